@@ -1,0 +1,65 @@
+"""The only importer of the compiled module, and the one map from its return codes to exceptions.
+
+Everything above takes ``ffi`` and ``lib`` from here. A C function returns a value >= 0, or -errno; where the cause
+needs words it also fills a ``struct udpring_reason``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from udpring.errors import HostError, RingError, WrongThreadError
+
+try:
+    from udpring import _core
+except ImportError as missing:
+    raise HostError(
+        f"udpring's compiled module cannot be loaded: {missing}", cure="build it: scripts/bootstrap, or pip install ."
+    ) from missing
+
+ABI_VERSION = 1
+
+ffi: Any = _core.ffi
+lib: Any = _core.lib
+
+if lib.udpring_abi_version() != ABI_VERSION:
+    raise HostError(
+        f"udpring's compiled module has ABI {lib.udpring_abi_version()}, its Python code needs {ABI_VERSION}",
+        cure="build it again: scripts/bootstrap",
+    )
+
+# Codes that speak of the host rather than of this call, and what to do about them.
+_HOST_CURES = {
+    errno.ENOSYS: "the kernel or a sandbox lacks the system call; use tier mmsg or another host",
+}
+
+
+def reason() -> Any:
+    """A fresh ``struct udpring_reason`` to pass as the last argument."""
+    return ffi.new("struct udpring_reason *")
+
+
+def reason_text(why: Any) -> str:
+    text: str = ffi.string(why.text).decode("utf-8", "replace")
+    return text
+
+
+def check(code: int, what: str, why: Any = None) -> int:
+    """Returns ``code`` when it is no error, else raises.
+
+    ``what`` names the operation and its object; ``why`` is the reason struct that went with the call.
+    Raises WrongThreadError (EEXIST from a ring of another thread is reported as EXDEV by the core),
+    HostError (ENOSYS), RingError (all else).
+    """
+    if code >= 0:
+        return code
+    number = -code
+    detail = reason_text(why) if why is not None else ""
+    text = f"{what}: {detail or os.strerror(number)}"
+    if number == errno.EXDEV:
+        raise WrongThreadError(f"{text}: this ring belongs to another thread")
+    if number in _HOST_CURES:
+        raise HostError(text, errno=number, cure="" if detail else _HOST_CURES[number])
+    raise RingError(text, errno=number)

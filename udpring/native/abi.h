@@ -1,0 +1,19 @@
+/* What every room of the C core shares with Python. Each room adds its own abi.h beside its code.
+ * Read by the compiler and by cffi alike: declarations and integer #defines only. */
+#ifndef UDPRING_ABI_H
+#define UDPRING_ABI_H
+#include <stdint.h>
+
+/* Raised whenever an abi.h changes; udpring/_native.py refuses a module built from another one. */
+#define UDPRING_ABI_VERSION 1
+
+/* Why something could not be had, in words for a person: what was wrong, where, what to do. */
+#define UDPRING_REASON_BYTES 256
+struct udpring_reason {
+    char text[256];
+};
+
+int32_t udpring_abi_version(void);
+/* CLOCK_BOOTTIME in nanoseconds: the one clock of the data plane (counts suspended time, as sessions must). */
+uint64_t udpring_now_ns(void);
+#endif

@@ -1,0 +1,25 @@
+#include "base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int32_t udpring_abi_version(void)
+{
+    return UDPRING_ABI_VERSION;
+}
+
+uint64_t udpring_now_ns(void)
+{
+    return ur_clock_ns(CLOCK_BOOTTIME);
+}
+
+int ur_fail(struct udpring_reason *why, int code, const char *format, ...)
+{
+    if (why) {
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(why->text, sizeof(why->text), format, arguments);
+        va_end(arguments);
+    }
+    return code;
+}

@@ -1,0 +1,31 @@
+/* Attributes and small inline tools that every room uses. No state, no policy. */
+#ifndef UDPRING_BASE_H
+#define UDPRING_BASE_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include "abi.h"
+
+#define UR_MUST_CHECK __attribute__((warn_unused_result))
+#define UR_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define ur_likely(x) __builtin_expect(!!(x), 1)
+#define ur_unlikely(x) __builtin_expect(!!(x), 0)
+#define UR_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Writes into `why` (which may be NULL) and returns `code`, so that a failing path is one line. */
+int ur_fail(struct udpring_reason *why, int code, const char *format, ...) UR_PRINTF(3, 4);
+
+static inline uint64_t ur_clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+#endif

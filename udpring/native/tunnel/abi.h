@@ -1,0 +1,189 @@
+/* What the tunnel shows to Python: the plane (one worker, its peers, keys and routes) and the pieces that tests
+ * compare with other implementations. */
+#ifndef UDPRING_TUNNEL_ABI_H
+#define UDPRING_TUNNEL_ABI_H
+#include "../udp/abi.h"
+
+/* ---- AEAD (RFC 8439), one table of implementations ---- */
+int32_t udpring_aead_count(void);
+const char *udpring_aead_name(int32_t which);      /* "openssl", ... ; NULL past the end */
+int32_t udpring_aead_chosen(void);                 /* the one in use, self-tested at load */
+/* Known-answer self-test (RFC 8439 2.8.2 and tampered copies): 0, or -EBADMSG with the reason. */
+int32_t udpring_aead_selftest(int32_t which, struct udpring_reason *why);
+/* Test access: 96-bit nonce = 32 zero bits | 64-bit little-endian counter, as WireGuard has it; no associated data.
+ * seal writes length + 16 bytes to out; open writes length - 16, -EBADMSG if it does not authenticate. */
+int32_t udpring_aead_seal(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
+int32_t udpring_aead_open(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
+
+/* ---- replay window (RFC 6479) ---- */
+struct udpring_replay;
+struct udpring_replay *udpring_replay_new(void);
+void udpring_replay_free(struct udpring_replay *window);
+int32_t udpring_replay_check(const struct udpring_replay *window, uint64_t counter);   /* 1 fresh, 0 not; moves nothing */
+int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter);        /* 1 accepted, 0 refused */
+
+/* ---- allowed-IPs trie ---- */
+#define UDPRING_PEER_NONE 0xffffffffu
+struct udpring_prefix {
+    uint8_t ip[16];       /* network order; host bits are masked off on insertion */
+    uint16_t family;      /* AF_INET, AF_INET6 */
+    uint8_t cidr;
+    uint8_t remove;       /* 1: remove this prefix if this peer has it */
+    uint32_t peer;
+};
+struct udpring_trie;
+struct udpring_trie *udpring_trie_new(void);
+void udpring_trie_free(struct udpring_trie *trie);
+/* Inserting a prefix another peer has moves it. 0, -EINVAL (family, cidr), -ENOMEM; *done = how many were applied. */
+int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
+void udpring_trie_remove_peer(struct udpring_trie *trie, uint32_t peer);
+uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, const uint8_t *ip);   /* longest match */
+/* The prefixes of one peer, IPv4 first, each family in ascending order; returns how many there are, fills up to max. */
+uint32_t udpring_trie_list(const struct udpring_trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max);
+uint32_t udpring_trie_count(const struct udpring_trie *trie);
+
+/* ---- why a packet was dropped: one counter each ---- */
+enum udpring_drop {
+    UDPRING_DROP_TOO_SHORT,            /* in: shorter than its type says, or than any message */
+    UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes not zero */
+    UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
+    UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
+    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2, and cookie replies are at their limit */
+    UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
+    UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's */
+    UDPRING_DROP_KEY_EXPIRED,          /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */
+    UDPRING_DROP_REPLAYED,             /* in: counter seen before or behind the window */
+    UDPRING_DROP_UNAUTHENTICATED,      /* in: the tag is wrong */
+    UDPRING_DROP_BAD_INNER,            /* in: inner packet has a bad version or length */
+    UDPRING_DROP_SPOOFED,              /* in: inner source is not the peer's by allowed-IPs */
+    UDPRING_DROP_TUN_FULL,             /* in: the TUN device did not take it */
+    UDPRING_DROP_MAILBOX_FULL,         /* in: the control loop lags behind */
+    UDPRING_DROP_NO_PEER,              /* out: no peer's allowed-IPs has the destination */
+    UDPRING_DROP_NO_ENDPOINT,          /* out: the peer's address is not known */
+    UDPRING_DROP_STAGING_FULL,         /* out: staged too long a queue, oldest dropped */
+    UDPRING_DROP_HANDSHAKE_FAILED,     /* out: staged when the handshake was given up */
+    UDPRING_DROP_BAD_OUTER,            /* out: what the TUN gave is no IPv4 or IPv6 packet */
+    UDPRING_DROP_SEND_FAILED,          /* out: the socket refused it (see tx stats) */
+    UDPRING_DROP_COUNT
+};
+const char *udpring_drop_name(int32_t reason);   /* "too_short", ...; NULL past the end */
+
+/* ---- the plane ---- */
+struct udpring_plane;
+
+struct udpring_plane_options {
+    char name[16];              /* interface name; may hold %d */
+    int32_t tun_fd;             /* an open TUN descriptor to use instead (taken over), or -1 */
+    uint32_t mtu;               /* of a new interface; 0 = 1420 */
+    uint32_t tier;              /* UDPRING_TIER_* */
+    uint32_t slots;             /* receive slots per socket; 0 = default */
+    uint32_t mailbox;           /* events; 0 = 4096 */
+};
+
+/* events */
+enum udpring_event_kind {
+    UDPRING_EVENT_HANDSHAKE = 1,     /* a handshake message with a valid mac1: bytes, source, local, flags */
+    UDPRING_EVENT_HANDSHAKE_WANTED,  /* peer: there is something to send and no fresh key, or the key grows old */
+    UDPRING_EVENT_KEY_CONFIRMED,     /* peer: first data on the next keypair (responder): the session is live */
+    UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they rested */
+    UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
+    UDPRING_EVENT_FATAL              /* the worker cannot go on: result holds -errno */
+};
+#define UDPRING_EVENT_UNDER_LOAD 1   /* event.flags: the mailbox was an eighth full within the last second */
+#define UDPRING_EVENT_MAC2_VALID 2   /* event.flags: mac2 is valid under the present or the last cookie secret */
+#define UDPRING_MESSAGE_MAX 148
+
+struct udpring_event {
+    uint32_t kind;
+    uint32_t peer;               /* UDPRING_PEER_NONE if not known. Handshake responses and cookie replies: who owns the receiver index */
+    uint32_t flags;
+    int32_t result;
+    uint32_t length;             /* of message */
+    uint32_t interface_index;
+    struct udpring_address source, local;
+    uint64_t now_ns;             /* boot time at arrival */
+    uint8_t message[UDPRING_MESSAGE_MAX];
+};
+
+/* What the plane knows of a peer. Times: CLOCK_BOOTTIME ns, 0 = never / none. */
+struct udpring_peer_state {
+    uint32_t peer;
+    uint32_t staged;                  /* packets waiting for a key */
+    uint64_t rx_bytes, tx_bytes;      /* UDP payload bytes of authenticated traffic, handshakes included */
+    uint64_t unanswered_since_ns;     /* first data sent since the last authenticated receive */
+    uint64_t owed_since_ns;           /* first data received since the last authenticated send */
+    uint64_t last_traversal_ns;       /* any authenticated packet, either way */
+    uint64_t last_received_ns;        /* any authenticated packet in */
+    uint64_t last_sent_ns;            /* any authenticated packet out */
+    uint64_t session_birth_ns;        /* of the current keypair; 0 = none */
+    uint64_t send_counter;            /* next nonce of the current keypair */
+    uint32_t owed_again;              /* 1: data arrived while the passive keepalive was pending */
+    uint32_t interface_index;
+    struct udpring_address endpoint;  /* family 0: unknown */
+    struct udpring_address source;    /* sticky; family 0: none */
+};
+
+struct udpring_plane_stats {
+    uint64_t tun_packets_in, tun_bytes_in, tun_packets_out, tun_bytes_out;
+    uint64_t passes, commands, events, events_lost;
+    uint64_t drops[32];               /* by enum udpring_drop */
+    uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth;
+    struct udpring_rx_stats rx;
+    struct udpring_tx_stats tx;
+};
+
+/* Opens TUN and sockets in the caller's network namespace and starts the worker, which stays in it.
+ * NULL with errno code in *code and the cause in why. */
+struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *options, int32_t *code, struct udpring_reason *why);
+void udpring_plane_close(struct udpring_plane *plane);
+const char *udpring_plane_name(const struct udpring_plane *plane);     /* the interface name as the kernel gave it */
+const char *udpring_plane_tier_reason(const struct udpring_plane *plane);
+int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
+/* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
+uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);
+
+/* Commands: run by the worker between two passes; each returns 0 or -errno. */
+/* New sockets in the worker's namespace on *port (0: chosen, told), all with fwmark; sessions are kept, sources
+ * forgotten. On failure the old ones stay. */
+int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
+int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
+/* mac1_key and cookie secrets: 32 bytes each or NULL; a NULL mac1_key refuses all handshakes. */
+int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key);
+int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret);   /* the old one stays valid until the next */
+int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
+int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);
+int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *endpoint);
+/* As udpring_trie_apply, in the plane. */
+int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
+int32_t udpring_plane_prefixes_clear(struct udpring_plane *plane, uint32_t peer);
+uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer, struct udpring_prefix *out, uint32_t max);
+/* A receiver index that no keypair or handshake has, random, for this peer; released by _index_release, or with the
+ * keypair it became. */
+int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index);
+int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index);
+/* keys: 64 bytes, sending then receiving key. Initiator: becomes current, staged packets leave. Responder: becomes next,
+ * current once data arrives on it. birth_ns: when the handshake completed. */
+int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, const uint8_t *keys, uint32_t local_index,
+                              uint32_t remote_index, int32_t initiator, uint64_t birth_ns);
+int32_t udpring_plane_keys_erase(struct udpring_plane *plane, uint32_t peer);    /* zeroises all keypairs of the peer */
+int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer);   /* no more sending on them; still receiving */
+/* Handshake bytes. to NULL: the peer's endpoint and source; else that address from that local address (cookie replies,
+ * responses). Counts as an authenticated send of the peer unless it is UDPRING_PEER_NONE. */
+int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
+                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
+/* A handshake message of this peer was authentic: roam there, stamp the receive, count its bytes. */
+int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
+                                    const struct udpring_address *local, uint32_t interface_index);
+int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
+int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
+int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
+/* The states of up to max peers from slot `first` on (or, with count 1, of one); *next = where to go on, 0 at the end.
+ * rest: these peers' timers rest now: the next stamp that changes posts one ACTIVITY event. */
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out);
+uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);
+int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);
+/* Test access: the next nonce of the current keypair, so that the message limits can be reached. */
+int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, uint64_t counter);
+/* Test access: the current keypairs' birth is moved back by this much, so that the time limits can be reached. */
+int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns);
+#endif

@@ -1,0 +1,49 @@
+/* The receive side: one face over the tiers uring-multishot, uring-pool and mmsg.
+ *
+ * Flow of one pass:
+ *   udp_rx_wait()     re-arm what is free, submit and wait in one enter (or epoll_wait)
+ *   udp_rx_harvest()  completions -> struct udpring_packet, all that are there, up to max
+ *   ... the caller works on packet.data in place ...
+ *   udp_rx_release()  the slot may be armed again
+ *
+ * Owner: the caller of open. Thread: the one that opened it, for every call. Freed by udp_rx_close(). */
+#ifndef UDPRING_UDP_RX_H
+#define UDPRING_UDP_RX_H
+#include "../base.h"
+#include "abi.h"
+
+#define UDP_RX_SOCKETS_MAX 2
+
+struct udp_rx;
+struct ur_ring;
+
+struct udp_rx_options {
+    uint32_t tier;                    /* UDPRING_TIER_*; AUTO falls back with the reason; a forced one fails */
+    uint32_t slots;                   /* per socket: buffers in flight; 0 = 64, at most 2048 */
+    uint32_t slot_bytes;              /* payload room per slot; 0 = 65536 */
+    uint32_t sockets;                 /* 1 or 2 */
+    int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; not closed by us */
+};
+
+int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
+void udp_rx_close(struct udp_rx *rx);                       /* R5; NULL is fine */
+uint32_t udp_rx_tier(const struct udp_rx *rx);
+/* Waits for packets, watched descriptors or guest completions. timeout_ns: negative none, 0 poll.
+ * 0 something may be there, -ETIME, -EINTR, or a fatal -errno (EBADF, ENOTSOCK) with the socket named by the caller. */
+int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
+unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
+void udp_rx_release(struct udp_rx *rx, uint32_t slot);
+const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
+
+/* Another descriptor that ends udp_rx_wait: one-shot, reported once by udp_rx_watched, then to be watched again.
+ * events: POLLIN / POLLOUT. At most 16 watches; token is the caller's (0..15, one watch a token). */
+int udp_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token) UR_MUST_CHECK;
+/* Bit mask of the tokens that fired since the last call. */
+uint32_t udp_rx_watched(struct udp_rx *rx);
+
+/* The dedicated ring, for guests' operations (user_data kind >= UR_KIND_GUEST); NULL on tier mmsg. */
+struct ur_ring *udp_rx_ring(struct udp_rx *rx);
+struct udp_guest { uint64_t user_data; int32_t result; uint32_t flags; };
+/* Completions of guests since the last call, in order; filled by udp_rx_harvest, so call it after that. */
+unsigned udp_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
+#endif

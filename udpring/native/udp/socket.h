@@ -1,0 +1,20 @@
+/* UDP sockets as the data plane wants them, and ancillary data both ways. Sources: udp(7), ip(7), ipv6(7). */
+#ifndef UDPRING_UDP_SOCKET_H
+#define UDPRING_UDP_SOCKET_H
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "../base.h"
+#include "abi.h"
+
+/* The pair of sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. *port 0 lets the kernel choose one
+ * that is free for both, and says which. A family that the host lacks gives fd -1 (both lacking: -EAFNOSUPPORT).
+ * pktinfo, TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), big buffers, SO_MARK. */
+int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
+int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
+/* Options that any receiving socket needs (pktinfo, TOS) for a socket that the user made. */
+int udp_socket_prepare(int fd, struct udpring_reason *why) UR_MUST_CHECK;
+
+socklen_t udp_address_to_sockaddr(const struct udpring_address *address, int socket_family, struct sockaddr_storage *to);
+bool udp_address_from_sockaddr(const struct sockaddr_storage *from, socklen_t length, struct udpring_address *to);
+#endif

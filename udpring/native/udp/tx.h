@@ -1,0 +1,63 @@
+/* The send side: a batched sendmsg ring with pending-operation tracking, and sendmmsg behind the same face.
+ *
+ * Flow of one pass:
+ *   udp_tx_push()    takes a slot, builds its msghdr; nothing is sent yet
+ *   udp_tx_flush()   one enter (one sendmmsg a run) for all that was pushed
+ *   udp_tx_reap()    what ended: token and result; only now is the payload the caller's again
+ *
+ * Order: packets pushed for one socket leave in the order pushed, also when the socket buffer is full: an EAGAIN parks
+ * that packet and all behind it, in order, until the socket is writable (udp_tx_parked: watch the descriptor for POLLOUT
+ * and flush again). Error table: EINVAL with a source -> source dropped, sent again; EAGAIN/ENOBUFS -> bounded requeue,
+ * then reported; EMSGSIZE / EIO with segment_size -> reported so (next issue: resent split); unreachable, EPERM -> counted, reported.
+ *
+ * Owner: the caller of open. Thread: the one that opened it. Freed by udp_tx_close(). */
+#ifndef UDPRING_UDP_TX_H
+#define UDPRING_UDP_TX_H
+#include "../base.h"
+#include "abi.h"
+#include "rx.h"
+
+struct udp_tx;
+
+struct udp_tx_options {
+    uint32_t tier;                    /* as the receive side; both uring tiers mean the same here */
+    uint32_t slots;                   /* pending sends; 0 = 256, at most 4096 */
+    uint32_t sockets;
+    int fd[UDP_RX_SOCKETS_MAX];
+};
+
+struct udp_tx_item {
+    const uint8_t *data;              /* the caller's until reaped */
+    uint32_t length;
+    uint32_t segment_size;            /* 0: one datagram; else UDP_SEGMENT (at most 64 segments, 65507 bytes) */
+    uint64_t token;                   /* handed back by reap */
+    struct udpring_address destination;   /* family 0: connected socket */
+    struct udpring_address source;        /* sticky source, port ignored; family 0: the kernel chooses */
+    uint32_t interface_index;             /* with the source; 0: any */
+    uint8_t tos;                          /* IP_TOS / IPV6_TCLASS octet; 0: none given */
+    uint8_t socket_index;
+};
+
+struct udp_tx_done {
+    uint64_t token;
+    int32_t result;                   /* bytes, or -errno */
+    uint32_t flags;
+};
+#define UDP_TX_SOURCE_DROPPED 1       /* the sticky source was no longer ours: forget it */
+
+int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
+void udp_tx_close(struct udp_tx *tx);
+uint32_t udp_tx_tier(const struct udp_tx *tx);
+/* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
+int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
+int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
+unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max);
+uint32_t udp_tx_pending(const struct udp_tx *tx);
+uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */
+int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor to watch for POLLOUT, or -1 */
+const struct udpring_tx_stats *udp_tx_stats(const struct udp_tx *tx);
+
+/* The send ring, for guests' operations (TUN writes); flushed by udp_tx_flush with the rest. NULL on tier mmsg. */
+struct ur_ring *udp_tx_ring(struct udp_tx *tx);
+unsigned udp_tx_guests(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
+#endif

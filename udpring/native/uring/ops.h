@@ -1,0 +1,46 @@
+/* Operation slots: who owns memory that the kernel may touch (R5).
+ * user_data = kind:8 | generation:24 | slot:32. A slot is busy from arm to its terminal completion. */
+#ifndef UDPRING_URING_OPS_H
+#define UDPRING_URING_OPS_H
+#include "../base.h"
+
+#define UR_USER_DATA(kind, generation, slot) \
+    ((uint64_t)(kind) << 56 | (uint64_t)((generation) & 0xffffffu) << 32 | (uint32_t)(slot))
+#define UR_KIND(user_data) ((unsigned)((user_data) >> 56))
+#define UR_GENERATION(user_data) ((uint32_t)((user_data) >> 32) & 0xffffffu)
+#define UR_SLOT(user_data) ((uint32_t)(user_data))
+
+/* Kinds of operation, so that several users may share one ring. 0 is never ours. */
+enum ur_kind {
+    UR_KIND_NONE = 0,
+    UR_KIND_CANCEL = 1,
+    UR_KIND_PYTHON = 2,     /* udpring/uring: the general ring for Python */
+    UR_KIND_RECV = 3,       /* udp receive pool and multishot */
+    UR_KIND_SEND = 4,       /* udp send */
+    UR_KIND_WATCH = 5,      /* poll of a guest descriptor on the receive ring */
+    UR_KIND_GUEST = 0x80,   /* from here on: the layer above udp (TUN reads and writes) */
+};
+
+/* Owner: the user of a ring. Thread: that ring's owner. Freed by ur_ops_close(). */
+struct ur_ops {
+    uint8_t kind;
+    uint32_t count, free_head, in_flight;
+    uint64_t stale;          /* completions for a generation that is gone: counted, ignored */
+    uint32_t *generation;    /* [count] */
+    uint32_t *next_free;     /* [count] */
+    uint8_t *state;          /* [count] free, taken, in flight */
+};
+
+int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count) UR_MUST_CHECK;
+void ur_ops_close(struct ur_ops *ops);
+/* A free slot, or -ENOBUFS. */
+int64_t ur_ops_take(struct ur_ops *ops);
+/* Marks a taken slot as in flight and returns the user_data for its SQE. */
+uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot);
+/* The slot a completion belongs to, or -ESTALE (counted) for an old generation or a slot not in flight. */
+int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
+/* The terminal completion came: the slot is taken again (may be re-armed), its generation is spent. */
+void ur_ops_done(struct ur_ops *ops, uint32_t slot);
+/* Gives a taken slot back to the free list. */
+void ur_ops_give(struct ur_ops *ops, uint32_t slot);
+#endif
