@@ -14,7 +14,7 @@
 #include "abi.h"
 
 #define UR_MUST_CHECK __attribute__((warn_unused_result))
-#define UR_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define UR_PRINTF(string, first) __attribute__((format(printf, string, first)))
 #define ur_likely(x) __builtin_expect(!!(x), 1)
 #define ur_unlikely(x) __builtin_expect(!!(x), 0)
 #define UR_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
