@@ -1,7 +1,7 @@
 """The only importer of the compiled module, and the one map from its return codes to exceptions.
 
-Everything above takes ``ffi`` and ``lib`` from here. A C function returns a value >= 0, or -errno; where the cause
-needs words it also fills a ``struct udpring_reason``.
+Everything above takes ``ffi`` and ``lib`` from here. A C function returns a value >= 0, or -errno; where the
+cause needs words it also fills a ``struct udpring_reason``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ try:
     from udpring import _core
 except ImportError as missing:
     raise HostError(
-        f"udpring's compiled module cannot be loaded: {missing}", cure="build it: scripts/bootstrap, or pip install ."
+        f"udpring's compiled module cannot be loaded: {missing}",
+        cure="build it: scripts/bootstrap, or pip install .",
     ) from missing
 
 ABI_VERSION = 1
@@ -42,6 +43,7 @@ def reason() -> Any:
 
 
 def reason_text(why: Any) -> str:
+    """What the core wrote into a ``struct udpring_reason``; empty when it wrote nothing."""
     text: str = ffi.string(why.text).decode("utf-8", "replace")
     return text
 

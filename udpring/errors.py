@@ -1,7 +1,7 @@
 """Every exception that udpring raises by itself. Imports nothing, so every room may import it.
 
 ``UdpringError``
-    ├── ``ConfigError``        a configuration is wrong: file, line, column, the offending text, the cure (exit 2)
+    ├── ``ConfigError``        a configuration is wrong: file, line, column, the offending text (exit 2)
     ├── ``HostError``          this host cannot do it: the cause and the cure (exit 3)
     ├── ``ClosedError``        used after close
     ├── ``WrongThreadError``   used from a thread that does not own it
@@ -20,12 +20,19 @@ class UdpringError(Exception):
 class ConfigError(UdpringError, ValueError):
     """A configuration that cannot be used.
 
-    ``str()`` is ``FILE:LINE:COLUMN: what is wrong: 'offending text' (the cure)``; line and column count from 1 and
-    are 0 where the configuration did not come from a file.
+    ``str()`` is ``FILE:LINE:COLUMN: what is wrong: 'offending text' (the cure)``; line and column count from
+    1 and are 0 where the configuration did not come from a file.
     """
 
     def __init__(
-        self, message: str, *, file: str = "<config>", line: int = 0, column: int = 0, text: str = "", cure: str = ""
+        self,
+        message: str,
+        *,
+        file: str = "<config>",
+        line: int = 0,
+        column: int = 0,
+        text: str = "",
+        cure: str = "",
     ) -> None:
         self.message = message
         self.file = file

@@ -37,7 +37,9 @@ def declarations(path: Path) -> str:
 def pkg_config(*arguments: str) -> list[str]:
     found = subprocess.run(["pkg-config", *arguments], capture_output=True, text=True, check=False)
     if found.returncode:
-        raise SystemExit(f"pkg-config {' '.join(arguments)}: {found.stderr.strip()}: install libssl-dev and pkg-config")
+        raise SystemExit(
+            f"pkg-config {' '.join(arguments)}: {found.stderr.strip()}: install libssl-dev and pkg-config"
+        )
     return shlex.split(found.stdout)
 
 
@@ -45,15 +47,27 @@ def make_builder() -> cffi.FFI:
     builder = cffi.FFI()
     builder.cdef("\n".join(declarations(path) for path in ABI))
     sources = sorted(str(path.relative_to(ROOT)) for path in [*HERE.glob("*.c"), *HERE.glob("*/*.c")])
-    compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden", "-pthread",
-                    *pkg_config("--cflags", "libcrypto")]
+    compile_args = [
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-fvisibility=hidden",
+        "-pthread",
+        *pkg_config("--cflags", "libcrypto"),
+    ]
     link_args = ["-pthread"]
     if os.environ.get("UDPRING_WERROR"):
         compile_args.append("-Werror")
     sanitizers = os.environ.get("UDPRING_SANITIZE")
     if sanitizers:
-        compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined",
-                         "-O1", "-g"]
+        compile_args += [
+            f"-fsanitize={sanitizers}",
+            "-fno-omit-frame-pointer",
+            "-fno-sanitize-recover=undefined",
+            "-O1",
+            "-g",
+        ]
         link_args.append(f"-fsanitize={sanitizers}")
     else:
         compile_args += ["-O2", "-g"]

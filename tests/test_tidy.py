@@ -1,0 +1,226 @@
+"""The house rules: sizes, names, comments, imports. Reads files, imports no udpring."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+PACKAGE = TOP / "udpring"
+NATIVE = PACKAGE / "native"
+NOT_OURS = {
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    "__pycache__",
+    ".hypothesis",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+}
+NOT_OURS |= {".import_linter_cache", "udpring.egg-info"}
+
+FILE_LINES = 500
+FUNCTION_LINES = 70
+# What is longer than the rule, and why it is still one thing. An entry no longer needed fails the test too.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+
+
+def files(folder: Path, *suffixes: str) -> list[Path]:
+    found = []
+    for path in folder.rglob("*"):
+        inside = path.relative_to(TOP).parts
+        generated = path.name.startswith("_core.") and path.suffix != ".pyi"
+        wanted = path.suffix in suffixes or not suffixes
+        if wanted and path.is_file() and not NOT_OURS.intersection(inside) and not generated:
+            found.append(path)
+    return sorted(found)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(TOP).as_posix()
+
+
+PYTHON = files(PACKAGE, ".py")
+C = files(NATIVE, ".c", ".h")
+TESTS = [*files(TOP / "tests", ".py"), *files(TOP / "integration", ".py")]
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=name(path))
+
+
+def test_the_sources_are_found() -> None:
+    assert len(PYTHON) > 5
+    assert len(C) > 5
+
+
+def test_files_hold_one_concept_each() -> None:
+    long = {
+        name(path)
+        for path in files(PACKAGE, ".py", ".pyi", ".c", ".h")
+        if len(path.read_text().splitlines()) > FILE_LINES
+    }
+    assert long == set(LONG_FILES), f"over {FILE_LINES} lines, or listed and no longer so"
+
+
+def python_functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring is not None:
+                lines -= docstring.count("\n") + 1
+            yield f"{name(path)}:{node.name}", lines
+
+
+def c_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Function bodies by the house style: the opening and the closing brace alone in the first column."""
+    signature: list[str] = []
+    begin = 0
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line == "{" and signature and "(" in "".join(signature):
+            begin = number
+        elif line == "}" and begin:
+            called = re.search(r"(\w+)\s*\(", " ".join(signature))
+            assert called is not None
+            yield f"{name(path)}:{called.group(1)}", number - begin + 1 + len(signature)
+            begin, signature = 0, []
+        elif not begin:
+            if (
+                not line.strip()
+                or line.startswith(("}", "#", "/", " *"))
+                or line.rstrip().endswith((";", "*/"))
+            ):
+                signature = []
+            else:
+                signature.append(line)
+
+
+def test_functions_fit_a_screen() -> None:
+    long = set()
+    for path in PYTHON:
+        long |= {function for function, lines in python_functions(path) if lines > FUNCTION_LINES}
+    for path in C:
+        long |= {function for function, lines in c_functions(path) if lines > FUNCTION_LINES}
+    assert long == set(LONG_FUNCTIONS), f"over {FUNCTION_LINES} lines, or listed and no longer so"
+
+
+def test_the_c_functions_are_seen() -> None:
+    seen = [function for path in C for function, _ in c_functions(path)]
+    assert "udpring/native/base.c:ur_fail" in seen
+
+
+def test_no_catch_all_modules() -> None:
+    words = {"util", "utils", "common", "helper", "helpers", "misc"}
+    named = [name(path) for path in files(TOP) if words & set(re.split(r"[_.\W]+", path.stem.lower()))]
+    assert not named, "name the concept instead"
+
+
+def test_no_paths_of_a_machine() -> None:
+    here = [
+        re.escape(str(Path.home())),
+        re.escape(str(TOP)),
+        r"/home/\w+",
+        r"/Users/\w+",
+        r"/root\b",
+        r"/wo" + r"rk/",
+    ]
+    found = []
+    for path in files(TOP):
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{name(path)}: {hit.group()}"
+            for hit in re.finditer("|".join(here), text)
+            if path != Path(__file__)
+        ]
+    assert not found
+
+
+def test_nothing_is_left_to_do() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    found = [name(path) for path in [*PYTHON, *C] if marks.search(path.read_text())]
+    assert not found, "do it, or open an issue"
+
+
+def test_only_native_imports_the_compiled_module() -> None:
+    pattern = re.compile(
+        r"^\s*(from udpring import .*\b_core\b|from udpring\._core|import udpring\._core)", re.MULTILINE
+    )
+    importers = [name(path) for path in PYTHON if pattern.search(path.read_text())]
+    assert importers == ["udpring/_native.py"]
+
+
+def test_the_c_core_knows_no_python() -> None:
+    assert not [name(path) for path in C if re.search(r"Python\.h|\bPy[A-Z]\w+\(", path.read_text())]
+
+
+def test_headers_have_guards() -> None:
+    for path in files(NATIVE, ".h"):
+        text = path.read_text()
+        guard = re.search(r"^#ifndef (UDPRING_\w+_H)\n#define \1\n", text, re.MULTILINE)
+        assert guard or "#pragma once" in text, name(path)
+
+
+OWNERSHIP = ("owner", "thread", "freed")
+
+
+def test_struct_comments_say_who_owns_which_thread_and_who_frees() -> None:
+    """A comment before a struct that says one of the three says all of them."""
+    found = []
+    for path in C:
+        for comment, struct in re.findall(
+            r"/\*((?:(?!\*/).)*)\*/\s*\n(?:static )?struct (\w+) ?\{", path.read_text(), re.DOTALL
+        ):
+            said = [bool(re.search(rf"\b{word}\b", comment, re.IGNORECASE)) for word in OWNERSHIP]
+            if re.search(r"\b(Owner|Thread|Freed)\b", comment) and not all(said):
+                missing = [word for word, there in zip(OWNERSHIP, said, strict=True) if not there]
+                found.append(f"{name(path)}: struct {struct}: no {', '.join(missing)}")
+    assert not found
+
+
+def sleeps_outside_loops(tree: ast.Module) -> Iterator[int]:
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.While | ast.For | ast.AsyncFor):
+            inside.update(ast.walk(node))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node not in inside:
+            called = node.func
+            named = (
+                called.attr
+                if isinstance(called, ast.Attribute)
+                else called.id
+                if isinstance(called, ast.Name)
+                else ""
+            )
+            if named == "sleep" and not (
+                node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
+            ):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name)
+def test_tests_wait_for_a_condition(path: Path) -> None:
+    """A sleep belongs inside a loop that asks for a condition and has a bound, never by itself."""
+    assert not list(sleeps_outside_loops(parsed(path)))
+
+
+@pytest.mark.parametrize("path", [path for path in PYTHON if path.stat().st_size], ids=name)
+def test_public_names_are_documented(path: Path) -> None:
+    tree = parsed(path)
+    bare = [] if ast.get_docstring(tree) else ["the module"]
+    for node in tree.body if path != NATIVE / "build.py" else []:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            public = not node.name.startswith("_")
+            bare += [node.name] if public and not ast.get_docstring(node) else []
+    assert not bare
