@@ -14,6 +14,13 @@ int32_t udpring_aead_selftest(int32_t which, struct udpring_reason *why);
  * seal writes length + 16 bytes to out; open writes length - 16, -EBADMSG if it does not authenticate. */
 int32_t udpring_aead_seal(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
 int32_t udpring_aead_open(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
+/* Test access for published vectors: the same with any 12-byte nonce and associated data (the tunnel uses none). */
+int32_t udpring_aead_seal_aad(int32_t which, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad, uint32_t aad_length,
+                              const uint8_t *in, uint32_t length, uint8_t *out);
+int32_t udpring_aead_open_aad(int32_t which, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad, uint32_t aad_length,
+                              const uint8_t *in, uint32_t length, uint8_t *out);
+/* Why the chosen one was chosen, or why there is none (udpring_aead_chosen is then -ENOTSUP). */
+const char *udpring_aead_why(void);
 
 /* ---- replay window (RFC 6479) ---- */
 struct udpring_replay;
@@ -41,6 +48,24 @@ uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, c
 /* The prefixes of one peer, IPv4 first, each family in ascending order; returns how many there are, fills up to max. */
 uint32_t udpring_trie_list(const struct udpring_trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max);
 uint32_t udpring_trie_count(const struct udpring_trie *trie);
+
+/* ---- receiver indices (test access) ---- */
+struct udpring_index_table;
+struct udpring_index_table *udpring_index_open(void);
+void udpring_index_close(struct udpring_index_table *table);
+int32_t udpring_index_new(struct udpring_index_table *table, uint32_t peer, uint32_t *index);
+uint32_t udpring_index_find(const struct udpring_index_table *table, uint32_t index);   /* its peer, or UDPRING_PEER_NONE */
+void udpring_index_remove(struct udpring_index_table *table, uint32_t index);
+uint32_t udpring_index_count(const struct udpring_index_table *table);
+
+/* ---- mac1, mac2, cookie (test access): 1 right, 0 wrong ---- */
+struct udpring_mac;
+struct udpring_mac *udpring_mac_open(struct udpring_reason *why);
+void udpring_mac_close(struct udpring_mac *mac);
+int32_t udpring_mac_check1(struct udpring_mac *mac, const uint8_t *mac1_key, const uint8_t *message, uint32_t length);
+int32_t udpring_mac_check2(struct udpring_mac *mac, const uint8_t *cookie, const uint8_t *message, uint32_t length);
+int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const uint8_t *ip, uint32_t ip_length, uint16_t port,
+                           uint8_t *cookie);
 
 /* ---- why a packet was dropped: one counter each ---- */
 enum udpring_drop {

@@ -1,0 +1,180 @@
+#include "aead.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "aead_selftest.h"
+
+/* Best first. */
+static const struct aead_impl *const table[] = { &aead_openssl };
+#define TABLE_LENGTH ((int32_t)UR_ARRAY_LENGTH(table))
+
+static const struct aead_impl *chosen;   /* both written once, under the once, before anyone can read them */
+static char why_text[1024];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Each implementation is loaded once, by whoever first asks for it (the choice, or a test that names it). */
+static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct loaded {
+    bool done;
+    int error;
+    struct udpring_reason why;
+} loaded[UR_ARRAY_LENGTH(table)];
+
+static int load(int32_t which, struct udpring_reason *why)
+{
+    if (which < 0 || which >= TABLE_LENGTH)
+        return ur_fail(why, -EINVAL, "there is no AEAD implementation number %d", which);
+    pthread_mutex_lock(&load_lock);
+    struct loaded *state = &loaded[which];
+    if (!state->done) {
+        state->error = table[which]->load(&state->why);
+        state->done = true;
+    }
+    pthread_mutex_unlock(&load_lock);
+    return state->error ? ur_fail(why, state->error, "%s", state->why.text) : 0;
+}
+
+static void note(const char *name, const char *text)
+{
+    size_t length = strlen(why_text);
+    snprintf(why_text + length, sizeof(why_text) - length, "%s%s: %s", length ? "; " : "", name, text);
+}
+
+static void choose(void)
+{
+    const char *wanted = secure_getenv("UDPRING_AEAD");
+    bool known = false;
+    if (wanted && !*wanted)
+        wanted = NULL;
+    for (int32_t i = 0; i < TABLE_LENGTH && !chosen; i++) {
+        struct udpring_reason why = { "" };
+        if (wanted && strcmp(wanted, table[i]->name) != 0)
+            continue;
+        known = true;
+        if (load(i, &why) || aead_selftest(table[i], &why)) {
+            note(table[i]->name, why.text);
+            continue;
+        }
+        note(table[i]->name, wanted ? "forced by UDPRING_AEAD" : "the first that passed its self-test");
+        chosen = table[i];
+    }
+    if (wanted && !known) {
+        note("UDPRING_AEAD names no AEAD of this build", wanted);
+        for (int32_t i = 0; i < TABLE_LENGTH; i++)
+            note("there is", table[i]->name);
+    }
+}
+
+const struct aead_impl *aead_chosen(void)
+{
+    pthread_once(&once, choose);
+    return chosen;
+}
+
+const char *aead_why(void)
+{
+    pthread_once(&once, choose);
+    return why_text;
+}
+
+/* What Python sees. */
+
+int32_t udpring_aead_count(void)
+{
+    return TABLE_LENGTH;
+}
+
+const char *udpring_aead_name(int32_t which)
+{
+    return which >= 0 && which < TABLE_LENGTH ? table[which]->name : NULL;
+}
+
+int32_t udpring_aead_chosen(void)
+{
+    const struct aead_impl *impl = aead_chosen();
+    for (int32_t i = 0; i < TABLE_LENGTH; i++)
+        if (table[i] == impl)
+            return i;
+    return -ENOTSUP;
+}
+
+const char *udpring_aead_why(void)
+{
+    return aead_why();
+}
+
+int32_t udpring_aead_selftest(int32_t which, struct udpring_reason *why)
+{
+    int error = load(which, why);
+    return error ? error : aead_selftest(table[which], why);
+}
+
+/* One packet by the functions the tunnel uses. Works in `data`, laid out as in aead_op. */
+static int run_one(const struct aead_impl *impl, bool seal, const uint8_t *bytes, uint64_t counter, uint8_t *data,
+                   uint32_t length)
+{
+    struct aead_key *key;
+    int error = impl->key_new(&key, bytes, seal);
+    if (error)
+        return error;
+    struct aead_op op = { .data = data, .length = length, .counter = counter, .result = -EIO };
+    (seal ? impl->seal : impl->open)(key, &op, 1);
+    impl->key_free(key);
+    return op.result;
+}
+
+/* A copy to work on in place, with room for the tag. */
+static uint8_t *working_copy(const uint8_t *in, uint32_t length)
+{
+    uint8_t *copy = malloc((size_t)length + AEAD_TAG_BYTES);
+    if (copy && length)
+        memcpy(copy, in, length);
+    return copy;
+}
+
+/* Runs one packet from `in` to `out`; nonce NULL takes the path of the tunnel, with the counter. */
+static int32_t run_copied(int32_t which, bool seal, const uint8_t *key, const uint8_t *nonce, uint64_t counter,
+                          const uint8_t *aad, uint32_t aad_length, const uint8_t *in, uint32_t length, uint8_t *out)
+{
+    int error = load(which, NULL);
+    if (error)
+        return error;
+    if (length > (uint32_t)INT32_MAX - AEAD_TAG_BYTES || aad_length > (uint32_t)INT32_MAX)
+        return -EMSGSIZE;
+    uint8_t *copy = working_copy(in, length);
+    if (!copy)
+        return -ENOMEM;
+    const struct aead_impl *impl = table[which];
+    error = nonce ? impl->one_shot(seal, key, nonce, aad, aad_length, copy, length)
+                  : run_one(impl, seal, key, counter, copy, length);
+    uint32_t produced = seal ? length + AEAD_TAG_BYTES : length - AEAD_TAG_BYTES;
+    if (!error && produced)
+        memcpy(out, copy, produced);
+    explicit_bzero(copy, (size_t)length + AEAD_TAG_BYTES);
+    free(copy);
+    return error;
+}
+
+int32_t udpring_aead_seal(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out)
+{
+    return run_copied(which, true, key, NULL, counter, NULL, 0, in, length, out);
+}
+
+int32_t udpring_aead_open(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out)
+{
+    return run_copied(which, false, key, NULL, counter, NULL, 0, in, length, out);
+}
+
+int32_t udpring_aead_seal_aad(int32_t which, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad, uint32_t aad_length,
+                              const uint8_t *in, uint32_t length, uint8_t *out)
+{
+    return run_copied(which, true, key, nonce, 0, aad, aad_length, in, length, out);
+}
+
+int32_t udpring_aead_open_aad(int32_t which, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad, uint32_t aad_length,
+                              const uint8_t *in, uint32_t length, uint8_t *out)
+{
+    return run_copied(which, false, key, nonce, 0, aad, aad_length, in, length, out);
+}

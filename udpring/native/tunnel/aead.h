@@ -1,0 +1,58 @@
+/* ChaCha20-Poly1305 (RFC 8439) for the packets of the tunnel: one table of functions, one file a library.
+ *
+ * The nonce is WireGuard's: 32 zero bits, then the 64-bit little-endian counter (whitepaper 5.4.6); no associated data.
+ * seal and open take an array, in place, so that a library that works on several packets at once gets a whole train. */
+#ifndef UDPRING_TUNNEL_AEAD_H
+#define UDPRING_TUNNEL_AEAD_H
+#include "../base.h"
+#include "abi.h"
+
+#define AEAD_KEY_BYTES 32
+#define AEAD_NONCE_BYTES 12
+#define AEAD_TAG_BYTES 16
+
+/* One packet, worked on in place. Owner: the caller; nothing is kept after the call. */
+struct aead_op {
+    uint8_t *data;
+    uint32_t length;    /* seal: of the plaintext, with room for 16 bytes more; open: tag included */
+    uint64_t counter;
+    int32_t result;     /* 0, or -EBADMSG: does not authenticate (data is then garbage), or -EIO: the library failed */
+};
+
+struct aead_impl;
+
+/* One key for one direction, ready for use: the key schedule is set once. Each library's file embeds this in its own.
+ * Owner: the keypair. Thread: one at a time. Freed, and zeroised, by impl->key_free(). */
+struct aead_key {
+    const struct aead_impl *impl;
+};
+
+struct aead_impl {
+    const char *name;
+    /* Takes hold of the library; called once, before all else. 0, or -errno with the reason (not there, forbidden). */
+    int (*load)(struct udpring_reason *why);
+    /* A key lives for one direction: `seal` says which. -ENOMEM, -EIO. The bytes remain the caller's to zeroise. */
+    int (*key_new)(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal);
+    void (*key_free)(struct aead_key *key);   /* zeroises; NULL is fine */
+    void (*seal)(struct aead_key *key, struct aead_op *ops, unsigned count);
+    void (*open)(struct aead_key *key, struct aead_op *ops, unsigned count);
+    /* Test access: any nonce, associated data, in place; `data` is laid out as in aead_op. 0, -EBADMSG, -EIO, -ENOMEM. */
+    int (*one_shot)(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t nonce[AEAD_NONCE_BYTES],
+                    const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length);
+};
+
+/* The implementation in use: the first in the table that loads and passes its self-test, or the one that the environment
+ * variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if there is none: aead_why() says why. */
+const struct aead_impl *aead_chosen(void);
+/* Why the chosen one was chosen and others were not, in words. */
+const char *aead_why(void);
+
+static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], uint64_t counter)
+{
+    memset(nonce, 0, 4);
+    for (int i = 0; i < 8; i++)
+        nonce[4 + i] = (uint8_t)(counter >> (8 * i));
+}
+
+extern const struct aead_impl aead_openssl;
+#endif

@@ -1,0 +1,24 @@
+/* The sliding window against replayed packets (RFC 6479): a ring of words, so that moving on shifts nothing. */
+#ifndef UDPRING_TUNNEL_REPLAY_H
+#define UDPRING_TUNNEL_REPLAY_H
+#include "../base.h"
+
+#define REPLAY_BITS 8192u
+/* One word is always the one being filled, so this many counters behind the greatest are told apart. */
+#define REPLAY_WINDOW (REPLAY_BITS - 64u)
+#define REKEY_AFTER_MESSAGES (UINT64_C(1) << 60)
+/* 2^64 - 2^13 - 1: no packet with this counter or a greater one is sent or accepted (whitepaper 6.1). */
+#define REJECT_AFTER_MESSAGES (UINT64_MAX - REPLAY_BITS)
+
+/* Owner: a keypair. Thread: the worker. Embedded; nothing to free. */
+struct replay_window {
+    uint64_t last;                      /* greatest counter accepted; 0 also before the first */
+    uint64_t bits[REPLAY_BITS / 64];    /* seen counters, by counter % REPLAY_BITS */
+};
+
+void replay_reset(struct replay_window *window);
+/* Would this counter be accepted? Moves nothing, so it may be asked before the packet is authenticated. */
+bool replay_check(const struct replay_window *window, uint64_t counter);
+/* Accepts the counter of an authenticated packet, or refuses it (seen, too old, at the message limit). */
+bool replay_update(struct replay_window *window, uint64_t counter);
+#endif
