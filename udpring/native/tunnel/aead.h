@@ -11,7 +11,8 @@
 #define AEAD_NONCE_BYTES 12
 #define AEAD_TAG_BYTES 16
 
-/* One packet, worked on in place. Owner: the caller; nothing is kept after the call. */
+/* One packet, worked on in place. Owner: the caller, by whom it is freed: nothing is kept after the
+ * call. Thread: the one that calls. */
 struct aead_op {
     uint8_t *data;
     uint32_t length;    /* seal: of the plaintext, with room for 16 bytes more; open: tag included */

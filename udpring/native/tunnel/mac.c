@@ -51,7 +51,7 @@ bool mac_check1(struct mac_engine *engine, const uint8_t mac1_key[MAC_KEY_BYTES]
 bool mac_check2(struct mac_engine *engine, const uint8_t cookie[MAC_COOKIE_BYTES], const uint8_t *message, uint32_t length)
 {
     uint8_t expected[MAC_BYTES];
-    if (length < MAC_BYTES || mac(engine, cookie, MAC_COOKIE_BYTES, message, length - MAC_BYTES, expected))
+    if (length < 2 * MAC_BYTES || mac(engine, cookie, MAC_COOKIE_BYTES, message, length - MAC_BYTES, expected))
         return false;
     return CRYPTO_memcmp(expected, message + length - MAC_BYTES, MAC_BYTES) == 0;
 }

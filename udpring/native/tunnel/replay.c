@@ -7,7 +7,7 @@
 #define WORDS (REPLAY_BITS / 64)
 
 _Static_assert((WORDS & (WORDS - 1)) == 0, "the ring is indexed by masking");
-_Static_assert(REJECT_AFTER_MESSAGES == UINT64_MAX - (UINT64_C(1) << 13) + 1 - 1, "whitepaper 6.1");
+_Static_assert(-REJECT_AFTER_MESSAGES == (UINT64_C(1) << 13) + 1, "2^64 - 2^13 - 1");
 
 void replay_reset(struct replay_window *window)
 {

@@ -10,7 +10,7 @@
 /* 2^64 - 2^13 - 1: no packet with this counter or a greater one is sent or accepted (whitepaper 6.1). */
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - REPLAY_BITS)
 
-/* Owner: a keypair. Thread: the worker. Embedded; nothing to free. */
+/* Owner: a keypair, and freed with it. Thread: the worker. */
 struct replay_window {
     uint64_t last;                      /* greatest counter accepted; 0 also before the first */
     uint64_t bits[REPLAY_BITS / 64];    /* seen counters, by counter % REPLAY_BITS */
