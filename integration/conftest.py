@@ -1,0 +1,81 @@
+"""Fixtures of the integration tests. They need root and TUN; where these lack the tests skip and say so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from lab import GO, SUBJECT, Program, Rig
+from lab.rig import leftovers
+
+TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
+_prefixes: list[str] = []
+
+
+def _missing() -> str:
+    if os.geteuid() != 0:
+        return "not root: run it with sudo, or in `unshare -Urnm`"
+    if not Path("/dev/net/tun").exists():
+        return "no /dev/net/tun: modprobe tun, or give the container the device"
+    absent = [tool for tool in TOOLS if not shutil.which(tool)]
+    if absent:
+        return f"not installed: {' '.join(absent)} (scripts/bootstrap installs them)"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    reason = _missing()
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("netns")
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_report_header() -> str:
+    return f"program under test: {' '.join(SUBJECT.argv)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    rig = getattr(item, "funcargs", {}).get("rig")
+    if report.failed and isinstance(rig, Rig):
+        report.sections.append(("what the nodes wrote", rig.logs()))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    left = [each for prefix in _prefixes for each in leftovers(prefix)]
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Makes topologies, nodes and tunnels; takes them down when the test ends, however it ends."""
+    made = Rig(tmp_path)
+    _prefixes.append(made.prefix)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def subject() -> Program:
+    """The program under test."""
+    return SUBJECT
+
+
+@pytest.fixture
+def go() -> Program:
+    """Debian's wireguard-go."""
+    return GO

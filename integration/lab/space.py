@@ -1,0 +1,139 @@
+"""A network namespace seen from the test: sockets opened in it, commands run in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def until(condition: Callable[[], T], what: str, timeout: float = 10.0, interval: float = 0.05) -> T:
+    """Waits until ``condition()`` holds, returns its value; after ``timeout`` s AssertionError names ``what``."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what} (last: {value!r})"
+        time.sleep(interval)
+
+
+class Space:
+    """One network namespace, by its name under /run/netns, and the addresses its topology gave it."""
+
+    def __init__(self, name: str, ipv4: list[str] | None = None, ipv6: list[str] | None = None) -> None:
+        self.name = name
+        self.path = Path("/run/netns") / name
+        self.ipv4s = ipv4 or []
+        self.ipv6s = ipv6 or []
+
+    def __repr__(self) -> str:
+        return f"<Space {self.name}>"
+
+    @property
+    def ipv4(self) -> str:
+        return self.ipv4s[0]
+
+    @property
+    def ipv6(self) -> str:
+        return self.ipv6s[0]
+
+    def address(self, family: int) -> str:
+        """The node's first address of IP version 4 or 6."""
+        return self.ipv4 if family == 4 else self.ipv6
+
+    def call(self, function: Callable[[], T]) -> T:
+        """``function()`` in a thread of its own that has entered the namespace; its sockets stay in there."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if _libc.setns(fd, CLONE_NEWNET):
+                        number = ctypes.get_errno()
+                        raise OSError(number, os.strerror(number), str(self.path))
+                finally:
+                    os.close(fd)
+                result.append(function())
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def socket(self, address: str, kind: int, port: int = 0) -> socket.socket:
+        """A socket of the namespace, of the family of ``address``, bound to it; 10 s time-out."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        def make() -> socket.socket:
+            sock = socket.socket(family, kind)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((address, port))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        sock = self.call(make)
+        sock.settimeout(10.0)
+        return sock
+
+    def argv(self, *command: str) -> list[str]:
+        """The command line that runs ``command`` inside."""
+        return ["nsenter", f"--net={self.path}", "--", *command]
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 30.0, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs ``command`` inside to its end; on failure AssertionError with all it said."""
+        done = subprocess.run(
+            self.argv(*command), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check:
+            assert done.returncode == 0, (
+                f"{self.name}: {' '.join(command)[:200]} exited {done.returncode}: {done.stdout}{done.stderr}"
+            )
+        return done
+
+    def ip(self, *args: str, check: bool = True) -> str:
+        """``ip ARGS`` for this namespace; its standard output."""
+        done = subprocess.run(
+            ["ip", "-n", self.name, *args], capture_output=True, text=True, timeout=30, check=False
+        )
+        if check:
+            assert done.returncode == 0, f"{self.name}: ip {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    def pids(self) -> list[int]:
+        """The processes whose network namespace this is."""
+        done = subprocess.run(
+            ["ip", "netns", "pids", self.name], capture_output=True, text=True, timeout=30, check=False
+        )
+        return [int(pid) for pid in done.stdout.split()]
+
+    def nft(self, rules: str) -> None:
+        """Applies an nftables script inside."""
+        self.run("nft", "-f", "-", stdin=rules)
+
+    def nft_counter(self, table: str, name: str) -> int:
+        """The packets a named nftables counter (family inet) has seen."""
+        words = self.run("nft", "list", "counter", "inet", table, name).stdout.split()
+        return int(words[words.index("packets") + 1])

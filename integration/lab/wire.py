@@ -1,0 +1,128 @@
+"""What goes over the wire, captured by tcpdump and read with scapy."""
+
+from __future__ import annotations
+
+import signal
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.utils import rdpcap
+
+from lab.space import Space, until
+
+INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Message:
+    """One UDP payload of a capture. time: s since the epoch; tos: of the IP header."""
+
+    payload: bytes
+    source: tuple[str, int]
+    target: tuple[str, int]
+    time: float
+    tos: int
+
+    @property
+    def type(self) -> int:
+        return self.payload[0] if self.payload else -1
+
+    @property
+    def receiver(self) -> int:
+        """The receiver index of a data message."""
+        return int(struct.unpack_from("<I", self.payload, 4)[0])
+
+    @property
+    def counter(self) -> int:
+        """The counter of a data message."""
+        return int(struct.unpack_from("<Q", self.payload, 8)[0])
+
+
+class Capture:
+    """``with Capture(space, file) as capture: ...``, then ``capture.messages()``: the UDP on a link.
+
+    The link is told to take no super-packets, so that each datagram is seen by itself, as a wire has it.
+    """
+
+    def __init__(self, space: Space, path: Path, link: str = "under") -> None:
+        self.space, self.path, self.link = space, path, link
+
+    def __enter__(self) -> Capture:
+        self.space.ip("link", "set", self.link, "gso_max_segs", "1")
+        self._said = self.path.with_suffix(".err")
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                self.space.argv(
+                    "tcpdump",
+                    "-i",
+                    self.link,
+                    "-s",
+                    "0",
+                    "-U",
+                    "-Z",
+                    "root",
+                    "--immediate-mode",
+                    "-w",
+                    str(self.path),
+                    "udp",
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+        until(lambda: "listening on" in self._said.read_text(), "tcpdump listens")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(10)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait(10)
+
+    def messages(self) -> list[Message]:
+        """The UDP payloads so far, in order. Fragments are left out."""
+        found = []
+        for packet in rdpcap(str(self.path)):
+            if UDP not in packet:
+                continue
+            if IP in packet:
+                if packet[IP].flags.MF or packet[IP].frag:
+                    continue
+                outer, tos = packet[IP], packet[IP].tos
+            else:
+                outer, tos = packet[IPv6], packet[IPv6].tc
+            udp = packet[UDP]
+            found.append(
+                Message(
+                    bytes(udp.payload)[: udp.len - 8],
+                    (outer.src, udp.sport),
+                    (outer.dst, udp.dport),
+                    float(packet.time),
+                    int(tos),
+                )
+            )
+        return found
+
+    def wait(self, count: int, kind: int, timeout: float = 10.0) -> list[Message]:
+        """Waits until ``count`` messages of a type were seen; returns those of that type."""
+        deadline = time.monotonic() + timeout
+        while True:
+            have = (
+                [message for message in self.messages() if message.type == kind]
+                if self.path.stat().st_size
+                else []
+            )
+            if len(have) >= count:
+                return have
+            assert time.monotonic() < deadline, (
+                f"{len(have)} messages of type {kind} within {timeout} s, not {count}"
+            )
+            time.sleep(0.1)
