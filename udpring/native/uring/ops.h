@@ -18,6 +18,8 @@ enum ur_kind {
     UR_KIND_RECV = 3,       /* udp receive pool and multishot */
     UR_KIND_SEND = 4,       /* udp send */
     UR_KIND_WATCH = 5,      /* poll of a guest descriptor on the receive ring */
+    UR_KIND_SILENT = 6,     /* asked for no completion on success (IOSQE_CQE_SKIP_SUCCESS): must own no memory */
+    UR_KIND_MESSAGE = 7,    /* sent here by another ring (MSG_RING), or a resource tag: nothing of ours was submitted */
     UR_KIND_GUEST = 0x80,   /* from here on: the layer above udp (TUN reads and writes) */
 };
 
@@ -41,6 +43,10 @@ uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot);
 int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
 /* The terminal completion came: the slot is taken again (may be re-armed), its generation is spent. */
 void ur_ops_done(struct ur_ops *ops, uint32_t slot);
-/* Gives a taken slot back to the free list. */
+/* Gives a taken slot back to the free list. Each of done and give exactly once: a slot given twice would be taken twice. */
 void ur_ops_give(struct ur_ops *ops, uint32_t slot);
+/* Queues an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL); how many, or
+ * -EAGAIN when the kernel took no more. For kernels before 5.19: newer ones cancel everything in ur_ring_close(). */
+struct ur_ring;
+int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring);
 #endif

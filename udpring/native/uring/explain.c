@@ -1,0 +1,70 @@
+/* Why the kernel refuses a ring, in words that say what to do. EPERM, ENOSYS and ENOMEM each have more than one cause. */
+#include "explain.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* The sysctl of Linux 6.6; -1 when it cannot be read (older kernel, no /proc). */
+static int disabled_sysctl(void)
+{
+    char digit = 0;
+    int fd = open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t length = read(fd, &digit, 1);
+    close(fd);
+    return length == 1 && digit >= '0' && digit <= '9' ? digit - '0' : -1;
+}
+
+static int explain_denied(struct udpring_reason *why, int code, const char *call)
+{
+    switch (disabled_sysctl()) {
+    case 2:
+        return ur_fail(why, code, "%s: io_uring is off on this host (kernel.io_uring_disabled = 2): "
+                       "sysctl kernel.io_uring_disabled=0 allows it", call);
+    case 1:
+        return ur_fail(why, code, "%s: io_uring is for CAP_SYS_ADMIN and the group kernel.io_uring_group only "
+                       "(kernel.io_uring_disabled = 1): join that group, or sysctl kernel.io_uring_disabled=0", call);
+    default:
+        return ur_fail(why, code, "%s: not permitted by a seccomp filter or security module, as in most containers "
+                       "(Docker >= 25, containerd >= 2): allow io_uring_setup, io_uring_enter and io_uring_register", call);
+    }
+}
+
+static int explain_memory(struct udpring_reason *why, int code, const char *call, uint32_t entries)
+{
+    struct rlimit locked = {0}, space = {0};
+    getrlimit(RLIMIT_MEMLOCK, &locked);
+    getrlimit(RLIMIT_AS, &space);
+    if (space.rlim_cur != RLIM_INFINITY)
+        return ur_fail(why, code, "%s: no memory for a ring of %u entries; RLIMIT_AS is %llu KiB: raise it (ulimit -v)",
+                       call, entries, (unsigned long long)space.rlim_cur >> 10);
+    if (locked.rlim_cur != RLIM_INFINITY)
+        return ur_fail(why, code, "%s: no memory for a ring of %u entries; RLIMIT_MEMLOCK is %llu KiB, and rings count "
+                       "against it before Linux 5.12: raise it (ulimit -l)", call, entries,
+                       (unsigned long long)locked.rlim_cur >> 10);
+    return ur_fail(why, code, "%s: no memory for a ring of %u entries: free some, or raise the cgroup's limit", call,
+                   entries);
+}
+
+int ur_explain(struct udpring_reason *why, int code, const char *call, uint32_t entries)
+{
+    switch (-code) {
+    case EPERM:
+    case EACCES:
+        return explain_denied(why, code, call);
+    case ENOSYS:
+        return ur_fail(why, code, "%s: this kernel has no io_uring (before Linux 5.1, or built without), or a sandbox "
+                       "hides it (gVisor, a seccomp filter): use another host or profile", call);
+    case ENOMEM:
+        return explain_memory(why, code, call, entries);
+    case EMFILE:
+    case ENFILE:
+        return ur_fail(why, code, "%s: too many open files: raise RLIMIT_NOFILE (ulimit -n) or fs.file-max", call);
+    case EINVAL:
+        return ur_fail(why, code, "%s: the kernel refuses every set of flags we know for %u entries", call, entries);
+    default:
+        return ur_fail(why, code, "%s: %s", call, strerror(-code));
+    }
+}

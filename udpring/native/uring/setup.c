@@ -1,0 +1,231 @@
+/* Opening a ring.
+ *   1. io_uring_setup() with the best set of flags; on EINVAL the next set.
+ *   2. Map the queues; on ENOMEM from either, halve the entries and try again with the same set, down to 8.
+ *   3. See that io_uring_enter() is allowed too: a seccomp filter may refuse each call by itself.
+ *   4. Bound the kernel's worker threads. */
+#include "explain.h"
+#include "maps.h"
+#include "ring.h"
+#include "sys.h"
+#include "thread.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define BASIC (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP)
+
+/* Best first; what each needs: 6.6, 6.1, 5.19, 5.18, 5.6, 5.1. */
+static const uint32_t flag_sets[] = {
+    IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_NO_SQARRAY | BASIC,
+    IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL | BASIC,
+    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | BASIC,
+    IORING_SETUP_SUBMIT_ALL | BASIC,
+    BASIC,
+    0,
+};
+
+/* Without these (all of 5.11) completions get lost, or waiting needs another design. */
+#define NEEDED (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG)
+
+/* Threads of io-wq, bounded and unbounded, that one ring's task may have. */
+static const uint32_t worker_limits[2] = {4, 4};
+
+static uint32_t round_up(uint32_t entries)
+{
+    uint32_t rounded = 1;
+    while (rounded < entries)
+        rounded <<= 1;
+    return rounded;
+}
+
+static size_t page_aligned(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+static void *map_queue(int fd, size_t bytes, uint64_t offset)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+    if (memory == MAP_FAILED)
+        return NULL;
+    /* A forked child must neither use the queues nor keep the ring alive. */
+    madvise(memory, bytes, MADV_DONTFORK);
+    return memory;
+}
+
+static int map_queues(struct ur_ring *ring, const struct io_uring_params *params)
+{
+    size_t sq_bytes = params->sq_off.array + params->sq_entries * sizeof(uint32_t);
+    size_t cq_bytes = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
+    bool single = params->features & IORING_FEAT_SINGLE_MMAP;
+    if (single)
+        sq_bytes = cq_bytes = sq_bytes > cq_bytes ? sq_bytes : cq_bytes;
+    ring->sq_map_bytes = page_aligned(sq_bytes);
+    ring->cq_map_bytes = page_aligned(cq_bytes);
+    ring->sqes_bytes = page_aligned(params->sq_entries * sizeof(struct io_uring_sqe));
+
+    errno = 0;
+    ring->sq_map = map_queue(ring->fd, ring->sq_map_bytes, IORING_OFF_SQ_RING);
+    if (ring->sq_map)
+        ring->cq_map = single ? ring->sq_map : map_queue(ring->fd, ring->cq_map_bytes, IORING_OFF_CQ_RING);
+    if (ring->cq_map)
+        ring->sqes = map_queue(ring->fd, ring->sqes_bytes, IORING_OFF_SQES);
+    if (!ring->sqes) {
+        int error = errno;
+        ur_unmap_queues(ring);
+        /* EAGAIN: the memory could not be locked (mlockall): the same want, the same cure. */
+        return error == EAGAIN || !error ? -ENOMEM : -error;
+    }
+    return 0;
+}
+
+static uint32_t *word_at(void *map, uint32_t offset)
+{
+    return (uint32_t *)(void *)((char *)map + offset);
+}
+
+static void find_fields(struct ur_ring *ring, const struct io_uring_params *params)
+{
+    ring->sq_khead = word_at(ring->sq_map, params->sq_off.head);
+    ring->sq_ktail = word_at(ring->sq_map, params->sq_off.tail);
+    ring->sq_kflags = word_at(ring->sq_map, params->sq_off.flags);
+    ring->sq_kdropped = word_at(ring->sq_map, params->sq_off.dropped);
+    ring->sq_entries = *word_at(ring->sq_map, params->sq_off.ring_entries);
+    ring->sq_mask = *word_at(ring->sq_map, params->sq_off.ring_mask);
+    ring->sq_head = ring->sq_tail = *ring->sq_khead;
+
+    ring->cq_khead = word_at(ring->cq_map, params->cq_off.head);
+    ring->cq_ktail = word_at(ring->cq_map, params->cq_off.tail);
+    ring->cq_koverflow = word_at(ring->cq_map, params->cq_off.overflow);
+    ring->cq_entries = *word_at(ring->cq_map, params->cq_off.ring_entries);
+    ring->cq_mask = *word_at(ring->cq_map, params->cq_off.ring_mask);
+    ring->cqes = (const struct io_uring_cqe *)(const void *)((char *)ring->cq_map + params->cq_off.cqes);
+    ring->cq_head = *ring->cq_khead;
+
+    /* Entry i is always described by slot i, so the indirection is written once. */
+    if (!(ring->setup_flags & IORING_SETUP_NO_SQARRAY)) {
+        uint32_t *array = word_at(ring->sq_map, params->sq_off.array);
+        for (uint32_t i = 0; i < ring->sq_entries; i++)
+            array[i] = i;
+    }
+}
+
+/* One attempt: set-up and maps. On failure nothing is left behind. */
+static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t flags)
+{
+    struct io_uring_params params = {.flags = flags, .cq_entries = flags & IORING_SETUP_CQSIZE ? cq_entries : 0};
+    ring->fd = ur_sys_setup(entries, &params);
+    if (ring->fd < 0)
+        return ring->fd;
+    ring->setup_flags = params.flags;
+    ring->features = params.features;
+    int code = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : -EOPNOTSUPP;
+    if (code) {
+        close(ring->fd);
+        return code;
+    }
+    find_fields(ring, &params);
+    return 0;
+}
+
+/* Flag sets downwards on EINVAL; sizes downwards on ENOMEM, keeping the set that was found. */
+static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entries, const struct ur_ring_options *options)
+{
+    int code = -EINVAL;
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(flag_sets);) {
+        if (flag_sets[i] & options->flags_deny) {
+            i++;
+            continue;
+        }
+        uint32_t flags = flag_sets[i] | (options->disabled ? IORING_SETUP_R_DISABLED : 0);
+        code = attempt(ring, *entries, cq_entries, flags);
+        if (code == -EINVAL) {
+            i++;
+        } else if (code == -ENOMEM && *entries > UR_ENTRIES_LEAST) {
+            *entries /= 2;
+            if (cq_entries / 2 >= *entries)
+                cq_entries /= 2;
+            ring->halvings++;
+        } else {
+            break;
+        }
+    }
+    return code;
+}
+
+/* The calls besides io_uring_setup() that we cannot do without, and the workers' bound. */
+static int settle(struct ur_ring *ring)
+{
+    ring->owner = ur_thread_number();
+    ring->owner_tid = gettid();
+    ring->state = UR_RING_LIVE;
+    int code = ur_sys_enter(ring->fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
+    if (code < 0)
+        return code;
+    uint32_t limits[2] = {worker_limits[0], worker_limits[1]};   /* the kernel writes the old ones back */
+    code = ur_sys_register(ring->fd, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2);
+    ring->iowq_error = code < 0 ? code : 0;
+    return 0;
+}
+
+int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, struct udpring_reason *why)
+{
+    static const struct ur_ring_options defaults;
+    if (!options)
+        options = &defaults;
+    memset(ring, 0, sizeof(*ring));
+    ring->fd = -1;
+
+    uint32_t entries = options->entries ? options->entries : UR_ENTRIES_DEFAULT;
+    if (entries < UR_ENTRIES_LEAST)
+        entries = UR_ENTRIES_LEAST;
+    entries = entries > IORING_MAX_ENTRIES ? IORING_MAX_ENTRIES : round_up(entries);
+    uint32_t cq_entries = options->cq_entries ? options->cq_entries : 4 * entries;
+    if (cq_entries < entries)
+        return ur_fail(why, -EINVAL, "a completion queue of %u entries is smaller than the submission queue of %u: "
+                       "ask for at least as many", cq_entries, entries);
+    if (cq_entries > IORING_MAX_CQ_ENTRIES)
+        cq_entries = IORING_MAX_CQ_ENTRIES;
+
+    int code = ur_fork_watch();
+    if (code)
+        return ur_fail(why, code, "pthread_atfork: %s", strerror(-code));
+    ring->forks = ur_fork_count();
+
+    code = negotiate(ring, &entries, cq_entries, options);
+    if (code == -EOPNOTSUPP)
+        ur_fail(why, code, "io_uring_setup: features 0x%x, but NODROP, SUBMIT_STABLE, FAST_POLL and EXT_ARG are needed: "
+                "Linux 5.11 or newer", ring->features);
+    else if (code)
+        ur_explain(why, code, "io_uring_setup", entries);
+    if (code) {
+        memset(ring, 0, sizeof(*ring));
+        return code;
+    }
+    if (options->disabled) {
+        ring->state = UR_RING_DISABLED;
+        return 0;
+    }
+    code = settle(ring);
+    if (code) {
+        ur_explain(why, code, "io_uring_enter", entries);
+        ur_ring_close(ring);
+    }
+    return code;
+}
+
+int ur_ring_enable(struct ur_ring *ring)
+{
+    if (ring->state == UR_RING_NONE || ring->state == UR_RING_CLOSED)
+        return -EBADF;
+    if (ring->forks != ur_fork_count())
+        return -EXDEV;
+    if (ring->state != UR_RING_DISABLED)
+        return -EINVAL;
+    int code = ur_sys_register(ring->fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (code < 0)
+        return code;
+    ring->setup_flags &= ~IORING_SETUP_R_DISABLED;
+    return settle(ring);
+}
