@@ -1,0 +1,67 @@
+"""What is shipped: the sdist builds, the wheel holds what is needed and no more, and runs when installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(300)]
+
+
+def run(*command: object, cwd: Path) -> str:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the sdist, so that a file missing from MANIFEST.in shows."""
+    out = tmp_path_factory.mktemp("dist")
+    setup = [sys.executable, "setup.py", "-q"]
+    run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=TOP)
+    (sdist,) = out.glob("udpring-*.tar.gz")
+    shutil.unpack_archive(sdist, out / "unpacked", filter="data")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--no-index"]
+    run(*pip, "--wheel-dir", out, out / "unpacked" / f"udpring-{VERSION}", cwd=out)
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+def test_the_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
+    assert wheel.name.startswith(f"udpring-{VERSION}-cp311-abi3-linux_")
+
+
+def test_the_wheel_holds_the_core_and_the_types_and_no_sources(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "udpring/_core.abi3.so" in names
+    assert "udpring/py.typed" in names
+    assert any(name.endswith("LICENSE") for name in names)
+    strangers = [name for name in names if not name.startswith(("udpring/", f"udpring-{VERSION}.dist-info/"))]
+    sources = [name for name in names if name.endswith((".c", ".h")) or name.startswith("udpring/native/")]
+    assert not strangers + sources
+
+
+def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
+    run(*pip, wheel, cwd=tmp_path)
+    # The dependencies come from the environment of the test, so no network is needed. A path in a .pth file does
+    # not bring that environment's own .pth files along, and so not its editable udpring.
+    (site_packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    dependencies = Path(pytest.__file__).parent.parent
+    (site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
+    where = run(python, "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(site_packages)
+    assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)
