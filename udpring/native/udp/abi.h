@@ -8,6 +8,10 @@
 #define UDPRING_TIER_URING_MULTISHOT 1
 #define UDPRING_TIER_URING_POOL 2
 #define UDPRING_TIER_MMSG 3
+/* The name of a tier as people write it (uring-multishot, uring-pool, mmsg, auto); "?" for an unknown number. */
+const char *udpring_tier_name(uint32_t tier);
+/* The tier of that name, or -EINVAL. */
+int32_t udpring_tier_parse(const char *name);
 
 /* An address of a UDP endpoint. IPv4 in ip[0..3], the rest zero, so that memcmp tells equality.
  * A v4-mapped source on an IPv6 socket is reported as AF_INET. */
@@ -43,7 +47,8 @@ struct udpring_rx_stats {
     uint64_t starved;           /* multishot ended for want of buffers, or pool fully held by the user */
     uint64_t icmp_errors;       /* ECONNREFUSED, EHOSTUNREACH, ... delivered to the socket: receiving goes on */
     uint64_t transient_errors;  /* EAGAIN, EINTR, ENOMEM */
-    uint64_t stale;
+    uint64_t stale;             /* completions or releases for a slot that was not in flight / not held: ignored */
+    uint64_t kernel_drops;      /* datagrams that the socket buffer had no room for (SO_RXQ_OVFL), as last reported */
 };
 
 struct udpring_tx_stats {

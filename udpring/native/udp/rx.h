@@ -23,11 +23,14 @@ struct udp_rx_options {
     uint32_t slot_bytes;              /* payload room per slot; 0 = 65536 */
     uint32_t sockets;                 /* 1 or 2 */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; not closed by us */
+    bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
 };
 
 int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 void udp_rx_close(struct udp_rx *rx);                       /* R5; NULL is fine */
 uint32_t udp_rx_tier(const struct udp_rx *rx);
+/* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
+const char *udp_rx_tier_reason(const struct udp_rx *rx);
 /* Waits for packets, watched descriptors or guest completions. timeout_ns: negative none, 0 poll.
  * 0 something may be there, -ETIME, -EINTR, or a fatal -errno (EBADF, ENOTSOCK) with the socket named by the caller. */
 int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
@@ -36,7 +39,8 @@ void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
 
 /* Another descriptor that ends udp_rx_wait: one-shot, reported once by udp_rx_watched, then to be watched again.
- * events: POLLIN / POLLOUT. At most 16 watches; token is the caller's (0..15, one watch a token). */
+ * events: POLLIN / POLLOUT. At most 16 watches; token is the caller's (0..15, one watch a token:
+ * -EBUSY while it is out). A descriptor that cannot be polled fires at once: the caller's own I/O then names the error. */
 int udp_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token) UR_MUST_CHECK;
 /* Bit mask of the tokens that fired since the last call. */
 uint32_t udp_rx_watched(struct udp_rx *rx);

@@ -1,10 +1,11 @@
 /* UDP sockets as the data plane wants them, and ancillary data both ways. Sources: udp(7), ip(7), ipv6(7). */
 #ifndef UDPRING_UDP_SOCKET_H
 #define UDPRING_UDP_SOCKET_H
+#include "../base.h"   /* first: it asks for the GNU interfaces */
+
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "../base.h"
 #include "abi.h"
 
 /* The pair of sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. *port 0 lets the kernel choose one

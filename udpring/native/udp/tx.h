@@ -44,10 +44,13 @@ struct udp_tx_done {
     uint32_t flags;
 };
 #define UDP_TX_SOURCE_DROPPED 1       /* the sticky source was no longer ours: forget it */
+#define UDP_TX_SPLIT 2                /* a train that this route refuses (EMSGSIZE, EIO, EINVAL): send it as single datagrams */
 
 int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 void udp_tx_close(struct udp_tx *tx);
 uint32_t udp_tx_tier(const struct udp_tx *tx);
+/* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
+const char *udp_tx_tier_reason(const struct udp_tx *tx);
 /* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */

@@ -1,0 +1,250 @@
+#include "rx.h"
+
+#include <stdlib.h>
+
+#include "../uring/graveyard.h"
+#include "cmsg.h"
+#include "rx_tier.h"
+#include "socket.h"
+
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+static const struct udp_rx_tier *const tiers[] = {
+    [UDPRING_TIER_MMSG] = &udp_rx_mmsg,
+};
+
+enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
+{
+    switch (error) {
+    case EAGAIN: case EINTR: case ENOMEM: case ENOBUFS:
+        rx->stats.transient_errors++;
+        return UDP_RX_TRANSIENT;
+    case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case EOPNOTSUPP: case ESHUTDOWN: case ENOSYS: case EACCES:
+        rx->fatal = -error;
+        return UDP_RX_FATAL;
+    default:   /* what ICMP brings: one event each, taken off the socket by reading it */
+        rx->stats.icmp_errors++;
+        return UDP_RX_ICMP;
+    }
+}
+
+void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
+                    const struct udp_rx_message *message)
+{
+    uint32_t socket = slot >= rx->per_socket;
+    packet->data = data;
+    packet->length = length;
+    packet->segment_size = 0;
+    packet->slot = slot;
+    packet->interface_index = 0;
+    packet->flags = 0;
+    packet->tos = 0;
+    packet->socket_index = (uint8_t)socket;
+    if (!udp_address_from_sockaddr(message->name, message->name_length, &packet->source))
+        memset(&packet->source, 0, sizeof(packet->source));
+    memset(&packet->local, 0, sizeof(packet->local));
+    uint32_t drops = rx->drops[socket];
+    udp_cmsg_parse(message->control, message->control_length, packet, &drops);
+    rx->held[slot] = 1;
+
+    struct udpring_rx_stats *stats = &rx->stats;
+    stats->packets++;
+    stats->bytes += length;
+    if (packet->segment_size) {
+        if (packet->segment_size < length)
+            stats->trains++;
+        else
+            packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
+    }
+    if (ur_unlikely(drops != rx->drops[socket])) {
+        stats->kernel_drops += drops - rx->drops[socket];
+        rx->drops[socket] = drops;
+    }
+    if (ur_unlikely(message->flags & (MSG_TRUNC | MSG_CTRUNC))) {
+        if (message->flags & MSG_TRUNC) {
+            packet->flags |= UDPRING_PACKET_TRUNCATED;
+            stats->truncated++;
+        }
+        if (message->flags & MSG_CTRUNC) {
+            packet->flags |= UDPRING_PACKET_CONTROL_TRUNCATED;
+            stats->control_truncated++;
+        }
+    }
+    if (ur_unlikely(!length))
+        stats->zero_length++;
+}
+
+static int check_options(const struct udp_rx_options *options, struct udpring_reason *why)
+{
+    if (options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
+        return ur_fail(why, -EINVAL, "%u sockets given to a receive ring: 1 or 2", options->sockets);
+    if (options->slots > UDP_RX_SLOTS_MAX)
+        return ur_fail(why, -EINVAL, "%u receive buffers a socket: at most %d", options->slots, UDP_RX_SLOTS_MAX);
+    if (options->slot_bytes > UDP_RX_SLOT_BYTES_MAX)
+        return ur_fail(why, -EINVAL, "receive buffers of %u bytes: at most %d, no datagram is longer", options->slot_bytes,
+                       UDP_RX_SLOT_BYTES_MAX);
+    return 0;
+}
+
+static int switch_gro_on(struct udp_rx *rx, struct udpring_reason *why)
+{
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        int value = 0;
+        socklen_t length = sizeof(value);
+        if (!getsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &value, &length) && value)
+            continue;
+        value = 1;
+        if (setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &value, sizeof(value)))
+            return ur_fail(why, -errno, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(errno));
+        rx->gro_ours[i] = true;
+    }
+    return 0;
+}
+
+static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_options *options, struct udpring_reason *why)
+{
+    const struct udp_rx_tier *tier = id < UR_ARRAY_LENGTH(tiers) ? tiers[id] : NULL;
+    if (!tier)
+        return ur_fail(why, -ENOSYS, "this build has no tier %s", udpring_tier_name(id));
+    struct udp_rx *rx = calloc(1, tier->bytes);
+    if (!rx)
+        return ur_fail(why, -ENOMEM, "no memory for a receive ring");
+    rx->tier = tier;
+    rx->sockets = options->sockets;
+    rx->per_socket = options->slots ? options->slots : UDP_RX_SLOTS_DEFAULT;
+    rx->slot_bytes = options->slot_bytes ? options->slot_bytes : UDP_RX_SLOT_BYTES_DEFAULT;
+    for (uint32_t i = 0; i < rx->sockets; i++)
+        rx->fd[i] = options->fd[i];
+    uint32_t count = rx->sockets * rx->per_socket;
+    rx->held = calloc(count, 1);
+    int code = rx->held ? udp_slots_map(&rx->slots, count, tier->header_bytes, rx->slot_bytes) : -ENOMEM;
+    if (code)
+        ur_fail(why, code, "no memory for %u receive buffers of %u bytes: %s", count, rx->slot_bytes, strerror(-code));
+    if (!code && options->gro)
+        code = switch_gro_on(rx, why);
+    if (!code)
+        code = tier->open(rx, why);
+    if (code) {
+        udp_rx_close(rx);
+        return code;
+    }
+    *opened = rx;
+    return 0;
+}
+
+int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why)
+{
+    *rx = NULL;
+    int code = check_options(options, why);
+    int wanted = code ? code : udp_tier_wanted(options->tier, why);
+    if (wanted != UDPRING_TIER_AUTO)
+        return wanted < 0 ? wanted : open_tier(rx, (uint32_t)wanted, options, why);
+    char reasons[UDP_TIER_REASON_BYTES] = "";
+    for (uint32_t id = UDPRING_TIER_URING_MULTISHOT; id <= UDPRING_TIER_MMSG; id++) {
+        struct udpring_reason here = {""};
+        code = udp_tier_works(id, &here);
+        if (!code)
+            code = open_tier(rx, id, options, &here);
+        if (!code) {
+            memcpy((*rx)->reason, reasons, sizeof(reasons));
+            return 0;
+        }
+        udp_tier_note(reasons, id, &here);
+        if (why)
+            *why = here;
+    }
+    return code;
+}
+
+struct udp_slots udp_rx_close_keeping_slots(struct udp_rx *rx)
+{
+    struct udp_slots kept = rx->slots;
+    if (!rx->tier->close(rx)) {
+        ur_graveyard_leak(kept.base, kept.bytes);
+        kept = (struct udp_slots){0};
+    }
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        int off = 0;
+        if (rx->gro_ours[i])
+            (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
+    }
+    free(rx->held);
+    free(rx);
+    return kept;
+}
+
+void udp_rx_close(struct udp_rx *rx)
+{
+    if (!rx)
+        return;
+    struct udp_slots slots = udp_rx_close_keeping_slots(rx);
+    udp_slots_unmap(&slots);
+}
+
+uint32_t udp_rx_tier(const struct udp_rx *rx)
+{
+    return rx->tier->id;
+}
+
+const char *udp_rx_tier_reason(const struct udp_rx *rx)
+{
+    return rx->reason;
+}
+
+int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
+{
+    if (ur_unlikely(rx->fatal))
+        return rx->fatal;
+    int code = rx->tier->wait(rx, timeout_ns);
+    rx->stats.wakeups += code == 0;
+    return code;
+}
+
+unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
+{
+    return rx->tier->harvest(rx, packets, max);
+}
+
+void udp_rx_release(struct udp_rx *rx, uint32_t slot)
+{
+    if (ur_unlikely(slot >= rx->slots.count || !rx->held[slot])) {
+        rx->stats.stale++;   /* given back twice: the second time it may be the kernel's again */
+        return;
+    }
+    rx->held[slot] = 0;
+    rx->tier->release(rx, slot);
+}
+
+const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx)
+{
+    return &rx->stats;
+}
+
+int udp_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
+{
+    if (token >= UDP_RX_WATCHES || fd < 0)
+        return -EINVAL;
+    return rx->tier->watch(rx, fd, events, token);
+}
+
+uint32_t udp_rx_watched(struct udp_rx *rx)
+{
+    uint32_t fired = rx->watched;
+    rx->watched = 0;
+    return fired;
+}
+
+struct ur_ring *udp_rx_ring(struct udp_rx *rx)
+{
+    return rx->tier->ring ? rx->tier->ring(rx) : NULL;
+}
+
+unsigned udp_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max)
+{
+    return rx->tier->guests ? rx->tier->guests(rx, guests, max) : 0;
+}

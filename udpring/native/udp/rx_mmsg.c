@@ -1,0 +1,256 @@
+/* Tier mmsg: recvmmsg and a poll, for hosts that deny io_uring.
+ *
+ * 1. wait: ppoll over the sockets that have a free slot and over the watched descriptors.
+ * 2. harvest: recvmmsg into as many slots as there is room for, sockets taking turns.
+ * ppoll, not epoll: a descriptor may be watched twice (a UDP socket for POLLOUT while it is received from), the
+ * time-out is in nanoseconds on every kernel, and with at most 18 descriptors it costs no more. */
+#include "../base.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "rx_tier.h"
+
+#define VECTOR 64          /* messages of one recvmmsg */
+#define ERRORS_A_PASS 16   /* ICMP errors taken off one socket before the others get their turn */
+#define NO_SLOT UINT32_MAX
+
+/* What stands in each slot before the payload. */
+struct slot_header {
+    uint8_t name[UDP_RX_NAME_BYTES];
+    uint8_t control[UDP_RX_CONTROL_BYTES];
+    uint8_t pad[16];
+};
+
+/* vector[0 .. prepared) each have a slot, ready to be received into; the other free slots are on the stack. */
+struct mmsg_socket {
+    struct mmsghdr vector[VECTOR];
+    struct iovec iov[VECTOR];
+    uint32_t slot[VECTOR];
+    uint32_t prepared;
+    uint32_t *free;
+    uint32_t free_count;
+    bool readable;     /* the poll said so, or the last recvmmsg was full */
+    bool error;        /* POLLERR */
+    bool starved;      /* counted already */
+};
+
+struct mmsg_rx {
+    struct udp_rx rx;
+    struct mmsg_socket *socket;    /* [sockets] */
+    uint32_t turn;                 /* the socket that is asked first */
+    struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
+    uint32_t watching;             /* tokens that are out */
+};
+
+static struct mmsg_rx *self(struct udp_rx *rx)
+{
+    return (struct mmsg_rx *)rx;
+}
+
+static void prepare(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t at, uint32_t slot)
+{
+    struct slot_header *header = (struct slot_header *)(void *)udp_slot(&mmsg->rx.slots, slot);
+    socket->slot[at] = slot;
+    socket->iov[at] = (struct iovec){.iov_base = header + 1, .iov_len = mmsg->rx.slot_bytes};
+    socket->vector[at].msg_hdr = (struct msghdr){
+        .msg_name = header->name, .msg_namelen = sizeof(header->name), .msg_iov = &socket->iov[at], .msg_iovlen = 1,
+        .msg_control = header->control, .msg_controllen = sizeof(header->control)};
+}
+
+/* The first `used` entries went to the caller: fill the holes from the stack, or else from the end. */
+static void refill(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t used)
+{
+    uint32_t at = 0;
+    for (; at < used && socket->free_count; at++)
+        prepare(mmsg, socket, at, socket->free[--socket->free_count]);
+    for (; at < used && socket->prepared > used; at++)
+        prepare(mmsg, socket, at, socket->slot[--socket->prepared]);
+    if (at < used)
+        socket->prepared = at;
+}
+
+static void top_up(struct mmsg_rx *mmsg, struct mmsg_socket *socket)
+{
+    while (socket->prepared < VECTOR && socket->free_count)
+        prepare(mmsg, socket, socket->prepared++, socket->free[--socket->free_count]);
+    if (socket->prepared) {
+        socket->starved = false;
+    } else if (!socket->starved) {
+        socket->starved = true;
+        mmsg->rx.stats.starved++;
+    }
+}
+
+static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
+{
+    _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
+    struct mmsg_rx *mmsg = self(rx);
+    mmsg->socket = calloc(rx->sockets, sizeof(*mmsg->socket));
+    if (!mmsg->socket)
+        return ur_fail(why, -ENOMEM, "no memory for a receive ring");
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        struct mmsg_socket *socket = &mmsg->socket[i];
+        socket->free = calloc(rx->per_socket, sizeof(*socket->free));
+        if (!socket->free)
+            return ur_fail(why, -ENOMEM, "no memory for a receive ring");
+        for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is taken first */
+            socket->free[n] = i * rx->per_socket + rx->per_socket - 1 - n;
+        socket->free_count = rx->per_socket;
+        socket->readable = true;
+    }
+    return 0;
+}
+
+static bool mmsg_close(struct udp_rx *rx)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    for (uint32_t i = 0; mmsg->socket && i < rx->sockets; i++)
+        free(mmsg->socket[i].free);
+    free(mmsg->socket);
+    return true;
+}
+
+/* Takes what IP_RECVERR queued off a socket: left there, it would keep the poll awake for ever. */
+static void drain_error_queue(struct mmsg_rx *mmsg, int fd)
+{
+    for (int i = 0; i < ERRORS_A_PASS; i++) {
+        uint8_t control[256];
+        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
+        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+            return;
+        mmsg->rx.stats.icmp_errors++;
+    }
+}
+
+/* Reads what the poll said of one descriptor of ours. */
+static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
+{
+    struct mmsg_socket *socket = &mmsg->socket[index];
+    if (events & POLLNVAL)
+        (void)udp_rx_fail(&mmsg->rx, EBADF);
+    else if (events & (POLLHUP | POLLRDHUP))
+        (void)udp_rx_fail(&mmsg->rx, ESHUTDOWN);
+    socket->readable |= (events & (POLLIN | POLLERR)) != 0;
+    socket->error = (events & POLLERR) != 0;
+}
+
+static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    struct pollfd polled[UDP_RX_SOCKETS_MAX + UDP_RX_WATCHES];
+    uint8_t tokens[UDP_RX_WATCHES];
+    nfds_t count = rx->sockets;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        struct mmsg_socket *socket = &mmsg->socket[i];
+        top_up(mmsg, socket);
+        if (socket->readable && socket->prepared)
+            timeout_ns = 0;
+        polled[i] = (struct pollfd){.fd = socket->prepared ? rx->fd[i] : -1, .events = POLLIN | POLLRDHUP};
+    }
+    for (uint32_t left = mmsg->watching; left; left &= left - 1) {
+        uint32_t token = (uint32_t)__builtin_ctz(left);
+        tokens[count - rx->sockets] = (uint8_t)token;
+        polled[count++] = (struct pollfd){.fd = mmsg->watch[token].fd, .events = (short)mmsg->watch[token].events};
+    }
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    int ready = ppoll(polled, count, timeout_ns < 0 ? NULL : &limit, NULL);
+    if (ready < 0)
+        return -errno;
+    bool something = ready > 0;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        note_socket(mmsg, i, polled[i].revents);
+        something |= mmsg->socket[i].readable && mmsg->socket[i].prepared;
+    }
+    for (nfds_t i = rx->sockets; i < count; i++) {
+        if (!polled[i].revents)
+            continue;
+        uint32_t bit = 1u << tokens[i - rx->sockets];
+        rx->watched |= bit;
+        mmsg->watching &= ~bit;
+    }
+    if (rx->fatal)
+        return rx->fatal;
+    return something ? 0 : -ETIME;
+}
+
+/* One recvmmsg. Returns how many came; 0 ends this socket's turn. */
+static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_packet *packets, unsigned max)
+{
+    struct mmsg_socket *socket = &mmsg->socket[index];
+    struct udp_rx *rx = &mmsg->rx;
+    top_up(mmsg, socket);
+    unsigned room = max < socket->prepared ? max : socket->prepared;
+    if (!room)
+        return 0;
+    int got = -1;
+    for (int errors = 0; errors < ERRORS_A_PASS; errors++) {
+        got = recvmmsg(rx->fd[index], socket->vector, room, MSG_DONTWAIT, NULL);
+        if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
+            break;
+        socket->error = false;   /* it was the pending error, and it is read now */
+    }
+    if (got < 0) {
+        if (socket->error)
+            drain_error_queue(mmsg, rx->fd[index]);
+        socket->error = socket->readable = false;
+        return 0;
+    }
+    socket->readable = (unsigned)got == room;
+    for (int i = 0; i < got; i++) {
+        struct msghdr *header = &socket->vector[i].msg_hdr;
+        struct udp_rx_message message = {
+            .name = header->msg_name, .name_length = header->msg_namelen, .control = header->msg_control,
+            .control_length = (uint32_t)header->msg_controllen, .flags = (uint32_t)header->msg_flags};
+        udp_rx_deliver(rx, &packets[i], socket->slot[i], socket->iov[i].iov_base, socket->vector[i].msg_len, &message);
+    }
+    refill(mmsg, socket, (uint32_t)got);
+    return (unsigned)got;
+}
+
+static unsigned mmsg_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    unsigned count = 0;
+    for (uint32_t n = 0; n < rx->sockets; n++) {
+        uint32_t index = (mmsg->turn + n) % rx->sockets;
+        while (count < max && mmsg->socket[index].readable) {
+            unsigned got = receive(mmsg, index, packets + count, max - count);
+            if (!got)
+                break;
+            count += got;
+        }
+    }
+    mmsg->turn = (mmsg->turn + 1) % rx->sockets;
+    return count;
+}
+
+static void mmsg_release(struct udp_rx *rx, uint32_t slot)
+{
+    struct mmsg_socket *socket = &self(rx)->socket[slot >= rx->per_socket];
+    socket->free[socket->free_count++] = slot;
+}
+
+static int mmsg_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    if (mmsg->watching & 1u << token)
+        return -EBUSY;
+    mmsg->watch[token].fd = fd;
+    mmsg->watch[token].events = events;
+    mmsg->watching |= 1u << token;
+    return 0;
+}
+
+const struct udp_rx_tier udp_rx_mmsg = {
+    .id = UDPRING_TIER_MMSG,
+    .bytes = sizeof(struct mmsg_rx),
+    .header_bytes = sizeof(struct slot_header),
+    .open = mmsg_open,
+    .close = mmsg_close,
+    .wait = mmsg_wait,
+    .harvest = mmsg_harvest,
+    .release = mmsg_release,
+    .watch = mmsg_watch,
+};

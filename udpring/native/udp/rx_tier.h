@@ -1,0 +1,70 @@
+/* Inside of the receive side: what rx.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
+#ifndef UDPRING_UDP_RX_TIER_H
+#define UDPRING_UDP_RX_TIER_H
+#include "rx.h"
+#include "slots.h"
+#include "tier.h"
+
+#define UDP_RX_SLOTS_DEFAULT 64
+#define UDP_RX_SLOTS_MAX 2048
+#define UDP_RX_SLOT_BYTES_DEFAULT 65536
+#define UDP_RX_SLOT_BYTES_MAX 65536
+#define UDP_RX_WATCHES 16
+
+/* Room in each slot before the payload. The name is sockaddr_in6's 28 bytes, rounded so that control stays aligned. */
+#define UDP_RX_NAME_BYTES 32
+#define UDP_RX_CONTROL_BYTES 272
+
+struct udp_rx_tier {
+    uint32_t id;
+    size_t bytes;                    /* of the tier's struct, which begins with struct udp_rx */
+    uint32_t header_bytes;           /* room before the payload in each slot */
+    int (*open)(struct udp_rx *rx, struct udpring_reason *why);
+    /* Gives back all but the slots. False: the kernel did not let go of them within the bound. Called once, also
+     * after a failed open. */
+    bool (*close)(struct udp_rx *rx);
+    int (*wait)(struct udp_rx *rx, int64_t timeout_ns);
+    unsigned (*harvest)(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
+    void (*release)(struct udp_rx *rx, uint32_t slot);   /* only for slots that are held */
+    int (*watch)(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
+    struct ur_ring *(*ring)(struct udp_rx *rx);           /* NULL: tier without a ring */
+    unsigned (*guests)(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
+};
+
+extern const struct udp_rx_tier udp_rx_mmsg;
+
+/* Owner: the caller of udp_rx_open. Thread: that one. Freed by udp_rx_close(). The tier's own struct embeds it first. */
+struct udp_rx {
+    const struct udp_rx_tier *tier;
+    struct udpring_rx_stats stats;
+    struct udp_slots slots;           /* slots of socket s: s * per_socket .. */
+    uint8_t *held;                    /* [slots.count] 1 while the caller has it */
+    uint32_t per_socket, slot_bytes, sockets;
+    int fd[UDP_RX_SOCKETS_MAX];
+    uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
+    bool gro_ours[UDP_RX_SOCKETS_MAX];    /* switched on by us, to be switched off at close */
+    int fatal;                        /* -errno that ends receiving, or 0 */
+    uint32_t watched;                 /* tokens that fired */
+    char reason[UDP_TIER_REASON_BYTES];
+};
+
+/* What one message brought, wherever the tier keeps it. */
+struct udp_rx_message {
+    const struct sockaddr_storage *name;
+    uint32_t name_length;
+    const uint8_t *control;
+    uint32_t control_length;
+    uint32_t flags;                   /* MSG_TRUNC, MSG_CTRUNC */
+};
+
+/* Fills `packet`, marks the slot as held and counts. data and length must lie inside the slot. */
+void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
+                    const struct udp_rx_message *message);
+
+/* Closes and hands over the slots, for who still has data in them; base NULL when the kernel kept them (then leaked). */
+struct udp_slots udp_rx_close_keeping_slots(struct udp_rx *rx);
+
+enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };
+/* Classes and counts an errno of a receive; a fatal one is kept in rx->fatal. */
+enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
+#endif

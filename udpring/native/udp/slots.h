@@ -1,0 +1,22 @@
+/* Receive slots: the memory that datagrams land in. Mapped, so that a page costs nothing until a datagram touches it,
+ * and not given to a forked child, whose writes or whose exit would otherwise copy or pin it. */
+#ifndef UDPRING_UDP_SLOTS_H
+#define UDPRING_UDP_SLOTS_H
+#include "../base.h"
+
+/* Owner: a udp_rx, or after udp_rx_close_keeping_slots() whoever took it. Thread: the owner's. Freed by udp_slots_unmap(). */
+struct udp_slots {
+    uint8_t *base;        /* NULL: none */
+    size_t bytes;
+    uint32_t stride;      /* from slot to slot; a multiple of 64 */
+    uint32_t count;
+};
+
+int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;
+void udp_slots_unmap(struct udp_slots *slots);
+
+static inline uint8_t *udp_slot(const struct udp_slots *slots, uint32_t slot)
+{
+    return slots->base + (size_t)slot * slots->stride;
+}
+#endif

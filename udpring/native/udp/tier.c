@@ -1,0 +1,152 @@
+#include "tier.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "rx.h"
+#include "socket.h"
+
+#define PROBE_WAIT_NS 2000000000   /* loopback answers in microseconds; a tier that needs longer is broken */
+#define PROBE_SLOTS 8
+
+static const char *const names[] = {
+    [UDPRING_TIER_AUTO] = "auto",
+    [UDPRING_TIER_URING_MULTISHOT] = "uring-multishot",
+    [UDPRING_TIER_URING_POOL] = "uring-pool",
+    [UDPRING_TIER_MMSG] = "mmsg",
+};
+
+const char *udpring_tier_name(uint32_t tier)
+{
+    return tier < UR_ARRAY_LENGTH(names) ? names[tier] : "?";
+}
+
+int32_t udpring_tier_parse(const char *name)
+{
+    for (size_t tier = 0; name && tier < UR_ARRAY_LENGTH(names); tier++)
+        if (!strcmp(name, names[tier]))
+            return (int32_t)tier;
+    return -EINVAL;
+}
+
+int udp_tier_wanted(uint32_t asked, struct udpring_reason *why)
+{
+    if (asked >= UR_ARRAY_LENGTH(names))
+        return ur_fail(why, -EINVAL, "%u is no tier", asked);
+    if (asked != UDPRING_TIER_AUTO)
+        return (int)asked;
+    const char *forced = getenv("UDPRING_TIER");
+    if (!forced || !*forced)
+        return UDPRING_TIER_AUTO;
+    int tier = udpring_tier_parse(forced);
+    if (tier < 0)
+        return ur_fail(why, -EINVAL, "UDPRING_TIER=%.32s is no tier: uring-multishot, uring-pool, mmsg or auto", forced);
+    return tier;
+}
+
+void udp_tier_note(char reasons[UDP_TIER_REASON_BYTES], uint32_t tier, const struct udpring_reason *why)
+{
+    size_t used = strlen(reasons);
+    snprintf(reasons + used, UDP_TIER_REASON_BYTES - used, "%s%s: %s", used ? "; " : "", udpring_tier_name(tier),
+             why->text);
+}
+
+/* Two sockets on loopback, `to` bound. IPv6 is tried where the host has no IPv4. */
+static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, socklen_t *length)
+{
+    static const struct udpring_address loopback[] = {
+        {.family = AF_INET, .ip = {127, 0, 0, 1}},
+        {.family = AF_INET6, .ip = {[15] = 1}},
+    };
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(loopback); i++) {
+        *from = socket(loopback[i].family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        *to = socket(loopback[i].family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        *length = udp_address_to_sockaddr(&loopback[i], loopback[i].family, address);
+        if (*from >= 0 && *to >= 0 && !bind(*to, (struct sockaddr *)address, *length) &&
+            !getsockname(*to, (struct sockaddr *)address, length))
+            return 0;
+        if (*from >= 0)
+            close(*from);
+        if (*to >= 0)
+            close(*to);
+    }
+    return -errno;
+}
+
+/* Sends one datagram to ourselves and takes it out through the tier, its local address included. */
+static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *address, socklen_t length,
+                   struct udpring_reason *why)
+{
+    static const char payload[] = "udpring";
+    struct udpring_packet packet;
+    /* Once before anything is armed, once more through an armed operation. */
+    for (int round = 0; round < 2; round++) {
+        if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0)
+            return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
+        uint64_t give_up = ur_clock_ns(CLOCK_MONOTONIC) + PROBE_WAIT_NS;
+        unsigned got = 0;
+        while (!got) {
+            uint64_t now = ur_clock_ns(CLOCK_MONOTONIC);
+            if (now >= give_up)
+                return ur_fail(why, -ETIME, "a datagram sent over loopback never arrived");
+            int code = udp_rx_wait(rx, (int64_t)(give_up - now));
+            if (code && code != -EINTR && code != -ETIME)
+                return ur_fail(why, code, "receiving failed: %s", strerror(-code));
+            got = udp_rx_harvest(rx, &packet, 1);
+        }
+        bool right = packet.length == sizeof(payload) && !memcmp(packet.data, payload, sizeof(payload)) &&
+                     packet.source.port && packet.local.family;
+        udp_rx_release(rx, packet.slot);
+        if (!right)
+            return ur_fail(why, -EIO, "a datagram sent over loopback arrived changed or without its addresses");
+    }
+    return 0;
+}
+
+static int try_tier(uint32_t tier, struct udpring_reason *why)
+{
+    int from = -1, to = -1;
+    struct sockaddr_storage address;
+    socklen_t length;
+    int code = probe_sockets(&from, &to, &address, &length);
+    if (code)
+        return ur_fail(why, code, "no loopback socket to try it on: %s", strerror(-code));
+    code = udp_socket_prepare(to, why);
+    struct udp_rx_options options = {
+        .tier = tier, .slots = PROBE_SLOTS, .slot_bytes = 2048, .sockets = 1, .fd = {to}};
+    struct udp_rx *rx = NULL;
+    if (!code)
+        code = udp_rx_open(&rx, &options, why);
+    if (!code)
+        code = perform(rx, from, &address, length, why);
+    udp_rx_close(rx);
+    close(from);
+    close(to);
+    return code;
+}
+
+/* What was found out, for the life of the process. Guarded by the mutex: rings may be opened by several threads. */
+static struct {
+    bool known;
+    int code;
+    struct udpring_reason why;
+} found[UR_ARRAY_LENGTH(names)];
+static pthread_mutex_t found_lock = PTHREAD_MUTEX_INITIALIZER;
+
+int udp_tier_works(uint32_t tier, struct udpring_reason *why)
+{
+    pthread_mutex_lock(&found_lock);
+    if (!found[tier].known) {
+        found[tier].code = try_tier(tier, &found[tier].why);
+        found[tier].known = true;
+    }
+    int code = found[tier].code;
+    if (why)
+        *why = found[tier].why;
+    pthread_mutex_unlock(&found_lock);
+    return code;
+}

@@ -1,0 +1,94 @@
+/* Inside of the send side: the queues and the policy that tx.c keeps once for all tiers. Not for other rooms. */
+#ifndef UDPRING_UDP_TX_TIER_H
+#define UDPRING_UDP_TX_TIER_H
+#include "../base.h"   /* first: it asks for the GNU interfaces */
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "cmsg.h"
+#include "slots.h"
+#include "tier.h"
+#include "tx.h"
+
+#define UDP_TX_SLOTS_DEFAULT 256
+#define UDP_TX_SLOTS_MAX 4096
+#define UDP_TX_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+
+/* One pending send. The kernel reads all of it until the operation ended, so it lives in mapped memory (R5). */
+struct udp_tx_slot {
+    struct msghdr header;
+    struct iovec iov;
+    union { struct sockaddr_in in; struct sockaddr_in6 in6; struct sockaddr_storage any; } name;
+    uint8_t control[UDP_CMSG_BUILD_BYTES];
+    uint64_t token;
+    uint32_t segment_size;       /* 0: no train */
+    int32_t result;
+    uint16_t plain_control;      /* bytes of control without the source, which comes last */
+    uint8_t socket, tries, flags;
+};
+
+/* What was pushed for one socket and has not ended, in order. The first `submitted` of them are with the kernel.
+ * Owner: struct udp_tx. */
+struct udp_tx_queue {
+    uint32_t *slot;              /* [capacity], a ring */
+    uint32_t head, count, submitted, answered;
+    bool blocked;                /* the head got EAGAIN or ENOBUFS: wait until the socket is writable */
+};
+
+struct udp_tx_tier {
+    uint32_t id;
+    size_t bytes;                /* of the tier's struct, which begins with struct udp_tx */
+    int (*open)(struct udp_tx *tx, struct udpring_reason *why);
+    bool (*close)(struct udp_tx *tx);      /* false: the kernel did not let go of the slots */
+    int (*flush)(struct udp_tx *tx);
+    void (*collect)(struct udp_tx *tx);    /* completions that came without a flush; NULL: there are none */
+    struct ur_ring *(*ring)(struct udp_tx *tx);
+    unsigned (*guests)(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
+};
+
+extern const struct udp_tx_tier udp_tx_mmsg;
+
+/* Owner: the caller of udp_tx_open. Thread: that one. Freed by udp_tx_close(). The tier's own struct embeds it first. */
+struct udp_tx {
+    const struct udp_tx_tier *tier;
+    struct udpring_tx_stats stats;
+    struct udp_slots slots;
+    uint32_t *free;              /* stack of free slots: the last used is the warmest */
+    uint32_t free_count;
+    uint32_t *done;              /* ring of slots that ended and wait for reap */
+    uint32_t done_head, done_count;
+    uint32_t capacity;           /* power of two >= slots.count: the size of all rings here */
+    uint32_t sockets;
+    int fd[UDP_RX_SOCKETS_MAX];
+    uint8_t family[UDP_RX_SOCKETS_MAX];        /* of the socket */
+    uint8_t wire_family[UDP_RX_SOCKETS_MAX];   /* of its packets when it is connected: AF_INET for a v4-mapped peer */
+    struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
+    char reason[UDP_TIER_REASON_BYTES];
+};
+
+static inline struct udp_tx_slot *udp_tx_slot(const struct udp_tx *tx, uint32_t slot)
+{
+    return (struct udp_tx_slot *)(void *)udp_slot(&tx->slots, slot);
+}
+
+/* The slot of the n-th packet waiting for socket `queue`. */
+static inline uint32_t udp_tx_queued(const struct udp_tx *tx, const struct udp_tx_queue *queue, uint32_t n)
+{
+    return queue->slot[(queue->head + n) & (tx->capacity - 1)];
+}
+
+enum udp_tx_verdict {
+    UDP_TX_ENDED,     /* handed to reap; take it off the queue */
+    UDP_TX_RESEND,    /* changed, or never tried: send again at once, in its place */
+    UDP_TX_PARK,      /* nothing of this socket can go now */
+};
+/* The error table: judges the result of one send and counts it. */
+enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
+
+/* True for a result that says the socket itself is gone. */
+static inline bool udp_tx_fatal(int32_t result)
+{
+    return result == -EBADF || result == -ENOTSOCK;
+}
+#endif
