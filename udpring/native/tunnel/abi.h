@@ -69,7 +69,7 @@ int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const
 
 /* ---- why a packet was dropped: one counter each ---- */
 enum udpring_drop {
-    UDPRING_DROP_TOO_SHORT,            /* in: shorter than its type says, or than any message */
+    UDPRING_DROP_TOO_SHORT,            /* in: not as long as its type says, or shorter than any message */
     UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes not zero */
     UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
     UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
@@ -103,6 +103,9 @@ struct udpring_plane_options {
     uint32_t tier;              /* UDPRING_TIER_* */
     uint32_t slots;             /* receive slots per socket; 0 = default */
     uint32_t mailbox;           /* events; 0 = 4096 */
+    uint32_t fwmark;            /* SO_MARK of the sockets; 0 = off */
+    uint16_t listen_port;       /* 0: chosen by the kernel, see udpring_plane_port */
+    uint16_t unused;
 };
 
 /* events */
@@ -162,6 +165,7 @@ struct udpring_plane_stats {
 struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *options, int32_t *code, struct udpring_reason *why);
 void udpring_plane_close(struct udpring_plane *plane);
 const char *udpring_plane_name(const struct udpring_plane *plane);     /* the interface name as the kernel gave it */
+uint16_t udpring_plane_port(const struct udpring_plane *plane);         /* the port both sockets are bound to */
 const char *udpring_plane_tier_reason(const struct udpring_plane *plane);
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
 /* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
@@ -202,9 +206,9 @@ int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, 
 int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
-/* The states of up to max peers from slot `first` on (or, with count 1, of one); *next = where to go on, 0 at the end.
- * rest: these peers' timers rest now: the next stamp that changes posts one ACTIVITY event. */
+/* rest: this peer's timers rest from now on: the next stamp that matters to them posts one ACTIVITY event. */
 int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out);
+/* The states of up to max peers from slot `first` on; returns how many; *next = where to go on, 0 at the end. */
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);
 int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);
 /* Test access: the next nonce of the current keypair, so that the message limits can be reached. */

@@ -7,7 +7,7 @@
 #define WORDS (REPLAY_BITS / 64)
 
 _Static_assert((WORDS & (WORDS - 1)) == 0, "the ring is indexed by masking");
-_Static_assert(-REJECT_AFTER_MESSAGES == (UINT64_C(1) << 13) + 1, "2^64 - 2^13 - 1");
+_Static_assert(-WG_REJECT_AFTER_MESSAGES == (UINT64_C(1) << 13) + 1, "2^64 - 2^13 - 1");
 
 void replay_reset(struct replay_window *window)
 {
@@ -17,7 +17,7 @@ void replay_reset(struct replay_window *window)
 /* The part of the answer that needs no bit. */
 static bool within_limits(const struct replay_window *window, uint64_t counter)
 {
-    if (counter >= REJECT_AFTER_MESSAGES)
+    if (counter >= WG_REJECT_AFTER_MESSAGES)
         return false;
     return counter > window->last || window->last - counter <= REPLAY_WINDOW;
 }

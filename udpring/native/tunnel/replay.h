@@ -1,14 +1,11 @@
 /* The sliding window against replayed packets (RFC 6479): a ring of words, so that moving on shifts nothing. */
 #ifndef UDPRING_TUNNEL_REPLAY_H
 #define UDPRING_TUNNEL_REPLAY_H
-#include "../base.h"
+#include "messages.h"
 
 #define REPLAY_BITS 8192u
 /* One word is always the one being filled, so this many counters behind the greatest are told apart. */
 #define REPLAY_WINDOW (REPLAY_BITS - 64u)
-#define REKEY_AFTER_MESSAGES (UINT64_C(1) << 60)
-/* 2^64 - 2^13 - 1: no packet with this counter or a greater one is sent or accepted (whitepaper 6.1). */
-#define REJECT_AFTER_MESSAGES (UINT64_MAX - REPLAY_BITS)
 
 /* Owner: a keypair, and freed with it. Thread: the worker. */
 struct replay_window {

@@ -1,0 +1,496 @@
+/* The commands of abi.h: each packs its arguments, has the worker run it, and returns what came of it. */
+#include <netinet/in.h>
+
+#include "plane.h"
+
+/* ---- sockets ---- */
+
+struct bind_arguments {
+    uint16_t *port;
+    uint32_t fwmark;
+    struct udpring_reason *why;
+};
+
+static int run_bind(struct udpring_plane *plane, void *argument)
+{
+    struct bind_arguments *bind = argument;
+    if (*bind->port && *bind->port == udpring_plane_port(plane)) {
+        /* The port is ours already, and cannot be bound twice. */
+        int result = udp_socket_mark(plane->fd, bind->fwmark);
+        if (result == 0)
+            plane->fwmark = bind->fwmark;
+        return result;
+    }
+    int result = worker_bind(plane, bind->port, bind->fwmark, bind->why);
+    if (result < 0)
+        return result;
+    for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
+        if (plane->peers[slot]) {
+            memset(&plane->peers[slot]->source, 0, sizeof(plane->peers[slot]->source));
+            plane->peers[slot]->interface_index = 0;
+        }
+    return 0;
+}
+
+int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
+{
+    struct bind_arguments arguments = {port, fwmark, why};
+    return plane_call(plane, run_bind, &arguments);
+}
+
+static int run_mark(struct udpring_plane *plane, void *argument)
+{
+    uint32_t *fwmark = argument;
+    int result = udp_socket_mark(plane->fd, *fwmark);
+    if (result == 0)
+        plane->fwmark = *fwmark;
+    return result;
+}
+
+int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark)
+{
+    return plane_call(plane, run_mark, &fwmark);
+}
+
+/* ---- who we are ---- */
+
+static int run_identity(struct udpring_plane *plane, void *argument)
+{
+    const uint8_t *mac1_key = argument;
+    plane->has_identity = mac1_key != NULL;
+    if (mac1_key)
+        memcpy(plane->mac1_key, mac1_key, sizeof(plane->mac1_key));
+    return 0;
+}
+
+int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key)
+{
+    return plane_call(plane, run_identity, (void *)mac1_key);
+}
+
+static int run_cookie_secret(struct udpring_plane *plane, void *argument)
+{
+    memcpy(plane->cookie_secret[1], plane->cookie_secret[0], 32);
+    memcpy(plane->cookie_secret[0], argument, 32);
+    if (plane->cookie_secrets < 2)
+        plane->cookie_secrets++;
+    return 0;
+}
+
+int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret)
+{
+    return plane_call(plane, run_cookie_secret, (void *)secret);
+}
+
+/* ---- peers ---- */
+
+static int run_peer_add(struct udpring_plane *plane, void *argument)
+{
+    return plane_peer_add(plane, argument);
+}
+
+int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer)
+{
+    return plane_call(plane, run_peer_add, peer);
+}
+
+/* The commands that take a peer and nothing else share this shape. */
+struct peer_arguments {
+    uint32_t peer;
+    int (*run)(struct udpring_plane *plane, struct peer *peer);
+};
+
+static int run_on_peer(struct udpring_plane *plane, void *argument)
+{
+    struct peer_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    return peer ? arguments->run(plane, peer) : -ENOENT;
+}
+
+static int32_t on_peer(struct udpring_plane *plane, uint32_t peer, int (*run)(struct udpring_plane *, struct peer *))
+{
+    struct peer_arguments arguments = {peer, run};
+    return plane_call(plane, run_on_peer, &arguments);
+}
+
+static int peer_remove(struct udpring_plane *plane, struct peer *peer)
+{
+    plane_peer_remove(plane, peer);
+    return 0;
+}
+
+static int prefixes_clear(struct udpring_plane *plane, struct peer *peer)
+{
+    udpring_trie_remove_peer(plane->trie, peer->id);
+    return 0;
+}
+
+static int keys_erase(struct udpring_plane *plane, struct peer *peer)
+{
+    peer_keypairs_erase(peer, &plane->indices);
+    return 0;
+}
+
+static int keys_expire(struct udpring_plane *plane, struct peer *peer)
+{
+    keypair_free(peer->next, &plane->indices);
+    peer->next = NULL;
+    if (peer->current)
+        peer->current->may_send = false;
+    return 0;
+}
+
+static int source_clear(struct udpring_plane *plane, struct peer *peer)
+{
+    memset(&peer->source, 0, sizeof(peer->source));
+    peer->interface_index = 0;
+    return 0;
+}
+
+static int staged_drop(struct udpring_plane *plane, struct peer *peer)
+{
+    outbound_drop_staged(plane, peer, UDPRING_DROP_HANDSHAKE_FAILED);
+    return 0;
+}
+
+int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, peer_remove);
+}
+
+int32_t udpring_plane_prefixes_clear(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, prefixes_clear);
+}
+
+int32_t udpring_plane_keys_erase(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, keys_erase);
+}
+
+int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, keys_expire);
+}
+
+int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, outbound_keepalive);
+}
+
+int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, source_clear);
+}
+
+int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer)
+{
+    return on_peer(plane, peer, staged_drop);
+}
+
+struct endpoint_arguments {
+    uint32_t peer, bytes, interface_index;
+    bool received;
+    const struct udpring_address *endpoint, *local;
+};
+
+static int run_endpoint(struct udpring_plane *plane, void *argument)
+{
+    struct endpoint_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    if (!peer)
+        return -ENOENT;
+    peer_roam(peer, arguments->endpoint, arguments->local, arguments->interface_index);
+    if (arguments->received)
+        peer_stamp_received(plane, peer, arguments->bytes);
+    return 0;
+}
+
+int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *endpoint)
+{
+    const struct udpring_address none = {0};
+    if (endpoint->family && endpoint->family != AF_INET && endpoint->family != AF_INET6)
+        return -EAFNOSUPPORT;
+    struct endpoint_arguments arguments = {.peer = peer, .endpoint = endpoint, .local = &none};
+    return plane_call(plane, run_endpoint, &arguments);
+}
+
+int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
+                                    const struct udpring_address *local, uint32_t interface_index)
+{
+    struct endpoint_arguments arguments = {peer, bytes, interface_index, true, source, local};
+    return plane_call(plane, run_endpoint, &arguments);
+}
+
+/* ---- allowed IPs ---- */
+
+struct prefix_arguments {
+    const struct udpring_prefix *in;
+    struct udpring_prefix *out;
+    uint32_t peer, count;
+    uint32_t *done;
+};
+
+static int run_prefixes(struct udpring_plane *plane, void *argument)
+{
+    struct prefix_arguments *arguments = argument;
+    *arguments->done = 0;
+    for (uint32_t i = 0; i < arguments->count; i++)
+        if (!plane_peer(plane, arguments->in[i].peer))
+            return -ENOENT;
+    return udpring_trie_apply(plane->trie, arguments->in, arguments->count, arguments->done);
+}
+
+int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done)
+{
+    struct prefix_arguments arguments = {.in = prefixes, .count = count, .done = done};
+    return plane_call(plane, run_prefixes, &arguments);
+}
+
+static int run_prefixes_list(struct udpring_plane *plane, void *argument)
+{
+    struct prefix_arguments *arguments = argument;
+    *arguments->done = udpring_trie_list(plane->trie, arguments->peer, arguments->out, arguments->count);
+    return 0;
+}
+
+uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer, struct udpring_prefix *out, uint32_t max)
+{
+    uint32_t count = 0;
+    struct prefix_arguments arguments = {.out = out, .peer = peer, .count = max, .done = &count};
+    plane_call(plane, run_prefixes_list, &arguments);
+    return count;
+}
+
+/* ---- indices and keys ---- */
+
+struct index_arguments {
+    uint32_t peer;
+    uint32_t *index;
+};
+
+static int run_index_new(struct udpring_plane *plane, void *argument)
+{
+    struct index_arguments *arguments = argument;
+    if (!plane_peer(plane, arguments->peer))
+        return -ENOENT;
+    return index_table_new(&plane->indices, arguments->peer, arguments->index);
+}
+
+int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index)
+{
+    struct index_arguments arguments = {peer, index};
+    return plane_call(plane, run_index_new, &arguments);
+}
+
+static int run_index_release(struct udpring_plane *plane, void *argument)
+{
+    uint32_t index = *(uint32_t *)argument;
+    struct index_entry *entry = index_table_find(&plane->indices, index);
+    if (!entry)
+        return -ENOENT;
+    if (entry->keypair)
+        return -EBUSY;   /* it lives as long as its keypair */
+    index_table_remove(&plane->indices, index);
+    return 0;
+}
+
+int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index)
+{
+    return plane_call(plane, run_index_release, &index);
+}
+
+struct keypair_arguments {
+    uint32_t peer, local_index, remote_index;
+    const uint8_t *keys;
+    bool initiator;
+    uint64_t birth_ns;
+};
+
+static int run_keypair(struct udpring_plane *plane, void *argument)
+{
+    struct keypair_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    struct index_entry *entry = index_table_find(&plane->indices, arguments->local_index);
+    if (!peer || !entry || entry->peer != arguments->peer)
+        return -ENOENT;
+    if (entry->keypair)
+        return -EEXIST;
+    struct keypair *keypair = keypair_new(arguments->keys, arguments->local_index, arguments->remote_index,
+                                          arguments->initiator, arguments->birth_ns);
+    if (!keypair)
+        return -ENOMEM;
+    keypair->peer = peer->id;
+    entry->keypair = keypair;
+    peer_keypair_add(peer, keypair, &plane->indices);
+    peer->wanted_ns = 0;
+    if (keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
+        outbound_flush_staged(plane, peer);
+    return 0;
+}
+
+int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, const uint8_t *keys, uint32_t local_index,
+                              uint32_t remote_index, int32_t initiator, uint64_t birth_ns)
+{
+    struct keypair_arguments arguments = {peer, local_index, remote_index, keys, initiator != 0, birth_ns};
+    return plane_call(plane, run_keypair, &arguments);
+}
+
+/* ---- sending ---- */
+
+struct send_arguments {
+    uint32_t peer, length, interface_index;
+    const uint8_t *bytes;
+    uint8_t tos;
+    const struct udpring_address *to, *from;
+};
+
+static int run_send(struct udpring_plane *plane, void *argument)
+{
+    struct send_arguments *send = argument;
+    struct peer *peer = send->peer == UDPRING_PEER_NONE ? NULL : plane_peer(plane, send->peer);
+    if (!peer && (send->peer != UDPRING_PEER_NONE || !send->to))
+        return -ENOENT;
+    return outbound_message(plane, peer, send->bytes, send->length, send->tos, send->to, send->from, send->interface_index);
+}
+
+int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
+                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
+{
+    if (length > UDPRING_MESSAGE_MAX)
+        return -EMSGSIZE;
+    struct send_arguments arguments = {peer, length, interface_index, bytes, tos, to, from};
+    return plane_call(plane, run_send, &arguments);
+}
+
+/* ---- reading ---- */
+
+static void peer_state(const struct peer *peer, struct udpring_peer_state *out)
+{
+    *out = (struct udpring_peer_state){
+        .peer = peer->id,
+        .staged = peer->staged_count,
+        .rx_bytes = peer->rx_bytes,
+        .tx_bytes = peer->tx_bytes,
+        .unanswered_since_ns = peer->unanswered_since_ns,
+        .owed_since_ns = peer->owed_since_ns,
+        .last_traversal_ns = peer->last_traversal_ns,
+        .last_received_ns = peer->last_received_ns,
+        .last_sent_ns = peer->last_sent_ns,
+        .session_birth_ns = peer->current ? peer->current->birth_ns : 0,
+        .send_counter = peer->current ? peer->current->counter : 0,
+        .owed_again = peer->owed_again,
+        .interface_index = peer->interface_index,
+        .endpoint = peer->endpoint,
+        .source = peer->source,
+    };
+}
+
+struct state_arguments {
+    uint32_t peer, max;
+    bool rest;
+    struct udpring_peer_state *out;
+    uint32_t *next;
+    uint32_t filled;
+};
+
+static int run_peer_state(struct udpring_plane *plane, void *argument)
+{
+    struct state_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    if (!peer)
+        return -ENOENT;
+    peer->resting = arguments->rest;
+    peer_state(peer, arguments->out);
+    return 0;
+}
+
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out)
+{
+    struct state_arguments arguments = {.peer = peer, .rest = rest != 0, .out = out};
+    return plane_call(plane, run_peer_state, &arguments);
+}
+
+static int run_peer_states(struct udpring_plane *plane, void *argument)
+{
+    struct state_arguments *arguments = argument;
+    uint32_t slot = arguments->peer;
+    for (; slot < plane->peers_capacity && arguments->filled < arguments->max; slot++)
+        if (plane->peers[slot])
+            peer_state(plane->peers[slot], &arguments->out[arguments->filled++]);
+    *arguments->next = slot < plane->peers_capacity ? slot : 0;
+    return 0;
+}
+
+uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next)
+{
+    struct state_arguments arguments = {.peer = first, .max = max, .out = out, .next = next};
+    plane_call(plane, run_peer_states, &arguments);
+    return arguments.filled;
+}
+
+static int run_stats(struct udpring_plane *plane, void *argument)
+{
+    struct udpring_plane_stats *out = argument;
+    *out = plane->stats;
+    out->tier = plane->rx ? udp_rx_tier(plane->rx) : 0;
+    out->aead = (uint32_t)udpring_aead_chosen();
+    out->peers = plane->peers_count;
+    out->prefixes = udpring_trie_count(plane->trie);
+    out->keypairs = plane->indices.count;
+    out->mailbox_depth = mailbox_depth(&plane->mailbox);
+    out->rx = plane->rx_before;
+    out->tx = plane->tx_before;
+    if (plane->rx)
+        counters_add(&out->rx, udp_rx_stats(plane->rx), sizeof(out->rx));
+    if (plane->tx)
+        counters_add(&out->tx, udp_tx_stats(plane->tx), sizeof(out->tx));
+    return 0;
+}
+
+int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out)
+{
+    return plane_call(plane, run_stats, out);
+}
+
+/* ---- test access ---- */
+
+struct test_arguments {
+    uint32_t peer;
+    uint64_t value;
+};
+
+static int run_test_counter(struct udpring_plane *plane, void *argument)
+{
+    struct test_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    if (!peer || !peer->current)
+        return -ENOENT;
+    peer->current->counter = arguments->value;
+    return 0;
+}
+
+int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, uint64_t counter)
+{
+    struct test_arguments arguments = {peer, counter};
+    return plane_call(plane, run_test_counter, &arguments);
+}
+
+static int run_test_age(struct udpring_plane *plane, void *argument)
+{
+    struct test_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    if (!peer)
+        return -ENOENT;
+    struct keypair *keypairs[] = {peer->previous, peer->current, peer->next};
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(keypairs); i++)
+        if (keypairs[i])
+            keypairs[i]->birth_ns -= arguments->value;
+    return 0;
+}
+
+int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns)
+{
+    struct test_arguments arguments = {peer, age_ns};
+    return plane_call(plane, run_test_age, &arguments);
+}

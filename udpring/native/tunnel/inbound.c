@@ -1,0 +1,153 @@
+/* In: UDP -> TUN.
+ *   1. type and length; handshake messages go to the control loop (events.c)
+ *   2. receiver index -> keypair -> its peer; too old, or a counter seen before: drop
+ *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
+ *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
+ *   5. write to the TUN device */
+#include <netinet/in.h>
+
+#include "plane.h"
+
+/* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
+ * *source: whose allowed-IPs the inner source address is. */
+static uint32_t inner_length(const struct udpring_plane *plane, const uint8_t *packet, uint32_t room, uint32_t *source)
+{
+    uint32_t length;
+    if (room >= 20 && packet[0] >> 4 == 4) {
+        length = (uint32_t)packet[2] << 8 | packet[3];
+        if (length < 20 || length > room)
+            return 0;
+        *source = allowed_ips_lookup4(plane->trie, packet + 12);
+        return length;
+    }
+    if (room >= 40 && packet[0] >> 4 == 6) {
+        length = ((uint32_t)packet[4] << 8 | packet[5]) + 40;
+        if (length > room)
+            return 0;
+        *source = allowed_ips_lookup6(plane->trie, packet + 8);
+        return length;
+    }
+    return 0;
+}
+
+static void deliver(struct udpring_plane *plane, struct peer *peer, const uint8_t *packet, uint32_t room)
+{
+    uint32_t source = UDPRING_PEER_NONE;
+    uint32_t length = inner_length(plane, packet, room, &source);
+    if (ur_unlikely(!length)) {
+        plane_drop(plane, UDPRING_DROP_BAD_INNER);
+        return;
+    }
+    if (ur_unlikely(source != peer->id)) {
+        plane_drop(plane, UDPRING_DROP_SPOOFED);
+        return;
+    }
+    if (ur_unlikely(plane->tun_gone || tun_write(&plane->tun, packet, length) < 0)) {
+        plane_drop(plane, UDPRING_DROP_TUN_FULL);
+        return;
+    }
+    plane->stats.tun_packets_out++;
+    plane->stats.tun_bytes_out += length;
+}
+
+/* What an authentic data packet changes, whatever lies in it. */
+static void accepted(struct udpring_plane *plane, struct peer *peer, struct keypair *keypair,
+                     const struct udpring_packet *packet, uint32_t length)
+{
+    peer_roam(peer, &packet->source, &packet->local, packet->interface_index);
+    if (peer_keypair_received(peer, keypair, &plane->indices)) {
+        plane_post(plane, UDPRING_EVENT_KEY_CONFIRMED, peer->id, 0);
+        outbound_flush_staged(plane, peer);
+    }
+    if (ur_unlikely(keypair == peer->current && keypair->initiator && !keypair->asked_on_receive &&
+                    plane->now - keypair->birth_ns >= WG_REKEY_ON_RECEIVE_NS)) {
+        keypair->asked_on_receive = true;
+        plane_want_handshake(plane, peer);
+    }
+    peer_stamp_received(plane, peer, length);
+}
+
+static void data_message(struct udpring_plane *plane, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+{
+    struct index_entry *entry = index_table_find(&plane->indices, wg_le32(message + 4));
+    struct keypair *keypair = entry ? entry->keypair : NULL;
+    struct peer *peer = keypair ? plane_peer(plane, entry->peer) : NULL;
+    if (ur_unlikely(!peer)) {
+        plane_drop(plane, UDPRING_DROP_UNKNOWN_INDEX);
+        return;
+    }
+    uint64_t counter = wg_le64(message + 8);
+    if (ur_unlikely(plane->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS || counter >= WG_REJECT_AFTER_MESSAGES)) {
+        plane_drop(plane, UDPRING_DROP_KEY_EXPIRED);
+        return;
+    }
+    if (ur_unlikely(!replay_check(&keypair->window, counter))) {
+        plane_drop(plane, UDPRING_DROP_REPLAYED);
+        return;
+    }
+    uint8_t *inner = message + WG_DATA_HEADER;
+    struct aead_op op = {.data = inner, .length = length - WG_DATA_HEADER, .counter = counter};
+    aead_chosen()->open(keypair->receiving, &op, 1);
+    if (ur_unlikely(op.result < 0)) {
+        plane_drop(plane, UDPRING_DROP_UNAUTHENTICATED);
+        return;
+    }
+    if (ur_unlikely(!replay_update(&keypair->window, counter))) {
+        plane_drop(plane, UDPRING_DROP_REPLAYED);
+        return;
+    }
+    accepted(plane, peer, keypair, packet, length);
+    if (length == WG_DATA_MIN)
+        return;   /* a keepalive */
+    peer_stamp_data_received(plane, peer);
+    deliver(plane, peer, inner, length - WG_DATA_MIN);
+}
+
+static void message(struct udpring_plane *plane, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)
+{
+    if (ur_unlikely(length < WG_DATA_MIN)) {
+        plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+        return;
+    }
+    /* Type and reserved bytes are one little-endian word: anything in the reserved bytes is an unknown type. */
+    switch (wg_le32(bytes)) {
+    case WG_TYPE_DATA:
+        data_message(plane, packet, bytes, length);
+        return;
+    case WG_TYPE_INITIATION:
+        if (length == WG_INITIATION_BYTES)
+            plane_post_handshake(plane, packet, bytes, length);
+        else
+            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+        return;
+    case WG_TYPE_RESPONSE:
+        if (length == WG_RESPONSE_BYTES)
+            plane_post_handshake(plane, packet, bytes, length);
+        else
+            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+        return;
+    case WG_TYPE_COOKIE_REPLY:
+        if (length == WG_COOKIE_REPLY_BYTES)
+            plane_post_handshake(plane, packet, bytes, length);
+        else
+            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+        return;
+    default:
+        plane_drop(plane, UDPRING_DROP_BAD_TYPE);
+    }
+}
+
+void inbound_packet(struct udpring_plane *plane, struct udpring_packet *packet)
+{
+    if (ur_unlikely(packet->flags & UDPRING_PACKET_TRUNCATED)) {
+        plane_drop(plane, UDPRING_DROP_TRUNCATED);
+        return;
+    }
+    uint32_t segment = packet->segment_size ? packet->segment_size : packet->length;
+    uint32_t offset = 0;
+    do {
+        uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
+        message(plane, packet, packet->data + offset, length);
+        offset += segment;
+    } while (offset < packet->length);
+}

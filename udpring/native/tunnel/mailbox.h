@@ -1,0 +1,25 @@
+/* What the worker tells the control loop: a bounded ring of events and an eventfd (R2).
+ * One producer (the worker), one consumer (whoever calls udpring_plane_events).
+ * Owner: the plane. Freed by mailbox_close(). */
+#ifndef UDPRING_TUNNEL_MAILBOX_H
+#define UDPRING_TUNNEL_MAILBOX_H
+#include "../base.h"
+#include "abi.h"
+
+struct mailbox {
+    struct udpring_event *events;   /* [capacity] */
+    uint32_t capacity;              /* power of two */
+    uint32_t head;                  /* consumer's, read by the producer */
+    uint32_t tail;                  /* producer's, read by the consumer */
+    uint32_t signalled;             /* the eventfd was raised and not yet cleared */
+    int fd;
+};
+
+int mailbox_open(struct mailbox *mailbox, uint32_t capacity) UR_MUST_CHECK;
+void mailbox_close(struct mailbox *mailbox);
+/* The next free event, to be filled and posted, or NULL when the mailbox is full. */
+struct udpring_event *mailbox_next(struct mailbox *mailbox);
+void mailbox_post(struct mailbox *mailbox);
+uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max);
+uint32_t mailbox_depth(const struct mailbox *mailbox);
+#endif

@@ -1,0 +1,52 @@
+/* WireGuard's wire format and limits as the data plane needs them. Source: WireGuard whitepaper, sections 5.4 and 6. */
+#ifndef UDPRING_TUNNEL_MESSAGES_H
+#define UDPRING_TUNNEL_MESSAGES_H
+#include <endian.h>
+
+#include "../base.h"
+
+enum {
+    WG_TYPE_INITIATION = 1,
+    WG_TYPE_RESPONSE = 2,
+    WG_TYPE_COOKIE_REPLY = 3,
+    WG_TYPE_DATA = 4,
+};
+enum {
+    WG_INITIATION_BYTES = 148,
+    WG_RESPONSE_BYTES = 92,
+    WG_COOKIE_REPLY_BYTES = 64,
+    WG_DATA_HEADER = 16,        /* type, receiver index, counter */
+    WG_TAG = 16,
+    WG_PADDING = 16,
+    WG_DATA_MIN = WG_DATA_HEADER + WG_TAG,   /* a keepalive */
+};
+
+#define WG_REKEY_AFTER_MESSAGES (1ull << 60)
+/* 2^64 - 2^13 - 1: no packet with this counter or a greater one is sent or accepted (whitepaper 6.1). */
+#define WG_REJECT_AFTER_MESSAGES (UINT64_MAX - (1ull << 13))
+#define WG_REKEY_AFTER_TIME_NS (120ull * 1000000000u)
+#define WG_REJECT_AFTER_TIME_NS (180ull * 1000000000u)
+/* REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT: an initiator that only receives asks for a new key then. */
+#define WG_REKEY_ON_RECEIVE_NS (165ull * 1000000000u)
+
+struct wg_data_header {
+    uint32_t type;              /* little endian, with three reserved zero bytes */
+    uint32_t receiver;          /* little endian */
+    uint64_t counter;           /* little endian */
+};
+_Static_assert(sizeof(struct wg_data_header) == WG_DATA_HEADER, "wire format");
+
+static inline uint32_t wg_le32(const uint8_t *bytes)
+{
+    uint32_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return le32toh(value);
+}
+
+static inline uint64_t wg_le64(const uint8_t *bytes)
+{
+    uint64_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return le64toh(value);
+}
+#endif

@@ -1,0 +1,123 @@
+#include "peer.h"
+
+#include <stdlib.h>
+
+struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
+                            uint64_t birth_ns)
+{
+    const struct aead_impl *aead = aead_chosen();
+    struct keypair *keypair = calloc(1, sizeof(*keypair));
+    if (!keypair)
+        return NULL;
+    if (aead->key_new(&keypair->sending, keys, true) < 0 || aead->key_new(&keypair->receiving, keys + 32, false) < 0) {
+        keypair_free(keypair, NULL);
+        return NULL;
+    }
+    keypair->local_index = local_index;
+    keypair->remote_index = remote_index;
+    keypair->initiator = initiator;
+    keypair->may_send = true;
+    keypair->birth_ns = birth_ns;
+    replay_reset(&keypair->window);
+    return keypair;
+}
+
+void keypair_free(struct keypair *keypair, struct index_table *indices)
+{
+    if (!keypair)
+        return;
+    if (indices)
+        index_table_remove(indices, keypair->local_index);
+    if (keypair->sending)
+        aead_chosen()->key_free(keypair->sending);
+    if (keypair->receiving)
+        aead_chosen()->key_free(keypair->receiving);
+    explicit_bzero(keypair, sizeof(*keypair));
+    free(keypair);
+}
+
+void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_table *indices)
+{
+    if (keypair->initiator) {
+        if (peer->next) {
+            /* The peer's own handshake had given us a key that it never confirmed: it may still send on that one. */
+            keypair_free(peer->previous, indices);
+            keypair_free(peer->current, indices);
+            peer->previous = peer->next;
+            peer->next = NULL;
+        } else {
+            keypair_free(peer->previous, indices);
+            peer->previous = peer->current;
+        }
+        peer->current = keypair;
+    } else {
+        keypair_free(peer->next, indices);
+        keypair_free(peer->previous, indices);
+        peer->previous = NULL;
+        peer->next = keypair;
+    }
+}
+
+bool peer_keypair_received(struct peer *peer, struct keypair *keypair, struct index_table *indices)
+{
+    if (ur_likely(keypair != peer->next))
+        return false;
+    keypair_free(peer->previous, indices);
+    peer->previous = peer->current;
+    peer->current = peer->next;
+    peer->next = NULL;
+    return true;
+}
+
+void peer_keypairs_erase(struct peer *peer, struct index_table *indices)
+{
+    keypair_free(peer->previous, indices);
+    keypair_free(peer->current, indices);
+    keypair_free(peer->next, indices);
+    peer->previous = peer->current = peer->next = NULL;
+}
+
+static void staged_forget(struct peer *peer, size_t *total)
+{
+    struct staged_packet *oldest = peer_unstage(peer, total);
+    if (oldest) {
+        explicit_bzero(oldest->data, oldest->length);
+        free(oldest);
+    }
+}
+
+int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t *total)
+{
+    int dropped = 0;
+    if (*total + length > STAGED_BYTES_MAX)
+        return -ENOMEM;
+    if (!peer->staged) {
+        peer->staged = calloc(STAGED_MAX, sizeof(struct staged_packet *));
+        if (!peer->staged)
+            return -ENOMEM;
+    }
+    struct staged_packet *copy = malloc(sizeof(*copy) + length);
+    if (!copy)
+        return -ENOMEM;
+    copy->length = length;
+    memcpy(copy->data, packet, length);
+    if (peer->staged_count == STAGED_MAX) {
+        staged_forget(peer, total);
+        dropped = 1;
+    }
+    peer->staged[(peer->staged_head + peer->staged_count) % STAGED_MAX] = copy;
+    peer->staged_count++;
+    *total += length;
+    return dropped;
+}
+
+struct staged_packet *peer_unstage(struct peer *peer, size_t *total)
+{
+    if (!peer->staged_count)
+        return NULL;
+    struct staged_packet *oldest = peer->staged[peer->staged_head];
+    peer->staged_head = (peer->staged_head + 1) % STAGED_MAX;
+    peer->staged_count--;
+    *total -= oldest->length;
+    return oldest;
+}

@@ -1,0 +1,67 @@
+/* A peer as the data plane knows it: keypairs, endpoint, stamps, staged packets. What it is called, its public key and
+ * its timers are Python's (R3). Owner: the plane's peer table. Thread: the worker alone. Freed by peer_remove(). */
+#ifndef UDPRING_TUNNEL_PEER_H
+#define UDPRING_TUNNEL_PEER_H
+#include "../base.h"
+#include "abi.h"
+#include "aead.h"
+#include "index_table.h"
+#include "limits.h"
+#include "replay.h"
+
+/* Owner: its peer, in one of three places. Freed by keypair_free(), which zeroises it. */
+struct keypair {
+    struct aead_key *sending, *receiving;
+    uint64_t counter;           /* next nonce */
+    uint64_t birth_ns;
+    uint32_t local_index, remote_index;
+    uint32_t peer;
+    bool initiator;
+    bool may_send;              /* false: expired by a change of our private key */
+    bool asked_on_receive;      /* one request for a new key per old one (kernel: sent_lastminute_handshake) */
+    struct replay_window window;
+};
+
+/* Owner: the peer's queue. */
+struct staged_packet {
+    uint32_t length;
+    uint8_t data[];
+};
+
+struct peer {
+    uint32_t id;
+    bool resting;               /* its timers rest: the next stamp posts ACTIVITY */
+    bool kicked;                /* on the plane's list of peers with staged packets to send on */
+    struct udpring_address endpoint, source;
+    uint32_t interface_index;
+    struct keypair *previous, *current, *next;
+    /* staged: a ring of pointers, oldest at staged_head */
+    struct staged_packet **staged;   /* [STAGED_MAX], allocated at first use */
+    uint32_t staged_head, staged_count;
+    uint64_t rx_bytes, tx_bytes;
+    uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
+    uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
+    bool owed_again;
+};
+
+struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
+                            uint64_t birth_ns);
+void keypair_free(struct keypair *keypair, struct index_table *indices);   /* NULL is fine */
+static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
+{
+    return keypair && keypair->may_send && now - keypair->birth_ns < WG_REJECT_AFTER_TIME_NS &&
+           keypair->counter < WG_REJECT_AFTER_MESSAGES;
+}
+
+/* The kernel's rules of succession (noise.c add_new_keypair, wg_noise_received_with_keypair). */
+void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_table *indices);
+/* True if this packet is the first on `next`, which then becomes current. */
+bool peer_keypair_received(struct peer *peer, struct keypair *keypair, struct index_table *indices);
+void peer_keypairs_erase(struct peer *peer, struct index_table *indices);
+
+/* Keeps a copy; drops the oldest when there are STAGED_MAX. Returns how many were dropped for it, or -ENOMEM.
+ * *total counts the bytes of all peers' staged packets. */
+int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t *total);
+/* The oldest staged packet, the caller's to free, or NULL. */
+struct staged_packet *peer_unstage(struct peer *peer, size_t *total);
+#endif

@@ -1,0 +1,86 @@
+/* The peer table: O(1) from id to peer. An id is slot | generation << 20, so that an id of a removed peer finds nobody. */
+#include <stdlib.h>
+
+#include "plane.h"
+
+#define SLOT_MASK (PEERS_MAX - 1u)
+/* One less than the generations that fit, so that no id is UDPRING_PEER_NONE. */
+#define GENERATIONS ((1u << 12) - 1)
+
+struct peer *plane_peer(const struct udpring_plane *plane, uint32_t id)
+{
+    uint32_t slot = id & SLOT_MASK;
+    if (slot >= plane->peers_capacity)
+        return NULL;
+    struct peer *peer = plane->peers[slot];
+    return peer && peer->id == id ? peer : NULL;
+}
+
+static int grow(struct udpring_plane *plane)
+{
+    uint32_t capacity = plane->peers_capacity ? plane->peers_capacity * 2 : 16;
+    if (capacity > PEERS_MAX)
+        return -ENOSPC;
+    struct peer **peers = realloc(plane->peers, capacity * sizeof(*peers));
+    if (!peers)
+        return -ENOMEM;
+    plane->peers = peers;
+    uint32_t *generation = realloc(plane->peer_generation, capacity * sizeof(*generation));
+    if (!generation)
+        return -ENOMEM;
+    plane->peer_generation = generation;
+    for (uint32_t slot = plane->peers_capacity; slot < capacity; slot++) {
+        peers[slot] = NULL;
+        generation[slot] = 0;
+    }
+    plane->peers_capacity = capacity;
+    return 0;
+}
+
+int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
+{
+    if (plane->peers_count == plane->peers_capacity) {
+        int result = grow(plane);
+        if (result < 0)
+            return result;
+    }
+    /* Slots fill from the front and are rarely given back: look from where the next one is likely. */
+    uint32_t slot = plane->peers_count;
+    while (plane->peers[slot % plane->peers_capacity])
+        slot++;
+    slot %= plane->peers_capacity;
+    struct peer *peer = calloc(1, sizeof(*peer));
+    if (!peer)
+        return -ENOMEM;
+    peer->id = slot | plane->peer_generation[slot] << 20;
+    peer->resting = true;
+    plane->peer_generation[slot] = (plane->peer_generation[slot] + 1) % GENERATIONS;
+    plane->peers[slot] = peer;
+    plane->peers_count++;
+    *id = peer->id;
+    return 0;
+}
+
+void plane_peer_remove(struct udpring_plane *plane, struct peer *peer)
+{
+    udpring_trie_remove_peer(plane->trie, peer->id);
+    peer_keypairs_erase(peer, &plane->indices);
+    outbound_drop_staged(plane, peer, UDPRING_DROP_NO_PEER);
+    for (uint32_t i = 0; i < plane->kicked_count; i++)
+        if (plane->kicked[i] == peer->id)
+            plane->kicked[i--] = plane->kicked[--plane->kicked_count];
+    plane->peers[peer->id & SLOT_MASK] = NULL;
+    plane->peers_count--;
+    free(peer->staged);
+    explicit_bzero(peer, sizeof(*peer));
+    free(peer);
+}
+
+void plane_peers_free(struct udpring_plane *plane)
+{
+    for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
+        if (plane->peers[slot])
+            plane_peer_remove(plane, plane->peers[slot]);
+    free(plane->peers);
+    free(plane->peer_generation);
+}

@@ -1,0 +1,163 @@
+#include "tun.h"
+
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef TUNGETDEVNETNS
+#define TUNGETDEVNETNS _IO('T', 227)
+#endif
+
+/* A socket in the network namespace of the interface. The interface may have been moved since it was made, and ours
+ * may not be left for more than this moment: only the calling thread changes, and it comes back. */
+static int query_socket(const struct tun *tun)
+{
+    int there = ioctl(tun->fd, TUNGETDEVNETNS);
+    if (there < 0)
+        return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    int fd = -1;
+    if (here >= 0 && setns(there, CLONE_NEWNET) == 0) {
+        fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (setns(here, CLONE_NEWNET) != 0) {
+            /* Cannot happen while we hold the right to enter a namespace we came from; sockets must not be opened
+             * in the wrong one, so nothing may go on from here. */
+            close(fd);
+            fd = -1;
+        }
+    } else {
+        fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    }
+    if (here >= 0)
+        close(here);
+    close(there);
+    return fd;
+}
+
+void tun_refresh(struct tun *tun)
+{
+    struct ifreq request = {0};
+    if (ioctl(tun->fd, TUNGETIFF, &request) != 0)
+        return;
+    memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+    tun->name[IFNAMSIZ - 1] = 0;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (tun->query_fd < 0)
+            tun->query_fd = query_socket(tun);
+        if (tun->query_fd < 0)
+            return;
+        memset(&request, 0, sizeof(request));
+        memcpy(request.ifr_name, tun->name, IFNAMSIZ);
+        if (ioctl(tun->query_fd, SIOCGIFMTU, &request) == 0) {
+            tun->mtu = (uint32_t)request.ifr_mtu;
+            return;
+        }
+        close(tun->query_fd);   /* moved to another namespace: ask there */
+        tun->query_fd = -1;
+    }
+}
+
+static int explain(int code, const char *name, struct udpring_reason *why)
+{
+    switch (code) {
+    case ENOENT:
+    case ENODEV:
+    case ENXIO:
+        return ur_fail(why, -code, "/dev/net/tun is missing: load the tun module (modprobe tun) or pass the device to the container");
+    case EACCES:
+    case EPERM:
+        return ur_fail(why, -EPERM, "interface %s: no right to make a TUN device: run as root or with CAP_NET_ADMIN", name);
+    case EBUSY:
+        return ur_fail(why, -EBUSY, "interface %s: the name is taken: choose another or delete it (ip link delete %s)", name, name);
+    case EINVAL:
+        return ur_fail(why, -EINVAL, "interface %s: not a valid name, or taken by an interface that is no TUN device: choose another", name);
+    default:
+        return ur_fail(why, -code, "interface %s: %s", name, strerror(code));
+    }
+}
+
+static int set_mtu(struct tun *tun, uint32_t mtu)
+{
+    struct ifreq request = {0};
+    memcpy(request.ifr_name, tun->name, IFNAMSIZ);
+    request.ifr_mtu = (int)mtu;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int result = ioctl(fd, SIOCSIFMTU, &request) == 0 ? 0 : -errno;
+    close(fd);
+    return result;
+}
+
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udpring_reason *why)
+{
+    *tun = (struct tun){.fd = fd, .query_fd = -1, .mtu = mtu};
+    bool made = fd < 0;
+    if (made) {
+        tun->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+        if (tun->fd < 0)
+            return explain(errno, name, why);
+        struct ifreq request = {.ifr_flags = IFF_TUN | IFF_NO_PI};
+        snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
+        if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
+            int code = errno;
+            tun_close(tun);
+            return explain(code, name, why);
+        }
+        memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+    } else {
+        int flags = fcntl(tun->fd, F_GETFL);
+        struct ifreq request = {0};
+        if (flags < 0 || fcntl(tun->fd, F_SETFL, flags | O_NONBLOCK) < 0 || ioctl(tun->fd, TUNGETIFF, &request) != 0) {
+            int code = errno;
+            tun->fd = -1;   /* not ours after all */
+            return ur_fail(why, -code, "descriptor %d is no TUN device: %s", fd, strerror(code));
+        }
+        if ((request.ifr_flags & (IFF_TUN | IFF_NO_PI)) != (IFF_TUN | IFF_NO_PI) || (request.ifr_flags & IFF_VNET_HDR)) {
+            tun->fd = -1;
+            return ur_fail(why, -EINVAL, "descriptor %d: open it with IFF_TUN | IFF_NO_PI and without IFF_VNET_HDR", fd);
+        }
+        fcntl(tun->fd, F_SETFD, FD_CLOEXEC);
+        memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+    }
+    if (mtu && made) {
+        int result = set_mtu(tun, mtu);
+        if (result < 0) {
+            tun_close(tun);
+            return ur_fail(why, result, "interface %s: MTU %u refused: %s", name, mtu, strerror(-result));
+        }
+    }
+    tun_refresh(tun);
+    return 0;
+}
+
+void tun_close(struct tun *tun)
+{
+    if (tun->query_fd >= 0)
+        close(tun->query_fd);
+    if (tun->fd >= 0)
+        close(tun->fd);
+    tun->fd = tun->query_fd = -1;
+}
+
+ssize_t tun_read(const struct tun *tun, uint8_t *packet, size_t room)
+{
+    ssize_t got;
+    do
+        got = read(tun->fd, packet, room);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+int tun_write(const struct tun *tun, const uint8_t *packet, size_t length)
+{
+    ssize_t put;
+    do
+        put = write(tun->fd, packet, length);
+    while (put < 0 && errno == EINTR);
+    return put < 0 ? -errno : 0;
+}
