@@ -1,0 +1,533 @@
+"""The C data path against a second implementation: Python's `cryptography` and struct play the peer.
+
+One plane in a network namespace of its own; the peer is a plain UDP socket in the same namespace. What an
+application sends into the interface must come out of that socket as WireGuard says, and the other way round.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import CDLL, get_errno
+from typing import Any, TypeVar
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from udpring._native import ffi, lib, reason, reason_text
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes a TUN device and a network namespace: needs root"),
+]
+
+CLONE_NEWNET = 0x40000000
+APP, INNER_PEER = "10.77.0.1", "10.77.0.2"
+APP6, INNER_PEER6 = "fd77::1", "fd77::2"
+TIERS = {
+    "mmsg": lib.UDPRING_TIER_MMSG,
+}
+SEND_KEY, RECEIVE_KEY = bytes(range(32)), bytes(range(100, 132))
+REMOTE_INDEX = 0xA1B2C3D4
+T = TypeVar("T")
+
+
+def nonce(counter: int) -> bytes:
+    return bytes(4) + counter.to_bytes(8, "little")
+
+
+class Bench:
+    """A plane, its interface with addresses, and the peer's socket, all in one fresh namespace."""
+
+    def __init__(self, tier: int) -> None:
+        self.thread = ThreadPoolExecutor(1)
+        try:
+            self.inside(lambda: self._open(tier))
+        except BaseException:
+            self.thread.shutdown()
+            raise
+
+    def inside(self, work: Callable[[], T]) -> T:
+        return self.thread.submit(work).result(timeout=30)
+
+    def _open(self, tier: int) -> None:
+        libc = CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise OSError(get_errno(), "unshare")
+        options = ffi.new("struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420})
+        options.name = f"up{random.randrange(1 << 32):08x}".encode()
+        code, why = ffi.new("int32_t *"), reason()
+        self.plane = lib.udpring_plane_open(options, code, why)
+        assert self.plane != ffi.NULL, reason_text(why)
+        name = ffi.string(lib.udpring_plane_name(self.plane)).decode()
+        for command in (
+            "link set lo up",
+            f"addr add {APP}/24 dev {name}",
+            f"addr add {APP6}/64 dev {name} nodad",
+            f"link set {name} addrgenmode none",
+            f"link set {name} up",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        self.peer_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.peer_socket.bind(("127.0.0.1", 0))
+        self.peer_socket.settimeout(5)
+        self.app = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.app.bind((APP, 5000))
+        self.app.settimeout(5)
+        self.port = lib.udpring_plane_port(self.plane)
+        peer = ffi.new("uint32_t *")
+        assert lib.udpring_plane_peer_add(self.plane, peer) == 0
+        self.peer = peer[0]
+        self.set_endpoint(self.peer_socket)
+        self.allow(self.peer, INNER_PEER, 32)
+        self.allow(self.peer, INNER_PEER6, 128)
+        self.counter = 0
+
+    def close(self) -> None:
+        def work() -> None:
+            lib.udpring_plane_close(self.plane)
+            self.app.close()
+            self.peer_socket.close()
+
+        self.inside(work)
+        self.thread.shutdown()
+
+    def set_endpoint(self, sock: socket.socket) -> None:
+        address = ffi.new(
+            "struct udpring_address *", {"family": socket.AF_INET, "port": sock.getsockname()[1]}
+        )
+        ffi.memmove(address.ip, socket.inet_aton("127.0.0.1"), 4)
+        assert lib.udpring_plane_endpoint(self.plane, self.peer, address) == 0
+
+    def allow(self, peer: int, ip: str, cidr: int) -> None:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        prefix = ffi.new("struct udpring_prefix *", {"family": family, "cidr": cidr, "peer": peer})
+        packed = socket.inet_pton(family, ip)
+        ffi.memmove(prefix.ip, packed, len(packed))
+        done = ffi.new("uint32_t *")
+        assert lib.udpring_plane_prefixes(self.plane, prefix, 1, done) == 0
+
+    def key(self, *, initiator: bool = True) -> int:
+        """Installs a session; returns our index."""
+        index = ffi.new("uint32_t *")
+        assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
+        code = lib.udpring_plane_keypair(
+            self.plane,
+            self.peer,
+            SEND_KEY + RECEIVE_KEY,
+            index[0],
+            REMOTE_INDEX,
+            initiator,
+            lib.udpring_now_ns(),
+        )
+        assert code == 0
+        self.counter = 0
+        self.index: int = index[0]
+        return self.index
+
+    def seal(self, inner: bytes, *, counter: int | None = None, pad: bool = True) -> bytes:
+        if counter is None:
+            counter = self.counter
+            self.counter += 1
+        plain = inner + bytes(-len(inner) % 16) if pad else inner
+        sealed = ChaCha20Poly1305(RECEIVE_KEY).encrypt(nonce(counter), plain, b"")
+        return struct.pack("<IIQ", 4, self.index, counter) + sealed
+
+    def send(self, message: bytes) -> None:
+        self.peer_socket.sendto(message, ("127.0.0.1", self.port))
+
+    def receive(self) -> tuple[int, bytes]:
+        """The next data message at the peer: counter and opened inner packet (padding included)."""
+        message = self.peer_socket.recv(70000)
+        kind, index, counter = struct.unpack_from("<IIQ", message)
+        assert (kind, index) == (4, REMOTE_INDEX)
+        return counter, ChaCha20Poly1305(SEND_KEY).decrypt(nonce(counter), message[16:], b"")
+
+    def stats(self) -> Any:
+        stats = ffi.new("struct udpring_plane_stats *")
+        assert lib.udpring_plane_stats(self.plane, stats) == 0
+        return stats
+
+    def drops(self) -> dict[str, int]:
+        stats = self.stats()
+        return {
+            ffi.string(lib.udpring_drop_name(i)).decode(): stats.drops[i]
+            for i in range(lib.UDPRING_DROP_COUNT)
+            if stats.drops[i]
+        }
+
+    def state(self) -> Any:
+        state = ffi.new("struct udpring_peer_state *")
+        assert lib.udpring_plane_peer_state(self.plane, self.peer, 0, state) == 0
+        return state
+
+    def events(self) -> list[Any]:
+        out = ffi.new("struct udpring_event[64]")
+        return [out[i] for i in range(lib.udpring_plane_events(self.plane, out, 64))]
+
+    def dropped(self, reason_name: str, message: bytes) -> None:
+        """Sends a message that must be dropped for this reason and change nothing else."""
+        before, state = self.drops().get(reason_name, 0), self.state()
+        self.send(message)
+        self.wait(lambda: self.drops().get(reason_name, 0) == before + 1)
+        after = self.state()
+        assert bytes(ffi.buffer(after)) == bytes(ffi.buffer(state))
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = lib.udpring_now_ns() + 5_000_000_000
+        while not condition():
+            assert lib.udpring_now_ns() < deadline, self.drops()
+
+
+def udp_packet(
+    payload: bytes, *, source: str = INNER_PEER, destination: str = APP, port: int = 5000
+) -> bytes:
+    """An IPv4 UDP packet without UDP checksum."""
+    total = 28 + len(payload)
+    header = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        total,
+        0,
+        0,
+        64,
+        17,
+        0,
+        socket.inet_aton(source),
+        socket.inet_aton(destination),
+    )
+    words = sum(struct.unpack("!10H", header))
+    words = (words & 0xFFFF) + (words >> 16)
+    words = (words & 0xFFFF) + (words >> 16)
+    header = header[:10] + struct.pack("!H", ~words & 0xFFFF) + header[12:]
+    return header + struct.pack("!HHHH", 6000, port, 8 + len(payload), 0) + payload
+
+
+@pytest.fixture(scope="module", params=list(TIERS))
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    made = Bench(TIERS[request.param])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def keyed(bench: Bench) -> Bench:
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    bench.set_endpoint(bench.peer_socket)
+    bench.key()
+    lib.udpring_plane_keepalive(bench.plane, bench.peer)  # whatever an earlier test was owed, it has now
+    bench.receive()
+    bench.events()
+    lib.udpring_plane_test_counter(bench.plane, bench.peer, 0)
+    return bench
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payload=st.binary(max_size=1392))
+def test_what_the_interface_takes_comes_out_sealed(keyed: Bench, payload: bytes) -> None:
+    keyed.app.sendto(payload, (INNER_PEER, 6000))
+    _counter, inner = keyed.receive()
+    assert len(inner) % 16 == 0 or len(inner) == 1420
+    total = struct.unpack_from("!H", inner, 2)[0]
+    assert inner[28:total] == payload
+    assert inner[total:] == bytes(len(inner) - total)
+    assert len(inner) - total < 16
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payload=st.binary(max_size=1392), pad=st.booleans())
+def test_what_the_peer_seals_comes_out_of_the_interface(keyed: Bench, payload: bytes, pad: bool) -> None:
+    keyed.send(keyed.seal(udp_packet(payload), pad=pad))
+    assert keyed.app.recv(2000) == payload
+
+
+def test_counters_rise_by_one(keyed: Bench) -> None:
+    for expected in range(20):
+        keyed.app.sendto(b"x", (INNER_PEER, 6000))
+        assert keyed.receive()[0] == expected
+
+
+def test_nonces_are_64_bits_wide(keyed: Bench) -> None:
+    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, 2**32 - 1) == 0
+    for expected in (2**32 - 1, 2**32, 2**32 + 1):
+        keyed.app.sendto(b"x", (INNER_PEER, 6000))
+        assert keyed.receive()[0] == expected
+    keyed.send(keyed.seal(udp_packet(b"far"), counter=2**40))
+    assert keyed.app.recv(100) == b"far"
+
+
+def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
+    last = 2**64 - 2**13 - 2
+    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, last) == 0
+    keyed.app.sendto(b"last", (INNER_PEER, 6000))
+    assert keyed.receive()[0] == last
+    keyed.app.sendto(b"staged", (INNER_PEER, 6000))
+    keyed.wait(lambda: keyed.state().staged == 1)
+    assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
+    keyed.key()
+    assert keyed.receive()[0] == 0  # what was staged leaves on the new key
+
+
+def test_rekey_after_messages_asks_while_the_key_still_works(keyed: Bench) -> None:
+    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, 2**60) == 0
+    keyed.app.sendto(b"x", (INNER_PEER, 6000))
+    assert keyed.receive()[0] == 2**60
+    assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
+
+
+@pytest.mark.parametrize(("initiator", "asks"), [(True, True), (False, False)])
+def test_only_the_initiator_rekeys_by_time_when_it_sends(bench: Bench, initiator: bool, asks: bool) -> None:
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    bench.key(initiator=initiator)
+    bench.send(bench.seal(b""))  # a keepalive confirms the responder's key
+    bench.wait(lambda: bench.state().session_birth_ns != 0 and bench.state().last_received_ns != 0)
+    bench.events()
+    assert lib.udpring_plane_test_age(bench.plane, bench.peer, 121 * 10**9) == 0
+    bench.app.sendto(b"x", (INNER_PEER, 6000))
+    bench.receive()
+    assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in bench.events()) is asks
+
+
+@pytest.mark.parametrize(("age", "asks"), [(160, 0), (166, 1)])
+def test_the_initiator_rekeys_once_when_it_only_receives(keyed: Bench, age: int, asks: int) -> None:
+    assert lib.udpring_plane_test_age(keyed.plane, keyed.peer, age * 10**9) == 0
+    for text in (b"one", b"two"):
+        keyed.send(keyed.seal(udp_packet(text)))
+        assert keyed.app.recv(100) == text
+    assert sum(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events()) == asks
+
+
+def test_a_key_past_its_time_neither_sends_nor_receives(keyed: Bench) -> None:
+    assert lib.udpring_plane_test_age(keyed.plane, keyed.peer, 181 * 10**9) == 0
+    keyed.dropped("key_expired", keyed.seal(udp_packet(b"late")))
+    keyed.app.sendto(b"x", (INNER_PEER, 6000))
+    keyed.wait(lambda: keyed.state().staged == 1)
+    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+
+
+def test_responder_does_not_send_before_the_first_data(bench: Bench) -> None:
+    bench.set_endpoint(bench.peer_socket)
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    bench.events()
+    bench.key(initiator=False)
+    bench.app.sendto(b"early", (INNER_PEER, 6000))
+    bench.wait(lambda: bench.state().staged == 1)
+    bench.send(bench.seal(b""))
+    _, inner = bench.receive()
+    assert b"early" in inner
+    assert any(event.kind == lib.UDPRING_EVENT_KEY_CONFIRMED for event in bench.events())
+
+
+def test_the_previous_key_still_receives(keyed: Bench) -> None:
+    old = keyed.seal(udp_packet(b"late but good"))
+    keyed.key()
+    keyed.send(old)
+    assert keyed.app.recv(100) == b"late but good"
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("too_short", lambda b: b""),
+        ("too_short", lambda b: bytes([4, 0, 0, 0])),
+        ("too_short", lambda b: b.seal(b"")[:31]),
+        ("too_short", lambda b: bytes([1]) + bytes(146)),
+        ("too_short", lambda b: bytes([2]) + bytes(92)),
+        ("too_short", lambda b: bytes([3]) + bytes(62)),
+        ("bad_type", lambda b: bytes(100)),
+        ("bad_type", lambda b: bytes([5]) + bytes(99)),
+        ("bad_type", lambda b: b"\x04\x00\x00\x01" + b.seal(udp_packet(b"x"))[4:]),
+        ("no_identity", lambda b: bytes([1]) + bytes(147)),
+        ("unknown_index", lambda b: struct.pack("<IIQ", 4, b.index ^ 1, 0) + bytes(32)),
+        ("unknown_index", lambda b: struct.pack("<II", 3, b.index ^ 1) + bytes(56)),
+        ("unauthenticated", lambda b: b.seal(udp_packet(b"x"))[:-1] + b"\x00"),
+        ("unauthenticated", lambda b: struct.pack("<IIQ", 4, b.index, 2**50) + bytes(64)),
+        ("key_expired", lambda b: b.seal(udp_packet(b"x"), counter=2**64 - 2**13 - 1)),
+    ],
+)
+def test_bad_messages_change_nothing(keyed: Bench, name: str, make: Callable[[Bench], bytes]) -> None:
+    keyed.dropped(name, make(keyed))
+    keyed.send(keyed.seal(udp_packet(b"good")))  # and a forged counter has not moved the window
+    assert keyed.app.recv(100) == b"good"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(message=st.binary(max_size=300))
+def test_random_bytes_are_dropped_and_counted(keyed: Bench, message: bytes) -> None:
+    before = sum(keyed.drops().values())
+    keyed.send(message)
+    keyed.wait(lambda: sum(keyed.drops().values()) == before + 1)
+
+
+def test_replays_are_dropped_within_and_behind_the_window(keyed: Bench) -> None:
+    keyed.send(message := keyed.seal(udp_packet(b"once"), counter=10000))
+    assert keyed.app.recv(100) == b"once"
+    keyed.dropped("replayed", message)
+    keyed.send(keyed.seal(udp_packet(b"edge"), counter=10000 - 8128 + 1))
+    assert keyed.app.recv(100) == b"edge"
+    keyed.dropped("replayed", keyed.seal(udp_packet(b"gone"), counter=10000 - 8192))
+
+
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [
+        ("spoofed", udp_packet(b"x", source="10.77.0.9")),
+        ("bad_inner", b"\x00" * 32),
+        ("bad_inner", b"\x45"),
+        ("bad_inner", udp_packet(b"x")[:2] + b"\xff\xff" + udp_packet(b"x")[4:]),
+        ("bad_inner", udp_packet(b"x")[:2] + b"\x00\x05" + udp_packet(b"x")[4:]),
+        ("bad_inner", b"\x60\x00\x00\x00\xff\xff" + bytes(34)),
+    ],
+)
+def test_authentic_but_wrong_inner_packets(keyed: Bench, name: str, inner: bytes) -> None:
+    before = keyed.drops().get(name, 0)
+    keyed.send(keyed.seal(inner))
+    keyed.wait(lambda: keyed.drops().get(name, 0) == before + 1)
+
+
+def test_a_prefix_of_another_peer_is_spoofed_even_if_ours_is_wider(keyed: Bench) -> None:
+    other = ffi.new("uint32_t *")
+    assert lib.udpring_plane_peer_add(keyed.plane, other) == 0
+    keyed.allow(keyed.peer, "10.88.0.0", 16)
+    keyed.allow(other[0], "10.88.1.0", 24)
+    before = keyed.drops().get("spoofed", 0)
+    keyed.send(keyed.seal(udp_packet(b"x", source="10.88.1.5")))
+    keyed.wait(lambda: keyed.drops().get("spoofed", 0) == before + 1)
+    keyed.send(keyed.seal(udp_packet(b"ours", source="10.88.2.5")))
+    assert keyed.app.recv(100) == b"ours"
+    assert lib.udpring_plane_peer_remove(keyed.plane, other[0]) == 0
+
+
+def test_roams_on_authentic_packets_even_with_a_wrong_inner_source(keyed: Bench) -> None:
+    moved = keyed.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with moved:
+        moved.bind(("127.0.0.1", 0))
+        moved.settimeout(5)
+        moved.sendto(keyed.seal(udp_packet(b"x", source="10.77.0.9")), ("127.0.0.1", keyed.port))
+        keyed.wait(lambda: keyed.state().endpoint.port == moved.getsockname()[1])
+        keyed.app.sendto(b"to the new place", (INNER_PEER, 6000))
+        assert moved.recv(2000)[:4] == b"\x04\x00\x00\x00"
+
+
+def test_staging_keeps_the_newest_128_in_order(bench: Bench) -> None:
+    bench.set_endpoint(bench.peer_socket)
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    before = bench.drops().get("staging_full", 0)
+    for i in range(140):
+        bench.app.sendto(b"%d" % i, (INNER_PEER, 6000))
+    bench.wait(lambda: bench.drops().get("staging_full", 0) == before + 12)
+    assert bench.state().staged == 128
+    bench.key()
+    for i in range(12, 140):
+        counter, inner = bench.receive()
+        assert counter == i - 12
+        assert inner[28 : struct.unpack_from("!H", inner, 2)[0]] == b"%d" % i
+
+
+def test_no_endpoint_and_no_peer_are_counted(keyed: Bench) -> None:
+    none = ffi.new("struct udpring_address *")
+    lib.udpring_plane_endpoint(keyed.plane, keyed.peer, none)
+    before = keyed.drops()
+    keyed.app.sendto(b"x", (INNER_PEER, 6000))
+    keyed.wait(lambda: keyed.drops().get("no_endpoint", 0) == before.get("no_endpoint", 0) + 1)
+    keyed.app.sendto(b"x", ("10.77.0.200", 6000))
+    keyed.wait(lambda: keyed.drops().get("no_peer", 0) > before.get("no_peer", 0))
+
+
+def test_inner_ipv6_both_ways(keyed: Bench) -> None:
+    app = keyed.inside(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    with app:
+        app.bind((APP6, 5000))
+        app.settimeout(5)
+        app.sendto(b"six", (INNER_PEER6, 6000))
+        _, inner = keyed.receive()
+        assert inner[0] >> 4 == 6
+        # The same packet back: swap addresses and ports; the checksum does not change by a swap.
+        length = struct.unpack_from("!H", inner, 4)[0]
+        inner = inner[: 40 + length]
+        back = inner[:8] + inner[24:40] + inner[8:24] + inner[42:44] + inner[40:42] + inner[44:]
+        keyed.send(keyed.seal(back))
+        assert app.recv(100) == b"six"
+
+
+def test_port_change_keeps_the_session(keyed: Bench) -> None:
+    port, why = ffi.new("uint16_t *", 0), reason()
+    assert lib.udpring_plane_bind(keyed.plane, port, 0, why) == 0, reason_text(why)
+    assert port[0] not in (0, keyed.port)
+    keyed.port = port[0]
+    keyed.send(keyed.seal(udp_packet(b"still here")))
+    assert keyed.app.recv(100) == b"still here"
+    keyed.app.sendto(b"and back", (INNER_PEER, 6000))
+    assert b"and back" in keyed.receive()[1]
+
+
+def test_a_taken_port_is_refused_and_the_old_one_stays(keyed: Bench) -> None:
+    taken = keyed.peer_socket.getsockname()[1]
+    port, why = ffi.new("uint16_t *", taken), reason()
+    assert lib.udpring_plane_bind(keyed.plane, port, 0, why) < 0
+    assert str(taken) in reason_text(why)
+    keyed.send(keyed.seal(udp_packet(b"old port")))
+    assert keyed.app.recv(100) == b"old port"
+
+
+def test_passive_keepalive_stamps(keyed: Bench) -> None:
+    assert (keyed.state().owed_since_ns, keyed.state().owed_again) == (0, 0)
+    keyed.send(keyed.seal(udp_packet(b"one")))
+    assert keyed.app.recv(100) == b"one"
+    first = keyed.state().owed_since_ns
+    assert first
+    assert not keyed.state().owed_again
+    keyed.send(keyed.seal(udp_packet(b"two")))
+    assert keyed.app.recv(100) == b"two"
+    assert (keyed.state().owed_since_ns, keyed.state().owed_again) == (first, 1)
+    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    assert keyed.receive()[1] == b""
+    assert keyed.state().owed_since_ns > first  # the second one is owed an answer yet
+    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    assert keyed.receive()[1] == b""
+    assert keyed.state().owed_since_ns == 0
+
+
+def test_unanswered_data_is_stamped_until_anything_comes(keyed: Bench) -> None:
+    keyed.send(keyed.seal(b""))
+    keyed.wait(lambda: keyed.state().last_received_ns != 0)
+    keyed.app.sendto(b"one", (INNER_PEER, 6000))
+    keyed.receive()
+    first = keyed.state().unanswered_since_ns
+    keyed.app.sendto(b"two", (INNER_PEER, 6000))
+    keyed.receive()
+    assert keyed.state().unanswered_since_ns == first != 0
+    keyed.send(keyed.seal(b""))
+    keyed.wait(lambda: keyed.state().unanswered_since_ns == 0)
+
+
+def test_activity_is_posted_once_per_rest(keyed: Bench) -> None:
+    state = ffi.new("struct udpring_peer_state *")
+    keyed.send(keyed.seal(b""))
+    keyed.wait(lambda: keyed.state().unanswered_since_ns == 0)
+    keyed.events()
+    assert lib.udpring_plane_peer_state(keyed.plane, keyed.peer, 1, state) == 0
+    for _ in range(3):
+        keyed.app.sendto(b"x", (INNER_PEER, 6000))
+        keyed.receive()
+    assert sum(event.kind == lib.UDPRING_EVENT_ACTIVITY for event in keyed.events()) == 1
+
+
+def test_stale_peer_id_finds_nobody(bench: Bench) -> None:
+    peer = ffi.new("uint32_t *")
+    assert lib.udpring_plane_peer_add(bench.plane, peer) == 0
+    assert lib.udpring_plane_peer_remove(bench.plane, peer[0]) == 0
+    assert lib.udpring_plane_peer_remove(bench.plane, peer[0]) == -2  # ENOENT
+    again = ffi.new("uint32_t *")
+    assert lib.udpring_plane_peer_add(bench.plane, again) == 0
+    assert again[0] != peer[0]
+    assert lib.udpring_plane_peer_remove(bench.plane, again[0]) == 0
