@@ -41,7 +41,7 @@ struct udpring_prefix {
 struct udpring_trie;
 struct udpring_trie *udpring_trie_new(void);
 void udpring_trie_free(struct udpring_trie *trie);
-/* Inserting a prefix another peer has moves it. 0, -EINVAL (family, cidr), -ENOMEM; *done = how many were applied. */
+/* Inserting a prefix another peer has moves it. 0, -EINVAL (family, cidr, no peer), -ENOMEM (or 2^22 prefixes); *done = how many were applied. */
 int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
 void udpring_trie_remove_peer(struct udpring_trie *trie, uint32_t peer);
 uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, const uint8_t *ip);   /* longest match */

@@ -1,5 +1,7 @@
 #include "aead_selftest.h"
 
+#include <stdlib.h>
+
 /* The key of RFC 8439 2.8.2, which serves for the packets below as well. */
 static const uint8_t test_key[AEAD_KEY_BYTES] = {
     0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f,
@@ -158,27 +160,33 @@ static int check_opened(const struct aead_impl *impl, const struct burst *burst,
     return 0;
 }
 
+static int seal_and_open(const struct aead_impl *impl, struct aead_key *sealing, struct aead_key *opening,
+                         struct burst *burst, unsigned step, struct udpring_reason *why)
+{
+    fill(burst);
+    run(impl->seal, sealing, burst, step);
+    int error = check_sealed(impl, burst, step, why);
+    if (error)
+        return error;
+    tamper(burst);
+    run(impl->open, opening, burst, step);
+    return check_opened(impl, burst, step, why);
+}
+
 static int check_packets(const struct aead_impl *impl, unsigned step, struct udpring_reason *why)
 {
-    static _Thread_local struct burst burst;    /* about 36 KiB: too much for a small stack */
     struct aead_key *sealing = NULL, *opening = NULL;
-    int error = impl->key_new(&sealing, test_key, true);
+    struct burst *burst = malloc(sizeof(*burst));
+    int error = burst ? impl->key_new(&sealing, test_key, true) : -ENOMEM;
     if (!error)
         error = impl->key_new(&opening, test_key, false);
-    if (error) {
-        ur_fail(why, error, "the AEAD %s cannot make a key: %s", impl->name, strerror(-error));
-    } else {
-        fill(&burst);
-        run(impl->seal, sealing, &burst, step);
-        error = check_sealed(impl, &burst, step, why);
-    }
-    if (!error) {
-        tamper(&burst);
-        run(impl->open, opening, &burst, step);
-        error = check_opened(impl, &burst, step, why);
-    }
+    if (error)
+        ur_fail(why, error, "self-test of the AEAD %s: cannot make a key: %s", impl->name, strerror(-error));
+    else
+        error = seal_and_open(impl, sealing, opening, burst, step, why);
     impl->key_free(sealing);
     impl->key_free(opening);
+    free(burst);
     return error;
 }
 

@@ -107,7 +107,7 @@ static void release_if_empty(struct udpring_trie *trie)
 
 /* ---- each peer's list of prefixes ---- */
 
-/* Room in trie->lists must have been reserved. */
+/* Never fails once room in trie->lists has been reserved. */
 static int list_add(struct udpring_trie *trie, uint32_t at, uint32_t peer)
 {
     struct allowed_ips_node *node = &trie->nodes[at];
@@ -189,13 +189,13 @@ static uint32_t place(struct udpring_trie *trie, const struct key *key, uint32_t
 
 static int insert(struct udpring_trie *trie, const struct key *key, uint32_t peer)
 {
+    if (peer == UDPRING_PEER_NONE)
+        return -EINVAL;
     uint32_t below, at = closest(trie, key, &below);
     bool there = at && trie->nodes[at].cidr == key->cidr;
     if (there && trie->nodes[at].peer == peer)
         return 0;
     bool counts = !there || trie->nodes[at].peer == UDPRING_PEER_NONE;
-    if (peer == UDPRING_PEER_NONE)
-        return -EINVAL;
     if ((counts && trie->prefixes >= ALLOWED_IPS_MAX) || reserve_two(trie) || id_map_reserve(&trie->lists))
         return -ENOMEM;
     if (!there)
