@@ -1,0 +1,65 @@
+"""The numbers of the protocol (whitepaper sections 5 and 6), apart from the limits this implementation chose.
+
+All times are nanoseconds. Where the whitepaper leaves room, the kernel's ``src/messages.h`` is followed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__: list[str] = []  # read as a module: ``from udpring.wireguard import constants``
+
+MILLISECOND: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+
+# ---- specification: names (whitepaper section 5.4) ----
+CONSTRUCTION: Final = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
+IDENTIFIER: Final = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
+LABEL_MAC1: Final = b"mac1----"
+LABEL_COOKIE: Final = b"cookie--"
+
+# ---- specification: sizes in bytes ----
+KEY_LENGTH: Final = 32
+TAG_LENGTH: Final = 16
+MAC_LENGTH: Final = 16
+COOKIE_LENGTH: Final = 16
+COOKIE_NONCE_LENGTH: Final = 24
+TIMESTAMP_LENGTH: Final = 12
+PADDING: Final = 16
+
+# ---- specification: messages on one key (section 6.1; the kernel's values for 64-bit counters) ----
+REKEY_AFTER_MESSAGES: Final = 2**60
+WINDOW_SIZE: Final = 8128
+REJECT_AFTER_MESSAGES: Final = 2**64 - 1 - WINDOW_SIZE - 1
+
+# ---- specification: time (sections 6.1 to 6.5) ----
+REKEY_AFTER_TIME: Final = 120 * SECOND
+REJECT_AFTER_TIME: Final = 180 * SECOND
+REKEY_TIMEOUT: Final = 5 * SECOND
+REKEY_TIMEOUT_JITTER: Final = 333 * MILLISECOND
+REKEY_ATTEMPT_TIME: Final = 90 * SECOND
+KEEPALIVE_TIMEOUT: Final = 10 * SECOND
+COOKIE_SECRET_LIFETIME: Final = 120 * SECOND
+ERASE_AFTER_TIME: Final = 3 * REJECT_AFTER_TIME
+
+# What follows from those.
+REKEY_AFTER_TIME_RECEIVING: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+NEW_HANDSHAKE_TIMEOUT: Final = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
+MAX_RETRIES: Final = REKEY_ATTEMPT_TIME // REKEY_TIMEOUT
+
+# ---- implementation: as the kernel chose them ----
+COOKIE_LATENCY: Final = 5 * SECOND
+"""A cookie is used this much shorter than its secret lives: it may have been under way for as long."""
+INITIATION_INTERVAL: Final = 20 * MILLISECOND
+"""Two initiations of one peer have to be further apart than this to be answered (50 a second)."""
+TIMESTAMP_MASK: Final = 0xFFFFFF
+"""These bits of a timestamp's nanoseconds are sent as zero: steps of 16.8 ms tell less about our clock."""
+RATE_PER_SECOND: Final = 20
+RATE_BURST: Final = 5
+
+# ---- implementation: ours ----
+RATE_TABLE_SIZE: Final = 16384
+"""Sources the rate limiter remembers at once; a source is forgotten as soon as its bucket is full again (250
+ms)."""
+MAX_PERSISTENT_KEEPALIVE: Final = 65535
+"""Seconds; the UAPI's limit."""

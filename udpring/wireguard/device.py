@@ -1,0 +1,176 @@
+"""The device: our identity, the peers, and every handshake message that comes in.
+
+    1. length, type, reserved bytes                 messages.parse_handshake
+    2. mac1 (initiations and responses)             cookie.mac1_valid
+    3. under load: mac2, else a cookie reply;       cookie.CookieIssuer
+       then the source's share                      ratelimit.RateLimiter
+    4. who it is: by static key (initiation) or by receiver index (response, cookie reply)
+    5. the peer's part                              peer.Peer
+
+Anything that fails on the way is one ``Dropped`` with its reason, and nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from . import noise
+from .constants import IDENTIFIER, KEY_LENGTH
+from .cookie import CookieIssuer, cookie_key, mac1_key, mac1_valid
+from .events import Dropped, DropReason, Outcome, RemovedPeer, SendMessage, Source
+from .messages import CookieReply, Initiation, Response, parse_handshake
+from .peer import IndexTable, Peer
+from .ratelimit import RateLimiter
+
+__all__ = ["Device"]
+
+
+class Device:
+    """Sans-IO: ``random`` gives that many random bytes, fit for keys; ``indices`` gives receiver indices;
+    ``now`` (boot ns) and ``wall`` (UTC epoch ns) come with each call. One thread at a time."""
+
+    def __init__(self, *, random: Callable[[int], bytes], indices: IndexTable) -> None:
+        self._random = random
+        self._indices = indices
+        self._identity: noise.StaticKey | None = None
+        self._mac1_key: bytes | None = None
+        self._cookie_key = b""
+        self._by_key: dict[bytes, Peer] = {}
+        self._by_id: dict[int, Peer] = {}
+        self._issuer = CookieIssuer(random)
+        self._limiter = RateLimiter()
+
+    def __repr__(self) -> str:
+        public = self._identity.public.hex() if self._identity else None
+        return f"Device(public_key={public}, peers={len(self._by_id)})"
+
+    # ---- identity ----
+
+    @property
+    def public_key(self) -> bytes | None:
+        return self._identity.public if self._identity else None
+
+    @property
+    def mac1_key(self) -> bytes | None:
+        """What the plane checks mac1 with; None: no identity, it takes no handshakes."""
+        return self._mac1_key
+
+    def set_private_key(self, key: bytes | None, now: int) -> list[Outcome]:
+        """None or zeros: no identity. Otherwise 32 bytes, clamped here; ValueError if not. A peer that has
+        the new public key is removed (``RemovedPeer``); the sessions of the others expire and are made anew.
+        The same key again changes nothing."""
+        identity = None if key is None or key == bytes(KEY_LENGTH) else noise.StaticKey(key)
+        if (identity and identity.public) == self.public_key:
+            return []
+        self._identity = identity
+        self._mac1_key = mac1_key(identity.public) if identity else None
+        self._cookie_key = cookie_key(identity.public) if identity else b""
+        outcomes: list[Outcome] = []
+        if identity and (ourselves := self._by_key.get(identity.public)):
+            outcomes += self.remove_peer(ourselves.id)
+            outcomes.append(RemovedPeer(ourselves.id))
+        for peer in self._by_id.values():
+            outcomes += peer.set_identity(identity, now)
+        return outcomes
+
+    # ---- peers ----
+
+    @property
+    def peers(self) -> Mapping[bytes, Peer]:
+        """By public key."""
+        return MappingProxyType(self._by_key)
+
+    @property
+    def by_id(self) -> Mapping[int, Peer]:
+        """By the plane's number."""
+        return MappingProxyType(self._by_id)
+
+    def add_peer(self, peer: int, public_key: bytes, now: int) -> Peer:
+        """Raises ValueError: the key is not 32 bytes long, is our own, or the key or the number is there
+        already."""
+        public_key = bytes(public_key)
+        if len(public_key) != KEY_LENGTH:
+            raise ValueError(f"a public key has {KEY_LENGTH} bytes, this one {len(public_key)}")
+        if public_key == self.public_key:
+            raise ValueError("a peer cannot have our own public key")
+        if public_key in self._by_key or peer in self._by_id:
+            raise ValueError(f"peer {peer} or its public key is there already")
+        added = Peer(peer, public_key, random=self._random, indices=self._indices)
+        added.set_identity(self._identity, now)
+        self._by_key[public_key] = added
+        self._by_id[peer] = added
+        return added
+
+    def remove_peer(self, peer: int) -> list[Outcome]:
+        """Raises KeyError if there is none. The plane zeroises the keys when it removes the peer."""
+        removed = self._by_id.pop(peer)
+        del self._by_key[removed.public_key]
+        return removed.close()
+
+    # ---- load ----
+
+    def cookie_secret(self, now: int) -> tuple[bytes, bool]:
+        """The present cookie secret, and whether it changed since this was last asked: then the plane needs
+        it. It lives 120 s; the one before stays valid meanwhile."""
+        return self._issuer.secret(now)
+
+    def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
+        """What the plane checks by itself: a mac2 under the present or the last secret."""
+        return self._issuer.mac2_valid(message, source, now)
+
+    # ---- messages ----
+
+    def receive(
+        self,
+        message: bytes,
+        source: Source,
+        owner: int | None,
+        *,
+        under_load: bool,
+        mac2_valid: bool,
+        now: int,
+        wall: int,
+    ) -> list[Outcome]:
+        """One handshake message. ``owner``: whose receiver index it names, by the plane's table (responses
+        and cookie replies). Never raises for what the message holds."""
+        parsed = parse_handshake(bytes(message))
+        if isinstance(parsed, DropReason):
+            return [Dropped(parsed)]
+        if self._identity is None or self._mac1_key is None:
+            return [Dropped(DropReason.NO_IDENTITY)]
+        if isinstance(parsed, CookieReply):
+            peer = self._owner(owner)
+            return peer.receive_cookie(parsed, now) if peer else [Dropped(DropReason.UNKNOWN_INDEX)]
+        if not mac1_valid(self._mac1_key, message):
+            return [Dropped(DropReason.BAD_MAC1)]
+        if under_load:
+            if not mac2_valid:
+                reply = self._issuer.reply(self._cookie_key, parsed.sender, parsed.mac1, source, now)
+                return [SendMessage(None, reply, source), Dropped(DropReason.COOKIE_REQUIRED)]
+            if not self._limiter.allow(source.ip, now):
+                return [Dropped(DropReason.RATE_LIMITED)]
+        if isinstance(parsed, Response):
+            peer = self._owner(owner)
+            if peer is None:
+                return [Dropped(DropReason.UNKNOWN_INDEX)]
+            return peer.receive_response(parsed, source, now, wall)
+        return self._receive_initiation(parsed, self._identity, source, now)
+
+    def _receive_initiation(
+        self, message: Initiation, identity: noise.StaticKey, source: Source, now: int
+    ) -> list[Outcome]:
+        responder = noise.Responder(identity, prologue=IDENTIFIER)
+        try:
+            static = responder.read_static(message.noise)
+        except noise.InvalidKeyError:
+            return [Dropped(DropReason.INVALID_KEY)]
+        except noise.NoiseError:
+            return [Dropped(DropReason.UNAUTHENTICATED)]
+        peer = self._by_key.get(static)
+        if peer is None:
+            return [Dropped(DropReason.UNKNOWN_PEER)]
+        return peer.receive_initiation(message, responder, source, now)
+
+    def _owner(self, owner: int | None) -> Peer | None:
+        return None if owner is None else self._by_id.get(owner)

@@ -1,0 +1,231 @@
+"""What the protocol is given and what it gives back. Plain values; nothing here does anything.
+
+``peer`` is always the caller's number for the peer (the plane's peer id). Outcomes come in lists, to be
+carried out in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "Address",
+    "Authenticated",
+    "ClearSource",
+    "DropReason",
+    "DropStaged",
+    "Dropped",
+    "EraseKeys",
+    "ExpireKeys",
+    "HandshakeCompleted",
+    "HandshakeGivenUp",
+    "InstallKeypair",
+    "Outcome",
+    "PeerState",
+    "ReleaseIndex",
+    "RemovedPeer",
+    "SendKeepalive",
+    "SendMessage",
+    "Source",
+]
+
+Address = Hashable
+"""Whatever the caller uses for an address: it is handed back untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a message came from: ``ip`` as 4 or 16 bytes in network order, ``port``; ``handle`` is passed
+    through."""
+
+    ip: bytes
+    port: int
+    handle: Address = None
+
+
+class DropReason(StrEnum):
+    """Why a message was dropped; one counter each."""
+
+    BAD_LENGTH = "bad_length"
+    """Not as long as a message of its type is."""
+    BAD_TYPE = "bad_type"
+    """Unknown type, or reserved bytes that are not zero."""
+    NO_IDENTITY = "no_identity"
+    """We have no private key yet."""
+    BAD_MAC1 = "bad_mac1"
+    """The sender does not know our public key, or the message was damaged."""
+    COOKIE_REQUIRED = "cookie_required"
+    """We are under load and the message has no valid mac2; a cookie reply was sent."""
+    RATE_LIMITED = "rate_limited"
+    """We are under load and this source has used up its share."""
+    UNKNOWN_INDEX = "unknown_index"
+    """The receiver index is nobody's."""
+    UNKNOWN_PEER = "unknown_peer"
+    """The initiator's static key is no configured peer's."""
+    INVALID_KEY = "invalid_key"
+    """A public key of small order: the shared secret would be zero."""
+    UNAUTHENTICATED = "unauthenticated"
+    """A tag is wrong."""
+    REPLAYED_INITIATION = "replayed_initiation"
+    """The timestamp is not later than the last authenticated one of this peer."""
+    INITIATION_FLOOD = "initiation_flood"
+    """Less than 20 ms after the peer's last initiation."""
+    UNEXPECTED_RESPONSE = "unexpected_response"
+    """A response to no initiation that waits for one."""
+    UNEXPECTED_COOKIE = "unexpected_cookie"
+    """A cookie reply to nothing we sent, or a second one."""
+    REPLAYED = "replayed"
+    """Transport: the counter was seen before, or is behind the window."""
+    KEY_EXPIRED = "key_expired"
+    """Transport: the keypair is past its time or its number of messages."""
+    BAD_INNER = "bad_inner"
+    """Transport: what was inside is no IP packet of that length."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send this handshake message; ``to`` None means the peer's current endpoint. With a peer it counts as an
+    authenticated send of that peer; cookie replies belong to no peer."""
+
+    peer: int | None
+    data: bytes = field(repr=False)
+    to: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstallKeypair:
+    """A new session. Initiator: it becomes the current one. Responder: the next one, which sends nothing
+    before the first authentic transport message on it. ``birth``: boot time (ns) at which it was derived.
+    Ends the index's life as a handshake's: from now on it is released with the keypair."""
+
+    peer: int
+    send_key: bytes = field(repr=False)
+    receive_key: bytes = field(repr=False)
+    local_index: int
+    remote_index: int
+    initiator: bool
+    birth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A handshake message of ``length`` bytes from ``source`` was authentic: roam there, stamp the
+    receive."""
+
+    peer: int
+    source: Source
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendKeepalive:
+    """Send an empty transport message, unless staged packets can be sent instead."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropStaged:
+    """The handshake was given up: drop what waits for a key."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class EraseKeys:
+    """Zeroise all keypairs of the peer."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireKeys:
+    """Send nothing more on the peer's keypairs; receiving on them goes on."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearSource:
+    """Forget the sticky source address: the path may have changed."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseIndex:
+    """This receiver index belonged to a handshake that will not be completed."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedPeer:
+    """The peer is gone from the device (it had our own public key): remove it from the plane too."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A message was dropped and nothing has changed. ``peer``: whose it claimed to be, where that is
+    known."""
+
+    reason: DropReason
+    peer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    """For logs and counters: the session is confirmed on our side."""
+
+    peer: int
+    initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeGivenUp:
+    """For logs and counters: no answer in all the attempts."""
+
+    peer: int
+
+
+Outcome = (
+    SendMessage
+    | InstallKeypair
+    | Authenticated
+    | SendKeepalive
+    | DropStaged
+    | EraseKeys
+    | ExpireKeys
+    | ClearSource
+    | ReleaseIndex
+    | RemovedPeer
+    | Dropped
+    | HandshakeCompleted
+    | HandshakeGivenUp
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What the plane stamped about a peer. Times: boot ns, 0 = never."""
+
+    unanswered_since: int = 0
+    """First data sent since the last authenticated receive."""
+    owed_since: int = 0
+    """First data received since the last authenticated send."""
+    owed_again: bool = False
+    """More data arrived while that keepalive was pending."""
+    last_traversal: int = 0
+    """Any authenticated packet, either way."""
+    last_received: int = 0
+    last_sent: int = 0
+    """Any authenticated packet out, handshake messages included."""
+    session_birth: int = 0
+    """Of the current keypair; 0: none."""
+    send_counter: int = 0
+    """Next nonce of the current keypair."""
+    has_endpoint: bool = False

@@ -1,0 +1,143 @@
+"""Wire layouts (whitepaper section 5.4): fixed lengths, little-endian integers, three reserved zero bytes.
+
+    1 initiation   148  type  sender   ephemeral[32]  static[32+16]  timestamp[12+16]   mac1[16] mac2[16]
+    2 response      92  type  sender   receiver       ephemeral[32]  nothing[0+16]      mac1[16] mac2[16]
+    3 cookie reply  64  type  receiver nonce[24]      cookie[16+16]
+    4 transport   >=32  type  receiver counter[8]     packet[n+16]
+
+A parser gives the message or the reason to drop it; it never raises, whatever it is given.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from .events import DropReason
+
+__all__ = [
+    "COOKIE_REPLY_LENGTH",
+    "INITIATION_LENGTH",
+    "RESPONSE_LENGTH",
+    "TRANSPORT_HEADER_LENGTH",
+    "TRANSPORT_MIN_LENGTH",
+    "CookieReply",
+    "Initiation",
+    "Response",
+    "Transport",
+    "pack_cookie_reply",
+    "pack_initiation",
+    "pack_response",
+    "pack_transport_header",
+    "parse_handshake",
+    "parse_transport",
+]
+
+TYPE_INITIATION: Final = 1
+TYPE_RESPONSE: Final = 2
+TYPE_COOKIE_REPLY: Final = 3
+TYPE_TRANSPORT: Final = 4
+
+_HEAD_INITIATION: Final = struct.Struct("<II")
+_HEAD_RESPONSE: Final = struct.Struct("<III")
+_HEAD_COOKIE_REPLY: Final = struct.Struct("<II")
+_HEAD_TRANSPORT: Final = struct.Struct("<IIQ")
+
+INITIATION_LENGTH: Final = 148
+RESPONSE_LENGTH: Final = 92
+COOKIE_REPLY_LENGTH: Final = 64
+TRANSPORT_HEADER_LENGTH: Final = _HEAD_TRANSPORT.size
+TRANSPORT_MIN_LENGTH: Final = TRANSPORT_HEADER_LENGTH + 16
+
+_MACS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Initiation:
+    """``noise`` is the Noise message: ephemeral, encrypted static, encrypted timestamp."""
+
+    sender: int
+    noise: bytes
+    mac1: bytes
+    mac2: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """``noise`` is the Noise message: ephemeral and the tag of an empty payload."""
+
+    sender: int
+    receiver: int
+    noise: bytes
+    mac1: bytes
+    mac2: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CookieReply:
+    receiver: int
+    nonce: bytes
+    sealed_cookie: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    receiver: int
+    counter: int
+    sealed: bytes
+
+
+def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | DropReason:
+    """A message of type 1, 2 or 3, or why it is none: ``BAD_TYPE`` (also for transport messages),
+    ``BAD_LENGTH``."""
+    if len(message) < 4:
+        return DropReason.BAD_LENGTH
+    kind = int.from_bytes(message[:4], "little")  # type and reserved bytes in one: those must be zero
+    if kind == TYPE_INITIATION:
+        if len(message) != INITIATION_LENGTH:
+            return DropReason.BAD_LENGTH
+        _, sender = _HEAD_INITIATION.unpack_from(message)
+        return Initiation(sender, message[8:-_MACS], message[-32:-16], message[-16:])
+    if kind == TYPE_RESPONSE:
+        if len(message) != RESPONSE_LENGTH:
+            return DropReason.BAD_LENGTH
+        _, sender, receiver = _HEAD_RESPONSE.unpack_from(message)
+        return Response(sender, receiver, message[12:-_MACS], message[-32:-16], message[-16:])
+    if kind == TYPE_COOKIE_REPLY:
+        if len(message) != COOKIE_REPLY_LENGTH:
+            return DropReason.BAD_LENGTH
+        _, receiver = _HEAD_COOKIE_REPLY.unpack_from(message)
+        return CookieReply(receiver, message[8:32], message[32:])
+    return DropReason.BAD_TYPE
+
+
+def parse_transport(message: bytes) -> Transport | DropReason:
+    """A message of type 4, or why it is none: ``BAD_TYPE``, ``BAD_LENGTH``. Any inner length is accepted,
+    padded to 16 or not: some implementations do not pad."""
+    if len(message) < 4:
+        return DropReason.BAD_LENGTH
+    if int.from_bytes(message[:4], "little") != TYPE_TRANSPORT:
+        return DropReason.BAD_TYPE
+    if len(message) < TRANSPORT_MIN_LENGTH:
+        return DropReason.BAD_LENGTH
+    _, receiver, counter = _HEAD_TRANSPORT.unpack_from(message)
+    return Transport(receiver, counter, message[TRANSPORT_HEADER_LENGTH:])
+
+
+def pack_initiation(sender: int, noise: bytes) -> bytes:
+    """An initiation up to its macs (``cookie.MacSigner.sign`` adds them)."""
+    return _HEAD_INITIATION.pack(TYPE_INITIATION, sender) + noise
+
+
+def pack_response(sender: int, receiver: int, noise: bytes) -> bytes:
+    """A response up to its macs."""
+    return _HEAD_RESPONSE.pack(TYPE_RESPONSE, sender, receiver) + noise
+
+
+def pack_cookie_reply(receiver: int, nonce: bytes, sealed_cookie: bytes) -> bytes:
+    return _HEAD_COOKIE_REPLY.pack(TYPE_COOKIE_REPLY, receiver) + nonce + sealed_cookie
+
+
+def pack_transport_header(receiver: int, counter: int) -> bytes:
+    return _HEAD_TRANSPORT.pack(TYPE_TRANSPORT, receiver, counter)

@@ -1,0 +1,272 @@
+"""Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise specification, revision 34; WireGuard whitepaper section 5.4).
+
+    IKpsk2:  <- s
+             ...
+             -> e, es, s, ss      Initiator.write_initiation   Responder.read_static, .read_payload
+             <- e, ee, se, psk    Initiator.read_response      Responder.write_response
+    then split() on either side gives the transport keys.
+
+Prologue and payloads are the caller's, so the published vectors of the pattern apply. WireGuard's use: the
+prologue is ``constants.IDENTIFIER``, the first payload a timestamp, the second empty, the PSK zero where none
+is configured.
+
+A read that fails changes nothing: a forged response must not cost us the handshake it pretends to answer.
+Objects hold secrets for as long as their handshake lasts and show none of them; whoever owns one drops it as
+soon as it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from udpring.errors import UdpringError
+
+from .constants import CONSTRUCTION, KEY_LENGTH, TAG_LENGTH
+
+__all__ = [
+    "Initiator",
+    "InvalidKeyError",
+    "NoiseError",
+    "Responder",
+    "StaticKey",
+    "UnauthenticatedError",
+    "clamp",
+]
+
+NO_PSK: Final = bytes(KEY_LENGTH)
+_SEALED_KEY: Final = KEY_LENGTH + TAG_LENGTH
+
+
+class NoiseError(UdpringError):
+    """A handshake message that cannot be accepted."""
+
+
+class UnauthenticatedError(NoiseError):
+    """A tag is wrong: another key, another transcript, or a damaged message."""
+
+
+class InvalidKeyError(NoiseError):
+    """A public key of small order (all-zero shared secret), or one that is not 32 bytes long."""
+
+
+def clamp(private_key: bytes) -> bytes:
+    """The scalar X25519 uses (RFC 7748 section 5). Raises ValueError unless it is 32 bytes long."""
+    if len(private_key) != KEY_LENGTH:
+        raise ValueError(f"a private key has {KEY_LENGTH} bytes, this one {len(private_key)}")
+    key = bytearray(private_key)
+    key[0] &= 248
+    key[31] = (key[31] & 127) | 64
+    return bytes(key)
+
+
+def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
+    """X25519. Raises InvalidKeyError where the result is all zero (RFC 7748 section 6.1)."""
+    try:
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise InvalidKeyError(
+            "the public key gives an all-zero shared secret, or is not 32 bytes long"
+        ) from None
+
+
+class StaticKey:
+    """A private key and its public key. The scalar stays inside the cryptographic library's object."""
+
+    __slots__ = ("private", "public")
+
+    def __init__(self, private_key: bytes) -> None:
+        self.private = X25519PrivateKey.from_private_bytes(clamp(private_key))
+        self.public = self.private.public_key().public_bytes_raw()
+
+    def shared_with(self, public: bytes) -> bytes:
+        return diffie_hellman(self.private, public)
+
+    def __repr__(self) -> str:
+        return f"StaticKey(public={self.public.hex()})"
+
+
+class SymmetricState:
+    """Noise section 5.2: chaining key, transcript hash and the key they gave last."""
+
+    __slots__ = ("_chaining_key", "_hash", "_key", "_nonce")
+
+    def __init__(self, prologue: bytes) -> None:
+        name = CONSTRUCTION
+        self._hash = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.blake2s(name).digest()
+        self._chaining_key = self._hash
+        self._key = b""
+        self._nonce = 0
+        self.mix_hash(prologue)
+
+    def copy(self) -> Self:
+        twin = object.__new__(type(self))
+        twin._chaining_key = self._chaining_key
+        twin._hash = self._hash
+        twin._key = self._key
+        twin._nonce = self._nonce
+        return twin
+
+    def mix_hash(self, data: bytes) -> None:
+        self._hash = hashlib.blake2s(self._hash + data).digest()
+
+    def mix_key(self, material: bytes) -> None:
+        self._chaining_key, self._key = _hkdf(self._chaining_key, material, 2)
+        self._nonce = 0
+
+    def mix_key_and_hash(self, material: bytes) -> None:
+        self._chaining_key, hashed, self._key = _hkdf(self._chaining_key, material, 3)
+        self.mix_hash(hashed)
+        self._nonce = 0
+
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        sealed = ChaCha20Poly1305(self._key).encrypt(self._next_nonce(), plaintext, self._hash)
+        self.mix_hash(sealed)
+        return sealed
+
+    def decrypt_and_hash(self, sealed: bytes) -> bytes:
+        """Raises UnauthenticatedError."""
+        if len(sealed) < TAG_LENGTH:
+            raise UnauthenticatedError("shorter than a tag")
+        try:
+            plaintext = ChaCha20Poly1305(self._key).decrypt(self._next_nonce(), sealed, self._hash)
+        except InvalidTag:
+            raise UnauthenticatedError("the tag is wrong") from None
+        self.mix_hash(sealed)
+        return plaintext
+
+    def split(self) -> tuple[bytes, bytes]:
+        """The initiator's sending key and its receiving key."""
+        first, second = _hkdf(self._chaining_key, b"", 2)
+        return first, second
+
+    def _next_nonce(self) -> bytes:
+        nonce = bytes(4) + self._nonce.to_bytes(8, "little")
+        self._nonce += 1
+        return nonce
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<secret>)"
+
+
+def _hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...]:
+    """HMAC-BLAKE2s, not keyed BLAKE2s (Noise section 4.3)."""
+    secret = hmac.digest(chaining_key, material, "blake2s")
+    keys: list[bytes] = []
+    last = b""
+    for number in range(1, outputs + 1):
+        last = hmac.digest(secret, last + bytes((number,)), "blake2s")
+        keys.append(last)
+    return tuple(keys)
+
+
+class Initiator:
+    """The side that sends the first message. ``static_static``: the shared secret of both static keys where
+    the caller keeps it."""
+
+    __slots__ = ("_ephemeral", "_remote", "_static", "_static_static", "_symmetric")
+
+    def __init__(
+        self, static: StaticKey, remote: bytes, *, prologue: bytes, static_static: bytes | None = None
+    ) -> None:
+        self._static = static
+        self._remote = remote
+        self._static_static = static_static
+        self._ephemeral: X25519PrivateKey | None = None
+        self._symmetric = SymmetricState(prologue)
+        self._symmetric.mix_hash(remote)
+
+    def write_initiation(self, ephemeral: bytes, payload: bytes) -> bytes:
+        """``ephemeral``: 32 fresh random bytes. Raises InvalidKeyError if the remote static key is of small
+        order."""
+        private = X25519PrivateKey.from_private_bytes(ephemeral)
+        public = private.public_key().public_bytes_raw()
+        state = self._symmetric
+        state.mix_hash(public)
+        state.mix_key(public)  # in PSK patterns the token e mixes the key as well (Noise section 9.2)
+        state.mix_key(diffie_hellman(private, self._remote))
+        sealed_static = state.encrypt_and_hash(self._static.public)
+        state.mix_key(self._static_static or self._static.shared_with(self._remote))
+        sealed_payload = state.encrypt_and_hash(payload)
+        self._static_static = None
+        self._ephemeral = private
+        return public + sealed_static + sealed_payload
+
+    def read_response(self, message: bytes, psk: bytes = NO_PSK) -> bytes:
+        """The payload. Raises NoiseError and changes nothing if the message is not authentic."""
+        if self._ephemeral is None:
+            raise NoiseError("a response is read once, after the initiation was written")
+        remote = message[:KEY_LENGTH]
+        state = self._symmetric.copy()
+        state.mix_hash(remote)
+        state.mix_key(remote)
+        state.mix_key(diffie_hellman(self._ephemeral, remote))
+        state.mix_key(diffie_hellman(self._static.private, remote))
+        state.mix_key_and_hash(psk)
+        payload = state.decrypt_and_hash(message[KEY_LENGTH:])
+        self._symmetric = state
+        self._ephemeral = None
+        return payload
+
+    def split(self) -> tuple[bytes, bytes]:
+        """The sending and the receiving key, once the response was read."""
+        return self._symmetric.split()
+
+    def __repr__(self) -> str:
+        return "Initiator(<secret>)"
+
+
+class Responder:
+    """The side that answers. It learns from ``read_static`` who the initiator says it is; ``read_payload``
+    proves it."""
+
+    __slots__ = ("_remote", "_remote_ephemeral", "_static", "_symmetric")
+
+    def __init__(self, static: StaticKey, *, prologue: bytes) -> None:
+        self._static = static
+        self._remote = b""
+        self._remote_ephemeral = b""
+        self._symmetric = SymmetricState(prologue)
+        self._symmetric.mix_hash(static.public)
+
+    def read_static(self, message: bytes) -> bytes:
+        """The static public key in the first message; not yet proven. Raises NoiseError."""
+        ephemeral = message[:KEY_LENGTH]
+        state = self._symmetric
+        state.mix_hash(ephemeral)
+        state.mix_key(ephemeral)
+        state.mix_key(self._static.shared_with(ephemeral))
+        self._remote = state.decrypt_and_hash(message[KEY_LENGTH : KEY_LENGTH + _SEALED_KEY])
+        self._remote_ephemeral = ephemeral
+        return self._remote
+
+    def read_payload(self, message: bytes, static_static: bytes | None = None) -> bytes:
+        """The payload of the same message, which proves the static key. Raises NoiseError."""
+        state = self._symmetric
+        state.mix_key(static_static or self._static.shared_with(self._remote))
+        return state.decrypt_and_hash(message[KEY_LENGTH + _SEALED_KEY :])
+
+    def write_response(self, ephemeral: bytes, payload: bytes, psk: bytes = NO_PSK) -> bytes:
+        """``ephemeral``: 32 fresh random bytes; they are not kept. Raises InvalidKeyError."""
+        private = X25519PrivateKey.from_private_bytes(ephemeral)
+        public = private.public_key().public_bytes_raw()
+        state = self._symmetric
+        state.mix_hash(public)
+        state.mix_key(public)
+        state.mix_key(diffie_hellman(private, self._remote_ephemeral))
+        state.mix_key(diffie_hellman(private, self._remote))
+        state.mix_key_and_hash(psk)
+        return public + state.encrypt_and_hash(payload)
+
+    def split(self) -> tuple[bytes, bytes]:
+        """The sending and the receiving key, once the response was written."""
+        theirs, ours = self._symmetric.split()
+        return ours, theirs
+
+    def __repr__(self) -> str:
+        return "Responder(<secret>)"

@@ -1,0 +1,336 @@
+"""One peer: its handshakes, in either role, and what its timers do.
+
+The role of initiator lasts from an initiation to its response, so it has state here (``_outgoing``). The role
+of responder begins and ends with one message, so it has none. Therefore initiations that cross leave both
+sides with two sessions derived instead of none: each side sends on the one it began and hears the other's,
+and a later rekey finds one pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import noise
+from .constants import (
+    IDENTIFIER,
+    INITIATION_INTERVAL,
+    KEY_LENGTH,
+    MAX_PERSISTENT_KEEPALIVE,
+    REKEY_TIMEOUT,
+)
+from .cookie import MacSigner
+from .events import (
+    Authenticated,
+    ClearSource,
+    Dropped,
+    DropReason,
+    DropStaged,
+    EraseKeys,
+    ExpireKeys,
+    HandshakeCompleted,
+    HandshakeGivenUp,
+    InstallKeypair,
+    Outcome,
+    PeerState,
+    ReleaseIndex,
+    SendKeepalive,
+    SendMessage,
+    Source,
+)
+from .messages import (
+    INITIATION_LENGTH,
+    RESPONSE_LENGTH,
+    CookieReply,
+    Initiation,
+    Response,
+    pack_initiation,
+    pack_response,
+)
+from .tai64n import next_timestamp
+from .timers import Timer, Timers
+
+__all__ = ["IndexTable", "Peer"]
+
+
+class IndexTable(Protocol):
+    """Who owns the receiver indices (the plane)."""
+
+    def new(self, peer: int) -> int:
+        """A random index that nobody has, for this peer, until it is released or its keypair ends."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """Our initiation that waits for its response."""
+
+    local_index: int
+    handshake: noise.Initiator = field(repr=False)
+
+
+class Peer:
+    """Made by ``Device.add_peer``. All methods that take ``now`` want it never to run backwards (boot ns)."""
+
+    def __init__(
+        self, peer: int, public_key: bytes, *, random: Callable[[int], bytes], indices: IndexTable
+    ) -> None:
+        self.id = peer
+        self.public_key = public_key
+        self.last_handshake_wall = 0
+        """When the last handshake was completed (responder: confirmed); UTC epoch ns, 0: never."""
+        self._random = random
+        self._indices = indices
+        self._preshared_key = noise.NO_PSK
+        self._identity: noise.StaticKey | None = None
+        self._static_static: bytes | None = None
+        self._signer = MacSigner(public_key)
+        self._timers = Timers(random)
+        self._persistent_keepalive = 0
+        self._outgoing: _Outgoing | None = None
+        self._last_handshake_sent: int | None = None
+        self._session_live = False  # a session was confirmed since we last sent a handshake message
+        self._timestamp_sent: bytes | None = None
+        self._timestamp_received = b""
+        self._last_initiation: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Peer(id={self.id}, public_key={self.public_key.hex()})"
+
+    # ---- configuration ----
+
+    @property
+    def preshared_key(self) -> bytes | None:
+        """None: none is configured (the protocol then mixes zeros)."""
+        return None if self._preshared_key == noise.NO_PSK else self._preshared_key
+
+    def set_preshared_key(self, key: bytes | None) -> None:
+        """From the next handshake on; the present session goes on. None or zeros: none. Raises ValueError
+        unless it has 32 bytes."""
+        if key is not None and len(key) != KEY_LENGTH:
+            raise ValueError(f"a preshared key has {KEY_LENGTH} bytes, this one {len(key)}")
+        self._preshared_key = noise.NO_PSK if key is None else bytes(key)
+
+    @property
+    def persistent_keepalive(self) -> int:
+        """Seconds; 0: off."""
+        return self._persistent_keepalive
+
+    def set_persistent_keepalive(self, seconds: int, now: int) -> list[Outcome]:
+        """Switching it on sends a keepalive at once. Raises ValueError outside 0 to 65535 seconds."""
+        if not 0 <= seconds <= MAX_PERSISTENT_KEEPALIVE:
+            raise ValueError(
+                f"a persistent keepalive is 0 to {MAX_PERSISTENT_KEEPALIVE} seconds, not {seconds}"
+            )
+        switched_on = bool(seconds) and not self._persistent_keepalive
+        if seconds != self._persistent_keepalive:
+            self._timers.persistent_set(seconds, now)
+        self._persistent_keepalive = seconds
+        return [SendKeepalive(self.id)] if switched_on else []
+
+    def set_identity(self, identity: noise.StaticKey | None, now: int) -> list[Outcome]:
+        """For the device: our static key is another one (whitepaper: sessions are bound to both static
+        keys)."""
+        had_identity = self._identity is not None
+        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        self._identity = identity
+        self._static_static = None
+        self._last_handshake_sent = None
+        self._session_live = False
+        if identity is None:
+            self._timers.handshake_finished()
+        else:
+            # A key of small order can be configured, but no handshake comes of it.
+            with suppress(noise.InvalidKeyError):
+                self._static_static = identity.shared_with(self.public_key)
+            if self._timers.retransmit_at is not None:
+                self._timers.retransmit_at = now
+        if had_identity:
+            outcomes.append(ExpireKeys(self.id))
+        if identity is not None and self._persistent_keepalive:
+            outcomes.append(SendKeepalive(self.id))
+        return outcomes
+
+    def close(self) -> list[Outcome]:
+        """For the device: the peer is removed."""
+        self._timers.handshake_finished()
+        self._identity = None
+        self._static_static = None
+        return list(self._abandon_outgoing())
+
+    # ---- what the plane asks ----
+
+    def handshake_wanted(self, now: int, wall: int) -> list[Outcome]:
+        """There is something to send and no fresh key, or the key grows old. Sends an initiation, unless a
+        handshake message was sent less than 5 s ago: then whatever is under way goes on, or one is sent when
+        that time is over."""
+        return self._initiate(now, wall)
+
+    def key_confirmed(self, now: int, wall: int) -> list[Outcome]:
+        """Responder: the first data on the session we answered for."""
+        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        outcomes += self._completed(now, wall, initiator=False)
+        return outcomes
+
+    def deadline(self, state: PeerState) -> int | None:
+        """Boot ns of the next timer; None: none until a stamp changes. Ask again after anything was done
+        here."""
+        return self._timers.deadline(state)
+
+    def on_timer(self, now: int, wall: int, state: PeerState) -> list[Outcome]:
+        """Does what is due at ``now``; nothing if it is too early."""
+        due = self._timers.due(now, state)
+        outcomes: list[Outcome] = []
+        if Timer.ERASE in due:
+            self._session_live = False
+            outcomes.append(EraseKeys(self.id))
+        if Timer.RETRANSMIT in due:
+            outcomes += self._retransmit(now, wall, state)
+        if Timer.NEW_HANDSHAKE in due:
+            outcomes.append(ClearSource(self.id))
+            outcomes += self._initiate(now, wall)
+        if Timer.KEEPALIVE in due or (Timer.PERSISTENT in due and state.has_endpoint):
+            outcomes.append(SendKeepalive(self.id))
+        return outcomes
+
+    # ---- initiator ----
+
+    def _initiate(self, now: int, wall: int) -> list[Outcome]:
+        self._timers.handshake_asked()
+        if self._static_static is None:
+            return []
+        if now < self._earliest():
+            if self._timers.retransmit_at is None and not self._session_live:
+                self._timers.handshake_postponed(self._earliest())
+            return []
+        return self._send_initiation(now, wall)
+
+    def _retransmit(self, now: int, wall: int, state: PeerState) -> list[Outcome]:
+        if self._static_static is None:
+            return []
+        if (
+            now < self._earliest()
+        ):  # we answered the peer's initiation since: see whether that session comes to life
+            self._timers.handshake_postponed(self._earliest())
+            return []
+        if not self._timers.retry():
+            self._timers.given_up(now, state)
+            return [*self._abandon_outgoing(), DropStaged(self.id), HandshakeGivenUp(self.id)]
+        return [ClearSource(self.id), *self._send_initiation(now, wall)]
+
+    def _earliest(self) -> int:
+        """No initiation before this: 5 s after the last initiation or response we sent."""
+        return 0 if self._last_handshake_sent is None else self._last_handshake_sent + REKEY_TIMEOUT
+
+    def _send_initiation(self, now: int, wall: int) -> list[Outcome]:
+        assert self._identity is not None
+        index = self._indices.new(self.id)
+        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        self._timestamp_sent = next_timestamp(wall, self._timestamp_sent)
+        handshake = noise.Initiator(
+            self._identity, self.public_key, prologue=IDENTIFIER, static_static=self._static_static
+        )
+        body = handshake.write_initiation(self._random(KEY_LENGTH), self._timestamp_sent)
+        self._outgoing = _Outgoing(index, handshake)
+        self._handshake_sent(now)
+        self._timers.handshake_sent(now)
+        outcomes.append(SendMessage(self.id, self._signer.sign(pack_initiation(index, body), now)))
+        return outcomes
+
+    def receive_response(self, message: Response, source: Source, now: int, wall: int) -> list[Outcome]:
+        """For the device: a response that names one of this peer's indices."""
+        outgoing = self._outgoing
+        if outgoing is None or outgoing.local_index != message.receiver:
+            return [Dropped(DropReason.UNEXPECTED_RESPONSE, self.id)]
+        try:
+            outgoing.handshake.read_response(message.noise, self._preshared_key)
+        except noise.InvalidKeyError:
+            return [Dropped(DropReason.INVALID_KEY, self.id)]
+        except noise.NoiseError:
+            return [Dropped(DropReason.UNAUTHENTICATED, self.id)]
+        send_key, receive_key = outgoing.handshake.split()
+        self._outgoing = None
+        self._timers.session_derived(now)
+        return [
+            Authenticated(self.id, source, RESPONSE_LENGTH),
+            InstallKeypair(
+                self.id,
+                send_key,
+                receive_key,
+                local_index=outgoing.local_index,
+                remote_index=message.sender,
+                initiator=True,
+                birth=now,
+            ),
+            SendKeepalive(self.id),
+            *self._completed(now, wall, initiator=True),
+        ]
+
+    def receive_cookie(self, message: CookieReply, now: int) -> list[Outcome]:
+        """For the device: a cookie reply that names one of this peer's indices. It proves nothing about where
+        it came from, so nothing roams; the cookie goes into the next message."""
+        accepted = self._signer.accept(message, now)
+        if accepted:
+            return []
+        return [
+            Dropped(DropReason.UNEXPECTED_COOKIE if accepted is None else DropReason.UNAUTHENTICATED, self.id)
+        ]
+
+    # ---- responder ----
+
+    def receive_initiation(
+        self, message: Initiation, responder: noise.Responder, source: Source, now: int
+    ) -> list[Outcome]:
+        """For the device: an initiation whose sender says it is this peer (``responder`` has read that
+        much)."""
+        if self._static_static is None:
+            return [Dropped(DropReason.INVALID_KEY, self.id)]
+        try:
+            timestamp = responder.read_payload(message.noise, self._static_static)
+        except noise.NoiseError:
+            return [Dropped(DropReason.UNAUTHENTICATED, self.id)]
+        if timestamp <= self._timestamp_received:
+            return [Dropped(DropReason.REPLAYED_INITIATION, self.id)]
+        if self._last_initiation is not None and now - self._last_initiation <= INITIATION_INTERVAL:
+            return [Dropped(DropReason.INITIATION_FLOOD, self.id)]
+        try:
+            body = responder.write_response(self._random(KEY_LENGTH), b"", self._preshared_key)
+        except noise.InvalidKeyError:
+            return [Dropped(DropReason.INVALID_KEY, self.id)]
+        send_key, receive_key = responder.split()
+        index = self._indices.new(self.id)
+        self._timestamp_received = timestamp
+        self._last_initiation = now
+        self._handshake_sent(now)
+        self._timers.session_derived(now)
+        return [
+            Authenticated(self.id, source, INITIATION_LENGTH),
+            # Before the response leaves: the peer's first data may be here right behind it.
+            InstallKeypair(
+                self.id,
+                send_key,
+                receive_key,
+                local_index=index,
+                remote_index=message.sender,
+                initiator=False,
+                birth=now,
+            ),
+            SendMessage(self.id, self._signer.sign(pack_response(index, message.sender, body), now), source),
+        ]
+
+    # ---- both ----
+
+    def _handshake_sent(self, now: int) -> None:
+        self._last_handshake_sent = now
+        self._session_live = False
+
+    def _completed(self, now: int, wall: int, *, initiator: bool) -> list[Outcome]:
+        self._session_live = True
+        self._timers.handshake_finished()
+        self.last_handshake_wall = wall
+        return [HandshakeCompleted(self.id, initiator)]
+
+    def _abandon_outgoing(self) -> list[ReleaseIndex]:
+        outgoing, self._outgoing = self._outgoing, None
+        return [] if outgoing is None else [ReleaseIndex(outgoing.local_index)]

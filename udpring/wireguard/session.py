@@ -1,0 +1,244 @@
+"""The data path in pure Python: transport messages, the replay window, the keypairs of a peer.
+
+The product moves packets in C (``native/tunnel``). This is the same thing said a second time, for clearness
+and not for speed: the tests compare the C data path with it, and the protocol's own tests run on it.
+
+    seal: pad -> counter -> AEAD                     open: index -> time and counter -> AEAD -> window -> trim
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from .constants import (
+    PADDING,
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_TIME,
+    REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME,
+    REKEY_AFTER_TIME_RECEIVING,
+    WINDOW_SIZE,
+)
+from .events import DropReason, InstallKeypair
+from .messages import Transport, pack_transport_header, parse_transport
+
+__all__ = ["Keypair", "Opened", "ReplayWindow", "Session", "padding_of", "trim_inner"]
+
+_WINDOW_MASK: Final = (1 << (WINDOW_SIZE + 1)) - 1
+
+
+class ReplayWindow:
+    """Which counters were seen: the greatest, and the 8128 below it (RFC 6479 with 8192 bits, one word of 64
+    redundant, as the kernel has it). Bit n of ``_seen`` is the counter n below the greatest."""
+
+    __slots__ = ("_greatest", "_seen")
+
+    def __init__(self) -> None:
+        self._greatest = 0
+        self._seen = 0
+
+    def check(self, counter: int) -> bool:
+        """Whether the counter is fresh; changes nothing."""
+        if not 0 <= counter < REJECT_AFTER_MESSAGES:
+            return False
+        behind = self._greatest - counter
+        return behind < 0 or (behind <= WINDOW_SIZE and not self._seen >> behind & 1)
+
+    def update(self, counter: int) -> bool:
+        """Takes the counter of an authentic message; False if it is not fresh."""
+        if not self.check(counter):
+            return False
+        ahead = counter - self._greatest
+        if ahead > WINDOW_SIZE:
+            self._greatest, self._seen = counter, 1
+        elif ahead > 0:
+            self._greatest, self._seen = counter, (self._seen << ahead | 1) & _WINDOW_MASK
+        else:
+            self._seen |= 1 << -ahead
+        return True
+
+
+def padding_of(length: int, mtu: int = 0) -> int:
+    """How many zero bytes follow an inner packet: to a multiple of 16, but never past the MTU (0: none is
+    known). A packet longer than the MTU goes in pieces of it later, so the last piece counts."""
+    if mtu and length > mtu:
+        length %= mtu
+    padded = -(-length // PADDING) * PADDING
+    if mtu:
+        padded = min(padded, max(mtu, length))
+    return padded - length
+
+
+def trim_inner(plaintext: bytes) -> bytes | None:
+    """The IP packet without its padding; None where the version or the length is wrong."""
+    if len(plaintext) >= 20 and plaintext[0] >> 4 == 4:
+        length = int.from_bytes(plaintext[2:4], "big")
+        minimum = 20
+    elif len(plaintext) >= 40 and plaintext[0] >> 4 == 6:
+        length = int.from_bytes(plaintext[4:6], "big") + 40
+        minimum = 40
+    else:
+        return None
+    return plaintext[:length] if minimum <= length <= len(plaintext) else None
+
+
+def _nonce(counter: int) -> bytes:
+    return bytes(4) + counter.to_bytes(8, "little")
+
+
+class Keypair:
+    """One session's keys with their counter and window."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "birth",
+        "counter",
+        "expired",
+        "initiator",
+        "local_index",
+        "remote_index",
+        "window",
+    )
+
+    def __init__(self, keys: InstallKeypair) -> None:
+        self._send = ChaCha20Poly1305(keys.send_key)
+        self._receive = ChaCha20Poly1305(keys.receive_key)
+        self.local_index = keys.local_index
+        self.remote_index = keys.remote_index
+        self.initiator = keys.initiator
+        self.birth = keys.birth
+        self.counter = 0
+        self.window = ReplayWindow()
+        self.expired = False
+        """Set when the private key changed: nothing more is sent on it."""
+
+    def can_send(self, now: int) -> bool:
+        return (
+            not self.expired and self.counter < REJECT_AFTER_MESSAGES and now - self.birth < REJECT_AFTER_TIME
+        )
+
+    def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
+        """A transport message with this inner packet (empty: a keepalive), or None: the keypair is used
+        up."""
+        if not self.can_send(now):
+            return None
+        counter, self.counter = self.counter, self.counter + 1
+        padded = packet + bytes(padding_of(len(packet), mtu))
+        return pack_transport_header(self.remote_index, counter) + self._send.encrypt(
+            _nonce(counter), padded, None
+        )
+
+    def open(self, message: Transport, now: int) -> bytes | DropReason:
+        """The plaintext, padding included. The window moves only after the tag was found right."""
+        if now - self.birth >= REJECT_AFTER_TIME or message.counter >= REJECT_AFTER_MESSAGES:
+            return DropReason.KEY_EXPIRED
+        if not self.window.check(message.counter):
+            return DropReason.REPLAYED
+        try:
+            plaintext = self._receive.decrypt(_nonce(message.counter), message.sealed, None)
+        except InvalidTag:
+            return DropReason.UNAUTHENTICATED
+        self.window.update(message.counter)
+        return plaintext
+
+    def __repr__(self) -> str:
+        return f"Keypair(local_index={self.local_index:#x}, initiator={self.initiator}, birth={self.birth})"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authentic transport message. ``packet``: empty for a keepalive; None if what was inside is no IP
+    packet (the message is authentic all the same: it moves the endpoint). ``confirmed``: the first on a
+    responder's next keypair. ``rekey``: the initiator's key grows old and this is the time to say so, once a
+    key."""
+
+    packet: bytes | None
+    confirmed: bool
+    rekey: bool
+
+
+class Session:
+    """The keypairs of one peer: previous, current, next (whitepaper section 6.1, the kernel's
+    add_new_keypair)."""
+
+    __slots__ = ("_asked_in_last_minute", "current", "next", "previous")
+
+    def __init__(self) -> None:
+        self.previous: Keypair | None = None
+        self.current: Keypair | None = None
+        self.next: Keypair | None = None
+        self._asked_in_last_minute = False
+
+    def install(self, keys: InstallKeypair) -> list[int]:
+        """Takes a new session; gives back the local indices that are free again."""
+        new = Keypair(keys)
+        before = self._indices()
+        if keys.initiator:
+            # A next one is a session the peer began at the same time and may be sending on: keep it for
+            # receiving.
+            self.previous = self.next or self.current
+            self.next = None
+            self.current = new
+            self._asked_in_last_minute = False
+        else:
+            self.next = new
+            self.previous = None
+        return sorted(before - self._indices())
+
+    def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
+        """A transport message on the current keypair, or None: there is none that may send."""
+        return self.current.seal(packet, now, mtu=mtu) if self.current else None
+
+    def rekey_due(self, now: int) -> bool:
+        """Whether a send should ask for a new handshake: by count on both sides, by time on the
+        initiator's."""
+        key = self.current
+        if key is None or not key.can_send(now):
+            return True
+        return key.counter > REKEY_AFTER_MESSAGES or (key.initiator and now - key.birth >= REKEY_AFTER_TIME)
+
+    def open(self, message: bytes, now: int) -> Opened | DropReason:
+        """One transport message; every failure changes nothing."""
+        parsed = parse_transport(message)
+        if isinstance(parsed, DropReason):
+            return parsed
+        key = next((k for k in self._keypairs() if k.local_index == parsed.receiver), None)
+        if key is None:
+            return DropReason.UNKNOWN_INDEX
+        plaintext = key.open(parsed, now)
+        if isinstance(plaintext, DropReason):
+            return plaintext
+        confirmed = key is self.next
+        if confirmed:
+            self.previous, self.current, self.next = self.current, self.next, None
+            self._asked_in_last_minute = False
+        return Opened(trim_inner(plaintext) if plaintext else b"", confirmed, self._old_on_receive(now))
+
+    def erase(self) -> list[int]:
+        """Drops all keypairs; gives back their local indices."""
+        indices = sorted(self._indices())
+        self.previous = self.current = self.next = None
+        return indices
+
+    def expire(self) -> None:
+        """Nothing more is sent on these keypairs."""
+        for key in self._keypairs():
+            key.expired = True
+
+    def _old_on_receive(self, now: int) -> bool:
+        key = self.current
+        if key is None or not key.initiator or self._asked_in_last_minute:
+            return False
+        self._asked_in_last_minute = now - key.birth >= REKEY_AFTER_TIME_RECEIVING
+        return self._asked_in_last_minute
+
+    def _keypairs(self) -> list[Keypair]:
+        return [key for key in (self.current, self.previous, self.next) if key]
+
+    def _indices(self) -> set[int]:
+        return {key.local_index for key in self._keypairs()}

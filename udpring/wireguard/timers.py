@@ -1,0 +1,184 @@
+"""All deadlines of one peer (whitepaper sections 6.1 to 6.5), and nothing else: what to do then is in
+``peer.py``.
+
+The data plane does not arm timers packet by packet, it stamps times (``PeerState``), and deadlines are worked
+out from the stamps when somebody asks:
+
+    RETRANSMIT      a handshake is under way: sent + 5 s + jitter
+    NEW_HANDSHAKE   unanswered_since + 15 s + jitter: we send and hear nothing
+    KEEPALIVE       owed_since + 10 s: we received data and sent nothing; once more if data came meanwhile
+    PERSISTENT      last_traversal + interval
+    ERASE           last session derived + 540 s
+
+A deadline that was acted upon is remembered by the stamp it came from, so it comes once for that stamp,
+whatever the plane made of it. Jitter comes from the random source given; it is drawn once for each time a
+timer is armed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+from .constants import (
+    ERASE_AFTER_TIME,
+    KEEPALIVE_TIMEOUT,
+    MAX_RETRIES,
+    NEW_HANDSHAKE_TIMEOUT,
+    REKEY_TIMEOUT,
+    REKEY_TIMEOUT_JITTER,
+    SECOND,
+)
+from .events import PeerState
+
+__all__ = ["Timer", "Timers"]
+
+_RANDOM_RANGE: Final = 2**32
+
+
+class Timer(Enum):
+    RETRANSMIT = auto()
+    NEW_HANDSHAKE = auto()
+    KEEPALIVE = auto()
+    PERSISTENT = auto()
+    ERASE = auto()
+
+
+class Timers:
+    """The timers of one peer. Times: boot ns; None: not armed."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self.retries = 0
+        """Initiations sent again since the last one that was asked for."""
+        self.retransmit_at: int | None = None
+        self.erase_at: int | None = None
+
+        self._silence_stamp = 0  # the unanswered_since this timer was armed by
+        self._silence_at: int | None = None
+        self._silence_mark: tuple[int, int] | None = (
+            None  # session and counter when it fired: more sent arms it again
+        )
+
+        self._owed_stamp = 0  # the owed_since that was answered
+        self._again_at: int | None = None
+        self._again_mark = (
+            0,
+            0,
+        )  # session and counter after the keepalive before: anything beyond cancels it
+
+        self.persistent_interval = 0  # ns; 0: off
+        self._persistent_since = 0  # when it was switched on or last fired
+
+    # ---- what happened ----
+
+    def handshake_asked(self) -> None:
+        """Somebody wants a session anew: the 90 s of attempts start again."""
+        self.retries = 0
+
+    def handshake_sent(self, now: int) -> None:
+        self.retransmit_at = now + REKEY_TIMEOUT + self.jitter()
+
+    def handshake_postponed(self, earliest: int) -> None:
+        """An initiation may not be sent before ``earliest``: do it then."""
+        self.retransmit_at = earliest + self.jitter()
+
+    def handshake_finished(self) -> None:
+        """Completed, confirmed or given up."""
+        self.retransmit_at = None
+        self.retries = 0
+
+    def retry(self) -> bool:
+        """Counts one more attempt; False: there were enough."""
+        if self.retries >= MAX_RETRIES:
+            return False
+        self.retries += 1
+        return True
+
+    def session_derived(self, now: int) -> None:
+        self.erase_at = now + ERASE_AFTER_TIME
+
+    def given_up(self, now: int, state: PeerState) -> None:
+        """No session came of it: keys that are still there go at the latest 540 s from now; no keepalive is
+        owed."""
+        self.handshake_finished()
+        if self.erase_at is None:
+            self.erase_at = now + ERASE_AFTER_TIME
+        self._owed_stamp = state.owed_since
+        self._again_at = None
+
+    def persistent_set(self, seconds: int, now: int) -> None:
+        self.persistent_interval = seconds * SECOND
+        self._persistent_since = now
+
+    def jitter(self) -> int:
+        """0 to 333 ms."""
+        return int.from_bytes(self._random(4), "little") * REKEY_TIMEOUT_JITTER // _RANDOM_RANGE
+
+    # ---- when ----
+
+    def deadline(self, state: PeerState) -> int | None:
+        """The earliest deadline, or None: nothing to wait for until a stamp changes."""
+        return min((at for at in self._armed(state).values()), default=None)
+
+    def due(self, now: int, state: PeerState) -> set[Timer]:
+        """Which timers are to be acted upon at ``now``. They are taken: the same stamp does not fire again,
+        RETRANSMIT and ERASE are disarmed."""
+        fired = {timer for timer, at in self._armed(state).items() if at <= now}
+        if Timer.RETRANSMIT in fired:
+            self.retransmit_at = None
+        if Timer.ERASE in fired:
+            self.erase_at = None
+        if Timer.NEW_HANDSHAKE in fired:
+            self._silence_at = None
+            self._silence_mark = (state.session_birth, state.send_counter)
+        if Timer.KEEPALIVE in fired:
+            self._keepalive_fired(now, state)
+        if Timer.PERSISTENT in fired:
+            self._persistent_since = now
+        return fired
+
+    def _armed(self, state: PeerState) -> dict[Timer, int]:
+        armed = {
+            Timer.RETRANSMIT: self.retransmit_at,
+            Timer.NEW_HANDSHAKE: self._new_handshake(state),
+            Timer.KEEPALIVE: self._keepalive(state),
+            Timer.PERSISTENT: self._persistent(state),
+            Timer.ERASE: self.erase_at,
+        }
+        return {timer: at for timer, at in armed.items() if at is not None}
+
+    def _new_handshake(self, state: PeerState) -> int | None:
+        if not state.unanswered_since:
+            self._silence_stamp = 0
+            return None
+        if state.unanswered_since != self._silence_stamp:
+            self._silence_stamp = state.unanswered_since
+            self._silence_at = state.unanswered_since + NEW_HANDSHAKE_TIMEOUT + self.jitter()
+        elif self._silence_at is None and (state.session_birth, state.send_counter) != self._silence_mark:
+            # It fired, still nothing is heard, and more was sent since: that send arms it again.
+            self._silence_at = state.last_sent + NEW_HANDSHAKE_TIMEOUT + self.jitter()
+        return self._silence_at
+
+    def _keepalive(self, state: PeerState) -> int | None:
+        at = self._again_at
+        if at is not None:
+            birth, counter = self._again_mark
+            if state.session_birth != birth or state.send_counter > counter:
+                at = self._again_at = None
+        if state.owed_since and state.owed_since != self._owed_stamp:
+            owed_at = state.owed_since + KEEPALIVE_TIMEOUT
+            return owed_at if at is None else min(at, owed_at)
+        return at
+
+    def _keepalive_fired(self, now: int, state: PeerState) -> None:
+        again = state.owed_again and state.owed_since != self._owed_stamp
+        self._owed_stamp = state.owed_since
+        self._again_at = now + KEEPALIVE_TIMEOUT if again else None
+        self._again_mark = (state.session_birth, state.send_counter + 1)
+
+    def _persistent(self, state: PeerState) -> int | None:
+        if not self.persistent_interval:
+            return None
+        return max(state.last_traversal, self._persistent_since) + self.persistent_interval
