@@ -1,10 +1,10 @@
 """Two devices on a virtual clock and network, each with a stand-in for the data plane.
 
-    a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps, posts events
-             -> the control loop calls Device/Peer -> outcomes are carried out in order
+    a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps,
+             posts events -> the control loop calls Device/Peer -> outcomes are carried out in order
 
-``FakePlane`` keeps what the C plane keeps: keypairs, staged packets, stamps, endpoint, receiver indices. Nothing sleeps:
-``Pair.run`` jumps from one deadline or arrival to the next.
+``FakePlane`` keeps what the C plane keeps: keypairs, staged packets, stamps, endpoint, receiver indices.
+Nothing sleeps: ``Pair.run`` jumps from one deadline or arrival to the next.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Datagram:
 
 
 class Network:
-    """Carries datagrams between nodes by address. ``drop`` decides which are lost, ``delay`` how long they take."""
+    """Carries datagrams between nodes by address. ``drop`` decides which are lost, ``delay`` how long they
+    take."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -294,9 +295,7 @@ class Node:
                 endpoint = to or self.planes[number].endpoint
                 if endpoint is not None:
                     self.network.send(data, self.address, endpoint)
-                self.planes[number].stamp(
-                    last_sent=now, last_traversal=now, owed_since=0, owed_again=False
-                )
+                self.planes[number].stamp(last_sent=now, last_traversal=now, owed_since=0, owed_again=False)
             case events.InstallKeypair(peer=number, local_index=index):
                 assert self.indices[index] == number, "a keypair's index comes from the table"
                 for free in self.planes[number].session.install(outcome):
@@ -327,8 +326,8 @@ class Node:
 
 
 class Pair:
-    """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows where the other
-    is, unless ``both`` is set."""
+    """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows where
+    the other is, unless ``both`` is set."""
 
     def __init__(
         self, *, seed: int = 1, psk: bytes | None = None, both: bool = False, ipv6: bool = False
@@ -362,7 +361,11 @@ class Pair:
 
     def step(self, until: int) -> bool:
         """To the next arrival or deadline, at most ``until``; whether there was one."""
-        times = [self.a.deadline(), self.b.deadline(), self.network.queue[0].at if self.network.queue else None]
+        times = [
+            self.a.deadline(),
+            self.b.deadline(),
+            self.network.queue[0].at if self.network.queue else None,
+        ]
         following = min((at for at in times if at is not None), default=until)
         self.clock.now = max(self.clock.now, min(following, until))
         self.network.deliver_due()

@@ -1,7 +1,9 @@
-"""The Noise core against the published vector of its protocol name, and against an independent implementation."""
+"""The Noise core against the published vector of its protocol name, and against an independent
+implementation."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -78,9 +80,7 @@ def oracle(*, initiator: bool, private: bytes, remote: bytes, psk: bytes) -> Noi
 @pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))], ids=["no psk", "psk"])
 def test_we_initiate_to_another_implementation(psk: bytes) -> None:
     ours, theirs = noise.StaticKey(os.urandom(32)), noise.StaticKey(os.urandom(32))
-    other = oracle(
-        initiator=False, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk
-    )
+    other = oracle(initiator=False, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk)
     initiator = noise.Initiator(ours, theirs.public, prologue=IDENTIFIER)
     assert other.read_message(initiator.write_initiation(os.urandom(32), b"timestamp...")) == b"timestamp..."
     assert initiator.read_response(bytes(other.write_message(b"")), psk) == b""
@@ -94,9 +94,7 @@ def test_we_initiate_to_another_implementation(psk: bytes) -> None:
 @pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))], ids=["no psk", "psk"])
 def test_we_respond_to_another_implementation(psk: bytes) -> None:
     ours, theirs = noise.StaticKey(os.urandom(32)), noise.StaticKey(os.urandom(32))
-    other = oracle(
-        initiator=True, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk
-    )
+    other = oracle(initiator=True, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk)
     responder = noise.Responder(ours, prologue=IDENTIFIER)
     first = bytes(other.write_message(b"timestamp..."))
     assert responder.read_static(first) == theirs.public
@@ -148,7 +146,9 @@ def test_the_ephemeral_is_dropped_with_the_response() -> None:
     responder.read_payload(first)
     initiator.read_response(responder.write_response(os.urandom(32), b""))
     assert initiator._ephemeral is None
-    assert not any(isinstance(getattr(responder, slot), noise.X25519PrivateKey) for slot in responder.__slots__)
+    assert not any(
+        isinstance(getattr(responder, slot), noise.X25519PrivateKey) for slot in responder.__slots__
+    )
 
 
 def test_clamp() -> None:
@@ -165,8 +165,6 @@ def test_clamp() -> None:
 
 
 def test_hkdf_is_hmac_not_keyed_blake2s() -> None:
-    import hashlib
-
     key, material = bytes(range(32)), b"material"
 
     def hmac_blake2s(k: bytes, data: bytes) -> bytes:

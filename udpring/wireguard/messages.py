@@ -76,6 +76,8 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class CookieReply:
+    """``receiver``: the sender index of the message it answers; the cookie is sealed with its tag."""
+
     receiver: int
     nonce: bytes
     sealed_cookie: bytes
@@ -83,6 +85,8 @@ class CookieReply:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
+    """``sealed`` is the packet with its tag."""
+
     receiver: int
     counter: int
     sealed: bytes
@@ -136,8 +140,10 @@ def pack_response(sender: int, receiver: int, noise: bytes) -> bytes:
 
 
 def pack_cookie_reply(receiver: int, nonce: bytes, sealed_cookie: bytes) -> bytes:
+    """A whole cookie reply: it has no macs."""
     return _HEAD_COOKIE_REPLY.pack(TYPE_COOKIE_REPLY, receiver) + nonce + sealed_cookie
 
 
 def pack_transport_header(receiver: int, counter: int) -> bytes:
+    """The 16 bytes before a transport message's sealed packet."""
     return _HEAD_TRANSPORT.pack(TYPE_TRANSPORT, receiver, counter)

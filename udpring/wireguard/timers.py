@@ -38,6 +38,8 @@ _RANDOM_RANGE: Final = 2**32
 
 
 class Timer(Enum):
+    """The five of the table above."""
+
     RETRANSMIT = auto()
     NEW_HANDSHAKE = auto()
     KEEPALIVE = auto()
