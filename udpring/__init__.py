@@ -1,5 +1,8 @@
 """udpring: a UDP tunnel data plane for Linux on two io_uring rings, speaking the WireGuard protocol."""
 
+import importlib
+import typing
+
 from udpring.errors import (
     ClosedError,
     ConfigError,
@@ -9,10 +12,14 @@ from udpring.errors import (
     WrongThreadError,
 )
 
+if typing.TYPE_CHECKING:
+    from udpring.tunnel.config import Config
+
 __version__ = "0.1.0"
 
 __all__ = [
     "ClosedError",
+    "Config",
     "ConfigError",
     "HostError",
     "RingError",
@@ -20,3 +27,20 @@ __all__ = [
     "WrongThreadError",
     "__version__",
 ]
+
+# Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
+_LAZY = {
+    "Config": "udpring.tunnel.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

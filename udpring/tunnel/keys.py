@@ -1,0 +1,114 @@
+"""WireGuard keys as text: base64 (configuration files, ``wg``) and hexadecimal (UAPI).
+
+Every key is 32 bytes. Nothing here puts a key's text into an error: a private key may have been given where
+a public one belongs, so errors name lengths and positions only.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+
+__all__ = [
+    "KEY_LENGTH",
+    "KeyFormatError",
+    "clamp",
+    "from_base64",
+    "from_hex",
+    "generate_preshared_key",
+    "generate_private_key",
+    "public_key",
+    "to_base64",
+    "to_hex",
+]
+
+KEY_LENGTH = 32
+BASE64_LENGTH = 44
+HEX_LENGTH = 64
+
+_BASE64_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+_BASE64_OTHER = re.compile(r"[^A-Za-z0-9+/=]")
+_HEX_OTHER = re.compile(r"[^0-9A-Fa-f]")
+
+
+class KeyFormatError(ValueError):
+    """A text that is not a key. ``position`` counts characters from 0: where the first fault is."""
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def clamp(key: bytes) -> bytes:
+    """The X25519 scalar of 32 random bytes (RFC 7748 section 5)."""
+    if len(key) != KEY_LENGTH:
+        raise KeyFormatError(f"a key has {KEY_LENGTH} bytes, this has {len(key)}")
+    return bytes([key[0] & 248]) + key[1:31] + bytes([key[31] & 127 | 64])
+
+
+def generate_private_key() -> bytes:
+    """A new private key from the kernel's random source, clamped as ``wg genkey`` does."""
+    return clamp(os.urandom(KEY_LENGTH))
+
+
+def generate_preshared_key() -> bytes:
+    """A new preshared key: 32 random bytes."""
+    return os.urandom(KEY_LENGTH)
+
+
+def public_key(private_key: bytes) -> bytes:
+    """The X25519 public key of a private one (clamped or not, as ``wg pubkey``).
+
+    Raises KeyFormatError when the key does not have 32 bytes.
+    """
+    if len(private_key) != KEY_LENGTH:
+        raise KeyFormatError(f"a key has {KEY_LENGTH} bytes, this has {len(private_key)}")
+    # Imported here: `udpring genkey` and configuration parsing do without it.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
+
+    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def to_base64(key: bytes) -> str:
+    """The 44 characters that ``wg`` prints."""
+    return base64.b64encode(key).decode("ascii")
+
+
+def from_base64(text: str) -> bytes:
+    """The key of exactly 44 base64 characters, as strict as ``wg``: one ``=`` at the end, unused bits zero.
+
+    Raises KeyFormatError, whose text holds lengths and positions but nothing of the key.
+    """
+    if _BASE64_KEY.fullmatch(text):
+        key = base64.b64decode(text)
+        if to_base64(key) != text:
+            raise KeyFormatError(
+                f"character {BASE64_LENGTH - 1} has bits beyond the 32 bytes of a key", BASE64_LENGTH - 2
+            )
+        return key
+    stray = _BASE64_OTHER.search(text)
+    if stray:
+        raise KeyFormatError(f"character {stray.start() + 1} of {len(text)} is not base64", stray.start())
+    raise KeyFormatError(
+        f"a key has {BASE64_LENGTH} base64 characters with one '=' at the end, this has {len(text)}",
+        len(text),
+    )
+
+
+def to_hex(key: bytes) -> str:
+    """The 64 lower-case hexadecimal digits of the UAPI."""
+    return key.hex()
+
+
+def from_hex(text: str) -> bytes:
+    """The key of exactly 64 hexadecimal digits. Raises KeyFormatError, whose text holds nothing of the
+    key."""
+    found = _HEX_OTHER.search(text)
+    if found:
+        raise KeyFormatError(
+            f"character {found.start() + 1} of {len(text)} is not hexadecimal", found.start()
+        )
+    if len(text) != HEX_LENGTH:
+        raise KeyFormatError(f"a key has {HEX_LENGTH} hexadecimal digits, this has {len(text)}", len(text))
+    return bytes.fromhex(text)

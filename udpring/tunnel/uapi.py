@@ -1,0 +1,443 @@
+"""The cross-platform configuration protocol (UAPI) between ``wg`` and a userspace WireGuard, as a codec
+without I/O.
+
+Source: www.wireguard.com/xplatform; reference client: wireguard-tools ``src/ipc-uapi.h``. The flow at the
+server:
+
+1. Bytes from a connection go to ``RequestParser.feed``, which returns an iterator of typed operations.
+2. The server carries each operation out before it takes the next: lines are parsed as they are reached, so
+   that after a bad one the earlier lines stay applied and the later ones are never seen (there is no
+   transaction).
+3. Where an operation itself fails (a port in use), the server calls ``RequestParser.fail``: the rest of the
+   request is skipped up to its blank line.
+4. ``GetRequest`` is answered with ``format_get``; ``EndRequest`` with ``format_status``. Then the next
+   request may follow.
+5. At end of file the server calls ``RequestParser.close``; a connection closed without a byte (``wg``
+   probes so) gives nothing.
+
+Nothing is kept of a request but its current line, so 130 000 ``allowed_ip`` lines cost no memory here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal
+
+from udpring.errors import UdpringError
+from udpring.tunnel.uapi_values import (
+    DEVICE_KEYS,
+    NO_KEY,
+    PEER_KEYS,
+    AllowedIp,
+    BadValueError,
+    DeviceState,
+    EndRequest,
+    GetRequest,
+    Operation,
+    PeerBegin,
+    PeerRemove,
+    PeerState,
+    PeerUpdateOnly,
+    ProtocolVersion,
+    ReplaceAllowedIps,
+    ReplacePeers,
+    SetEndpoint,
+    SetFwmark,
+    SetKeepalive,
+    SetListenPort,
+    SetOperation,
+    SetPresharedKey,
+    SetPrivateKey,
+    format_endpoint,
+    format_prefix,
+    parse_endpoint,
+    parse_key,
+    parse_key_or_none,
+    parse_number,
+    parse_prefix,
+)
+
+__all__ = [
+    "MAX_LINE",
+    "SOCKET_DIRECTORY",
+    "AllowedIp",
+    "DeviceState",
+    "EndRequest",
+    "GetRequest",
+    "Operation",
+    "PeerBegin",
+    "PeerRemove",
+    "PeerState",
+    "PeerUpdateOnly",
+    "ProtocolVersion",
+    "ReplaceAllowedIps",
+    "ReplacePeers",
+    "RequestParser",
+    "ResponseParser",
+    "SetEndpoint",
+    "SetFwmark",
+    "SetKeepalive",
+    "SetListenPort",
+    "SetOperation",
+    "SetPresharedKey",
+    "SetPrivateKey",
+    "UapiProtocolError",
+    "format_endpoint",
+    "format_get",
+    "format_set",
+    "format_status",
+]
+
+SOCKET_DIRECTORY = "/var/run/wireguard"
+"""Where ``wg`` looks for ``INTERFACE.sock``."""
+
+MAX_LINE = 4096
+"""Bytes in a line without its newline. The longest line of the protocol has under 120."""
+
+
+class UapiProtocolError(UdpringError):
+    """The other end does not speak this protocol: nothing sensible can be answered, close the connection."""
+
+
+# --- lines of a stream ----------------------------------------------------------------------------
+
+
+class _Lines:
+    """Cuts a stream into lines without ever holding more than one chunk and one line of ``MAX_LINE``.
+
+    Gives a line as bytes, or None in place of one that is too long (its bytes are thrown away as they come).
+    """
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._start = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> None:
+        self._buffer = self._buffer[self._start :] + data if self._start < len(self._buffer) else data
+        self._start = 0
+
+    @property
+    def unfinished(self) -> bool:
+        return self._skipping or self._start < len(self._buffer)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        while True:
+            end = self._buffer.find(b"\n", self._start)
+            if end < 0:
+                break
+            line = self._buffer[self._start : end]
+            self._start = end + 1
+            if self._skipping:
+                self._skipping = False
+                continue
+            yield line if len(line) <= MAX_LINE else None
+        if self._skipping or len(self._buffer) - self._start > MAX_LINE:
+            self._buffer, self._start = b"", 0
+            if not self._skipping:
+                self._skipping = True
+                yield None
+
+
+class RequestParser:
+    """Requests of one connection. ``feed`` what arrives, carry out what it yields, ``close`` at the end of
+    file."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._request: Literal["get", "set"] | None = None
+        self._in_peer = False
+        self._line_number = 0
+        self._errno = 0
+        self._message = ""
+        self._broken = False
+
+    def feed(self, data: bytes) -> Iterator[Operation]:
+        """Operations of all complete lines so far, parsed one by one as the iterator advances.
+
+        Take every item before feeding again. Raises UapiProtocolError for a line that opens no known request.
+        """
+        self._lines.feed(data)
+        return self._operations()
+
+    def fail(self, number: int, message: str = "") -> None:
+        """The operation just yielded could not be done: ``number`` is its errno, positive. Skips the rest."""
+        if self._request is not None and not self._errno:
+            self._errno = abs(number)
+            self._message = message
+
+    def close(self) -> Iterator[Operation]:
+        """End of file. A request cut short ends with EPROTO (what came before it stays applied)."""
+        if self._request is not None and not self._broken:
+            if not self._errno:
+                self._set_error(errno.EPROTO, "the connection ended inside the request")
+            yield self._end()
+        self._broken = True
+
+    def _operations(self) -> Iterator[Operation]:
+        if self._broken:
+            raise UapiProtocolError("the connection was given up or closed")
+        for line in self._lines:
+            if self._request is None:
+                self._open(line)
+                continue
+            self._line_number += 1
+            if line == b"":
+                if self._request == "get" and not self._errno:
+                    yield GetRequest()
+                yield self._end()
+            elif not self._errno:
+                operation = self._setting(line)
+                if operation is not None:
+                    yield operation
+
+    def _open(self, line: bytes | None) -> None:
+        if line == b"":
+            return
+        if line == b"get=1":
+            self._request = "get"
+        elif line == b"set=1":
+            self._request = "set"
+        else:
+            self._broken = True
+            raise UapiProtocolError("a request starts with get=1 or set=1")
+        self._in_peer = False
+        self._line_number = 1
+        self._errno = 0
+        self._message = ""
+
+    def _end(self) -> EndRequest:
+        assert self._request is not None
+        end = EndRequest(self._request, self._errno, self._message)
+        self._request = None
+        return end
+
+    def _set_error(self, number: int, what: str) -> None:
+        self._errno = number
+        self._message = f"line {self._line_number} of {self._request}: {what}"
+
+    def _setting(self, line: bytes | None) -> SetOperation | None:
+        """One line of a request; None when it was wrong (then the request has failed)."""
+        if line is None:
+            self._set_error(errno.EINVAL, f"longer than {MAX_LINE} bytes")
+            return None
+        if self._request == "get":
+            self._set_error(errno.EINVAL, "get takes no settings")
+            return None
+        key_bytes, equals, value_bytes = line.partition(b"=")
+        if not equals:
+            self._set_error(errno.EPROTO, "not KEY=VALUE")
+            return None
+        key = key_bytes.decode("ascii", "replace")
+        try:
+            value = value_bytes.decode("ascii")
+            if key == "public_key":
+                public_key = parse_key(value)
+                self._in_peer = True
+                return PeerBegin(public_key)
+            known = PEER_KEYS if self._in_peer else DEVICE_KEYS
+            if key not in known:
+                place = "peer" if self._in_peer else "device"
+                self._set_error(errno.EINVAL, f"unknown {place} key {key[:32]!r}")
+                return None
+            return known[key](value)
+        except BadValueError as wrong:
+            self._set_error(errno.EINVAL, f"{key}: {wrong}")
+        except UnicodeDecodeError:
+            self._set_error(errno.EINVAL, f"{key[:32]!r}: not ASCII")
+        return None
+
+
+# --- the answer to get ---
+
+
+def format_get(state: DeviceState) -> Iterator[bytes]:
+    """The lines of a get answer, each with its newline, without the status that ``format_status`` adds.
+
+    Yields about a line at a time: join or write through a buffer. Holds private and preshared keys, as ``wg
+    showconf`` needs them: the socket is for root alone.
+    """
+    if state.private_key is not None:
+        yield b"private_key=%s\n" % state.private_key.hex().encode()
+    if state.listen_port:
+        yield b"listen_port=%d\n" % state.listen_port
+    if state.fwmark:
+        yield b"fwmark=%d\n" % state.fwmark
+    for peer in state.peers:
+        seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
+        yield b"public_key=%s\npreshared_key=%s\nprotocol_version=1\n" % (
+            peer.public_key.hex().encode(),
+            (peer.preshared_key or NO_KEY).hex().encode(),
+        )
+        if peer.endpoint is not None:
+            yield b"endpoint=%s\n" % format_endpoint(*peer.endpoint).encode()
+        yield b"last_handshake_time_sec=%d\nlast_handshake_time_nsec=%d\n" % (seconds, nanoseconds)
+        yield b"tx_bytes=%d\nrx_bytes=%d\n" % (peer.tx_bytes, peer.rx_bytes)
+        yield b"persistent_keepalive_interval=%d\n" % peer.persistent_keepalive
+        for ip, cidr in peer.allowed_ips:
+            yield b"allowed_ip=%s\n" % format_prefix(ip, cidr).encode()
+
+
+def format_status(end: EndRequest) -> bytes:
+    """``errno=N`` and the blank line: N negative after a failed set (``wg`` negates it), positive after a
+    failed get."""
+    return b"errno=%d\n\n" % (-end.errno if end.request == "set" else end.errno)
+
+
+# --- the client's side ----------------------------------------------------------------------------
+
+
+def format_set(operations: Iterable[SetOperation]) -> Iterator[bytes]:
+    """A set request, line by line, from its first line to the blank one."""
+    yield b"set=1\n"
+    for operation in operations:
+        yield _format_operation(operation).encode() + b"\n"
+    yield b"\n"
+
+
+def _format_operation(operation: SetOperation) -> str:
+    match operation:
+        case AllowedIp(_, ip, cidr, remove):
+            return f"allowed_ip={'-' if remove else ''}{format_prefix(ip, cidr)}"
+        case SetPrivateKey(key):
+            return f"private_key={(key or NO_KEY).hex()}"
+        case SetListenPort(port):
+            return f"listen_port={port}"
+        case SetFwmark(mark):
+            return f"fwmark={mark}"
+        case ReplacePeers():
+            return "replace_peers=true"
+        case PeerBegin(public_key):
+            return f"public_key={public_key.hex()}"
+        case PeerRemove():
+            return "remove=true"
+        case PeerUpdateOnly():
+            return "update_only=true"
+        case SetPresharedKey(key):
+            return f"preshared_key={(key or NO_KEY).hex()}"
+        case SetEndpoint(ip, port, scope):
+            return f"endpoint={format_endpoint(ip, port, scope)}"
+        case SetKeepalive(seconds):
+            return f"persistent_keepalive_interval={seconds}"
+        case ReplaceAllowedIps():
+            return "replace_allowed_ips=true"
+        case ProtocolVersion(version):
+            return f"protocol_version={version}"
+
+
+class ResponseParser:
+    """The answer to one request. ``feed`` until ``done``; then ``errno`` and ``state`` hold it.
+
+    Keys it does not know are skipped, as ``wg`` skips them. Raises UapiProtocolError for what cannot be an
+    answer.
+    """
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._device: dict[str, int] = {}
+        self._private_key: bytes | None = None
+        self._peers: list[PeerState] = []
+        self._peer: _PeerFields | None = None
+        self.done = False
+        self.errno: int | None = None
+        """Positive; 0 for success; None until it was read."""
+
+    @property
+    def state(self) -> DeviceState:
+        """The device, after a get that succeeded."""
+        return DeviceState(
+            self._private_key,
+            self._device.get("listen_port", 0),
+            self._device.get("fwmark", 0),
+            tuple(self._peers),
+        )
+
+    def feed(self, data: bytes) -> bool:
+        """Returns ``done``. Bytes after the blank line are an error: one request, one answer."""
+        self._lines.feed(data)
+        for line in self._lines:
+            if self.done:
+                raise UapiProtocolError("bytes after the end of the answer")
+            if line is None:
+                raise UapiProtocolError(f"a line of the answer has more than {MAX_LINE} bytes")
+            if line == b"":
+                if self.errno is None:
+                    raise UapiProtocolError("the answer ends without errno")
+                self._finish_peer()
+                self.done = True
+                continue
+            key, equals, value = line.decode("ascii", "replace").partition("=")
+            if not equals:
+                raise UapiProtocolError("a line of the answer is not KEY=VALUE")
+            try:
+                self._take(key, value)
+            except BadValueError as wrong:
+                raise UapiProtocolError(f"the answer's {key[:32]} is {wrong}") from None
+        if self.done and self._lines.unfinished:
+            raise UapiProtocolError("bytes after the end of the answer")
+        return self.done
+
+    def _finish_peer(self) -> None:
+        if self._peer is not None:
+            self._peers.append(self._peer.freeze())
+            self._peer = None
+
+    def _take(self, key: str, value: str) -> None:
+        if key == "errno":
+            self.errno = parse_number(value.removeprefix("-"), 0x7FFFFFFF)
+        elif key == "public_key":
+            self._finish_peer()
+            self._peer = _PeerFields(parse_key(value))
+        elif self._peer is not None:
+            self._peer.take(key, value)
+        elif key == "private_key":
+            self._private_key = parse_key_or_none(value)
+        elif key in ("listen_port", "fwmark"):
+            self._device[key] = parse_number(value, 0xFFFF if key == "listen_port" else 0xFFFFFFFF)
+
+
+class _PeerFields:
+    """A peer of an answer while its lines come in."""
+
+    _NUMBERS: ClassVar[dict[str, int]] = {
+        "persistent_keepalive_interval": 0xFFFF,
+        "last_handshake_time_sec": (1 << 63) - 1,
+        "last_handshake_time_nsec": (1 << 63) - 1,
+        "rx_bytes": (1 << 64) - 1,
+        "tx_bytes": (1 << 64) - 1,
+    }
+
+    def __init__(self, public_key: bytes) -> None:
+        self.public_key = public_key
+        self.preshared_key: bytes | None = None
+        self.endpoint: tuple[bytes, int, str] | None = None
+        self.numbers: dict[str, int] = {}
+        self.allowed_ips: list[tuple[bytes, int]] = []
+
+    def take(self, key: str, value: str) -> None:
+        if key == "allowed_ip":
+            _, ip, cidr = parse_prefix(value)
+            self.allowed_ips.append((ip, cidr))
+        elif key == "preshared_key":
+            self.preshared_key = parse_key_or_none(value)
+        elif key == "endpoint":
+            self.endpoint = parse_endpoint(value)
+        elif key in self._NUMBERS:
+            self.numbers[key] = parse_number(value, self._NUMBERS[key])
+
+    def freeze(self) -> PeerState:
+        number = self.numbers.get
+        handshake = number("last_handshake_time_sec", 0) * 1_000_000_000 + number(
+            "last_handshake_time_nsec", 0
+        )
+        return PeerState(
+            self.public_key,
+            self.preshared_key,
+            self.endpoint,
+            handshake,
+            number("tx_bytes", 0),
+            number("rx_bytes", 0),
+            number("persistent_keepalive_interval", 0),
+            tuple(self.allowed_ips),
+        )

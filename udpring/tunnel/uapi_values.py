@@ -1,0 +1,305 @@
+"""What travels over the UAPI: the operations of a request, the state in an answer, and the rules of each
+value.
+
+Source: www.wireguard.com/xplatform; the stream around it is in ``uapi``.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from udpring.tunnel.keys import KEY_LENGTH, KeyFormatError, from_hex
+
+NO_KEY = bytes(KEY_LENGTH)
+"""An all-zero key: none, on the wire."""
+
+
+# --- operations: what a request asks for, in its order --------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GetRequest:
+    """``get=1``: answer with ``format_get``. The ``EndRequest`` comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetPrivateKey:
+    """The device's private key; None removes it (an all-zero key on the wire)."""
+
+    key: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SetListenPort:
+    """UDP port to listen on; 0 lets the kernel choose."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetFwmark:
+    """Mark of outgoing datagrams (SO_MARK); 0 is off."""
+
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePeers:
+    """Remove every peer before going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBegin:
+    """The operations up to the next ``PeerBegin`` or ``EndRequest`` are about this peer."""
+
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRemove:
+    """Remove the peer; what follows in its block is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUpdateOnly:
+    """Do not create the peer: if it is not known, its block is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetPresharedKey:
+    """The peer's preshared key; None removes it (an all-zero key on the wire)."""
+
+    key: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SetEndpoint:
+    """Where the peer is. ``ip`` has 4 or 16 bytes (v4-mapped addresses come as 4); ``scope`` is an
+    interface's name or number for link-local addresses, else empty."""
+
+    ip: bytes
+    port: int
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetKeepalive:
+    """Persistent keepalive interval in seconds; 0 is off."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceAllowedIps:
+    """Remove all of the peer's allowed IPs before going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedIp:
+    """Adds (moves to this peer) or removes one prefix. ``ip`` has 4 or 16 bytes and its host bits are
+    zero."""
+
+    family: int
+    ip: bytes
+    cidr: int
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolVersion:
+    """The peer's protocol version; 1 is the only one."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequest:
+    """The request is over: answer with ``format_status``. ``errno`` is 0 or positive; ``message`` says what
+    was wrong and where (for a log; nothing of a key in it)."""
+
+    request: Literal["get", "set"]
+    errno: int = 0
+    message: str = ""
+
+
+SetOperation: TypeAlias = (
+    SetPrivateKey
+    | SetListenPort
+    | SetFwmark
+    | ReplacePeers
+    | PeerBegin
+    | PeerRemove
+    | PeerUpdateOnly
+    | SetPresharedKey
+    | SetEndpoint
+    | SetKeepalive
+    | ReplaceAllowedIps
+    | AllowedIp
+    | ProtocolVersion
+)
+Operation: TypeAlias = GetRequest | SetOperation | EndRequest
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+class BadValueError(Exception):
+    """A value that breaks its key's rule; the text is for the log and holds nothing of a key."""
+
+
+_DIGITS = re.compile(r"[0-9]{1,20}")
+_SCOPE = re.compile(r"[^\s/%\[\]]{1,15}")  # IFNAMSIZ - 1
+
+
+def parse_number(value: str, most: int) -> int:
+    """A decimal number from 0 to ``most``."""
+    if not _DIGITS.fullmatch(value) or int(value) > most:
+        raise BadValueError(f"not a decimal number from 0 to {most}")
+    return int(value)
+
+
+def parse_key(value: str) -> bytes:
+    """A key of 64 hexadecimal digits."""
+    try:
+        return from_hex(value)
+    except KeyFormatError as wrong:
+        raise BadValueError(str(wrong)) from None
+
+
+def parse_key_or_none(value: str) -> bytes | None:
+    """A key, or None for the all-zero one."""
+    key = parse_key(value)
+    return None if key == NO_KEY else key
+
+
+def _true(value: str) -> None:
+    if value != "true":
+        raise BadValueError("not 'true'")
+
+
+def _address(text: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        return family, socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        raise BadValueError("not an IP address") from None
+
+
+def parse_endpoint(value: str) -> tuple[bytes, int, str]:
+    """(ip, port, scope) of a numeric endpoint; a v4-mapped address gives its four bytes."""
+    host, colon, port_text = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not host:
+        raise BadValueError("not ADDRESS:PORT")
+    host, percent, scope = (host[1:-1] if bracketed else host).partition("%")
+    if bracketed != (":" in host) or (percent and (not bracketed or not _SCOPE.fullmatch(scope))):
+        raise BadValueError("neither IPV4:PORT nor [IPV6]:PORT nor [IPV6%SCOPE]:PORT")
+    _, ip = _address(host)
+    port = parse_number(port_text, 0xFFFF)
+    if port == 0:
+        raise BadValueError("port 0 cannot be sent to")
+    if ip[:12] == b"\0" * 10 + b"\xff\xff":
+        return ip[12:], port, ""
+    return ip, port, scope
+
+
+def parse_prefix(value: str) -> tuple[int, bytes, int]:
+    """(family, ip with zero host bits, bits) of ADDRESS/BITS."""
+    text, slash, bits = value.partition("/")
+    if not slash:
+        raise BadValueError("not ADDRESS/BITS")
+    family, ip = _address(text)
+    width = len(ip) * 8
+    cidr = parse_number(bits, width)
+    if cidr < width:
+        number = int.from_bytes(ip, "big")
+        host_bits = width - cidr
+        ip = (number >> host_bits << host_bits).to_bytes(len(ip), "big")
+    return family, ip, cidr
+
+
+def _allowed_ip(value: str) -> AllowedIp:
+    remove = value.startswith("-")
+    family, ip, cidr = parse_prefix(value[1:] if remove else value)
+    return AllowedIp(family, ip, cidr, remove)
+
+
+def _version(value: str) -> ProtocolVersion:
+    if value != "1":
+        raise BadValueError("the only protocol version is 1")
+    return ProtocolVersion(1)
+
+
+def _flag(operation: Callable[[], SetOperation]) -> Callable[[str], SetOperation]:
+    def parse(value: str) -> SetOperation:
+        _true(value)
+        return operation()
+
+    return parse
+
+
+DEVICE_KEYS: dict[str, Callable[[str], SetOperation]] = {
+    "private_key": lambda value: SetPrivateKey(parse_key_or_none(value)),
+    "listen_port": lambda value: SetListenPort(parse_number(value, 0xFFFF)),
+    "fwmark": lambda value: SetFwmark(parse_number(value, 0xFFFFFFFF)),
+    "replace_peers": _flag(ReplacePeers),
+}
+PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
+    "allowed_ip": _allowed_ip,
+    "remove": _flag(PeerRemove),
+    "update_only": _flag(PeerUpdateOnly),
+    "preshared_key": lambda value: SetPresharedKey(parse_key_or_none(value)),
+    "endpoint": lambda value: SetEndpoint(*parse_endpoint(value)),
+    "persistent_keepalive_interval": lambda value: SetKeepalive(parse_number(value, 0xFFFF)),
+    "replace_allowed_ips": _flag(ReplaceAllowedIps),
+    "protocol_version": _version,
+}
+
+
+# --- the state of a device: what get answers ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """One peer of a get answer.
+
+    ``endpoint`` is (ip of 4 or 16 bytes, port, scope) or None; ``last_handshake`` is nanoseconds since the
+    epoch, 0 never; ``persistent_keepalive`` seconds, 0 off; ``allowed_ips`` (ip of 4 or 16 bytes, bits).
+    """
+
+    public_key: bytes
+    preshared_key: bytes | None = field(default=None, repr=False)
+    endpoint: tuple[bytes, int, str] | None = None
+    last_handshake: int = 0
+    tx_bytes: int = 0
+    rx_bytes: int = 0
+    persistent_keepalive: int = 0
+    allowed_ips: Iterable[tuple[bytes, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """The device of a get answer. ``peers`` may be any iterable; it is walked once."""
+
+    private_key: bytes | None = field(default=None, repr=False)
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: Iterable[PeerState] = ()
+
+
+def format_endpoint(ip: bytes, port: int, scope: str = "") -> str:
+    """``1.2.3.4:5``, ``[fd00::1]:5`` or ``[fe80::1%eth0]:5``. Raises ValueError for an ip of neither 4 nor
+    16 bytes."""
+    if len(ip) == 4:
+        return f"{socket.inet_ntop(socket.AF_INET, ip)}:{port}"
+    host = socket.inet_ntop(socket.AF_INET6, ip)
+    return f"[{host}%{scope}]:{port}" if scope else f"[{host}]:{port}"
+
+
+def format_prefix(ip: bytes, cidr: int) -> str:
+    """ADDRESS/BITS."""
+    return f"{socket.inet_ntop(socket.AF_INET if len(ip) == 4 else socket.AF_INET6, ip)}/{cidr}"
