@@ -1,4 +1,4 @@
-"""Every AEAD of the table: RFC 8439's vectors, agreement with `cryptography`, tampering, choice, self-test."""
+"""Every AEAD of the table: RFC 8439 vectors, agreement with `cryptography`, tampering, choice, self-test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_(which: int, key: bytes, counter: int, sealed: bytes) -> bytes:
     code = lib.udpring_aead_open(which, key, counter, sealed, len(sealed), out)
     if code:
         assert code == -errno.EBADMSG
-        assert set(bytes(out)) == {0xA5}
+        assert set(bytes(out)[:-1]) == {0xA5}  # cffi puts a zero behind the bytes
         raise InvalidTag
     return bytes(out)[: len(sealed) - TAG]
 
