@@ -1,0 +1,332 @@
+"""A plane in memory with the face of ``plane.Plane``, and an event loop whose time is as quick as its work.
+
+Two FakePlanes joined by their ``other`` hand each other what they send, so that two control loops can run
+whole handshakes without a socket, a TUN device or a right. Stamps follow the real plane's rules
+(native/tunnel/events.c).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import selectors
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from udpring.errors import RingError
+from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+
+SECOND = 1_000_000_000
+NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0)
+
+
+class VirtualClock:
+    """Boot and wall time that only the VirtualLoop moves."""
+
+    def __init__(self) -> None:
+        self.nanoseconds = 1_000 * SECOND
+
+    def boot(self) -> int:
+        return self.nanoseconds
+
+    def wall(self) -> int:
+        return 1_700_000_000 * SECOND + self.nanoseconds
+
+
+class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Instead of waiting, moves the clock on to when the wait would have ended."""
+
+    clock: VirtualClock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.clock.nanoseconds += int(timeout * SECOND) + 1
+        elif not ready and timeout is None:
+            raise AssertionError("the loop would wait for ever: no timer and no event is left")
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        selector = _JumpingSelector()
+        selector.clock = self.clock
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.clock.nanoseconds / SECOND
+
+
+@contextmanager
+def virtual_loop() -> Iterator[VirtualLoop]:
+    loop = VirtualLoop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+@dataclass
+class FakePeer:
+    state: PeerState
+    resting: bool = False
+    keypair: dict[str, Any] | None = None
+    prefixes: dict[tuple[bytes, int], None] = field(default_factory=dict)
+    next_keypair: dict[str, Any] | None = None
+
+
+class FakePlane:
+    def __init__(self, clock: VirtualClock, *, address: Address | None = None, name: str = "fake0") -> None:
+        self.clock = clock
+        self.address = address or Address(bytes([10, 0, 0, 1]), 1000)
+        self.name = name
+        self.tier_reason = "fake"
+        self.closed = False
+        self.other: FakePlane | None = None
+        self.lossy: Callable[[bytes], bool] = lambda message: False
+        self.calls: list[tuple[Any, ...]] = []
+        self.sent: list[dict[str, Any]] = []
+        self.fail: dict[str, OSError] = {}
+        self.peers: dict[int, FakePeer] = {}
+        self.indices: dict[int, int] = {}
+        self.mac1_key: bytes | None = None
+        self.secrets: list[bytes | None] = []
+        self.taken_ports = {53}
+        self.port = address.port if address else 1000
+        self._queue: deque[Event] = deque()
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._next_peer = 7
+        self._next_index = 100
+
+    # ---- what tests do ----
+
+    def post(self, event: Event) -> None:
+        self._queue.append(event)
+        os.eventfd_write(self._eventfd, 1)
+
+    def stamp(self, peer: int, **changes: Any) -> None:
+        """Changes stamps as packets would; a resting peer posts ACTIVITY."""
+        known = self.peers[peer]
+        known.state = replace(known.state, **changes)
+        stirring = changes.get("unanswered_since") or changes.get("owed_since")
+        if known.resting and stirring:
+            known.resting = False
+            self.post(Event(EventKind.ACTIVITY, peer))
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [call for call in self.calls if call[0] == name]
+
+    # ---- the face of plane.Plane ----
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        self.calls.append((name, *arguments))
+        if name in self.fail:
+            raise self.fail[name]
+
+    def _peer(self, peer: int) -> FakePeer:
+        try:
+            return self.peers[peer]
+        except KeyError:
+            raise RingError(f"no peer {peer}", errno=errno.ENOENT) from None
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._eventfd)
+
+    def fileno(self) -> int:
+        return self._eventfd
+
+    def events(self, maximum: int = 64) -> list[Event]:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._eventfd)
+        return [self._queue.popleft() for _ in range(min(maximum, len(self._queue)))]
+
+    def bind(self, port: int, fwmark: int = 0) -> int:
+        self._call("bind", port, fwmark)
+        if port in self.taken_ports or (port and port == self.port):
+            raise RingError(f"UDP port {port} is taken", errno=errno.EADDRINUSE)
+        self.port = port or 40000
+        return self.port
+
+    def mark(self, fwmark: int) -> None:
+        self._call("mark", fwmark)
+
+    def identity(self, mac1_key: bytes | None) -> None:
+        self._call("identity", mac1_key)
+        self.mac1_key = mac1_key
+
+    def cookie_secret(self, secret: bytes | None) -> None:
+        self.secrets.append(secret)
+
+    def peer_add(self) -> int:
+        self._call("peer_add")
+        peer = self._next_peer
+        self._next_peer += 1
+        self.peers[peer] = FakePeer(PeerState(peer))
+        return peer
+
+    def peer_remove(self, peer: int) -> None:
+        self._call("peer_remove", peer)
+        self._peer(peer)
+        del self.peers[peer]
+
+    def endpoint(self, peer: int, address: Address) -> None:
+        self._call("endpoint", peer, address)
+        known = self._peer(peer)
+        known.state = replace(known.state, endpoint=address, source=None)
+
+    def source_clear(self, peer: int) -> None:
+        self._call("source_clear", peer)
+
+    def prefixes(self, prefixes: list[Prefix]) -> None:
+        self._call("prefixes", len(prefixes))
+        for prefix in prefixes:
+            key = (prefix.network, prefix.cidr)
+            owner = self._peer(prefix.peer)
+            if prefix.remove:
+                owner.prefixes.pop(key, None)
+                continue
+            for peer in self.peers.values():
+                peer.prefixes.pop(key, None)
+            owner.prefixes[key] = None
+
+    def prefixes_clear(self, peer: int) -> None:
+        self._call("prefixes_clear", peer)
+        self._peer(peer).prefixes.clear()
+
+    def prefixes_list(self, peer: int) -> list[tuple[bytes, int]]:
+        return sorted(self._peer(peer).prefixes, key=lambda prefix: (len(prefix[0]), prefix))
+
+    def index_new(self, peer: int) -> int:
+        self._next_index += 1
+        self.indices[self._next_index] = peer
+        return self._next_index
+
+    def index_release(self, index: int) -> None:
+        self._call("index_release", index)
+        del self.indices[index]
+
+    def keypair(self, peer: int, send_key: bytes, receive_key: bytes, **rest: Any) -> None:
+        self._call("keypair", peer, rest["initiator"])
+        known = self._peer(peer)
+        pair = {"send_key": send_key, "receive_key": receive_key, **rest}
+        if rest["initiator"]:
+            self._use(known, pair)
+        else:
+            known.next_keypair = pair
+
+    def _use(self, known: FakePeer, pair: dict[str, Any]) -> None:
+        known.keypair = pair
+        known.state = replace(known.state, session_birth=pair["birth"], send_counter=0, staged=0)
+
+    def keys_erase(self, peer: int) -> None:
+        self._call("keys_erase", peer)
+        known = self._peer(peer)
+        known.keypair = known.next_keypair = None
+        known.state = replace(known.state, session_birth=0, send_counter=0)
+
+    def keys_expire(self, peer: int) -> None:
+        self._call("keys_expire", peer)
+
+    def send(
+        self, peer: int | None, message: bytes, *, tos: int = 0, to: Address | None = None, **way: Any
+    ) -> None:
+        self._call("send", peer, len(message))
+        self.sent.append(
+            {"peer": peer, "message": message, "tos": tos, "to": to, "at": self.clock.boot(), **way}
+        )
+        target = to
+        if peer is not None:
+            known = self._peer(peer)
+            target = to or known.state.endpoint
+            if target is None:
+                raise RingError("no endpoint", errno=errno.EDESTADDRREQ)
+            now = self.clock.boot()
+            known.state = replace(
+                known.state,
+                last_sent=now,
+                last_traversal=now,
+                owed_since=0,
+                tx_bytes=known.state.tx_bytes + len(message),
+            )
+        if self.other is not None and target == self.other.address and not self.lossy(message):
+            self.other.arrive(message, self.address)
+
+    def arrive(self, message: bytes, source: Address) -> None:
+        owner = None
+        if message[0] in (2, 3):
+            offset = 8 if message[0] == 2 else 4
+            owner = self.indices.get(int.from_bytes(message[offset : offset + 4], "little"))
+            if owner is None:
+                return
+        self.post(Event(EventKind.HANDSHAKE, owner, message, source, self.address, 3, now=self.clock.boot()))
+
+    def authenticated(
+        self, peer: int, length: int, source: Address, local: Address | None, interface_index: int = 0
+    ) -> None:
+        self._call("authenticated", peer, length, source, local, interface_index)
+        known = self._peer(peer)
+        now = self.clock.boot()
+        known.state = replace(
+            known.state,
+            endpoint=source,
+            source=local,
+            last_received=now,
+            last_traversal=now,
+            unanswered_since=0,
+            rx_bytes=known.state.rx_bytes + length,
+        )
+
+    def keepalive(self, peer: int) -> None:
+        self._call("keepalive", peer)
+        known = self._peer(peer)
+        if known.keypair is None:
+            self.post(Event(EventKind.HANDSHAKE_WANTED, peer))
+            raise RingError("no session", errno=errno.ENOKEY)
+        now = self.clock.boot()
+        known.state = replace(
+            known.state,
+            last_sent=now,
+            last_traversal=now,
+            owed_since=0,
+            owed_again=False,
+            send_counter=known.state.send_counter + 1,
+        )
+        if self.other is not None:
+            self.other.hear_data(known.keypair["send_key"])
+
+    def hear_data(self, key: bytes) -> None:
+        """The other side's first packet under a key: confirms a responder's session."""
+        for number, known in self.peers.items():
+            pair = known.next_keypair
+            if pair is not None and pair["receive_key"] == key:
+                known.next_keypair = None
+                self._use(known, pair)
+                self.post(Event(EventKind.KEY_CONFIRMED, number))
+            now = self.clock.boot()
+            known.state = replace(known.state, last_received=now, last_traversal=now, unanswered_since=0)
+
+    def staged_drop(self, peer: int) -> None:
+        self._call("staged_drop", peer)
+        known = self._peer(peer)
+        known.state = replace(known.state, staged=0)
+
+    def peer_state(self, peer: int, *, rest: bool = False) -> PeerState:
+        self._call("peer_state", peer, rest)
+        known = self._peer(peer)
+        if rest:
+            known.resting = True
+        return known.state
+
+    def peer_states(self) -> list[PeerState]:
+        self._call("peer_states")
+        return [known.state for known in self.peers.values()]
+
+    def stats(self) -> PlaneStats:
+        return NO_STATS

@@ -1,0 +1,426 @@
+"""The control loop over planes in memory, in virtual time: events in, commands out, timers when they are
+due."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from fake_plane import SECOND, FakePlane, VirtualLoop, virtual_loop
+
+from udpring.errors import RingError
+from udpring.tunnel.keys import generate_private_key, public_key
+from udpring.tunnel.plane_values import Address, Event, EventKind
+from udpring.tunnel.tunnel import Tunnel
+from udpring.wireguard import events as protocol
+
+HERE = Address(bytes([10, 0, 0, 1]), 1000)
+THERE = Address(bytes([10, 0, 0, 2]), 2000)
+
+
+class Side:
+    def __init__(self, loop: VirtualLoop, address: Address, seed: int) -> None:
+        self.key = generate_private_key()
+        self.public = public_key(self.key)
+        self.plane = FakePlane(loop.clock, address=address)
+        self.tunnel = Tunnel(
+            self.plane,  # type: ignore[arg-type]
+            loop=loop,
+            clock=loop.clock,  # type: ignore[arg-type]
+            random=random.Random(seed).randbytes,
+        )
+        self.tunnel.set_private_key(self.key)
+        self.peer = -1
+
+    def knows(self, other: Side) -> None:
+        self.peer = self.tunnel.add_peer(other.public)
+        self.tunnel.set_endpoint(self.peer, other.plane.address)
+
+    @property
+    def pair(self) -> dict[str, object]:
+        found = self.plane.peers[self.peer].keypair
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    with virtual_loop() as made:
+        yield made
+
+
+@pytest.fixture
+def sides(loop: VirtualLoop) -> Iterator[tuple[Side, Side]]:
+    a, b = Side(loop, HERE, 1), Side(loop, THERE, 2)
+    a.plane.other, b.plane.other = b.plane, a.plane
+    a.knows(b)
+    b.knows(a)
+    a.tunnel.start()
+    b.tunnel.start()
+    yield a, b
+    a.tunnel.close()
+    b.tunnel.close()
+
+
+def until(loop: VirtualLoop, condition: Callable[[], object], seconds: float = 700) -> None:
+    """Runs the loop until the condition holds; virtual seconds."""
+
+    async def wait() -> None:
+        end = loop.time() + seconds
+        while not condition():
+            assert loop.time() < end, "the condition did not come about"
+            await asyncio.sleep(0.01)
+
+    loop.run_until_complete(wait())
+
+
+def run_for(loop: VirtualLoop, seconds: float) -> None:
+    loop.run_until_complete(asyncio.sleep(seconds))
+
+
+def wanted(side: Side) -> None:
+    side.plane.post(Event(EventKind.HANDSHAKE_WANTED, side.peer))
+
+
+def test_a_handshake_gives_both_sides_the_same_keys(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.plane.peers[b.peer].keypair, 5)
+    assert a.pair["send_key"] == b.pair["receive_key"]
+    assert a.pair["receive_key"] == b.pair["send_key"]
+    assert a.pair["local_index"] == b.pair["remote_index"]
+    assert (a.pair["initiator"], b.pair["initiator"]) == (True, False)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    assert a.tunnel.control.stats.handshakes_completed == 1
+    assert a.tunnel.device.by_id[a.peer].last_handshake_wall > 0
+    assert b.tunnel.device.by_id[b.peer].last_handshake_wall > 0
+
+
+def test_handshake_messages_carry_af41_and_answers_go_where_the_question_came_from(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.plane.sent, 5)
+    assert {sent["tos"] for sent in a.plane.sent + b.plane.sent} == {0x88}
+    answer = b.plane.sent[0]
+    assert (answer["to"], answer["source"], answer["interface_index"]) == (HERE, THERE, 3)
+    until(loop, lambda: a.plane.named("authenticated"), 5)
+    assert b.plane.named("authenticated")[0][3:] == (HERE, THERE, 3)
+
+
+def test_an_unanswered_initiation_is_sent_again_until_it_is_given_up(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    a.plane.lossy = lambda message: True
+    a.plane.stamp(a.peer, staged=3)
+    wanted(a)
+    until(loop, lambda: a.tunnel.control.stats.handshakes_given_up, 120)
+    times = [sent["at"] for sent in a.plane.sent]
+    gaps = [(after - before) / SECOND for before, after in itertools.pairwise(times)]
+    assert len(times) == 19
+    assert min(gaps) >= 5
+    assert max(gaps) < 5.5
+    assert a.plane.peers[a.peer].state.staged == 0
+    assert not a.plane.indices, "every handshake's index went back"
+
+
+def test_data_that_is_not_answered_asks_for_a_new_handshake(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 30)
+    assert a.plane.peers[a.peer].resting
+    start = loop.clock.boot()
+    before = len(a.plane.sent)
+    a.plane.stamp(a.peer, unanswered_since=start, last_sent=start, last_traversal=start)
+    until(loop, lambda: len(a.plane.sent) > before, 20)
+    assert 15 <= (a.plane.sent[-1]["at"] - start) / SECOND < 15.5
+    assert a.plane.named("source_clear")
+
+
+def test_data_that_is_not_answered_is_seen_even_when_it_starts_while_another_timer_runs(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    """Not at rest, so no ACTIVITY tells of it: the look every ten seconds has to find it."""
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 30)
+    first = loop.clock.boot()
+    a.plane.stamp(a.peer, unanswered_since=first, last_sent=first, last_traversal=first)
+    run_for(loop, 1)
+    start = loop.clock.boot()
+    a.plane.stamp(a.peer, unanswered_since=0, last_received=start, last_traversal=start)
+    assert not a.plane.peers[a.peer].resting
+    before = len(a.plane.sent)
+    a.plane.stamp(a.peer, unanswered_since=start, last_sent=start, last_traversal=start)
+    until(loop, lambda: len(a.plane.sent) > before, 20)
+    assert 15 <= (a.plane.sent[-1]["at"] - start) / SECOND < 15.5
+
+
+def test_received_data_is_acknowledged_after_ten_seconds_of_silence(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 30)
+    sent = len(b.plane.named("keepalive"))
+    start = loop.clock.boot()
+    b.plane.stamp(b.peer, owed_since=start, last_received=start, last_traversal=start)
+    until(loop, lambda: len(b.plane.named("keepalive")) > sent, 12)
+    assert 10 <= (loop.clock.boot() - start) / SECOND < 10.2
+
+
+def test_persistent_keepalive_comes_at_once_and_at_its_interval(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    a.tunnel.set_keepalive(a.peer, 25)
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 5)
+    before = len(a.plane.named("keepalive"))
+    run_for(loop, 101)
+    assert len(a.plane.named("keepalive")) - before == 4
+    a.tunnel.set_keepalive(a.peer, 0)
+    before = len(a.plane.named("keepalive"))
+    run_for(loop, 100)
+    assert len(a.plane.named("keepalive")) == before
+
+
+def test_an_idle_peer_rests_and_its_keys_go_after_540_seconds(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 60)
+    looks = len(a.plane.named("peer_state"))
+    run_for(loop, 400)
+    assert len(a.plane.named("peer_state")) == looks, "nothing happened, so nothing is looked at"
+    run_for(loop, 100)
+    assert a.plane.named("keys_erase")
+    assert a.plane.peers[a.peer].keypair is None
+
+
+def test_suspending_the_machine_makes_timers_late_by_thirty_seconds_at_most(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 60)
+    real_time = loop.time
+    asleep = 3600 * SECOND
+    loop.clock.nanoseconds += asleep  # boot time goes on while the machine sleeps
+    # The loop's clock stands still meanwhile.
+    loop.time = lambda: real_time() - asleep / SECOND  # type: ignore[method-assign]
+    run_for(loop, 31)
+    assert a.plane.named("keys_erase")
+
+
+def test_packets_staged_before_the_peer_was_complete_start_a_handshake(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    run_for(loop, 1)
+    assert not a.plane.sent
+    a.plane.stamp(a.peer, staged=1)
+    a.tunnel.start_peer(a.peer)
+    until(loop, lambda: a.plane.sent, 1)
+
+
+def test_a_turn_is_bounded_and_others_get_theirs(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    for _ in range(2000):
+        a.plane.post(Event(EventKind.ACTIVITY, a.peer))
+    seen = []
+
+    async def watch() -> None:
+        while a.tunnel.control.stats.events < 2000:
+            seen.append(a.tunnel.control.stats.events)
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(asyncio.wait_for(watch(), 10))
+    steps = [after - before for before, after in itertools.pairwise(seen)]
+    assert max(steps) <= 256
+
+
+def test_an_event_that_fails_is_counted_and_the_loop_goes_on(
+    loop: VirtualLoop, sides: tuple[Side, Side], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = sides
+    with caplog.at_level(logging.DEBUG, "udpring"):
+        a.plane.post(Event(EventKind.HANDSHAKE, None, b"\x01" * 148, source=None))
+        wanted(a)
+        until(loop, lambda: b.plane.peers[b.peer].keypair, 5)
+    assert a.tunnel.control.stats.failures == 1
+    assert "failed" in caplog.text
+    assert a.key.hex() not in caplog.text
+
+
+def test_a_command_that_fails_is_counted_and_the_next_ones_are_done(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    a.plane.fail["source_clear"] = RingError("no", errno=errno.ENOENT)
+    a.tunnel.control.carry_out([protocol.ClearSource(a.peer), protocol.DropStaged(a.peer)])
+    assert a.tunnel.control.stats.command_errors == 1
+    assert a.plane.named("staged_drop")
+
+
+def test_timers_of_one_peer_that_fail_are_tried_again(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    a.plane.fail["peer_state"] = RingError("no", errno=errno.EIO)
+    a.tunnel.set_keepalive(a.peer, 10)
+    run_for(loop, 5)
+    assert 2 <= a.tunnel.control.stats.failures <= 8
+    del a.plane.fail["peer_state"]
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 10)
+
+
+def test_dropped_messages_are_counted_by_reason(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    replayed = a.plane.sent[0]["message"]
+    b.plane.arrive(replayed, HERE)
+    b.plane.arrive(b"\x01" + bytes(147), HERE)
+    until(loop, lambda: len(b.tunnel.control.stats.dropped) == 2, 5)
+    assert b.tunnel.control.stats.dropped == {"replayed_initiation": 1, "bad_mac1": 1}
+
+
+def test_under_load_the_answer_is_a_cookie_and_the_next_try_gets_through(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    original = b.plane.post
+    loaded = True
+
+    def post(event: Event) -> None:
+        if event.kind == EventKind.HANDSHAKE:
+            has_mac2 = event.message[-16:] != bytes(16)
+            event = Event(
+                **{
+                    **{name: getattr(event, name) for name in Event.__slots__},
+                    "under_load": loaded,
+                    "mac2_valid": has_mac2,
+                }
+            )
+        original(event)
+
+    b.plane.post = post  # type: ignore[method-assign]
+    wanted(a)
+    until(loop, lambda: b.plane.peers[b.peer].keypair, 10)
+    kinds = [sent["message"][0] for sent in b.plane.sent]
+    assert kinds == [3, 2]
+    assert b.plane.sent[0]["peer"] is None
+    assert b.tunnel.control.stats.dropped == {"cookie_required": 1}
+
+
+def test_the_plane_gets_the_cookie_secret_at_start_and_when_it_changes(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    assert len(b.plane.secrets) == 1
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 200)
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed == 2, 15)
+    assert len(b.plane.secrets) == 2
+    assert b.plane.secrets[0] != b.plane.secrets[1]
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Event(EventKind.TUN_GONE), "deleted"),
+        (Event(EventKind.FATAL, result=-errno.ENOMEM), "ENOMEM"),
+    ],
+)
+def test_the_end_of_the_plane_is_told_once(
+    loop: VirtualLoop, sides: tuple[Side, Side], event: Event, words: str
+) -> None:
+    a, _ = sides
+    a.plane.post(event)
+    a.plane.post(event)
+    assert words in loop.run_until_complete(asyncio.wait_for(a.tunnel.gone, 5))
+
+
+def test_events_of_a_removed_peer_mean_nothing(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    a.plane.post(Event(EventKind.HANDSHAKE_WANTED, a.peer))
+    a.plane.post(Event(EventKind.KEY_CONFIRMED, a.peer))
+    a.plane.post(Event(EventKind.ACTIVITY, a.peer))
+    a.tunnel.remove_peer(a.peer)
+    until(loop, lambda: a.tunnel.control.stats.events == 3, 5)
+    assert a.tunnel.control.stats.failures == 0
+    assert not a.plane.sent
+
+
+def test_taking_a_peers_key_as_our_own_removes_it(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    a.tunnel.set_private_key(b.key)
+    assert a.plane.named("peer_remove") == [("peer_remove", a.peer)]
+    assert not a.tunnel.knows(a.peer)
+    assert a.plane.mac1_key == b.plane.mac1_key
+    run_for(loop, 1)
+    assert a.tunnel.control.stats.failures == 0
+
+
+def test_another_private_key_expires_sessions(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    a.tunnel.set_private_key(generate_private_key())
+    assert a.plane.named("keys_expire")
+    a.tunnel.set_private_key(None)
+    assert a.plane.mac1_key is None
+
+
+def test_after_close_nothing_is_left_in_the_loop(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    wanted(a)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    for side in sides:
+        side.tunnel.close()
+        side.tunnel.close()
+    assert not [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    assert not loop._selector.get_map().keys() - {loop._ssock.fileno()}  # type: ignore[attr-defined]
+
+
+def test_many_peers_due_at_once_are_read_in_one_sweep(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    keys = [public_key(generate_private_key()) for _ in range(100)]
+    for key in keys:
+        peer = a.tunnel.add_peer(key)
+        a.tunnel.set_endpoint(peer, THERE)
+    a.plane.calls.clear()
+    run_for(loop, 0.1)
+    sweeps, single = len(a.plane.named("peer_states")), a.plane.named("peer_state")
+    assert sweeps == 1
+    assert all(rest for _, _, rest in single), "only to rest"
+
+
+def test_a_listen_port_is_rebound_with_the_mark_and_the_present_one_is_kept(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    a.tunnel.set_fwmark(0x51)
+    a.tunnel.set_listen_port(1000)
+    assert not a.plane.named("bind")
+    a.tunnel.set_listen_port(3000)
+    assert a.plane.named("bind") == [("bind", 3000, 0x51)]
+    with pytest.raises(OSError, match="taken") as refused:
+        a.tunnel.set_listen_port(53)
+    assert refused.value.errno == errno.EADDRINUSE
+    assert a.tunnel.listen_port == 3000

@@ -1,0 +1,480 @@
+"""The control loop: what the plane reports goes into the protocol, what the protocol answers goes to the
+plane.
+
+The flow, one turn:
+1. The plane's eventfd becomes readable; up to ``EVENTS_A_TURN`` events are taken (then the event loop gets
+   its turn).
+2. Each event goes to ``wireguard.Device`` or its peer, with the time; a list of outcomes comes back.
+3. Outcomes are carried out in order as plane commands. Peers they touch are looked at again at the end of
+   the turn: their stamps are read and their next deadline is put in one heap, under one ``call_at`` timer.
+4. The timer fires; peers whose deadline has come get ``on_timer``, and again outcomes are carried out.
+
+The plane stamps times instead of re-arming timers, so a peer with traffic is looked at every ``POLL`` (ten
+seconds: no protocol timer that traffic starts is shorter), and a peer without is told to rest: its next stamp
+posts one ACTIVITY event. Runs in the thread of the event loop; an exception in one event or timer is logged
+and counted, never the end of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from udpring.errors import RingError
+from udpring.tunnel.deadlines import Deadlines
+from udpring.tunnel.flood_gate import FloodGate
+from udpring.tunnel.plane import Address, Event, EventKind, PeerState, Plane
+from udpring.wireguard import events as protocol
+from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
+from udpring.wireguard.device import Device
+
+__all__ = ["BootClock", "Control", "ControlStats", "PlaneIndices", "Route"]
+
+SECOND = 1_000_000_000
+EVENTS_A_TURN = 256
+EVENTS_A_BATCH = 64
+TIMERS_A_TURN = 256
+TURN_BUDGET = SECOND // 50
+"""No turn holds the event loop longer than this plus one event: handshakes cost a third of a millisecond
+each."""
+POLL = KEEPALIVE_TIMEOUT
+"""The shortest timer that traffic alone starts (whitepaper section 6.5)."""
+LONGEST_SLEEP = 30 * SECOND
+"""The event loop's clock stands still while the machine is suspended, CLOCK_BOOTTIME does not."""
+SHORTEST_SLEEP = SECOND // 20
+"""A deadline that is already past again after its timer ran may not turn the loop into a spin."""
+HANDSHAKE_TOS = 0x88
+"""DSCP AF41 for handshake messages, as the kernel sends them (messages.h HANDSHAKE_DSCP)."""
+SWEEP_FROM = 32
+"""From so many peers on, reading the states of all is cheaper than one command each."""
+
+log = logging.getLogger("udpring.node")
+
+
+class BootClock:
+    """The two clocks of the control loop, in nanoseconds."""
+
+    def boot(self) -> int:
+        """CLOCK_BOOTTIME: the clock of the plane and of every timer."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> int:
+        """UTC since the epoch: for TAI64N and what people read."""
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a message came from and which way an answer goes: ``Source.handle`` of the protocol."""
+
+    source: Address
+    local: Address | None
+    interface_index: int
+
+
+class PlaneIndices:
+    """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def new(self, peer: int) -> int:
+        return self._plane.index_new(peer)
+
+    def release(self, index: int) -> None:
+        self._plane.index_release(index)
+
+
+@dataclass(slots=True)
+class ControlStats:
+    """Counters of the control loop; each only grows."""
+
+    events: int = 0
+    messages_sent: int = 0
+    keepalives_sent: int = 0
+    handshakes_completed: int = 0
+    handshakes_given_up: int = 0
+    command_errors: int = 0
+    failures: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Control:
+    """Drives one Device over one Plane in one event loop.
+
+    ``gone`` is resolved once, with the reason in words, when the plane cannot go on (the interface was
+    deleted, the worker failed). ``forgotten`` is called with the id of a peer that the protocol removed
+    (its key became our own).
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        device: Device,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: BootClock | None = None,
+        forgotten: Callable[[int], None] = lambda peer: None,
+        label: Callable[[int], str] = str,
+    ) -> None:
+        self.plane = plane
+        self.device = device
+        self.clock = clock or BootClock()
+        self.stats = ControlStats()
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self._loop = loop
+        self._forgotten = forgotten
+        self._label = label
+        self._gate = FloodGate()
+        self._deadlines = Deadlines()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._waiting: deque[Event] = deque()
+        self._again: asyncio.Handle | None = None
+        self._touched: dict[int, None] = {}
+        self._look: asyncio.Handle | None = None
+        self._kicked: set[int] = set()
+        self._seen: dict[int, tuple[int, int, int]] = {}
+        self._running = False
+        self._carry: dict[type, Callable[..., None]] = {
+            protocol.SendMessage: self._send_message,
+            protocol.InstallKeypair: self._install_keypair,
+            protocol.Authenticated: self._authenticated,
+            protocol.SendKeepalive: self._send_keepalive,
+            protocol.DropStaged: lambda outcome: self.plane.staged_drop(outcome.peer),
+            protocol.EraseKeys: lambda outcome: self.plane.keys_erase(outcome.peer),
+            protocol.ExpireKeys: lambda outcome: self.plane.keys_expire(outcome.peer),
+            protocol.ClearSource: lambda outcome: self.plane.source_clear(outcome.peer),
+            protocol.ReleaseIndex: lambda outcome: self.plane.index_release(outcome.index),
+            protocol.RemovedPeer: self._removed_peer,
+            protocol.Dropped: self._dropped,
+            protocol.HandshakeCompleted: self._handshake_completed,
+            protocol.HandshakeGivenUp: self._handshake_given_up,
+        }
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Begins to read events. The plane must be open; call in the event loop's thread."""
+        self._running = True
+        self._refresh_cookie_secret(self.clock.boot(), force=True)
+        self._loop.add_reader(self.plane.fileno(), self._readable)
+
+    def stop(self) -> None:
+        """Ends reading and every timer; the plane is the caller's to close. May be called again."""
+        if not self._running:
+            return
+        self._running = False
+        self._loop.remove_reader(self.plane.fileno())
+        for handle in (self._timer, self._again, self._look):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._again = self._look = None
+        self._waiting.clear()
+        self._touched.clear()
+        self.gone.cancel()
+
+    def now(self) -> int:
+        """Boot time, ns."""
+        return self.clock.boot()
+
+    # ---- events in ----
+
+    def _readable(self) -> None:
+        """Takes events until there are none, the turn's number is reached, or its time is used up."""
+        self._again = None
+        if not self._running:
+            return
+        started = self.clock.boot()
+        handled = 0
+        more = True
+        while handled < EVENTS_A_TURN and self.clock.boot() - started < TURN_BUDGET:
+            if not self._waiting:
+                taken = self._take()
+                if not taken:
+                    more = False
+                    break
+            self._handle(self._waiting.popleft())
+            handled += 1
+            if not self._running:
+                return
+        if more and self._again is None:
+            # The eventfd was cleared, so nothing else would call us for what is left.
+            self._again = self._loop.call_soon(self._readable)
+
+    def _take(self) -> int:
+        events = self.plane.events(EVENTS_A_BATCH)
+        if any(event.kind == EventKind.HANDSHAKE for event in events):
+            self._refresh_cookie_secret(self.clock.boot())
+        self._waiting.extend(events)
+        return len(events)
+
+    def _handle(self, event: Event) -> None:
+        self.stats.events += 1
+        try:
+            self._dispatch(event)
+        except Exception:
+            self.stats.failures += 1
+            self.report(
+                "event", logging.ERROR, "event %d of peer %s failed", event.kind, event.peer, trace=True
+            )
+
+    def _dispatch(self, event: Event) -> None:
+        now, wall = self.clock.boot(), self.clock.wall()
+        kind = event.kind
+        if kind == EventKind.HANDSHAKE:
+            self.carry_out(self._receive(event, now, wall))
+        elif kind == EventKind.TUN_GONE:
+            self._end("the interface was deleted")
+        elif kind == EventKind.FATAL:
+            name = errno.errorcode.get(-event.result, str(event.result))
+            self._end(f"the worker of the plane cannot go on: {name}")
+        elif event.peer is not None and event.peer in self.device.by_id:
+            peer = self.device.by_id[event.peer]
+            if kind == EventKind.HANDSHAKE_WANTED:
+                self.carry_out(peer.handshake_wanted(now, wall))
+            elif kind == EventKind.KEY_CONFIRMED:
+                self.carry_out(peer.key_confirmed(now, wall))
+            # ACTIVITY only means: look at the stamps, as after the other two.
+            self.touch(event.peer)
+
+    def _receive(self, event: Event, now: int, wall: int) -> Iterable[protocol.Outcome]:
+        if event.source is None:
+            raise ValueError("a handshake event without a source address")
+        route = Route(event.source, event.local, event.interface_index)
+        source = protocol.Source(event.source.ip, event.source.port, route)
+        return self.device.receive(
+            event.message,
+            source,
+            event.peer,
+            under_load=event.under_load,
+            mac2_valid=event.mac2_valid,
+            now=now,
+            wall=wall,
+        )
+
+    def _end(self, why: str) -> None:
+        if not self.gone.done():
+            self.gone.set_result(why)
+
+    def _refresh_cookie_secret(self, now: int, *, force: bool = False) -> None:
+        secret, changed = self.device.cookie_secret(now)
+        if changed or force:
+            self.plane.cookie_secret(secret)
+
+    # ---- outcomes out ----
+
+    def carry_out(self, outcomes: Iterable[protocol.Outcome]) -> None:
+        """Carries outcomes out in order. A command that fails is counted and logged; the rest is still
+        done."""
+        for outcome in outcomes:
+            peer = getattr(outcome, "peer", None)
+            if peer is not None:
+                self.touch(peer)
+            try:
+                self._carry[type(outcome)](outcome)
+            except RingError as refused:
+                self.stats.command_errors += 1
+                self.report(type(outcome).__name__, logging.DEBUG, "%s", refused)
+
+    def _send_message(self, outcome: protocol.SendMessage) -> None:
+        if outcome.to is None:
+            self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS)
+        else:
+            route = outcome.to.handle
+            assert isinstance(route, Route)
+            self.plane.send(
+                outcome.peer,
+                outcome.data,
+                tos=HANDSHAKE_TOS,
+                to=route.source,
+                source=route.local,
+                interface_index=route.interface_index,
+            )
+        self.stats.messages_sent += 1
+
+    def _install_keypair(self, outcome: protocol.InstallKeypair) -> None:
+        self.plane.keypair(
+            outcome.peer,
+            outcome.send_key,
+            outcome.receive_key,
+            local_index=outcome.local_index,
+            remote_index=outcome.remote_index,
+            initiator=outcome.initiator,
+            birth=outcome.birth,
+        )
+
+    def _authenticated(self, outcome: protocol.Authenticated) -> None:
+        route = outcome.source.handle
+        assert isinstance(route, Route)
+        self.plane.authenticated(
+            outcome.peer, outcome.length, route.source, route.local, route.interface_index
+        )
+
+    def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
+        try:
+            self.plane.keepalive(outcome.peer)
+        except RingError as refused:
+            # No session: the plane posts HANDSHAKE_WANTED, and the session's first packet is the keepalive.
+            if refused.errno != errno.ENOKEY:
+                raise
+        else:
+            self.stats.keepalives_sent += 1
+
+    def _removed_peer(self, outcome: protocol.RemovedPeer) -> None:
+        self.plane.peer_remove(outcome.peer)
+        self.forget(outcome.peer)
+        self._forgotten(outcome.peer)
+
+    def _dropped(self, outcome: protocol.Dropped) -> None:
+        reason = str(outcome.reason)
+        self.stats.dropped[reason] = self.stats.dropped.get(reason, 0) + 1
+        self.report(f"dropped {reason}", logging.DEBUG, "handshake message dropped: %s", reason)
+
+    def _handshake_completed(self, outcome: protocol.HandshakeCompleted) -> None:
+        self.stats.handshakes_completed += 1
+        role = "initiator" if outcome.initiator else "responder"
+        self.report(
+            "completed", logging.DEBUG, "%s: handshake completed as %s", self._label(outcome.peer), role
+        )
+
+    def _handshake_given_up(self, outcome: protocol.HandshakeGivenUp) -> None:
+        self.stats.handshakes_given_up += 1
+        self.report(
+            "given up", logging.INFO, "%s: no answer to handshakes, given up", self._label(outcome.peer)
+        )
+
+    # ---- timers ----
+
+    def touch(self, peer: int) -> None:
+        """The peer's timers are looked at again, once, at the end of this turn."""
+        self._touched[peer] = None
+        if self._look is None and self._running:
+            self._look = self._loop.call_soon(self._look_at_touched)
+
+    def kick(self, peer: int) -> None:
+        """The peer has just been set up: packets staged for it may ask for a handshake at once."""
+        self._kicked.add(peer)
+        self.touch(peer)
+
+    def forget(self, peer: int) -> None:
+        """The peer is gone: no timer of it fires any more."""
+        self._deadlines.set(peer, None)
+        self._kicked.discard(peer)
+        self._touched.pop(peer, None)
+        self._seen.pop(peer, None)
+
+    def _look_at_touched(self) -> None:
+        self._look = None
+        peers = list(self._touched)[:TIMERS_A_TURN]
+        for peer in peers:
+            del self._touched[peer]
+        self._run_timers(peers)
+        if self._touched and self._look is None and self._running:
+            self._look = self._loop.call_soon(self._look_at_touched)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._run_timers(self._deadlines.due(self.clock.boot(), TIMERS_A_TURN))
+
+    def _run_timers(self, peers: list[int]) -> None:
+        states: dict[int, PeerState] = {}
+        if len(peers) >= SWEEP_FROM:
+            states = {state.peer: state for state in self.plane.peer_states()}
+        for peer in peers:
+            try:
+                self._deadlines.set(peer, self._next_look(peer, states.get(peer)))
+            except Exception:
+                self.stats.failures += 1
+                self.report("timer", logging.ERROR, "timers of %s failed", self._label(peer), trace=True)
+                self._deadlines.set(peer, self.clock.boot() + SECOND)
+        self._arm()
+
+    def _next_look(self, number: int, state: PeerState | None) -> int | None:
+        """Runs what is due for the peer and returns when to look again; None: when ACTIVITY says so."""
+        peer = self.device.by_id.get(number)
+        if peer is None:
+            self.forget(number)
+            return None
+        now = self.clock.boot()
+        state = state or self.plane.peer_state(number)
+        if number in self._kicked:
+            self._kicked.discard(number)
+            if state.staged and not state.session_birth:
+                self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
+        deadline = peer.deadline(protocol_state(state))
+        if deadline is not None and deadline <= now:
+            self.carry_out(peer.on_timer(now, self.clock.wall(), protocol_state(state)))
+            if number not in self.device.by_id:
+                return None
+            state = self.plane.peer_state(number)
+            deadline = peer.deadline(protocol_state(state))
+            self._touched.pop(number, None)  # its outcomes touched it; it is being looked at right now
+        if self._is_busy(state, now):
+            soonest = now + POLL
+            deadline = soonest if deadline is None else min(deadline, soonest)
+        else:
+            deadline = peer.deadline(protocol_state(self.plane.peer_state(number, rest=True)))
+        if deadline is not None and deadline <= now:
+            return now + SHORTEST_SLEEP
+        return deadline
+
+    def _is_busy(self, state: PeerState, now: int) -> bool:
+        """Whether stamps may change without an ACTIVITY event that says so: look again in ``POLL``.
+
+        The plane posts one only when it sets ``unanswered_since`` or ``owed_since`` anew. While one of them
+        stands and the session can still carry data, more data may re-arm a timer unseen; without such a
+        session it cannot.
+        """
+        stamps = (state.unanswered_since, state.owed_since, state.last_traversal)
+        changed = self._seen.get(state.peer) != stamps
+        self._seen[state.peer] = stamps
+        live = state.session_birth and now - state.session_birth < REJECT_AFTER_TIME
+        return changed or bool(live and (state.unanswered_since or state.owed_since))
+
+    def _arm(self) -> None:
+        """Makes the one timer fire at the earliest deadline. Only differences cross from boot time to the
+        loop's."""
+        first = self._deadlines.first()
+        if self._timer is not None:
+            if self._timer_at == first:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if first is None or not self._running:
+            return
+        delay = min(max(first - self.clock.boot(), 0), LONGEST_SLEEP)
+        self._timer_at = first
+        self._timer = self._loop.call_at(self._loop.time() + delay / SECOND, self._timer_fired)
+
+    # ---- log ----
+
+    def report(self, kind: str, level: int, text: str, *arguments: object, trace: bool = False) -> None:
+        """Logs, at most a few lines of each kind in ten seconds. Must not be given secrets."""
+        if not log.isEnabledFor(level):
+            return
+        passes, held = self._gate.passes(kind)
+        if held:
+            log.log(level, "%s: %d more lines were held back", kind, held)
+        if passes:
+            log.log(level, text, *arguments, exc_info=trace)
+
+
+def protocol_state(state: PeerState) -> protocol.PeerState:
+    """The part of a peer's state that the protocol's timers look at."""
+    return protocol.PeerState(
+        unanswered_since=state.unanswered_since,
+        owed_since=state.owed_since,
+        owed_again=state.owed_again,
+        last_traversal=state.last_traversal,
+        last_received=state.last_received,
+        last_sent=state.last_sent,
+        session_birth=state.session_birth,
+        send_counter=state.send_counter,
+        has_endpoint=state.endpoint is not None,
+    )

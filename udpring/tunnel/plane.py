@@ -1,0 +1,492 @@
+"""The data plane as Python sees it: one method a command, dataclasses for what comes back.
+
+Nothing here decides anything. The plane owns the TUN device, the UDP sockets, keys, routes and byte counters
+(design.md R3); this module only turns its C structs into Python values and its codes into exceptions. It is
+the only user of ``udpring_plane_*`` outside the tests.
+
+Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise ClosedError after
+``close()``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from udpring._native import check, ffi, lib, reason, reason_text
+from udpring.errors import ClosedError, HostError
+from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+
+__all__ = [
+    "PREFIX_BATCH",
+    "TIERS",
+    "Address",
+    "Event",
+    "EventKind",
+    "PeerState",
+    "Plane",
+    "PlaneStats",
+    "Prefix",
+    "chosen_aead",
+    "tier_number",
+]
+
+TIERS: dict[str, int] = {
+    "auto": lib.UDPRING_TIER_AUTO,
+    "uring-multishot": lib.UDPRING_TIER_URING_MULTISHOT,
+    "uring-pool": lib.UDPRING_TIER_URING_POOL,
+    "mmsg": lib.UDPRING_TIER_MMSG,
+}
+"""The tiers by the names people use (``UDPRING_TIER``, ``tier=``)."""
+
+PREFIX_BATCH = 4096
+"""Allowed IPs in one command: each command stops the worker for less than a millisecond at this size."""
+
+_STATES_BATCH = 256
+# struct udpring_prefix: one pack is several times quicker than four assignments through cffi, and a set may
+# have 130 000 of them. Checked against the compiler's layout below.
+_PREFIX = struct.Struct("=16sHBBI")
+assert _PREFIX.size == ffi.sizeof("struct udpring_prefix")
+_PEER_NONE: int = lib.UDPRING_PEER_NONE
+_MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
+
+
+def tier_number(name: str) -> int:
+    """The plane's number of the tier called ``name``. Raises ValueError with the names there are."""
+    try:
+        return TIERS[name]
+    except KeyError:
+        raise ValueError(f"no tier is called {name!r}: one of {', '.join(TIERS)}") from None
+
+
+def chosen_aead() -> str:
+    """The name of the AEAD implementation in use on this machine."""
+    name: str = ffi.string(lib.udpring_aead_name(lib.udpring_aead_chosen())).decode()
+    return name
+
+
+def _address(raw: Any) -> Address | None:
+    family = raw.family
+    if family == socket.AF_INET:
+        return Address(bytes(ffi.buffer(raw.ip, 4)), raw.port)
+    if family == socket.AF_INET6:
+        return Address(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
+    return None
+
+
+def _new_address(address: Address | None) -> Any:
+    if address is None:
+        return ffi.NULL
+    raw = ffi.new("struct udpring_address *")
+    raw.family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
+    raw.port = address.port
+    raw.scope_id = address.scope_id
+    ffi.memmove(raw.ip, address.ip, len(address.ip))
+    return raw
+
+
+def _counters(raw: Any) -> dict[str, int]:
+    return {name: getattr(raw, name) for name, _ in ffi.typeof(raw).fields}
+
+
+def _drop_names() -> list[str]:
+    names = []
+    for number in range(lib.UDPRING_DROP_COUNT):
+        names.append(ffi.string(lib.udpring_drop_name(number)).decode())
+    return names
+
+
+_CURES = {
+    errno.EBUSY: "choose another name, or remove it: ip link delete dev NAME",
+    errno.EPERM: "run it as root (CAP_NET_ADMIN), or in a user namespace: unshare -Urnm",
+    errno.EACCES: "run it as root (CAP_NET_ADMIN), or in a user namespace: unshare -Urnm",
+    errno.ENOENT: "load the module (modprobe tun), or give the container /dev/net/tun",
+    errno.ENODEV: "load the module (modprobe tun), or give the container /dev/net/tun",
+    errno.EADDRINUSE: "choose another ListenPort, or stop the program that has this one (ss -lnup)",
+    errno.ENOMEM: "free memory, or raise the limits (ulimit -l, cgroup)",
+}
+
+
+def _host_error(code: int, what: str, why: str) -> HostError:
+    """A HostError with what a person can do about it, unless the plane's own words already say so."""
+    number = -code
+    text = why or os.strerror(number)
+    cure = "" if ": " in why and number != errno.EADDRINUSE else _CURES.get(number, "see: udpring doctor")
+    return HostError(text if what in text else f"{what}: {text}", errno=number, cure=cure)
+
+
+class Plane:
+    """One TUN device, its sockets and the worker thread that moves packets between them.
+
+    Opens in the caller's network namespace and stays in it. Used from the thread of the event loop that reads
+    ``fileno()``. A command returns when the worker has run it.
+
+    Raises HostError when the host cannot have it: no right, no TUN device, the name is taken, the tier is
+    not to be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        tun_fd: int = -1,
+        mtu: int = 0,
+        tier: str = "auto",
+        slots: int = 0,
+        mailbox: int = 0,
+        listen_port: int = 0,
+        fwmark: int = 0,
+    ) -> None:
+        self._plane: Any = None
+        options = ffi.new("struct udpring_plane_options *")
+        encoded = name.encode()
+        if not encoded or len(encoded) > 15:
+            raise HostError(f"interface name {name!r} does not have 1 to 15 bytes", cure="choose another")
+        options.name = encoded
+        options.tun_fd = tun_fd
+        options.mtu = mtu
+        options.tier = tier_number(tier)
+        options.slots = slots
+        options.mailbox = mailbox
+        options.listen_port = listen_port
+        options.fwmark = fwmark
+        code = ffi.new("int32_t *")
+        why = reason()
+        plane = lib.udpring_plane_open(options, code, why)
+        if plane == ffi.NULL:
+            raise _host_error(code[0], f"interface {name}", reason_text(why))
+        self._plane = plane
+        self._events: Any = None
+        self._drop_names = _drop_names()
+
+    @property
+    def closed(self) -> bool:
+        return self._plane is None
+
+    def close(self) -> None:
+        """Stops the worker, closes sockets and the TUN, zeroises the keys. May be called again."""
+        plane, self._plane = self._plane, None
+        if plane is not None:
+            lib.udpring_plane_close(plane)
+
+    def _handle(self) -> Any:
+        if self._plane is None:
+            raise ClosedError("the plane is closed; open a new one")
+        return self._plane
+
+    # ---- what it is ----
+
+    @property
+    def name(self) -> str:
+        """The interface name as the kernel gave it."""
+        text: str = ffi.string(lib.udpring_plane_name(self._handle())).decode()
+        return text
+
+    @property
+    def port(self) -> int:
+        """The UDP port that the sockets are bound to."""
+        return int(lib.udpring_plane_port(self._handle()))
+
+    @property
+    def tier_reason(self) -> str:
+        """Why this tier and none above it, in words."""
+        text: str = ffi.string(lib.udpring_plane_tier_reason(self._handle())).decode()
+        return text
+
+    def fileno(self) -> int:
+        """An eventfd, readable while events wait."""
+        fd: int = lib.udpring_plane_eventfd(self._handle())
+        return fd
+
+    def events(self, maximum: int = 64) -> list[Event]:
+        """Takes up to ``maximum`` events; never blocks. Fewer came back: there are no more for now."""
+        handle = self._handle()
+        if self._events is None or len(self._events) < maximum:
+            self._events = ffi.new("struct udpring_event[]", maximum)
+        buffer = self._events
+        count = lib.udpring_plane_events(handle, buffer, maximum)
+        return [self._event(buffer[position]) for position in range(count)]
+
+    @staticmethod
+    def _event(raw: Any) -> Event:
+        peer = raw.peer
+        length = min(raw.length, _MESSAGE_MAX)
+        return Event(
+            kind=raw.kind,
+            peer=None if peer == _PEER_NONE else peer,
+            message=bytes(ffi.buffer(raw.message, length)) if length else b"",
+            source=_address(raw.source),
+            local=_address(raw.local),
+            interface_index=raw.interface_index,
+            under_load=bool(raw.flags & lib.UDPRING_EVENT_UNDER_LOAD),
+            mac2_valid=bool(raw.flags & lib.UDPRING_EVENT_MAC2_VALID),
+            result=raw.result,
+            now=raw.now_ns,
+        )
+
+    # ---- sockets and identity ----
+
+    def bind(self, port: int, fwmark: int = 0) -> int:
+        """New sockets on ``port`` (0: the kernel chooses), all with ``fwmark``; returns the port.
+
+        Sessions are kept; on failure the old sockets stay. Raises HostError (EADDRINUSE: the port is taken,
+        also when it is taken by this plane).
+        """
+        chosen = ffi.new("uint16_t *", port)
+        why = reason()
+        code = lib.udpring_plane_bind(self._handle(), chosen, fwmark, why)
+        if code < 0:
+            raise _host_error(code, f"UDP port {port}", reason_text(why))
+        return int(chosen[0])
+
+    def mark(self, fwmark: int) -> None:
+        """SO_MARK on all sockets; 0 takes it off."""
+        check(lib.udpring_plane_mark(self._handle(), fwmark), f"fwmark {fwmark:#x}")
+
+    def identity(self, mac1_key: bytes | None) -> None:
+        """The key that mac1 of arriving handshakes is checked with; None refuses them all."""
+        check(lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32)), "set identity")
+
+    def cookie_secret(self, secret: bytes | None) -> None:
+        """The secret that mac2 is checked with; the one before it stays valid until the next."""
+        check(lib.udpring_plane_cookie_secret(self._handle(), _bytes(secret, 32)), "set cookie secret")
+
+    # ---- peers ----
+
+    def peer_add(self) -> int:
+        """A new peer; returns its id. Raises RingError (ENOSPC, ENOMEM: no room)."""
+        peer = ffi.new("uint32_t *")
+        check(lib.udpring_plane_peer_add(self._handle(), peer), "add a peer")
+        return int(peer[0])
+
+    def peer_remove(self, peer: int) -> None:
+        """Forgets the peer: zeroises its keys, drops its staged packets, allowed IPs and indices."""
+        check(lib.udpring_plane_peer_remove(self._handle(), peer), f"remove peer {peer}")
+
+    def endpoint(self, peer: int, address: Address) -> None:
+        """Sends to there from now on, with no sticky source."""
+        check(
+            lib.udpring_plane_endpoint(self._handle(), peer, _new_address(address)),
+            f"endpoint of peer {peer}",
+        )
+
+    def source_clear(self, peer: int) -> None:
+        """Forgets which local address the peer was answered from: the route decides again."""
+        check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")
+
+    def prefixes(self, prefixes: Sequence[Prefix]) -> None:
+        """Applies allowed IPs in order, ``PREFIX_BATCH`` a command. Raises RingError; earlier ones stay
+        applied."""
+        for start in range(0, len(prefixes), PREFIX_BATCH):
+            self._prefixes(prefixes[start : start + PREFIX_BATCH])
+
+    def _prefixes(self, batch: Sequence[Prefix]) -> None:
+        pack = _PREFIX.pack
+        packed = b"".join(
+            pack(
+                prefix.network,
+                socket.AF_INET if len(prefix.network) == 4 else socket.AF_INET6,
+                prefix.cidr,
+                prefix.remove,
+                prefix.peer,
+            )
+            for prefix in batch
+        )
+        raw = ffi.from_buffer("struct udpring_prefix[]", packed)
+        done = ffi.new("uint32_t *")
+        code = lib.udpring_plane_prefixes(self._handle(), raw, len(batch), done)
+        if code < 0:
+            number = min(int(done[0]), len(batch) - 1)
+            check(code, f"allowed IP {batch[number]}")
+
+    def prefixes_clear(self, peer: int) -> None:
+        """Takes all allowed IPs from the peer."""
+        check(lib.udpring_plane_prefixes_clear(self._handle(), peer), f"clear the allowed IPs of peer {peer}")
+
+    def prefixes_list(self, peer: int) -> list[tuple[bytes, int]]:
+        """The peer's allowed IPs as (network, cidr): IPv4 first, each family ascending."""
+        handle = self._handle()
+        room = 16
+        while True:
+            raw = ffi.new("struct udpring_prefix[]", room)
+            count = lib.udpring_plane_prefixes_list(handle, peer, raw, room)
+            if count <= room:
+                break
+            room = count
+        listed = []
+        for position in range(count):
+            entry = raw[position]
+            size = 4 if entry.family == socket.AF_INET else 16
+            listed.append((bytes(ffi.buffer(entry.ip, size)), int(entry.cidr)))
+        return listed
+
+    # ---- keys and handshakes ----
+
+    def index_new(self, peer: int) -> int:
+        """A random receiver index that no handshake or keypair has. Raises RingError."""
+        index = ffi.new("uint32_t *")
+        check(lib.udpring_plane_index_new(self._handle(), peer, index), f"receiver index for peer {peer}")
+        return int(index[0])
+
+    def index_release(self, index: int) -> None:
+        """Gives back an index that became no keypair."""
+        check(lib.udpring_plane_index_release(self._handle(), index), "release a receiver index")
+
+    def keypair(
+        self,
+        peer: int,
+        send_key: bytes,
+        receive_key: bytes,
+        *,
+        local_index: int,
+        remote_index: int,
+        initiator: bool,
+        birth: int,
+    ) -> None:
+        """Installs a keypair: current for the initiator, next for the responder. The copy made here is
+        wiped."""
+        if len(send_key) != 32 or len(receive_key) != 32:
+            raise ValueError("keys of a keypair have 32 bytes each")
+        keys = ffi.new("uint8_t[64]")
+        try:
+            ffi.memmove(keys, send_key, 32)
+            ffi.memmove(keys + 32, receive_key, 32)
+            code = lib.udpring_plane_keypair(
+                self._handle(), peer, keys, local_index, remote_index, int(initiator), birth
+            )
+        finally:
+            ffi.memmove(keys, bytes(64), 64)
+        check(code, f"install a keypair of peer {peer}")
+
+    def keys_erase(self, peer: int) -> None:
+        """Zeroises all keypairs of the peer."""
+        check(lib.udpring_plane_keys_erase(self._handle(), peer), f"erase the keys of peer {peer}")
+
+    def keys_expire(self, peer: int) -> None:
+        """No more sending on the peer's keypairs; receiving goes on."""
+        check(lib.udpring_plane_keys_expire(self._handle(), peer), f"expire the keys of peer {peer}")
+
+    def send(
+        self,
+        peer: int | None,
+        message: bytes,
+        *,
+        tos: int = 0,
+        to: Address | None = None,
+        source: Address | None = None,
+        interface_index: int = 0,
+    ) -> None:
+        """Sends handshake bytes: to the peer's endpoint, or to ``to`` from the local address ``source``.
+
+        Raises RingError (EDESTADDRREQ: the peer has no endpoint).
+        """
+        code = lib.udpring_plane_send(
+            self._handle(),
+            _PEER_NONE if peer is None else peer,
+            ffi.from_buffer("uint8_t[]", message),
+            len(message),
+            tos,
+            _new_address(to),
+            _new_address(source),
+            interface_index,
+        )
+        check(code, f"send a handshake message to {to or f'peer {peer}'}")
+
+    def authenticated(
+        self, peer: int, length: int, source: Address, local: Address | None, interface_index: int = 0
+    ) -> None:
+        """A handshake message of the peer was authentic: roam to its source, stamp the receive, count its
+        bytes."""
+        code = lib.udpring_plane_authenticated(
+            self._handle(), peer, length, _new_address(source), _new_address(local), interface_index
+        )
+        check(code, f"roam peer {peer}")
+
+    def keepalive(self, peer: int) -> None:
+        """Sends an empty data packet. Raises RingError (ENOKEY: no session; the plane asks for a
+        handshake)."""
+        check(lib.udpring_plane_keepalive(self._handle(), peer), f"keepalive to peer {peer}")
+
+    def staged_drop(self, peer: int) -> None:
+        """Drops the packets that wait for a session with the peer."""
+        check(lib.udpring_plane_staged_drop(self._handle(), peer), f"drop the staged packets of peer {peer}")
+
+    # ---- reading ----
+
+    def peer_state(self, peer: int, *, rest: bool = False) -> PeerState:
+        """The peer's stamps and counters. ``rest``: the next stamp that changes posts one ACTIVITY event."""
+        raw = ffi.new("struct udpring_peer_state *")
+        check(lib.udpring_plane_peer_state(self._handle(), peer, int(rest), raw), f"state of peer {peer}")
+        return _peer_state(raw)
+
+    def peer_states(self) -> list[PeerState]:
+        """The states of all peers, in few commands."""
+        handle = self._handle()
+        raw = ffi.new("struct udpring_peer_state[]", _STATES_BATCH)
+        following = ffi.new("uint32_t *")
+        states: list[PeerState] = []
+        first = 0
+        while True:
+            count = lib.udpring_plane_peer_states(handle, first, raw, _STATES_BATCH, following)
+            states.extend(_peer_state(raw[position]) for position in range(count))
+            first = following[0]
+            if not first:
+                return states
+
+    def stats(self) -> PlaneStats:
+        """The counters of the plane and of its sockets."""
+        raw = ffi.new("struct udpring_plane_stats *")
+        check(lib.udpring_plane_stats(self._handle(), raw), "plane statistics")
+        tiers = {number: name for name, number in TIERS.items()}
+        aead = lib.udpring_aead_name(raw.aead)
+        return PlaneStats(
+            tun_packets_in=raw.tun_packets_in,
+            tun_bytes_in=raw.tun_bytes_in,
+            tun_packets_out=raw.tun_packets_out,
+            tun_bytes_out=raw.tun_bytes_out,
+            passes=raw.passes,
+            commands=raw.commands,
+            events=raw.events,
+            events_lost=raw.events_lost,
+            drops={name: raw.drops[number] for number, name in enumerate(self._drop_names)},
+            rx=_counters(raw.rx),
+            tx=_counters(raw.tx),
+            tier=tiers.get(raw.tier, str(raw.tier)),
+            aead="" if aead == ffi.NULL else ffi.string(aead).decode(),
+            peers=raw.peers,
+            prefixes=raw.prefixes,
+            keypairs=raw.keypairs,
+            mailbox_depth=raw.mailbox_depth,
+        )
+
+
+def _bytes(value: bytes | None, length: int) -> Any:
+    if value is None:
+        return ffi.NULL
+    if len(value) != length:
+        raise ValueError(f"{length} bytes are needed, not {len(value)}")
+    return ffi.from_buffer("uint8_t[]", value)
+
+
+def _peer_state(raw: Any) -> PeerState:
+    return PeerState(
+        peer=raw.peer,
+        staged=raw.staged,
+        rx_bytes=raw.rx_bytes,
+        tx_bytes=raw.tx_bytes,
+        unanswered_since=raw.unanswered_since_ns,
+        owed_since=raw.owed_since_ns,
+        owed_again=bool(raw.owed_again),
+        last_traversal=raw.last_traversal_ns,
+        last_received=raw.last_received_ns,
+        last_sent=raw.last_sent_ns,
+        session_birth=raw.session_birth_ns,
+        send_counter=raw.send_counter,
+        interface_index=raw.interface_index,
+        endpoint=_address(raw.endpoint),
+        source=_address(raw.source),
+    )

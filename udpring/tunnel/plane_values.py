@@ -1,0 +1,134 @@
+"""What the plane reports and takes, as plain values: addresses, prefixes, events, states and counters.
+
+Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never or none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from enum import IntEnum
+
+from udpring._native import lib
+
+__all__ = ["Address", "Event", "EventKind", "PeerState", "PlaneStats", "Prefix"]
+
+
+class EventKind(IntEnum):
+    """``enum udpring_event_kind``: what an event is about."""
+
+    HANDSHAKE = lib.UDPRING_EVENT_HANDSHAKE
+    HANDSHAKE_WANTED = lib.UDPRING_EVENT_HANDSHAKE_WANTED
+    KEY_CONFIRMED = lib.UDPRING_EVENT_KEY_CONFIRMED
+    ACTIVITY = lib.UDPRING_EVENT_ACTIVITY
+    TUN_GONE = lib.UDPRING_EVENT_TUN_GONE
+    FATAL = lib.UDPRING_EVENT_FATAL
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a UDP datagram goes or comes from: 4 or 16 address bytes and a port; scope_id for link-local
+    IPv6."""
+
+    ip: bytes
+    port: int
+    scope_id: int = 0
+
+    @classmethod
+    def parse(cls, host: str, port: int) -> Address:
+        """From a numeric address, perhaps with a ``%scope``. A v4-mapped address becomes IPv4, as the plane
+        has it.
+
+        Raises ValueError for a name.
+        """
+        ip = ipaddress.ip_address(host)
+        scope = 0
+        if isinstance(ip, ipaddress.IPv6Address):
+            if ip.ipv4_mapped is not None:
+                ip = ip.ipv4_mapped
+            elif ip.scope_id:
+                scope = int(ip.scope_id) if ip.scope_id.isdigit() else socket.if_nametoindex(ip.scope_id)
+        return cls(ip.packed, port, scope)
+
+    @property
+    def host(self) -> str:
+        """The address without the port, with the scope by number."""
+        text = str(ipaddress.ip_address(self.ip))
+        return f"{text}%{self.scope_id}" if self.scope_id else text
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if len(self.ip) == 16 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """One line of allowed IPs: ``network`` is 4 or 16 bytes; ``remove`` takes it from this peer instead."""
+
+    network: bytes
+    cidr: int
+    peer: int
+    remove: bool = False
+
+    def __str__(self) -> str:
+        return f"{ipaddress.ip_address(self.network)}/{self.cidr}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the plane posted. ``peer`` is None where it is not known; ``message`` only with HANDSHAKE."""
+
+    kind: int
+    peer: int | None = None
+    message: bytes = b""
+    source: Address | None = None
+    local: Address | None = None
+    interface_index: int = 0
+    under_load: bool = False
+    mac2_valid: bool = False
+    result: int = 0
+    now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What the plane knows of a peer (``struct udpring_peer_state``). Times: boot ns, 0 = never or none."""
+
+    peer: int
+    staged: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    unanswered_since: int = 0
+    owed_since: int = 0
+    owed_again: bool = False
+    last_traversal: int = 0
+    last_received: int = 0
+    last_sent: int = 0
+    session_birth: int = 0
+    send_counter: int = 0
+    interface_index: int = 0
+    endpoint: Address | None = None
+    source: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneStats:
+    """Counters of the plane, each only growing but for the last group (``struct udpring_plane_stats``)."""
+
+    tun_packets_in: int
+    tun_bytes_in: int
+    tun_packets_out: int
+    tun_bytes_out: int
+    passes: int
+    commands: int
+    events: int
+    events_lost: int
+    drops: dict[str, int]
+    rx: dict[str, int]
+    tx: dict[str, int]
+    tier: str
+    aead: str
+    peers: int
+    prefixes: int
+    keypairs: int
+    mailbox_depth: int

@@ -1,0 +1,192 @@
+"""The file-system side of a UAPI socket: binding it, telling a stale one from one in use, seeing it removed.
+
+``wg`` finds an interface by ``/var/run/wireguard/NAME.sock``. The file is ours only as long as its inode is
+the one we bound: whoever removed it meant the interface to end (wireguard.md section 2), and somebody
+else's file under the same name is never unlinked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from udpring.errors import HostError
+
+__all__ = ["SocketFile", "socket_path"]
+
+BACKLOG = 64
+POLL_SECONDS = 1.0
+PATH_BYTES = 107  # sockaddr_un.sun_path with its terminating zero
+
+_IN_ATTRIB = 0x4
+_IN_DELETE_SELF = 0x400
+_IN_MOVE_SELF = 0x800
+_IN_NONBLOCK = os.O_NONBLOCK
+_IN_CLOEXEC = os.O_CLOEXEC
+
+
+def socket_path(directory: str | os.PathLike[str], interface: str) -> Path:
+    """Where the socket of an interface is. Raises HostError for a name that is no file name."""
+    if not interface or "/" in interface or interface in (".", ".."):
+        raise HostError(
+            f"interface name {interface!r} cannot name a socket file",
+            errno=errno.EINVAL,
+            cure="choose another",
+        )
+    return Path(directory) / f"{interface}.sock"
+
+
+class SocketFile:
+    """A listening UNIX socket and its file, for the owner alone (mode 0700).
+
+    Raises HostError: the interface is in use by another process, or the directory cannot be written.
+    """
+
+    def __init__(self, path: Path, *, descriptor: int | None = None) -> None:
+        self.path = path
+        self._watch: int | None = None
+        self._poll: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gone: Callable[[], None] | None = None
+        if descriptor is None:
+            self.socket = _listen(path)
+        else:
+            self.socket = socket.socket(fileno=descriptor)
+        self.socket.setblocking(False)
+        self._inode = _inode(path)
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self.socket.fileno()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the file is still there and still the one that was bound."""
+        return self._inode is not None and _inode(self.path) == self._inode
+
+    def watch(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
+        """Calls ``gone`` once when the file is removed, moved away or replaced: by inotify, else by a look
+        a second."""
+        self._loop, self._gone = loop, gone
+        self._watch = _inotify(self.path)
+        if self._watch is not None:
+            loop.add_reader(self._watch, self._changed)
+        self._look()
+
+    def _changed(self) -> None:
+        assert self._watch is not None
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            os.read(self._watch, 4096)
+        self._look()
+
+    def _look(self) -> None:
+        assert self._loop is not None
+        if not self.is_ours:
+            gone, self._gone = self._gone, None
+            self._unwatch()
+            if gone is not None:
+                gone()
+        elif self._watch is None:
+            self._poll = self._loop.call_later(POLL_SECONDS, self._look)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            assert self._loop is not None
+            self._loop.remove_reader(self._watch)
+            os.close(self._watch)
+            self._watch = None
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+
+    def close(self) -> None:
+        """Stops listening; removes the file if it is still ours. May be called again."""
+        self._unwatch()
+        self._gone = None
+        if self.is_ours:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+        self._inode = None
+        self.socket.close()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _listen(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > PATH_BYTES:
+        raise HostError(
+            f"{path}: longer than {PATH_BYTES} bytes",
+            errno=errno.ENAMETOOLONG,
+            cure="use a shorter directory",
+        )
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind), so no moment
+        # and no thread sees it open to others, and the process's umask stays as it is.
+        os.fchmod(listening.fileno(), 0o700)
+        try:
+            listening.bind(os.fspath(path))
+        except OSError as refused:
+            if refused.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path)
+            listening.bind(os.fspath(path))
+        listening.listen(BACKLOG)
+    except OSError as refused:
+        listening.close()
+        if isinstance(refused, HostError):
+            raise
+        raise HostError(
+            f"{path}: {refused.strerror or refused}",
+            errno=refused.errno or 0,
+            cure="run it as root, with a writable directory",
+        ) from refused
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    """Unlinks a socket file behind which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.setblocking(False)
+            probe.connect(os.fspath(path))
+        except BlockingIOError:
+            pass  # its queue is full: somebody is there
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise HostError(
+        f"interface {path.stem} is in use: a process answers at {path}",
+        errno=errno.EADDRINUSE,
+        cure="choose another name, or stop it by removing that file",
+    )
+
+
+def _inotify(path: Path) -> int | None:
+    """An inotify descriptor that becomes readable when the file changes its links or name; None: not to be
+    had."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        descriptor: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    except (OSError, AttributeError):
+        return None
+    if descriptor < 0:
+        return None
+    mask = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
+    if libc.inotify_add_watch(descriptor, os.fsencode(path), mask) < 0:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,304 @@
+"""Serves ``wg``: the UAPI's operations applied to a Tunnel, for many clients at once over a UNIX socket.
+
+The flow of one connection:
+1. Bytes come in pieces of at most ``CHUNK``; after each piece the event loop gets its turn.
+2. The codec (``uapi``) yields operations; each is applied before the next line is parsed, so after a bad
+   line the earlier ones stay and the later ones are never seen.
+3. Allowed IPs gather, across peers, into one plane command of ``PREFIX_BATCH``; anything that could see the
+   difference flushes them first.
+4. An answer is written piece by piece; a client that does not read stops only its own connection.
+
+No lock is held between lines: requests of two clients may interleave, each line is applied whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+
+from udpring.tunnel import uapi
+from udpring.tunnel.plane import PREFIX_BATCH, Address, PeerState, Prefix
+from udpring.tunnel.socket_file import SocketFile
+from udpring.tunnel.tunnel import Tunnel
+
+__all__ = ["MAX_CLIENTS", "RequestApplier", "UapiServer", "device_state"]
+
+CHUNK = 1 << 16
+MAX_CLIENTS = 128
+
+log = logging.getLogger("udpring.uapi")
+
+
+def device_state(tunnel: Tunnel) -> uapi.DeviceState:
+    """What ``get`` answers. The peers' counters are of now; allowed IPs are read as the answer is written."""
+    states = tunnel.states()
+    return uapi.DeviceState(
+        tunnel.private_key, tunnel.listen_port, tunnel.fwmark, _peer_states(tunnel, states)
+    )
+
+
+def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.PeerState]:
+    for public_key, peer in list(tunnel.device.peers.items()):
+        state = states.get(peer.id)
+        if state is None or not tunnel.knows(peer.id):
+            continue  # added or removed by another client since
+        endpoint = state.endpoint
+        scope = str(endpoint.scope_id) if endpoint and endpoint.scope_id else ""
+        yield uapi.PeerState(
+            public_key=public_key,
+            preshared_key=peer.preshared_key,
+            endpoint=(endpoint.ip, endpoint.port, scope) if endpoint else None,
+            last_handshake=peer.last_handshake_wall,
+            tx_bytes=state.tx_bytes,
+            rx_bytes=state.rx_bytes,
+            persistent_keepalive=peer.persistent_keepalive,
+            allowed_ips=tunnel.allowed_ips(peer.id),
+        )
+
+
+class RequestApplier:
+    """Applies the operations of one connection to a tunnel. Holds the peer that a request is at.
+
+    ``apply`` raises OSError (HostError, RingError) and ValueError for what could not be done.
+    """
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._key: bytes | None = None
+        self._peer: int | None = None
+        self._ignored = True
+        self._created = False
+        self._prefixes: list[Prefix] = []
+
+    def apply(self, operation: uapi.SetOperation) -> None:
+        """Applies one operation; allowed IPs may wait for ``flush``."""
+        match operation:
+            case uapi.AllowedIp(_, ip, cidr, remove):
+                self._allowed_ip(ip, cidr, remove)
+            case uapi.PeerBegin(public_key):
+                self._begin(public_key)
+            case uapi.SetPrivateKey(key):
+                self._tunnel.set_private_key(key)
+            case uapi.SetListenPort(port):
+                self._tunnel.set_listen_port(port)
+            case uapi.SetFwmark(mark):
+                self._tunnel.set_fwmark(mark)
+            case uapi.ReplacePeers():
+                self.flush()
+                self._tunnel.remove_all_peers()
+            case uapi.PeerRemove() | uapi.PeerUpdateOnly():
+                self._remove_or_update(operation)
+            case _:
+                peer = self._current()
+                if peer is not None:
+                    self._set_peer(peer, operation)
+
+    def flush(self) -> None:
+        """Carries out the allowed IPs that have gathered."""
+        prefixes, self._prefixes = self._prefixes, []
+        # A peer may have gone since its lines came (another client).
+        known = self._tunnel.knows
+        self._tunnel.apply_allowed_ips([prefix for prefix in prefixes if known(prefix.peer)])
+
+    def finish(self) -> None:
+        """The request is over: what is pending is carried out and its last peer is started."""
+        try:
+            self.flush()
+            self._end_block()
+        finally:
+            self._prefixes = []
+            self._key, self._peer, self._ignored = None, None, True
+
+    def _begin(self, public_key: bytes) -> None:
+        self._end_block()
+        self._key = public_key
+        self._peer = self._tunnel.find(public_key)
+        self._ignored = self._tunnel.is_own(public_key)
+        self._created = False
+
+    def _end_block(self) -> None:
+        if self._key is None:
+            return
+        # A block with nothing in it still adds its peer.
+        peer = self._current()
+        self._key = None
+        if peer is not None:
+            if self._prefixes and self._tunnel.plane.peer_state(peer).staged:
+                self.flush()
+            self._tunnel.start_peer(peer)
+
+    def _current(self) -> int | None:
+        """The peer that the block is about, added now if it is new; None: the block is ignored."""
+        if self._ignored or self._key is None:
+            return None
+        if self._peer is None:
+            self._peer = self._tunnel.add_peer(self._key)
+            self._created = True
+        elif not self._tunnel.knows(self._peer):
+            self._ignored = True  # removed by another client in the middle of the block
+            return None
+        return self._peer
+
+    def _allowed_ip(self, ip: bytes, cidr: int, remove: bool) -> None:
+        peer = self._current()
+        if peer is None:
+            return
+        self._prefixes.append(Prefix(ip, cidr, peer, remove))
+        if len(self._prefixes) >= PREFIX_BATCH:
+            self.flush()
+
+    def _remove_or_update(self, operation: uapi.PeerRemove | uapi.PeerUpdateOnly) -> None:
+        known_before = self._peer is not None and not self._created
+        if isinstance(operation, uapi.PeerUpdateOnly) and known_before:
+            return
+        if self._peer is not None:
+            self.flush()
+            self._tunnel.remove_peer(self._peer)
+            self._peer = None
+        self._ignored = True
+
+    def _set_peer(self, peer: int, operation: uapi.SetOperation) -> None:
+        tunnel = self._tunnel
+        match operation:
+            case uapi.SetPresharedKey(key):
+                tunnel.set_preshared_key(peer, key)
+            case uapi.SetEndpoint(ip, port, scope):
+                tunnel.set_endpoint(peer, Address(ip, port, _scope_id(scope)))
+            case uapi.SetKeepalive(seconds):
+                tunnel.set_keepalive(peer, seconds)
+            case uapi.ReplaceAllowedIps():
+                self.flush()
+                tunnel.clear_allowed_ips(peer)
+            case uapi.ProtocolVersion():
+                pass  # the codec lets only version 1 through
+
+
+def _scope_id(scope: str) -> int:
+    if not scope:
+        return 0
+    return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+
+
+class UapiServer:
+    """Accepts clients on a SocketFile until closed. Owns the socket file."""
+
+    def __init__(self, tunnel: Tunnel, socket_file: SocketFile) -> None:
+        self._tunnel = tunnel
+        self._file = socket_file
+        self._clients: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolved when the socket file is removed: the interface is meant to end."""
+
+    def start(self) -> None:
+        """Begins to accept and to watch the file."""
+        loop = asyncio.get_running_loop()
+        self._accepting = loop.create_task(self._accept(), name=f"uapi {self._tunnel.name}")
+        self._file.watch(loop, self._removed)
+
+    def _removed(self) -> None:
+        if not self.gone.done():
+            self.gone.set_result(f"the socket file {self._file.path} was removed")
+
+    async def close(self) -> None:
+        """Ends all connections and removes the socket file if it is still ours."""
+        tasks = [*self._clients, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._accepting = None
+        self._file.close()
+        self.gone.cancel()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, _ = await loop.sock_accept(self._file.socket)
+            except OSError as refused:
+                # Out of descriptors, or the client went away again. Wait a little: the socket stays readable.
+                log.warning("UAPI client not accepted: %s", refused)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._clients) >= MAX_CLIENTS:
+                log.warning("more than %d UAPI clients: one is turned away", MAX_CLIENTS)
+                client.close()
+                continue
+            client.setblocking(False)
+            task = loop.create_task(self._serve(client))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                await self._converse(client)
+            except uapi.UapiProtocolError as wrong:
+                log.debug("UAPI client speaks another protocol: %s", wrong)
+            except (ConnectionError, TimeoutError):
+                pass  # it went away; what it had set stays
+            except Exception:
+                log.exception("UAPI connection failed")
+
+    async def _converse(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        parser = uapi.RequestParser()
+        applier = RequestApplier(self._tunnel)
+        while True:
+            data = await loop.sock_recv(client, CHUNK)
+            operations = parser.feed(data) if data else parser.close()
+            for operation in operations:
+                match operation:
+                    case uapi.GetRequest():
+                        await self._send(client, uapi.format_get(device_state(self._tunnel)))
+                    case uapi.EndRequest():
+                        end = self._finish(applier, operation)
+                        await self._send(client, [uapi.format_status(end)])
+                    case _:
+                        self._apply(parser, applier, operation)
+            if not data:
+                return
+            await asyncio.sleep(0)
+
+    def _apply(
+        self, parser: uapi.RequestParser, applier: RequestApplier, operation: uapi.SetOperation
+    ) -> None:
+        try:
+            applier.apply(operation)
+        except (OSError, ValueError) as refused:
+            parser.fail(_errno(refused), str(refused))
+
+    def _finish(self, applier: RequestApplier, end: uapi.EndRequest) -> uapi.EndRequest:
+        """Even a request that failed carries out the lines before the bad one."""
+        try:
+            applier.finish()
+        except (OSError, ValueError) as refused:
+            if not end.errno:
+                end = uapi.EndRequest(end.request, _errno(refused), str(refused))
+        if end.errno:
+            log.info(
+                "UAPI %s refused: %s", end.request, end.message or errno.errorcode.get(end.errno, end.errno)
+            )
+        return end
+
+    async def _send(self, client: socket.socket, lines: Iterable[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        piece = bytearray()
+        for line in lines:
+            piece += line
+            if len(piece) >= CHUNK:
+                await loop.sock_sendall(client, piece)
+                piece = bytearray()
+                await asyncio.sleep(0)
+        if piece:
+            with contextlib.suppress(BrokenPipeError):
+                await loop.sock_sendall(client, piece)
+
+
+def _errno(refused: OSError | ValueError) -> int:
+    number = refused.errno if isinstance(refused, OSError) else errno.EINVAL
+    return number or errno.EIO
