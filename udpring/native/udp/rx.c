@@ -15,6 +15,8 @@
 #endif
 
 static const struct udp_rx_tier *const tiers[] = {
+    [UDPRING_TIER_URING_MULTISHOT] = &udp_rx_multishot,
+    [UDPRING_TIER_URING_POOL] = &udp_rx_pool,
     [UDPRING_TIER_MMSG] = &udp_rx_mmsg,
 };
 
@@ -37,6 +39,8 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
                     const struct udp_rx_message *message)
 {
     uint32_t socket = slot >= rx->per_socket;
+    if (ur_unlikely(length > rx->slot_bytes))
+        length = rx->slot_bytes;   /* whatever the kernel says, a packet ends with its slot */
     packet->data = data;
     packet->length = length;
     packet->segment_size = 0;
@@ -161,10 +165,11 @@ int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct
     return code;
 }
 
-struct udp_slots udp_rx_close_keeping_slots(struct udp_rx *rx)
+bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots)
 {
     struct udp_slots kept = rx->slots;
-    if (!rx->tier->close(rx)) {
+    bool ended = rx->tier->close(rx);
+    if (!ended) {
         ur_graveyard_leak(kept.base, kept.bytes);
         kept = (struct udp_slots){0};
     }
@@ -175,15 +180,18 @@ struct udp_slots udp_rx_close_keeping_slots(struct udp_rx *rx)
     }
     free(rx->held);
     free(rx);
-    return kept;
+    *slots = kept;
+    return ended;
 }
 
-void udp_rx_close(struct udp_rx *rx)
+bool udp_rx_close(struct udp_rx *rx)
 {
     if (!rx)
-        return;
-    struct udp_slots slots = udp_rx_close_keeping_slots(rx);
+        return true;
+    struct udp_slots slots;
+    bool ended = udp_rx_close_keeping_slots(rx, &slots);
     udp_slots_unmap(&slots);
+    return ended;
 }
 
 uint32_t udp_rx_tier(const struct udp_rx *rx)

@@ -27,7 +27,8 @@ struct udp_rx_options {
 };
 
 int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-void udp_rx_close(struct udp_rx *rx);                       /* R5; NULL is fine */
+/* R5; NULL is fine. False: the kernel did not let go within the bound: what guests lent to the ring must be leaked. */
+bool udp_rx_close(struct udp_rx *rx);
 uint32_t udp_rx_tier(const struct udp_rx *rx);
 /* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
 const char *udp_rx_tier_reason(const struct udp_rx *rx);

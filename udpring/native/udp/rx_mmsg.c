@@ -142,6 +142,8 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     struct pollfd polled[UDP_RX_SOCKETS_MAX + UDP_RX_WATCHES];
     uint8_t tokens[UDP_RX_WATCHES];
     nfds_t count = rx->sockets;
+    if (rx->watched)
+        timeout_ns = 0;   /* not fetched yet: it is something */
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);
@@ -158,7 +160,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     int ready = ppoll(polled, count, timeout_ns < 0 ? NULL : &limit, NULL);
     if (ready < 0)
         return -errno;
-    bool something = ready > 0;
+    bool something = ready > 0 || rx->watched;
     for (uint32_t i = 0; i < rx->sockets; i++) {
         note_socket(mmsg, i, polled[i].revents);
         something |= mmsg->socket[i].readable && mmsg->socket[i].prepared;

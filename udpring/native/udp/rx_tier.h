@@ -31,7 +31,7 @@ struct udp_rx_tier {
     unsigned (*guests)(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 };
 
-extern const struct udp_rx_tier udp_rx_mmsg;
+extern const struct udp_rx_tier udp_rx_multishot, udp_rx_pool, udp_rx_mmsg;
 
 /* Owner: the caller of udp_rx_open. Thread: that one. Freed by udp_rx_close(). The tier's own struct embeds it first. */
 struct udp_rx {
@@ -62,7 +62,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
                     const struct udp_rx_message *message);
 
 /* Closes and hands over the slots, for who still has data in them; base NULL when the kernel kept them (then leaked). */
-struct udp_slots udp_rx_close_keeping_slots(struct udp_rx *rx);
+bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);
 
 enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };
 /* Classes and counts an errno of a receive; a fatal one is kept in rx->fatal. */

@@ -10,6 +10,7 @@ struct udp_slots {
     size_t bytes;
     uint32_t stride;      /* from slot to slot; a multiple of 64 */
     uint32_t count;
+    uint32_t forks;       /* ur_fork_count() when mapped: a child has nothing here to unmap */
 };
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;

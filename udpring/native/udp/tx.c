@@ -11,6 +11,8 @@
 #define NO_BUFFER_TRIES 8          /* ENOBUFS is not followed by POLLOUT: after so many tries the packet is given up */
 
 static const struct udp_tx_tier *const tiers[] = {
+    [UDPRING_TIER_URING_MULTISHOT] = &udp_tx_uring,
+    [UDPRING_TIER_URING_POOL] = &udp_tx_uring,
     [UDPRING_TIER_MMSG] = &udp_tx_mmsg,
 };
 
@@ -41,6 +43,8 @@ static bool blames_source(int error)
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t result)
 {
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
+    if (ur_unlikely(result >= 0 && (size_t)result != slot->iov.iov_len))
+        result = -EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
     if (ur_likely(result >= 0)) {
         tx->stats.packets++;
         tx->stats.bytes += (uint32_t)result;
@@ -121,6 +125,7 @@ static int open_tier(struct udp_tx **opened, uint32_t id, const struct udp_tx_op
     if (!tx)
         return ur_fail(why, -ENOMEM, "no memory for a send ring");
     tx->tier = tier;
+    tx->tier_id = id;
     tx->sockets = options->sockets;
     for (uint32_t i = 0; i < tx->sockets; i++)
         tx->fd[i] = options->fd[i];
@@ -132,7 +137,7 @@ static int open_tier(struct udp_tx **opened, uint32_t id, const struct udp_tx_op
     if (!code)
         code = tier->open(tx, why);
     if (code) {
-        udp_tx_close(tx);
+        (void)udp_tx_close(tx);
         return code;
     }
     *opened = tx;
@@ -167,11 +172,12 @@ int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct
     return code;
 }
 
-void udp_tx_close(struct udp_tx *tx)
+bool udp_tx_close(struct udp_tx *tx)
 {
     if (!tx)
-        return;
-    if (!tx->tier->close(tx)) {
+        return true;
+    bool ended = tx->tier->close(tx);
+    if (!ended) {
         ur_graveyard_leak(tx->slots.base, tx->slots.bytes);
         tx->slots.base = NULL;
     }
@@ -181,6 +187,7 @@ void udp_tx_close(struct udp_tx *tx)
     free(tx->done);
     free(tx->free);
     free(tx);
+    return ended;
 }
 
 static int check(const struct udp_tx *tx, const struct udp_tx_item *item)
@@ -252,7 +259,7 @@ unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max)
 
 uint32_t udp_tx_tier(const struct udp_tx *tx)
 {
-    return tx->tier->id;
+    return tx->tier_id;
 }
 
 const char *udp_tx_tier_reason(const struct udp_tx *tx)

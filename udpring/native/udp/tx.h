@@ -47,7 +47,9 @@ struct udp_tx_done {
 #define UDP_TX_SPLIT 2                /* a train that this route refuses (EMSGSIZE, EIO, EINVAL): send it as single datagrams */
 
 int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-void udp_tx_close(struct udp_tx *tx);
+/* R5; NULL is fine. False: the kernel did not let go within the bound; the payloads of what was pending and what
+ * guests lent to the ring must then be leaked (ur_graveyard_leak), never freed. */
+bool udp_tx_close(struct udp_tx *tx);
 uint32_t udp_tx_tier(const struct udp_tx *tx);
 /* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
 const char *udp_tx_tier_reason(const struct udp_tx *tx);

@@ -70,7 +70,6 @@ static int mmsg_flush(struct udp_tx *tx)
 }
 
 const struct udp_tx_tier udp_tx_mmsg = {
-    .id = UDPRING_TIER_MMSG,
     .bytes = sizeof(struct mmsg_tx),
     .open = mmsg_open,
     .close = mmsg_close,

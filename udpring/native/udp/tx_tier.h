@@ -37,7 +37,6 @@ struct udp_tx_queue {
 };
 
 struct udp_tx_tier {
-    uint32_t id;
     size_t bytes;                /* of the tier's struct, which begins with struct udp_tx */
     int (*open)(struct udp_tx *tx, struct udpring_reason *why);
     bool (*close)(struct udp_tx *tx);      /* false: the kernel did not let go of the slots */
@@ -47,11 +46,12 @@ struct udp_tx_tier {
     unsigned (*guests)(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
 };
 
-extern const struct udp_tx_tier udp_tx_mmsg;
+extern const struct udp_tx_tier udp_tx_uring, udp_tx_mmsg;
 
 /* Owner: the caller of udp_tx_open. Thread: that one. Freed by udp_tx_close(). The tier's own struct embeds it first. */
 struct udp_tx {
     const struct udp_tx_tier *tier;
+    uint32_t tier_id;
     struct udpring_tx_stats stats;
     struct udp_slots slots;
     uint32_t *free;              /* stack of free slots: the last used is the warmest */

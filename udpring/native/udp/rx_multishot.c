@@ -1,0 +1,180 @@
+/* Tier uring-multishot: one recvmsg operation a socket that completes once for each datagram, into buffers that the
+ * kernel picks from a ring of ours.
+ *
+ * 1. arm: released buffers are published in one store; a socket whose operation ended is armed again.
+ * 2. complete: struct io_uring_recvmsg_out, name, control and payload lie one after the other in the buffer.
+ * Any completion without F_MORE ended the operation: an error, no buffer left, and a datagram of length zero, which
+ * anybody may send. For want of buffers it is not armed before a quarter of them is back: the kernel answers ENOBUFS
+ * at once, whether there is anything to read or not. */
+#include "../base.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "../uring/bufring.h"
+#include "../uring/thread.h"
+#include "rx_uring.h"
+
+#define PREFIX_BYTES (sizeof(struct io_uring_recvmsg_out) + UDP_RX_NAME_BYTES + UDP_RX_CONTROL_BYTES)
+
+struct multishot_socket {
+    struct ur_bufring buffers;
+    uint32_t available;        /* buffers that the kernel may pick, published or about to be */
+    bool armed, starved, dirty;
+};
+
+struct multishot_rx {
+    struct uring_rx uring;
+    struct msghdr header;      /* read at submission only, the same for all: sizes, no pointers */
+    struct multishot_socket socket[UDP_RX_SOCKETS_MAX];
+};
+
+static struct multishot_rx *self(struct uring_rx *uring)
+{
+    return (struct multishot_rx *)uring;
+}
+
+static void give_buffer(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer)
+{
+    struct udp_rx *rx = &multishot->uring.rx;
+    struct multishot_socket *state = &multishot->socket[socket];
+    ur_bufring_add(&state->buffers, udp_slot(&rx->slots, socket * rx->per_socket + buffer),
+                   (uint32_t)PREFIX_BYTES + rx->slot_bytes, (uint16_t)buffer);
+    state->available++;
+    state->dirty = true;
+}
+
+static void arm(struct uring_rx *uring)
+{
+    struct multishot_rx *multishot = self(uring);
+    struct udp_rx *rx = &uring->rx;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        struct multishot_socket *state = &multishot->socket[i];
+        if (state->dirty) {
+            ur_bufring_publish(&state->buffers);
+            state->dirty = false;
+        }
+        uint32_t enough = state->starved ? (rx->per_socket + 3) / 4 : 1;
+        if (ur_likely(state->armed) || state->available < enough || uring_rx_paused(uring, i))
+            continue;
+        struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
+        if (!sqe)
+            return;
+        sqe->opcode = IORING_OP_RECVMSG;
+        sqe->flags = IOSQE_BUFFER_SELECT;
+        sqe->ioprio = IORING_RECV_MULTISHOT;
+        sqe->fd = rx->fd[i];
+        sqe->addr = (uint64_t)(uintptr_t)&multishot->header;
+        sqe->len = 1;
+        sqe->buf_group = (uint16_t)i;
+        sqe->user_data = ur_ops_arm(&uring->ops, i);
+        state->armed = true;
+        state->starved = false;
+    }
+}
+
+/* Checks what the kernel wrote against what we gave it, and delivers it. False: not a message. */
+static bool deliver(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer, int32_t result,
+                    struct udpring_packet *packet)
+{
+    struct udp_rx *rx = &multishot->uring.rx;
+    uint32_t slot = socket * rx->per_socket + buffer;
+    uint8_t *base = udp_slot(&rx->slots, slot);
+    const struct io_uring_recvmsg_out *out = (const struct io_uring_recvmsg_out *)(const void *)base;
+    if (ur_unlikely(result < (int32_t)PREFIX_BYTES || out->controllen > UDP_RX_CONTROL_BYTES))
+        return false;
+    const uint8_t *name = base + sizeof(*out);
+    struct udp_rx_message message = {
+        .name = (const struct sockaddr_storage *)(const void *)name,
+        .name_length = out->namelen <= UDP_RX_NAME_BYTES ? out->namelen : UDP_RX_NAME_BYTES,
+        .control = name + UDP_RX_NAME_BYTES, .control_length = out->controllen, .flags = out->flags};
+    udp_rx_deliver(rx, packet, slot, base + PREFIX_BYTES, (uint32_t)result - (uint32_t)PREFIX_BYTES, &message);
+    return true;
+}
+
+static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet)
+{
+    struct multishot_rx *multishot = self(uring);
+    struct udp_rx *rx = &uring->rx;
+    uint32_t socket = UR_SLOT(cqe->user_data), buffer = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
+    if (ur_unlikely(socket >= rx->sockets)) {
+        rx->stats.stale++;
+        return false;
+    }
+    struct multishot_socket *state = &multishot->socket[socket];
+    bool has_buffer = cqe->flags & IORING_CQE_F_BUFFER && buffer < rx->per_socket;
+    bool known = ur_ops_resolve(&uring->ops, cqe->user_data) >= 0;
+    bool delivered = false;
+    state->available -= has_buffer;
+    if (ur_unlikely(!known)) {
+        rx->stats.stale++;
+    } else {
+        if (ur_unlikely(!(cqe->flags & IORING_CQE_F_MORE))) {
+            ur_ops_done(&uring->ops, socket);
+            state->armed = false;
+        }
+        if (ur_likely(cqe->res >= 0 && has_buffer)) {
+            delivered = deliver(multishot, socket, buffer, cqe->res, packet);
+            uring->backoff[socket].run = 0;
+        } else if (cqe->res == -ENOBUFS) {
+            state->starved = true;
+            rx->stats.starved++;
+        } else if (cqe->res < 0 && cqe->res != -ECANCELED) {
+            uring_rx_failed(uring, socket, -cqe->res);
+        }
+    }
+    if (ur_unlikely(has_buffer && !delivered))
+        give_buffer(multishot, socket, buffer);   /* also a stale completion brings its buffer back */
+    return delivered;
+}
+
+static int multishot_open(struct udp_rx *rx, struct udpring_reason *why)
+{
+    _Static_assert(PREFIX_BYTES % 64 == 0, "the payload starts on a cache line");
+    struct multishot_rx *multishot = (struct multishot_rx *)rx;
+    multishot->uring.arm = arm;
+    multishot->uring.complete = complete;
+    multishot->header = (struct msghdr){.msg_namelen = UDP_RX_NAME_BYTES, .msg_controllen = UDP_RX_CONTROL_BYTES};
+    int code = uring_rx_open(&multishot->uring, rx->sockets, why);
+    uint32_t entries = 1;
+    while (entries < rx->per_socket)
+        entries *= 2;
+    for (uint32_t i = 0; i < rx->sockets && !code; i++) {
+        code = ur_bufring_open(&multishot->socket[i].buffers, &multishot->uring.ring, (uint16_t)i, entries, why);
+        for (uint32_t n = 0; n < rx->per_socket && !code; n++)
+            give_buffer(multishot, i, n);
+    }
+    return code;
+}
+
+static bool multishot_close(struct udp_rx *rx)
+{
+    struct multishot_rx *multishot = (struct multishot_rx *)rx;
+    struct ur_ring *ring = &multishot->uring.ring;
+    bool forked = ring->state == UR_RING_LIVE && ring->forks != ur_fork_count();
+    bool ended = uring_rx_close(&multishot->uring);
+    /* After the ring: the registrations went with it. In a forked child these addresses are not ours to unmap. */
+    for (uint32_t i = 0; i < rx->sockets && !forked; i++)
+        (void)ur_bufring_close(&multishot->socket[i].buffers, ring);
+    return ended;
+}
+
+static void multishot_release(struct udp_rx *rx, uint32_t slot)
+{
+    uint32_t socket = slot >= rx->per_socket;
+    give_buffer((struct multishot_rx *)rx, socket, slot - socket * rx->per_socket);
+}
+
+const struct udp_rx_tier udp_rx_multishot = {
+    .id = UDPRING_TIER_URING_MULTISHOT,
+    .bytes = sizeof(struct multishot_rx),
+    .header_bytes = PREFIX_BYTES,
+    .open = multishot_open,
+    .close = multishot_close,
+    .wait = uring_rx_wait,
+    .harvest = uring_rx_harvest,
+    .release = multishot_release,
+    .watch = uring_rx_watch,
+    .ring = uring_rx_ring,
+    .guests = uring_rx_guests,
+};

@@ -1,0 +1,139 @@
+/* Tier uring-pool: a pool of single recvmsg operations in flight, each with its own slot.
+ *
+ * 1. arm: every free slot is armed, its header fields reset; they go in with the enter that waits.
+ * 2. complete: the kernel has written length of name and control and the flags into the slot's msghdr.
+ * Completions come in the order in which the kernel took the datagrams off the socket, whichever slot they fell into. */
+#include "../base.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "rx_uring.h"
+
+/* What stands in each slot before the payload: the kernel writes to all of it until the operation ends (R5). */
+struct slot_header {
+    struct msghdr header;
+    struct iovec iov;
+    uint8_t name[UDP_RX_NAME_BYTES];
+    uint8_t control[UDP_RX_CONTROL_BYTES];
+    uint8_t pad[8];
+};
+
+struct pool_rx {
+    struct uring_rx uring;
+    struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
+    uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
+};
+
+static struct slot_header *header_of(const struct udp_rx *rx, uint32_t slot)
+{
+    return (struct slot_header *)(void *)udp_slot(&rx->slots, slot);
+}
+
+static void arm_slot(struct uring_rx *uring, struct io_uring_sqe *sqe, uint32_t slot)
+{
+    struct udp_rx *rx = &uring->rx;
+    struct slot_header *header = header_of(rx, slot);
+    header->iov = (struct iovec){.iov_base = header + 1, .iov_len = rx->slot_bytes};
+    header->header = (struct msghdr){
+        .msg_name = header->name, .msg_namelen = sizeof(header->name), .msg_iov = &header->iov, .msg_iovlen = 1,
+        .msg_control = header->control, .msg_controllen = sizeof(header->control)};
+    sqe->opcode = IORING_OP_RECVMSG;
+    sqe->fd = rx->fd[slot >= rx->per_socket];
+    sqe->addr = (uint64_t)(uintptr_t)&header->header;
+    sqe->len = 1;
+    sqe->user_data = ur_ops_arm(&uring->ops, slot);
+}
+
+static void arm(struct uring_rx *uring)
+{
+    struct pool_rx *pool = (struct pool_rx *)uring;
+    struct udp_rx *rx = &uring->rx;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        if (uring_rx_paused(uring, i))
+            continue;
+        while (pool->idle[i].count) {
+            struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
+            if (!sqe)
+                return;   /* the rest is armed in the next pass */
+            arm_slot(uring, sqe, pool->idle[i].slot[--pool->idle[i].count]);
+        }
+    }
+}
+
+static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet)
+{
+    struct pool_rx *pool = (struct pool_rx *)uring;
+    struct udp_rx *rx = &uring->rx;
+    int64_t resolved = ur_ops_resolve(&uring->ops, cqe->user_data);
+    if (ur_unlikely(resolved < 0)) {
+        rx->stats.stale++;
+        return false;
+    }
+    uint32_t slot = (uint32_t)resolved, socket = slot >= rx->per_socket;
+    ur_ops_done(&uring->ops, slot);
+    if (ur_unlikely(cqe->res < 0)) {
+        pool->idle[socket].slot[pool->idle[socket].count++] = slot;
+        if (cqe->res != -ECANCELED)
+            uring_rx_failed(uring, socket, -cqe->res);
+        return false;
+    }
+    uring->backoff[socket].run = 0;
+    struct slot_header *header = header_of(rx, slot);
+    struct udp_rx_message message = {
+        .name = (const struct sockaddr_storage *)(const void *)header->name,
+        .name_length = header->header.msg_namelen <= UDP_RX_NAME_BYTES ? header->header.msg_namelen : UDP_RX_NAME_BYTES,
+        .control = header->control, .control_length = (uint32_t)header->header.msg_controllen,
+        .flags = (uint32_t)header->header.msg_flags};
+    udp_rx_deliver(rx, packet, slot, (uint8_t *)(header + 1), (uint32_t)cqe->res, &message);
+    rx->stats.starved += ++pool->out[socket] == rx->per_socket;
+    return true;
+}
+
+static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
+{
+    _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
+    struct pool_rx *pool = (struct pool_rx *)rx;
+    pool->uring.arm = arm;
+    pool->uring.complete = complete;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        pool->idle[i].slot = calloc(rx->per_socket, sizeof(*pool->idle[i].slot));
+        if (!pool->idle[i].slot)
+            return ur_fail(why, -ENOMEM, "no memory for a receive ring");
+        for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is armed first */
+            pool->idle[i].slot[n] = i * rx->per_socket + rx->per_socket - 1 - n;
+        pool->idle[i].count = rx->per_socket;
+    }
+    return uring_rx_open(&pool->uring, rx->slots.count, why);
+}
+
+static bool pool_close(struct udp_rx *rx)
+{
+    struct pool_rx *pool = (struct pool_rx *)rx;
+    bool ended = uring_rx_close(&pool->uring);
+    for (uint32_t i = 0; i < rx->sockets; i++)
+        free(pool->idle[i].slot);
+    return ended;
+}
+
+static void pool_release(struct udp_rx *rx, uint32_t slot)
+{
+    struct pool_rx *pool = (struct pool_rx *)rx;
+    uint32_t socket = slot >= rx->per_socket;
+    pool->idle[socket].slot[pool->idle[socket].count++] = slot;
+    pool->out[socket]--;
+}
+
+const struct udp_rx_tier udp_rx_pool = {
+    .id = UDPRING_TIER_URING_POOL,
+    .bytes = sizeof(struct pool_rx),
+    .header_bytes = sizeof(struct slot_header),
+    .open = pool_open,
+    .close = pool_close,
+    .wait = uring_rx_wait,
+    .harvest = uring_rx_harvest,
+    .release = pool_release,
+    .watch = uring_rx_watch,
+    .ring = uring_rx_ring,
+    .guests = uring_rx_guests,
+};

@@ -1,0 +1,163 @@
+#include "rx_uring.h"
+
+#include <stdlib.h>
+
+#define SQ_ENTRIES_LEAST 256u    /* room for guests and watches beside the receives */
+#define ERRORS_FREE 8            /* transient errors in a row before the first pause */
+#define PAUSE_LEAST_NS 1000000u
+#define PAUSE_DOUBLINGS 6        /* 64 ms at most */
+
+int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why)
+{
+    struct udp_rx *rx = &uring->rx;
+    uint32_t buffers = rx->slots.count;
+    struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST};
+    /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much for guests. */
+    options.cq_entries = 4 * SQ_ENTRIES_LEAST + 2 * buffers;
+    int code = ur_ring_open(&uring->ring, &options, why);
+    if (!code)
+        code = ur_ops_open(&uring->ops, UR_KIND_RECV, receives);
+    if (!code)
+        code = ur_ops_open(&uring->watches, UR_KIND_WATCH, UDP_RX_WATCHES);
+    if (code == -ENOMEM && why && !*why->text)
+        return ur_fail(why, code, "no memory for %u receive operations", receives);
+    if (code)
+        return code;
+    /* All are taken once and for all: an operation's slot is the number of the socket, receive slot or token. */
+    for (uint32_t i = 0; i < receives; i++)
+        (void)ur_ops_take(&uring->ops);
+    for (uint32_t i = 0; i < UDP_RX_WATCHES; i++)
+        (void)ur_ops_take(&uring->watches);
+    return 0;
+}
+
+void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring)
+{
+    /* Either flag was granted by a kernel that can; both are asked for where they are known. */
+    if (ops->count && !ur_ring_usable(ring) && !(ring->setup_flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)))
+        (void)ur_ops_cancel_all(ops, ring);
+}
+
+bool uring_rx_close(struct uring_rx *uring)
+{
+    uring_cancel_old(&uring->ops, &uring->ring);
+    uring_cancel_old(&uring->watches, &uring->ring);
+    bool ended = ur_ring_close(&uring->ring) == 0;
+    ur_ops_close(&uring->ops);
+    ur_ops_close(&uring->watches);
+    return ended;
+}
+
+void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
+{
+    struct udp_backoff *backoff = &uring->backoff[socket];
+    if (udp_rx_fail(&uring->rx, error) != UDP_RX_TRANSIENT || error == EAGAIN || error == EINTR ||
+        ++backoff->run <= ERRORS_FREE)
+        return;
+    uint32_t doublings = backoff->run - ERRORS_FREE - 1;
+    backoff->until = ur_clock_ns(CLOCK_MONOTONIC) +
+                     ((uint64_t)PAUSE_LEAST_NS << (doublings < PAUSE_DOUBLINGS ? doublings : PAUSE_DOUBLINGS));
+}
+
+bool uring_rx_paused(struct uring_rx *uring, uint32_t socket)
+{
+    struct udp_backoff *backoff = &uring->backoff[socket];
+    if (ur_likely(!backoff->until))
+        return false;
+    if (ur_clock_ns(CLOCK_MONOTONIC) < backoff->until)
+        return true;
+    backoff->until = 0;
+    return false;
+}
+
+/* The time-out, shortened to the end of the first pause. */
+static int64_t until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns)
+{
+    for (uint32_t i = 0; i < uring->rx.sockets; i++) {
+        if (ur_likely(!uring->backoff[i].until))
+            continue;
+        int64_t left = (int64_t)(uring->backoff[i].until - ur_clock_ns(CLOCK_MONOTONIC));
+        left = left > 0 ? left : 1;
+        if (timeout_ns < 0 || left < timeout_ns)
+            timeout_ns = left;
+    }
+    return timeout_ns;
+}
+
+int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
+{
+    struct uring_rx *uring = (struct uring_rx *)rx;
+    uring->arm(uring);
+    bool waiting = uring->guests.count || rx->watched;   /* not fetched yet: they are something */
+    int64_t limit = waiting ? 0 : until_pause_ends(uring, timeout_ns);
+    int code = ur_submit_and_wait(&uring->ring, 1, limit);
+    if (ur_likely(!code))
+        return 0;
+    if (code == -ETIME)
+        return waiting || limit != timeout_ns ? 0 : code;
+    if (code == -EAGAIN || code == -EBUSY || code == -EBADR) {
+        rx->stats.transient_errors++;
+        if (!ur_cq_ready(&uring->ring)) {   /* nothing to reap that would relieve it: the kernel is short of memory */
+            struct timespec pause = {.tv_nsec = PAUSE_LEAST_NS};
+            nanosleep(&pause, NULL);
+        }
+        return 0;
+    }
+    return code;
+}
+
+unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
+{
+    struct uring_rx *uring = (struct uring_rx *)rx;
+    unsigned ready = ur_cq_ready(&uring->ring), taken = 0, count = 0;
+    for (; taken < ready && count < max; taken++) {
+        const struct io_uring_cqe *cqe = ur_cq_at(&uring->ring, taken);
+        unsigned kind = UR_KIND(cqe->user_data);
+        if (ur_likely(kind == UR_KIND_RECV)) {
+            count += uring->complete(uring, cqe, &packets[count]);
+        } else if (kind >= UR_KIND_GUEST) {
+            if (!udp_guest_put(&uring->guests, cqe))
+                break;   /* stays in the queue until the guest has fetched */
+        } else if (kind == UR_KIND_WATCH) {
+            int64_t token = ur_ops_resolve(&uring->watches, cqe->user_data);
+            if (token >= 0) {
+                ur_ops_done(&uring->watches, (uint32_t)token);
+                rx->watched |= 1u << token;
+                uring->watching &= ~(1u << token);
+            } else {
+                rx->stats.stale++;
+            }
+        }
+    }
+    ur_cq_advance(&uring->ring, taken);
+    return count;
+}
+
+int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
+{
+    struct uring_rx *uring = (struct uring_rx *)rx;
+    if (uring->watching & 1u << token)
+        return -EBUSY;
+    struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
+    if (!sqe)
+        return -EAGAIN;
+    sqe->opcode = IORING_OP_POLL_ADD;
+    sqe->fd = fd;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    events = events << 16 | events >> 16;   /* the old 16-bit field keeps its place: io_uring_enter(2) */
+#endif
+    sqe->poll32_events = events;
+    sqe->user_data = ur_ops_arm(&uring->watches, token);
+    uring->watching |= 1u << token;
+    return 0;
+}
+
+struct ur_ring *uring_rx_ring(struct udp_rx *rx)
+{
+    return &((struct uring_rx *)rx)->ring;
+}
+
+unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max)
+{
+    return udp_guest_take(&((struct uring_rx *)rx)->guests, guests, max);
+}

@@ -1,0 +1,47 @@
+/* What both io_uring tiers of the receive side share: the ring, waiting, watches, guests. */
+#ifndef UDPRING_UDP_RX_URING_H
+#define UDPRING_UDP_RX_URING_H
+#include "../uring/ops.h"
+#include "../uring/ring.h"
+#include "guests.h"
+#include "rx_tier.h"
+
+/* A socket whose receives fail for want of memory again and again is left alone for a while. Errors that ICMP brought
+ * do not count: anybody could slow us down with them. Nor does EAGAIN: the kernel gives it to an operation that it
+ * woke 128 times in vain, because others of the pool were quicker. */
+struct udp_backoff {
+    uint32_t run;          /* such errors since the last datagram */
+    uint64_t until;        /* CLOCK_MONOTONIC ns; 0: no pause */
+};
+
+/* Owner, thread, freed: as struct udp_rx, which it begins with; a tier's struct begins with this one. */
+struct uring_rx {
+    struct udp_rx rx;
+    struct ur_ring ring;
+    struct ur_ops ops;             /* receives: one a socket (multishot) or one a slot (pool) */
+    struct ur_ops watches;         /* one a token */
+    uint32_t watching;             /* tokens that are out */
+    struct udp_backoff backoff[UDP_RX_SOCKETS_MAX];
+    struct udp_guest_queue guests;
+    /* The tier's part: queues what can be armed; takes one completion of kind RECV, true when *packet was filled. */
+    void (*arm)(struct uring_rx *uring);
+    bool (*complete)(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet);
+};
+
+/* Before the ring is closed: cancels by user_data where the kernel cannot cancel everything at once (before 5.19). */
+void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring);
+/* The ring and the two op tables; `receives` is the number of receive operations. */
+int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why) UR_MUST_CHECK;
+/* Closes the ring and frees the tables. False: the kernel did not let go. */
+bool uring_rx_close(struct uring_rx *uring);
+int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
+unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
+int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
+struct ur_ring *uring_rx_ring(struct udp_rx *rx);
+unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
+
+/* An errno of a receive on `socket`: classed, counted, and a pause begun when it is time for one. */
+void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error);
+/* True while the socket is in a pause. */
+bool uring_rx_paused(struct uring_rx *uring, uint32_t socket);
+#endif

@@ -1,0 +1,217 @@
+/* Sends over io_uring: one sendmsg operation a packet, one enter for all.
+ *
+ * 1. flush: what waits is queued in order, as far as the socket's buffer surely takes it, and submitted.
+ * 2. MSG_DONTWAIT makes each send end inside the enter, in order; the completions are there when it returns.
+ * 3. settle: each result goes through the error table; what must be sent again keeps its place in the queue.
+ * Order: operations are independent, so one that finds the buffer full (EAGAIN) would be overtaken by the next if room
+ * came up in between. Hence no more is submitted at once than fits by a bound on what the kernel charges, and near the
+ * limit one by one. Nobody else is assumed to send much on the same socket. */
+#include "../base.h"
+
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+
+#include "../uring/ops.h"
+#include "../uring/ring.h"
+#include "guests.h"
+#include "rx_uring.h"
+#include "tx_tier.h"
+
+#define SQ_ENTRIES_LEAST 256u
+
+/* The send buffer of one socket: what is in it at most, and its size. */
+struct send_buffer {
+    uint64_t charged, size;
+};
+
+struct uring_tx {
+    struct udp_tx tx;
+    struct ur_ring ring;
+    struct ur_ops ops;             /* one a slot */
+    struct send_buffer buffer[UDP_RX_SOCKETS_MAX];
+    struct udp_guest_queue guests;
+};
+
+static int uring_open(struct udp_tx *tx, struct udpring_reason *why)
+{
+    struct uring_tx *uring = (struct uring_tx *)tx;
+    uint32_t slots = tx->slots.count;
+    struct ur_ring_options options = {.entries = slots > SQ_ENTRIES_LEAST ? slots : SQ_ENTRIES_LEAST};
+    int code = ur_ring_open(&uring->ring, &options, why);
+    if (code)
+        return code;
+    code = ur_ops_open(&uring->ops, UR_KIND_SEND, slots);
+    if (code)
+        return ur_fail(why, code, "no memory for %u send operations", slots);
+    for (uint32_t i = 0; i < slots; i++)
+        (void)ur_ops_take(&uring->ops);   /* once and for all: an operation's slot is the send slot */
+    return 0;
+}
+
+static bool uring_close(struct udp_tx *tx)
+{
+    struct uring_tx *uring = (struct uring_tx *)tx;
+    uring_cancel_old(&uring->ops, &uring->ring);
+    bool ended = ur_ring_close(&uring->ring) == 0;
+    ur_ops_close(&uring->ops);
+    return ended;
+}
+
+/* What the kernel charges the socket for one packet, at most: sk_buffs are rounded up to powers of two, fragments and
+ * segments have one each. */
+static uint64_t charge(const struct udp_tx_slot *slot)
+{
+    uint64_t length = slot->iov.iov_len;
+    uint64_t segments = slot->segment_size ? (length + slot->segment_size - 1) / slot->segment_size : 1;
+    return 3 * length + 2048 * segments;
+}
+
+static void read_buffer(struct uring_tx *uring, uint32_t index)
+{
+    int charged = 0, size = 0;
+    socklen_t length = sizeof(size);
+    struct send_buffer *buffer = &uring->buffer[index];
+    if (ioctl(uring->tx.fd[index], SIOCOUTQ, &charged) ||
+        getsockopt(uring->tx.fd[index], SOL_SOCKET, SO_SNDBUF, &size, &length))
+        charged = 0, size = INT32_MAX;   /* the send will say what is wrong with this descriptor */
+    buffer->charged = (uint64_t)charged;
+    buffer->size = (uint64_t)size;
+}
+
+static void prepare(struct uring_tx *uring, struct io_uring_sqe *sqe, uint32_t index, uint32_t slot)
+{
+    sqe->opcode = IORING_OP_SENDMSG;
+    sqe->fd = uring->tx.fd[index];
+    sqe->addr = (uint64_t)(uintptr_t)&udp_tx_slot(&uring->tx, slot)->header;
+    sqe->len = 1;
+    sqe->msg_flags = UDP_TX_FLAGS;
+    sqe->user_data = ur_ops_arm(&uring->ops, slot);
+}
+
+/* Queues as much of one socket's packets as may go at once. */
+static void queue_socket(struct uring_tx *uring, uint32_t index)
+{
+    struct udp_tx_queue *queue = &uring->tx.queue[index];
+    struct send_buffer *buffer = &uring->buffer[index];
+    if (queue->submitted || !queue->count || queue->blocked)
+        return;
+    uint32_t count = 0;
+    if (buffer->charged >= buffer->size)
+        read_buffer(uring, index);
+    do {
+        /* The kernel takes a packet as long as the buffer is not full before it: the last may go beyond. One alone can
+         * be overtaken by none. */
+        struct io_uring_sqe *sqe = ur_sqe(&uring->ring);
+        if (!sqe)
+            break;
+        uint32_t slot = udp_tx_queued(&uring->tx, queue, count);
+        buffer->charged += charge(udp_tx_slot(&uring->tx, slot));
+        prepare(uring, sqe, index, slot);
+        count++;
+    } while (count < queue->count && buffer->charged < buffer->size);
+    queue->submitted = count;
+    queue->answered = 0;
+}
+
+/* All that was submitted for this socket has its result: judge in order; what stays keeps its place at the front. */
+static void settle(struct udp_tx *tx, struct udp_tx_queue *queue)
+{
+    uint32_t mask = tx->capacity - 1, kept = 0, submitted = queue->submitted;
+    for (uint32_t i = 0; i < submitted; i++) {
+        uint32_t slot = udp_tx_queued(tx, queue, i);
+        enum udp_tx_verdict verdict = udp_tx_judge(tx, slot, udp_tx_slot(tx, slot)->result);
+        if (ur_likely(verdict == UDP_TX_ENDED))
+            continue;
+        queue->blocked |= verdict == UDP_TX_PARK;
+        queue->slot[(queue->head + kept++) & mask] = slot;
+    }
+    for (uint32_t i = kept; i-- > 0;)
+        queue->slot[(queue->head + submitted - kept + i) & mask] = queue->slot[(queue->head + i) & mask];
+    queue->head = (queue->head + submitted - kept) & mask;
+    queue->count -= submitted - kept;
+    queue->submitted = queue->answered = 0;
+}
+
+/* Takes what has completed. Returns how many sends; *fatal is set when one says that its socket is gone. */
+static unsigned take_completions(struct uring_tx *uring, int *fatal)
+{
+    struct udp_tx *tx = &uring->tx;
+    unsigned ready = ur_cq_ready(&uring->ring), taken = 0, sends = 0;
+    for (; taken < ready; taken++) {
+        const struct io_uring_cqe *cqe = ur_cq_at(&uring->ring, taken);
+        unsigned kind = UR_KIND(cqe->user_data);
+        if (kind >= UR_KIND_GUEST) {
+            if (!udp_guest_put(&uring->guests, cqe))
+                break;   /* stays in the queue until the guest has fetched */
+            continue;
+        }
+        if (kind != UR_KIND_SEND)
+            continue;
+        int64_t slot = ur_ops_resolve(&uring->ops, cqe->user_data);
+        if (ur_unlikely(slot < 0))
+            continue;    /* counted there */
+        ur_ops_done(&uring->ops, (uint32_t)slot);
+        struct udp_tx_slot *send = udp_tx_slot(tx, (uint32_t)slot);
+        send->result = cqe->res;
+        if (ur_unlikely(udp_tx_fatal(cqe->res)))
+            *fatal = cqe->res;
+        tx->queue[send->socket].answered++;
+        sends++;
+    }
+    ur_cq_advance(&uring->ring, taken);
+    for (uint32_t i = 0; sends && i < tx->sockets; i++)
+        if (tx->queue[i].submitted && tx->queue[i].answered == tx->queue[i].submitted)
+            settle(tx, &tx->queue[i]);
+    return sends;
+}
+
+static int uring_flush(struct udp_tx *tx)
+{
+    struct uring_tx *uring = (struct uring_tx *)tx;
+    int fatal = 0;
+    for (uint32_t i = 0; i < tx->sockets; i++) {
+        if (tx->queue[i].blocked)
+            uring->buffer[i].charged = uring->buffer[i].size;   /* try one alone first */
+        tx->queue[i].blocked = false;
+    }
+    for (;;) {
+        for (uint32_t i = 0; i < tx->sockets; i++)
+            queue_socket(uring, i);
+        if (!ur_sq_queued(&uring->ring))
+            return fatal;
+        int code = ur_submit(&uring->ring);
+        tx->stats.submits++;
+        if (ur_unlikely(code < 0))
+            return code;
+        /* Nothing ended: the kernel is short of memory, or guests do not fetch. What is queued goes with the next flush. */
+        if (!take_completions(uring, &fatal))
+            return fatal;
+    }
+}
+
+static void uring_collect(struct udp_tx *tx)
+{
+    int ignored = 0;   /* a dead socket is told by the flush that follows, and by each packet's own result */
+    (void)take_completions((struct uring_tx *)tx, &ignored);
+}
+
+static struct ur_ring *uring_ring(struct udp_tx *tx)
+{
+    return &((struct uring_tx *)tx)->ring;
+}
+
+static unsigned uring_guests(struct udp_tx *tx, struct udp_guest *guests, unsigned max)
+{
+    return udp_guest_take(&((struct uring_tx *)tx)->guests, guests, max);
+}
+
+const struct udp_tx_tier udp_tx_uring = {
+    .bytes = sizeof(struct uring_tx),
+    .open = uring_open,
+    .close = uring_close,
+    .flush = uring_flush,
+    .collect = uring_collect,
+    .ring = uring_ring,
+    .guests = uring_guests,
+};
