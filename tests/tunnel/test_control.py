@@ -353,7 +353,9 @@ def test_the_end_of_the_plane_is_told_once(
     a, _ = sides
     a.plane.post(event)
     a.plane.post(event)
-    assert words in loop.run_until_complete(asyncio.wait_for(a.tunnel.gone, 5))
+    end = loop.run_until_complete(asyncio.wait_for(a.tunnel.gone, 5))
+    assert words in end.reason
+    assert end.failed == (event.kind == EventKind.FATAL)
 
 
 def test_events_of_a_removed_peer_mean_nothing(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

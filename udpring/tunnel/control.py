@@ -33,7 +33,7 @@ from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
 from udpring.wireguard.device import Device
 
-__all__ = ["BootClock", "Control", "ControlStats", "PlaneIndices", "Route"]
+__all__ = ["BootClock", "Control", "ControlStats", "End", "PlaneIndices", "Route"]
 
 SECOND = 1_000_000_000
 EVENTS_A_TURN = 256
@@ -77,6 +77,14 @@ class Route:
     interface_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a tunnel cannot go on. ``failed``: by an error, not because somebody deleted the interface."""
+
+    reason: str
+    failed: bool = False
+
+
 class PlaneIndices:
     """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
 
@@ -107,7 +115,7 @@ class ControlStats:
 class Control:
     """Drives one Device over one Plane in one event loop.
 
-    ``gone`` is resolved once, with the reason in words, when the plane cannot go on (the interface was
+    ``gone`` is resolved once when the plane cannot go on (the interface was
     deleted, the worker failed). ``forgotten`` is called with the id of a peer that the protocol removed
     (its key became our own).
     """
@@ -126,7 +134,7 @@ class Control:
         self.device = device
         self.clock = clock or BootClock()
         self.stats = ControlStats()
-        self.gone: asyncio.Future[str] = loop.create_future()
+        self.gone: asyncio.Future[End] = loop.create_future()
         self._loop = loop
         self._forgotten = forgotten
         self._label = label
@@ -230,10 +238,10 @@ class Control:
         if kind == EventKind.HANDSHAKE:
             self.carry_out(self._receive(event, now, wall))
         elif kind == EventKind.TUN_GONE:
-            self._end("the interface was deleted")
+            self._end(End("the interface was deleted"))
         elif kind == EventKind.FATAL:
             name = errno.errorcode.get(-event.result, str(event.result))
-            self._end(f"the worker of the plane cannot go on: {name}")
+            self._end(End(f"the worker of the plane cannot go on: {name}", failed=True))
         elif event.peer is not None and event.peer in self.device.by_id:
             peer = self.device.by_id[event.peer]
             if kind == EventKind.HANDSHAKE_WANTED:
@@ -258,7 +266,7 @@ class Control:
             wall=wall,
         )
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: End) -> None:
         if not self.gone.done():
             self.gone.set_result(why)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from udpring.errors import RingError
-from udpring.tunnel.control import BootClock, Control, ControlStats, PlaneIndices
+from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
 from udpring.wireguard.device import Device
 
@@ -89,7 +89,7 @@ class Tunnel:
         return self.plane.name
 
     @property
-    def gone(self) -> asyncio.Future[str]:
+    def gone(self) -> asyncio.Future[End]:
         """Resolved, with the reason, when the plane cannot go on: the interface was deleted or the worker
         failed."""
         return self.control.gone

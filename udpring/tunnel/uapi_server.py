@@ -21,6 +21,7 @@ import socket
 from collections.abc import Iterable, Iterator
 
 from udpring.tunnel import uapi
+from udpring.tunnel.control import End
 from udpring.tunnel.plane import PREFIX_BATCH, Address, PeerState, Prefix
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
@@ -191,7 +192,7 @@ class UapiServer:
         self._file = socket_file
         self._clients: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
-        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         """Resolved when the socket file is removed: the interface is meant to end."""
 
     def start(self) -> None:
@@ -202,7 +203,7 @@ class UapiServer:
 
     def _removed(self) -> None:
         if not self.gone.done():
-            self.gone.set_result(f"the socket file {self._file.path} was removed")
+            self.gone.set_result(End(f"the socket file {self._file.path} was removed"))
 
     async def close(self) -> None:
         """Ends all connections and removes the socket file if it is still ours."""

@@ -1,0 +1,58 @@
+"""``udpring-wg``: one WireGuard interface as a process, a drop-in for ``wireguard-go``.
+
+``udpring-wg IFACE`` makes the interface, serves ``wg`` at /var/run/wireguard/IFACE.sock and goes to the
+background; it returns 0 only when both are there. It ends, and takes both away, on SIGTERM or SIGINT, when
+the interface is deleted, or when the socket file is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from udpring import __version__
+from udpring.errors import ConfigError, UdpringError
+from udpring.tunnel.daemon import HOST_CANNOT, DaemonOptions, start
+
+__all__ = ["main"]
+
+EPILOG = """environment:
+  LOG_LEVEL=verbose|error|silent   error unless set; verbose tells the tier and AEAD in use
+  WG_TUN_FD=N, WG_UAPI_FD=N        descriptors to use instead of opening them
+  WG_PROCESS_FOREGROUND=1          as -f
+  UDPRING_TIER=uring-multishot|uring-pool|mmsg   instead of the best that works here
+
+exit status: 0 done, 1 failed, 2 bad usage, 3 the host cannot (not root, no TUN, name taken)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="udpring-wg",
+        description="Run one WireGuard interface, configured by wg; a drop-in for wireguard-go.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-f", "--foreground", action="store_true", help="stay in the foreground, log to stderr"
+    )
+    parser.add_argument("--version", action="version", version=f"udpring-wg {__version__}")
+    parser.add_argument("interface", metavar="IFACE", help="interface name, 1 to 15 bytes")
+    taken = parser.parse_args(arguments)
+    name: str = taken.interface
+    if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", ".."):
+        parser.error(f"argument IFACE: {name!r} is no interface name: 1 to 15 bytes without '/'")
+    try:
+        return start(DaemonOptions.read(name, taken.foreground, os.environ))
+    except ConfigError as wrong:
+        print(f"udpring-wg: {wrong}", file=sys.stderr)
+        return 2
+    except UdpringError as cannot:
+        print(f"udpring-wg: {cannot}", file=sys.stderr)
+        return HOST_CANNOT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

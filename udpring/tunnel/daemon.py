@@ -1,0 +1,249 @@
+"""A tunnel as a process of its own: what ``udpring-wg`` runs, as wireguard-go behaves (wireguard.md 1.7 and
+2).
+
+The flow:
+1. ``start`` forks before there is any thread. The parent waits for one line from the child: ready, or what is
+   wrong; only then it returns. The child leaves the caller's session, directory and descriptors behind.
+2. The child opens the interface and the UAPI socket, then says that it is ready.
+3. It serves until SIGTERM or SIGINT, until the interface is deleted, or until the socket file is removed;
+   then it takes away what it made.
+
+In the foreground there is no fork and the log goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from udpring.errors import ConfigError, HostError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from udpring.tunnel.control import End
+
+__all__ = ["DaemonOptions", "detach", "serve", "setup_log", "start"]
+
+SYSLOG = "/dev/log"
+LEVELS = {
+    "verbose": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "error": logging.ERROR,
+    "silent": logging.CRITICAL + 1,
+}
+DONE, FAILED, HOST_CANNOT = 0, 1, 3
+
+log = logging.getLogger("udpring.node")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonOptions:
+    """What the environment and the command line say about how to run."""
+
+    interface: str
+    foreground: bool = False
+    log_level: int = logging.ERROR
+    tun_fd: int | None = None
+    uapi_fd: int | None = None
+    tier: str = "auto"
+
+    @classmethod
+    def read(cls, interface: str, foreground: bool, environment: Mapping[str, str]) -> DaemonOptions:
+        """``LOG_LEVEL``, ``WG_TUN_FD``, ``WG_UAPI_FD``, ``WG_PROCESS_FOREGROUND`` as wireguard-go reads
+        them, and ``UDPRING_TIER``. Raises ConfigError for a descriptor that is no number."""
+        return cls(
+            interface=interface,
+            foreground=foreground or environment.get("WG_PROCESS_FOREGROUND") == "1",
+            log_level=LEVELS.get(environment.get("LOG_LEVEL", "").lower(), logging.ERROR),
+            tun_fd=_descriptor(environment, "WG_TUN_FD"),
+            uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
+            tier=environment.get("UDPRING_TIER") or "auto",
+        )
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those handed in on purpose."""
+        return [number for number in (self.tun_fd, self.uapi_fd) if number is not None]
+
+
+def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name)
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"{name} is no descriptor number", file="<environment>", text=text)
+    return int(text)
+
+
+def start(options: DaemonOptions) -> int:
+    """Runs the tunnel, in the background unless ``options.foreground``; returns the exit code.
+
+    In the background it returns once the interface exists and the UAPI socket answers (0), or with the
+    reason on standard error (3: the host cannot). Call it before any thread is started.
+    """
+    if options.foreground:
+        return _report(*_run(options, lambda: None))
+    return detach(
+        lambda ready: _run(options, ready),
+        keep=options.descriptors,
+    )
+
+
+def detach(work: Callable[[Callable[[], None]], tuple[int, str]], *, keep: list[int] | None = None) -> int:
+    """Forks; the child runs ``work(ready)`` on its own, the parent returns when it calls ``ready`` or ends.
+
+    ``work`` returns its exit code and one line of what was wrong. Descriptors in ``keep`` stay open in the
+    child.
+    """
+    read_end, write_end = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        _leave_the_caller({write_end, *(keep or [])})
+        os._exit(_child(work, write_end))
+    os.close(write_end)
+    with os.fdopen(read_end, encoding="utf-8", errors="replace") as answer:
+        said = answer.read()
+    code, _, line = said.partition(" ")
+    if code == "ready":
+        return DONE
+    os.waitpid(child, 0)
+    return _report(int(code) if code.isdecimal() else FAILED, line or "the background process ended at once")
+
+
+def _child(work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int) -> int:
+    told = False
+
+    def tell(text: str) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(write_end, text.encode("utf-8", "replace")[:4096])
+            os.close(write_end)
+
+    try:
+        code, line = work(lambda: tell("ready"))
+    except BaseException as unexpected:
+        log.exception("the tunnel failed")
+        code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
+    with contextlib.suppress(OSError):
+        tell(f"{code} {line}")
+    return code
+
+
+def _leave_the_caller(keep: set[int]) -> None:
+    """A session, a directory and standard streams of its own; nothing of the caller's stays open."""
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        if stream not in keep:
+            os.dup2(null, stream)
+    lowest = 3
+    for kept in sorted(number for number in keep if number >= 3):
+        os.closerange(lowest, kept)
+        lowest = kept + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+
+
+def _report(code: int, line: str) -> int:
+    if code and line:
+        print(f"udpring: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def setup_log(interface: str, level: int, *, foreground: bool) -> None:
+    """The ``udpring`` log: to standard error in the foreground, else to syslog where there is one."""
+    root = logging.getLogger("udpring")
+    root.setLevel(level)
+    root.propagate = False
+    handler: logging.Handler = logging.NullHandler()
+    if foreground:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(f"%(levelname)s: ({interface}) %(asctime)s %(message)s"))
+    elif level <= logging.CRITICAL and Path(SYSLOG).exists():
+        from logging.handlers import SysLogHandler  # noqa: PLC0415 - quick to start where there is no syslog
+
+        with contextlib.suppress(OSError):
+            handler = SysLogHandler(SYSLOG, SysLogHandler.LOG_DAEMON)
+            handler.setFormatter(
+                logging.Formatter(f"udpring-wg[{os.getpid()}]: ({interface}) %(levelname)s %(message)s")
+            )
+    root.handlers[:] = [handler]
+
+
+def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
+    import asyncio  # noqa: PLC0415 - after the fork, so that the parent is small
+
+    setup_log(options.interface, options.log_level, foreground=options.foreground)
+    try:
+        end = asyncio.run(serve(options, ready))
+    except HostError as cannot:
+        return HOST_CANNOT, str(cannot)
+    if end is not None and end.failed:
+        return FAILED, end.reason
+    return DONE, ""
+
+
+async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None:
+    """Opens the tunnel and serves it until a signal or the end of the interface; None: it was a signal.
+
+    Raises HostError: the interface or its socket cannot be had.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from udpring.tunnel.plane import Plane, chosen_aead  # noqa: PLC0415
+    from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
+    from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
+    from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
+    from udpring.tunnel.uapi_server import UapiServer  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _resolve, stop, number)
+    tun_fd = -1 if options.tun_fd is None else options.tun_fd
+    tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd, tier=options.tier), loop=loop)
+    try:
+        path = socket_path(SOCKET_DIRECTORY, tunnel.name)
+        server = UapiServer(tunnel, SocketFile(path, descriptor=options.uapi_fd))
+        try:
+            tunnel.start()
+            server.start()
+            plane = tunnel.plane
+            log.debug(
+                "%s is up: tier %s (%s), AEAD %s, UDP port %d, UAPI at %s",
+                tunnel.name,
+                plane.stats().tier,
+                plane.tier_reason,
+                chosen_aead(),
+                tunnel.listen_port,
+                path,
+            )
+            ready()
+            ends: list[asyncio.Future[Any]] = [stop, tunnel.gone, server.gone]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            end: End | None = None
+            if not stop.done():
+                end = tunnel.gone.result() if tunnel.gone.done() else server.gone.result()
+            log.debug("%s ends: %s", tunnel.name, end.reason if end else signal.Signals(stop.result()).name)
+            return end
+        finally:
+            await server.close()
+    finally:
+        tunnel.close()
+
+
+def _resolve(stop: asyncio.Future[int], number: int) -> None:
+    if not stop.done():
+        stop.set_result(number)
