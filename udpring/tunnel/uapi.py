@@ -85,6 +85,7 @@ __all__ = [
     "UapiProtocolError",
     "format_endpoint",
     "format_get",
+    "format_prefix",
     "format_set",
     "format_status",
 ]

@@ -1,0 +1,80 @@
+"""``udpring check``: every error with its place, nothing of a key, exit 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from udpring.cli.main import main
+from udpring.tunnel import keys
+
+PRIVATE = keys.to_base64(bytes([0x58] * 32))
+PUBLIC = keys.to_base64(bytes(range(32)))
+GOOD = f"[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.0/8\n"
+
+
+def file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "wg0.conf"
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(tmp_path, GOOD)
+    assert main(["check", path]) == 0
+    assert capsys.readouterr() == (f"{path}: good, 1 peer\n", "")
+
+
+def test_every_error_gets_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(
+        tmp_path, GOOD.replace("AllowedIPs", "AlowedIPs").replace(PRIVATE, PRIVATE[:-4] + "*" + PRIVATE[-3:])
+    )
+    assert main(["check", path]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"udpring: {path}:2:54: PrivateKey: not a key: character 41 of 44 is not base64 "
+        "(44 base64 characters, as genkey prints)",
+        f"udpring: {path}:5:1: unknown key: 'AlowedIPs' (did you mean AllowedIPs?)",
+    ]
+
+
+def test_a_node_needs_a_private_key_and_a_fragment_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, GOOD.replace(f"PrivateKey = {PRIVATE}", ""))
+    assert main(["check", path]) == 2
+    assert capsys.readouterr().err.endswith(
+        "[Interface] has no PrivateKey, a node needs one (make one: udpring genkey)\n"
+    )
+    assert main(["check", "--fragment", path]) == 0
+
+
+def test_one_bad_file_of_two_is_2_and_both_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, GOOD)
+    assert main(["check", str(tmp_path / "none.conf"), path]) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{path}: good, 1 peer\n"
+    assert "none.conf: there is no such file" in err
+
+
+def test_a_directory_and_a_name_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
+    assert main(["check", "udpring-none"]) == 2
+    assert "/etc/wireguard/udpring-none.conf: there is no such file" in capsys.readouterr().err
+
+
+def test_a_world_accessible_file_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(tmp_path, GOOD)
+    tmp_path.chmod(0o755)
+    Path(path).chmod(0o644)
+    assert main(["check", path]) == 0
+    assert f"warning: {path}: is world accessible" in capsys.readouterr().err
+    tmp_path.chmod(0o700)
+    assert main(["check", path]) == 0
+    assert capsys.readouterr().err == "", "a closed directory is enough, as for wg-quick"

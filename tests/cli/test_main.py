@@ -1,0 +1,176 @@
+"""The command line: exit codes, one line to standard error, and what wg's users expect of the key
+commands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import udpring
+from udpring.cli import main as cli
+from udpring.errors import ConfigError, HostError, UdpringError
+from udpring.tunnel import keys
+
+TOP = Path(__file__).resolve().parents[2]
+PRIVATE = keys.to_base64(bytes([0x58] * 32))
+
+
+def udpring_command(
+    *arguments: str, stdin: str = "", umask: int = 0o077, **more: object
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "udpring.cli.main", *arguments],
+        input=stdin,
+        text=True,
+        timeout=60,
+        cwd=TOP,
+        umask=umask,
+        check=False,
+        **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more),
+    )
+
+
+def test_genkey_is_a_clamped_key_and_a_newline() -> None:
+    done = udpring_command("genkey")
+    assert (done.returncode, done.stderr) == (0, "")
+    key = keys.from_base64(done.stdout.removesuffix("\n"))
+    assert key == keys.clamp(key)
+
+
+def test_genpsk_is_a_key_and_a_newline() -> None:
+    done = udpring_command("genpsk")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(keys.from_base64(done.stdout.removesuffix("\n"))) == 32
+
+
+@pytest.mark.parametrize("trail", ["", "\n", " \t\n\n"])
+def test_pubkey_reads_standard_input(trail: str) -> None:
+    done = udpring_command("pubkey", stdin=PRIVATE + trail)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == keys.to_base64(keys.public_key(keys.from_base64(PRIVATE))) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "abc\n", PRIVATE + "x\n", " " + PRIVATE, PRIVATE + "\n" + PRIVATE, "\xff" * 44]
+)
+def test_pubkey_refuses_as_wg_does_in_one_line_without_the_key(text: str) -> None:
+    done = udpring_command("pubkey", stdin=text)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("udpring: standard input holds no private key: ")
+    assert done.stderr.count("\n") == 1
+    assert PRIVATE[:10] not in done.stderr
+    if shutil.which("wg"):
+        assert subprocess.run(
+            ["wg", "pubkey"], input=text, text=True, capture_output=True, check=False
+        ).returncode
+
+
+@pytest.mark.parametrize("command", ["genkey", "genpsk"])
+@pytest.mark.parametrize(("umask", "warns"), [(0o077, False), (0o022, True)])
+def test_a_key_into_a_world_accessible_file_is_warned_of(
+    tmp_path: Path, command: str, umask: int, warns: bool
+) -> None:
+    path = tmp_path / "key"
+    path.touch(0o666 & ~umask)
+    path.chmod(0o666 & ~umask)
+    with path.open("w") as out:
+        done = udpring_command(command, stdout=out)
+    assert done.returncode == 0
+    assert ("world accessible" in done.stderr) is warns
+    assert len(path.read_text()) == 45
+
+
+def test_key_commands_load_neither_the_compiled_module_nor_asyncio() -> None:
+    code = (
+        "import sys; from udpring.cli.main import main; main(['genkey']);"
+        "bad = {'udpring._core', 'udpring._native', 'asyncio', 'socket', 'cryptography'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version_and_help() -> None:
+    assert udpring_command("--version").stdout == f"udpring {udpring.__version__}\n"
+    text = udpring_command("--help").stdout
+    for name in ("genkey", "pubkey", "genpsk", "check", "show"):
+        assert f"\n    {name} " in text
+    assert "0 done, 1 failed, 2 bad usage or configuration, 3 this host cannot" in " ".join(text.split())
+
+
+def test_every_command_has_help_and_a_description() -> None:
+    for name, module in cli._modules([]).items():
+        subparsers = argparse.ArgumentParser().add_subparsers()
+        module.register(subparsers)
+        (parser,) = subparsers.choices.values()
+        assert list(subparsers.choices) == [name]
+        assert parser.description
+        assert callable(module.run)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["genkey", "--nonsense"], ["check"], ["--vers"]])
+def test_bad_usage_is_2(arguments: list[str]) -> None:
+    done = udpring_command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: udpring" in done.stderr
+
+
+class Command(types.ModuleType):
+    """A command that does what the test says."""
+
+    def __init__(self, outcome: BaseException | int) -> None:
+        super().__init__("fake")
+        self.outcome = outcome
+
+    def register(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        subparsers.add_parser("fake")
+
+    def run(self, args: argparse.Namespace) -> int:
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "line"),
+    [
+        (0, 0, ""),
+        (1, 1, ""),
+        (
+            ConfigError("bad\nport", file="a.conf", line=3, column=5, text="x", cure="y"),
+            2,
+            "udpring: a.conf:3:5: bad port: 'x' (y)\n",
+        ),
+        (HostError("not root", cure="use sudo"), 3, "udpring: not root (use sudo)\n"),
+        (UdpringError("no"), 1, "udpring: no\n"),
+        (OSError(28, "No space left"), 1, "udpring: [Errno 28] No space left\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: BaseException | int,
+    code: int,
+    line: str,
+) -> None:
+    monkeypatch.setattr(cli, "_modules", lambda _: {"fake": Command(outcome)})
+    assert cli.main(["fake"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = udpring_command("genkey", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

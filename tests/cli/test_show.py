@@ -1,0 +1,214 @@
+"""``udpring show`` against a server of the UAPI, and the client below it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from udpring.cli import show
+from udpring.cli.main import main
+from udpring.errors import HostError
+from udpring.tunnel import keys, uapi, uapi_client
+
+KEY = bytes([0x58] * 32)
+PEER = bytes(range(32))
+OTHER = bytes(range(1, 33))
+STATE = uapi.DeviceState(
+    KEY,
+    51820,
+    0xCA6C,
+    [
+        uapi.PeerState(OTHER),
+        uapi.PeerState(
+            PEER, KEY, (bytes([1, 2, 3, 4]), 5, ""), 1_700_000_000_000_000_000, 2048, 3, 25, [(bytes(4), 0)]
+        ),
+    ],
+)
+
+
+class Server(threading.Thread):
+    """A device that answers get with STATE and refuses set; one connection after the other."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.operations: list[uapi.Operation] = []
+        self.answer: bytes | None = None
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                self.serve(connection)
+
+    def serve(self, connection: socket.socket) -> None:
+        parser = uapi.RequestParser()
+        while data := connection.recv(4096):
+            for operation in parser.feed(data):
+                self.operations.append(operation)
+                if self.answer is not None:
+                    connection.sendall(self.answer)
+                    return
+                if isinstance(operation, uapi.GetRequest):
+                    connection.sendall(b"".join(uapi.format_get(STATE)))
+                elif isinstance(operation, uapi.SetListenPort) and operation.port == 80:
+                    parser.fail(98)
+                elif isinstance(operation, uapi.EndRequest):
+                    connection.sendall(uapi.format_status(operation))
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.join(10)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("WG_HIDE_KEYS", raising=False)
+    running = Server(tmp_path / "wg0.sock")
+    running.start()
+    yield running
+    running.stop()
+    assert not running.is_alive()
+
+
+def test_text(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "wg0"]) == 0
+    out = capsys.readouterr().out
+    head, middle = out.split("  latest handshake: ")
+    assert head == (
+        f"interface: wg0\n  public key: {keys.to_base64(keys.public_key(KEY))}\n  private key: (hidden)\n"
+        f"  listening port: 51820\n  fwmark: 0xca6c\n\npeer: {keys.to_base64(PEER)}\n"
+        "  preshared key: (hidden)\n"
+        "  endpoint: 1.2.3.4:5\n  allowed ips: 0.0.0.0/0\n"
+    )
+    assert middle.endswith(
+        " ago\n  transfer: 3 B received, 2.00 KiB sent\n  persistent keepalive: every 25 seconds\n\n"
+        f"peer: {keys.to_base64(OTHER)}\n  allowed ips: (none)\n"
+    )
+
+
+def test_json_has_the_names_of_wg_json_and_no_secrets_unless_asked(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {
+        "wg0": {
+            "publicKey": keys.to_base64(keys.public_key(KEY)),
+            "listenPort": 51820,
+            "fwmark": 0xCA6C,
+            "peers": {
+                keys.to_base64(PEER): {
+                    "endpoint": "1.2.3.4:5",
+                    "latestHandshake": 1_700_000_000,
+                    "transferRx": 3,
+                    "transferTx": 2048,
+                    "persistentKeepalive": 25,
+                    "allowedIps": ["0.0.0.0/0"],
+                },
+                keys.to_base64(OTHER): {"transferRx": 0, "transferTx": 0, "allowedIps": []},
+            },
+        }
+    }
+    assert main(["show", "--json", "--show-keys"]) == 0
+    shown = json.loads(capsys.readouterr().out)["wg0"]
+    assert shown["privateKey"] == keys.to_base64(KEY)
+    assert shown["peers"][keys.to_base64(PEER)]["presharedKey"] == keys.to_base64(KEY)
+
+
+def test_names_come_from_the_interface_file(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from udpring.tunnel import config  # noqa: PLC0415
+
+    monkeypatch.setattr(config, "CONFIG_DIRECTORY", tmp_path)
+    (tmp_path / "wg0.conf").write_text(f"[Peer]\n# laptop\nPublicKey = {keys.to_base64(PEER)}\n")
+    assert main(["show", "wg0"]) == 0
+    assert f"peer: {keys.to_base64(PEER)}\n  name: laptop\n" in capsys.readouterr().out
+
+
+def test_interfaces_leaves_out_what_nobody_answers_on(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.sock").touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    assert uapi_client.interfaces(tmp_path) == ["wg0"]
+    assert (tmp_path / "dead.sock").exists()
+    assert uapi_client.interfaces(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("name", ["none", "../wg0", "a/b"])
+def test_an_interface_that_nobody_serves_is_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", str(tmp_path))
+    assert main(["show", name]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_interfaces_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", str(tmp_path))
+    assert main(["show"]) == 0
+    assert main(["show", "--json"]) == 0
+    assert capsys.readouterr().out == "{}\n"
+
+
+def test_set_goes_through_in_order_and_its_refusal_comes_back(server: Server, tmp_path: Path) -> None:
+    client = uapi_client.UapiClient("wg0", tmp_path)
+    client.set([uapi.SetListenPort(81), uapi.ReplacePeers()])
+    with pytest.raises(uapi_client.UapiError) as caught:
+        client.set([uapi.SetListenPort(80), uapi.ReplacePeers()])
+    assert caught.value.errno == 98
+    assert [type(op).__name__ for op in server.operations] == [
+        "SetListenPort",
+        "ReplacePeers",
+        "EndRequest",
+        "SetListenPort",
+        "EndRequest",
+    ]
+
+
+def test_an_answer_cut_short_or_senseless_is_1(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for answer in (b"", b"listen_port=1\n", b"what\n"):
+        server.answer = answer
+        assert main(["show", "wg0"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "wg0.sock"))
+        silent.listen()
+        with pytest.raises(uapi_client.UapiError, match=r"no answer within 0\.2 s"):
+            uapi_client.UapiClient("wg0", tmp_path, timeout=0.2).get()
+
+
+def test_no_right_to_the_socket_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: socket.socket, __: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(HostError, match="root"):
+        uapi_client.UapiClient("wg0", tmp_path).get()
+
+
+def test_words() -> None:
+    assert show.duration(0) == "0 seconds"
+    assert show.duration(86400 + 3600 + 61) == "1 day, 1 hour, 1 minute, 1 second"
+    assert show.ago(999_999_999) == "Now"
+    assert show.ago(-1) == "(the system clock was set back)"
+    assert show.size(1023) == "1023 B"
+    assert show.size(3 << 20) == "3.00 MiB"

@@ -1,0 +1,66 @@
+"""``udpring check FILE...``: whether a node could start with this configuration; every error with its
+place."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from udpring.cli import Subparsers
+from udpring.errors import ConfigError
+from udpring.tunnel import config, config_parser
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check configuration files",
+        description="Reads wg-quick configurations and prints FILE:LINE:COLUMN of everything that is wrong "
+        "with them. Starts nothing. Exit code 2 when a file cannot be used.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or an interface of /etc/wireguard")
+    parser.add_argument(
+        "--fragment", action="store_true", help="a piece for wg addconf or setconf: it needs no PrivateKey"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints errors and warnings to standard error, a line for each good file to standard output."""
+    code = 0
+    for file in args.files:
+        path = _path(file)
+        try:
+            checked, warnings, errors = _check(path, args.fragment)
+        except ConfigError as wrong:
+            checked, warnings, errors = None, (), (wrong,)
+        for warning in warnings:
+            print(f"udpring: warning: {warning}", file=sys.stderr)
+        for error in errors:
+            print(f"udpring: {error}", file=sys.stderr)
+        if errors or checked is None:
+            code = 2
+        else:
+            peers = len(checked.peers)
+            print(f"{path}: good, {peers} {'peer' if peers == 1 else 'peers'}")
+    return code
+
+
+def _path(name: str) -> str:
+    """What ``wg-quick`` would read, but a file of that very name goes first."""
+    if config.INTERFACE_NAME.fullmatch(name) and not Path(name).exists():
+        return str(config.locate(name)[1])
+    return name
+
+
+def _check(
+    path: str, fragment: bool
+) -> tuple[config.Config | None, tuple[str, ...], tuple[ConfigError, ...]]:
+    text, file_warnings = config.read(path)
+    checked, errors = config_parser.parse(text, path)
+    if checked is None:
+        return None, file_warnings, errors
+    if not fragment:
+        checked.require_private_key()
+    return checked, file_warnings + checked.warnings, ()

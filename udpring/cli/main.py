@@ -1,0 +1,102 @@
+"""``udpring``: finds the command's module, runs it, turns exceptions into one line and an exit code.
+
+1. The modules of ``udpring.cli`` are listed without importing them. 2. Where the first word names one, only
+   that one is imported, so that ``udpring genkey`` is quick; for help, all are. 3. ``run`` does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import udpring
+from udpring import cli
+from udpring.errors import ConfigError, HostError, UdpringError
+
+__all__ = ["DONE", "FAILED", "HOST_CANNOT", "INTERRUPTED", "MISUSED", "command_names", "main"]
+
+DONE = 0
+FAILED = 1
+MISUSED = 2
+"""Bad usage or configuration; argparse uses the same code."""
+HOST_CANNOT = 3
+INTERRUPTED = 130
+
+
+def command_names() -> list[str]:
+    """The modules that may be commands (one without ``register`` is none)."""
+    names = (module.name for module in pkgutil.iter_modules(cli.__path__))
+    return sorted(name for name in names if name != "main" and not name.startswith("_"))
+
+
+def _modules(arguments: Sequence[str]) -> dict[str, ModuleType]:
+    names = command_names()
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    modules = {
+        name: importlib.import_module(f"udpring.cli.{name}")
+        for name in ([wanted] if wanted in names else names)
+    }
+    return {name: module for name, module in modules.items() if hasattr(module, "register")}
+
+
+def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="udpring",
+        description="An encrypted UDP tunnel that speaks the WireGuard protocol, on two io_uring rings.",
+        epilog="exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 this host cannot",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"udpring {udpring.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in modules.values():
+        module.register(subparsers)
+    return parser
+
+
+def _say(error: object) -> None:
+    """One line, whatever the text holds."""
+    text = " ".join(str(error).split("\n"))
+    print(f"udpring: {text}", file=sys.stderr)
+
+
+def _stop_writing() -> None:
+    """After a broken pipe: what is still buffered goes nowhere, and the interpreter's own flush stays
+    silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; usage errors and ``--help`` leave by SystemExit, as
+    argparse does."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        modules = _modules(arguments)
+        args = _parser(modules).parse_args(arguments)
+        code = modules[args.command].run(args)
+        sys.stdout.flush()
+    except ConfigError as error:
+        _say(error)
+        return MISUSED
+    except HostError as error:
+        _say(error)
+        return HOST_CANNOT
+    except BrokenPipeError:
+        _stop_writing()
+        return FAILED
+    except (UdpringError, OSError) as error:
+        _say(error)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The client's end of the UAPI over a UNIX socket: what ``udpring show`` and ``udpring up`` ask a running
+node.
+
+One request per connection, as ``wg`` does. Blocking, with a bound on how long an answer may take.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from udpring.errors import HostError, UdpringError
+from udpring.tunnel import uapi
+
+__all__ = ["UapiClient", "UapiError", "interfaces"]
+
+_CHUNK = 65536
+
+
+class UapiError(UdpringError, OSError):
+    """The other end refused a request; ``errno`` is what it said."""
+
+    def __init__(self, message: str, number: int) -> None:
+        UdpringError.__init__(self, message)
+        OSError.__init__(self, number, message)
+
+
+class UapiClient:
+    """Speaks to the process that serves one interface.
+
+    ``timeout`` is in seconds and bounds each step of the exchange. Raises HostError where nothing answers
+    (no such interface, no right to it), UapiError where the request was refused, UapiProtocolError for an
+    answer that is none.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY,
+        timeout: float = 10.0,
+    ) -> None:
+        if not interface or "/" in interface or "\0" in interface:
+            raise HostError(f"{interface!r} is no interface name", errno=errno.EINVAL)
+        self.interface = interface
+        self.path = Path(directory) / f"{interface}.sock"
+        self.timeout = timeout
+
+    def get(self) -> uapi.DeviceState:
+        """The device and its peers as they are now, keys included."""
+        return self._exchange([b"get=1\n\n"]).state
+
+    def set(self, operations: Iterable[uapi.SetOperation]) -> None:
+        """Carries the operations out in order. When one is refused, those before it stay."""
+        self._exchange(uapi.format_set(operations))
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(self.timeout)
+        try:
+            connection.connect(os.fspath(self.path))
+        except PermissionError as failed:
+            connection.close()
+            raise HostError(
+                f"no right to {self.path}", errno=failed.errno or errno.EACCES, cure="run this as root"
+            ) from None
+        except OSError as failed:
+            connection.close()
+            raise HostError(
+                f"nothing serves the interface {self.interface} ({self.path}: {failed.strerror or failed})",
+                errno=failed.errno or errno.ENOENT,
+                cure="start it: udpring up FILE, or udpring-wg INTERFACE",
+            ) from None
+        return connection
+
+    def _exchange(self, request: Iterable[bytes]) -> uapi.ResponseParser:
+        answer = uapi.ResponseParser()
+        try:
+            with self._connect() as connection:
+                with connection.makefile("wb", buffering=_CHUNK) as stream:
+                    stream.writelines(request)
+                while not answer.done:
+                    data = connection.recv(_CHUNK)
+                    if not data:
+                        raise uapi.UapiProtocolError(
+                            f"{self.interface}: the connection ended inside the answer"
+                        )
+                    answer.feed(data)
+        except HostError:
+            raise
+        except TimeoutError:
+            raise UapiError(
+                f"{self.interface}: no answer within {self.timeout:g} s", errno.ETIMEDOUT
+            ) from None
+        except OSError as failed:
+            raise UapiError(
+                f"{self.interface}: {failed.strerror or failed}", failed.errno or errno.EIO
+            ) from None
+        if answer.errno:
+            raise UapiError(f"{self.interface}: refused: {os.strerror(answer.errno)}", answer.errno)
+        return answer
+
+
+def interfaces(directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY) -> list[str]:
+    """The interfaces that a process serves, by name. A socket file that nobody answers on is left out, not
+    removed."""
+    found = []
+    for path in sorted(Path(directory).glob("*.sock")):
+        try:
+            if not stat.S_ISSOCK(path.stat().st_mode):
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+                probe.settimeout(1.0)
+                probe.connect(os.fspath(path))
+        except PermissionError:
+            pass  # it is there, and asking it will say what is missing
+        except OSError:
+            continue
+        found.append(path.stem)
+    return found
