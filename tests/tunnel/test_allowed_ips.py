@@ -79,6 +79,10 @@ class Trie:
         return listed
 
     @property
+    def nodes(self) -> int:
+        return int(lib.udpring_trie_nodes(self.trie))
+
+    @property
     def count(self) -> int:
         return int(lib.udpring_trie_count(self.trie))
 
@@ -192,6 +196,26 @@ def test_only_its_owner_removes_a_prefix(trie: Trie) -> None:
     assert (trie.lookup("198.51.100.7"), trie.count) == (None, 0)
 
 
+def test_branches_go_with_what_they_parted(trie: Trie) -> None:
+    """Two prefixes need a third node where they part, unless one holds the other."""
+    trie.insert(1, "10.0.0.0/8")
+    assert trie.nodes == 1
+    trie.insert(1, "10.1.0.0/16")
+    assert trie.nodes == 2
+    trie.insert(1, "10.2.0.0/16")
+    assert trie.nodes == 4
+    trie.insert(1, "10.0.0.0/14")
+    assert trie.nodes == 4, "the branch becomes a prefix"
+    trie.remove(1, "10.0.0.0/14")
+    assert trie.nodes == 4, "and a branch again"
+    trie.remove(1, "10.1.0.0/16")
+    assert trie.nodes == 2
+    trie.remove(1, "10.0.0.0/8")
+    assert (trie.nodes, trie.lookup("10.2.0.1"), trie.lookup("10.3.0.1")) == (1, 1, None)
+    trie.remove(1, "10.2.0.0/16")
+    assert trie.nodes == 0
+
+
 def test_host_bits_are_masked(trie: Trie) -> None:
     trie.insert(5, "10.1.2.3/8", "2001:db8:1:2:3:4:5:6/65", "2001:db8::ffff/64", "1.2.3.4/0")
     assert trie.list(5) == ["0.0.0.0/0", "10.0.0.0/8", "2001:db8::/64", "2001:db8:1:2::/65"]
@@ -231,19 +255,8 @@ class MallocInfo(ctypes.Structure):
     """struct mallinfo2 of mallinfo(3)."""
 
     _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
     ]
 
 
@@ -385,6 +398,10 @@ class AllowedIps(RuleBasedStateMachine):
         if not hasattr(self, "trie"):
             return
         assert self.trie.count == len(self.model)
+        families = len({network.version for network in self.model})
+        assert len(self.model) <= self.trie.nodes <= 2 * len(self.model) - families, (
+            "a branch has two children"
+        )
         for peer in set(self.model.values()):
             owned = sorted((network for network, owner in self.model.items() if owner == peer), key=order)
             assert self.trie.networks(peer) == owned
