@@ -85,8 +85,13 @@ static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *a
     struct udpring_packet packet;
     /* Once before anything is armed, once more through an armed operation. */
     for (int round = 0; round < 2; round++) {
-        if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0)
-            return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
+        if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0) {
+            if (errno != ENETUNREACH)
+                return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
+            /* Loopback is down, as in a fresh network namespace: that it opens and can be armed has to do. */
+            int code = udp_rx_wait(rx, 0);
+            return !code || code == -ETIME || code == -EINTR ? 0 : ur_fail(why, code, "receiving failed: %s", strerror(-code));
+        }
         uint64_t give_up = ur_clock_ns(CLOCK_MONOTONIC) + PROBE_WAIT_NS;
         unsigned got = 0;
         while (!got) {

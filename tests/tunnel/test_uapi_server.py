@@ -1,0 +1,430 @@
+"""The UAPI socket over a plane in memory: what wg sends, what it gets, and what clients cannot do to each
+other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_plane import FakePlane
+
+from udpring.errors import HostError
+from udpring.tunnel import socket_file
+from udpring.tunnel.control import BootClock
+from udpring.tunnel.keys import generate_private_key, public_key
+from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.tunnel import Tunnel
+from udpring.tunnel.uapi_server import MAX_CLIENTS, UapiServer
+
+KEY_A, KEY_B, KEY_C = (public_key(generate_private_key()).hex() for _ in range(3))
+PSK = "11" * 32
+
+
+class Served:
+    def __init__(self, path: Path) -> None:
+        self.plane = FakePlane(BootClock())
+        self.tunnel = Tunnel(self.plane, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+        self.path = path
+        self.server = UapiServer(self.tunnel, SocketFile(path))
+
+    def peer(self, key: str) -> int:
+        found = self.tunnel.find(bytes.fromhex(key))
+        assert found is not None
+        return found
+
+    async def ask(self, request: str) -> str:
+        """One request on a connection of its own; the answer up to its blank line."""
+        reader, writer = await asyncio.open_unix_connection(self.path, limit=1 << 26)
+        try:
+            writer.write(request.encode())
+            return (await asyncio.wait_for(reader.readuntil(b"\n\n"), 30)).decode()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    async def set(self, *lines: str) -> str:
+        return await self.ask("set=1\n" + "".join(f"{line}\n" for line in lines) + "\n")
+
+
+@contextlib.asynccontextmanager
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    made = Served(tmp_path / "fake0.sock")
+    made.tunnel.start()
+    made.server.start()
+    try:
+        yield made
+    finally:
+        await made.server.close()
+        made.tunnel.close()
+
+
+def serving(
+    test: Callable[[Served], Coroutine[Any, Any, None]],
+) -> Callable[[Path], None]:
+    """The test runs in an event loop, against a server of its own."""
+
+    def run(tmp_path: Path) -> None:
+        async def body() -> None:
+            async with served(tmp_path) as made:
+                await test(made)
+
+        asyncio.run(body())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come about"
+        await asyncio.sleep(0.005)
+
+
+@serving
+async def test_a_new_device_answers_with_its_port_alone(here: Served) -> None:
+    assert await here.ask("get=1\n\n") == "listen_port=1000\nerrno=0\n\n"
+
+
+@serving
+async def test_what_was_set_is_what_get_says(here: Served) -> None:
+    key = generate_private_key().hex()
+    before = time.time()
+    assert (
+        await here.set(
+            f"private_key={key}",
+            "listen_port=2000",
+            "fwmark=81",
+            "replace_peers=true",
+            f"public_key={KEY_A}",
+            f"preshared_key={PSK}",
+            "endpoint=[fd00::1]:51820",
+            "persistent_keepalive_interval=25",
+            "replace_allowed_ips=true",
+            "allowed_ip=10.1.0.7/16",
+            "allowed_ip=fd01::/64",
+            "protocol_version=1",
+            f"public_key={KEY_B}",
+        )
+        == "errno=0\n\n"
+    )
+    peer = here.tunnel.device.by_id[here.peer(KEY_A)]
+    peer.last_handshake_wall = int(before) * 10**9 + 5
+    here.plane.stamp(peer.id, rx_bytes=7, tx_bytes=8)
+    assert (await here.ask("get=1\n\n")).splitlines() == [
+        f"private_key={key}",
+        "listen_port=2000",
+        "fwmark=81",
+        f"public_key={KEY_A}",
+        f"preshared_key={PSK}",
+        "protocol_version=1",
+        "endpoint=[fd00::1]:51820",
+        f"last_handshake_time_sec={int(before)}",
+        "last_handshake_time_nsec=5",
+        "tx_bytes=8",
+        "rx_bytes=7",
+        "persistent_keepalive_interval=25",
+        "allowed_ip=10.1.0.0/16",
+        "allowed_ip=fd01::/64",
+        f"public_key={KEY_B}",
+        f"preshared_key={'0' * 64}",
+        "protocol_version=1",
+        "last_handshake_time_sec=0",
+        "last_handshake_time_nsec=0",
+        "tx_bytes=0",
+        "rx_bytes=0",
+        "persistent_keepalive_interval=0",
+        "errno=0",
+        "",
+    ]
+
+
+@serving
+async def test_a_link_local_endpoint_keeps_its_scope(here: Served) -> None:
+    assert await here.set(f"public_key={KEY_A}", "endpoint=[fe80::1%lo]:5") == "errno=0\n\n"
+    assert f"endpoint=[fe80::1%{socket.if_nametoindex('lo')}]:5\n" in await here.ask("get=1\n\n")
+    assert (
+        await here.set(f"public_key={KEY_A}", "endpoint=[fe80::1%nonesuch]:5") == f"errno=-{errno.ENODEV}\n\n"
+    )
+
+
+@serving
+async def test_earlier_lines_stay_after_a_bad_one_and_later_ones_do_not_count(here: Served) -> None:
+    answer = await here.set(
+        "fwmark=1",
+        f"public_key={KEY_A}",
+        "allowed_ip=10.0.0.0/8",
+        "no_such_key=1",
+        "allowed_ip=11.0.0.0/8",
+        f"public_key={KEY_B}",
+    )
+    assert answer == "errno=-22\n\n"
+    assert here.tunnel.fwmark == 1
+    assert here.tunnel.find(bytes.fromhex(KEY_B)) is None
+    assert here.tunnel.allowed_ips(here.peer(KEY_A)) == [(bytes([10, 0, 0, 0]), 8)]
+
+
+@serving
+async def test_the_errno_is_the_planes(here: Served) -> None:
+    assert await here.set("listen_port=53", "fwmark=9") == f"errno=-{errno.EADDRINUSE}\n\n"
+    assert here.tunnel.fwmark == 0
+    assert here.tunnel.listen_port == 1000
+    assert await here.set("fwmark=9") == "errno=0\n\n"
+
+
+@serving
+async def test_our_own_key_as_a_peer_is_silently_ignored(here: Served) -> None:
+    private = generate_private_key()
+    own = public_key(private).hex()
+    answer = await here.set(
+        f"private_key={private.hex()}", f"public_key={own}", "allowed_ip=10.0.0.0/8", f"public_key={KEY_A}"
+    )
+    assert answer == "errno=0\n\n"
+    assert set(here.tunnel.device.peers) == {bytes.fromhex(KEY_A)}
+    assert not here.plane.named("prefixes")
+
+
+@serving
+async def test_a_private_key_that_is_a_peers_removes_that_peer(here: Served) -> None:
+    private = generate_private_key()
+    await here.set(f"public_key={public_key(private).hex()}", f"public_key={KEY_A}")
+    assert await here.set(f"private_key={private.hex()}") == "errno=0\n\n"
+    assert set(here.tunnel.device.peers) == {bytes.fromhex(KEY_A)}
+    assert await here.set(f"private_key={'0' * 64}") == "errno=0\n\n"
+    assert "private_key" not in await here.ask("get=1\n\n")
+
+
+@serving
+async def test_update_only_and_remove(here: Served) -> None:
+    assert await here.set(f"public_key={KEY_A}", "update_only=true", "allowed_ip=10.0.0.0/8") == "errno=0\n\n"
+    assert not here.tunnel.device.peers
+    await here.set(
+        f"public_key={KEY_A}", "allowed_ip=10.0.0.0/8", "update_only=true", "allowed_ip=11.0.0.0/8"
+    )
+    assert not here.tunnel.device.peers, "made in this block, so not known before it"
+    await here.set(f"public_key={KEY_A}", "allowed_ip=10.0.0.0/8")
+    await here.set(f"public_key={KEY_A}", "update_only=true", "persistent_keepalive_interval=5")
+    assert here.tunnel.device.by_id[here.peer(KEY_A)].persistent_keepalive == 5
+    assert await here.set(f"public_key={KEY_B}", "remove=true") == "errno=0\n\n"
+    assert not here.plane.named("peer_remove")[1:]
+    await here.set(f"public_key={KEY_A}", "remove=true", "allowed_ip=12.0.0.0/8", f"public_key={KEY_C}")
+    assert set(here.tunnel.device.peers) == {bytes.fromhex(KEY_C)}
+
+
+@serving
+async def test_replace_peers_starts_anew(here: Served) -> None:
+    await here.set(f"public_key={KEY_A}", f"public_key={KEY_B}")
+    await here.set("replace_peers=true", f"public_key={KEY_C}")
+    assert set(here.tunnel.device.peers) == {bytes.fromhex(KEY_C)}
+    assert len(here.plane.peers) == 1
+
+
+@serving
+async def test_allowed_ips_move_are_removed_and_replaced_in_order(here: Served) -> None:
+    await here.set(
+        f"public_key={KEY_A}", "allowed_ip=10.0.0.0/8", "allowed_ip=11.0.0.0/8", "allowed_ip=-10.0.0.0/8"
+    )
+    assert here.tunnel.allowed_ips(here.peer(KEY_A)) == [(bytes([11, 0, 0, 0]), 8)]
+    await here.set(f"public_key={KEY_B}", "allowed_ip=11.0.0.0/8", "allowed_ip=12.0.0.0/8")
+    assert here.tunnel.allowed_ips(here.peer(KEY_A)) == []
+    await here.set(
+        f"public_key={KEY_B}", "allowed_ip=13.0.0.0/8", "replace_allowed_ips=true", "allowed_ip=14.0.0.0/8"
+    )
+    assert here.tunnel.allowed_ips(here.peer(KEY_B)) == [(bytes([14, 0, 0, 0]), 8)]
+
+
+@serving
+async def test_several_requests_follow_each_other_on_one_connection(here: Served) -> None:
+    reader, writer = await asyncio.open_unix_connection(here.path)
+    writer.write(f"set=1\nfwmark=3\n\nget=1\n\nset=1\nbad\n\nset=1\npublic_key={KEY_A}\n\n".encode())
+    answers = [await reader.readuntil(b"\n\n") for _ in range(4)]
+    assert answers[0] == b"errno=0\n\n"
+    assert answers[1] == b"listen_port=1000\nfwmark=3\nerrno=0\n\n"
+    assert answers[2].startswith(b"errno=-")
+    assert answers[3] == b"errno=0\n\n"
+    writer.close()
+    await writer.wait_closed()
+
+
+@serving
+async def test_a_connection_without_a_byte_and_one_cut_short_do_no_harm(here: Served) -> None:
+    for sent in (b"", b"get=1", b"set=1\nfwmark=5\npublic_key=", b"nonsense\n\n"):
+        _, writer = await asyncio.open_unix_connection(here.path)
+        writer.write(sent)
+        writer.close()
+        await writer.wait_closed()
+    await until(lambda: here.tunnel.fwmark == 5)
+    assert await here.ask("get=1\n\n") == "listen_port=1000\nfwmark=5\nerrno=0\n\n"
+
+
+@serving
+async def test_a_client_that_does_not_read_holds_up_nobody(here: Served) -> None:
+    lines = [f"allowed_ip=10.{high}.{low}.0/24" for high in range(80) for low in range(256)]
+    await here.set(f"public_key={KEY_A}", *lines)
+    slow = socket.socket(socket.AF_UNIX)
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(os.fspath(here.path))
+    slow.sendall(b"get=1\n\n" * 20)
+    half = socket.socket(socket.AF_UNIX)
+    half.connect(os.fspath(here.path))
+    half.sendall(f"set=1\npublic_key={KEY_B}\nallowed_ip=10.0".encode())
+    started = time.monotonic()
+    assert (await here.ask("get=1\n\n")).count("allowed_ip") == len(lines)
+    assert await here.set("fwmark=7") == "errno=0\n\n"
+    assert time.monotonic() - started < 10
+    slow.close()
+    half.close()
+
+
+@serving
+async def test_many_clients_are_turned_away_above_the_limit_only(here: Served) -> None:
+    connections = []
+    for _ in range(MAX_CLIENTS + 1):
+        connections.append(await asyncio.open_unix_connection(here.path))
+    assert await asyncio.wait_for(connections[-1][0].read(), 10) == b""
+    connections[0][1].close()
+    await connections[0][1].wait_closed()
+    await until(lambda: len(here.server._clients) < MAX_CLIENTS)
+    assert (await here.ask("get=1\n\n")).endswith("errno=0\n\n")
+    for _, writer in connections[1:]:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@serving
+async def test_130560_allowed_ips_in_one_set(here: Served) -> None:
+    """The number that wg's own test sets (tests/netns.sh); the loop must stay responsive meanwhile."""
+    slowest = 0.0
+
+    async def pulse() -> None:
+        nonlocal slowest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            slowest = max(slowest, time.monotonic() - before)
+
+    pulsing = asyncio.create_task(pulse())
+    lines = [f"allowed_ip={a}.{b}.{c}.0/24" for a in (1, 2) for b in range(255) for c in range(256)]
+    assert len(lines) == 130_560
+    assert await here.set(f"public_key={KEY_A}", *lines) == "errno=0\n\n"
+    assert (await here.ask("get=1\n\n")).count("allowed_ip=") == len(lines)
+    pulsing.cancel()
+    assert len(here.plane.named("prefixes")) == -(-len(lines) // 4096)
+    assert slowest < 5
+
+
+@serving
+async def test_a_peer_removed_by_another_client_in_the_middle_of_a_block(here: Served) -> None:
+    reader, writer = await asyncio.open_unix_connection(here.path)
+    writer.write(f"set=1\npublic_key={KEY_A}\nallowed_ip=10.0.0.0/8\n".encode())
+    await until(lambda: here.tunnel.find(bytes.fromhex(KEY_A)) is not None)
+    await here.set(f"public_key={KEY_A}", "remove=true")
+    writer.write(b"allowed_ip=11.0.0.0/8\npersistent_keepalive_interval=5\n\n")
+    assert await reader.readuntil(b"\n\n") == b"errno=0\n\n"
+    assert not here.tunnel.device.peers
+    writer.close()
+    await writer.wait_closed()
+
+
+@serving
+async def test_keepalive_switched_on_sends_at_once(here: Served) -> None:
+    await here.set(
+        f"private_key={generate_private_key().hex()}", f"public_key={KEY_A}", "endpoint=10.0.0.9:9"
+    )
+    assert not here.plane.named("keepalive")
+    await here.set(f"public_key={KEY_A}", "persistent_keepalive_interval=25")
+    assert here.plane.named("keepalive") == [("keepalive", here.peer(KEY_A))]
+    await until(lambda: here.plane.sent)
+
+
+@serving
+async def test_staged_packets_start_a_handshake_when_their_peer_is_complete(here: Served) -> None:
+    await here.set(f"private_key={generate_private_key().hex()}", f"public_key={KEY_A}")
+    here.plane.stamp(here.peer(KEY_A), staged=1)
+    await here.set(f"public_key={KEY_A}", "endpoint=10.0.0.9:9")
+    await until(lambda: here.plane.sent)
+    assert len(here.plane.sent[0]["message"]) == 148
+
+
+@serving
+async def test_the_socket_is_its_owners_alone(here: Served) -> None:
+    mode = here.path.stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o700
+
+
+@serving
+async def test_removing_the_socket_file_is_noticed(here: Served) -> None:
+    here.path.unlink()
+    end = await asyncio.wait_for(here.server.gone, 10)
+    assert "removed" in end.reason
+    assert not end.failed
+
+
+@serving
+async def test_without_inotify_removal_is_noticed_by_looking(here: Served) -> None:
+    here.server._file._unwatch()
+    original, socket_file._inotify = socket_file._inotify, lambda path: None
+    try:
+        here.server._file.watch(asyncio.get_running_loop(), here.server._removed)
+    finally:
+        socket_file._inotify = original
+    here.path.unlink()
+    await asyncio.wait_for(here.server.gone, 10)
+
+
+@serving
+async def test_a_file_of_somebody_else_is_left_alone(here: Served) -> None:
+    here.path.unlink()
+    here.path.write_text("not yours")
+    await asyncio.wait_for(here.server.gone, 10)
+    await here.server.close()
+    assert here.path.read_text() == "not yours"
+
+
+@serving
+async def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(here: Served) -> None:
+    with pytest.raises(HostError, match="in use") as refused:
+        SocketFile(here.path)
+    assert refused.value.errno == errno.EADDRINUSE
+    stale = here.path.with_name("stale.sock")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(os.fspath(stale))
+    taken = SocketFile(stale)
+    taken.close()
+    taken.close()
+    assert not stale.exists()
+
+
+def test_what_cannot_be_a_socket_file(tmp_path: Path) -> None:
+    for name in ("", ".", "..", "a/b"):
+        with pytest.raises(HostError):
+            socket_path(tmp_path, name)
+    with pytest.raises(HostError, match="longer"):
+        SocketFile(tmp_path / ("x" * 120))
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError):
+        SocketFile(tmp_path / "file" / "wg0.sock")
+
+
+def test_closing_leaves_no_descriptor_and_no_task(tmp_path: Path) -> None:
+    async def body() -> None:
+        for _ in range(3):
+            async with served(tmp_path) as made:
+                await made.set(f"public_key={KEY_A}")
+        assert len(asyncio.all_tasks()) == 1
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    asyncio.run(body())
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert not list(tmp_path.glob("*.sock"))
