@@ -15,13 +15,19 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from udpring.errors import RingError
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 
 SECOND = 1_000_000_000
 NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0)
+
+
+class Clock(Protocol):
+    """Boot time, ns."""
+
+    def boot(self) -> int: ...
 
 
 class VirtualClock:
@@ -81,7 +87,7 @@ class FakePeer:
 
 
 class FakePlane:
-    def __init__(self, clock: VirtualClock, *, address: Address | None = None, name: str = "fake0") -> None:
+    def __init__(self, clock: Clock, *, address: Address | None = None, name: str = "fake0") -> None:
         self.clock = clock
         self.address = address or Address(bytes([10, 0, 0, 1]), 1000)
         self.name = name

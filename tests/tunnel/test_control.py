@@ -80,7 +80,8 @@ def until(loop: VirtualLoop, condition: Callable[[], object], seconds: float = 7
 
 
 def run_for(loop: VirtualLoop, seconds: float) -> None:
-    loop.run_until_complete(asyncio.sleep(seconds))
+    loop.call_later(seconds, loop.stop)
+    loop.run_forever()
 
 
 def wanted(side: Side) -> None:

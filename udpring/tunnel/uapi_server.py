@@ -179,9 +179,12 @@ class RequestApplier:
 
 
 def _scope_id(scope: str) -> int:
-    if not scope:
-        return 0
-    return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+    if not scope or scope.isdecimal():
+        return int(scope or 0)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError:
+        raise OSError(errno.ENODEV, f"no interface is called {scope!r}") from None
 
 
 class UapiServer:
