@@ -48,6 +48,7 @@ uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, c
 /* The prefixes of one peer, IPv4 first, each family in ascending order; returns how many there are, fills up to max. */
 uint32_t udpring_trie_list(const struct udpring_trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max);
 uint32_t udpring_trie_count(const struct udpring_trie *trie);
+uint32_t udpring_trie_nodes(const struct udpring_trie *trie);   /* test access: nodes in use, branches included */
 
 /* ---- receiver indices (test access) ---- */
 struct udpring_index_table;

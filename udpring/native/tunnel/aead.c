@@ -120,8 +120,8 @@ static int run_one(const struct aead_impl *impl, bool seal, const uint8_t *bytes
     if (error)
         return error;
     struct aead_op op = { .data = data, .length = length, .counter = counter, .result = -EIO };
-    (seal ? impl->seal : impl->open)(key, &op, 1);
-    impl->key_free(key);
+    (seal ? key->impl->seal : key->impl->open)(key, &op, 1);
+    key->impl->key_free(key);
     return op.result;
 }
 

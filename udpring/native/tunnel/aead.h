@@ -23,6 +23,7 @@ struct aead_op {
 struct aead_impl;
 
 /* One key for one direction, ready for use: the key schedule is set once. Each library's file embeds this in its own.
+ * `impl` saves the per-packet path from asking aead_chosen().
  * Owner: the keypair. Thread: one at a time. Freed, and zeroised, by impl->key_free(). */
 struct aead_key {
     const struct aead_impl *impl;

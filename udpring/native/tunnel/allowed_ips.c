@@ -8,6 +8,7 @@
 _Static_assert(sizeof(struct allowed_ips_node) == 48, "a node and its children fit well into cache lines");
 _Static_assert(ALLOWED_IPS_MAX <= ID_MAP_MAX, "the map has room for a peer a prefix");
 
+/* A prefix that is looked for: its host bits may be set, as only the first cidr bits are ever compared. */
 struct key {
     uint64_t high, low;
     uint8_t cidr, v6;
@@ -28,13 +29,13 @@ static unsigned shared_bits(const struct allowed_ips_node *node, const struct ke
     return node->low != key->low ? 64 + (unsigned)__builtin_clzll(node->low ^ key->low) : 128;
 }
 
-static void mask_host_bits(struct key *key)
+static void mask_host_bits(struct allowed_ips_node *node)
 {
-    if (key->cidr < 64) {
-        key->high &= key->cidr ? UINT64_MAX << (64 - key->cidr) : 0;
-        key->low = 0;
-    } else if (key->cidr < 128) {
-        key->low &= key->cidr > 64 ? UINT64_MAX << (128 - key->cidr) : 0;
+    if (node->cidr < 64) {
+        node->high &= node->cidr ? UINT64_MAX << (64 - node->cidr) : 0;
+        node->low = 0;
+    } else if (node->cidr < 128) {
+        node->low &= node->cidr > 64 ? UINT64_MAX << (128 - node->cidr) : 0;
     }
 }
 
@@ -51,7 +52,6 @@ static int key_of(const struct udpring_prefix *prefix, struct key *key)
     } else {
         return -EINVAL;
     }
-    mask_host_bits(key);
     return 0;
 }
 
@@ -81,10 +81,9 @@ static uint32_t take_node(struct udpring_trie *trie, const struct key *key, unsi
     } else {
         at = trie->used++;
     }
-    struct key masked = { .high = key->high, .low = key->low, .cidr = (uint8_t)cidr };
-    mask_host_bits(&masked);
-    trie->nodes[at] = (struct allowed_ips_node){ .high = masked.high, .low = masked.low, .cidr = (uint8_t)cidr,
+    trie->nodes[at] = (struct allowed_ips_node){ .high = key->high, .low = key->low, .cidr = (uint8_t)cidr,
                                                  .v6 = key->v6, .peer = UDPRING_PEER_NONE };
+    mask_host_bits(&trie->nodes[at]);
     return at;
 }
 
@@ -287,6 +286,11 @@ uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, c
 uint32_t udpring_trie_count(const struct udpring_trie *trie)
 {
     return trie->prefixes;
+}
+
+uint32_t udpring_trie_nodes(const struct udpring_trie *trie)
+{
+    return trie->used ? trie->used - 1 - trie->free_count : 0;
 }
 
 static void describe(const struct allowed_ips_node *node, struct udpring_prefix *out)
