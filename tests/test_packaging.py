@@ -57,8 +57,8 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
     run(*pip, wheel, cwd=tmp_path)
-    # The dependencies come from the environment of the test, so no network is needed. A path in a .pth file does
-    # not bring that environment's own .pth files along, and so not its editable udpring.
+    # The dependencies come from the environment of the test, so no network is needed. A path in a .pth file
+    # does not bring that environment's own .pth files along, and so not its editable udpring.
     (site_packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     dependencies = Path(pytest.__file__).parent.parent
     (site_packages / "dependencies.pth").write_text(f"{dependencies}\n")

@@ -9,7 +9,7 @@
 #include "limits.h"
 #include "replay.h"
 
-/* Owner: its peer, in one of three places. Freed by keypair_free(), which zeroises it. */
+/* Owner: its peer, in one of three places. Thread: the worker. Freed by keypair_free(), which zeroises it. */
 struct keypair {
     struct aead_key *sending, *receiving;
     uint64_t counter;           /* next nonce */
@@ -22,7 +22,7 @@ struct keypair {
     struct replay_window window;
 };
 
-/* Owner: the peer's queue. */
+/* Owner: the peer's queue. Thread: the worker. Freed by whoever unstages it. */
 struct staged_packet {
     uint32_t length;
     uint8_t data[];

@@ -27,7 +27,7 @@
 #include "tun.h"
 
 /* A packet on its way out: header room, packet, padding and tag, sealed in place. The kernel may read it from push to reap.
- * Owner: the plane's free list, or the send ring while in flight. */
+ * Owner: the plane's free list, or the send ring while in flight. Thread: the worker. Freed with the plane. */
 struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
     uint32_t peer;              /* whom it goes to, UDPRING_PEER_NONE: a reply to a stranger */

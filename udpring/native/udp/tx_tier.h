@@ -29,7 +29,7 @@ struct udp_tx_slot {
 };
 
 /* What was pushed for one socket and has not ended, in order. The first `submitted` of them are with the kernel.
- * Owner: struct udp_tx. */
+ * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
 struct udp_tx_queue {
     uint32_t *slot;              /* [capacity], a ring */
     uint32_t head, count, submitted, answered;
