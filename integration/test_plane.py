@@ -32,6 +32,8 @@ CLONE_NEWNET = 0x40000000
 APP, INNER_PEER = "10.77.0.1", "10.77.0.2"
 APP6, INNER_PEER6 = "fd77::1", "fd77::2"
 TIERS = {
+    "uring-multishot": lib.UDPRING_TIER_URING_MULTISHOT,
+    "uring-pool": lib.UDPRING_TIER_URING_POOL,
     "mmsg": lib.UDPRING_TIER_MMSG,
 }
 SEND_KEY, RECEIVE_KEY = bytes(range(32)), bytes(range(100, 132))

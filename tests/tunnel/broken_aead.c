@@ -30,7 +30,7 @@ static void work(struct aead_key *key, struct aead_op *ops, unsigned count, bool
         if (defect == LATE_IN_BURST && i > 7)
             ops[i].result = ops[7].result;
         if (defect == WRONG_TEXT && ops[i].length > AEAD_TAG_BYTES + 512)
-            ops[i].data[512] ^= 1;
+            ops[i].out[512] ^= 1;
     }
 }
 

@@ -97,6 +97,10 @@ const char *udpring_drop_name(int32_t reason);   /* "too_short", ...; NULL past 
 /* ---- the plane ---- */
 struct udpring_plane;
 
+/* options.flags */
+#define UDPRING_PLANE_NO_TUN_OFFLOAD 1   /* no super-packets from or to the interface */
+#define UDPRING_PLANE_NO_UDP_OFFLOAD 2   /* no trains (UDP_SEGMENT, UDP_GRO) */
+
 struct udpring_plane_options {
     char name[16];              /* interface name; may hold %d */
     int32_t tun_fd;             /* an open TUN descriptor to use instead (taken over), or -1 */
@@ -106,7 +110,7 @@ struct udpring_plane_options {
     uint32_t mailbox;           /* events; 0 = 4096 */
     uint32_t fwmark;            /* SO_MARK of the sockets; 0 = off */
     uint16_t listen_port;       /* 0: chosen by the kernel, see udpring_plane_port */
-    uint16_t unused;
+    uint16_t flags;             /* UDPRING_PLANE_* */
 };
 
 /* events */
@@ -155,6 +159,7 @@ struct udpring_peer_state {
 struct udpring_plane_stats {
     uint64_t tun_packets_in, tun_bytes_in, tun_packets_out, tun_bytes_out;
     uint64_t passes, commands, events, events_lost;
+    uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
     uint64_t drops[32];               /* by enum udpring_drop */
     uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth;
     struct udpring_rx_stats rx;

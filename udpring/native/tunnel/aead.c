@@ -119,7 +119,7 @@ static int run_one(const struct aead_impl *impl, bool seal, const uint8_t *bytes
     int error = impl->key_new(&key, bytes, seal);
     if (error)
         return error;
-    struct aead_op op = { .data = data, .length = length, .counter = counter, .result = -EIO };
+    struct aead_op op = { .in = data, .out = data, .length = length, .counter = counter, .result = -EIO };
     (seal ? key->impl->seal : key->impl->open)(key, &op, 1);
     key->impl->key_free(key);
     return op.result;

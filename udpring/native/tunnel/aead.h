@@ -11,13 +11,14 @@
 #define AEAD_NONCE_BYTES 12
 #define AEAD_TAG_BYTES 16
 
-/* One packet, worked on in place. Owner: the caller, by whom it is freed: nothing is kept after the
- * call. Thread: the one that calls. */
+/* One packet, worked on in place or from one buffer to another that does not overlap it. Owner: the caller, by whom it is
+ * freed: nothing is kept after the call. Thread: the one that calls. */
 struct aead_op {
-    uint8_t *data;
-    uint32_t length;    /* seal: of the plaintext, with room for 16 bytes more; open: tag included */
+    const uint8_t *in;
+    uint8_t *out;       /* seal: length + 16 bytes; open: length - 16 */
+    uint32_t length;    /* of in: seal: the plaintext; open: tag included */
     uint64_t counter;
-    int32_t result;     /* 0, or -EBADMSG: does not authenticate (data is then garbage), or -EIO: the library failed */
+    int32_t result;     /* 0, or -EBADMSG: does not authenticate (out is then garbage), or -EIO: the library failed */
 };
 
 struct aead_impl;

@@ -58,27 +58,27 @@ static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], b
     return 0;
 }
 
-/* The nonce is set. Seals `length` bytes in place and writes the tag behind them. */
-static int seal_one(EVP_CIPHER_CTX *context, uint8_t *data, uint32_t length)
+/* The nonce is set. Seals `length` bytes and writes the tag behind them. */
+static int seal_one(EVP_CIPHER_CTX *context, const uint8_t *in, uint8_t *out, uint32_t length)
 {
     int written = 0, last = 0;
-    if (length && !EVP_EncryptUpdate(context, data, &written, data, (int)length))
+    if (length && !EVP_EncryptUpdate(context, out, &written, in, (int)length))
         return -EIO;
-    if (!EVP_EncryptFinal_ex(context, data + written, &last) || written + last != (int)length)
+    if (!EVP_EncryptFinal_ex(context, out + written, &last) || written + last != (int)length)
         return -EIO;
-    return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_BYTES, data + length) == 1 ? 0 : -EIO;
+    return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_BYTES, out + length) == 1 ? 0 : -EIO;
 }
 
-/* The nonce is set. Opens in place; `length` counts the tag and is at least that. */
-static int open_one(EVP_CIPHER_CTX *context, uint8_t *data, uint32_t length)
+/* The nonce is set. `length` counts the tag and is at least that. */
+static int open_one(EVP_CIPHER_CTX *context, const uint8_t *in, uint8_t *out, uint32_t length)
 {
     int written = 0, last = 0;
     uint32_t text = length - AEAD_TAG_BYTES;
-    if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG_BYTES, data + text) != 1)
+    if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG_BYTES, (void *)(uintptr_t)(in + text)) != 1)
         return -EIO;
-    if (text && !EVP_DecryptUpdate(context, data, &written, data, (int)text))
+    if (text && !EVP_DecryptUpdate(context, out, &written, in, (int)text))
         return -EIO;
-    return EVP_DecryptFinal_ex(context, data + written, &last) == 1 ? 0 : -EBADMSG;
+    return EVP_DecryptFinal_ex(context, out + written, &last) == 1 ? 0 : -EBADMSG;
 }
 
 static bool fits(uint32_t length)
@@ -95,7 +95,7 @@ static void seal(struct aead_key *key, struct aead_op *ops, unsigned count)
         if (ur_unlikely(!fits(ops[i].length) || !EVP_EncryptInit_ex2(context, NULL, NULL, nonce, NULL)))
             ops[i].result = -EIO;
         else
-            ops[i].result = seal_one(context, ops[i].data, ops[i].length);
+            ops[i].result = seal_one(context, ops[i].in, ops[i].out, ops[i].length);
     }
 }
 
@@ -110,7 +110,7 @@ static void open_packets(struct aead_key *key, struct aead_op *ops, unsigned cou
         else if (ur_unlikely(!EVP_DecryptInit_ex2(context, NULL, NULL, nonce, NULL)))
             ops[i].result = -EIO;
         else
-            ops[i].result = open_one(context, ops[i].data, ops[i].length);
+            ops[i].result = open_one(context, ops[i].in, ops[i].out, ops[i].length);
     }
 }
 
@@ -125,7 +125,7 @@ static int one_shot(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t 
     int written, error = -EIO;
     if (EVP_CipherInit_ex2(context, cipher, key, nonce, seal, NULL) &&
         (!aad_length || EVP_CipherUpdate(context, NULL, &written, aad, (int)aad_length)))
-        error = seal ? seal_one(context, data, length) : open_one(context, data, length);
+        error = seal ? seal_one(context, data, data, length) : open_one(context, data, data, length);
     EVP_CIPHER_CTX_free(context);
     return error;
 }

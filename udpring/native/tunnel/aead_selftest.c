@@ -102,7 +102,7 @@ static void fill(struct burst *burst)
     for (size_t p = 0; p < PACKETS; p++) {
         for (uint32_t i = 0; i < packets[p].length; i++)
             burst->data[p][i] = plain_byte(packets[p].length, i);
-        burst->ops[p] = (struct aead_op){ .data = burst->data[p], .length = packets[p].length,
+        burst->ops[p] = (struct aead_op){ .in = burst->data[p], .out = burst->data[p], .length = packets[p].length,
                                           .counter = packets[p].counter, .result = -EIO };
     }
 }
@@ -138,8 +138,8 @@ static void tamper(struct burst *burst)
         struct aead_op *op = &burst->ops[p];
         op->length = packets[p].length + AEAD_TAG_BYTES;
         switch ((enum tampering)(p % TAMPERINGS)) {
-        case TAG_BIT: op->data[op->length - 1] ^= 1; break;
-        case FIRST_BIT: op->data[0] ^= 0x80; break;
+        case TAG_BIT: op->out[op->length - 1] ^= 1; break;
+        case FIRST_BIT: op->out[0] ^= 0x80; break;
         case TRUNCATED: op->length -= 1; break;
         case OTHER_COUNTER: op->counter ^= UINT64_C(1) << 63; break;
         default: break;

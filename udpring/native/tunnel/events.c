@@ -148,8 +148,10 @@ void peer_stamp_data_received(struct udpring_plane *plane, struct peer *peer)
 void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const struct udpring_address *local,
                uint32_t interface_index)
 {
-    if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0)
+    if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
         peer->endpoint = *endpoint;
+        peer->no_trains = false;
+    }
     if (memcmp(&peer->source, local, sizeof(*local)) != 0 || peer->interface_index != interface_index) {
         peer->source = *local;
         peer->interface_index = interface_index;

@@ -3,7 +3,7 @@
  *   2. receiver index -> keypair -> its peer; too old, or a counter seen before: drop
  *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
  *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
- *   5. write to the TUN device */
+ *   5. coalesce with what came before it in its flow, write to the TUN device   (coalesce.c) */
 #include <netinet/in.h>
 
 #include "plane.h"
@@ -30,7 +30,7 @@ static uint32_t inner_length(const struct udpring_plane *plane, const uint8_t *p
     return 0;
 }
 
-static void deliver(struct udpring_plane *plane, struct peer *peer, const uint8_t *packet, uint32_t room)
+static void deliver(struct udpring_plane *plane, struct peer *peer, uint8_t *packet, uint32_t room)
 {
     uint32_t source = UDPRING_PEER_NONE;
     uint32_t length = inner_length(plane, packet, room, &source);
@@ -42,12 +42,13 @@ static void deliver(struct udpring_plane *plane, struct peer *peer, const uint8_
         plane_drop(plane, UDPRING_DROP_SPOOFED);
         return;
     }
-    if (ur_unlikely(plane->tun_gone || tun_write(&plane->tun, packet, length) < 0)) {
+    if (ur_unlikely(plane->tun_gone)) {
         plane_drop(plane, UDPRING_DROP_TUN_FULL);
         return;
     }
     plane->stats.tun_packets_out++;
     plane->stats.tun_bytes_out += length;
+    coalesce_packet(&plane->coalescer, packet, length);
 }
 
 /* What an authentic data packet changes, whatever lies in it. */
@@ -86,8 +87,8 @@ static void data_message(struct udpring_plane *plane, struct udpring_packet *pac
         return;
     }
     uint8_t *inner = message + WG_DATA_HEADER;
-    struct aead_op op = {.data = inner, .length = length - WG_DATA_HEADER, .counter = counter};
-    aead_chosen()->open(keypair->receiving, &op, 1);
+    struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
+    keypair->receiving->impl->open(keypair->receiving, &op, 1);
     if (ur_unlikely(op.result < 0)) {
         plane_drop(plane, UDPRING_DROP_UNAUTHENTICATED);
         return;

@@ -1,13 +1,15 @@
 /* Out: TUN -> UDP.
- *   1. read a packet straight into a free slot, behind the room for its header
+ *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake
- *   3. pad, seal in place with the next nonce, write the header in front
- *   4. push the slot to the send ring; it comes back at reap
+ *   3. pad, seal with the next nonce straight into a send slot, behind its header: the one copy is the cipher's own
+ *   4. packets of one peer and one size that follow each other share a slot: a train (UDP_SEGMENT)
+ *   5. push the slot to the send ring; it comes back at reap
  * Reads stop when slots run out: the interface's own queue then pushes back, nothing is lost here. */
 #include <netinet/in.h>
 #include <stdlib.h>
 
 #include "plane.h"
+#include "segment.h"
 
 /* ECN and DSCP of the outer packet: data goes with DSCP 0 (kernel: HANDSHAKE_DSCP for handshakes only). */
 #define DATA_TOS 0
@@ -19,44 +21,76 @@ static int slot_take(struct udpring_plane *plane)
 
 static void slot_give(struct udpring_plane *plane, uint32_t slot)
 {
+    plane->out[slot].in_flight = 0;
     plane->out_free[plane->out_free_count++] = slot;
 }
 
-static uint8_t *slot_packet(struct udpring_plane *plane, uint32_t slot)
+/* Pushes the slot as it stands; it comes back at reap, or at once on failure. */
+static int slot_push(struct udpring_plane *plane, uint32_t slot)
 {
-    return plane->out[slot].memory + WG_DATA_HEADER;
-}
-
-/* Pushes `length` bytes at the start of the slot's memory; the slot comes back at reap, or at once on failure. */
-static int slot_push(struct udpring_plane *plane, uint32_t slot, uint32_t peer, uint32_t length, uint8_t tos,
-                     const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
-{
-    unsigned family = to->family == AF_INET ? 0 : 1;
-    if (plane->fd[family] < 0) {
-        plane_drop(plane, UDPRING_DROP_SEND_FAILED);
-        slot_give(plane, slot);
-        return -EAFNOSUPPORT;
-    }
-    plane->out[slot].peer = peer;
-    struct udp_tx_item item = {
-        .data = plane->out[slot].memory,
-        .length = length,
-        .token = slot,
-        .destination = *to,
-        .interface_index = interface_index,
-        .tos = tos,
-        .socket_index = plane->socket_of[family],
-    };
-    if (from && from->family == to->family)
-        item.source = *from;
-    else
-        item.interface_index = 0;
-    int result = udp_tx_push(plane->tx, &item);
+    struct out_slot *out = &plane->out[slot];
+    int result = plane->fd[out->item.destination.family == AF_INET ? 0 : 1] < 0 ? -EAFNOSUPPORT
+                                                                                   : udp_tx_push(plane->tx, &out->item);
     if (ur_unlikely(result < 0)) {
-        plane_drop(plane, UDPRING_DROP_SEND_FAILED);
+        plane->stats.drops[UDPRING_DROP_SEND_FAILED] += out->packets;
         slot_give(plane, slot);
     }
     return result;
+}
+
+static void slot_address(struct udpring_plane *plane, uint32_t slot, uint32_t peer, uint8_t tos,
+                         const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
+{
+    struct out_slot *out = &plane->out[slot];
+    bool sticky = from && from->family == to->family;
+    out->peer = peer;
+    out->packets = 0;
+    out->item = (struct udp_tx_item){
+        .data = out->memory,
+        .token = slot,
+        .destination = *to,
+        .interface_index = sticky ? interface_index : 0,
+        .tos = tos,
+        .socket_index = plane->socket_of[to->family == AF_INET ? 0 : 1],
+    };
+    if (sticky)
+        out->item.source = *from;
+}
+
+void outbound_close_train(struct udpring_plane *plane)
+{
+    if (plane->train < 0)
+        return;
+    uint32_t slot = (uint32_t)plane->train;
+    plane->train = -1;
+    slot_push(plane, slot);
+}
+
+/* The slot and place for one more sealed packet of `bytes` bytes to this peer: behind the others of an open train if all
+ * of UDP_SEGMENT's rules hold (equal sizes, only the last shorter), else at the start of a fresh slot. NULL: no slot. */
+static uint8_t *train_place(struct udpring_plane *plane, struct peer *peer, uint32_t bytes)
+{
+    if (plane->train >= 0) {
+        struct out_slot *out = &plane->out[plane->train];
+        if (out->peer == peer->id && bytes <= out->item.segment_size && out->packets < TRAIN_SEGMENTS &&
+            out->item.length + bytes <= TRAIN_BYTES && !peer->no_trains &&
+            !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)) {
+            uint8_t *place = out->memory + out->item.length;
+            out->item.length += bytes;
+            out->packets++;
+            return place;
+        }
+        outbound_close_train(plane);
+    }
+    int slot = slot_take(plane);
+    if (ur_unlikely(slot < 0))
+        return NULL;
+    slot_address(plane, (uint32_t)slot, peer->id, DATA_TOS, &peer->endpoint, &peer->source, peer->interface_index);
+    plane->train = slot;
+    struct out_slot *out = &plane->out[slot];
+    out->item.segment_size = out->item.length = bytes;
+    out->packets = 1;
+    return out->memory;
 }
 
 /* Zero bytes up to a multiple of 16, but never beyond the interface's MTU (kernel: calculate_skb_padding). */
@@ -70,29 +104,37 @@ static uint32_t padded(const struct udpring_plane *plane, uint32_t length)
     return length + (full > last ? full - last : 0);
 }
 
-/* Seals the packet that lies in the slot for the peer and pushes it. The peer has an endpoint and a key that may send. */
-static void seal_and_push(struct udpring_plane *plane, struct peer *peer, uint32_t slot, uint32_t length)
+/* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is
+ * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot. */
+static int seal(struct udpring_plane *plane, struct peer *peer, uint8_t *packet, uint32_t length)
 {
     struct keypair *keypair = peer->current;
-    uint8_t *packet = slot_packet(plane, slot);
     uint32_t full = padded(plane, length);
-    memset(packet + length, 0, full - length);
+    uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
+    uint8_t *place = train_place(plane, peer, bytes);
+    if (ur_unlikely(!place))
+        return -ENOBUFS;
     struct wg_data_header header = {
         .type = htole32(WG_TYPE_DATA),
         .receiver = htole32(keypair->remote_index),
         .counter = htole64(keypair->counter),
     };
-    memcpy(plane->out[slot].memory, &header, sizeof(header));
-    struct aead_op op = {.data = packet, .length = full, .counter = keypair->counter++};
-    aead_chosen()->seal(keypair->sending, &op, 1);
-    uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
-    if (slot_push(plane, slot, peer->id, bytes, DATA_TOS, &peer->endpoint, &peer->source, peer->interface_index) < 0)
-        return;
+    memcpy(place, &header, sizeof(header));
+    /* What follows may be the next segment's payload. */
+    uint8_t behind[WG_PADDING];
+    memcpy(behind, packet + length, full - length);
+    memset(packet + length, 0, full - length);
+    struct aead_op op = {.in = packet, .out = place + WG_DATA_HEADER, .length = full, .counter = keypair->counter++};
+    keypair->sending->impl->seal(keypair->sending, &op, 1);
+    memcpy(packet + length, behind, full - length);
+    if (bytes < plane->out[plane->train].item.segment_size)
+        outbound_close_train(plane);    /* only the last of a train may be shorter */
     peer_stamp_sent(plane, peer, bytes, length != 0);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(keypair->counter > WG_REKEY_AFTER_MESSAGES ||
                     (keypair->initiator && plane->now - keypair->birth_ns >= WG_REKEY_AFTER_TIME_NS)))
         plane_want_handshake(plane, peer);
+    return 0;
 }
 
 void outbound_drop_staged(struct udpring_plane *plane, struct peer *peer, enum udpring_drop reason)
@@ -122,17 +164,14 @@ void outbound_flush_staged(struct udpring_plane *plane, struct peer *peer)
         return;
     }
     while (peer->staged_count && keypair_can_send(peer->current, plane->now)) {
-        int slot = slot_take(plane);
-        if (slot < 0) {
+        struct staged_packet *packet = peer_staged(peer);
+        if (seal(plane, peer, packet->data, packet->length) < 0) {
             kick(plane, peer);   /* the rest when slots have come back */
             return;
         }
-        struct staged_packet *packet = peer_unstage(peer, &plane->staged_bytes);
-        uint32_t length = packet->length;
-        memcpy(slot_packet(plane, (uint32_t)slot), packet->data, length);
-        explicit_bzero(packet->data, length);
+        peer_unstage(peer, &plane->staged_bytes);
+        explicit_bzero(packet->data, packet->length);
         free(packet);
-        seal_and_push(plane, peer, (uint32_t)slot, length);
     }
     if (peer->staged_count)
         plane_want_handshake(plane, peer);
@@ -189,8 +228,12 @@ int outbound_message(struct udpring_plane *plane, struct peer *peer, const uint8
     int slot = slot_take(plane);
     if (slot < 0)
         return slot;
-    memcpy(plane->out[slot].memory, bytes, length);
-    int result = slot_push(plane, (uint32_t)slot, peer ? peer->id : UDPRING_PEER_NONE, length, tos, to, from, interface_index);
+    slot_address(plane, (uint32_t)slot, peer ? peer->id : UDPRING_PEER_NONE, tos, to, from, interface_index);
+    struct out_slot *out = &plane->out[slot];
+    memcpy(out->memory, bytes, length);
+    out->item.length = length;
+    out->packets = 1;
+    int result = slot_push(plane, (uint32_t)slot);
     if (result == 0 && peer)
         peer_stamp_sent(plane, peer, length, false);
     return result;
@@ -207,24 +250,45 @@ static uint32_t destination_peer(const struct udpring_plane *plane, const uint8_
     return UDPRING_PEER_NONE;
 }
 
-/* One packet that lies in the slot: the slot is the send ring's, or free again, when this returns. */
-static void outbound_packet(struct udpring_plane *plane, uint32_t slot, uint32_t length)
+static void outbound_packet(struct udpring_plane *plane, uint8_t *packet, uint32_t length)
 {
-    uint8_t *packet = slot_packet(plane, slot);
     bool valid;
     struct peer *peer = plane_peer(plane, destination_peer(plane, packet, length, &valid));
     if (ur_unlikely(!peer)) {
         plane_drop(plane, valid ? UDPRING_DROP_NO_PEER : UDPRING_DROP_BAD_OUTER);
-    } else if (ur_unlikely(!peer->endpoint.family)) {
-        plane_drop(plane, UDPRING_DROP_NO_ENDPOINT);
-    } else if (ur_likely(keypair_can_send(peer->current, plane->now) && !peer->staged_count)) {
-        seal_and_push(plane, peer, slot, length);
         return;
-    } else {
-        stage(plane, peer, packet, length);   /* behind those that wait already: order is kept */
-        outbound_flush_staged(plane, peer);
     }
-    slot_give(plane, slot);
+    if (ur_unlikely(!peer->endpoint.family)) {
+        plane_drop(plane, UDPRING_DROP_NO_ENDPOINT);
+        return;
+    }
+    if (ur_likely(keypair_can_send(peer->current, plane->now) && !peer->staged_count) &&
+        ur_likely(seal(plane, peer, packet, length) == 0))
+        return;
+    stage(plane, peer, packet, length);   /* behind those that wait already: order is kept */
+    outbound_flush_staged(plane, peer);
+}
+
+/* Reads one packet or super-packet and sends what it stands for. Bytes read, or <= 0 when there is none. */
+static ssize_t outbound_read(struct udpring_plane *plane)
+{
+    struct vnet_header vnet = {0};
+    uint8_t *packet = plane->tun_packet;
+    ssize_t got = tun_read(&plane->tun, &vnet, packet, OUT_DATA_MAX);
+    if (got <= 0)
+        return got;
+    struct segmenter segmenter;
+    if (ur_unlikely(segment_open(&segmenter, &vnet, packet, (uint32_t)got) < 0)) {
+        plane_drop(plane, UDPRING_DROP_BAD_OUTER);
+        return got;
+    }
+    uint32_t length;
+    while (segment_next(&segmenter, &packet, &length)) {
+        plane->stats.tun_packets_in++;
+        plane->stats.tun_bytes_in += length;
+        outbound_packet(plane, packet, length);
+    }
+    return got;
 }
 
 void outbound_pass(struct udpring_plane *plane)
@@ -235,24 +299,45 @@ void outbound_pass(struct udpring_plane *plane)
         plane->mtu_checked_ns = plane->now;
         tun_refresh(&plane->tun);
     }
-    for (unsigned i = 0; i < TUN_BATCH; i++) {
-        if (plane->out_free_count <= OUT_SLOTS_RESERVED || udp_tx_room(plane->tx) == 0)
-            return;
-        uint32_t slot = (uint32_t)slot_take(plane);
-        ssize_t got = tun_read(&plane->tun, slot_packet(plane, slot), OUT_DATA_MAX);
+    uint32_t bytes = 0;
+    for (unsigned i = 0; i < TUN_BATCH && bytes < TUN_BATCH_BYTES; i++) {
+        /* Room for all trains that a super-packet may become. */
+        if (plane->out_free_count <= OUT_SLOTS_RESERVED || udp_tx_room(plane->tx) < TRAINS_PER_READ)
+            break;
+        ssize_t got = outbound_read(plane);
         if (got <= 0) {
-            slot_give(plane, slot);
             plane->tun_ready = false;
             if (got == -EBADFD || got == -EBADF || got == -ENODEV) {
                 plane->tun_gone = true;
                 plane_post(plane, UDPRING_EVENT_TUN_GONE, UDPRING_PEER_NONE, (int32_t)got);
             }
-            return;
+            break;
         }
-        plane->stats.tun_packets_in++;
-        plane->stats.tun_bytes_in += (uint64_t)got;
-        outbound_packet(plane, slot, (uint32_t)got);
+        bytes += (uint32_t)got;
     }
+    outbound_close_train(plane);
+}
+
+/* The route takes no trains of this size (a smaller MTU, a device without checksum offload): the same packets once more,
+ * each by itself, and no trains to this peer until it roams. Their slot comes back with the last of them. */
+static bool resend_split(struct udpring_plane *plane, uint32_t slot)
+{
+    struct out_slot *out = &plane->out[slot];
+    struct peer *peer = plane_peer(plane, out->peer);
+    if (peer)
+        peer->no_trains = true;
+    struct udp_tx_item item = out->item;
+    uint32_t size = item.segment_size, left = item.length;
+    item.segment_size = 0;
+    plane->stats.trains_split++;
+    for (; left; item.data += item.length, left -= item.length) {
+        item.length = left < size ? left : size;
+        if (udp_tx_push(plane->tx, &item) == 0)
+            out->in_flight++;
+        else
+            plane_drop(plane, UDPRING_DROP_SEND_FAILED);
+    }
+    return out->in_flight != 0;
 }
 
 void outbound_reap(struct udpring_plane *plane)
@@ -263,14 +348,22 @@ void outbound_reap(struct udpring_plane *plane)
         count = udp_tx_reap(plane->tx, done, UR_ARRAY_LENGTH(done));
         for (unsigned i = 0; i < count; i++) {
             uint32_t slot = (uint32_t)done[i].token;
-            if (ur_unlikely(done[i].result < 0))
-                plane_drop(plane, UDPRING_DROP_SEND_FAILED);
+            struct out_slot *out = &plane->out[slot];
             if (ur_unlikely(done[i].flags & UDP_TX_SOURCE_DROPPED)) {
-                struct peer *peer = plane_peer(plane, plane->out[slot].peer);
+                struct peer *peer = plane_peer(plane, out->peer);
                 if (peer) {
                     memset(&peer->source, 0, sizeof(peer->source));
                     peer->interface_index = 0;
                 }
+            }
+            if (ur_unlikely(done[i].result < 0)) {
+                if (done[i].flags & UDP_TX_SPLIT && resend_split(plane, slot))
+                    continue;
+                plane->stats.drops[UDPRING_DROP_SEND_FAILED] += out->in_flight ? 1 : out->packets;
+            }
+            if (ur_unlikely(out->in_flight > 1)) {
+                out->in_flight--;
+                continue;
             }
             slot_give(plane, slot);
         }

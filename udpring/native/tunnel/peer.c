@@ -29,9 +29,9 @@ void keypair_free(struct keypair *keypair, struct index_table *indices)
     if (indices)
         index_table_remove(indices, keypair->local_index);
     if (keypair->sending)
-        aead_chosen()->key_free(keypair->sending);
+        keypair->sending->impl->key_free(keypair->sending);
     if (keypair->receiving)
-        aead_chosen()->key_free(keypair->receiving);
+        keypair->receiving->impl->key_free(keypair->receiving);
     explicit_bzero(keypair, sizeof(*keypair));
     free(keypair);
 }
@@ -96,7 +96,7 @@ int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t
         if (!peer->staged)
             return -ENOMEM;
     }
-    struct staged_packet *copy = malloc(sizeof(*copy) + length);
+    struct staged_packet *copy = malloc(sizeof(*copy) + length + WG_PADDING);
     if (!copy)
         return -ENOMEM;
     copy->length = length;

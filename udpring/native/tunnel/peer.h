@@ -42,6 +42,7 @@ struct peer {
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
+    bool no_trains;             /* its route refused one: single datagrams until it roams */
 };
 
 struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
@@ -62,6 +63,11 @@ void peer_keypairs_erase(struct peer *peer, struct index_table *indices);
 /* Keeps a copy; drops the oldest when there are STAGED_MAX. Returns how many were dropped for it, or -ENOMEM.
  * *total counts the bytes of all peers' staged packets. */
 int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t *total);
-/* The oldest staged packet, the caller's to free, or NULL. */
+/* The oldest staged packet, with WG_PADDING bytes of room behind it, or NULL. */
+static inline struct staged_packet *peer_staged(const struct peer *peer)
+{
+    return peer->staged_count ? peer->staged[peer->staged_head] : NULL;
+}
+/* The same, and the caller's to free. */
 struct staged_packet *peer_unstage(struct peer *peer, size_t *total);
 #endif

@@ -8,15 +8,20 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Room before and behind the packet that is read: for its vnet header, and for padding. */
+#define TUN_MEMORY (4096 + OUT_SLOT_BYTES)
+
 static int out_slots_open(struct udpring_plane *plane)
 {
-    size_t bytes = (size_t)OUT_SLOTS * OUT_SLOT_BYTES;
+    size_t bytes = (size_t)OUT_SLOTS * OUT_SLOT_BYTES + TUN_MEMORY;
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
     /* A forked child must not share pages that the kernel reads from; nor does it need them. */
     madvise(memory, bytes, MADV_DONTFORK);
-    plane->out_memory = memory;
+    plane->tun_memory = memory;
+    plane->tun_packet = plane->tun_memory + 4096;
+    plane->out_memory = plane->tun_memory + TUN_MEMORY;
     for (uint32_t slot = 0; slot < OUT_SLOTS; slot++) {
         plane->out[slot].memory = plane->out_memory + (size_t)slot * OUT_SLOT_BYTES;
         plane->out_free[plane->out_free_count++] = slot;
@@ -36,8 +41,8 @@ static void plane_free(struct udpring_plane *plane)
     if (plane->wake_fd >= 0)
         close(plane->wake_fd);
     tun_close(&plane->tun);
-    if (plane->out_memory)
-        munmap(plane->out_memory, (size_t)OUT_SLOTS * OUT_SLOT_BYTES);
+    if (plane->tun_memory)
+        munmap(plane->tun_memory, (size_t)OUT_SLOTS * OUT_SLOT_BYTES + TUN_MEMORY);
     pthread_cond_destroy(&plane->command_done);
     pthread_mutex_destroy(&plane->command_lock);
     explicit_bzero(plane, sizeof(*plane));
@@ -66,7 +71,7 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
     char name[sizeof(plane->options.name)];
     snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, plane->options.name);
     result = tun_open(&plane->tun, name, plane->options.tun_fd >= 0 ? 0 : plane->options.mtu ? plane->options.mtu : 1420,
-                      plane->options.tun_fd, why);
+                      plane->options.tun_fd, !(plane->options.flags & UDPRING_PLANE_NO_TUN_OFFLOAD), why);
     memcpy(plane->name, plane->tun.name, sizeof(plane->name));
     return result;
 }
@@ -102,6 +107,8 @@ struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *opt
         return NULL;
     }
     plane->options = *options;
+    plane->train = -1;
+    plane->coalescer.tun = &plane->tun;
     plane->wake_fd = plane->mailbox.fd = plane->tun.fd = plane->tun.query_fd = plane->fd[0] = plane->fd[1] = -1;
     pthread_mutex_init(&plane->command_lock, NULL);
     pthread_cond_init(&plane->command_done, NULL);

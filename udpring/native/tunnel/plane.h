@@ -20,17 +20,21 @@
 #include "../udp/tx.h"
 #include "abi.h"
 #include "allowed_ips.h"
+#include "coalesce.h"
 #include "index_table.h"
 #include "mac.h"
 #include "mailbox.h"
 #include "peer.h"
 #include "tun.h"
 
-/* A packet on its way out: header room, packet, padding and tag, sealed in place. The kernel may read it from push to reap.
- * Owner: the plane's free list, or the send ring while in flight. Thread: the worker. Freed with the plane. */
+/* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.
+ * Owner: the plane's free list, the open train, or the send ring while in flight. Thread: the worker. Freed with the plane. */
 struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
     uint32_t peer;              /* whom it goes to, UDPRING_PEER_NONE: a reply to a stranger */
+    uint32_t packets;
+    uint32_t in_flight;         /* operations that read from it, when a refused train was split; else 0 */
+    struct udp_tx_item item;
 };
 
 /* A request to the worker. Lives on the caller's stack until done. */
@@ -74,7 +78,9 @@ struct udpring_plane {
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
 
+    uint8_t *tun_memory, *tun_packet;   /* what was read last; room before it and behind it */
     uint8_t *out_memory;
+    int train;                          /* the slot that more packets may join, or -1 */
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
@@ -82,6 +88,7 @@ struct udpring_plane {
     struct peer **peers;                /* [peers_capacity] by slot */
     uint32_t peers_capacity, peers_count;
     uint32_t *peer_generation;          /* [peers_capacity] */
+    struct coalescer coalescer;
     struct udpring_trie *trie;
     struct index_table indices;
     uint32_t kicked[KICKS_MAX];
@@ -124,6 +131,7 @@ void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const 
 
 /* outbound.c */
 void outbound_pass(struct udpring_plane *plane);
+void outbound_close_train(struct udpring_plane *plane);
 void outbound_reap(struct udpring_plane *plane);
 /* Sends what is staged for the peer as far as there is a key and room; else asks for a key. */
 void outbound_flush_staged(struct udpring_plane *plane, struct peer *peer);

@@ -8,6 +8,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Newer than some distributions' headers (Linux 6.2). */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
 #ifndef TUNGETDEVNETNS
 #define TUNGETDEVNETNS _IO('T', 227)
 #endif
@@ -93,7 +98,25 @@ static int set_mtu(struct tun *tun, uint32_t mtu)
     return result;
 }
 
-int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udpring_reason *why)
+/* The most that this kernel takes, found by asking. */
+static void set_offloads(struct tun *tun, bool wanted)
+{
+    static const unsigned sets[] = {
+        TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
+        TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+        TUN_F_CSUM,
+        0,
+    };
+    if (!tun->vnet)
+        return;
+    for (size_t i = wanted ? 0 : UR_ARRAY_LENGTH(sets) - 1; i < UR_ARRAY_LENGTH(sets); i++)
+        if (ioctl(tun->fd, TUNSETOFFLOAD, sets[i]) == 0) {
+            tun->offloads = sets[i];
+            return;
+        }
+}
+
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload, struct udpring_reason *why)
 {
     *tun = (struct tun){.fd = fd, .query_fd = -1, .mtu = mtu};
     bool made = fd < 0;
@@ -101,7 +124,7 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udp
         tun->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (tun->fd < 0)
             return explain(errno, name, why);
-        struct ifreq request = {.ifr_flags = IFF_TUN | IFF_NO_PI};
+        struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0))};
         snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
         if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
             int code = errno;
@@ -109,6 +132,7 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udp
             return explain(code, name, why);
         }
         memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+        tun->vnet = offload;
     } else {
         int flags = fcntl(tun->fd, F_GETFL);
         struct ifreq request = {0};
@@ -117,13 +141,17 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udp
             tun->fd = -1;   /* not ours after all */
             return ur_fail(why, -code, "descriptor %d is no TUN device: %s", fd, strerror(code));
         }
-        if ((request.ifr_flags & (IFF_TUN | IFF_NO_PI)) != (IFF_TUN | IFF_NO_PI) || (request.ifr_flags & IFF_VNET_HDR)) {
+        int header = VNET_HEADER;
+        tun->vnet = request.ifr_flags & IFF_VNET_HDR;
+        if ((request.ifr_flags & (IFF_TUN | IFF_NO_PI)) != (IFF_TUN | IFF_NO_PI) ||
+            (tun->vnet && ioctl(tun->fd, TUNSETVNETHDRSZ, &header) != 0)) {
             tun->fd = -1;
-            return ur_fail(why, -EINVAL, "descriptor %d: open it with IFF_TUN | IFF_NO_PI and without IFF_VNET_HDR", fd);
+            return ur_fail(why, -EINVAL, "descriptor %d: open the TUN device with IFF_TUN | IFF_NO_PI", fd);
         }
         fcntl(tun->fd, F_SETFD, FD_CLOEXEC);
         memcpy(tun->name, request.ifr_name, IFNAMSIZ);
     }
+    set_offloads(tun, offload);
     if (mtu && made) {
         int result = set_mtu(tun, mtu);
         if (result < 0) {
@@ -144,20 +172,27 @@ void tun_close(struct tun *tun)
     tun->fd = tun->query_fd = -1;
 }
 
-ssize_t tun_read(const struct tun *tun, uint8_t *packet, size_t room)
+ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room)
 {
+    size_t header = tun->vnet ? VNET_HEADER : 0;
     ssize_t got;
     do
-        got = read(tun->fd, packet, room);
+        got = read(tun->fd, packet - header, room + header);
     while (got < 0 && errno == EINTR);
-    return got < 0 ? -errno : got;
+    if (got < 0)
+        return -errno;
+    if ((size_t)got <= header)
+        return -EAGAIN;
+    memcpy(vnet, packet - header, header);
+    return got - (ssize_t)header;
 }
 
-int tun_write(const struct tun *tun, const uint8_t *packet, size_t length)
+int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count)
 {
     ssize_t put;
+    parts[0] = (struct iovec){.iov_base = vnet, .iov_len = tun->vnet ? VNET_HEADER : 0};
     do
-        put = write(tun->fd, packet, length);
+        put = writev(tun->fd, parts, count);
     while (put < 0 && errno == EINTR);
     return put < 0 ? -errno : 0;
 }

@@ -6,22 +6,32 @@
 
 #include <net/if.h>
 #include <sys/types.h>
+#include <sys/uio.h>
+
+#include "vnet.h"
+
+#define TUN_OFFLOAD_UDP 0x20u   /* TUN_F_USO4: UDP super-packets, both families (Linux 6.2) */
 
 struct tun {
     int fd;
     int query_fd;               /* a socket in the device's network namespace, for its MTU; -1 until needed */
     uint32_t mtu;               /* as last looked up */
+    uint32_t offloads;          /* TUN_F_*: what the kernel hands over unsegmented; 0: single packets only */
+    bool vnet;                  /* a struct vnet_header goes before each packet, either way */
     char name[IFNAMSIZ];        /* as the kernel gave it */
 };
 
-/* Creates the interface (name may hold %d) with this MTU, or takes over `fd` when it is >= 0.
+/* Creates the interface (name may hold %d) with this MTU, or takes over `fd` when it is >= 0. `offload`: super-packets
+ * both ways, as far as the kernel takes them.
  * -EBUSY: the name is taken; -EPERM, -ENOENT: no right, no device; each with the cure in `why`. */
-int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, struct udpring_reason *why) UR_MUST_CHECK;
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload,
+             struct udpring_reason *why) UR_MUST_CHECK;
 void tun_close(struct tun *tun);
-/* Bytes of one packet, -EAGAIN when there is none, -EBADFD when the interface is gone. */
-ssize_t tun_read(const struct tun *tun, uint8_t *packet, size_t room);
-/* 0, or -errno (-EIO: the interface is down). */
-int tun_write(const struct tun *tun, const uint8_t *packet, size_t length);
+/* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
+ * There are VNET_HEADER bytes of room before `packet`. */
+ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
+/* One packet in pieces; parts[0] is left free for the header. 0, or -errno (-EIO: the interface is down). */
+int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count);
 /* Looks up name and MTU anew, in whichever namespace the interface is now. */
 void tun_refresh(struct tun *tun);
 #endif

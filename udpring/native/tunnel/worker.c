@@ -19,6 +19,7 @@ void counters_add(void *into, const void *from, size_t bytes)
 static void drain_sends(struct udpring_plane *plane)
 {
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
+    outbound_close_train(plane);
     while (udp_tx_pending(plane->tx) && ur_clock_ns(CLOCK_MONOTONIC) < until) {
         udp_tx_flush(plane->tx);
         outbound_reap(plane);
@@ -33,8 +34,10 @@ static void drain_sends(struct udpring_plane *plane)
 static void slots_reset(struct udpring_plane *plane)
 {
     plane->out_free_count = 0;
-    for (uint32_t slot = 0; slot < OUT_SLOTS; slot++)
+    for (uint32_t slot = 0; slot < OUT_SLOTS; slot++) {
+        plane->out[slot].in_flight = 0;
         plane->out_free[plane->out_free_count++] = slot;
+    }
 }
 
 static void rings_close(struct udpring_plane *plane)
@@ -65,8 +68,9 @@ int worker_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, st
     int result = udp_socket_pair(fd, port, fwmark, why);
     if (result < 0)
         return result;
-    struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots};
-    struct udp_tx_options tx_options = {.slots = OUT_SLOTS};
+    struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots,
+                                        .gro = !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)};
+    struct udp_tx_options tx_options = {.slots = OUT_SLOTS * 2};   /* a refused train is sent again in pieces */
     uint8_t socket_of[2] = {0, 0};
     for (int family = 0; family < 2; family++)
         if (fd[family] >= 0) {
@@ -149,10 +153,11 @@ static void inbound_pass(struct udpring_plane *plane)
 {
     struct udpring_packet packets[RX_BATCH];
     unsigned count = udp_rx_harvest(plane->rx, packets, RX_BATCH);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < count; i++)
         inbound_packet(plane, &packets[i]);
+    coalesce_flush(&plane->coalescer);
+    for (unsigned i = 0; i < count; i++)
         udp_rx_release(plane->rx, packets[i].slot);
-    }
     plane->more_inbound = count == RX_BATCH;
 }
 
@@ -181,6 +186,7 @@ static int pass(struct udpring_plane *plane)
         return 0;
     outbound_kicked(plane);
     outbound_pass(plane);
+    outbound_close_train(plane);    /* of commands and staged packets, when the device had nothing */
     result = udp_tx_flush(plane->tx);
     outbound_reap(plane);
     return result;
