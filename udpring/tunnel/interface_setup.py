@@ -1,0 +1,246 @@
+"""Asks the host for what an interface's plan needs, and runs the plan: as one ``ip -batch`` for each run of
+commands.
+
+``gather`` -> ``interface.plan`` -> ``Setup.apply``; later ``Setup.undo``. Needs iproute2 and the right to
+administer the network; whatever fails is taken back and raised as HostError. Blocks while programs run:
+from an event loop, call it in a thread.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from udpring.errors import HostError
+from udpring.tunnel.config import Address, Config
+from udpring.tunnel.interface import FIRST_TABLE, Command, Firewall, HostFacts, Plan, needs_default_table
+
+__all__ = ["Setup", "gather", "run_hooks"]
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 30.0
+_TABLES_TRIED = 1000
+_RESOLVCONF_ORDER = Path("/etc/resolvconf/interface-order")
+_FAILED_LINE = re.compile(r"^Command failed -:(\d+)\s*$", re.MULTILINE)
+_PACKAGES = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "sysctl": "procps",
+    "bash": "bash",
+    "resolvconf": "openresolv",
+}
+
+
+def _run(
+    argv: Sequence[str], stdin: str = "", timeout: float | None = _TIMEOUT
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end. Raises HostError where it cannot be started or does not end."""
+    try:
+        return subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+        )
+    except FileNotFoundError:
+        package = _PACKAGES.get(argv[0], argv[0])
+        raise HostError(
+            f"{argv[0]} is not installed", cure=f"install it: apt-get install {package}"
+        ) from None
+    except PermissionError as failed:
+        raise HostError(
+            f"no right to run {argv[0]}", errno=failed.errno or 0, cure="run this as root"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise HostError(
+            f"{argv[0]} did not end within {timeout:g} s", cure="run it by hand to see why"
+        ) from None
+
+
+# --- facts ---
+
+
+def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
+    """What ``ip -json`` says; nothing where it fails (no such table, no route)."""
+    done = _run((*prefix, "ip", "-json", *words))
+    if done.returncode:
+        return []
+    try:
+        found = json.loads(done.stdout or "[]")
+    except ValueError:
+        return []
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _route_mtu(prefix: Sequence[str], route: dict[str, Any]) -> int:
+    """The MTU of the route itself, or of the device it leaves by; 0 where neither is known."""
+    for metric in route.get("metrics", ()):
+        if isinstance(metric.get("mtu"), int):
+            return int(metric["mtu"])
+    links = _ask(prefix, "link", "show", "dev", str(route["dev"])) if "dev" in route else []
+    return int(links[0].get("mtu", 0)) if links else 0
+
+
+def _endpoint_mtu(prefix: Sequence[str], address: Address) -> int:
+    words = [str(address)]
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+        words = [str(address).partition("%")[0], "dev", address.scope_id]
+    routes = _ask(prefix, "route", "get", *words)
+    return _route_mtu(prefix, routes[0]) if routes else 0
+
+
+def _free_table(prefix: Sequence[str]) -> int:
+    for table in range(FIRST_TABLE, FIRST_TABLE + _TABLES_TRIED):
+        if not any(_ask(prefix, family, "route", "show", "table", str(table)) for family in ("-4", "-6")):
+            return table
+    raise HostError(
+        f"the routing tables {FIRST_TABLE} to {FIRST_TABLE + _TABLES_TRIED - 1} are all in use",
+        cure="set FwMark to the number of a free one, or Table = off",
+    )
+
+
+def _firewall() -> Firewall | None:
+    if shutil.which("nft"):
+        return "nft"
+    return "iptables" if shutil.which("iptables-restore") else None
+
+
+def _src_valid_mark(prefix: Sequence[str]) -> bool:
+    return _run((*prefix, "sysctl", "-n", "net.ipv4.conf.all.src_valid_mark")).stdout.strip() == "1"
+
+
+def _resolvconf(interface: str) -> str | None:
+    """The name for resolvconf(8): Debian's orders interfaces by patterns and wants ``tun.wg0``."""
+    if not shutil.which("resolvconf"):
+        return None
+    try:
+        order = _RESOLVCONF_ORDER.read_text(errors="replace")
+    except OSError:
+        return interface
+    found = re.search(r"^([A-Za-z0-9-]+)\*$", order, re.MULTILINE)
+    return f"{found.group(1)}.{interface}" if found else interface
+
+
+def gather(
+    config: Config, interface: str, endpoints: Iterable[Address] = (), prefix: Sequence[str] = ()
+) -> HostFacts:
+    """The facts for ``interface.plan``.
+
+    ``endpoints`` are the peers' addresses, host names resolved; without any, those that are numeric in the
+    configuration. ``prefix`` goes before every command, such as ``("ip", "netns", "exec", NAME)``.
+    """
+    addresses = list(endpoints)
+    if not addresses:
+        hosts = (peer.endpoint.address for peer in config.peers if peer.endpoint is not None)
+        addresses = [host for host in hosts if host is not None]
+    mtus: tuple[int, ...] = ()
+    default_mtu = None
+    if config.interface.mtu is None:
+        mtus = tuple(mtu for mtu in (_endpoint_mtu(prefix, a) for a in dict.fromkeys(addresses)) if mtu)
+        default = _ask(prefix, "route", "show", "default") if not mtus else []
+        default_mtu = _route_mtu(prefix, default[0]) or None if default else None
+    default_table = needs_default_table(config)
+    return HostFacts(
+        endpoint_mtus=mtus,
+        default_mtu=default_mtu,
+        free_table=_free_table(prefix) if default_table and not config.interface.fwmark else FIRST_TABLE,
+        firewall=_firewall() if default_table else None,
+        src_valid_mark=_src_valid_mark(prefix) if default_table else False,
+        resolvconf=_resolvconf(interface) if config.interface.dns or config.interface.dns_search else None,
+    )
+
+
+# --- running ---
+
+
+def run_hooks(commands: Iterable[Command]) -> None:
+    """Runs PreUp, PostUp, ... (``interface.hook_commands``) one after the other, their output on ours.
+
+    Raises HostError for the first that fails. They may run as long as they want.
+    """
+    for command in commands:
+        _log.info("[#] %s", command.argv[-1])
+        try:
+            status = subprocess.run(command.argv, stdin=subprocess.DEVNULL, check=False).returncode
+        except FileNotFoundError:
+            raise HostError("bash is not installed", cure="install it: apt-get install bash") from None
+        if status:
+            raise HostError(
+                f"the command of the configuration ended with {status}: {command.argv[-1]}", cure="correct it"
+            )
+
+
+def _batch_key(command: Command) -> tuple[str, ...]:
+    """Equal for commands that one ``ip -batch`` can run: the options before the object."""
+    if command.argv[0] != "ip":
+        return ()
+    return tuple(word for word in command.argv[:2] if word == "ip" or word.startswith("-"))
+
+
+class Setup:
+    """One plan being carried out. Not for two threads at once."""
+
+    def __init__(self, plan: Plan, prefix: Sequence[str] = ()) -> None:
+        self.plan = plan
+        self.prefix = tuple(prefix)
+        self._done = 0
+
+    def apply(self) -> None:
+        """Runs every step, or none: what was done before a failure is taken back, then HostError raised."""
+        try:
+            for key, group in groupby(self.plan.commands()[self._done :], _batch_key):
+                commands = list(group)
+                for run in [commands] if key else [[command] for command in commands]:
+                    self._run_together(key, run)
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Takes back what was done, the last first. What is gone already (with the interface) is passed
+        over."""
+        commands = self.plan.undo_commands(self._done)
+        self._done = 0
+        for key, group in groupby(commands, _batch_key):
+            batch = list(group)
+            try:
+                if key:
+                    self._run((*key, "-force", "-batch", "-"), _batch_text(key, batch))
+                else:
+                    for command in batch:
+                        self._run(command.argv, command.stdin)
+            except HostError as failed:
+                _log.warning("%s: %s", self.plan.interface, failed)
+
+    def _run(self, argv: Sequence[str], stdin: str) -> subprocess.CompletedProcess[str]:
+        return _run((*self.prefix, *argv), stdin)
+
+    def _run_together(self, key: tuple[str, ...], commands: list[Command]) -> None:
+        if key:
+            done = self._run((*key, "-batch", "-"), _batch_text(key, commands))
+        else:
+            done = self._run(commands[0].argv, commands[0].stdin)
+        if done.returncode == 0:
+            self._done += len(commands)
+            return
+        failed = _FAILED_LINE.search(done.stderr)
+        before = min(int(failed.group(1)) - 1, len(commands) - 1) if failed else 0
+        self._done += before
+        why = " ".join(_FAILED_LINE.sub("", done.stderr).split()) or f"exit code {done.returncode}"
+        denied = "permitted" in why or "denied" in why
+        raise HostError(
+            f"{' '.join(commands[before].argv)}: {why}",
+            cure="run this as root"
+            if denied
+            else f"{self.plan.interface} is left as it was; correct it and try again",
+        )
+
+
+def _batch_text(key: tuple[str, ...], commands: Iterable[Command]) -> str:
+    return "".join(f"{' '.join(command.argv[len(key) :])}\n" for command in commands)
