@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 
 from udpring.wireguard import constants, events
 from udpring.wireguard.constants import SECOND
+from udpring.wireguard.cookie import MacSigner
 from udpring.wireguard.device import Device
 from udpring.wireguard.events import DropReason, Outcome, PeerState, Source
-from udpring.wireguard.messages import TYPE_TRANSPORT
+from udpring.wireguard.messages import TYPE_TRANSPORT, pack_initiation
+from udpring.wireguard.noise import Initiator, StaticKey
 from udpring.wireguard.peer import Peer
 from udpring.wireguard.session import Session
 
@@ -33,6 +35,27 @@ def ip_packet(number: int = 0, length: int = 60) -> bytes:
     """An IPv4 packet that can be told from others by its number."""
     header = bytes((0x45, 0)) + length.to_bytes(2, "big") + bytes(16)
     return header + number.to_bytes(8, "big").ljust(length - 20, b"\0")
+
+
+def forge_initiation(
+    private: bytes,
+    to: bytes,
+    *,
+    timestamp: bytes,
+    sender: int = 0x01020304,
+    ephemeral: bytes = bytes(range(32)),
+) -> bytes:
+    """An initiation to the owner of public key ``to`` by whoever has ``private``, with any timestamp; no
+    mac2."""
+    initiator = Initiator(StaticKey(private), to, prologue=constants.IDENTIFIER)
+    body = initiator.write_initiation(ephemeral, timestamp)
+    return MacSigner(to).sign(pack_initiation(sender, body), 0)
+
+
+def with_mac1(to: bytes, message: bytes) -> bytes:
+    """The message with its mac1 made right again (mac2 zero): what anybody can do who knows the public
+    key."""
+    return MacSigner(to).sign(message[:-32], 0)
 
 
 class Clock:

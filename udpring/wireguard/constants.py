@@ -58,6 +58,8 @@ RATE_PER_SECOND: Final = 20
 RATE_BURST: Final = 5
 
 # ---- implementation: ours ----
+CROSSING_TIME: Final = 1 * SECOND
+"""An initiation that arrives this soon after we sent ours may have crossed it on the way: see ``peer.py``."""
 RATE_TABLE_SIZE: Final = 16384
 """Sources the rate limiter remembers at once; a source is forgotten as soon as its bucket is full again (250
 ms)."""

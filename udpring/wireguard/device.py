@@ -134,7 +134,8 @@ class Device:
     ) -> list[Outcome]:
         """One handshake message. ``owner``: whose receiver index it names, by the plane's table (responses
         and cookie replies). Never raises for what the message holds."""
-        parsed = parse_handshake(bytes(message))
+        message = bytes(message)
+        parsed = parse_handshake(message)
         if isinstance(parsed, DropReason):
             return [Dropped(parsed)]
         if self._identity is None or self._mac1_key is None:

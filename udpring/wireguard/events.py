@@ -72,6 +72,8 @@ class DropReason(StrEnum):
     """The timestamp is not later than the last authenticated one of this peer."""
     INITIATION_FLOOD = "initiation_flood"
     """Less than 20 ms after the peer's last initiation."""
+    CROSSED_INITIATION = "crossed_initiation"
+    """Authentic, but ours was on the way, and by the order of the public keys ours goes on."""
     UNEXPECTED_RESPONSE = "unexpected_response"
     """A response to no initiation that waits for one."""
     UNEXPECTED_COOKIE = "unexpected_cookie"

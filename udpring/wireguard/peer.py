@@ -1,9 +1,14 @@
 """One peer: its handshakes, in either role, and what its timers do.
 
 The role of initiator lasts from an initiation to its response, so it has state here (``_outgoing``). The role
-of responder begins and ends with one message, so it has none. Therefore initiations that cross leave both
-sides with two sessions derived instead of none: each side sends on the one it began and hears the other's,
-and a later rekey finds one pair.
+of responder begins and ends with one message, so it has none.
+
+Initiations may cross on the way. If both sides then drop their own and answer the other's, no session comes
+of it; if both go on with both, each side sends on the one it began, and what is under way at the next change
+of keys is lost. So the side with the smaller public key leaves an initiation that came within a second of its
+own unanswered, and the other side answers; whatever answer comes, to whichever initiation, is taken. This
+needs nothing of the peer: one that follows another rule, or a lost message, costs a retransmission at the
+most.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Protocol
 
 from . import noise
 from .constants import (
+    CROSSING_TIME,
     IDENTIFIER,
     INITIATION_INTERVAL,
     KEY_LENGTH,
@@ -67,6 +73,7 @@ class _Outgoing:
     """Our initiation that waits for its response."""
 
     local_index: int
+    sent_at: int
     handshake: noise.Initiator = field(repr=False)
 
 
@@ -232,7 +239,7 @@ class Peer:
             self._identity, self.public_key, prologue=IDENTIFIER, static_static=self._static_static
         )
         body = handshake.write_initiation(self._random(KEY_LENGTH), self._timestamp_sent)
-        self._outgoing = _Outgoing(index, handshake)
+        self._outgoing = _Outgoing(index, now, handshake)
         self._handshake_sent(now)
         self._timers.handshake_sent(now)
         outcomes.append(SendMessage(self.id, self._signer.sign(pack_initiation(index, body), now)))
@@ -294,6 +301,13 @@ class Peer:
             return [Dropped(DropReason.REPLAYED_INITIATION, self.id)]
         if self._last_initiation is not None and now - self._last_initiation <= INITIATION_INTERVAL:
             return [Dropped(DropReason.INITIATION_FLOOD, self.id)]
+        if self._ours_goes_on(now):
+            self._timestamp_received = timestamp
+            self._last_initiation = now
+            return [
+                Authenticated(self.id, source, INITIATION_LENGTH),
+                Dropped(DropReason.CROSSED_INITIATION, self.id),
+            ]
         try:
             body = responder.write_response(self._random(KEY_LENGTH), b"", self._preshared_key)
         except noise.InvalidKeyError:
@@ -318,6 +332,12 @@ class Peer:
             ),
             SendMessage(self.id, self._signer.sign(pack_response(index, message.sender, body), now), source),
         ]
+
+    def _ours_goes_on(self, now: int) -> bool:
+        """Whether an authentic initiation of the peer is to wait for the fate of the one we just sent."""
+        if self._outgoing is None or self._identity is None:
+            return False
+        return now - self._outgoing.sent_at < CROSSING_TIME and self._identity.public < self.public_key
 
     # ---- both ----
 
