@@ -14,15 +14,21 @@ from udpring.errors import (
 
 if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
+    from udpring.udp import Batch, Packet, RecvRing, SendReport, SendRing
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "ClosedError",
     "Config",
     "ConfigError",
     "HostError",
+    "Packet",
+    "RecvRing",
     "RingError",
+    "SendReport",
+    "SendRing",
     "UdpringError",
     "WrongThreadError",
     "__version__",
@@ -30,7 +36,12 @@ __all__ = [
 
 # Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
 _LAZY = {
+    "Batch": "udpring.udp",
     "Config": "udpring.tunnel.config",
+    "Packet": "udpring.udp",
+    "RecvRing": "udpring.udp",
+    "SendReport": "udpring.udp",
+    "SendRing": "udpring.udp",
 }
 
 

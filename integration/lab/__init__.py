@@ -8,9 +8,9 @@ wire.py      captures and what is read from them
 rig.py       what a test holds: makes the above, and takes all of it down
 """
 
-from lab.node import GO, SUBJECT, Node, Program
+from lab.node import GO, SUBJECT, Node, Peer, Program
 from lab.rig import Rig, Tunnel
 from lab.space import Space, until
 from lab.topology import Topology
 
-__all__ = ["GO", "SUBJECT", "Node", "Program", "Rig", "Space", "Topology", "Tunnel", "until"]
+__all__ = ["GO", "SUBJECT", "Node", "Peer", "Program", "Rig", "Space", "Topology", "Tunnel", "until"]

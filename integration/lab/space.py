@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def until(condition: Callable[[], T], what: str, timeout: float = 10.0, interval: float = 0.05) -> T:
-    """Waits until ``condition()`` holds, returns its value; AssertionError with ``what`` after ``timeout`` s."""
+    """Waits until ``condition()`` holds and returns its value; else AssertionError with ``what``."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()

@@ -114,6 +114,10 @@ class TcpStream:
                 self.received.update(piece)
                 self.received_bytes += len(piece)
 
+    @property
+    def running(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
     def finish(self) -> TcpStream:
         """Waits for both ends; AssertionError if one failed or the content differs."""
         for thread in self._threads:

@@ -302,7 +302,6 @@ def test_130000_prefixes_in_and_out(trie: Trie) -> None:
     assert (done[0], trie.count) == (count, 0)
 
 
-@pytest.mark.resident
 def test_memory_is_given_back(trie: Trie) -> None:
     """An empty trie holds none, and rounds of filling and emptying do not add up."""
     array = ffi.new("struct udpring_prefix[]", 20_000)

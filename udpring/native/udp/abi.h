@@ -57,4 +57,62 @@ struct udpring_tx_stats {
     uint64_t source_dropped;    /* EINVAL with a sticky source: sent again without it */
     uint64_t unreachable, refused, denied, too_big, no_buffers, other_errors;
 };
+
+/* Receiving for Python: a receive side, and batches that outlive it.
+ * Owner: who opened it. Thread: the opener's for all (-EXDEV elsewhere and in a forked child) but udpring_batch_release,
+ * udpring_recv_wake and udpring_recv_close as said there. Freed when closed and the last batch is released. */
+struct udpring_recv;
+struct udpring_recv_options {
+    int32_t fd;
+    uint32_t tier, slots, slot_bytes;   /* as struct udp_rx_options */
+    uint32_t lease_limit;               /* slots that batches may keep; beyond it packets are copied; 0 = half of them */
+    uint8_t gro;
+};
+/* Owner: the caller of udpring_recv_batch until it calls udpring_batch_release, from any thread. */
+struct udpring_batch {
+    const uint8_t *base;                /* every packet's data lies in base[0 .. bytes) */
+    uint64_t bytes;
+    const struct udpring_packet *packets;
+    uint32_t count;
+};
+
+int32_t udpring_recv_open(struct udpring_recv **recv, const struct udpring_recv_options *options,
+                          struct udpring_reason *why);
+/* Up to max packets, waiting for the first. 0 with *batch, -ETIME, -EINTR (a signal: call again), -ECANCELED (woken to be
+ * closed), -ENOMEM, or what ended receiving. timeout_ns: negative none, 0 poll. */
+int32_t udpring_recv_batch(struct udpring_recv *recv, uint32_t max, int64_t timeout_ns, struct udpring_batch **batch);
+void udpring_batch_release(struct udpring_batch *batch);
+/* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
+void udpring_recv_wake(struct udpring_recv *recv);
+/* From the owner, or from any thread when the owner has ended; else -EXDEV and nothing is done. The handle is dead after 0. */
+int32_t udpring_recv_close(struct udpring_recv *recv);
+uint32_t udpring_recv_tier(const struct udpring_recv *recv);
+const char *udpring_recv_reason(const struct udpring_recv *recv);
+void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats);
+/* Slots that batches keep now. */
+uint32_t udpring_recv_leased(const struct udpring_recv *recv);
+
+/* Sending for Python. Owner, thread, closing: as receiving. */
+struct udpring_send;
+/* A batch on its way: filled by the caller, `pushed` and `ended` zero; all memory stays valid until `ended` == count. */
+struct udpring_send_job {
+    const uint8_t *data;                /* the payloads, one after the other */
+    const uint32_t *lengths;            /* [count] */
+    const struct udpring_address *addresses;   /* [address_count]: 0 (connected socket), 1 for all, or count */
+    int32_t *results;                   /* [count] bytes, or -errno */
+    uint32_t count, address_count;
+    uint32_t pushed, ended;
+    uint64_t offset;                    /* of the next payload to push */
+};
+int32_t udpring_send_open(struct udpring_send **send, int32_t fd, uint32_t tier, uint32_t slots,
+                          struct udpring_reason *why);
+/* Sends until all ended: 0; -ETIME or -EINTR: call again with the same job, or abandon it. */
+int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job, int64_t timeout_ns);
+/* What was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count. */
+int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
+int32_t udpring_send_close(struct udpring_send *send);
+uint32_t udpring_send_tier(const struct udpring_send *send);
+const char *udpring_send_reason(const struct udpring_send *send);
+void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats);
+uint32_t udpring_send_pending(const struct udpring_send *send);
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "../uring/graveyard.h"
+#include "../uring/thread.h"
 #include "cmsg.h"
 #include "rx_tier.h"
 #include "socket.h"
@@ -126,7 +127,10 @@ static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
         rx->fd[i] = options->fd[i];
     uint32_t count = rx->sockets * rx->per_socket;
     rx->held = calloc(count, 1);
-    int code = rx->held ? udp_slots_map(&rx->slots, count, tier->header_bytes, rx->slot_bytes) : -ENOMEM;
+    int code = ur_fork_watch();
+    rx->forks = ur_fork_count();
+    if (!code)
+        code = rx->held ? udp_slots_map(&rx->slots, count, tier->header_bytes, rx->slot_bytes) : -ENOMEM;
     if (code)
         ur_fail(why, code, "no memory for %u receive buffers of %u bytes: %s", count, rx->slot_bytes, strerror(-code));
     if (!code && options->gro)
@@ -175,7 +179,7 @@ bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots)
     }
     for (uint32_t i = 0; i < rx->sockets; i++) {
         int off = 0;
-        if (rx->gro_ours[i])
+        if (rx->gro_ours[i] && rx->forks == ur_fork_count())
             (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
     }
     free(rx->held);

@@ -43,6 +43,7 @@ struct udp_rx {
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
     bool gro_ours[UDP_RX_SOCKETS_MAX];    /* switched on by us, to be switched off at close */
+    uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */
     uint32_t watched;                 /* tokens that fired */
     char reason[UDP_TIER_REASON_BYTES];

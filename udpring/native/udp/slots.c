@@ -2,33 +2,23 @@
 
 #include <sys/mman.h>
 
-#include "../uring/thread.h"
-
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes)
 {
     /* Not rounded to pages: the headers of neighbouring slots would all fall into the same cache sets. */
     uint32_t stride = (header_bytes + payload_bytes + 63) & ~63u;
     size_t bytes = (size_t)stride * count;
-    int code = ur_fork_watch();
-    if (code)
-        return code;
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return -errno;
     (void)madvise(base, bytes, MADV_NOHUGEPAGE);   /* a huge page would touch 31 slots for one datagram */
-    if (madvise(base, bytes, MADV_DONTFORK)) {
-        code = -errno;
-        munmap(base, bytes);
-        return code;
-    }
-    *slots = (struct udp_slots){.base = base, .bytes = bytes, .stride = stride, .count = count,
-                                .forks = ur_fork_count()};
+    (void)madvise(base, bytes, MADV_WIPEONFORK);   /* of 4.14; before, a child gets copies */
+    *slots = (struct udp_slots){.base = base, .bytes = bytes, .stride = stride, .count = count};
     return 0;
 }
 
 void udp_slots_unmap(struct udp_slots *slots)
 {
-    if (slots->base && slots->forks == ur_fork_count())
+    if (slots->base)
         munmap(slots->base, slots->bytes);
     *slots = (struct udp_slots){0};
 }

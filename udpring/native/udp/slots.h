@@ -1,5 +1,6 @@
-/* Receive slots: the memory that datagrams land in. Mapped, so that a page costs nothing until a datagram touches it,
- * and not given to a forked child, whose writes or whose exit would otherwise copy or pin it. */
+/* Slots: the memory that datagrams land in, or that a send keeps until it ended. Mapped, so that a page costs nothing
+ * until it is touched, and empty in a forked child: what is in flight is the parent's, and whoever still looks at a packet
+ * in the child reads zeros instead of dying (as with MADV_DONTFORK) or of seeing a copy that the parent pays for. */
 #ifndef UDPRING_UDP_SLOTS_H
 #define UDPRING_UDP_SLOTS_H
 #include "../base.h"
@@ -10,7 +11,6 @@ struct udp_slots {
     size_t bytes;
     uint32_t stride;      /* from slot to slot; a multiple of 64 */
     uint32_t count;
-    uint32_t forks;       /* ur_fork_count() when mapped: a child has nothing here to unmap */
 };
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;

@@ -243,6 +243,19 @@ int udp_tx_flush(struct udp_tx *tx)
     return tx->tier->flush(tx);
 }
 
+unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < tx->sockets; i++) {
+        struct udp_tx_queue *queue = &tx->queue[i];
+        for (uint32_t n = queue->submitted; n < queue->count; n++, count++)
+            end(tx, udp_tx_queued(tx, queue, n), result);
+        queue->count = queue->submitted;
+        queue->blocked = false;
+    }
+    return count;
+}
+
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max)
 {
     if (tx->tier->collect)

@@ -56,6 +56,8 @@ const char *udp_tx_tier_reason(const struct udp_tx *tx);
 /* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
+/* Ends every packet that is queued and not with the kernel with `result` (-errno), to be reaped; returns how many. */
+unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result);
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max);
 uint32_t udp_tx_pending(const struct udp_tx *tx);
 uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */

@@ -1,5 +1,196 @@
-/* What the ring layer shows to Python (udpring/uring). Owned by whoever builds that room; starts empty here. */
+/* What the ring layer shows to Python (udpring/uring): a general ring whose operations own their memory, and the probe. */
 #ifndef UDPRING_URING_ABI_H
 #define UDPRING_URING_ABI_H
 #include "../abi.h"
+
+/* ---- a ring with owned operations ----
+ * Flow: udpring_ring_queue() copies what the kernel may read into an operation slot, udpring_ring_wait() submits and waits,
+ * udpring_ring_harvest() shows completions with pointers into the slots, udpring_ring_settle() frees those that ended.
+ * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
+struct udpring_ring;
+
+struct udpring_ring_options {
+    uint32_t entries;        /* submission queue; 0 = 256 */
+    uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
+    uint32_t slots;          /* operations at once; 0 = as many as the completion queue holds */
+    uint32_t flags_deny;     /* IORING_SETUP_* bits not to be asked for */
+    int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
+};
+
+struct udpring_ring_info {
+    uint32_t sq_entries, cq_entries, slots;
+    uint32_t setup_flags, features;
+    uint32_t halvings;       /* ENOMEM: how often the entries were halved */
+    int32_t iowq_error;      /* of the bound on kernel workers: 0 or -errno */
+    int32_t owner_tid;
+    uint32_t queued;         /* not submitted yet */
+    uint32_t ready;          /* completions to be harvested */
+    uint32_t busy_slots;     /* queued, in flight or not settled */
+    int64_t in_flight;       /* submitted, without their terminal completion */
+    uint64_t stale;          /* completions that belonged to nothing */
+    uint32_t lost;           /* completions the kernel had no memory for */
+};
+
+int32_t udpring_ring_open(struct udpring_ring **ring, const struct udpring_ring_options *options, struct udpring_reason *why);
+int32_t udpring_ring_enable(struct udpring_ring *ring);
+/* 0; > 0: that many operations did not end within 2 s, their memory went to the graveyard; -EXDEV: not the owner, who
+ * still lives: nothing was done. Idempotent. */
+int32_t udpring_ring_close(struct udpring_ring *ring);
+/* After close; the memory of one that is not closed is leaked and counted. */
+void udpring_ring_free(struct udpring_ring *ring);
+int32_t udpring_ring_fileno(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
+int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *out);
+
+/* The operations that can be queued; the values are the kernel's IORING_OP_*. */
+enum udpring_op {
+    UDPRING_OP_NOP = 0,
+    UDPRING_OP_READ_FIXED = 4,
+    UDPRING_OP_WRITE_FIXED = 5,
+    UDPRING_OP_POLL_ADD = 6,
+    UDPRING_OP_POLL_REMOVE = 7,
+    UDPRING_OP_SENDMSG = 9,
+    UDPRING_OP_RECVMSG = 10,
+    UDPRING_OP_TIMEOUT = 11,
+    UDPRING_OP_TIMEOUT_REMOVE = 12,
+    UDPRING_OP_ASYNC_CANCEL = 14,
+    UDPRING_OP_LINK_TIMEOUT = 15,
+    UDPRING_OP_READ = 22,
+    UDPRING_OP_WRITE = 23,
+    UDPRING_OP_MSG_RING = 40,
+    UDPRING_OP_READ_MULTISHOT = 49
+};
+
+/* Bits of the kernel's, as far as Python names them; abi_check.c holds them equal to kernel.h. */
+enum udpring_sqe_flag {
+    UDPRING_SQE_FIXED_FILE = 1,
+    UDPRING_SQE_DRAIN = 2,
+    UDPRING_SQE_LINK = 4,
+    UDPRING_SQE_HARDLINK = 8,
+    UDPRING_SQE_ASYNC = 16,
+    UDPRING_SQE_SKIP_SUCCESS = 64
+};
+enum udpring_cqe_flag {
+    UDPRING_CQE_BUFFER = 1,
+    UDPRING_CQE_MORE = 2,
+    UDPRING_CQE_NOTIF = 8
+};
+enum udpring_cancel_flag {
+    UDPRING_CANCEL_ALL = 1,
+    UDPRING_CANCEL_FD = 2,
+    UDPRING_CANCEL_ANY = 4
+};
+enum udpring_timeout_flag {
+    UDPRING_TIMEOUT_ABS = 1,
+    UDPRING_TIMEOUT_ETIME_SUCCESS = 32,
+    UDPRING_TIMEOUT_MULTISHOT = 64
+};
+enum udpring_nop_flag {
+    UDPRING_NOP_INJECT_RESULT = 1
+};
+enum udpring_setup_flag {
+    UDPRING_SETUP_CQSIZE = 8,
+    UDPRING_SETUP_CLAMP = 16,
+    UDPRING_SETUP_R_DISABLED = 64,
+    UDPRING_SETUP_SUBMIT_ALL = 128,
+    UDPRING_SETUP_COOP_TASKRUN = 256,
+    UDPRING_SETUP_TASKRUN_FLAG = 512,
+    UDPRING_SETUP_SINGLE_ISSUER = 4096,
+    UDPRING_SETUP_DEFER_TASKRUN = 8192,
+    UDPRING_SETUP_NO_SQARRAY = 65536
+};
+enum udpring_kind {
+    UDPRING_KIND_PYTHON = 2,
+    UDPRING_KIND_SILENT = 6,
+    UDPRING_KIND_MESSAGE = 7
+};
+
+#define UDPRING_OPERATION_BYTES_MAX 0x40000000u   /* payload of one operation */
+#define UDPRING_CONTROL_BYTES_MAX 65536u
+
+/* One operation to queue. Everything a pointer names is copied before the call returns. */
+struct udpring_operation {
+    uint32_t opcode;         /* UDPRING_OP_* */
+    uint32_t flags;          /* IOSQE_*, but BUFFER_SELECT; CQE_SKIP_SUCCESS only where no memory is owned */
+    int32_t fd;              /* or an index, with IOSQE_FIXED_FILE */
+    uint32_t op_flags;       /* poll events, msg_flags, timeout flags, cancel flags, nop flags, msg_ring flags */
+    uint64_t offset;         /* in the file; ~0 = current. TIMEOUT: completions to count. POLL_ADD: 1 = multishot */
+    uint64_t target;         /* user_data to cancel or remove; the message of MSG_RING (56 bits); TIMEOUT: nanoseconds */
+    uint32_t length;         /* bytes to receive or read. NOP: the result to inject. MSG_RING: the result to deliver */
+    uint32_t group;          /* READ_MULTISHOT: buffer group. *_FIXED: index of the registered buffer */
+    uint32_t control_room;   /* RECVMSG: bytes for control messages */
+    uint32_t payload_length, name_length, control_length;
+    const uint8_t *payload;  /* WRITE, SENDMSG */
+    const uint8_t *name;     /* SENDMSG: struct sockaddr, or NULL */
+    const uint8_t *control;  /* SENDMSG: control messages, or NULL */
+};
+
+/* The user_data of the queued operation (> 0), or -errno: -ENOBUFS all slots busy; -E2BIG a chain of linked operations does
+ * not fit into the submission queue; -EAGAIN the kernel takes nothing; -EINVAL, -ERANGE with the field in `why`. */
+int64_t udpring_ring_queue(struct udpring_ring *ring, const struct udpring_operation *operation, struct udpring_reason *why);
+/* Makes room for n more entries by submitting: so many can then be queued, and linked, in one go. 0, -E2BIG, -EAGAIN. */
+int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n);
+/* Takes back the newest n that are not submitted yet, with their slots; returns how many. */
+int32_t udpring_ring_retract(struct udpring_ring *ring, uint32_t n);
+/* Test access: a whole SQE of 64 bytes as it is. The kernel may touch what it names: the caller's risk. */
+int32_t udpring_ring_raw(struct udpring_ring *ring, const uint8_t *sqe);
+int32_t udpring_ring_submit(struct udpring_ring *ring);   /* how many the kernel took, or -errno */
+/* Submits, then waits for `want` completions or timeout_ns (negative none, 0 poll): 0, -ETIME, -EINTR, -errno. */
+int32_t udpring_ring_wait(struct udpring_ring *ring, uint32_t want, int64_t timeout_ns);
+
+#define UDPRING_HARVEST_MAX 256
+struct udpring_completion {
+    uint64_t user_data;
+    int32_t result;          /* >= 0, or -errno */
+    uint32_t flags;          /* IORING_CQE_F_* */
+    const uint8_t *data;     /* what was read or received; NULL: none. All pointers: valid until settle */
+    const uint8_t *name, *control;
+    uint32_t length, name_length, control_length;
+    uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
+};
+/* Up to max (at most UDPRING_HARVEST_MAX) completions; settles what an earlier call left. Does not enter the kernel. */
+int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
+int32_t udpring_ring_settle(struct udpring_ring *ring);
+
+/* A group of provided buffers for multishot operations: count a power of two, at most 32768. */
+int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes,
+                             struct udpring_reason *why);
+/* fds NULL: a sparse table. */
+int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32_t count);
+int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);
+int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);   /* -1: take it away */
+/* The caller keeps the memory until the ring is closed and drained, or these are taken away (count 0). */
+int32_t udpring_ring_buffers(struct udpring_ring *ring, uint8_t *const *memory, const uint64_t *lengths, uint32_t count);
+int32_t udpring_ring_files_clear(struct udpring_ring *ring);
+
+uint64_t udpring_graveyard_bytes(void);    /* of the whole process */
+uint64_t udpring_graveyard_blocks(void);
+
+/* ---- what this host's io_uring can do, found by doing ---- */
+enum udpring_feature {
+    UDPRING_FEATURE_RING,                /* a ring can be opened and entered */
+    UDPRING_FEATURE_DEFER_TASKRUN,       /* completions run only when asked for */
+    UDPRING_FEATURE_TIMEOUT,             /* waits end on time */
+    UDPRING_FEATURE_RECVMSG,
+    UDPRING_FEATURE_SENDMSG,
+    UDPRING_FEATURE_BUFFER_RING,
+    UDPRING_FEATURE_RECVMSG_MULTISHOT,
+    UDPRING_FEATURE_READ_MULTISHOT,
+    UDPRING_FEATURE_CANCEL_ANY,
+    UDPRING_FEATURE_MSG_RING,
+    UDPRING_FEATURE_NOP_INJECT,
+    UDPRING_FEATURE_SEND_ZC,             /* code: UDPRING_ZC_* */
+    UDPRING_FEATURE_COUNT
+};
+#define UDPRING_ZC_UNSUPPORTED 0   /* the kernel refuses it */
+#define UDPRING_ZC_BROKEN 1        /* the notification never comes, or comes wrong */
+#define UDPRING_ZC_COPIES 2        /* works, and the data is copied after all (always so on loopback) */
+#define UDPRING_ZC_TRUE 3
+struct udpring_feature_result {
+    int32_t works;                 /* 1, 0 */
+    int32_t code;                  /* 0, or -errno of what failed; SEND_ZC: UDPRING_ZC_* */
+    struct udpring_reason reason;  /* what was seen, or why not and what to do */
+};
+const char *udpring_feature_name(int32_t which);   /* "ring", ...; NULL past the end */
+/* Fills all UDPRING_FEATURE_COUNT results. Takes some milliseconds; a wait that hangs is bounded by 1 s. On loopback only. */
+void udpring_uring_probe(struct udpring_feature_result *results);
 #endif

@@ -3,7 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Owner: nobody any more. Thread: any, under the lock. Never freed: kept in a list, so that leak checkers and debuggers find what lies here. */
+/* Owner: nobody any more. Thread: any, under the lock. Freed: never. Kept in a list, so that leak checkers and debuggers
+ * find what lies here. */
 struct grave {
     struct grave *next;
     void *memory;

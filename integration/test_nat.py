@@ -1,0 +1,56 @@
+"""Through a NAT whose UDP mappings live two seconds."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab import GO, SUBJECT, Program, Rig, until
+from lab.traffic import ping, tcp, unreached
+
+INSIDE = [
+    pytest.param((SUBJECT, GO), id="subject-inside"),
+    pytest.param((GO, SUBJECT), id="subject-outside"),
+]
+Programs = tuple[Program, Program]
+KEEPALIVE = 32  # bytes
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("programs", INSIDE)
+def test_persistent_keepalive_holds_the_mapping(rig: Rig, programs: Programs, family: int) -> None:
+    topology = rig.topology("nat", "--udp-timeout", "2")
+    tunnel = rig.tunnel(programs, topology=topology, family=family, keepalive=1)
+    a, b = tunnel.a, tunnel.b
+    # A persistent keepalive needs no traffic to begin with.
+    until(lambda: b.status(a).handshake > 0, "the keepalive makes a session", timeout=6)
+    where = b.status(a).endpoint
+    outside = topology["nat"].ipv4s[1] if family == 4 else topology["nat"].ipv6s[1]
+    assert outside in where
+    before = b.status(a).received
+    # Idle but for keepalives, for longer than a mapping lives: four of them.
+    until(lambda: b.status(a).received >= before + 4 * KEEPALIVE, "keepalives arrive", timeout=12)
+    assert (b.status(a).received - before) % KEEPALIVE == 0, "something else than keepalives came"
+    # From the outside in, at once.
+    ping(b.space, a.inner4, deadline=2)
+    tcp(b.space, a.space, a.inner4, 1 << 20)
+    assert b.status(a).endpoint == where
+
+
+@pytest.mark.parametrize("programs", INSIDE)
+def test_without_keepalive_the_mapping_dies_and_traffic_from_inside_mends_it(
+    rig: Rig, programs: Programs
+) -> None:
+    topology = rig.topology("nat", "--udp-timeout", "2")
+    tunnel = rig.tunnel(programs, topology=topology)
+    a, b = tunnel.a, tunnel.b
+    tunnel.ping()
+    tunnel.ping(back=True)
+    where = b.status(a).endpoint
+    # Nothing shows a mapping's end but a packet, and a packet would keep it alive: wait out its life.
+    begin = time.monotonic()
+    until(lambda: time.monotonic() > begin + 3, "the mapping expires")
+    assert unreached(b.space, a.inner4), "the mapping should have expired: the NAT test would prove nothing"
+    ping(a.space, b.inner4, deadline=6)
+    assert b.status(a).endpoint != where, "the new mapping has another port, and b follows it"
+    ping(b.space, a.inner4, deadline=2)

@@ -1,0 +1,126 @@
+/* Submitting, waiting and completions of the owned ring. */
+#include "owned.h"
+
+int32_t udpring_ring_submit(struct udpring_ring *self)
+{
+    int code = ur_submit(&self->ring);
+    self->chain_open = self->chain_open && ur_sq_queued(&self->ring);
+    return code;
+}
+
+int32_t udpring_ring_wait(struct udpring_ring *self, uint32_t want, int64_t timeout_ns)
+{
+    int code = ur_submit_and_wait(&self->ring, want, timeout_ns);
+    self->chain_open = self->chain_open && ur_sq_queued(&self->ring);
+    return code;
+}
+
+static uint32_t at_most(size_t length, size_t room)
+{
+    return (uint32_t)(length < room ? length : room);
+}
+
+/* A buffer the kernel chose: lent until settle, whatever became of the operation. */
+static const uint8_t *lend(struct udpring_ring *self, const struct ur_slot *slot, uint16_t id)
+{
+    const struct ur_group *group = &self->groups[slot->group];
+    if (id >= group->ring.count)
+        return NULL;
+    self->lent[self->lent_count].group = slot->group;
+    self->lent[self->lent_count].id = id;
+    self->lent_count++;
+    return group->memory + (size_t)id * group->bytes;
+}
+
+static void describe(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
+                     struct udpring_completion *out)
+{
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        out->data = lend(self, slot, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+        out->length = out->data && cqe->res > 0 ? at_most((size_t)cqe->res, self->groups[slot->group].bytes) : 0;
+        return;
+    }
+    if (cqe->res < 0)
+        return;
+    if (slot->opcode == IORING_OP_READ) {
+        out->data = slot->payload;
+        out->length = at_most((size_t)cqe->res, slot->block_bytes);
+    } else if (slot->opcode == IORING_OP_RECVMSG) {
+        out->data = slot->payload;
+        out->length = at_most((size_t)cqe->res, slot->vector.iov_len);
+        out->name = (const uint8_t *)&slot->name;
+        out->name_length = at_most(slot->header.msg_namelen, sizeof(slot->name));
+        out->control = slot->block;
+        out->control_length = at_most(slot->header.msg_controllen, slot->control_room);
+        out->message_flags = (uint32_t)slot->header.msg_flags;
+    }
+}
+
+/* A completion of a slot's former life, or of nothing: counted. A buffer that came with it goes back all the same, or the
+ * group would run dry. */
+static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
+{
+    uint32_t slot = UR_SLOT(cqe->user_data);
+    bool selects = slot < self->ops.count && self->slots[slot].opcode == IORING_OP_READ_MULTISHOT;
+    if (selects && (cqe->flags & IORING_CQE_F_BUFFER))
+        lend(self, &self->slots[slot], (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+}
+
+/* Whether the completion is one to show. */
+static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
+{
+    *out = (struct udpring_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags};
+    switch (UR_KIND(cqe->user_data)) {
+    case UR_KIND_SILENT:
+    case UR_KIND_MESSAGE:
+        return true;
+    case UR_KIND_PYTHON:
+        break;
+    default:
+        self->unknown++;
+        return false;
+    }
+    int64_t slot = ur_ops_resolve(&self->ops, cqe->user_data);
+    if (slot < 0) {
+        stale(self, cqe);
+        return false;
+    }
+    describe(self, &self->slots[slot], cqe, out);
+    if (!(cqe->flags & IORING_CQE_F_MORE)) {
+        ur_ops_done(&self->ops, (uint32_t)slot);
+        self->ended[self->ended_count++] = (uint32_t)slot;
+    }
+    return true;
+}
+
+int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completion *out, uint32_t max)
+{
+    int code = udpring_ring_settle(self);
+    if (code)
+        return code;
+    if (max > UDPRING_HARVEST_MAX)
+        max = UDPRING_HARVEST_MAX;
+    uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
+    if (ready > max)
+        ready = max;
+    for (uint32_t i = 0; i < ready; i++)
+        shown += take(self, ur_cq_at(&self->ring, i), &out[shown]);
+    ur_cq_advance(&self->ring, ready);
+    return (int32_t)shown;
+}
+
+int32_t udpring_ring_settle(struct udpring_ring *self)
+{
+    int code = ur_ring_usable(&self->ring);
+    if (code && code != -EBADFD)
+        return code;
+    for (uint32_t i = 0; i < self->lent_count; i++)
+        ur_group_recycle(&self->groups[self->lent[i].group], self->lent[i].id);
+    for (uint32_t i = 0; self->lent_count && i < self->group_count; i++)
+        ur_bufring_publish(&self->groups[i].ring);
+    self->lent_count = 0;
+    for (uint32_t i = 0; i < self->ended_count; i++)
+        ur_slot_release(self, self->ended[i]);
+    self->ended_count = 0;
+    return 0;
+}

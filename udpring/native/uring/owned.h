@@ -1,0 +1,62 @@
+/* A general ring whose operations own every byte that the kernel may touch, for callers that cannot promise to keep
+ * memory alive themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c hands out completions. */
+#ifndef UDPRING_URING_OWNED_H
+#define UDPRING_URING_OWNED_H
+#include "bufring.h"
+#include "ops.h"
+#include "ring.h"
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "abi.h"
+
+#define UR_GROUPS_MAX 16
+#define UR_FIXED_MAX 1024
+
+/* What the kernel may touch for one operation. Owner: the ring's slot table, from queue to settle. Thread: the ring's
+ * owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked with what did not end. */
+struct ur_slot {
+    struct msghdr header;
+    struct iovec vector;
+    struct sockaddr_storage name;
+    struct __kernel_timespec time;
+    uint8_t *block;            /* control, then payload; NULL: none */
+    uint8_t *payload;          /* within block, or within a registered buffer */
+    size_t block_bytes;
+    uint32_t control_room;
+    uint8_t opcode;
+    uint8_t group;             /* index into groups, for operations that select buffers */
+};
+
+/* Provided buffers of one group. Owner: the ring. Thread: its owner. Freed with it. */
+struct ur_group {
+    struct ur_bufring ring;
+    uint8_t *memory;           /* count x bytes, mapped */
+    uint32_t bytes;            /* of one buffer */
+};
+
+/* Owner: the caller of open. Thread: the ring's owner. Freed by udpring_ring_free(). */
+struct udpring_ring {
+    struct ur_ring ring;
+    struct ur_ops ops;
+    struct ur_slot *slots;     /* [ops.count] */
+    struct ur_group groups[UR_GROUPS_MAX];
+    uint32_t group_count;
+    struct iovec fixed[UR_FIXED_MAX];
+    uint32_t fixed_count;
+    uint64_t silent;           /* operations without a completion so far: the low bits of their user_data */
+    uint64_t unknown;          /* completions of no kind we know */
+    uint32_t busy;             /* slots queued, in flight or not settled */
+    bool chain_open;           /* the newest entry, not submitted yet, links to the next one */
+    /* Handed out by harvest, to be given back by settle. */
+    uint32_t ended[UDPRING_HARVEST_MAX], ended_count;
+    struct { uint8_t group; uint16_t id; } lent[UDPRING_HARVEST_MAX];
+    uint32_t lent_count;
+};
+
+/* Frees the slot's memory and gives it back; the slot is taken, not in flight. */
+void ur_slot_release(struct udpring_ring *self, uint32_t slot);
+/* Puts buffers back at the tail of their group; publish afterwards. */
+void ur_group_recycle(struct ur_group *group, uint16_t id);
+#endif

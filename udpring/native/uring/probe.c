@@ -1,0 +1,199 @@
+/* What this host's io_uring can do, found by doing: version numbers lie (backports, sandboxes), and the probe of the kernel
+ * tells of operations, not of their flags. Each feature is performed once on sockets and pipes of our own.
+ *
+ * An operation of the probe may outlast its wait on a broken kernel, so all memory it may touch is in `struct probe`, which
+ * is freed only when the ring could be drained. */
+#include "probe.h"
+
+#include "graveyard.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+const char ur_probe_greeting[UR_PROBE_BYTES] = "udpring";
+
+static const char *const names[] = {
+    [UDPRING_FEATURE_RING] = "ring",
+    [UDPRING_FEATURE_DEFER_TASKRUN] = "defer_taskrun",
+    [UDPRING_FEATURE_TIMEOUT] = "timeout",
+    [UDPRING_FEATURE_RECVMSG] = "recvmsg",
+    [UDPRING_FEATURE_SENDMSG] = "sendmsg",
+    [UDPRING_FEATURE_BUFFER_RING] = "buffer_ring",
+    [UDPRING_FEATURE_RECVMSG_MULTISHOT] = "recvmsg_multishot",
+    [UDPRING_FEATURE_READ_MULTISHOT] = "read_multishot",
+    [UDPRING_FEATURE_CANCEL_ANY] = "cancel_any",
+    [UDPRING_FEATURE_MSG_RING] = "msg_ring",
+    [UDPRING_FEATURE_NOP_INJECT] = "nop_inject",
+    [UDPRING_FEATURE_SEND_ZC] = "send_zc",
+};
+_Static_assert(UR_ARRAY_LENGTH(names) == UDPRING_FEATURE_COUNT, "a name for each feature");
+
+const char *udpring_feature_name(int32_t which)
+{
+    return which >= 0 && which < UDPRING_FEATURE_COUNT ? names[which] : NULL;
+}
+
+/* ---- results ---- */
+
+int ur_probe_works(struct probe *probe, enum udpring_feature which, const char *seen)
+{
+    probe->results[which].works = 1;
+    return ur_fail(&probe->results[which].reason, 0, "%s", seen);
+}
+
+int ur_probe_fails(struct probe *probe, enum udpring_feature which, int code, const char *what)
+{
+    probe->results[which].code = code;
+    if (code == -ETIME)
+        return ur_fail(&probe->results[which].reason, code, "%s: no completion within 1 s", what);
+    if (code == -EINVAL || code == -EOPNOTSUPP)
+        return ur_fail(&probe->results[which].reason, code, "%s: %s: this kernel is too old for it, or a policy forbids it",
+                       what, strerror(-code));
+    return ur_fail(&probe->results[which].reason, code, "%s: %s", what, strerror(-code));
+}
+
+/* ---- doing ---- */
+
+struct io_uring_sqe *ur_probe_prepare(struct probe *probe, enum io_uring_op opcode, int fd)
+{
+    struct io_uring_sqe *sqe = ur_sqe_or_submit(&probe->ring);
+    if (!sqe)
+        return NULL;
+    sqe->opcode = (uint8_t)opcode;
+    sqe->fd = fd;
+    sqe->user_data = ++probe->serial;
+    return sqe;
+}
+
+/* Submits and waits for the next completion of that user_data; others are discarded. */
+int ur_probe_await(struct probe *probe, uint64_t user_data, struct io_uring_cqe *out)
+{
+    int64_t deadline = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + UR_PROBE_WAIT_NS;
+    for (;;) {
+        int64_t left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
+        int code = ur_submit_and_wait(&probe->ring, 1, left > 0 ? left : 0);
+        if (code && code != -EINTR)
+            return code;
+        while (ur_cq_ready(&probe->ring)) {
+            *out = *ur_cq_at(&probe->ring, 0);
+            ur_cq_advance(&probe->ring, 1);
+            if (out->user_data == user_data)
+                return 0;
+        }
+    }
+}
+
+/* What the newest operation came to: its result, or why there is none. */
+int ur_probe_outcome(struct probe *probe, struct io_uring_cqe *out)
+{
+    int code = ur_probe_await(probe, probe->serial, out);
+    return code ? code : out->res;
+}
+
+void ur_probe_cancel(struct probe *probe, uint64_t user_data)
+{
+    struct io_uring_cqe cqe;
+    struct io_uring_sqe *sqe = ur_probe_prepare(probe, IORING_OP_ASYNC_CANCEL, -1);
+    if (!sqe)
+        return;
+    sqe->addr = user_data;
+    if (ur_probe_await(probe, user_data, &cqe))
+        return;
+}
+
+bool ur_probe_send_greeting(struct probe *probe)
+{
+    ssize_t sent = probe->to.sin_family
+                       ? sendto(probe->sender, ur_probe_greeting, UR_PROBE_BYTES, 0, (struct sockaddr *)&probe->to,
+                                sizeof(probe->to))
+                       : send(probe->sender, ur_probe_greeting, UR_PROBE_BYTES, 0);
+    return sent == (ssize_t)UR_PROBE_BYTES;
+}
+
+static void close_pair(struct probe *probe)
+{
+    if (probe->receiver >= 0)
+        close(probe->receiver);
+    if (probe->sender >= 0)
+        close(probe->sender);
+    probe->receiver = probe->sender = -1;
+}
+
+/* A pair of UDP sockets on loopback, or of Unix datagram sockets where loopback is down (a fresh network namespace). */
+static int open_pair(struct probe *probe)
+{
+    socklen_t length = sizeof(probe->to);
+    char seen[UR_PROBE_BYTES];
+    struct pollfd arrived = {.events = POLLIN};
+    close_pair(probe);
+    probe->to = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    probe->receiver = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    probe->sender = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    arrived.fd = probe->receiver;
+    if (probe->receiver >= 0 && probe->sender >= 0 && !bind(probe->receiver, (struct sockaddr *)&probe->to, length) &&
+        !getsockname(probe->receiver, (struct sockaddr *)&probe->to, &length) && ur_probe_send_greeting(probe) &&
+        poll(&arrived, 1, 1000) == 1 && recv(probe->receiver, seen, sizeof(seen), MSG_DONTWAIT) == (ssize_t)sizeof(seen))
+        return 0;
+    close_pair(probe);
+    int both[2];
+    probe->to.sin_family = 0;
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, both))
+        return -errno;
+    probe->receiver = both[0];
+    probe->sender = both[1];
+    return 0;
+}
+
+static void probe_ring(struct probe *probe)
+{
+    struct udpring_feature_result *ring = &probe->results[UDPRING_FEATURE_RING];
+    ring->works = 1;
+    ur_fail(&ring->reason, 0, "set-up flags 0x%x, features 0x%x%s", probe->ring.setup_flags, probe->ring.features,
+            probe->ring.iowq_error ? ", the number of kernel workers cannot be bounded" : "");
+    if (probe->ring.setup_flags & IORING_SETUP_DEFER_TASKRUN)
+        ur_probe_works(probe, UDPRING_FEATURE_DEFER_TASKRUN, "SINGLE_ISSUER and DEFER_TASKRUN are in use");
+    else
+        ur_probe_fails(probe, UDPRING_FEATURE_DEFER_TASKRUN, -EINVAL, "IORING_SETUP_DEFER_TASKRUN (Linux 6.1)");
+}
+
+void udpring_uring_probe(struct udpring_feature_result *results)
+{
+    static int (*const tries[])(struct probe *) = {
+        ur_probe_recvmsg, ur_probe_sendmsg, ur_probe_buffer_ring, ur_probe_recvmsg_multishot, ur_probe_read_multishot,
+        ur_probe_cancel_any, ur_probe_msg_ring, ur_probe_nop_inject, ur_probe_send_zc,
+    };
+    const struct ur_ring_options options = {.entries = 32};
+    struct udpring_reason why = {""};
+    memset(results, 0, UDPRING_FEATURE_COUNT * sizeof(*results));
+    struct probe *probe = calloc(1, sizeof(*probe));
+    int code = probe ? ur_ring_open(&probe->ring, &options, &why) : ur_fail(&why, -ENOMEM, "no memory");
+    if (code) {
+        for (int i = 0; i < UDPRING_FEATURE_COUNT; i++) {
+            results[i].code = i == UDPRING_FEATURE_SEND_ZC ? UDPRING_ZC_UNSUPPORTED : code;
+            results[i].reason = why;
+        }
+        free(probe);
+        return;
+    }
+    probe->results = results;
+    probe->receiver = probe->sender = -1;
+    probe_ring(probe);
+    ur_probe_timeout(probe);
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(tries); i++) {
+        /* A fresh pair each time: a failed try must not leave a datagram to the next. */
+        code = open_pair(probe);
+        if (code)
+            ur_probe_fails(probe, (enum udpring_feature)(UDPRING_FEATURE_RECVMSG + i), code, "a pair of sockets");
+        else
+            tries[i](probe);
+    }
+    close_pair(probe);
+    int left = ur_ring_close(&probe->ring);
+    ur_bufring_close(&probe->buffers, &probe->ring);
+    if (left)
+        ur_graveyard_leak(probe, sizeof(*probe));
+    else
+        free(probe);
+}

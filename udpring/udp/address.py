@@ -1,0 +1,102 @@
+"""Addresses between ``socket``'s tuples and the core's ``struct udpring_address``."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from udpring._native import ffi
+
+__all__ = ["Address", "from_core", "host_from_core", "to_core"]
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+
+#: family, port, scope_id, ip: the layout of ``struct udpring_address``.
+LAYOUT = struct.Struct("=HHI16s")
+_CACHE_LIMIT = (
+    65536  # addresses remembered before starting anew: a flood of sources must not grow without end
+)
+
+if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a build against another header
+    raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
+
+_from_cache: dict[tuple[bytes, bool], Address | None] = {}
+_to_cache: dict[tuple[Address, int], bytes] = {}
+
+
+def _host(family: int, ip: bytes, ipv6_socket: bool) -> str:
+    if family == socket.AF_INET:
+        text = socket.inet_ntop(socket.AF_INET, ip[:4])
+        return f"::ffff:{text}" if ipv6_socket else text
+    return socket.inet_ntop(socket.AF_INET6, ip)
+
+
+def from_core(raw: bytes, ipv6_socket: bool) -> Address | None:
+    """The tuple that ``recvfrom`` of such a socket gives for it; None when the kernel gave no address."""
+    key = (raw, ipv6_socket)
+    try:
+        return _from_cache[key]
+    except KeyError:
+        pass
+    family, port, scope, ip = LAYOUT.unpack(raw)
+    address: Address | None = None
+    if family:
+        host = _host(family, ip, ipv6_socket)
+        address = (host, port, 0, scope) if ipv6_socket else (host, port)
+    if len(_from_cache) >= _CACHE_LIMIT:
+        _from_cache.clear()
+    _from_cache[key] = address
+    return address
+
+
+def host_from_core(raw: bytes, ipv6_socket: bool) -> str | None:
+    """Only the host part; None for an unknown address."""
+    address = from_core(raw, ipv6_socket)
+    return None if address is None else address[0]
+
+
+def _resolve(address: Address, socket_family: int) -> bytes:
+    if not isinstance(address, tuple) or not 2 <= len(address) <= 4 or not isinstance(address[0], str):
+        raise TypeError(f"an address is (host, port) or (host, port, flowinfo, scope_id), not {address!r}")
+    host, port = address[0], address[1]
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise OverflowError(f"port must be 0-65535: {address!r}")
+    scope = address[3] if len(address) == 4 else 0
+    try:
+        return LAYOUT.pack(socket.AF_INET, port, 0, socket.inet_pton(socket.AF_INET, host))
+    except OSError:
+        pass
+    if socket_family == socket.AF_INET6:
+        try:
+            packed = socket.inet_pton(socket.AF_INET6, host)
+        except OSError:
+            pass
+        else:
+            if packed[:12] == b"\0" * 10 + b"\xff\xff":
+                return LAYOUT.pack(socket.AF_INET, port, 0, packed[12:])
+            return LAYOUT.pack(socket.AF_INET6, port, scope, packed)
+    flags = socket.AI_V4MAPPED if socket_family == socket.AF_INET6 else 0
+    found = socket.getaddrinfo(host, port, socket_family, socket.SOCK_DGRAM, 0, flags)[0][4]
+    resolved: Address = (str(found[0]), int(found[1]))
+    if len(found) == 4:
+        resolved = (str(found[0]).partition("%")[0], int(found[1]), 0, int(found[3]) or scope)
+    return _resolve(resolved, socket_family)
+
+
+def to_core(address: Address, socket_family: int) -> bytes:
+    """The bytes of ``struct udpring_address`` for an address as ``sendto`` takes it.
+
+    A numeric host is read as it is (an IPv4 one also for an IPv6 socket); a name is resolved once, by
+    getaddrinfo(3).
+    Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
+    """
+    key = (address, socket_family)
+    try:
+        return _to_cache[key]
+    except (KeyError, TypeError):
+        pass
+    raw = _resolve(address, socket_family)
+    if len(_to_cache) >= _CACHE_LIMIT:
+        _to_cache.clear()
+    _to_cache[key] = raw
+    return raw

@@ -1,0 +1,169 @@
+"""Completions of a ring as Python values, and the addresses and control messages in them."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from udpring._native import ffi, lib
+
+__all__ = ["Address", "Completion", "CompletionFlag", "ControlMessage"]
+
+Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
+"""As the ``socket`` module has it: (host, port), (host, port, flowinfo, scope_id), a Unix path, or None."""
+ControlMessage = tuple[int, int, bytes]
+"""(level, type, data), as ``socket.recvmsg`` returns it."""
+
+# struct cmsghdr: size_t cmsg_len, int cmsg_level, int cmsg_type; data and the next header are aligned to
+# size_t (cmsg(3)).
+_HEADER = struct.Struct("@Nii")
+_ALIGN = struct.calcsize("N")
+
+
+class CompletionFlag(enum.IntFlag):
+    """``cqe.flags`` of io_uring_enter(2)."""
+
+    BUFFER = lib.UDPRING_CQE_BUFFER
+    """A provided buffer was used; the upper 16 bits are its number."""
+    MORE = lib.UDPRING_CQE_MORE
+    """The operation goes on: further completions will follow."""
+    NOTIF = lib.UDPRING_CQE_NOTIF
+    """The notification of a zero-copy send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one operation, or one shot of a multishot operation, came to."""
+
+    ticket: int
+    """What queueing the operation returned; 0 for a message of another ring."""
+    result: int
+    """Bytes, or what else the operation yields; -errno when it failed."""
+    flags: int
+    """``CompletionFlag`` bits, and the buffer number above bit 16."""
+    data: bytes = b""
+    """What was read or received."""
+    address: Address = None
+    """recvmsg: where it came from."""
+    control: tuple[ControlMessage, ...] = ()
+    """recvmsg: ancillary data."""
+    message_flags: int = 0
+    """recvmsg: ``socket.MSG_TRUNC``, ``socket.MSG_CTRUNC``, ..."""
+    message: int | None = None
+    """The 56-bit value another ring sent by ``msg_ring``; None for all other completions."""
+
+    @property
+    def more(self) -> bool:
+        """Whether the operation goes on; when False this was its last completion."""
+        return bool(self.flags & CompletionFlag.MORE)
+
+    def check(self) -> int:
+        """The result, or OSError with its errno when the operation failed."""
+        if self.result < 0:
+            raise OSError(-self.result, os.strerror(-self.result))
+        return self.result
+
+
+def decode_address(raw: bytes) -> Address:
+    """A ``struct sockaddr`` as the ``socket`` module would show it; None when none or unknown."""
+    if len(raw) < 2:
+        return None
+    family = int.from_bytes(raw[:2], sys.byteorder)
+    if family == socket.AF_INET and len(raw) >= 8:
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET6 and len(raw) >= 28:
+        return (
+            socket.inet_ntop(socket.AF_INET6, raw[8:24]),
+            int.from_bytes(raw[2:4], "big"),
+            int.from_bytes(raw[4:8], "big"),
+            int.from_bytes(raw[24:28], sys.byteorder),
+        )
+    if family == socket.AF_UNIX:
+        path = raw[2:]
+        return path if path[:1] == b"\0" else os.fsdecode(path.split(b"\0", 1)[0])
+    return None
+
+
+def encode_address(address: Address) -> bytes:
+    """The ``struct sockaddr`` of an address. Hosts are numeric: nothing is looked up.
+
+    Raises ValueError for a host that is no IP address or a port out of range.
+    """
+    if address is None:
+        return b""
+    if isinstance(address, str | bytes):
+        path = os.fsencode(address)
+        return socket.AF_UNIX.to_bytes(2, sys.byteorder) + path + b"\0"
+    host, port = ipaddress.ip_address(address[0]), address[1]
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port}: 0 to 65535")
+    if isinstance(host, ipaddress.IPv4Address):
+        return socket.AF_INET.to_bytes(2, sys.byteorder) + port.to_bytes(2, "big") + host.packed + bytes(8)
+    flowinfo, scope = (address[2], address[3]) if len(address) == 4 else (0, int(host.scope_id or 0))
+    return (
+        socket.AF_INET6.to_bytes(2, sys.byteorder)
+        + port.to_bytes(2, "big")
+        + flowinfo.to_bytes(4, "big")
+        + host.packed
+        + scope.to_bytes(4, sys.byteorder)
+    )
+
+
+def _aligned(length: int) -> int:
+    return (length + _ALIGN - 1) // _ALIGN * _ALIGN
+
+
+def decode_control(raw: bytes) -> tuple[ControlMessage, ...]:
+    """The control messages in ``raw``; one cut short by the kernel (MSG_CTRUNC) ends the list with what is
+    there.
+    """
+    found: list[ControlMessage] = []
+    at = 0
+    while at + _HEADER.size <= len(raw):
+        length, level, kind = _HEADER.unpack_from(raw, at)
+        if length < _HEADER.size:
+            break
+        found.append((level, kind, raw[at + _HEADER.size : at + length]))
+        at += _aligned(length)
+    return tuple(found)
+
+
+def encode_control(messages: Iterable[ControlMessage]) -> bytes:
+    """Control messages as the kernel reads them (cmsg(3))."""
+    raw = bytearray()
+    for level, kind, data in messages:
+        raw += _HEADER.pack(_HEADER.size + len(data), level, kind) + bytes(data)
+        raw += bytes(_aligned(len(raw)) - len(raw))
+    return bytes(raw)
+
+
+def _copied(pointer: Any, length: int) -> bytes:
+    data: bytes = ffi.buffer(pointer, length)[:]
+    return data
+
+
+def from_native(native: Any) -> Completion:
+    """A Completion that owns its bytes, from a ``struct udpring_completion``."""
+    user_data = native.user_data
+    if user_data >> 56 == lib.UDPRING_KIND_MESSAGE:
+        return Completion(0, native.result, native.flags, message=user_data & 0xFFFFFFFFFFFFFF)
+    if not native.data:
+        return Completion(user_data, native.result, native.flags)
+    return Completion(
+        user_data,
+        native.result,
+        native.flags,
+        data=_copied(native.data, native.length),
+        address=decode_address(_copied(native.name, native.name_length)) if native.name else None,
+        control=decode_control(_copied(native.control, native.control_length))
+        if native.control_length
+        else (),
+        message_flags=native.message_flags,
+    )
