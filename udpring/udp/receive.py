@@ -125,6 +125,7 @@ class RecvRing:
 
     @property
     def closed(self) -> bool:
+        """Whether receiving is over."""
         return self._closing or self._handle is None
 
     def close(self) -> None:

@@ -161,6 +161,7 @@ class SendRing:
 
     @property
     def closed(self) -> bool:
+        """Whether sending is over."""
         return self._handle is None
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ def tier_number(name: str | None) -> int:
 
 
 def tier_name(number: int) -> str:
+    """The name of the core's number of a tier."""
     text: str = ffi.string(lib.udpring_tier_name(number)).decode()
     return text
 

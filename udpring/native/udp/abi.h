@@ -68,7 +68,7 @@ struct udpring_recv_options {
     uint32_t lease_limit;               /* slots that batches may keep; beyond it packets are copied; 0 = half of them */
     uint8_t gro;
 };
-/* Owner: the caller of udpring_recv_batch until it calls udpring_batch_release, from any thread. */
+/* Owner: the caller of udpring_recv_batch. Thread: any. Freed (or used again) after udpring_batch_release. */
 struct udpring_batch {
     const uint8_t *base;                /* every packet's data lies in base[0 .. bytes) */
     uint64_t bytes;

@@ -4,7 +4,7 @@
 #define UDPRING_UDP_HANDLE_H
 #include "../base.h"
 
-/* Owner: the handle it is embedded in. Nothing to free. */
+/* Owner: the handle it is embedded in. Thread: written by the opener, read by any. Nothing to free. */
 struct udp_handle_owner {
     uint64_t thread;      /* ur_thread_number() */
     int32_t tid;

@@ -21,7 +21,8 @@
 
 #define WAKE_TOKEN 0
 
-/* Owner: its udpring_recv; while out, the holder of the batch. Freed with the udpring_recv. */
+/* Owner: its udpring_recv; while out, the holder of the batch. Thread: the owner's, or the holder's. Freed with the
+ * udpring_recv. */
 struct batch {
     struct udpring_batch face;
     struct udpring_recv *recv;
