@@ -533,3 +533,52 @@ def test_stale_peer_id_finds_nobody(bench: Bench) -> None:
     assert lib.udpring_plane_peer_add(bench.plane, again) == 0
     assert again[0] != peer[0]
     assert lib.udpring_plane_peer_remove(bench.plane, again[0]) == 0
+
+
+def with_ecn(packet: bytes, ecn: int) -> bytes:
+    """The IPv4 packet with this ECN field and a fresh header checksum."""
+    header = packet[:1] + bytes([ecn]) + packet[2:10] + b"\0\0" + packet[12:20]
+    words = sum(struct.unpack("!10H", header))
+    words = (words & 0xFFFF) + (words >> 16)
+    words = (words & 0xFFFF) + (words >> 16)
+    return header[:10] + struct.pack("!H", ~words & 0xFFFF) + header[12:] + packet[20:]
+
+
+# RFC 6040, figure 4: rows are the inner field, columns the outer; None: dropped.
+# 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
+DECAPSULATED = {
+    0: {0: 0, 2: 0, 1: 0, 3: None},
+    2: {0: 2, 2: 2, 1: 1, 3: 3},
+    1: {0: 1, 2: 1, 1: 1, 3: 3},
+    3: {0: 3, 2: 3, 1: 3, 3: 3},
+}
+
+
+@pytest.mark.parametrize("inner", range(4))
+@pytest.mark.parametrize("outer", range(4))
+def test_ecn_comes_in_as_rfc_6040_says(keyed: Bench, inner: int, outer: int) -> None:
+    expected = DECAPSULATED[inner][outer]
+    before = keyed.drops().get("ecn", 0)
+    keyed.app.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    keyed.peer_socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, outer)
+    try:
+        keyed.send(keyed.seal(with_ecn(udp_packet(b"ecn"), inner)))
+        if expected is None:
+            keyed.wait(lambda: keyed.drops().get("ecn", 0) == before + 1)
+            return
+        # It arrives at all only if the inner header's checksum was put right.
+        data, control, _flags, _source = keyed.app.recvmsg(100, 100)
+        assert data == b"ecn"
+        assert control[0][2][0] == expected
+    finally:
+        keyed.peer_socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0)
+
+
+@pytest.mark.parametrize("ecn", range(4))
+def test_ecn_goes_out_and_dscp_does_not(keyed: Bench, ecn: int) -> None:
+    keyed.peer_socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    keyed.app.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8 | ecn)
+    keyed.app.sendto(b"x", (INNER_PEER, 6000))
+    _data, control, _flags, _source = keyed.peer_socket.recvmsg(2000, 100)
+    assert control[0][2][0] == ecn
+    keyed.app.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0)

@@ -82,6 +82,7 @@ enum udpring_drop {
     UDPRING_DROP_UNAUTHENTICATED,      /* in: the tag is wrong */
     UDPRING_DROP_BAD_INNER,            /* in: inner packet has a bad version or length */
     UDPRING_DROP_SPOOFED,              /* in: inner source is not the peer's by allowed-IPs */
+    UDPRING_DROP_ECN,                  /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */
     UDPRING_DROP_TUN_FULL,             /* in: the TUN device did not take it */
     UDPRING_DROP_MAILBOX_FULL,         /* in: the control loop lags behind */
     UDPRING_DROP_NO_PEER,              /* out: no peer's allowed-IPs has the destination */

@@ -14,6 +14,7 @@ static const char *const names[] = {
     [UDPRING_DROP_UNAUTHENTICATED] = "unauthenticated",
     [UDPRING_DROP_BAD_INNER] = "bad_inner",
     [UDPRING_DROP_SPOOFED] = "spoofed",
+    [UDPRING_DROP_ECN] = "ecn",
     [UDPRING_DROP_TUN_FULL] = "tun_full",
     [UDPRING_DROP_MAILBOX_FULL] = "mailbox_full",
     [UDPRING_DROP_NO_PEER] = "no_peer",

@@ -3,9 +3,11 @@
  *   2. receiver index -> keypair -> its peer; too old, or a counter seen before: drop
  *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
  *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
+ *      congestion marks of the outer header go to the inner one                (ecn.h)
  *   5. coalesce with what came before it in its flow, write to the TUN device   (coalesce.c) */
 #include <netinet/in.h>
 
+#include "ecn.h"
 #include "plane.h"
 
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
@@ -30,7 +32,7 @@ static uint32_t inner_length(const struct udpring_plane *plane, const uint8_t *p
     return 0;
 }
 
-static void deliver(struct udpring_plane *plane, struct peer *peer, uint8_t *packet, uint32_t room)
+static void deliver(struct udpring_plane *plane, struct peer *peer, uint8_t *packet, uint32_t room, uint8_t outer_tos)
 {
     uint32_t source = UDPRING_PEER_NONE;
     uint32_t length = inner_length(plane, packet, room, &source);
@@ -40,6 +42,10 @@ static void deliver(struct udpring_plane *plane, struct peer *peer, uint8_t *pac
     }
     if (ur_unlikely(source != peer->id)) {
         plane_drop(plane, UDPRING_DROP_SPOOFED);
+        return;
+    }
+    if (ur_unlikely(!ecn_decapsulate(packet, outer_tos))) {
+        plane_drop(plane, UDPRING_DROP_ECN);
         return;
     }
     if (ur_unlikely(plane->tun_gone)) {
@@ -101,7 +107,7 @@ static void data_message(struct udpring_plane *plane, struct udpring_packet *pac
     if (length == WG_DATA_MIN)
         return;   /* a keepalive */
     peer_stamp_data_received(plane, peer);
-    deliver(plane, peer, inner, length - WG_DATA_MIN);
+    deliver(plane, peer, inner, length - WG_DATA_MIN, packet->tos);
 }
 
 static void message(struct udpring_plane *plane, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)

@@ -8,11 +8,9 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
+#include "ecn.h"
 #include "plane.h"
 #include "segment.h"
-
-/* ECN and DSCP of the outer packet: data goes with DSCP 0 (kernel: HANDSHAKE_DSCP for handshakes only). */
-#define DATA_TOS 0
 
 static int slot_take(struct udpring_plane *plane)
 {
@@ -68,11 +66,11 @@ void outbound_close_train(struct udpring_plane *plane)
 
 /* The slot and place for one more sealed packet of `bytes` bytes to this peer: behind the others of an open train if all
  * of UDP_SEGMENT's rules hold (equal sizes, only the last shorter), else at the start of a fresh slot. NULL: no slot. */
-static uint8_t *train_place(struct udpring_plane *plane, struct peer *peer, uint32_t bytes)
+static uint8_t *train_place(struct udpring_plane *plane, struct peer *peer, uint32_t bytes, uint8_t tos)
 {
     if (plane->train >= 0) {
         struct out_slot *out = &plane->out[plane->train];
-        if (out->peer == peer->id && bytes <= out->item.segment_size && out->packets < TRAIN_SEGMENTS &&
+        if (out->peer == peer->id && out->item.tos == tos && bytes <= out->item.segment_size && out->packets < TRAIN_SEGMENTS &&
             out->item.length + bytes <= TRAIN_BYTES && !peer->no_trains &&
             !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)) {
             uint8_t *place = out->memory + out->item.length;
@@ -85,7 +83,7 @@ static uint8_t *train_place(struct udpring_plane *plane, struct peer *peer, uint
     int slot = slot_take(plane);
     if (ur_unlikely(slot < 0))
         return NULL;
-    slot_address(plane, (uint32_t)slot, peer->id, DATA_TOS, &peer->endpoint, &peer->source, peer->interface_index);
+    slot_address(plane, (uint32_t)slot, peer->id, tos, &peer->endpoint, &peer->source, peer->interface_index);
     plane->train = slot;
     struct out_slot *out = &plane->out[slot];
     out->item.segment_size = out->item.length = bytes;
@@ -111,7 +109,8 @@ static int seal(struct udpring_plane *plane, struct peer *peer, uint8_t *packet,
     struct keypair *keypair = peer->current;
     uint32_t full = padded(plane, length);
     uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
-    uint8_t *place = train_place(plane, peer, bytes);
+    /* Data goes with DSCP 0 and the inner ECN field (kernel: DSCP for handshakes only). */
+    uint8_t *place = train_place(plane, peer, bytes, length ? ecn_of(packet) : ECN_NOT_ECT);
     if (ur_unlikely(!place))
         return -ENOBUFS;
     struct wg_data_header header = {
