@@ -14,6 +14,7 @@ from udpring.errors import (
 
 if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
+    from udpring.tunnel.device import Node
     from udpring.udp import Batch, Packet, RecvRing, SendReport, SendRing
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "HostError",
+    "Node",
     "Packet",
     "RecvRing",
     "RingError",
@@ -38,6 +40,7 @@ __all__ = [
 _LAZY = {
     "Batch": "udpring.udp",
     "Config": "udpring.tunnel.config",
+    "Node": "udpring.tunnel.device",
     "Packet": "udpring.udp",
     "RecvRing": "udpring.udp",
     "SendReport": "udpring.udp",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from udpring.tunnel.control import End
 
-__all__ = ["DaemonOptions", "detach", "serve", "setup_log", "start"]
+__all__ = ["DaemonOptions", "detach", "report", "serve", "setup_log", "start", "stop_signal"]
 
 SYSLOG = "/dev/log"
 LEVELS = {
@@ -53,19 +53,17 @@ class DaemonOptions:
     log_level: int = logging.ERROR
     tun_fd: int | None = None
     uapi_fd: int | None = None
-    tier: str = "auto"
 
     @classmethod
     def read(cls, interface: str, foreground: bool, environment: Mapping[str, str]) -> DaemonOptions:
         """``LOG_LEVEL``, ``WG_TUN_FD``, ``WG_UAPI_FD``, ``WG_PROCESS_FOREGROUND`` as wireguard-go reads
-        them, and ``UDPRING_TIER``. Raises ConfigError for a descriptor that is no number."""
+        them. Raises ConfigError for a descriptor that is no number."""
         return cls(
             interface=interface,
             foreground=foreground or environment.get("WG_PROCESS_FOREGROUND") == "1",
             log_level=LEVELS.get(environment.get("LOG_LEVEL", "").lower(), logging.ERROR),
             tun_fd=_descriptor(environment, "WG_TUN_FD"),
             uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
-            tier=environment.get("UDPRING_TIER") or "auto",
         )
 
     @property
@@ -90,7 +88,7 @@ def start(options: DaemonOptions) -> int:
     reason on standard error (3: the host cannot). Call it before any thread is started.
     """
     if options.foreground:
-        return _report(*_run(options, lambda: None))
+        return report(*_run(options, lambda: None))
     return detach(
         lambda ready: _run(options, ready),
         keep=options.descriptors,
@@ -118,7 +116,7 @@ def detach(work: Callable[[Callable[[], None]], tuple[int, str]], *, keep: list[
     if code == "ready":
         return DONE
     os.waitpid(child, 0)
-    return _report(int(code) if code.isdecimal() else FAILED, line or "the background process ended at once")
+    return report(int(code) if code.isdecimal() else FAILED, line or "the background process ended at once")
 
 
 def _child(work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int) -> int:
@@ -156,7 +154,8 @@ def _leave_the_caller(keep: set[int]) -> None:
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
-def _report(code: int, line: str) -> int:
+def report(code: int, line: str) -> int:
+    """Prints what was wrong, as one line, and returns the exit code."""
     if code and line:
         print(f"udpring: {' '.join(line.split())}", file=sys.stderr)
     return code
@@ -209,11 +208,9 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     from udpring.tunnel.uapi_server import UapiServer  # noqa: PLC0415
 
     loop = asyncio.get_running_loop()
-    stop: asyncio.Future[int] = loop.create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _resolve, stop, number)
+    stop = stop_signal(loop)
     tun_fd = -1 if options.tun_fd is None else options.tun_fd
-    tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd, tier=options.tier), loop=loop)
+    tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd), loop=loop)
     try:
         path = socket_path(SOCKET_DIRECTORY, tunnel.name)
         server = UapiServer(tunnel, SocketFile(path, descriptor=options.uapi_fd))
@@ -244,6 +241,14 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
         tunnel.close()
 
 
-def _resolve(stop: asyncio.Future[int], number: int) -> None:
-    if not stop.done():
-        stop.set_result(number)
+def stop_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+    """Resolved with the number of the first SIGTERM or SIGINT."""
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def resolve(number: int) -> None:
+        if not stop.done():
+            stop.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, resolve, number)
+    return stop

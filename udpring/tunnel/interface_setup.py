@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,24 @@ class Setup:
         except BaseException:
             self.undo()
             raise
+
+    def change(self, plan: Plan) -> None:
+        """Goes from the plan that is in force to another one: takes back the steps that it lacks, runs
+        those that it adds, leaves the rest alone. Raises HostError when an added step fails; those before
+        it are taken back."""
+        kept = [step for step in self.plan.steps[: self._done] if step in plan.steps]
+        gone = [step for step in self.plan.steps[: self._done] if step not in plan.steps]
+        added = Plan(
+            plan.interface, tuple(step for step in plan.steps if step not in kept), plan.mtu, plan.fwmark
+        )
+        # An added step that would be undone the same way (another MTU) takes the place of the old one.
+        replaced = {step.undo for step in added.steps}
+        former = Setup(replace(added, steps=tuple(s for s in gone if s.undo not in replaced)), self.prefix)
+        former._done = len(former.plan.steps)
+        former.undo()
+        self.plan, self._done = replace(plan, steps=tuple(kept)), len(kept)
+        Setup(added, self.prefix).apply()
+        self.plan, self._done = plan, len(plan.steps)
 
     def undo(self) -> None:
         """Takes back what was done, the last first. What is gone already (with the interface) is passed

@@ -1,0 +1,101 @@
+"""Turns the host names of endpoints into addresses, without holding up the event loop, until it works.
+
+A numeric endpoint is known at once. A name is asked for in a thread, again after 1, 2, 4 ... 60 seconds
+while it fails: the network may come up after the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from udpring.tunnel.blocking import run_blocking
+from udpring.tunnel.config import Endpoint
+from udpring.tunnel.plane_values import Address
+
+__all__ = ["Resolver", "look_up"]
+
+AT_ONCE = 4
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+log = logging.getLogger("udpring.node")
+
+
+def look_up(endpoint: Endpoint) -> Address:
+    """The first address of the endpoint's host; blocks. Raises OSError (gaierror) when there is none."""
+    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
+    for family, _, _, _, where in found:
+        if family == socket.AF_INET:
+            return Address(socket.inet_aton(str(where[0])), int(where[1]))
+        if family == socket.AF_INET6 and len(where) == 4:
+            host = str(where[0]).partition("%")[0]
+            return Address(socket.inet_pton(socket.AF_INET6, host), int(where[1]), int(where[3]))
+    raise socket.gaierror(socket.EAI_NONAME, f"no IPv4 or IPv6 address for {endpoint.host}")
+
+
+class Resolver:
+    """One task for each name that is being looked up, by key. All in the event loop's thread."""
+
+    def __init__(self, look_up: Callable[[Endpoint], Address] = look_up) -> None:
+        self._look_up = look_up
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    def resolve(self, key: bytes, endpoint: Endpoint, found: Callable[[Address], None]) -> None:
+        """Calls ``found`` with the address: now if it is numeric, else when the name is known.
+
+        Takes the place of an earlier call for the same ``key``. ``found`` runs in the event loop.
+        """
+        self.cancel(key)
+        address = endpoint.address
+        if address is not None:
+            found(Address.parse(str(address), endpoint.port))
+            return
+        task = asyncio.get_running_loop().create_task(self._try(endpoint, found))
+        self._tasks[key] = task
+        task.add_done_callback(lambda ended: self._ended(key, ended))
+
+    async def settled(self, seconds: float) -> None:
+        """Waits until all that was asked for so far is known, at most so long."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=seconds)
+
+    def cancel(self, key: bytes) -> None:
+        """The key's name is not wanted any more."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Ends every task; a thread that still waits for a name server ends by itself."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def _ended(self, key: bytes, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an endpoint could not be set: %s", task.exception())
+
+    async def _try(self, endpoint: Endpoint, found: Callable[[Address], None]) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with self._slots:
+                    address = await run_blocking(
+                        lambda: self._look_up(endpoint), name="udpring-resolve", abandon=True
+                    )
+            except (OSError, UnicodeError) as failed:
+                log.warning("endpoint %s: %s; tried again in %g s", endpoint, failed, pause)
+            else:
+                log.debug("endpoint %s is at %s", endpoint, address)
+                found(address)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
