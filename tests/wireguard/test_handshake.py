@@ -293,6 +293,24 @@ def test_a_response_by_another_peer_is_refused() -> None:
     assert wrong_owner == [events.Dropped(DropReason.UNEXPECTED_RESPONSE, 8)]
 
 
+def test_a_response_has_to_name_the_index_of_the_initiation_it_answers() -> None:
+    """Nothing but mac1, which anybody can make, protects the index."""
+    pair = Pair()
+    pair.establish()
+    assert pair.a.device.public_key
+    assert pair.a.plane.session.current
+    present = pair.a.plane.session.current.local_index.to_bytes(4, "little")
+    pair.clock.now += 125 * SECOND
+    pair.network.drop = lambda d: d.data[0] == 2
+    pair.a.send(ip_packet())
+    pair.run(0.1)
+    response = pair.network.sent(2)[-1].data
+    misdirected = with_mac1(pair.a.device.public_key, response[:8] + present + response[12:])
+    refused = pair.a.handshake(misdirected, pair.address_b)
+    assert refused == [events.Dropped(DropReason.UNEXPECTED_RESPONSE, 7)]
+    assert isinstance(pair.a.handshake(response, pair.address_b)[0], Authenticated)
+
+
 def test_an_ephemeral_of_small_order_is_refused() -> None:
     pair = Pair()
     assert pair.b.device.public_key

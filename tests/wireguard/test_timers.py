@@ -417,3 +417,24 @@ def test_erase_outcome() -> None:
     pair.run(600)
     assert EraseKeys(7) in pair.a.outcomes
     assert isinstance(pair.a.outcomes[-1], events.EraseKeys)
+
+
+def test_the_new_handshake_has_its_jitter() -> None:
+    state = PeerState(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
+    late = Timers(lambda n: b"\xff" * n)
+    assert late.deadline(state) == 16 * SECOND + JITTER - 1
+    assert late.deadline(state) == 16 * SECOND + JITTER - 1
+    late.due(17 * SECOND, state)
+    more = PeerState(unanswered_since=SECOND, last_sent=20 * SECOND, session_birth=1, send_counter=4)
+    assert late.deadline(more) == 35 * SECOND + JITTER - 1
+
+
+def test_giving_up_forgets_the_keepalive_that_was_owed() -> None:
+    timers = Timers(lambda n: bytes(n))
+    state = PeerState(owed_since=SECOND, owed_again=True, session_birth=1, send_counter=3)
+    timers.due(11 * SECOND, state)
+    assert timers.deadline(state) == 21 * SECOND
+    owed = PeerState(owed_since=12 * SECOND, session_birth=1, send_counter=4)
+    timers.given_up(13 * SECOND, owed)
+    assert timers.due(60 * SECOND, owed) == set()
+    assert timers.deadline(owed) == 553 * SECOND  # erasure is all that is left
