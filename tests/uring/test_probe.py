@@ -1,0 +1,96 @@
+"""The probe by doing: what it says where io_uring works, and where it is denied in part or whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from seccomp import Rule, run_python
+
+from udpring.uring import ZeroCopy, graveyard, probe_uring
+
+NAMES = [
+    "ring",
+    "defer_taskrun",
+    "timeout",
+    "recvmsg",
+    "sendmsg",
+    "buffer_ring",
+    "recvmsg_multishot",
+    "read_multishot",
+    "cancel_any",
+    "msg_ring",
+    "nop_inject",
+    "send_zc",
+]
+
+PROBE = "import json; from udpring.uring import probe_uring; print(json.dumps(probe_uring().as_dict()))"
+
+
+def probed(*rules: Rule) -> dict[str, dict[str, object]]:
+    child = run_python(PROBE, rules)
+    assert child.returncode == 0, child.stderr
+    found: dict[str, dict[str, object]] = json.loads(child.stdout)
+    return found
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_every_feature_has_a_reason() -> None:
+    found = probe_uring()
+    assert [feature.name for feature in found.features] == NAMES
+    for feature in found.features:
+        assert feature.reason
+        assert bool(feature) == feature.works
+        assert feature.works or feature.errno or feature.name == "send_zc"
+    assert found.zero_copy in set(ZeroCopy)
+    assert json.loads(json.dumps(found.as_dict()))["zero_copy"] == found.zero_copy
+
+
+def test_loopback_always_copies() -> None:
+    found = probe_uring()
+    if found.send_zc:
+        assert found.zero_copy == ZeroCopy.COPIES
+
+
+def test_the_probe_leaves_nothing_behind() -> None:
+    probe_uring()
+    before = descriptors(), graveyard()
+    for _ in range(30):
+        probe_uring()
+    assert (descriptors(), graveyard()) == before
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+@pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter"])
+def test_where_it_is_denied_nothing_works_and_each_says_why(call: str, error: int) -> None:
+    found = probed(Rule(call, error))
+    assert found.pop("zero_copy") == ZeroCopy.UNSUPPORTED
+    assert list(found) == NAMES
+    for feature in found.values():
+        assert feature["works"] is False
+        assert call in str(feature["reason"])
+    assert found["ring"]["errno"] == error
+
+
+def test_buffer_rings_denied_take_the_multishots_with_them() -> None:
+    """Found by doing: the ring, single receives and sends still work."""
+    found = probed(Rule("io_uring_register", errno.EINVAL, ((1, "==", 22),)))
+    works = {name for name in NAMES if found[name]["works"]}
+    assert set(NAMES) - works >= {"buffer_ring", "recvmsg_multishot", "read_multishot"}
+    assert works >= {"ring", "recvmsg", "sendmsg", "timeout", "cancel_any"}
+    assert "5.19" in str(found["buffer_ring"]["reason"])
+    assert "buffer ring" in str(found["recvmsg_multishot"]["reason"])
+
+
+def test_waits_that_fail_are_told_and_hang_nothing() -> None:
+    """No enter may wait for completions: every try ends with its error."""
+    found = probed(Rule("io_uring_enter", errno.EIO, ((2, ">=", 1),)))
+    assert found["ring"]["works"] is True
+    for name in ("timeout", "recvmsg", "sendmsg", "nop_inject"):
+        assert found[name]["works"] is False
+        assert found[name]["errno"] == errno.EIO
