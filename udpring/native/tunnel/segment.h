@@ -6,7 +6,7 @@
 #define SEGMENT_HEADER_MAX 256
 
 /* Walks a super-packet in place: each segment's header is written over the end of the payload before it, which the caller
- * has sealed by then, so payload is never copied. Owner, thread: the caller's stack. Holds no memory of its own. */
+ * has sealed by then, so payload is never copied. Owner, thread: the caller, on its stack. Nothing to free. */
 struct segmenter {
     uint8_t *packet;            /* the super-packet; destroyed by the walk */
     uint32_t length;
