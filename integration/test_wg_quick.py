@@ -1,0 +1,189 @@
+"""`wg-quick up` and `down` of real configuration files, with the program as its userspace implementation.
+
+What wg-quick makes of a file (routes, rules, MTU, firewall) has to be what it makes of it over wireguard-go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import GO, SUBJECT, Program, Rig, Space, Tunnel
+from lab.traffic import ping, tcp
+
+
+@dataclass
+class Quick:
+    """wg-quick for one interface in one namespace."""
+
+    space: Space
+    program: Program
+    file: Path
+
+    def __post_init__(self) -> None:
+        # wg-quick runs one word: the program gets a name on the PATH.
+        self.bin = self.file.parent / f"bin-{self.program.name}"
+        self.bin.mkdir(exist_ok=True)
+        command = self.bin / self.program.name
+        command.write_text(
+            "#!/bin/sh\nexec " + " ".join(f"'{word}'" for word in self.program.argv) + ' "$@"\n'
+        )
+        command.chmod(stat.S_IRWXU)
+
+    def __call__(self, verb: str, check: bool = True) -> str:
+        done = self.space.run(
+            "env",
+            f"PATH={self.bin}:{os.environ['PATH']}",
+            f"WG_QUICK_USERSPACE_IMPLEMENTATION={self.program.name}",
+            "wg-quick",
+            verb,
+            str(self.file),
+            check=check,
+            timeout=60,
+        )
+        return done.stdout + done.stderr
+
+    @property
+    def interface(self) -> str:
+        return self.file.stem
+
+    def picture(self) -> dict[str, str]:
+        """What the namespace looks like, without names that differ by chance."""
+        words = {
+            "links": self.space.ip("-o", "link", "show", "dev", self.interface),
+            "addresses": self.space.ip("-o", "addr", "show", "dev", self.interface, "scope", "global"),
+            **self.aside(),
+        }
+        mtu = re.search(r"mtu (\d+)", words.pop("links"))
+        assert mtu
+        words["mtu"] = mtu[1]
+        return {name: _settled(text) for name, text in words.items()}
+
+    def aside(self) -> dict[str, str]:
+        """What wg-quick changes beside the interface."""
+        return {
+            "routes4": self.space.ip("-4", "route", "show", "table", "all"),
+            "routes6": self.space.ip("-6", "route", "show", "table", "all"),
+            "rules4": self.space.ip("-4", "rule"),
+            "rules6": self.space.ip("-6", "rule"),
+            "firewall": self.space.run("nft", "list", "ruleset").stdout,
+        }
+
+
+def _settled(text: str) -> str:
+    """Without what differs between two runs: link numbers, link-local addresses, the order of lines."""
+    text = re.sub(r"fe80::[0-9a-f:]+", "LINK-LOCAL", text)
+    return "\n".join(sorted(re.sub(r"^\d+: ", "", line) for line in text.splitlines()))
+
+
+def _far_end(rig: Rig) -> Tunnel:
+    """A wireguard-go in b that waits for a; the tunnel's own a is never started."""
+    tunnel = rig.tunnel((SUBJECT, GO), start=False)
+    tunnel.b.peers[0].allowed_ips = [f"{tunnel.a.inner4}/32", f"{tunnel.a.inner6}/128"]
+    tunnel.b.start()
+    return tunnel
+
+
+def _file(tmp_path: Path, name: str, tunnel: Tunnel, allowed: str, more: str = "") -> Path:
+    a, b = tunnel.a, tunnel.b
+    path = tmp_path / f"{name}.conf"
+    path.touch(0o600)
+    path.write_text(
+        f"""# A real file: comments, blank lines, both families.
+[Interface]
+Address = {a.inner4}/24, {a.inner6}/64
+PrivateKey = {a.private_key}
+ListenPort = {a.port}
+{more}
+
+[Peer]   # the far end
+PublicKey = {b.public_key}
+AllowedIPs = {allowed}
+Endpoint = {b.outer(4)}
+PersistentKeepalive = 25
+"""
+    )
+    return path
+
+
+def _up_under(rig: Rig, program: Program, space: Space, file: Path) -> tuple[Quick, dict[str, str]]:
+    quick = Quick(space, program, file)
+    quick("up")
+    rig.later(lambda: quick("down", check=False))
+    return quick, quick.picture()
+
+
+CASES = [
+    pytest.param("10.100.0.0/24, fd10:0::/64, 10.50.0.0/16, fd50::/32, 192.0.2.7/32", "", id="split"),
+    pytest.param("0.0.0.0/0, ::/0", "", id="full-tunnel"),
+    pytest.param("0.0.0.0/0, ::/0", "FwMark = 0x99\nMTU = 1380", id="fwmark-and-mtu"),
+    pytest.param("10.0.0.0/8, fd00::/8", "Table = 123\nMTU = 1300", id="own-table"),
+    pytest.param("10.0.0.0/8", "Table = off", id="no-routes"),
+]
+
+
+@pytest.mark.parametrize(("allowed", "more"), CASES)
+def test_up_and_down(rig: Rig, tmp_path: Path, allowed: str, more: str) -> None:
+    """Routes, rules, MTU and firewall as over wireguard-go; traffic; then nothing is left of it."""
+    tunnel = _far_end(rig)
+    space = tunnel.a.space
+    # Full tunnel: the endpoint stays reachable by the mark alone.
+    space.ip("route", "add", "default", "via", tunnel.b.space.ipv4, "mtu", "1400")
+    name = f"{rig.prefix}q"
+    file = _file(tmp_path, name, tunnel, allowed, more)
+    before = Quick(space, SUBJECT, file).aside()
+    pictures = []
+    for program in (GO, SUBJECT):
+        quick, picture = _up_under(rig, program, space, file)
+        pictures.append(picture)
+        if "off" not in more and "Table" not in more:
+            ping(space, tunnel.b.inner4)
+            ping(space, tunnel.b.inner6)
+            tcp(space, tunnel.b.space, tunnel.b.inner4, 1 << 20)
+        quick("down")
+        assert name not in space.ip("-o", "link")
+        assert not (tunnel.a.uapi.parent / f"{name}.sock").exists()
+        assert quick.aside() == before, "wg-quick down left something"
+    assert pictures[1] == pictures[0]
+
+
+def test_save_keeps_what_was_learned(rig: Rig, tmp_path: Path) -> None:
+    """SaveConfig: `down` writes the running configuration back, and it comes up from that again."""
+    tunnel = _far_end(rig)
+    file = _file(tmp_path, f"{rig.prefix}q", tunnel, "10.100.0.0/24, fd10:0::/64", "SaveConfig = true")
+    quick, _ = _up_under(rig, SUBJECT, tunnel.a.space, file)
+    tunnel.a.space.run("wg", "set", quick.interface, "peer", tunnel.b.public_key, "persistent-keepalive", "7")
+    quick("down")
+    saved = file.read_text()
+    assert "PersistentKeepalive = 7" in saved
+    assert f"PrivateKey = {tunnel.a.private_key}" in saved
+    quick("up")
+    ping(tunnel.a.space, tunnel.b.inner4)
+    quick("down")
+
+
+def test_hooks_and_two_interfaces(rig: Rig, tmp_path: Path) -> None:
+    """PostUp and PreDown see the interface; a second interface lives beside the first."""
+    tunnel = _far_end(rig)
+    space = tunnel.a.space
+    said = tmp_path / "said"
+    hooks = f"PostUp = wg show %i public-key >> {said}\nPreDown = echo down %i >> {said}"
+    first, _ = _up_under(
+        rig, SUBJECT, space, _file(tmp_path, f"{rig.prefix}p", tunnel, "10.100.0.0/24, fd10:0::/64", hooks)
+    )
+    second_file = tmp_path / f"{rig.prefix}r.conf"
+    second_file.touch(0o600)
+    second_file.write_text(
+        "[Interface]\nAddress = 10.200.0.1/24\nPrivateKey = " + tunnel.b.private_key + "\n"
+    )
+    second, _ = _up_under(rig, SUBJECT, space, second_file)
+    assert {first.interface, second.interface} <= set(space.run("wg", "show", "interfaces").stdout.split())
+    ping(space, tunnel.b.inner4)
+    second("down")
+    ping(space, tunnel.b.inner4)
+    first("down")
+    assert said.read_text().split() == [tunnel.a.public_key, "down", first.interface]
