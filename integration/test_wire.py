@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab import GO, SUBJECT, Program, Rig, until
 from lab.traffic import datagrams
-from lab.wire import DATA, INITIATION, RESPONSE, Capture, Message
+from lab.wire import DATA, INITIATION, RESPONSE, Capture, Message, singly
 from scapy.contrib.wireguard import Wireguard
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -30,6 +30,7 @@ OVERHEAD = 32  # header 16, tag 16
 def test_a_session_on_the_wire(rig: Rig, tmp_path: Path, programs: Programs, family: int) -> None:
     tunnel = rig.tunnel(programs, family=family)
     a, b = tunnel.a, tunnel.b
+    singly(a.space, b.space)
     with Capture(b.space, tmp_path / "wire.pcap") as capture:
         tunnel.ping()
         datagrams(a.space, b.space, a.inner4, b.inner4, range(0, 1393, 13))

@@ -43,17 +43,22 @@ class Message:
         return int(struct.unpack_from("<Q", self.payload, 8)[0])
 
 
+def singly(*spaces: Space, link: str = "under") -> None:
+    """From here on the links of these namespaces send each datagram by itself."""
+    for space in spaces:
+        space.ip("link", "set", link, "gso_max_segs", "1")
+
+
 class Capture:
     """``with Capture(space, file) as capture: ...``, then ``capture.messages()``: the UDP on a link.
 
-    The link is told to take no super-packets, so that each datagram is seen by itself, as a wire has it.
+    A veth would carry a train of datagrams as one packet; `singly` makes it cut trains as a wire does.
     """
 
     def __init__(self, space: Space, path: Path, link: str = "under") -> None:
         self.space, self.path, self.link = space, path, link
 
     def __enter__(self) -> Capture:
-        self.space.ip("link", "set", self.link, "gso_max_segs", "1")
         self._said = self.path.with_suffix(".err")
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
