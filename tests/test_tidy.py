@@ -244,3 +244,12 @@ def test_documents_name_what_exists(document: str) -> None:
         if not there or (test and not re.search(rf"def {test}\b", (TOP / path).read_text())):
             missing.append(quoted)
     assert not missing
+
+
+def test_only_documents_that_are_there_are_referred_to() -> None:
+    missing = []
+    for path in [*PYTHON, *C, *TESTS, *files(TOP / "netns-scripts"), *files(TOP / "scripts")]:
+        for document in re.findall(r"\b[\w-]+\.md\b", path.read_text()):
+            if not (TOP / document).exists():
+                missing.append(f"{name(path)}: {document}")
+    assert not missing

@@ -1,5 +1,5 @@
-"""A tunnel as a process of its own: what ``udpring-wg`` runs, as wireguard-go behaves (wireguard.md 1.7 and
-2).
+"""A tunnel as a process of its own: what ``udpring-wg`` runs, as wireguard-go behaves
+(its main.go and ipc/uapi_linux.go).
 
 The flow:
 1. ``start`` forks before there is any thread. The parent waits for one line from the child: ready, or what is

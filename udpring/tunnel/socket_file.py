@@ -1,7 +1,7 @@
 """The file-system side of a UAPI socket: binding it, telling a stale one from one in use, seeing it removed.
 
 ``wg`` finds an interface by ``/var/run/wireguard/NAME.sock``. The file is ours only as long as its inode is
-the one we bound: whoever removed it meant the interface to end (wireguard.md section 2), and somebody
+the one we bound: whoever removed it meant the interface to end (as wireguard-go has it), and somebody
 else's file under the same name is never unlinked.
 """
 
