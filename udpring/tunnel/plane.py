@@ -1,8 +1,8 @@
 """The data plane as Python sees it: one method a command, dataclasses for what comes back.
 
 Nothing here decides anything. The plane owns the TUN device, the UDP sockets, keys, routes and byte counters
-(ARCHITECTURE.md, R3); this module only turns its C structs into Python values and its codes into exceptions. It is
-the only user of ``udpring_plane_*`` outside the tests.
+(ARCHITECTURE.md, R3); this module only turns its C structs into Python values and its codes into exceptions.
+It is the only user of ``udpring_plane_*`` outside the tests.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise ClosedError after
 ``close()``.
