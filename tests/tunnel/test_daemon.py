@@ -1,0 +1,143 @@
+"""Going to the background: what the parent waits for, what the child leaves behind, and how interfaces are
+ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from udpring.errors import ConfigError, HostError
+from udpring.tunnel.daemon import LEVELS, DaemonOptions
+from udpring.tunnel.process import end_server, server_of
+
+BACKGROUND = """
+import json, os, sys, time
+from udpring.tunnel.daemon import detach
+kept = os.open("/dev/null", os.O_RDONLY)
+left = os.open("/dev/null", os.O_RDONLY)
+os.set_inheritable(left, True)
+def work(ready):
+    {work}
+sys.exit(detach(work, keep=[kept]))
+"""
+
+
+TELL = """
+ready()
+numbers = [number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")]
+fds = {number: os.readlink(f"/proc/self/fd/{number}") for number in numbers}
+what = {"fds": fds, "kept": kept, "cwd": os.getcwd(), "leads": os.getsid(0) == os.getpid()}
+with open(sys.argv[1] + "~", "w") as told:
+    told.write(json.dumps(what))
+os.rename(sys.argv[1] + "~", sys.argv[1])
+return 0, ""
+""".strip()
+
+
+def background(work: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs it with pipes; returns once the parent has ended and nobody holds the pipes any more."""
+    text = BACKGROUND.format(work=work.replace("\n", "\n    "))
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def until(path: Path, seconds: float = 10) -> str:
+    end = time.monotonic() + seconds
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < end, f"{path} was not written"
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def test_the_parent_returns_when_the_child_is_ready_and_the_child_keeps_nothing(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    done = background(TELL, str(told))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    child = json.loads(until(told))
+    assert child["cwd"] == "/"
+    assert child["leads"]
+    assert {int(fd) for fd in child["fds"]} >= {0, 1, 2, child["kept"]}
+    assert set(child["fds"].values()) == {"/dev/null"}, "no pipe and no directory of the caller's"
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "words"),
+    [
+        ("return 3, 'no TUN\\ndevice (modprobe tun)'", 3, "udpring: no TUN device (modprobe tun)"),
+        ("raise RuntimeError('broken')", 1, "RuntimeError: broken"),
+        ("os._exit(9)", 1, "ended at once"),
+        ("ready(); ready(); return 0, ''", 0, ""),
+    ],
+)
+def test_what_is_wrong_reaches_the_callers_terminal_in_one_line(work: str, code: int, words: str) -> None:
+    done = background(work)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if words else 0)
+
+
+def test_the_environment_is_read_as_wireguard_go_reads_it() -> None:
+    options = DaemonOptions.read(
+        "wg0",
+        False,
+        {"LOG_LEVEL": "verbose", "WG_TUN_FD": "5", "WG_UAPI_FD": "6", "WG_PROCESS_FOREGROUND": "1"},
+    )
+    assert (options.tun_fd, options.uapi_fd, options.foreground) == (5, 6, True)
+    assert options.descriptors == [5, 6]
+    assert options.log_level == LEVELS["verbose"]
+    plain = DaemonOptions.read("wg0", False, {"WG_PROCESS_FOREGROUND": "0", "LOG_LEVEL": "loud"})
+    assert (plain.foreground, plain.descriptors, plain.log_level) == (False, [], LEVELS["error"])
+    assert DaemonOptions.read("wg0", True, {}).foreground
+    with pytest.raises(ConfigError, match="WG_TUN_FD"):
+        DaemonOptions.read("wg0", False, {"WG_TUN_FD": "five"})
+
+
+LISTENER = """
+import os, signal, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen()
+if sys.argv[2] == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("listening", flush=True)
+signal.pause()
+"""
+
+
+def listener(path: Path, manner: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTENER, os.fspath(path), manner], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "listening\n"
+    return process
+
+
+def test_the_process_behind_a_socket_is_found_and_ended(tmp_path: Path) -> None:
+    with listener(tmp_path / "wg0.sock", "good") as process:
+        assert server_of(tmp_path / "wg0.sock") == process.pid
+        end_server("wg0", 10, tmp_path)
+        assert process.wait(10) == -signal.SIGTERM
+    with pytest.raises(HostError, match="nothing serves"):
+        end_server("wg0", 10, tmp_path)
+
+
+def test_one_that_does_not_end_is_told_after_the_time(tmp_path: Path) -> None:
+    with listener(tmp_path / "wg0.sock", "deaf") as process:
+        with pytest.raises(HostError, match=f"kill -9 {process.pid}"):
+            end_server("wg0", 0.1, tmp_path)
+        process.kill()
+
+
+def test_a_plain_file_is_nobodys_socket(tmp_path: Path) -> None:
+    (tmp_path / "wg0.sock").touch()
+    with pytest.raises(HostError, match="nothing serves"):
+        server_of(tmp_path / "wg0.sock")

@@ -1,0 +1,157 @@
+"""The wrapper's conversions and errors. What needs a TUN device is in integration/."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udpring._native import ffi, lib
+from udpring.errors import ClosedError, HostError
+from udpring.tunnel import plane as wrapper
+from udpring.tunnel.plane import Plane, chosen_aead, tier_number
+from udpring.tunnel.plane_values import Address, EventKind, Prefix
+
+ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+addresses = st.builds(Address, ips, st.integers(0, 0xFFFF))
+scoped = st.builds(
+    Address, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+)
+
+
+@given(st.one_of(addresses, scoped))
+def test_addresses_cross_into_c_and_back(address: Address) -> None:
+    raw = wrapper._new_address(address)
+    assert wrapper._address(raw) == address
+    assert bytes(ffi.buffer(raw.ip)) == address.ip.ljust(16, b"\0"), "the rest is zero: memcmp tells equality"
+    assert wrapper._new_address(None) == ffi.NULL
+    assert wrapper._address(ffi.new("struct udpring_address *")) is None
+
+
+@given(addresses)
+def test_addresses_are_written_as_sockets_have_them(address: Address) -> None:
+    assert Address.parse(address.host, address.port).port == address.port
+    host, _, port = str(address).rpartition(":")
+    assert int(port) == address.port
+    assert host.startswith("[") == (len(address.ip) == 16)
+
+
+def test_mapped_and_scoped_addresses() -> None:
+    assert Address.parse("::ffff:192.0.2.1", 5) == Address(bytes([192, 0, 2, 1]), 5)
+    link_local = Address.parse("fe80::1%7", 5)
+    assert (link_local.scope_id, str(link_local)) == (7, "[fe80::1%7]:5")
+    assert Address.parse("fe80::1%lo", 5).scope_id == socket.if_nametoindex("lo")
+    for wrong in ("host.example", "1.2.3", ""):
+        with pytest.raises(ValueError, match="address"):
+            Address.parse(wrong, 5)
+
+
+@given(st.lists(st.tuples(ips, st.integers(0, 128), st.integers(0, 0xFFFFFFFF), st.booleans()), max_size=20))
+def test_prefixes_have_the_layout_of_the_compiler(
+    given_prefixes: list[tuple[bytes, int, int, bool]],
+) -> None:
+    packed = b"".join(
+        wrapper._PREFIX.pack(ip, socket.AF_INET if len(ip) == 4 else socket.AF_INET6, cidr, remove, peer)
+        for ip, cidr, peer, remove in given_prefixes
+    )
+    raw = ffi.from_buffer("struct udpring_prefix[]", packed)
+    for position, (ip, cidr, peer, remove) in enumerate(given_prefixes):
+        entry = raw[position]
+        assert bytes(ffi.buffer(entry.ip, len(ip))) == ip
+        assert (entry.cidr, entry.peer, entry.remove) == (cidr, peer, int(remove))
+        assert entry.family == (socket.AF_INET if len(ip) == 4 else socket.AF_INET6)
+
+
+def test_events_are_taken_apart() -> None:
+    raw = ffi.new("struct udpring_event *")
+    raw.kind = EventKind.HANDSHAKE
+    raw.peer = lib.UDPRING_PEER_NONE
+    raw.flags = lib.UDPRING_EVENT_UNDER_LOAD
+    raw.length = 5
+    raw.now_ns = 77
+    ffi.memmove(raw.message, b"hello", 5)
+    event = Plane._event(raw)
+    assert (event.kind, event.peer, event.message, event.now) == (EventKind.HANDSHAKE, None, b"hello", 77)
+    assert (event.under_load, event.mac2_valid, event.source) == (True, False, None)
+    raw.peer, raw.flags, raw.length = 3, lib.UDPRING_EVENT_MAC2_VALID, 0
+    event = Plane._event(raw)
+    assert (event.peer, event.message, event.under_load, event.mac2_valid) == (3, b"", False, True)
+
+
+def test_an_impossible_length_reads_no_further_than_the_message() -> None:
+    raw = ffi.new("struct udpring_event *")
+    raw.length = 0xFFFFFFFF
+    assert len(Plane._event(raw).message) == lib.UDPRING_MESSAGE_MAX
+
+
+@pytest.mark.parametrize("name", ["", "sixteen-bytes-xx", "ä" * 8])
+def test_names_that_cannot_be_an_interfaces(name: str) -> None:
+    with pytest.raises(HostError, match="1 to 15 bytes"):
+        Plane(name)
+
+
+def test_tiers_are_called_as_in_c() -> None:
+    for name, number in wrapper.TIERS.items():
+        assert ffi.string(lib.udpring_tier_name(number)).decode() == name
+    with pytest.raises(ValueError, match="uring-multishot"):
+        tier_number("fastest")
+
+
+def test_a_descriptor_that_is_no_tun_device_is_refused_and_stays_the_callers() -> None:
+    read_end, write_end = os.pipe()
+    try:
+        with pytest.raises(HostError, match="no TUN device"):
+            Plane("udpringtest", tun_fd=read_end)
+        os.write(write_end, b"x")
+        assert os.read(read_end, 1) == b"x"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_host_errors_say_what_to_do() -> None:
+    for number in wrapper._CURES:
+        assert wrapper._host_error(-number, "interface wg0", "").cure
+    taken = wrapper._host_error(-98, "UDP port 5", "UDP port 5: Address already in use")
+    assert "ListenPort" in str(taken)
+    assert str(taken).count("UDP port 5") == 1
+
+
+def test_a_closed_plane_says_so() -> None:
+    closed = Plane.__new__(Plane)
+    closed._plane = None
+    closed.close()
+    assert closed.closed
+    for use in (
+        lambda: closed.name,
+        lambda: closed.fileno(),
+        lambda: closed.peer_add(),
+        lambda: closed.stats(),
+        lambda: closed.prefixes([Prefix(bytes(4), 0, 1)]),
+    ):
+        with pytest.raises(ClosedError):
+            use()
+
+
+def test_keys_of_a_wrong_length_never_reach_c() -> None:
+    closed = Plane.__new__(Plane)
+    closed._plane = None
+    with pytest.raises(ValueError, match="32"):
+        closed.keypair(1, bytes(31), bytes(32), local_index=1, remote_index=2, initiator=True, birth=0)
+    with pytest.raises(ValueError, match="32"):
+        wrapper._bytes(bytes(33), 32)
+
+
+def test_an_aead_is_chosen_and_drops_have_names() -> None:
+    assert chosen_aead()
+    names = wrapper._drop_names()
+    assert len(set(names)) == len(names) == lib.UDPRING_DROP_COUNT
+
+
+def test_a_v4_network_object_fits() -> None:
+    network = ipaddress.ip_network("10.0.0.0/8")
+    assert str(Prefix(network.network_address.packed, network.prefixlen, 1)) == "10.0.0.0/8"

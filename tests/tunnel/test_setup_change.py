@@ -1,0 +1,88 @@
+"""From one plan of an interface to another: only what differs is done and taken back."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+import pytest
+
+from udpring.errors import HostError
+from udpring.tunnel import interface_setup
+from udpring.tunnel.config import Config
+from udpring.tunnel.interface import HostFacts, Plan, plan
+from udpring.tunnel.interface_setup import Setup
+
+KEY = "6Ee8RqNDNzDXHr1AM+eZeQ5rkbVqgxNl6Pn4n0mAFXQ="
+
+
+def planned(addresses: str, allowed: str, mtu: int = 1420) -> Plan:
+    head = f"[Interface]\nAddress = {addresses}\nMTU = {mtu}\n"
+    text = f"{head}[Peer]\nPublicKey = {KEY}\nAllowedIPs = {allowed}\n"
+    return plan(Config.loads(text), "wg0", HostFacts())
+
+
+class Host:
+    """Carries out ip commands on a list of words instead of a host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.refused = ""
+        monkeypatch.setattr(interface_setup, "_run", self._run)
+
+    def _run(
+        self, argv: Sequence[str], stdin: str = "", timeout: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        lines = stdin.splitlines() if "-batch" in argv else [" ".join(argv[1:])]
+        for number, line in enumerate(lines, 1):
+            if self.refused and self.refused in line:
+                return subprocess.CompletedProcess(argv, 1, "", f"Error: no.\nCommand failed -:{number}\n")
+            self.ran.append(line)
+        return subprocess.CompletedProcess(argv, 0, "", "")
+
+    def take(self) -> list[str]:
+        ran, self.ran = self.ran, []
+        return ran
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(monkeypatch)
+
+
+def test_only_the_difference_is_run(host: Host) -> None:
+    setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16, 10.2.0.0/16"))
+    setup.apply()
+    assert len(host.take()) == 4
+    setup.change(planned("10.0.0.1/24", "10.2.0.0/16, 10.3.0.0/16"))
+    assert host.take() == ["route del 10.1.0.0/16 dev wg0", "route add 10.3.0.0/16 dev wg0"]
+    setup.change(planned("10.0.0.1/24", "10.2.0.0/16, 10.3.0.0/16"))
+    assert host.take() == []
+    setup.undo()
+    undone = host.take()
+    assert sorted(undone[:2]) == ["route del 10.2.0.0/16 dev wg0", "route del 10.3.0.0/16 dev wg0"]
+    assert undone[2:] == ["link set down dev wg0", "address del 10.0.0.1/24 dev wg0"]
+
+
+def test_another_mtu_takes_the_link_not_down(host: Host) -> None:
+    setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16"))
+    setup.apply()
+    host.take()
+    setup.change(planned("10.0.0.1/24", "10.1.0.0/16", mtu=1300))
+    assert host.take() == ["link set mtu 1300 up dev wg0"]
+
+
+def test_what_fails_is_taken_back_and_the_rest_stays_known(host: Host) -> None:
+    setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16"))
+    setup.apply()
+    host.take()
+    host.refused = "10.5.0.0"
+    with pytest.raises(HostError, match=r"10\.5\.0\.0"):
+        setup.change(planned("10.0.0.1/24, 10.4.0.1/24", "10.5.0.0/16"))
+    assert host.take() == [
+        "route del 10.1.0.0/16 dev wg0",
+        "address add 10.4.0.1/24 dev wg0",
+        "address del 10.4.0.1/24 dev wg0",
+    ]
+    setup.undo()
+    assert host.take() == ["link set down dev wg0", "address del 10.0.0.1/24 dev wg0"]
