@@ -17,6 +17,7 @@ KEYS = [pytest.param(False, id="no-psk"), pytest.param(True, id="psk")]
 Programs = tuple[Program, Program]
 
 
+@pytest.mark.traffic
 @pytest.mark.parametrize("psk", KEYS)
 @pytest.mark.parametrize("family", OUTER)
 @pytest.mark.parametrize("programs", ROLES)

@@ -1,0 +1,41 @@
+"""The counters of a running udpring node, read from outside (see watched.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from lab.node import Node, Program
+from lab.space import until
+
+
+def watched(directory: Path) -> Program:
+    """udpring-wg with its counters readable; one node a directory."""
+    script = Path(__file__).with_name("watched.py")
+    return Program(
+        "udpring", (sys.executable, str(script)), (("UDPRING_COUNTERS", str(directory / "counters.json")),)
+    )
+
+
+def counters(node: Node) -> dict[str, Any]:
+    """All of them, as of now."""
+    path = Path(dict(node.program.env)["UDPRING_COUNTERS"])
+    path.unlink(missing_ok=True)
+    assert node.process
+    os.kill(node.process.pid, signal.SIGUSR1)
+    until(path.exists, "the counters are written")
+    said: dict[str, Any] = json.loads(path.read_text())
+    return said
+
+
+def drops(node: Node) -> dict[str, int]:
+    """Dropped packets by reason, the plane's and the protocol's."""
+    said = counters(node)
+    found = dict(said["plane"]["drops"])
+    for reason, count in said["control"]["dropped"].items():
+        found[reason] = found.get(reason, 0) + count
+    return found
