@@ -160,6 +160,28 @@ def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
         os.close(end)
 
 
+def test_a_close_without_a_way_to_cancel_all_at_once() -> None:
+    """Kernels before 5.19: each operation by its own user_data."""
+    deny = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN | lib.UDPRING_DENY_CANCEL_ANY
+    reader, writer = os.pipe()
+    ring = Ring(16, slots=500, deny=deny)
+    for _ in range(300):
+        ring.read(reader, 10)
+        ring.submit()
+    ring.timeout(3600)
+    ring.submit()
+    ring.write(writer, b"never")
+    begin = time.monotonic()
+    ring.close()
+    assert time.monotonic() - begin < 1.9
+    assert ring.leaked == 0
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 10)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_close_drops_what_was_never_submitted() -> None:
     """B2: an entry that was given up is never submitted later."""
     reader, writer = os.pipe()
@@ -296,6 +318,7 @@ from udpring import WrongThreadError, ClosedError
 from udpring.uring import Ring
 ring = Ring(8)
 reader, writer = os.pipe()
+ring.provide_buffers(9, 256, 4096)
 ring.read(reader, 10)
 ring.submit()
 child = os.fork()

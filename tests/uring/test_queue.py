@@ -149,6 +149,8 @@ def test_bad_times_are_refused(ring: Ring) -> None:
     for seconds in (-1, -0.5, 1e12):
         with pytest.raises(ValueError, match="time"):
             ring.wait(1, seconds)
+    ring.nop()
+    assert ring.wait(1, 2**33)  # 272 years do not overflow
 
 
 class Interrupted(Exception):

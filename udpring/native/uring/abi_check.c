@@ -1,6 +1,7 @@
 /* The numbers that abi.h shows to Python are those of kernel.h and ops.h: cffi cannot read the one from the other. */
 #include "kernel.h"
 #include "ops.h"
+#include "ring.h"
 
 #include "abi.h"
 
@@ -49,3 +50,4 @@ SAME(UDPRING_SETUP_NO_SQARRAY, IORING_SETUP_NO_SQARRAY);
 SAME(UDPRING_KIND_PYTHON, UR_KIND_PYTHON);
 SAME(UDPRING_KIND_SILENT, UR_KIND_SILENT);
 SAME(UDPRING_KIND_MESSAGE, UR_KIND_MESSAGE);
+SAME(UDPRING_DENY_CANCEL_ANY, UR_DENY_CANCEL_ANY);

@@ -1,5 +1,6 @@
 #include "bufring.h"
 #include "graveyard.h"
+#include "thread.h"
 
 #include <sys/mman.h>
 
@@ -32,7 +33,8 @@ int ur_bufring_open(struct ur_bufring *buffers, struct ur_ring *ring, uint16_t g
             return ur_fail(why, code, "IORING_REGISTER_PBUF_RING: the kernel has no buffer rings: Linux 5.19 or newer");
         return ur_fail(why, code, "IORING_REGISTER_PBUF_RING: %s", strerror(-code));
     }
-    *buffers = (struct ur_bufring){.entries = memory, .count = count, .group = group, .bytes = bytes};
+    *buffers = (struct ur_bufring){.entries = memory, .count = count, .group = group, .bytes = bytes,
+                                   .forks = ur_fork_count()};
     return 0;
 }
 
@@ -53,6 +55,10 @@ int ur_bufring_close(struct ur_bufring *buffers, struct ur_ring *ring)
 {
     if (!buffers->entries)
         return 0;
+    if (buffers->forks != ur_fork_count()) {
+        memset(buffers, 0, sizeof(*buffers));
+        return 0;
+    }
     struct io_uring_buf_reg request = {.bgid = buffers->group};
     int code = ur_ring_register(ring, IORING_UNREGISTER_PBUF_RING, &request, 1);
     if (code < 0 && code != -EBADF)

@@ -9,6 +9,7 @@ struct ur_bufring {
     uint32_t count;                 /* power of two, at most 32768 */
     uint16_t group, tail;           /* tail: ours, published by ur_bufring_publish */
     size_t bytes;                   /* of the mapping */
+    uint32_t forks;                 /* ur_fork_count() at open: a forked child must not unmap what it has not */
 };
 
 /* Maps and registers. -EINVAL: count no power of two or above 32768; -EEXIST: the group is taken; -EINVAL from the kernel
@@ -19,8 +20,8 @@ int ur_bufring_open(struct ur_bufring *buffers, struct ur_ring *ring, uint16_t g
 void ur_bufring_add(struct ur_bufring *buffers, void *address, uint32_t length, uint16_t id);
 void ur_bufring_publish(struct ur_bufring *buffers);   /* one store-release for all that was added */
 /* Unregisters and unmaps: before ur_ring_close (after ur_ring_stop, so that nothing selects from it), or after it, when
- * the registration is gone with the ring; if that close left operations undrained, the entries go to the graveyard. 0 or -errno
- * of the unregistration (then nothing is unmapped). Idempotent. */
+ * the registration is gone with the ring; if that close left operations undrained, the entries go to the graveyard. In a
+ * forked child nothing is touched. 0 or -errno of the unregistration (then nothing is unmapped). Idempotent. */
 int ur_bufring_close(struct ur_bufring *buffers, struct ur_ring *ring);
 /* How many entries the kernel has consumed, modulo 65536 (PBUF_STATUS, 6.8), or -errno. */
 int ur_bufring_head(const struct ur_bufring *buffers, struct ur_ring *ring);

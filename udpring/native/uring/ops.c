@@ -79,6 +79,7 @@ void ur_ops_give(struct ur_ops *ops, uint32_t slot)
 int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring)
 {
     int queued = 0;
+    ur_sqe_retract(ring, ring->sq_entries);
     for (uint32_t slot = 0; slot < ops->count; slot++) {
         if (ops->state[slot] != SLOT_IN_FLIGHT)
             continue;
@@ -91,5 +92,6 @@ int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring)
         sqe->user_data = UR_USER_DATA(UR_KIND_CANCEL, ops->generation[slot], slot);
         queued++;
     }
-    return queued;
+    int code = ur_submit(ring);
+    return code < 0 ? code : queued;
 }

@@ -45,8 +45,9 @@ int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
 void ur_ops_done(struct ur_ops *ops, uint32_t slot);
 /* Gives a taken slot back to the free list. Each of done and give exactly once: a slot given twice would be taken twice. */
 void ur_ops_give(struct ur_ops *ops, uint32_t slot);
-/* Queues an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL); how many, or
- * -EAGAIN when the kernel took no more. For kernels before 5.19: newer ones cancel everything in ur_ring_close(). */
+/* Before ur_ring_close() on kernels before 5.19, which cannot cancel everything at once: retracts what the ring has queued,
+ * then submits an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL). How many, or
+ * -EAGAIN when the kernel took no more, or what ur_submit() says. */
 struct ur_ring;
 int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring);
 #endif

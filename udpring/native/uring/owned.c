@@ -86,6 +86,10 @@ static void close_memory(struct udpring_ring *self, bool leak)
 int32_t udpring_ring_close(struct udpring_ring *self)
 {
     bool again = self->ring.state == UR_RING_CLOSED;
+    /* A kernel that gave neither flag may be one before 5.19, which has no way to cancel everything at once. */
+    if (!ur_ring_usable(&self->ring) &&
+        !(self->ring.setup_flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)))
+        (void)ur_ops_cancel_all(&self->ops, &self->ring);
     int left = ur_ring_close(&self->ring);
     if (left < 0 || again)
         return left;

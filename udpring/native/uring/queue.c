@@ -80,6 +80,8 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
         return code;
     if (want > ring->cq_entries)
         want = ring->cq_entries;
+    if (timeout_ns > INT64_MAX / 2)
+        timeout_ns = -1;   /* 146 years: no limit, and no overflow below */
     if (satisfied(ring, want, timeout_ns))
         return 0;
 

@@ -176,6 +176,7 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
         options = &defaults;
     memset(ring, 0, sizeof(*ring));
     ring->fd = -1;
+    ring->deny_cancel_any = options->flags_deny & UR_DENY_CANCEL_ANY;
 
     uint32_t entries = options->entries ? options->entries : UR_ENTRIES_DEFAULT;
     if (entries < UR_ENTRIES_LEAST)
