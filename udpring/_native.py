@@ -61,7 +61,8 @@ def check(code: int, what: str, why: Any = None) -> int:
     detail = reason_text(why) if why is not None else ""
     text = f"{what}: {detail or os.strerror(number)}"
     if number == errno.EXDEV:
-        raise WrongThreadError(f"{text}: this ring belongs to another thread")
+        owner = "this ring belongs to another thread, or to the process that this one was forked from"
+        raise WrongThreadError(f"{what}: {detail}: {owner}" if detail else f"{what}: {owner}")
     if number in _HOST_CURES:
         raise HostError(text, errno=number, cure="" if detail else _HOST_CURES[number])
     raise RingError(text, errno=number)

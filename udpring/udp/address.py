@@ -59,7 +59,9 @@ def _resolve(address: Address, socket_family: int) -> bytes:
     if not isinstance(address, tuple) or not 2 <= len(address) <= 4 or not isinstance(address[0], str):
         raise TypeError(f"an address is (host, port) or (host, port, flowinfo, scope_id), not {address!r}")
     host, port = address[0], address[1]
-    if not isinstance(port, int) or not 0 <= port <= 65535:
+    if not isinstance(port, int):
+        raise TypeError(f"a port is an integer: {address!r}")
+    if not 0 <= port <= 65535:
         raise OverflowError(f"port must be 0-65535: {address!r}")
     scope = address[3] if len(address) == 4 else 0
     try:

@@ -98,7 +98,6 @@ static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
         for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is taken first */
             socket->free[n] = i * rx->per_socket + rx->per_socket - 1 - n;
         socket->free_count = rx->per_socket;
-        socket->readable = true;
     }
     return 0;
 }

@@ -114,6 +114,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
             state->armed = false;
         }
         if (ur_likely(cqe->res >= 0 && has_buffer)) {
+            /* A socket that was shut down completes nothing here; the operation sleeps. */
             delivered = deliver(multishot, socket, buffer, cqe->res, packet);
             uring->backoff[socket].run = 0;
         } else if (cqe->res == -ENOBUFS) {

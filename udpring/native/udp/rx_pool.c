@@ -80,6 +80,12 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     }
     uring->backoff[socket].run = 0;
     struct slot_header *header = header_of(rx, slot);
+    if (ur_unlikely(!cqe->res && !header->header.msg_namelen)) {
+        /* No datagram is without a source: this is the end of a socket that was shut down. */
+        pool->idle[socket].slot[pool->idle[socket].count++] = slot;
+        (void)udp_rx_fail(rx, ESHUTDOWN);
+        return false;
+    }
     struct udp_rx_message message = {
         .name = (const struct sockaddr_storage *)(const void *)header->name,
         .name_length = header->header.msg_namelen <= UDP_RX_NAME_BYTES ? header->header.msg_namelen : UDP_RX_NAME_BYTES,

@@ -192,8 +192,13 @@ static int uring_flush(struct udp_tx *tx)
 
 static void uring_collect(struct udp_tx *tx)
 {
+    struct uring_tx *uring = (struct uring_tx *)tx;
     int ignored = 0;   /* a dead socket is told by the flush that follows, and by each packet's own result */
-    (void)take_completions((struct uring_tx *)tx, &ignored);
+    /* Sends end when they are submitted. What is still out is a guest's that has to wait, or lies in the kernel's backlog
+     * of a full completion queue; either only comes forth in an enter that asks for events. */
+    if (uring->ring.in_flight > 0 && !ur_cq_ready(&uring->ring))
+        (void)ur_submit_and_wait(&uring->ring, 0, 0);
+    (void)take_completions(uring, &ignored);
 }
 
 static struct ur_ring *uring_ring(struct udp_tx *tx)

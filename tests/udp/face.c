@@ -1,0 +1,527 @@
+/* Drives the C face of the UDP room where Python does not reach: face SCENARIO TIER. Exits 0, or says what is wrong.
+ * Built by test_face.py together with the room's sources, under the sanitisers. */
+#include "base.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "udp/cmsg.h"
+#include "udp/guests.h"
+#include "udp/rx.h"
+#include "udp/socket.h"
+#include "udp/tx.h"
+#include "uring/graveyard.h"
+#include "uring/ring.h"
+
+#define SECOND 1000000000ll
+
+#define MUST(condition) \
+    do { \
+        if (!(condition)) { \
+            printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1); \
+        } \
+    } while (0)
+
+static uint32_t tier;
+static struct udpring_reason why;
+
+/* A node's two sockets and their port. */
+struct end {
+    int fd[2];
+    uint16_t port;
+};
+
+static struct end open_end(void)
+{
+    struct end end = {.port = 0};
+    int code = udp_socket_pair(end.fd, &end.port, 0, &why);
+    if (code)
+        printf("udp_socket_pair: %d %s\n", code, why.text);
+    MUST(!code && end.fd[0] >= 0 && end.fd[1] >= 0 && end.port);
+    return end;
+}
+
+static void close_end(struct end *end)
+{
+    close(end->fd[0]);
+    close(end->fd[1]);
+}
+
+static struct udp_rx *open_rx(const struct end *end, uint32_t slots)
+{
+    struct udp_rx_options options = {
+        .tier = tier, .slots = slots, .slot_bytes = 4096, .sockets = 2, .fd = {end->fd[0], end->fd[1]}};
+    struct udp_rx *rx;
+    int code = udp_rx_open(&rx, &options, &why);
+    if (code)
+        printf("udp_rx_open: %d %s\n", code, why.text);
+    MUST(!code);
+    MUST(udp_rx_tier(rx) == tier && !*udp_rx_tier_reason(rx));
+    return rx;
+}
+
+static struct udp_tx *open_tx(const struct end *end, uint32_t slots)
+{
+    struct udp_tx_options options = {.tier = tier, .slots = slots, .sockets = 2, .fd = {end->fd[0], end->fd[1]}};
+    struct udp_tx *tx;
+    int code = udp_tx_open(&tx, &options, &why);
+    if (code)
+        printf("udp_tx_open: %d %s\n", code, why.text);
+    MUST(!code);
+    return tx;
+}
+
+static struct udpring_address loopback(int family, uint16_t port)
+{
+    struct udpring_address address = {.family = (uint16_t)family, .port = port};
+    if (family == AF_INET) {
+        address.ip[0] = 127;
+        address.ip[3] = 1;
+    } else {
+        address.ip[15] = 1;
+    }
+    return address;
+}
+
+static struct udp_tx_item item_to(const char *data, int family, uint16_t port)
+{
+    return (struct udp_tx_item){
+        .data = (const uint8_t *)data, .length = (uint32_t)strlen(data), .destination = loopback(family, port),
+        .socket_index = family == AF_INET6};
+}
+
+/* Exactly `count` packets within a second each. */
+static void harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned count)
+{
+    unsigned got = 0;
+    while (got < count) {
+        int code = udp_rx_wait(rx, SECOND);
+        if (code && code != -EINTR)
+            printf("udp_rx_wait: %d with %u of %u\n", code, got, count);
+        MUST(!code || code == -EINTR);
+        got += udp_rx_harvest(rx, packets + got, count - got);
+    }
+}
+
+static void plain_send(int fd, const char *data, const struct udpring_address *to, int family)
+{
+    struct sockaddr_storage name;
+    socklen_t length = udp_address_to_sockaddr(to, family, &name);
+    MUST(sendto(fd, data, strlen(data), 0, (struct sockaddr *)&name, length) == (ssize_t)strlen(data));
+}
+
+/* Two sockets at once: each packet names its socket, and comes from and to the right addresses. */
+static void two_sockets(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 16);
+    struct udp_tx *tx = open_tx(&there, 0);
+    for (uint64_t i = 0; i < 20; i++) {
+        struct udp_tx_item item = item_to(i & 1 ? "six" : "four", i & 1 ? AF_INET6 : AF_INET, here.port);
+        item.token = i;
+        item.tos = 2;
+        MUST(!udp_tx_push(tx, &item));
+    }
+    MUST(udp_tx_pending(tx) == 20 && !udp_tx_flush(tx));
+    struct udp_tx_done done[20];
+    MUST(udp_tx_reap(tx, done, 20) == 20 && udp_tx_pending(tx) == 0);
+    struct udpring_packet packets[20];
+    harvest(rx, packets, 20);
+    unsigned six = 0;
+    for (int i = 0; i < 20; i++) {
+        int family = packets[i].socket_index ? AF_INET6 : AF_INET;
+        struct udpring_address from = loopback(family, there.port), to = loopback(family, 0);
+        MUST(!memcmp(packets[i].data, family == AF_INET6 ? "six" : "four", packets[i].length));
+        MUST(!memcmp(&packets[i].source, &from, sizeof(from)) && !memcmp(&packets[i].local, &to, sizeof(to)));
+        MUST(packets[i].tos == 2);
+        six += packets[i].socket_index;
+        udp_rx_release(rx, packets[i].slot);
+    }
+    MUST(six == 10);
+    MUST(udp_tx_close(tx) && udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* A watch ends a wait, fires once, may be set again; two of one descriptor; one that cannot be polled. */
+static void watches(void)
+{
+    struct end here = open_end();
+    struct udp_rx *rx = open_rx(&here, 8);
+    struct udpring_packet packet;
+    int event = eventfd(0, EFD_NONBLOCK);
+    MUST(!udp_rx_watch(rx, event, POLLIN, 3));
+    MUST(udp_rx_watch(rx, event, POLLIN, 3) == -EBUSY);
+    MUST(udp_rx_watch(rx, event, POLLIN, 16) == -EINVAL && udp_rx_watch(rx, -1, POLLIN, 1) == -EINVAL);
+    MUST(udp_rx_wait(rx, 1000000) == -ETIME && !udp_rx_harvest(rx, &packet, 1) && !udp_rx_watched(rx));
+    MUST(!eventfd_write(event, 1));
+    MUST(!udp_rx_wait(rx, SECOND) && !udp_rx_harvest(rx, &packet, 1));
+    MUST(udp_rx_watched(rx) == 1u << 3 && !udp_rx_watched(rx));
+    MUST(udp_rx_wait(rx, 1000000) == -ETIME);   /* still readable, but fired */
+    MUST(!udp_rx_watch(rx, event, POLLIN, 3) && !udp_rx_wait(rx, SECOND));
+    (void)udp_rx_harvest(rx, &packet, 1);
+    MUST(udp_rx_watched(rx) == 1u << 3);
+
+    MUST(!udp_rx_watch(rx, here.fd[0], POLLOUT, 0) && !udp_rx_watch(rx, here.fd[0], POLLOUT, 15));
+    uint32_t fired = 0;
+    for (int i = 0; i < 10 && fired != (1u | 1u << 15); i++) {
+        (void)udp_rx_wait(rx, SECOND);
+        (void)udp_rx_harvest(rx, &packet, 1);
+        fired |= udp_rx_watched(rx);
+    }
+    MUST(fired == (1u | 1u << 15));
+
+    int gone = eventfd(0, 0);
+    close(gone);
+    MUST(!udp_rx_watch(rx, gone, POLLIN, 5) && !udp_rx_wait(rx, SECOND));
+    (void)udp_rx_harvest(rx, &packet, 1);
+    MUST(udp_rx_watched(rx) == 1u << 5);
+    MUST(!udp_rx_watch(rx, event, POLLPRI, 6));   /* out while we close */
+    MUST(udp_rx_close(rx));
+    close(event);
+    close_end(&here);
+}
+
+static void queue_nops(struct ur_ring *ring, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct io_uring_sqe *sqe = ur_sqe_or_submit(ring);
+        MUST(sqe);
+        sqe->opcode = IORING_OP_NOP;
+        sqe->fd = -1;
+        sqe->user_data = UR_USER_DATA(UR_KIND_GUEST, 7, first + i);
+    }
+}
+
+/* More guests' completions than are kept at once, among packets: none lost, in order. */
+static void guests(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 16);
+    struct udp_tx *tx = open_tx(&there, 0);
+    struct udp_guest taken[100];
+    struct udpring_packet packet;
+    struct udp_tx_done done;
+    if (tier == UDPRING_TIER_MMSG) {
+        MUST(!udp_rx_ring(rx) && !udp_tx_ring(tx));
+        MUST(!udp_rx_guests(rx, taken, 100) && !udp_tx_guests(tx, taken, 100));
+    } else {
+        const uint32_t total = 3 * UDP_GUESTS_MAX;
+        uint32_t seen_rx = 0, seen_tx = 0, packets = 0, sent = 0;
+        int64_t give_up = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + 10 * SECOND;
+        for (uint32_t queued = 0; seen_rx < total || seen_tx < total || packets < 12;) {
+            MUST((int64_t)ur_clock_ns(CLOCK_MONOTONIC) < give_up);
+            if (queued < total) {
+                struct udp_tx_item item = item_to("packet", AF_INET, here.port);
+                MUST(!udp_tx_push(tx, &item));
+                queue_nops(udp_rx_ring(rx), queued, UDP_GUESTS_MAX / 4);
+                queue_nops(udp_tx_ring(tx), queued, UDP_GUESTS_MAX / 4);
+                queued += UDP_GUESTS_MAX / 4;
+                sent++;
+            }
+            MUST(!udp_tx_flush(tx));
+            int code = udp_rx_wait(rx, 1000000);
+            MUST(!code || code == -ETIME);
+            while (udp_rx_harvest(rx, &packet, 1)) {
+                udp_rx_release(rx, packet.slot);
+                packets++;
+            }
+            (void)udp_tx_reap(tx, &done, 1);
+            /* Slower than they come, so that the queue overflows for a while. */
+            unsigned count = udp_rx_guests(rx, taken, queued < total ? 50 : 100);
+            for (unsigned i = 0; i < count; i++)
+                MUST(taken[i].user_data == UR_USER_DATA(UR_KIND_GUEST, 7, seen_rx++) && !taken[i].result);
+            count = udp_tx_guests(tx, taken, queued < total ? 50 : 100);
+            for (unsigned i = 0; i < count; i++)
+                MUST(taken[i].user_data == UR_USER_DATA(UR_KIND_GUEST, 7, seen_tx++) && !taken[i].result);
+        }
+        MUST(sent == 12 && packets == 12);
+    }
+    MUST(udp_tx_close(tx) && udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* All slots held: nothing comes, and is counted; given back, it goes on. Given back twice is counted and harmless. */
+static void starve(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 4);
+    struct udpring_address to = loopback(AF_INET, here.port);
+    struct udpring_packet packets[16], more;
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 6; i++)
+            plain_send(there.fd[0], "data", &to, AF_INET);
+        harvest(rx, packets, 4);
+        uint64_t starved = udp_rx_stats(rx)->starved;
+        for (int i = 0; i < 3; i++) {
+            (void)udp_rx_wait(rx, 2000000);
+            MUST(!udp_rx_harvest(rx, &more, 1));
+        }
+        MUST(udp_rx_stats(rx)->starved >= starved && udp_rx_stats(rx)->starved > (uint64_t)round);
+        for (int i = 0; i < 4; i++)
+            for (int j = i + 1; j < 4; j++)
+                MUST(packets[i].slot != packets[j].slot);
+        for (int i = 0; i < 4; i++)
+            udp_rx_release(rx, packets[i].slot);
+        uint64_t stale = udp_rx_stats(rx)->stale;
+        udp_rx_release(rx, packets[0].slot);
+        udp_rx_release(rx, 1000000);
+        MUST(udp_rx_stats(rx)->stale == stale + 2);
+        harvest(rx, packets, 2);
+        MUST(packets[0].slot != packets[1].slot);
+        udp_rx_release(rx, packets[0].slot);
+        udp_rx_release(rx, packets[1].slot);
+    }
+    /* The other socket of the ring was never in need. */
+    to = loopback(AF_INET6, here.port);
+    plain_send(there.fd[1], "data", &to, AF_INET6);
+    harvest(rx, packets, 1);
+    MUST(packets[0].socket_index == 1);
+    MUST(udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* A source of ours is used; one that is not (any more) is dropped and the packet goes nevertheless. */
+static void sticky_source(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 16);
+    struct udp_tx *tx = open_tx(&there, 0);
+    struct udp_tx_done done[4];
+    struct udpring_packet packets[4];
+    struct udp_tx_item item = item_to("good", AF_INET, here.port);
+    item.source = (struct udpring_address){.family = AF_INET, .ip = {127, 0, 0, 5}};
+    MUST(!udp_tx_push(tx, &item));
+    item.source.ip[0] = 203;   /* TEST-NET-3: nobody's */
+    item.token = 1;
+    item.tos = 0xb8;
+    MUST(!udp_tx_push(tx, &item));
+    item = item_to("six", AF_INET6, here.port);
+    item.source = (struct udpring_address){.family = AF_INET6, .ip = {0x20, 0x01, 0x0d, 0xb8, [15] = 9}};
+    item.token = 2;
+    MUST(!udp_tx_push(tx, &item));
+    item.source = loopback(AF_INET6, 0);
+    item.interface_index = 4000000;   /* an interface that went away */
+    item.token = 3;
+    MUST(!udp_tx_push(tx, &item));
+    MUST(!udp_tx_flush(tx) && udp_tx_reap(tx, done, 4) == 4);
+    harvest(rx, packets, 4);
+    unsigned dropped = 0;
+    for (int i = 0; i < 4; i++) {
+        MUST(done[i].result > 0);
+        MUST((done[i].flags == UDP_TX_SOURCE_DROPPED) == (done[i].token != 0));
+        dropped += done[i].flags == UDP_TX_SOURCE_DROPPED;
+        if (!memcmp(packets[i].data, "good", 4) && packets[i].tos == 0)
+            MUST(packets[i].source.ip[0] == 127 && packets[i].source.ip[3] == 5);
+        else if (packets[i].source.family == AF_INET)
+            MUST(packets[i].source.ip[3] == 1 && packets[i].tos == 0xb8);
+    }
+    MUST(dropped == 3 && udp_tx_stats(tx)->source_dropped == 3 && udp_tx_stats(tx)->packets == 4);
+    MUST(udp_tx_close(tx) && udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* Trains go as such; one of too many segments is refused at once; a route that takes none says so. */
+static void trains(void)
+{
+    static uint8_t data[65536];
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 7);
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 64);
+    struct udp_tx *tx = open_tx(&there, 0);
+    struct udpring_packet packets[64];
+    struct udp_tx_done done[4];
+    struct udp_tx_item item = item_to("", AF_INET, here.port);
+    item.data = data;
+    item.length = 6300;
+    item.segment_size = 1000;
+    MUST(!udp_tx_push(tx, &item));
+    item.length = item.segment_size = 1000;   /* a train of one is no train */
+    MUST(!udp_tx_push(tx, &item));
+    item.length = 64 * 20 + 1;
+    item.segment_size = 20;
+    MUST(udp_tx_push(tx, &item) == -EINVAL);
+    item.length = 65528;
+    item.segment_size = 0;
+    MUST(udp_tx_push(tx, &item) == -EMSGSIZE);
+    MUST(!udp_tx_flush(tx) && udp_tx_reap(tx, done, 4) == 2);
+    MUST(done[0].result == 6300 && done[1].result == 1000 && udp_tx_stats(tx)->trains == 1);
+    harvest(rx, packets, 8);
+    for (int i = 0; i < 8; i++) {
+        MUST(packets[i].length == (i == 6 ? 300 : 1000) && !packets[i].segment_size);
+        MUST(!memcmp(packets[i].data, data + (i < 7 ? i * 1000 : 0), packets[i].length));
+        udp_rx_release(rx, packets[i].slot);
+    }
+    int on = 1;
+    MUST(!setsockopt(there.fd[0], SOL_SOCKET, SO_NO_CHECK, &on, sizeof(on)));   /* no checksum, no segmentation */
+    item.length = 3000;
+    item.segment_size = 1000;
+    MUST(!udp_tx_push(tx, &item) && !udp_tx_flush(tx) && udp_tx_reap(tx, done, 4) == 1);
+    MUST(done[0].result < 0 && done[0].flags == UDP_TX_SPLIT);
+    MUST(udp_tx_close(tx) && udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* The ring of sends is full, and what is abandoned comes back with the result given. */
+static void full_and_abandon(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_tx *tx = open_tx(&there, 5);
+    struct udp_tx_item item = item_to("x", AF_INET, here.port);
+    struct udp_tx_done done[8];
+    for (int round = 0; round < 3; round++) {
+        for (item.token = 0; item.token < 5; item.token++)
+            MUST(udp_tx_room(tx) == 5 - item.token && !udp_tx_push(tx, &item));
+        MUST(udp_tx_push(tx, &item) == -ENOBUFS);
+        MUST(udp_tx_abandon(tx, -ECANCELED) == 5 && udp_tx_reap(tx, done, 8) == 5 && udp_tx_room(tx) == 5);
+        for (int i = 0; i < 5; i++)
+            MUST(done[i].token == (uint64_t)i && done[i].result == -ECANCELED);
+        MUST(!udp_tx_flush(tx) && !udp_tx_reap(tx, done, 8) && udp_tx_parked(tx) == -1);
+    }
+    item.socket_index = 2;
+    MUST(udp_tx_push(tx, &item) == -EINVAL);
+    item.socket_index = 0;
+    item.destination.family = AF_INET6;
+    MUST(udp_tx_push(tx, &item) == -EAFNOSUPPORT);
+    item.destination.family = AF_UNIX;
+    MUST(udp_tx_push(tx, &item) == -EAFNOSUPPORT);
+    item = item_to("left behind", AF_INET, here.port);
+    MUST(!udp_tx_push(tx, &item));   /* pending while we close */
+    MUST(udp_tx_close(tx));
+    close_end(&here);
+    close_end(&there);
+}
+
+/* Thousands of operations in flight, cancelled by close, again and again; nothing may be left with the kernel. */
+static void close_armed(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udpring_address to = loopback(AF_INET, here.port);
+    struct udpring_packet packets[64];
+    for (int round = 0; round < 25; round++) {
+        struct udp_rx *rx = open_rx(&here, 2048);
+        for (int i = 0; i < 40; i++)
+            plain_send(there.fd[0], "in the way", &to, AF_INET);
+        MUST(!udp_rx_wait(rx, SECOND));
+        if (round & 1)
+            (void)udp_rx_harvest(rx, packets, 64);
+        MUST(udp_rx_close(rx));
+    }
+    MUST(udp_rx_close(NULL) && udp_tx_close(NULL));
+    MUST(!ur_graveyard_blocks());
+    close_end(&here);
+    close_end(&there);
+}
+
+/* Options out of range, and descriptors that are none. */
+static void refusals(void)
+{
+    struct end here = open_end();
+    struct udp_rx *rx;
+    struct udp_tx *tx;
+    struct udp_rx_options ro = {.tier = tier, .sockets = 1, .fd = {here.fd[0]}};
+    struct udp_tx_options to = {.tier = tier, .sockets = 1, .fd = {here.fd[0]}};
+    ro.sockets = to.sockets = 0;
+    MUST(udp_rx_open(&rx, &ro, &why) == -EINVAL && !rx && udp_tx_open(&tx, &to, &why) == -EINVAL && !tx);
+    ro.sockets = to.sockets = 3;
+    MUST(udp_rx_open(&rx, &ro, &why) == -EINVAL && udp_tx_open(&tx, &to, NULL) == -EINVAL);
+    ro.sockets = to.sockets = 1;
+    ro.slots = 2049;
+    to.slots = 4097;
+    MUST(udp_rx_open(&rx, &ro, &why) == -EINVAL && udp_tx_open(&tx, &to, &why) == -EINVAL);
+    ro.slots = to.slots = 0;
+    ro.tier = to.tier = 4;
+    MUST(udp_rx_open(&rx, &ro, &why) == -EINVAL && udp_tx_open(&tx, &to, &why) == -EINVAL);
+    ro.tier = to.tier = tier;
+    const int nobody = 900;   /* beyond what the ring's own descriptor may get */
+    to.fd[0] = ro.fd[0] = nobody;
+    MUST(udp_tx_open(&tx, &to, &why) == -EBADF);
+    MUST(!udp_rx_open(&rx, &ro, &why));   /* told by the wait */
+    int code = 0;
+    struct udpring_packet packet;
+    for (int i = 0; i < 3 && !code; i++) {
+        code = udp_rx_wait(rx, SECOND);
+        MUST(!udp_rx_harvest(rx, &packet, 1));
+    }
+    MUST(code == -EBADF && udp_rx_wait(rx, SECOND) == -EBADF && udp_rx_close(rx));
+    uint16_t taken = here.port;
+    int fd[2];
+    MUST(udp_socket_pair(fd, &taken, 0, &why) == -EADDRINUSE && fd[0] == -1 && fd[1] == -1);
+    MUST(strstr(why.text, "another program"));
+    close_end(&here);
+}
+
+/* Ancillary data: what we build we can read, and nothing that is cut or invented leads beyond its end. */
+static void ancillary(void)
+{
+    struct udpring_packet packet;
+    struct udp_tx_item item = {.segment_size = 1200, .tos = 0x2e, .interface_index = 3};
+    for (int family = 0; family < 2; family++) {
+        uint8_t built[UDP_CMSG_BUILD_BYTES] __attribute__((aligned(8)));
+        item.source = loopback(family ? AF_INET6 : AF_INET, 0);
+        size_t plain, whole = udp_cmsg_build(built, &item, item.source.family, true, &plain);
+        uint32_t drops = 0;
+        memset(&packet, 0, sizeof(packet));
+        udp_cmsg_parse(built, whole, &packet, &drops);
+        MUST(packet.tos == 0x2e && packet.interface_index == 3 && !packet.segment_size);
+        MUST(!memcmp(&packet.local, &item.source, sizeof(packet.local)));
+        memset(&packet, 0, sizeof(packet));
+        udp_cmsg_parse(built, plain, &packet, &drops);
+        MUST(packet.tos == 0x2e && !packet.local.family);
+        for (size_t cut = 0; cut <= whole; cut++) {   /* in memory of just that size: the sanitiser watches */
+            uint8_t *piece = malloc(cut ? cut : 1);
+            memcpy(piece, built, cut);
+            udp_cmsg_parse(piece, cut, &packet, &drops);
+            free(piece);
+        }
+    }
+    srand(1);
+    for (int round = 0; round < 200000; round++) {
+        size_t length = (size_t)rand() % 120;
+        uint8_t *noise = malloc(length ? length : 1);
+        for (size_t i = 0; i < length; i++)
+            noise[i] = (uint8_t)rand();
+        if (length >= sizeof(struct cmsghdr)) {   /* mostly plausible: else the first length ends it */
+            static const int levels[] = {SOL_IP, SOL_IPV6, SOL_SOCKET, 17};
+            static const int types[] = {IP_PKTINFO, IP_TOS, IPV6_PKTINFO, IPV6_TCLASS, 104, SO_RXQ_OVFL};
+            struct cmsghdr header = {.cmsg_len = (size_t)rand() % (length + 8), .cmsg_level = levels[rand() % 4],
+                                     .cmsg_type = types[rand() % 6]};
+            memcpy(noise, &header, sizeof(header));
+        }
+        uint32_t drops = 0;
+        udp_cmsg_parse(noise, length, &packet, &drops);
+        free(noise);
+    }
+}
+
+static const struct { const char *name; void (*run)(void); } scenarios[] = {
+    {"two_sockets", two_sockets}, {"watches", watches}, {"guests", guests}, {"starve", starve},
+    {"sticky_source", sticky_source}, {"trains", trains}, {"full_and_abandon", full_and_abandon},
+    {"close_armed", close_armed}, {"refusals", refusals}, {"ancillary", ancillary},
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(scenarios) && argc == 3; i++) {
+        if (strcmp(argv[1], scenarios[i].name))
+            continue;
+        int named = udpring_tier_parse(argv[2]);
+        MUST(named > 0);
+        tier = (uint32_t)named;
+        scenarios[i].run();
+        return 0;
+    }
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(scenarios); i++)
+        puts(scenarios[i].name);
+    return 2;
+}

@@ -1,0 +1,334 @@
+"""What every tier must bring in, whatever the network sends: one contract, three tiers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import pytest
+
+from udpring.errors import RingError
+from udpring.udp import RecvRing
+
+from .conftest import BOUND, Pair, take
+
+SIZES = [0, 1, 2, 63, 64, 65, 1399, 1400, 1472, 1473, 4096, 9000, 32768, 65506, 65507]
+IP_RECVERR = 11
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+
+
+def fill(size: int, seed: int) -> bytes:
+    return bytes((seed + i) & 0xFF for i in range(min(size, 251))) * (size // 251 + 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_datagram_of_any_size_arrives_as_it_was_sent(tier: str, pair: Pair, size: int) -> None:
+    payload = fill(size, 7)[:size]
+    with RecvRing(pair.sink, buffers=4, tier=tier) as ring:
+        for _ in range(3):
+            pair.source.sendto(payload, pair.to)
+        packets = take(ring, 3)
+        assert [bytes(packet) for packet in packets] == [payload] * 3
+        assert not any(packet.truncated or packet.control_truncated for packet in packets)
+        assert ring.stats["packets"] == 3
+        assert ring.stats["bytes"] == 3 * size
+        assert ring.stats["zero_length"] == (0 if size else 3)
+
+
+def test_the_longest_ipv6_datagram(tier: str, make_socket: Callable[..., socket.socket]) -> None:
+    source, sink = make_socket(socket.AF_INET6), make_socket(socket.AF_INET6)
+    payload = os.urandom(65527)
+    with RecvRing(sink, tier=tier) as ring:
+        source.sendto(payload, sink.getsockname())
+        assert [bytes(packet) for packet in take(ring, 1)] == [payload]
+
+
+def test_addresses_are_those_of_the_socket_api(tier: str, pair: Pair) -> None:
+    with RecvRing(pair.sink, tier=tier) as ring:
+        pair.source.sendto(b"one", pair.to)
+        (packet,) = take(ring, 1)
+        assert packet.address == pair.seen_source
+        assert packet.local == pair.local
+        assert packet.interface_index == socket.if_nametoindex("lo")
+    pair.source.sendto(b"two", pair.to)
+    assert pair.sink.recvfrom(100)[1] == pair.seen_source
+
+
+def test_the_local_address_is_the_one_that_was_addressed(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    source, sink = make_socket(), make_socket(host="0.0.0.0")
+    with RecvRing(sink, tier=tier) as ring:
+        for host in ("127.0.0.1", "127.0.0.9", "127.1.2.3"):
+            source.sendto(b"", (host, sink.getsockname()[1]))
+        assert [packet.local for packet in take(ring, 3)] == ["127.0.0.1", "127.0.0.9", "127.1.2.3"]
+
+
+@pytest.mark.parametrize("tos", [0x00, 0x01, 0x02, 0x03, 0xB8, 0xBB])
+def test_tos_and_ecn(tier: str, pair: Pair, tos: int) -> None:
+    if pair.source.family == socket.AF_INET:
+        pair.source.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    else:
+        pair.source.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+    with RecvRing(pair.sink, tier=tier) as ring:
+        pair.source.sendto(b"x", pair.to)
+        (packet,) = take(ring, 1)
+        assert (packet.tos, packet.ecn) == (tos, tos & 3)
+
+
+def test_a_datagram_longer_than_the_buffer_is_cut_and_says_so(tier: str, pair: Pair) -> None:
+    with RecvRing(pair.sink, buffer_size=100, tier=tier) as ring:
+        for size in (99, 100, 101, 65507):
+            pair.source.sendto(fill(size, 1)[:size], pair.to)
+        packets = take(ring, 4)
+        assert [len(packet) for packet in packets] == [99, 100, 100, 100]
+        assert [packet.truncated for packet in packets] == [False, False, True, True]
+        assert bytes(packets[3]) == fill(100, 1)[:100]
+        assert ring.stats["truncated"] == 2
+
+
+def test_too_much_ancillary_data_is_told_and_the_payload_is_whole(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    source, sink = make_socket(socket.AF_INET6), make_socket(socket.AF_INET6)
+    orig_dst, pktinfo_2292, hop_limit_2292, timestamp_ns, timestamping = 74, 2, 8, 35, 37
+    for option in (socket.IPV6_RECVHOPLIMIT, orig_dst, pktinfo_2292, hop_limit_2292, 11):
+        sink.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    sink.setsockopt(socket.SOL_SOCKET, timestamping, 1 << 3 | 1 << 4)
+    sink.setsockopt(socket.SOL_SOCKET, timestamp_ns, 1)
+    with RecvRing(sink, tier=tier) as ring:
+        source.sendto(b"payload", sink.getsockname())
+        (packet,) = take(ring, 1)
+        assert packet.control_truncated
+        assert not packet.truncated
+        assert bytes(packet) == b"payload"
+        assert packet.address == source.getsockname()
+        assert ring.stats["control_truncated"] == 1
+
+
+def test_empty_datagrams_do_not_stop_what_follows(tier: str, pair: Pair) -> None:
+    """A datagram of length zero ends a multishot: anybody could silence us with one."""
+    with RecvRing(pair.sink, buffers=16, tier=tier) as ring:
+        for round_ in range(50):
+            for payload in (b"a%d" % round_, b"", b"b%d" % round_):
+                pair.source.sendto(payload, pair.to)
+            assert [bytes(p) for p in take(ring, 3)] == [b"a%d" % round_, b"", b"b%d" % round_]
+        assert ring.stats["zero_length"] == 50
+
+
+def test_order_holds_over_many_rounds_of_the_pool(tier: str, pair: Pair) -> None:
+    with RecvRing(pair.sink, buffers=8, tier=tier) as ring:
+        got: list[int] = []
+        for number in range(0, 1000, 10):
+            for i in range(10):
+                pair.source.sendto(struct.pack("!I", number + i), pair.to)
+            got += [struct.unpack("!I", packet.data)[0] for packet in take(ring, 10)]
+        assert got == list(range(1000))
+
+
+@pytest.mark.parametrize("buffers", [1, 2, 2048])
+def test_under_a_flood_every_datagram_is_received_or_counted(tier: str, pair4: Pair, buffers: int) -> None:
+    pair4.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with RecvRing(pair4.sink, buffers=buffers, buffer_size=2048, tier=tier) as ring:
+        sent = 0
+        for _ in range(100):
+            for _ in range(50):
+                pair4.source.sendto(b"x" * 1000, pair4.to)
+            sent += 50
+            ring.recv_batch(max_packets=1, timeout=0)
+        while ring.recv_batch(timeout=0.05):
+            pass
+        # The count of drops rides on a datagram that was queued after them.
+        pair4.source.sendto(b"last", pair4.to)
+        assert bytes(take(ring, 1)[-1]) == b"last"
+        stats = ring.stats
+        assert stats["packets"] + stats["kernel_drops"] == sent + 1
+        assert stats["kernel_drops"] > 0 or buffers == 2048
+
+
+def closed_port(make_socket: Callable[..., socket.socket], family: int) -> tuple[str, int]:
+    sock = make_socket(family)
+    address = sock.getsockname()
+    sock.close()
+    return address[:2]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_icmp_errors_on_a_connected_socket_are_counted_and_receiving_goes_on(
+    tier: str, make_socket: Callable[..., socket.socket], family: int
+) -> None:
+    address = closed_port(make_socket, family)
+    sink = make_socket(family)
+    sink.connect(address)
+    with RecvRing(sink, buffers=8, tier=tier) as ring:
+        give_up = time.monotonic() + BOUND
+        while ring.stats["icmp_errors"] < 3 and time.monotonic() < give_up:
+            with contextlib.suppress(ConnectionRefusedError):  # the kernel gives it to whoever asks first
+                sink.send(b"anybody there?")
+            assert not ring.recv_batch(timeout=0.01)
+        assert ring.stats["icmp_errors"] >= 3
+        peer = make_socket(family, port=address[1])
+        for number in range(20):
+            peer.sendto(b"%d" % number, sink.getsockname()[:2])
+        assert [bytes(packet) for packet in take(ring, 20)] == [b"%d" % number for number in range(20)]
+
+
+@pytest.mark.parametrize("receive_errors", [False, True], ids=["plain", "IP_RECVERR"])
+def test_icmp_errors_on_an_unconnected_socket_do_no_harm(
+    tier: str, make_socket: Callable[..., socket.socket], receive_errors: bool
+) -> None:
+    address = closed_port(make_socket, socket.AF_INET)
+    source, sink = make_socket(), make_socket()
+    if receive_errors:
+        sink.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    with RecvRing(sink, buffers=8, tier=tier) as ring:
+        for round_ in range(5):
+            try:
+                sink.sendto(b"anybody there?", address)
+            except ConnectionRefusedError:
+                assert receive_errors
+            used = time.process_time()
+            assert not ring.recv_batch(timeout=0.1)
+            assert time.process_time() - used < 0.09, "it burns the processor instead of waiting"
+            source.sendto(b"%d" % round_, sink.getsockname())
+            assert [bytes(packet) for packet in take(ring, 1)] == [b"%d" % round_]
+
+
+def train(sock: socket.socket, to: object, payload: bytes, size: int) -> None:
+    sock.sendmsg([payload], [(SOL_UDP, UDP_SEGMENT, struct.pack("H", size))], 0, to)
+
+
+@pytest.mark.parametrize(
+    ("length", "size"), [(10300, 1000), (2000, 1000), (1001, 1000), (64000, 1000), (128, 2)]
+)
+def test_a_train_arrives_whole_with_its_segment_size(tier: str, pair: Pair, length: int, size: int) -> None:
+    payload = os.urandom(length)
+    with RecvRing(pair.sink, tier=tier, gro=True) as ring:
+        train(pair.source, pair.to, payload, size)
+        pair.source.sendto(b"single", pair.to)
+        first, second = take(ring, 2)
+        assert (bytes(first), first.segment_size) == (payload, size)
+        assert (bytes(second), second.segment_size) == (b"single", 0)
+        assert ring.stats["trains"] == 1
+
+
+def test_without_gro_a_train_arrives_as_datagrams(tier: str, pair: Pair) -> None:
+    payload = os.urandom(10300)
+    with RecvRing(pair.sink, tier=tier) as ring:
+        train(pair.source, pair.to, payload, 1000)
+        packets = take(ring, 11)
+        assert [len(packet) for packet in packets] == [1000] * 10 + [300]
+        assert b"".join(bytes(packet) for packet in packets) == payload
+        assert {packet.segment_size for packet in packets} == {0}
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_gro_is_left_as_it_was_found(tier: str, pair4: Pair, before: int) -> None:
+    pair4.sink.setsockopt(SOL_UDP, UDP_GRO, before)
+    with RecvRing(pair4.sink, tier=tier, gro=True):
+        assert pair4.sink.getsockopt(SOL_UDP, UDP_GRO) == 1
+    assert pair4.sink.getsockopt(SOL_UDP, UDP_GRO) == before
+
+
+def test_time_out_gives_an_empty_batch(tier: str, pair4: Pair) -> None:
+    with RecvRing(pair4.sink, tier=tier) as ring:
+        assert len(ring.recv_batch(timeout=0)) == 0
+        begun = time.monotonic()
+        assert not ring.recv_batch(timeout=0.05)
+        assert 0.04 < time.monotonic() - begun < BOUND
+
+
+def test_max_packets_bounds_a_batch_and_loses_nothing(tier: str, pair4: Pair) -> None:
+    with RecvRing(pair4.sink, tier=tier) as ring:
+        for number in range(30):
+            pair4.source.sendto(b"%d" % number, pair4.to)
+        got: list[bytes] = []
+        while len(got) < 30:
+            batch = ring.recv_batch(max_packets=3, timeout=BOUND)
+            assert 0 < len(batch) <= 3
+            got += batch.payloads()
+        assert got == [b"%d" % number for number in range(30)]
+
+
+def test_columns_say_what_the_packets_say(tier: str, pair: Pair) -> None:
+    with RecvRing(pair.sink, tier=tier) as ring:
+        for size in range(20):
+            pair.source.sendto(b"y" * size, pair.to)
+        seen = 0
+        while seen < 20:
+            batch = ring.recv_batch(timeout=BOUND)
+            assert batch.payloads() == [bytes(packet) for packet in batch]
+            assert batch.lengths == [len(packet) for packet in batch] == list(range(seen, seen + len(batch)))
+            assert batch.addresses == [packet.address for packet in batch] == [pair.seen_source] * len(batch)
+            assert [bytes(packet) for packet in batch[::-1]] == batch.payloads()[::-1]
+            assert bytes(batch[-1]) == bytes(batch[len(batch) - 1])
+            with pytest.raises(IndexError):
+                batch[len(batch)]
+            seen += len(batch)
+
+
+def test_a_signal_handler_runs_while_waiting_and_may_end_it(tier: str, pair4: Pair) -> None:
+    calls: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        calls.append(number)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with RecvRing(pair4.sink, tier=tier) as ring:
+            signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+            with pytest.raises(KeyboardInterrupt):
+                ring.recv_batch(timeout=BOUND)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pair4.source.sendto(b"still here", pair4.to)
+            assert [bytes(packet) for packet in take(ring, 1)] == [b"still here"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_socket_that_was_shut_down_brings_no_packets(tier: str, pair4: Pair) -> None:
+    pair4.sink.connect(pair4.source.getsockname())
+    with RecvRing(pair4.sink, tier=tier) as ring:
+        assert not ring.recv_batch(timeout=0)
+        pair4.sink.shutdown(socket.SHUT_RDWR)
+        if tier == "uring-multishot":  # the kernel lets the operation sleep, and says nothing
+            used = time.process_time()
+            assert not ring.recv_batch(timeout=0.2)
+            assert time.process_time() - used < 0.1
+            return
+        with pytest.raises(RingError) as caught:
+            ring.recv_batch(timeout=BOUND)
+        assert caught.value.errno == errno.ESHUTDOWN
+
+
+def test_a_descriptor_that_is_no_udp_socket_is_refused(tier: str) -> None:
+    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with stream, pytest.raises(RingError, match="no UDP socket"):
+        RecvRing(stream, tier=tier)
+    with pytest.raises(RingError, match="no open socket"):
+        RecvRing(stream, tier=tier)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"buffers": 2049}, "at most 2048"),
+        ({"buffer_size": 65537}, "no datagram is longer"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(
+    tier: str, pair4: Pair, arguments: dict[str, int], words: str
+) -> None:
+    with pytest.raises(RingError, match=words):
+        RecvRing(pair4.sink, tier=tier, **arguments)
+    with pytest.raises(ValueError, match="negative"):
+        RecvRing(pair4.sink, tier=tier, **dict.fromkeys(arguments, -1))
