@@ -6,11 +6,12 @@ import errno
 import json
 import re
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from seccomp import Rule, run_python
+from seccomp import Rule, launcher, run_python
 
 from udpring import HostError, RingError
 from udpring._native import lib
@@ -70,6 +71,21 @@ def test_flag_sets_fall_back_in_order(which: str) -> None:
         assert works(ring)
 
 
+def maps_of_rings() -> int:
+    return Path("/proc/self/maps").read_text().count("[io_uring]")
+
+
+def test_the_queues_may_be_mapped_one_by_one() -> None:
+    """B6: three mappings, each unmapped once; or two, when the kernel has both queues in one."""
+    before = maps_of_rings()
+    for denied, least in ((0, 2), (lib.UDPRING_DENY_SINGLE_MMAP, 3)):
+        ring = Ring(16, deny=denied | NO_SQARRAY)
+        assert works(ring)
+        assert maps_of_rings() >= before + least
+        ring.close()
+        assert maps_of_rings() == before
+
+
 def test_the_best_set_has_one_issuer_and_deferred_work() -> None:
     with Ring(16) as ring:
         assert ring.info.setup_flags & (DEFER | SUBMIT_ALL | BASIC) == DEFER | SUBMIT_ALL | BASIC
@@ -127,6 +143,22 @@ def test_the_three_causes_read_differently() -> None:
         for error in (errno.EPERM, errno.ENOSYS, errno.ENOMEM)
     }
     assert len(texts) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1, "kernel.io_uring_group"), (2, "io_uring is off on this host")]
+)
+def test_the_sysctl_is_named_when_it_is_the_cause(tmp_path: Path, value: int, words: str) -> None:
+    """A file of ours lies over the sysctl's, in a mount namespace of the child's own."""
+    (tmp_path / "sysctl").write_text(f"{value}\n")
+    cover = f"mount --bind {tmp_path}/sysctl /proc/sys/kernel/io_uring_disabled && exec"
+    apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", cover + ' "$@"', "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this host allows no user namespaces")
+    inside = [*launcher(Rule("io_uring_setup", errno.EPERM)), sys.executable, "-c", REPORT.format(entries=8)]
+    child = subprocess.run([*apart, *inside], capture_output=True, text=True, check=False, timeout=60)
+    assert words in child.stdout, child.stderr
+    assert f"kernel.io_uring_disabled = {value}" in child.stdout
 
 
 def test_every_flag_set_refused_is_said() -> None:

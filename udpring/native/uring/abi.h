@@ -9,13 +9,15 @@
  * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
 
-#define UDPRING_DENY_CANCEL_ANY 0x80000000u   /* for tests: close as on kernels before 5.19 */
+/* For tests: close as on kernels before 5.19; map the queues one by one, as before 5.4. */
+#define UDPRING_DENY_CANCEL_ANY 0x80000000u
+#define UDPRING_DENY_SINGLE_MMAP 0x40000000u
 
 struct udpring_ring_options {
     uint32_t entries;        /* submission queue; 0 = 256 */
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
     uint32_t slots;          /* operations at once; 0 = as many as the completion queue holds */
-    uint32_t flags_deny;     /* IORING_SETUP_* bits not to be asked for, UDPRING_DENY_CANCEL_ANY */
+    uint32_t flags_deny;     /* IORING_SETUP_* bits not to be asked for, UDPRING_DENY_* */
     int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
 };
 

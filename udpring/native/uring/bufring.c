@@ -70,10 +70,3 @@ int ur_bufring_close(struct ur_bufring *buffers, struct ur_ring *ring)
     memset(buffers, 0, sizeof(*buffers));
     return 0;
 }
-
-int ur_bufring_head(const struct ur_bufring *buffers, struct ur_ring *ring)
-{
-    struct io_uring_buf_status status = {.buf_group = buffers->group};
-    int code = ur_ring_register(ring, IORING_REGISTER_PBUF_STATUS, &status, 1);
-    return code < 0 ? code : (int)(status.head & 0xffff);
-}

@@ -23,6 +23,4 @@ void ur_bufring_publish(struct ur_bufring *buffers);   /* one store-release for 
  * the registration is gone with the ring; if that close left operations undrained, the entries go to the graveyard. In a
  * forked child nothing is touched. 0 or -errno of the unregistration (then nothing is unmapped). Idempotent. */
 int ur_bufring_close(struct ur_bufring *buffers, struct ur_ring *ring);
-/* How many entries the kernel has consumed, modulo 65536 (PBUF_STATUS, 6.8), or -errno. */
-int ur_bufring_head(const struct ur_bufring *buffers, struct ur_ring *ring);
 #endif

@@ -74,7 +74,7 @@ int ur_ring_stop(struct ur_ring *ring)
     if (code)
         return code == -EBADFD ? 0 : code;
     ur_sqe_retract(ring, ring->sq_entries);
-    enum cancel_way way = discard(ring, ring->deny_cancel_any ? CANCEL_NONE : CANCEL_ASYNC);
+    enum cancel_way way = discard(ring, ring->deny & UR_DENY_CANCEL_ANY ? CANCEL_NONE : CANCEL_ASYNC);
     int64_t deadline = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
     while (ring->in_flight > 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) < deadline) {
         way = request_cancel(ring, way);

@@ -18,14 +18,16 @@
 #define UR_ENTRIES_DEFAULT 256u
 #define UR_ENTRIES_LEAST 8u
 
-/* In flags_deny, for tests: close as on kernels before 5.19, which cannot cancel everything at once. */
+/* In flags_deny, for tests: close as on kernels before 5.19, which cannot cancel everything at once; map the queues one by
+ * one, as before 5.4. */
 #define UR_DENY_CANCEL_ANY (1u << 31)
+#define UR_DENY_SINGLE_MMAP (1u << 30)
 
 struct ur_ring_options {
     uint32_t entries;     /* SQ entries wanted; 0 = 256, least 8; rounded up to a power of two, clamped to 32768 */
     uint32_t cq_entries;  /* CQ entries wanted; 0 = 4 x entries; fewer than the SQ's is -EINVAL; clamped to 65536 */
     uint32_t flags_deny;  /* IORING_SETUP_* bits never to be asked for (tests and fallbacks): sets with one are skipped.
-                           * Also UR_DENY_CANCEL_ANY */
+                           * Also UR_DENY_* */
     bool disabled;        /* start with R_DISABLED: the thread that calls ur_ring_enable() becomes the owner */
 };
 
@@ -58,7 +60,7 @@ struct ur_ring {
     uint64_t owner;                    /* ur_thread_number() */
     int32_t owner_tid;                 /* for messages, and to see whether it still lives */
     uint32_t forks;                    /* ur_fork_count() at open */
-    bool deny_cancel_any;              /* UR_DENY_CANCEL_ANY */
+    uint32_t deny;                     /* of the options: UR_DENY_* */
     int iowq_error;                    /* of IOWQ_MAX_WORKERS: 0 or -errno; not fatal */
     uint32_t halvings;                 /* how often ENOMEM halved the entries */
     int undrained;                     /* after close: operations that did not end within the bound */

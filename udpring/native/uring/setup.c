@@ -58,7 +58,7 @@ static int map_queues(struct ur_ring *ring, const struct io_uring_params *params
 {
     size_t sq_bytes = params->sq_off.array + params->sq_entries * sizeof(uint32_t);
     size_t cq_bytes = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
-    bool single = params->features & IORING_FEAT_SINGLE_MMAP;
+    bool single = params->features & IORING_FEAT_SINGLE_MMAP && !(ring->deny & UR_DENY_SINGLE_MMAP);
     if (single)
         sq_bytes = cq_bytes = sq_bytes > cq_bytes ? sq_bytes : cq_bytes;
     ring->sq_map_bytes = page_aligned(sq_bytes);
@@ -176,7 +176,7 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
         options = &defaults;
     memset(ring, 0, sizeof(*ring));
     ring->fd = -1;
-    ring->deny_cancel_any = options->flags_deny & UR_DENY_CANCEL_ANY;
+    ring->deny = options->flags_deny;
 
     uint32_t entries = options->entries ? options->entries : UR_ENTRIES_DEFAULT;
     if (entries < UR_ENTRIES_LEAST)
