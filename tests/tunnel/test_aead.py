@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import ctypes
 import errno
 import json
+import mmap
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -15,7 +19,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpring._native import ffi, lib, reason, reason_text
@@ -188,6 +192,139 @@ def test_the_empty_packet(which: int) -> None:
         assert lib.udpring_aead_open(which, key, 9, out, length, ffi.NULL) == -errno.EBADMSG
 
 
+PAGE = mmap.PAGESIZE
+PROT_NONE = 0
+
+
+class Arena:
+    """Memory between two pages that must not be touched, so that a byte read or written beyond shows."""
+
+    def __init__(self, size: int) -> None:
+        pages = -(-size // PAGE) * PAGE
+        self._map = mmap.mmap(-1, pages + 2 * PAGE)
+        self._whole = ffi.from_buffer(self._map)
+        self.end = pages + PAGE
+        self.memory = memoryview(self._map)
+        base = int(ffi.cast("uintptr_t", self._whole))
+        libc = ctypes.CDLL(None, use_errno=True)
+        for guard in (base, base + self.end):
+            assert libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(PAGE), PROT_NONE) == 0
+
+    def at(self, position: int) -> Any:
+        return self._whole + position
+
+
+def burst(which: int, sealing: bool, source: Any, to: Any, length: int, stride: int, count: int) -> list[int]:
+    results = ffi.new("int32_t[]", [99] * max(count, 1))
+    key = bytes(range(32))
+    code = lib.udpring_aead_burst(which, sealing, key, 7, source, to, length, stride, count, results)
+    assert code == 0
+    return list(results)[:count]
+
+
+def check_packet_beside_a_guard(which: int, length: int, plain: Arena, sealed: Arena, at_end: bool) -> None:
+    """One packet, its last byte before the guard or its first behind the other; in place in one arena."""
+    plaintext = bytes((length + 3 * i) & 0xFF for i in range(length))
+    size = length + TAG
+    there = sealed.end - size if at_end else PAGE
+    here = there if plain is sealed else plain.end - length if at_end else PAGE
+    plain.memory[here : here + length] = plaintext
+    assert burst(which, True, plain.at(here), sealed.at(there), length, 0, 1) == [0]
+    expected = ChaCha20Poly1305(bytes(range(32))).encrypt(nonce_of(7), plaintext, None)
+    assert sealed.memory[there : there + size] == expected
+    if plain is not sealed:
+        plain.memory[here : here + length] = bytes(length)
+    assert burst(which, False, sealed.at(there), plain.at(here), size, 0, 1) == [0]
+    assert plain.memory[here : here + length] == plaintext
+
+
+@every_aead
+@pytest.mark.parametrize("in_place", [True, False], ids=["in-place", "buffer-to-buffer"])
+def test_every_length_touches_nothing_beyond_the_packet(which: int, in_place: bool) -> None:
+    plain = Arena(2100 + TAG)
+    sealed = plain if in_place else Arena(2100 + TAG)
+    for length in range(2101):
+        for at_end in (True, False):
+            check_packet_beside_a_guard(which, length, plain, sealed, at_end)
+
+
+@every_aead
+@given(
+    length=LENGTHS,
+    count=st.integers(0, 40),
+    offset=st.integers(0, 63),
+    other_offset=st.integers(0, 63),
+    gap=st.integers(0, 70),
+    in_place=st.booleans(),
+    data=st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_bursts_unaligned_in_place_and_from_buffer_to_buffer(
+    which: int,
+    length: int,
+    count: int,
+    offset: int,
+    other_offset: int,
+    gap: int,
+    in_place: bool,
+    data: st.DataObject,
+) -> None:
+    length = length if count <= 3 else min(length, 2100)
+    size, stride = length + TAG, length + TAG + gap
+    filling = bytes(range(256)) * (stride * count // 256 + 2)
+    source = bytearray(64 + stride * count + TAG)
+    source[offset : offset + stride * count] = filling[: stride * count]
+    sealed = source if in_place else bytearray(b"\x5a" * len(source))
+    out = offset if in_place else other_offset
+    before = bytes(source)
+    expected = bytearray(sealed)
+    from_, to = ffi.from_buffer(source), ffi.from_buffer(sealed)
+    assert burst(which, True, from_ + offset, to + out, length, stride, count) == [0] * count
+    aead = ChaCha20Poly1305(bytes(range(32)))
+    for i in range(count):
+        text = before[offset + i * stride :][:length]
+        expected[out + i * stride : out + i * stride + size] = aead.encrypt(nonce_of(7 + i), text, None)
+    assert sealed == expected
+    broken = data.draw(st.sets(st.integers(0, max(count - 1, 0)), max_size=count))
+    for i in broken:
+        bit = data.draw(st.integers(0, 8 * size - 1))
+        sealed[out + i * stride + bit // 8] ^= 1 << bit % 8
+    results = burst(which, False, to + out, from_ + offset, size, stride, count)
+    assert results == [-errno.EBADMSG if i in broken else 0 for i in range(count)]
+    for i in set(range(count)) - broken:
+        assert source[offset + i * stride :][:length] == before[offset + i * stride :][:length]
+
+
+@every_aead
+def test_threads_do_not_disturb_each_other(which: int) -> None:
+    """Each with its own keys, more of them than CPUs at once; those that end are followed by others."""
+    plaintext = bytes(range(256)) * 5
+
+    def work(number: int) -> int:
+        key = bytes([number]) * 32
+        sealed = ChaCha20Poly1305(key).encrypt(nonce_of(number), plaintext, None)
+        good = 0
+        for _ in range(100):
+            good += seal(which, key, number, plaintext) == sealed
+            good += open_(which, key, number, sealed) == plaintext
+        return good
+
+    for _ in range(3):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == [200] * 8
+
+
+@every_aead
+def test_what_it_costs_is_measured(which: int) -> None:
+    for sealing in (0, 1):
+        small = lib.udpring_aead_bench(which, sealing, 0, 1, 2000)
+        large = lib.udpring_aead_bench(which, sealing, 65535, 64, 2000)
+        assert 0 < small < large
+    for length, a_call, rounds in ((65536, 1, 1), (0, 0, 1), (0, 65, 1), (0, 1, 0)):
+        assert lib.udpring_aead_bench(which, 1, length, a_call, rounds) == -errno.EINVAL
+    assert lib.udpring_aead_bench(len(NAMES), 1, 0, 1, 1) == -errno.ENOTSUP
+
+
 def test_the_self_tests_own_vectors_come_from_another_implementation() -> None:
     """The tags in aead_selftest.c are made here anew, from the rule its comment gives."""
     source = (TOP / "udpring" / "native" / "tunnel" / "aead_selftest.c").read_text()
@@ -200,8 +337,8 @@ def test_the_self_tests_own_vectors_come_from_another_implementation() -> None:
         assert made == bytes(int(byte, 16) for byte in tag.split(", ")), length
 
 
-def chosen_with(name: str | None) -> tuple[int, str]:
-    """What a fresh process chooses when UDPRING_AEAD is this."""
+def chosen_with(name: str | None, libraries: Path | None = None) -> tuple[int, str]:
+    """What a fresh process chooses when UDPRING_AEAD is this, and what LD_LIBRARY_PATH."""
     program = (
         "from udpring._native import ffi, lib\n"
         "print(lib.udpring_aead_chosen(), ffi.string(lib.udpring_aead_why()).decode())"
@@ -209,8 +346,15 @@ def chosen_with(name: str | None) -> tuple[int, str]:
     environment = {key: value for key, value in os.environ.items() if key != "UDPRING_AEAD"}
     if name is not None:
         environment["UDPRING_AEAD"] = name
+    if libraries is not None:
+        environment["LD_LIBRARY_PATH"] = str(libraries)
     run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=TOP, capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", program],
+        env=environment,
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     number, why = run.stdout.strip().split(" ", 1)
     return int(number), why
@@ -221,6 +365,58 @@ def test_the_first_that_works_is_chosen(name: str | None) -> None:
     which, why = chosen_with(name)
     assert which in range(len(NAMES))
     assert f"{NAMES[which]}: the first that passed its self-test" in why
+
+
+def test_this_build_has_what_was_asked_for() -> None:
+    """UDPRING_IPSECMB as for the build: scripts/test sets it for the one without. CI must have the header."""
+    header = Path("/usr/include/intel-ipsec-mb.h")
+    if os.environ.get("UDPRING_IPSECMB") == "0":
+        assert NAMES == ["openssl"]
+    elif platform.machine() == "x86_64" and (header.exists() or os.environ.get("CI")):
+        assert NAMES == ["ipsec-mb", "openssl"]
+
+
+with_ipsecmb = pytest.mark.skipif("ipsec-mb" not in NAMES, reason="this build is without ipsec-mb")
+
+
+def other_ipsecmb(folder: Path, *options: str) -> Path:
+    """A folder with the library of other_ipsecmb.c under the name that is looked for."""
+    source = Path(__file__).with_name("other_ipsecmb.c")
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC", *options]
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    library = folder / "libIPSec_MB.so.1"
+    subprocess.run([*compiler, source, "-o", library, "-ldl"], env=environment, check=True)
+    return folder
+
+
+@with_ipsecmb
+def test_without_avx_512_ipsec_mb_is_left_out_but_works_when_forced(tmp_path: Path) -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    if " avx2" not in flags:
+        pytest.skip("this CPU has no AVX2")
+    find = "import ctypes; ctypes.CDLL('libIPSec_MB.so.1'); print(open('/proc/self/maps').read())"
+    maps = subprocess.run([sys.executable, "-c", find], capture_output=True, text=True, check=True).stdout
+    real = re.search(r"(/\S*libIPSec_MB\.so\S*)", maps)
+    assert real is not None
+    folder = other_ipsecmb(tmp_path, f'-DREAL="{real.group(1)}"')
+    which, why = chosen_with(None, folder)
+    assert NAMES[which] == "openssl"
+    assert "ipsec-mb: this CPU has no AVX-512" in why
+    assert chosen_with("ipsec-mb", folder) == (
+        NAMES.index("ipsec-mb"),
+        "ipsec-mb: forced by UDPRING_AEAD",
+    )
+
+
+@with_ipsecmb
+def test_a_library_that_is_not_what_it_seems_is_left_out(tmp_path: Path) -> None:
+    folder = other_ipsecmb(tmp_path, "-DNOTHING")
+    which, why = chosen_with(None, folder)
+    assert NAMES[which] == "openssl"
+    assert "lacks alloc_mb_mgr" in why
+    which, why = chosen_with("ipsec-mb", folder)
+    assert which == -errno.ENOTSUP
+    assert "lacks alloc_mb_mgr" in why
 
 
 @every_aead

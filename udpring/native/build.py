@@ -6,12 +6,14 @@ declarations and integer #defines only; C sources never include Python.h.
 Environment:
     UDPRING_SANITIZE=address,undefined   build with these sanitisers, frame pointers and -O1
     UDPRING_WERROR=1                     warnings are errors (CI)
+    UDPRING_IPSECMB=0                    without Intel ipsec-mb even where its header is; 1: not without it
 """
 
 import os
 import re
 import shlex
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import cffi
@@ -43,6 +45,40 @@ def pkg_config(*arguments: str) -> list[str]:
     return shlex.split(found.stdout)
 
 
+# What aead_ipsecmb.c takes from the header. The library itself is looked for at run time only.
+IPSECMB_PROBE = """
+#ifndef __x86_64__
+#error the cipher is there for x86-64 alone
+#endif
+#include <intel-ipsec-mb.h>
+int main(void) { return IMB_CIPHER_CHACHA20_POLY1305 + IMB_AUTH_CHACHA20_POLY1305 + (IMB_VERSION_NUM >> 30); }
+"""
+
+
+def has_ipsecmb() -> bool:
+    """Whether the compiler finds a header of ipsec-mb that will do (it has no pkg-config file)."""
+    wanted = os.environ.get("UDPRING_IPSECMB", "")
+    if wanted not in ("", "0", "1"):
+        raise SystemExit(f"UDPRING_IPSECMB={wanted}: 0 builds without ipsec-mb, 1 not without it")
+    if wanted == "0":
+        return False
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
+    try:
+        probe = subprocess.run(
+            [*compiler, *flags, "-fsyntax-only", "-x", "c", "-"],
+            input=IPSECMB_PROBE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as missing:
+        raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
+    if probe.returncode and wanted:
+        raise SystemExit(f"UDPRING_IPSECMB=1: install libipsec-mb-dev: {probe.stderr.strip()}")
+    return probe.returncode == 0
+
+
 def make_builder() -> cffi.FFI:
     builder = cffi.FFI()
     builder.cdef("\n".join(declarations(path) for path in ABI))
@@ -71,14 +107,21 @@ def make_builder() -> cffi.FFI:
         link_args.append(f"-fsanitize={sanitizers}")
     else:
         compile_args += ["-O2", "-g"]
+    libraries = ["crypto"]
+    macros: list[tuple[str, str | None]] = []
+    if has_ipsecmb():
+        macros.append(("UDPRING_IPSECMB", "1"))
+        libraries.append("dl")  # its own library only before glibc 2.34
     headers = [str(path.relative_to(ROOT)) for path in [*HERE.glob("*.h"), *HERE.glob("*/*.h")]]
     builder.set_source(
         "udpring._core",
-        "\n".join(f'#include "{path.relative_to(HERE)}"' for path in ABI),
+        # With the macros in it this file changes when they do, and everything is compiled again.
+        "\n".join([f"/* built with {macros} */", *(f'#include "{path.relative_to(HERE)}"' for path in ABI)]),
         sources=sources,
         depends=headers,
         include_dirs=[str(HERE.relative_to(ROOT))],
-        libraries=["crypto"],
+        libraries=libraries,
+        define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

@@ -19,6 +19,15 @@ int32_t udpring_aead_seal_aad(int32_t which, const uint8_t *key, const uint8_t *
                               const uint8_t *in, uint32_t length, uint8_t *out);
 int32_t udpring_aead_open_aad(int32_t which, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad, uint32_t aad_length,
                               const uint8_t *in, uint32_t length, uint8_t *out);
+/* Test access to bursts, by the functions of the tunnel and without a copy: `count` packets of `length` bytes (seal: of
+ * plaintext; open: tag included) at in + i * stride, to out + i * stride; in == out is in place. Counters go up from
+ * `counter`. results[i]: 0, -EBADMSG or -EIO. Returns 0, -EINVAL (no such implementation), -ENOTSUP (it does not load),
+ * -ENOMEM, -EIO. */
+int32_t udpring_aead_burst(int32_t which, int32_t seal, const uint8_t *key, uint64_t counter, const uint8_t *in, uint8_t *out,
+                           uint32_t length, uint32_t stride, uint32_t count, int32_t *results);
+/* Seals (else opens) `rounds` packets of `length` bytes of plaintext, `burst` (1 to 64) a call, from buffer to buffer.
+ * Returns the ns of CPU time that took in all, -EINVAL, -ENOTSUP (no such implementation, or it does not load), -ENOMEM. */
+int64_t udpring_aead_bench(int32_t which, int32_t seal, uint32_t length, uint32_t burst, uint32_t rounds);
 /* Why the chosen one was chosen, or why there is none (udpring_aead_chosen is then -ENOTSUP). */
 const char *udpring_aead_why(void);
 

@@ -7,7 +7,12 @@
 #include "aead_selftest.h"
 
 /* Best first. */
-static const struct aead_impl *const table[] = { &aead_openssl };
+static const struct aead_impl *const table[] = {
+#ifdef UDPRING_IPSECMB
+    &aead_ipsecmb,
+#endif
+    &aead_openssl,
+};
 #define TABLE_LENGTH ((int32_t)UR_ARRAY_LENGTH(table))
 
 static const struct aead_impl *chosen;   /* both written once, under the once, before anyone can read them */
@@ -36,6 +41,11 @@ static int load(int32_t which, struct udpring_reason *why)
     return state->error ? ur_fail(why, state->error, "%s", state->why.text) : 0;
 }
 
+const struct aead_impl *aead_numbered(int32_t which, struct udpring_reason *why)
+{
+    return load(which, why) ? NULL : table[which];
+}
+
 static void note(const char *name, const char *text)
 {
     size_t length = strlen(why_text);
@@ -53,7 +63,7 @@ static void choose(void)
         if (wanted && strcmp(wanted, table[i]->name) != 0)
             continue;
         known = true;
-        if (load(i, &why) || aead_selftest(table[i], &why)) {
+        if (load(i, &why) || (!wanted && table[i]->suits && !table[i]->suits(&why)) || aead_selftest(table[i], &why)) {
             note(table[i]->name, why.text);
             continue;
         }
@@ -177,4 +187,26 @@ int32_t udpring_aead_open_aad(int32_t which, const uint8_t *key, const uint8_t *
                               const uint8_t *in, uint32_t length, uint8_t *out)
 {
     return run_copied(which, false, key, nonce, 0, aad, aad_length, in, length, out);
+}
+
+int32_t udpring_aead_burst(int32_t which, int32_t seal, const uint8_t *key, uint64_t counter, const uint8_t *in, uint8_t *out,
+                           uint32_t length, uint32_t stride, uint32_t count, int32_t *results)
+{
+    int error = load(which, NULL);
+    if (error)
+        return error;
+    struct aead_key *made = NULL;
+    struct aead_op *ops = calloc(count ? count : 1, sizeof(*ops));
+    error = ops ? table[which]->key_new(&made, key, seal) : -ENOMEM;
+    if (!error) {
+        for (uint32_t i = 0; i < count; i++)
+            ops[i] = (struct aead_op){ .in = in + (size_t)i * stride, .out = out + (size_t)i * stride, .length = length,
+                                       .counter = counter + i, .result = -EIO };
+        (seal ? made->impl->seal : made->impl->open)(made, ops, count);
+        for (uint32_t i = 0; i < count; i++)
+            results[i] = ops[i].result;
+    }
+    table[which]->key_free(made);
+    free(ops);
+    return error;
 }

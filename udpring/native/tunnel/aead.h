@@ -34,6 +34,9 @@ struct aead_impl {
     const char *name;
     /* Takes hold of the library; called once, before all else. 0, or -errno with the reason (not there, forbidden). */
     int (*load)(struct udpring_reason *why);
+    /* Once loaded: whether it is worth choosing on this CPU, or the reason why not. Forced, it serves all the same.
+     * NULL: always. */
+    bool (*suits)(struct udpring_reason *why);
     /* A key lives for one direction: `seal` says which. -ENOMEM, -EIO. The bytes remain the caller's to zeroise. */
     int (*key_new)(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal);
     void (*key_free)(struct aead_key *key);   /* zeroises; NULL is fine */
@@ -44,11 +47,15 @@ struct aead_impl {
                     const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length);
 };
 
-/* The implementation in use: the first in the table that loads and passes its self-test, or the one that the environment
- * variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if there is none: aead_why() says why. */
+/* The implementation in use: the first in the table that loads, suits the CPU and passes its self-test, or the one that
+ * the environment variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if there is none:
+ * aead_why() says why. */
 const struct aead_impl *aead_chosen(void);
 /* Why the chosen one was chosen and others were not, in words. */
 const char *aead_why(void);
+
+/* Number `which` of the table, loaded. NULL with the reason: there is none of that number, or it does not load. */
+const struct aead_impl *aead_numbered(int32_t which, struct udpring_reason *why);
 
 static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], uint64_t counter)
 {
@@ -58,4 +65,7 @@ static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], uint64_t counter)
 }
 
 extern const struct aead_impl aead_openssl;
+#ifdef UDPRING_IPSECMB    /* build.py found its header */
+extern const struct aead_impl aead_ipsecmb;
+#endif
 #endif
