@@ -1,0 +1,409 @@
+"""udpring.Node with a real data plane: lives without end, reloads under traffic, up, down and the demo."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Node, Rig, Space, Tunnel, until
+from lab.traffic import TcpStream, ping
+
+UDPRING = (sys.executable, "-m", "udpring.cli.main")
+
+LIVES = """
+import asyncio, json, os, sys, threading
+import udpring
+from udpring.tunnel import keys
+
+def kind(number):
+    try:
+        return os.readlink(f"/proc/self/fd/{number}").split(":")[0]
+    except FileNotFoundError:
+        return "the listing itself"
+
+def now():
+    maps = [line.split()[-1] for line in open("/proc/self/maps")]
+    return {
+        "descriptors": sorted(map(kind, os.listdir("/proc/self/fd"))),
+        "threads": len(os.listdir("/proc/self/task")),
+        "rings": sum("io_uring" in line for line in maps),
+        "maps": len(maps),
+        "interfaces": sorted(os.listdir("/proc/sys/net/ipv4/conf")),
+        "sockets": os.listdir("/run/wireguard") if os.path.exists("/run/wireguard") else [],
+        "locked": next(line for line in open("/proc/self/status") if line.startswith("VmLck")),
+    }
+
+async def live(config, uapi):
+    async with udpring.Node(config, name="life", uapi=uapi) as node:
+        assert node.peers[0].endpoint == ("127.0.0.1", 9)
+
+async def main():
+    rounds, uapi = int(sys.argv[1]), sys.argv[2] == "uapi"
+    key = keys.to_base64(keys.generate_private_key())
+    other = keys.to_base64(keys.public_key(keys.generate_private_key()))
+    config = udpring.Config.loads(
+        f"[Interface]\\nPrivateKey = {key}\\nAddress = 10.66.0.1/24\\n"
+        f"[Peer]\\nPublicKey = {other}\\nAllowedIPs = 10.66.0.0/24\\n"
+        "Endpoint = 127.0.0.1:9\\nPersistentKeepalive = 1\\n"
+    )
+    for _ in range(5):
+        await live(config, uapi)
+    before = now()
+    for _ in range(rounds):
+        await live(config, uapi)
+    # A thread that has said its last word may still be on its way out.
+    for _ in range(200):
+        if now()["threads"] == before["threads"]:
+            break
+        await asyncio.sleep(0.01)
+    print(json.dumps([before, now()]))
+
+asyncio.run(main())
+"""
+
+NODE = """
+import asyncio, json, sys
+import udpring
+
+async def main():
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    node = udpring.Node(udpring.Config.loads(json.loads(await reader.readline())), name=sys.argv[1])
+    async with node:
+        while True:
+            peers = [{"key": p.public_key, "handshake": p.last_handshake, "rx": p.rx_bytes,
+                      "allowed": [str(each) for each in p.allowed_ips]} for p in node.peers]
+            print(json.dumps({"port": node.listen_port, "tier": node.tier, "peers": peers}), flush=True)
+            line = await reader.readline()
+            if not line:
+                break
+            text = json.loads(line)
+            if text:
+                await node.reload(udpring.Config.loads(text))
+
+asyncio.run(main())
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """So that a child finds the package however this process found it, from any directory."""
+    path = [entry for entry in sys.path if entry and Path(entry, "udpring").is_dir()]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def check_lives(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    assert after["maps"] - before["maps"] < 8, (
+        "mappings: a few of malloc's may come, one for each life may not"
+    )
+    del before["maps"], after["maps"]
+    assert after == before
+    assert "life" not in after["interfaces"]
+    assert "life.sock" not in after["sockets"]
+
+
+def test_200_lives_of_a_node_leave_nothing() -> None:
+    command = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$0" -c "$1" 200 uapi'
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-c", command, sys.executable, LIVES],
+        capture_output=True, text=True, timeout=110, env=environment(), check=False,
+    )  # fmt: skip
+    check_lives(done)
+
+
+def as_nobody(*command: str) -> list[str]:
+    nobody = pwd.getpwnam("nobody")
+    ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+    return ["setpriv", *ids, "--", *command]
+
+
+@pytest.fixture
+def readable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A copy of the package that everybody may read: this one may lie where only its owner gets."""
+    place = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
+    place.mkdir(mode=0o755)
+    package = next(Path(entry, "udpring") for entry in environment()["PYTHONPATH"].split(os.pathsep))
+    shutil.copytree(package, place / "udpring", ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"))
+    for found in [place, *place.rglob("*")]:
+        found.chmod(0o755 if found.is_dir() else 0o644)
+    yield environment(PYTHONPATH=str(place))
+    shutil.rmtree(place)
+
+
+def user_namespaces(env: dict[str, str]) -> None:
+    tried = subprocess.run(
+        as_nobody("unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", "import udpring._native"),
+        env=env, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if tried.returncode:
+        pytest.skip(f"no user namespace for nobody, or no such interpreter: {tried.stderr.strip()[-200:]}")
+
+
+def test_a_node_lives_in_a_user_namespace(readable: dict[str, str]) -> None:
+    user_namespaces(readable)
+    command = 'ip link set lo up && exec "$0" -c "$1" 10 none'
+    enter = as_nobody(
+        "unshare", "--user", "--map-root-user", "--net", "sh", "-c", command, sys.executable, LIVES
+    )
+    check_lives(
+        subprocess.run(enter, capture_output=True, text=True, timeout=100, env=readable, cwd="/", check=False)
+    )
+
+
+# ---- reload ----
+
+
+def configuration(node: Node, *more: str, port: int | None = None) -> str:
+    head = f"[Interface]\nAddress = {', '.join(node.inner)}\n"
+    text = node.configuration().replace("[Interface]\n", head, 1)
+    if port is not None:
+        text = text.replace(f"ListenPort = {node.port}", f"ListenPort = {port}")
+    return "\n".join([text, *more])
+
+
+class Embedded:
+    """A process that embeds a Node, told of its configurations by a pipe."""
+
+    def __init__(self, space: Space, name: str) -> None:
+        self.process = subprocess.Popen(
+            space.argv(sys.executable, "-c", NODE, name),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+
+    def tell(self, text: str | None) -> dict[str, Any]:
+        """A new configuration, or None to ask only; what the node says then."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(text) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, "the node ended"
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        try:
+            assert self.process.wait(10) == 0
+        finally:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout
+            self.process.stdout.close()
+
+
+@pytest.fixture
+def tunnel(rig: Rig) -> Tunnel:
+    made = rig.tunnel(start=False)
+    made.b.start()
+    return made
+
+
+def test_a_reload_under_traffic_keeps_the_session(rig: Rig, tunnel: Tunnel) -> None:
+    a, b = tunnel.a, tunnel.b
+    stranger = rig.node(a.space, inner=["10.250.0.2/32"])
+    more = f"[Peer]\nPublicKey = {stranger.public_key}\nAllowedIPs = 10.250.0.0/24\nEndpoint = {b.outer()}\n"
+    embedded = Embedded(a.space, a.interface)
+    rig.later(embedded.close)
+    embedded.tell(configuration(a))
+    ping(a.space, b.inner4)
+    before = embedded.tell(None)
+    assert before["peers"][0]["handshake"]
+    stream = TcpStream(a.space, b.space, b.inner4, seconds=4)
+    for round_ in range(6):
+        extra = [more] if round_ % 2 == 0 else []
+        said = embedded.tell(configuration(a, *extra, port=a.port + round_))
+        assert said["port"] == a.port + round_
+        assert len(said["peers"]) == 1 + len(extra)
+        routes = a.space.ip("route")
+        assert ("10.250.0.0/24" in routes) == bool(extra)
+    stream.finish()
+    after = embedded.tell(None)
+    assert after["peers"][0]["handshake"] == before["peers"][0]["handshake"], "no second handshake was needed"
+    assert stream.sent_bytes > 1 << 20
+    assert stream.longest_silence < 2
+
+
+def test_the_interface_comes_and_goes_with_the_node(tunnel: Tunnel) -> None:
+    a = tunnel.a
+    embedded = Embedded(a.space, a.interface)
+    try:
+        embedded.tell(configuration(a))
+        shown = json.loads(a.space.ip("-json", "address", "show", "dev", a.interface))[0]
+        held = {
+            ipaddress.ip_interface(f"{each['local']}/{each['prefixlen']}")
+            for each in shown["addr_info"]
+            if each["scope"] == "global"
+        }
+        assert held == {ipaddress.ip_interface(each) for each in a.inner}
+        assert shown["mtu"] == 1420
+        assert not a.uapi.exists()
+    finally:
+        embedded.close()
+    assert not a.exists()
+
+
+# ---- up and down ----
+
+
+def command(space: Space, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        space.argv(*UDPRING, *words),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
+
+
+def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> None:
+    a, b = tunnel.a, tunnel.b
+    told = tmp_path / "told"
+    hooks = "".join(
+        f"{hook} = echo {hook} %i >> {told}\n" for hook in ("PreUp", "PostUp", "PreDown", "PostDown")
+    )
+    file = tmp_path / f"{a.interface}.conf"
+    text = configuration(a).replace("[Interface]\n", f"[Interface]\n{hooks}", 1)
+    file.write_text(text)
+    file.chmod(0o600)
+    done = command(a.space, "up", str(file))
+    rig.later(lambda: command(a.space, "down", a.interface))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert told.read_text().split("\n") == [f"PreUp {a.interface}", f"PostUp {a.interface}", ""]
+    ping(a.space, b.inner6)
+    again = command(a.space, "up", str(file))
+    assert again.returncode == 3
+    assert len(again.stderr.splitlines()) == 1
+    file.write_text(
+        text.replace("PersistentKeepalive", "#").replace("[Peer]\n", "[Peer]\nPersistentKeepalive = 7\n")
+    )
+    (pid,) = a.space.pids()
+    os.kill(int(pid), signal.SIGHUP)
+    until(lambda: a.status(b).keepalive == "7", "the new configuration is in force")
+    file.write_text("nonsense")
+    os.kill(int(pid), signal.SIGHUP)
+    ping(a.space, b.inner4)
+    down = command(a.space, "down", a.interface)
+    assert (down.returncode, down.stderr) == (0, "")
+    assert not a.exists()
+    assert not a.uapi.exists()
+    assert told.read_text().split("\n")[2:] == [f"PreDown {a.interface}", f"PostDown {a.interface}", ""]
+    assert command(a.space, "down", a.interface).returncode == 3
+
+
+def test_what_up_says_of_bad_input(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> None:
+    a = tunnel.a
+    file = tmp_path / f"{a.interface}.conf"
+
+    def up(text: str) -> tuple[int, str]:
+        file.write_text(text)
+        file.chmod(0o600)
+        done = command(a.space, "up", str(file))
+        assert not a.exists(), "nothing may be left of it"
+        assert not a.uapi.exists()
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.returncode, done.stderr
+
+    code, said = up(configuration(a).replace("PublicKey = ", "PublicKey = !"))
+    assert code == 2
+    assert f"{file}:" in said
+    code, said = up("[Interface]\n")
+    assert (code, "udpring genkey" in said) == (2, True)
+    code, said = up(configuration(a).replace("[Interface]\n", "[Interface]\nPreUp = exit 4\n", 1))
+    assert code == 3
+    with a.space.socket(a.space.ipv4, 2, port=a.port):
+        code, said = up(configuration(a))
+    assert code == 3
+    assert f"{a.port}" in said
+    assert "ListenPort" in said
+
+
+# ---- the demo ----
+
+
+def check_demo(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["tier"] in ("uring-multishot", "uring-pool", "mmsg")
+    assert told["aead"]
+    assert [(each["outer"], each["inner"]) for each in told["tunnels"]] == [
+        ("IPv4", "IPv4"), ("IPv4", "IPv6"), ("IPv6", "IPv4"), ("IPv6", "IPv6"),
+    ]  # fmt: skip
+    for each in told["tunnels"]:
+        assert each["handshake_ms"] > each["rtt_p50_ms"] > 0
+        assert each["tcp_forward_gbit_s"] > 0
+        assert each["tcp_reverse_gbit_s"] > 0
+
+
+def test_demo_tells_figures_and_leaves_nothing() -> None:
+    mark = secrets.token_hex(8)
+    done = subprocess.run(
+        [*UDPRING, "demo", "--seconds", "0.2", "--json"],
+        capture_output=True, text=True, timeout=100, env=environment(UDPRING_TEST_MARK=mark), check=False,
+    )  # fmt: skip
+    check_demo(done)
+    assert not marked(mark)
+
+
+def test_demo_prints_a_table() -> None:
+    done = subprocess.run(
+        [*UDPRING, "demo", "--seconds", "0.1"],
+        capture_output=True, text=True, timeout=100, env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("udpring ")
+    assert sum("Gbit/s" in line for line in lines) == 4
+
+
+def test_demo_works_without_root(readable: dict[str, str]) -> None:
+    user_namespaces(readable)
+    done = subprocess.run(
+        as_nobody(*UDPRING, "demo", "--seconds", "0.1", "--json"),
+        capture_output=True, text=True, timeout=100, env=readable, cwd="/", check=False,
+    )  # fmt: skip
+    check_demo(done)
+
+
+def marked(mark: str) -> list[str]:
+    """Processes that have the mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append(f"{process.name} {(process / 'cmdline').read_text()}")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_that_is_stopped_takes_everything_with_it(number: signal.Signals) -> None:
+    mark = secrets.token_hex(8)
+    demo = subprocess.Popen(
+        [*UDPRING, "demo", "--seconds", "60"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(UDPRING_TEST_MARK=mark),
+    )  # fmt: skip
+    try:
+        until(lambda: sum("_demo_node" in each for each in marked(mark)) >= 2, "both nodes are there", 30)
+        demo.send_signal(number)
+        assert demo.wait(30) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    finally:
+        demo.kill()
+        demo.wait()
+    until(lambda: not marked(mark), "all its processes are gone", 15)
