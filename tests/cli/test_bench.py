@@ -1,0 +1,77 @@
+"""``udpring bench``: its subjects, and the figures of ``bench aead``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from udpring._native import ffi, lib
+
+TOP = Path(__file__).resolve().parents[2]
+NAMES = [ffi.string(lib.udpring_aead_name(which)).decode() for which in range(lib.udpring_aead_count())]
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "udpring.cli.main", "bench", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=TOP,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_a_subject_is_needed() -> None:
+    assert bench().returncode == 2
+    assert bench("nothing").returncode == 2
+    done = bench("--help")
+    assert done.returncode == 0
+    assert "aead" in done.stdout
+
+
+def test_aead_measures_every_implementation_at_every_length() -> None:
+    done = bench("aead", "--json", "--rounds", "200", "--length", "0", "--length", "65535", "--burst", "64")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = json.loads(done.stdout)
+    assert shown["chosen"] in NAMES
+    assert shown["burst"] == 64
+    assert [(each["aead"], each["length"]) for each in shown["figures"]] == [
+        (name, length) for length in (0, 65535) for name in NAMES
+    ]
+    cost = {(each["aead"], each["length"]): (each["seal_ns"], each["open_ns"]) for each in shown["figures"]}
+    for name in NAMES:
+        for direction in (0, 1):
+            # More than two bytes a cycle of a fast CPU is not to be had, nor is a call for nothing.
+            assert 5 < cost[name, 0][direction] < cost[name, 65535][direction]
+            assert cost[name, 65535][direction] > 65535 / 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_aead_marks_the_one_in_use(name: str) -> None:
+    done = bench("aead", "--rounds", "50", "--length", "64", UDPRING_AEAD=name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("*")] == [name]
+    assert len([line for line in done.stdout.splitlines() if line.split()[-4:-3] == ["64"]]) == len(NAMES)
+
+
+def test_aead_without_any_that_works_says_why() -> None:
+    done = bench("aead", UDPRING_AEAD="rot13")
+    assert done.returncode == 3
+    assert "rot13" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--length", "-1"), ("--length", "65536"), ("--burst", "0"), ("--burst", "65"), ("--rounds", "many")],
+)
+def test_aead_refuses_what_makes_no_sense(arguments: tuple[str, str]) -> None:
+    done = bench("aead", *arguments)
+    assert done.returncode == 2
+    assert repr(arguments[1]) in done.stderr
