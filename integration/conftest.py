@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("netns")
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # The longest first: the others run beside it, on another worker.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_report_header() -> str:
