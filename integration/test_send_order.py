@@ -1,0 +1,76 @@
+"""A full socket buffer: nothing overtakes, nothing is lost, and a time-out says what did not go.
+
+On a host's own loopback a packet leaves the socket's account at once. Behind a token bucket (tc-tbf(8)) it
+stays there until it is its turn, as on a real interface, and the buffer fills: hence a namespace of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import errno, json, os, socket, struct, subprocess, sys
+from udpring.udp import SendRing
+
+# Loopback hands packets over by processor: on two of them it reorders all by itself.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+tier, rate, count, size, buffer, timeout = json.loads(sys.argv[1])
+bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit 100000000"
+for command in ("ip link set lo up", bucket):
+    subprocess.run(command.split(), check=True)
+source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+sink.bind(("127.0.0.1", 0))
+sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+payloads = [struct.pack("!I", number) + bytes(number % size) for number in range(count)]
+with SendRing(source, tier=tier) as ring:
+    report = ring.send_batch(payloads, sink.getsockname(), timeout=timeout)
+    again = ring.send_batch([struct.pack("!I", count)], sink.getsockname(), timeout=20)
+    stats = ring.stats
+sink.settimeout(20)
+got = []
+while not got or got[-1] != count:
+    got.append(struct.unpack("!I", sink.recv(65536)[:4])[0])
+print(json.dumps({
+    "accepted": report.accepted, "errors": [(i, errno.errorcode[e.errno]) for i, e in report.errors],
+    "got": got, "again": again.accepted, "requeued": stats["requeued"],
+}))
+"""
+
+
+def run(*arguments: object) -> dict[str, object]:
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", PROGRAM, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.mark.parametrize("buffer", [2304, 20000, 200000])
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
+    answer = run(tier, "60mbit", 1500, 1200, buffer, None)
+    assert answer["accepted"] == 1500
+    assert answer["errors"] == []
+    assert answer["got"] == list(range(1501))
+    assert answer["requeued"], "the buffer was never full: the test tests nothing"
+
+
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_a_time_out_tells_what_did_not_go_and_the_ring_goes_on(tier: str) -> None:
+    answer = run(tier, "2mbit", 1000, 1200, 20000, 0.3)
+    accepted = answer["accepted"]
+    assert isinstance(accepted, int)
+    assert 0 < accepted < 1000
+    assert answer["errors"] == [[index, "EAGAIN"] for index in range(accepted, 1000)]
+    assert answer["got"] == [*range(accepted), 1000]
+    assert answer["again"] == 1
