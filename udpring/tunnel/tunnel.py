@@ -2,9 +2,9 @@
 runs.
 
 ``Node`` (a configuration) and the UAPI server (``wg``) both change a tunnel only by the methods here, so
-both have the same meaning. Facts stay where they are owned (ARCHITECTURE.md, R3): endpoints, allowed IPs and
-byte counts in the plane, keys and timers in ``wireguard.Device``; here are only the three settings that neither
-of them has to know.
+both have the same meaning. Facts stay where they are owned (ARCHITECTURE.md, R3): endpoints, allowed IPs
+and byte counts in the plane, keys and timers in ``wireguard.Device``; here are only the three settings that
+neither of them has to know.
 
 Everything runs in the thread of the event loop. Methods that change something raise HostError or RingError
 (both OSError, with errno) when the plane refuses, and ValueError for a value that cannot be.
