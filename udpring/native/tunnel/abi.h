@@ -77,6 +77,17 @@ int32_t udpring_mac_check2(struct udpring_mac *mac, const uint8_t *cookie, const
 int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const uint8_t *ip, uint32_t ip_length, uint16_t port,
                            uint8_t *cookie);
 
+/* ---- offloads (test access) ---- */
+/* The packets that the super-packet behind a `struct virtio_net_hdr` of 10 bytes stands for, one behind the other in out;
+ * returns how many. -EINVAL: header and packet do not agree; -ENOSPC: more than max packets or room bytes. */
+int32_t udpring_segment(const uint8_t *vnet, const uint8_t *packet, uint32_t length, uint8_t *out, uint32_t room,
+                        uint32_t *lengths, uint32_t max);
+/* Writes count packets, one behind the other, to fd as a TUN device with these TUN_F_* would get them: one message each, its
+ * virtio_net_hdr first. Each is as long as its IP header says. Returns the super-packets written, -EIO if fd refused one. */
+int32_t udpring_coalesce(int32_t fd, uint32_t offloads, const uint8_t *packets, const uint32_t *lengths, uint32_t count);
+/* RFC 1071 over length bytes, the first (an even number) summed apart from the others; in host byte order. */
+uint32_t udpring_checksum(const uint8_t *bytes, uint32_t length, uint32_t first);
+
 /* ---- why a packet was dropped: one counter each ---- */
 enum udpring_drop {
     UDPRING_DROP_TOO_SHORT,            /* in: not as long as its type says, or shorter than any message */

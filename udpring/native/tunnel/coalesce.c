@@ -75,10 +75,14 @@ static struct parsed parse(uint8_t *packet, uint32_t length)
     return p;
 }
 
-/* Is the checksum of the transport header right, and an IPv4 header's own? */
+/* Is the checksum of the transport header right, and an IPv4 header's own, and written as segmentation would write it?
+ * One's complement has two zeros that are equally right: all ones is what UDP alone writes. */
 static bool checksums_hold(const struct parsed *p)
 {
     uint32_t bytes = p->length - p->transport;
+    if ((p->protocol == IPPROTO_TCP && get16(p->packet + p->transport + TCP_CHECKSUM) == 0xffff) ||
+        (!p->v6 && get16(p->packet + 10) == 0xffff))
+        return false;
     uint64_t sum = p->v6 ? checksum_pseudo(p->packet + 8, 32, p->protocol, bytes)
                          : checksum_pseudo(p->packet + 12, 8, p->protocol, bytes);
     if (checksum_fold(checksum_add(sum, p->packet + p->transport, bytes)) != 0xffff)

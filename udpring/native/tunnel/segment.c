@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stddef.h>
 
 #include "checksum.h"
 
@@ -41,11 +42,13 @@ static int complete_checksum(const struct vnet_header *vnet, uint8_t *packet, ui
 
 int segment_open(struct segmenter *segmenter, const struct vnet_header *vnet, uint8_t *packet, uint32_t length)
 {
-    *segmenter = (struct segmenter){.packet = packet, .length = length};
+    memset(segmenter, 0, offsetof(struct segmenter, saved));   /* not the bulk of it: this runs for every single packet */
+    segmenter->packet = packet;
+    segmenter->length = length;
     uint8_t type = vnet->gso_type & (uint8_t)~VNET_GSO_ECN;
     if (type == VNET_GSO_NONE)
         return vnet->flags & VNET_NEEDS_CSUM ? complete_checksum(vnet, packet, length) : 0;
-    if (length < 20)
+    if (length < 20 || (type != VNET_GSO_TCPV4 && type != VNET_GSO_TCPV6 && type != VNET_GSO_UDP_L4))
         return -EINVAL;
     segmenter->v6 = packet[0] >> 4 == 6;
     uint32_t ip = segmenter->v6 ? 40 : (packet[0] & 15u) * 4u;

@@ -3,7 +3,8 @@
 #define UDPRING_TUNNEL_SEGMENT_H
 #include "vnet.h"
 
-#define SEGMENT_HEADER_MAX 256
+/* IP and transport header: IPv6 extension headers (a segment routing header of 30 hops among them) can be this long. */
+#define SEGMENT_HEADER_MAX 1024
 
 /* Walks a super-packet in place: each segment's header is written over the end of the payload before it, which the caller
  * has sealed by then, so payload is never copied. Owner, thread: the caller, on its stack. Nothing to free. */
