@@ -144,8 +144,9 @@ def readable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 
 def user_namespaces(env: dict[str, str]) -> None:
+    enter = ("unshare", "--user", "--map-root-user", "--net")
     tried = subprocess.run(
-        as_nobody("unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", "import udpring._native"),
+        as_nobody(*enter, sys.executable, "-c", "import udpring._native"),
         env=env, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     if tried.returncode:

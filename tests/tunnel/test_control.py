@@ -255,6 +255,33 @@ def test_a_turn_is_bounded_and_others_get_theirs(loop: VirtualLoop, sides: tuple
     assert max(steps) <= 256
 
 
+def test_a_flood_without_end_leaves_others_their_turns(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """The eventfd is raised again and again while a turn waits to go on: there must be one next turn, not
+    two."""
+    a, _ = sides
+    control = a.tunnel.control
+    take = a.plane.events
+    seen: list[int] = []
+
+    def endless(maximum: int) -> list[Event]:
+        """More come in while some are taken, as from a worker under load."""
+        taken = take(maximum)
+        for _ in range(2 * maximum):
+            a.plane.post(Event(EventKind.ACTIVITY, a.peer))
+        return taken
+
+    async def watch() -> None:
+        for _ in range(200):
+            await asyncio.sleep(0)
+            seen.append(control.stats.events)
+
+    a.plane.events = endless  # type: ignore[method-assign]
+    a.plane.post(Event(EventKind.ACTIVITY, a.peer))
+    loop.run_until_complete(watch())
+    assert seen[-1] > 10_000
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= 256
+
+
 def test_an_event_that_fails_is_counted_and_the_loop_goes_on(
     loop: VirtualLoop, sides: tuple[Side, Side], caplog: pytest.LogCaptureFixture
 ) -> None:

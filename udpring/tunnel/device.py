@@ -155,7 +155,8 @@ class Node:
     def _ended(self, gone: asyncio.Future[End]) -> None:
         if gone.cancelled() or self._end is None or self._end.done():
             return
-        log.warning("%s: %s", self._asked_name, gone.result().reason)
+        name = self._tunnel.name if self._tunnel else self._asked_name
+        log.warning("%s: %s", name, gone.result().reason)
         self._end.set_result(gone.result())
 
     async def stop(self) -> None:

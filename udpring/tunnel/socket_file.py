@@ -57,7 +57,14 @@ class SocketFile:
         if descriptor is None:
             self.socket = _listen(path)
         else:
-            self.socket = socket.socket(fileno=descriptor)
+            try:
+                self.socket = socket.socket(fileno=descriptor)
+            except OSError as refused:
+                raise HostError(
+                    f"descriptor {descriptor} is no socket: {refused.strerror}",
+                    errno=refused.errno or 0,
+                    cure="hand in a listening UNIX socket, or leave WG_UAPI_FD out",
+                ) from refused
         self.socket.setblocking(False)
         self._inode = _inode(path)
 

@@ -128,8 +128,6 @@ class RequestApplier:
         peer = self._current()
         self._key = None
         if peer is not None:
-            if self._prefixes and self._tunnel.plane.peer_state(peer).staged:
-                self.flush()
             self._tunnel.start_peer(peer)
 
     def _current(self) -> int | None:
