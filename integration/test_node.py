@@ -164,6 +164,38 @@ def test_a_node_lives_in_a_user_namespace(readable: dict[str, str]) -> None:
     )
 
 
+HANDED_IN = """
+import fcntl, os, socket, struct, sys
+tun = os.open("/dev/net/tun", os.O_RDWR)
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", sys.argv[1].encode(), IFF_TUN | IFF_NO_PI))
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[2])
+listening.listen()
+os.set_inheritable(tun, True)
+os.set_inheritable(listening.fileno(), True)
+os.environ.update(WG_TUN_FD=str(tun), WG_UAPI_FD=str(listening.fileno()))
+os.execv(sys.executable, [sys.executable, "-m", "udpring.cli.wg", sys.argv[1]])
+"""
+
+
+def test_descriptors_may_be_handed_in(rig: Rig) -> None:
+    """WG_TUN_FD and WG_UAPI_FD, as wireguard-go takes them: it goes to the background with them."""
+    node = rig.node(rig.topology()["a"], inner=["10.1.2.3/24"])
+    node.uapi.parent.mkdir(exist_ok=True)
+    done = subprocess.run(
+        node.space.argv(sys.executable, "-c", HANDED_IN, node.interface, str(node.uapi)),
+        capture_output=True, text=True, timeout=60, env=environment(), check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    node.configure()
+    assert node.wg("show", node.interface, "listen-port").strip() == str(node.port)
+    node.bring_up()
+    node.space.ip("link", "del", node.interface)
+    until(lambda: not node.uapi.exists(), "its socket file goes with the interface")
+    until(lambda: not node.space.pids(), "the process ends")
+
+
 # ---- reload ----
 
 

@@ -156,7 +156,8 @@ class Space:
     def close(self) -> None:
         """Lets the namespace go."""
         for pipe in self._pipes():
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         try:
             self._holder.wait(5)
         except subprocess.TimeoutExpired:

@@ -76,8 +76,11 @@ def run(args: argparse.Namespace) -> int:
     if os.environ.get(INSIDE) and args.against:
         # UAPI sockets have one place; here it is ours alone.
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
-    signal.signal(signal.SIGTERM, _interrupt)
-    result = _measure(args)
+    former = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = _measure(args)
+    finally:
+        signal.signal(signal.SIGTERM, former)
     if args.json:
         print(json.dumps(result))
     else:
