@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel import plane as wrapper
+from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane import Plane, chosen_aead, tier_number
 from udpring.tunnel.plane_values import Address, EventKind, Prefix
 
@@ -155,3 +156,15 @@ def test_an_aead_is_chosen_and_drops_have_names() -> None:
 def test_a_v4_network_object_fits() -> None:
     network = ipaddress.ip_network("10.0.0.0/8")
     assert str(Prefix(network.network_address.packed, network.prefixlen, 1)) == "10.0.0.0/8"
+
+
+def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UDPRING_OFFLOADS", raising=False)
+    assert offload_flags(None) == offload_flags("all") == 0
+    assert offload_flags("none") == offload_flags("tun") | offload_flags("udp")
+    assert offload_flags("udp") == lib.UDPRING_PLANE_NO_TUN_OFFLOAD
+    monkeypatch.setenv("UDPRING_OFFLOADS", "tun")
+    assert offload_flags(None) == lib.UDPRING_PLANE_NO_UDP_OFFLOAD
+    monkeypatch.setenv("UDPRING_OFFLOADS", "some")
+    with pytest.raises(HostError, match=r"'some' \(one of all, tun, udp, none"):
+        Plane("udpringtest")

@@ -23,6 +23,7 @@ EPILOG = """environment:
   WG_TUN_FD=N, WG_UAPI_FD=N        descriptors to use instead of opening them
   WG_PROCESS_FOREGROUND=1          as -f
   UDPRING_TIER=uring-multishot|uring-pool|mmsg   instead of the best that works here
+  UDPRING_OFFLOADS=all|tun|udp|none              what to use of the kernel's; all unless set
 
 exit status: 0 done, 1 failed, 2 bad usage, 3 the host cannot (not root, no TUN, name taken)"""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
+from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 
 __all__ = [
@@ -125,6 +126,8 @@ class Plane:
     Opens in the caller's network namespace and stays in it. Used from the thread of the event loop that reads
     ``fileno()``. A command returns when the worker has run it.
 
+    ``offloads``: one of ``offloads.OFFLOADS``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
+
     Raises HostError when the host cannot have it: no right, no TUN device, the name is taken, the tier is
     not to be had.
     """
@@ -140,6 +143,7 @@ class Plane:
         mailbox: int = 0,
         listen_port: int = 0,
         fwmark: int = 0,
+        offloads: str | None = None,
     ) -> None:
         self._plane: Any = None
         options = ffi.new("struct udpring_plane_options *")
@@ -154,6 +158,7 @@ class Plane:
         options.mailbox = mailbox
         options.listen_port = listen_port
         options.fwmark = fwmark
+        options.flags = offload_flags(offloads)
         code = ffi.new("int32_t *")
         why = reason()
         plane = lib.udpring_plane_open(options, code, why)
@@ -452,6 +457,7 @@ class Plane:
             commands=raw.commands,
             events=raw.events,
             events_lost=raw.events_lost,
+            trains_split=raw.trains_split,
             drops={name: raw.drops[number] for number, name in enumerate(self._drop_names)},
             rx=_counters(raw.rx),
             tx=_counters(raw.tx),

@@ -123,6 +123,7 @@ class PlaneStats:
     commands: int
     events: int
     events_lost: int
+    trains_split: int
     drops: dict[str, int]
     rx: dict[str, int]
     tx: dict[str, int]
