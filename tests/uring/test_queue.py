@@ -203,6 +203,11 @@ def test_completions_appear_only_when_asked_for() -> None:
         assert ring.info.ready == 0
         assert ring.wait(1, 0)
         assert ring.completions()[0].data == b"x"
+        ring.read(reader, 10)
+        ring.submit()
+        os.write(writer, b"y")
+        assert ring.wait(0, 0)  # nothing asked for, nothing queued: it enters all the same
+        assert ring.completions()[0].data == b"y"
         os.close(reader)
         os.close(writer)
 
@@ -278,6 +283,7 @@ def test_a_chain_is_never_cut_by_a_full_queue(ring: Ring) -> None:
     with pytest.raises(RingError, match="reserve") as caught:
         ring.nop()
     assert caught.value.errno == errno.E2BIG
+    assert (ring.info.queued, ring.info.busy_slots) == (16, 16)
     ring.retract(1)
     ring.reserve(3)
     assert ring.info.queued == 0
