@@ -1,39 +1,32 @@
 """The demo's laboratory: two network namespaces joined by a veth, a tunnel node in each, and what is
 measured.
 
-A namespace lives as long as the ``cat`` that holds it, and every process here ends when the pipe to it
-closes: even if the demo is killed, nothing stays. No name is taken outside the namespaces but a UAPI
-socket's, for programs that need one.
+Every process here ends when the pipe to it closes: even if the demo is killed, nothing stays. No name is
+taken outside the namespaces but a UAPI socket's, for programs that need one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
-import shutil
 import socket
 import statistics
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
+from udpring.bench.space import Space, join
 from udpring.errors import HostError, UdpringError
 
-__all__ = ["Lab", "Measured", "NodeFacts", "require_tools"]
+__all__ = ["Lab", "Measured", "NodeFacts"]
 
-T = TypeVar("T")
-
-CLONE_NEWNET = 0x40000000
-NEEDED = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
 PORT = 51820
 TCP_PORT = 5201
 ECHOES = 400
@@ -67,102 +60,6 @@ class Measured:
     tcp_forward_gbit_s: float
     tcp_reverse_gbit_s: float
     gbit_per_cpu_s: float | None
-
-
-def require_tools() -> None:
-    """Raises HostError when a program is missing that namespaces cannot be made without."""
-    for tool, package in NEEDED.items():
-        if not shutil.which(tool):
-            raise HostError(f"{tool} is not installed", cure=f"install it: apt-get install {package}")
-
-
-def _command(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        raise UdpringError(f"{' '.join(argv)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
-class Space:
-    """A network namespace, held by a process that ends with us."""
-
-    def __init__(self) -> None:
-        self._holder = subprocess.Popen(
-            ["unshare", "--net", "cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        stdin, stdout, stderr = self._pipes()
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(b"\n")
-            stdin.flush()
-        if stdout.readline() != b"\n":
-            why = stderr.read().decode(errors="replace").strip()
-            self.close()
-            raise HostError(
-                f"no network namespace can be made: {why}",
-                cure="give the container CAP_SYS_ADMIN and CAP_NET_ADMIN, or run it without root",
-            )
-        self.command("ip", "link", "set", "lo", "up")
-
-    def _pipes(self) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-        assert self._holder.stdin
-        assert self._holder.stdout
-        assert self._holder.stderr
-        return self._holder.stdin, self._holder.stdout, self._holder.stderr
-
-    @property
-    def pid(self) -> int:
-        """Whose namespace it is."""
-        return self._holder.pid
-
-    def argv(self, *command: str) -> list[str]:
-        """The command line that runs ``command`` inside."""
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *command]
-
-    def command(self, *command: str) -> str:
-        """Runs a command inside; its output. Raises UdpringError when it fails."""
-        return _command(*self.argv(*command))
-
-    def begin(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Runs ``work()`` in a thread that has entered the namespace; the returned function waits for its
-        result."""
-        results: list[T] = []
-        failures: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with Path(f"/proc/{self.pid}/ns/net").open("rb") as entry:
-                    if ctypes.CDLL(None, use_errno=True).setns(entry.fileno(), CLONE_NEWNET):
-                        number = ctypes.get_errno()
-                        raise OSError(number, os.strerror(number))
-                results.append(work())
-            except BaseException as failed:
-                failures.append(failed)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-
-        def wait() -> T:
-            thread.join()
-            if failures:
-                raise failures[0]
-            return results[0]
-
-        return wait
-
-    def close(self) -> None:
-        """Lets the namespace go."""
-        for pipe in self._pipes():
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        try:
-            self._holder.wait(5)
-        except subprocess.TimeoutExpired:
-            self._holder.kill()
-            self._holder.wait()
 
 
 class Process:
@@ -286,23 +183,8 @@ class Lab:
             self._stack.callback(self.a.close)
             self.b = Space()
             self._stack.callback(self.b.close)
-            self.a.command(
-                "ip",
-                "link",
-                "add",
-                "under",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "under",
-                "netns",
-                str(self.b.pid),
-            )
-            for position, space in enumerate((self.a, self.b)):
-                space.command("ip", "addr", "add", f"{OUTER['IPv4'][position]}/24", "dev", "under")
-                space.command("ip", "addr", "add", f"{OUTER['IPv6'][position]}/64", "dev", "under", "nodad")
-                space.command("ip", "link", "set", "under", "up")
+            ends = zip(OUTER["IPv4"], OUTER["IPv6"], strict=True)
+            join(self.a, self.b, [[f"{four}/24", f"{six}/64"] for four, six in ends])
         except BaseException:
             self._stack.close()
             raise

@@ -10,7 +10,6 @@ import platform
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -20,8 +19,6 @@ from udpring import __version__
 from udpring.cli import Subparsers
 from udpring.errors import HostError
 
-INSIDE = "UDPRING_DEMO_NAMESPACE"
-"""Set in the environment of the demo that was started again in a user namespace."""
 FAMILIES = ("IPv4", "IPv6")
 COLUMNS = (
     ("outer", "outer", ""),
@@ -66,16 +63,12 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; progress goes to standard error."""
-    from udpring.cli._demo_lab import require_tools  # noqa: PLC0415
+    from udpring.bench.space import become_root, require_tools  # noqa: PLC0415
 
-    require_tools()
+    require_tools("ip", "nsenter", "unshare")
     if args.against and not shutil.which(args.against.split()[0]):
         raise HostError(f"{args.against} is not installed", cure=f"apt-get install {args.against.split()[0]}")
-    if os.geteuid() != 0:
-        _start_in_user_namespace(args)
-    if os.environ.get(INSIDE) and args.against:
-        # UAPI sockets have one place; here it is ours alone.
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    become_root(args.words, _progress)
     former = signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = _measure(args)
@@ -90,27 +83,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _start_in_user_namespace(args: argparse.Namespace) -> None:
-    """Replaces this process by the same demo as root of a user namespace. Raises HostError where there is
-    none."""
-    enter = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]
-    tried = subprocess.run([*enter, "true"], capture_output=True, text=True, check=False, timeout=30)
-    if tried.returncode:
-        raise HostError(
-            f"not root, and the host allows no user namespace: {tried.stderr.strip()}",
-            cure="run it with sudo, or allow them: sysctl -w kernel.unprivileged_userns_clone=1 "
-            "kernel.apparmor_restrict_unprivileged_userns=0",
-        )
-    _progress("not root: using a user namespace")
-    words = ["demo", "--seconds", str(args.seconds)]
-    words += ["--json"] if args.json else []
-    words += ["--against", args.against] if args.against else []
-    sys.stdout.flush()
-    os.execvpe(
-        enter[0], [*enter, sys.executable, "-m", "udpring.cli.main", *words], {**os.environ, INSIDE: "1"}
-    )
 
 
 def _progress(text: str) -> None:

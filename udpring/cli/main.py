@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         modules = _modules(arguments)
         args = _parser(modules).parse_args(arguments)
+        args.words = arguments  # for a command that starts itself again
         code = modules[args.command].run(args)
         sys.stdout.flush()
     except ConfigError as error:

@@ -1,0 +1,126 @@
+"""`udpring bench` for real, as short as it goes: that it runs, what it prints, that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import SUBJECT, until
+from lab.node import UAPI
+
+TOP = Path(__file__).resolve().parents[1]
+PREFIX = "bench"
+SHORT = ("tunnel", "--seconds", "1", "--runs", "1")
+
+needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
+pytestmark = [needs_iperf3, pytest.mark.xdist_group("bench")]
+
+
+def argv(*words: str) -> list[str]:
+    return [sys.executable, "-m", "udpring.cli.main", "bench", *words]
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv(*words), capture_output=True, text=True, timeout=100, cwd=TOP, check=False)
+
+
+def ours() -> list[str]:
+    """Interfaces that the benchmark has now, by their sockets."""
+    return [path.name for path in UAPI.glob(f"{PREFIX}*.sock")]
+
+
+def test_against_itself() -> None:
+    against = shlex.join(SUBJECT.argv)
+    done = bench(
+        "tunnel", "--seconds", "1", "--runs", "1", "--only", "tcp,rtt,memory", "--json", "--against", against
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    mine, other = result["programs"]
+    assert mine["program"] == "udpring"
+    assert mine["tier"]
+    assert mine["aead"]
+    assert mine["figures"].keys() == other["figures"].keys()
+    assert result["ratios"][0]["figures"].keys() == mine["figures"].keys()
+    for program in (mine, other):
+        assert all(figure["median"] > 0 for figure in program["figures"].values())
+    assert "run 1/1, udpring: TCP, reverse" in done.stderr
+    assert not ours()
+
+
+def test_a_tier_can_be_forced_and_the_table_tells_it() -> None:
+    done = bench(*SHORT, "--only", "rtt_loaded", "--tier", "mmsg")
+    assert done.returncode == 0, done.stderr
+    assert "tier mmsg" in done.stdout
+    assert "round trip, full TCP stream, p99" in done.stdout
+
+
+def test_a_program_that_does_not_come_up_is_told_in_one_line() -> None:
+    words = shlex.join(["sh", "-c", "echo no tunnels today >&2; exit 4"])
+    done = bench(*SHORT, "--only", "rtt", "--against", words)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith(
+        "udpring: sh ended at once (exit code 4): no tunnels today"
+    )
+    assert not ours()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_when_it_is_ended(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        argv("tunnel", "--seconds", "60", "--only", "tcp"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+    )
+    try:
+        assert process.stderr
+        for line in process.stderr:
+            if "TCP, one stream" in line:
+                break
+        sockets = ours()
+        assert len(sockets) >= 2
+        children = descendants(process.pid)
+        assert len(children) >= 4  # two namespaces, two nodes
+        until(lambda: len(descendants(process.pid)) >= 6, "iperf3 runs", timeout=10)
+        children = descendants(process.pid)
+        process.send_signal(number)
+        assert process.wait(30) == (-number if number == signal.SIGKILL else 130)
+        until(lambda: not [pid for pid in children if alive(pid)], "every process has ended", timeout=20)
+        until(lambda: not set(sockets) & set(ours()), "the sockets are gone", timeout=5)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        if process.stderr:
+            process.stderr.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return fields[0] != "Z"
+
+
+def descendants(root: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found, front = [], {root}
+    while front:
+        front = {pid for pid, parent in parents.items() if parent in front}
+        found += sorted(front)
+    return found

@@ -1,0 +1,145 @@
+"""Several programs measured in turn, run after run: medians, and the ratio of ours to each other one.
+
+1. A run starts a fresh pair of each program, one after the other, and takes the measures. Every other run
+   goes through the programs backwards, so that a machine that slows down favours none.
+2. A figure of a program is the median of its runs.
+3. A ratio is ours divided by theirs within one run, where the two stood next to each other in time; of these
+   the median. It is not the ratio of the medians.
+
+What comes out is a dict of JSON's types, the same that ``--json`` prints and that ``table`` and ``plot``
+read:
+
+    {"udpring": version, "kernel", "machine", "cpus", "cpu", "began": UTC time, "load_average": [before,
+    after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "tier", "tier_reason",
+    "aead", "figures": {key: {"median", "runs": [number or null]}}}], "ratios": [{"to": program, "figures":
+    {key: number}}]}
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import shlex
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from udpring import __version__
+from udpring.bench.measures import FIGURES, MEASURES, measure
+from udpring.bench.pair import Ground, Pair
+from udpring.bench.program import Program
+from udpring.bench.space import require_tools
+
+__all__ = ["compare", "host_facts", "summary"]
+
+Say = Callable[[str], None]
+Sample = dict[str, float]
+
+DIGITS = 6
+"""Significant ones in the JSON."""
+
+
+def host_facts() -> dict[str, Any]:
+    """The machine, so that a figure is never without it."""
+    return {
+        "udpring": __version__,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu": _cpu_model(),
+        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.processor()
+
+
+def compare(
+    programs: Sequence[Program], names: Sequence[str], seconds: float, runs: int, say: Say
+) -> dict[str, Any]:
+    """Measures; the first program is ours. ``say`` gets a line of progress for each step. Raises HostError,
+    UdpringError."""
+    require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
+    facts = host_facts()
+    before = os.getloadavg()[0]
+    samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
+    told: dict[str, dict[str, str | None]] = {}
+    with Ground() as ground:
+        for run in range(runs):
+            for program in programs if run % 2 == 0 else reversed(programs):
+
+                def tell(what: str, where: str = f"run {run + 1}/{runs}, {program.name}") -> None:
+                    say(f"{where}: {what}")
+
+                tell("starting two nodes")
+                with Pair(ground, program) as pair:
+                    node = pair.nodes[0]
+                    told[program.name] = {
+                        "tier": node.tier,
+                        "tier_reason": node.tier_reason,
+                        "aead": node.aead,
+                    }
+                    samples[program.name].append(measure(pair, names, seconds, tell))
+    return {
+        **facts,
+        "load_average": [round(before, 2), round(os.getloadavg()[0], 2)],
+        "seconds": seconds,
+        "runs": runs,
+        "measures": [name for name in MEASURES if name in names],
+        **summary(
+            [(program.name, shlex.join(program.argv), samples[program.name]) for program in programs], told
+        ),
+    }
+
+
+def summary(
+    taken: Sequence[tuple[str, str, Sequence[Sample]]], told: dict[str, dict[str, str | None]] | None = None
+) -> dict[str, Any]:
+    """``programs`` and ``ratios``, from (name, command, samples of its runs), ours first."""
+    programs = [
+        {
+            "program": name,
+            "command": command,
+            **((told or {}).get(name) or {"tier": None, "tier_reason": None, "aead": None}),
+            "figures": _figures(samples),
+        }
+        for name, command, samples in taken
+    ]
+    ours = taken[0][2]
+    ratios = [{"to": name, "figures": _ratios(ours, theirs)} for name, _, theirs in taken[1:]]
+    return {"programs": programs, "ratios": ratios}
+
+
+def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    """A run without a figure counts as null; a figure that no run has is left out."""
+    found = {}
+    for figure in FIGURES:
+        each = [sample.get(figure.key) for sample in samples]
+        have = [value for value in each if value is not None]
+        if have:
+            found[figure.key] = {
+                "median": _round(statistics.median(have)),
+                "runs": [None if value is None else _round(value) for value in each],
+            }
+    return found
+
+
+def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> dict[str, float]:
+    found = {}
+    for figure in FIGURES:
+        pairs = [
+            (our.get(figure.key), their.get(figure.key)) for our, their in zip(ours, theirs, strict=True)
+        ]
+        ratios = [our / their for our, their in pairs if our is not None and their]
+        if ratios:
+            found[figure.key] = _round(statistics.median(ratios))
+    return found
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

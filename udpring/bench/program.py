@@ -1,0 +1,158 @@
+"""A wireguard-go compatible program under measurement: its command line, its process, what that has used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from udpring.bench.space import Space
+from udpring.errors import ConfigError, HostError, UdpringError
+from udpring.tunnel.uapi_client import UapiClient
+
+__all__ = ["NodeProcess", "Program", "distinct"]
+
+TICKS = os.sysconf("SC_CLK_TCK")
+START_WAIT = 15.0
+"""Seconds a program may take until its UAPI socket answers."""
+STOP_WAIT = 10.0
+_UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), UDP port")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started for an interface: ``argv -f IFACE``. ``env`` is added to our environment."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def ours(cls, tier: str | None = None) -> Program:
+        """``udpring-wg`` of this very installation, with a tier forced or the best that works. It logs
+        verbosely (lines per session, none per packet), to learn its tier and AEAD."""
+        env = (("LOG_LEVEL", "verbose"), *((("UDPRING_TIER", tier),) if tier else ()))
+        return cls("udpring", (sys.executable, "-m", "udpring.cli.wg"), env)
+
+    @classmethod
+    def parse(cls, text: str) -> Program:
+        """From a command line, split as a shell would. Raises ConfigError for a text that is none, HostError
+        where the program is not installed."""
+        try:
+            words = shlex.split(text)
+        except ValueError as wrong:
+            raise ConfigError(f"not a command line: {wrong}", file="--against", text=text) from None
+        if not words:
+            raise ConfigError("names no program", file="--against", text=text)
+        found = shutil.which(words[0])
+        if found is None:
+            raise HostError(f"{words[0]} is not installed", cure="install it, or give the path of a program")
+        return cls(Path(words[0]).name, (found, *words[1:]), (("LOG_LEVEL", "error"),))
+
+
+def distinct(programs: list[Program]) -> list[Program]:
+    """The same programs, a name that comes again numbered: ``wireguard-go``, ``wireguard-go (2)``."""
+    seen: dict[str, int] = {}
+    named = []
+    for program in programs:
+        count = seen[program.name] = seen.get(program.name, 0) + 1
+        name = program.name if count == 1 else f"{program.name} ({count})"
+        named.append(Program(name, program.argv, program.env))
+    return named
+
+
+class NodeProcess:
+    """One running program with its interface in a namespace. ``tier`` and ``aead`` are what ours says of
+    itself; None for others.
+
+    Raises HostError where it does not come up, with its last words.
+    """
+
+    def __init__(self, space: Space, program: Program, interface: str) -> None:
+        self.space = space
+        self.program = program
+        self.interface = interface
+        self.uapi = UapiClient(interface)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        foreground = {"WG_PROCESS_FOREGROUND": "1", **dict(program.env)}
+        self._process = space.spawn(*program.argv, "-f", interface, stderr=self._log, env=foreground)
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.close()
+            raise
+        said = _UP.search(self._words())
+        self.tier: str | None = said[1] if said else None
+        self.tier_reason: str | None = said[2] if said else None
+        self.aead: str | None = said[3] if said else None
+
+    def _words(self) -> str:
+        self._log.seek(0)
+        return self._log.read(1 << 20).decode(errors="replace")
+
+    def _wait_until_it_answers(self) -> None:
+        end = time.monotonic() + START_WAIT
+        while True:
+            if self._process.poll() is not None:
+                raise self._failure(f"ended at once (exit code {self._process.returncode})")
+            if self.uapi.path.exists():
+                with contextlib.suppress(UdpringError):
+                    self.uapi.get()
+                    return
+            if time.monotonic() > end:
+                raise self._failure(f"serves no {self.uapi.path} after {START_WAIT:g} s")
+            time.sleep(0.02)
+
+    def _failure(self, what: str) -> HostError:
+        words = self._words().strip().splitlines()
+        last = f": {words[-1]}" if words else ""
+        return HostError(
+            f"{self.program.name} {what}{last}",
+            cure=f"it is started as `{shlex.join(self.program.argv)} -f INTERFACE`, as wireguard-go is",
+        )
+
+    def _stats(self) -> Iterator[tuple[int, list[str]]]:
+        """Each process of the program's session: its number, and /proc/PID/stat from the state on."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(fields[3]) == self._process.pid:
+                    yield int(entry.name), fields
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all threads so far (proc_pid_stat(5), utime and stime)."""
+        return sum(int(fields[11]) + int(fields[12]) for _, fields in self._stats()) / TICKS
+
+    def resident_mib(self) -> float:
+        """Resident memory (proc_pid_status(5), VmRSS)."""
+        total = 0
+        for pid, _ in self._stats():
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                total += int(found[1]) if found else 0
+        return total / 1024
+
+    def close(self) -> None:
+        """Ends it by SIGTERM, at last by SIGKILL; its socket file goes too."""
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_WAIT)
+                    break
+        finally:
+            self.uapi.path.unlink(missing_ok=True)
+            if self._process.stdout:
+                self._process.stdout.close()
+            self._log.close()
