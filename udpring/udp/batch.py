@@ -98,15 +98,17 @@ class Batch(Sequence[Packet]):
 
     __slots__ = ("_base", "_count", "_ipv6", "_raw", "_view")
 
-    def __init__(self, face: Any, ipv6_socket: bool) -> None:
-        """``face``: a ``struct udpring_batch *`` that now belongs to this object; NULL for an empty batch."""
+    def __init__(self, taken: Any, ipv6_socket: bool) -> None:
+        """``taken``: where a ``struct udpring_batch *`` lies; taken from there. NULL gives an empty batch."""
         self._ipv6 = ipv6_socket
         self._view: memoryview | None = memoryview(b"")
         self._count = 0
         self._base = 0
         self._raw = b""
+        face = taken[0]
         if face == ffi.NULL:
             return
+        taken[0] = ffi.NULL  # from here on it is ours: the caller must not release it, too
         anchor = ffi.gc(ffi.cast("uint8_t *", face.base), lambda _base: lib.udpring_batch_release(face))
         self._count = int(face.count)
         self._base = int(ffi.cast("uintptr_t", face.base))

@@ -82,9 +82,14 @@ class RecvRing:
         taken = ffi.new("struct udpring_batch **")
         while True:
             handle = self._usable()
-            code = lib.udpring_recv_batch(handle, min(max_packets, 1 << 30), left, taken)
-            if code == 0 or code == -errno.ETIME:
-                return Batch(taken[0], self._ipv6)
+            try:
+                code = lib.udpring_recv_batch(handle, min(max_packets, 1 << 30), left, taken)
+                if code == 0 or code == -errno.ETIME:
+                    return Batch(taken, self._ipv6)
+            except BaseException:  # of a signal handler: the buffers must not be lost with it
+                if taken[0] != ffi.NULL:
+                    lib.udpring_batch_release(taken[0])
+                raise
             if code not in (-errno.EINTR, -errno.ECANCELED):
                 check(code, "receiving")
             if deadline is not None:

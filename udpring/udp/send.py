@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from udpring._native import check, ffi, lib, reason
-from udpring.errors import ClosedError
+from udpring.errors import ClosedError, WrongThreadError
 from udpring.udp.address import Address, to_core
 from udpring.udp.tiers import counters, tier_name, tier_number
 
@@ -181,7 +182,10 @@ class SendRing:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            with contextlib.suppress(
+                WrongThreadError
+            ):  # collected by another thread: only the owner could close it
+                self.close()
 
     def __repr__(self) -> str:
         return f"<SendRing {'closed' if self.closed else self._tier}>"

@@ -141,10 +141,28 @@ static struct {
     struct udpring_reason why;
 } found[UR_ARRAY_LENGTH(names)];
 static pthread_mutex_t found_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void take_lock(void)
+{
+    pthread_mutex_lock(&found_lock);
+}
+
+static void give_lock(void)
+{
+    pthread_mutex_unlock(&found_lock);
+}
+
+/* A fork waits for a probe that is under way: the child would find the mutex taken by a thread that it has not got. */
+static void survive_forks(void)
+{
+    (void)pthread_atfork(take_lock, give_lock, give_lock);
+}
 
 int udp_tier_works(uint32_t tier, struct udpring_reason *why)
 {
-    pthread_mutex_lock(&found_lock);
+    pthread_once(&fork_once, survive_forks);
+    take_lock();
     if (!found[tier].known) {
         found[tier].code = try_tier(tier, &found[tier].why);
         found[tier].known = true;
@@ -152,6 +170,6 @@ int udp_tier_works(uint32_t tier, struct udpring_reason *why)
     int code = found[tier].code;
     if (why)
         *why = found[tier].why;
-    pthread_mutex_unlock(&found_lock);
+    give_lock();
     return code;
 }
