@@ -132,6 +132,22 @@ def test_order_holds_over_many_rounds_of_the_pool(tier: str, pair: Pair) -> None
         assert got == list(range(1000))
 
 
+@pytest.mark.parametrize("buffers", [64, 200, 2048])
+def test_a_burst_is_no_starvation_while_buffers_are_free(tier: str, pair4: Pair, buffers: int) -> None:
+    with RecvRing(pair4.sink, buffers=buffers, buffer_size=2048, tier=tier) as ring:
+        for burst in (1, 20, 60, 200, 5, 200):
+            payloads = [b"%d" % number for number in range(burst)]
+            for payload in payloads:
+                pair4.source.sendto(payload, pair4.to)
+            got: list[bytes] = []
+            while len(got) < burst:
+                with ring.recv_batch(timeout=BOUND) as batch:
+                    assert batch
+                    got += batch.payloads()
+            assert got == payloads
+        assert ring.stats["starved"] == 0
+
+
 @pytest.mark.parametrize("buffers", [1, 2, 2048])
 def test_under_a_flood_every_datagram_is_received_or_counted(tier: str, pair4: Pair, buffers: int) -> None:
     pair4.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,11 +1,15 @@
 /* Tier uring-multishot: one recvmsg operation a socket that completes once for each datagram, into buffers that the
  * kernel picks from a ring of ours.
  *
- * 1. arm: released buffers are published in one store; a socket whose operation ended is armed again.
+ * 1. arm: the kernel's ring is topped up, published in one store; a socket whose operation ended is armed again.
  * 2. complete: struct io_uring_recvmsg_out, name, control and payload lie one after the other in the buffer.
  * Any completion without F_MORE ended the operation: an error, no buffer left, and a datagram of length zero, which
  * anybody may send. For want of buffers it is not armed before a quarter of them is back: the kernel answers ENOBUFS
- * at once, whether there is anything to read or not. */
+ * at once, whether there is anything to read or not.
+ *
+ * The window: the kernel takes buffers first in, first out, so that a ring of all of them walks through all their memory
+ * and every train lands in cold cache lines (at 256 buffers and trains of 60 kB: 3.9 us to receive one instead of 2.2).
+ * So the ring holds only about twice what a pass takes out; the rest lies on a stack, the warmest on top. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -15,12 +19,18 @@
 #include "../uring/thread.h"
 #include "rx_uring.h"
 
+#define WINDOW_LEAST 16u
+#define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
 #define PREFIX_BYTES (sizeof(struct io_uring_recvmsg_out) + UDP_RX_NAME_BYTES + UDP_RX_CONTROL_BYTES)
 
 struct multishot_socket {
     struct ur_bufring buffers;
-    uint32_t available;        /* buffers that the kernel may pick, published or about to be */
-    bool armed, starved, dirty;
+    uint16_t *idle;            /* stack of buffers that neither the kernel nor the caller has */
+    uint32_t idle_count;
+    uint32_t available;        /* buffers in the kernel's ring */
+    uint32_t window;           /* how many should be there */
+    uint32_t taken, peak, passes;   /* buffers used in this pass, in the largest one, and passes since the last look */
+    bool armed, starved;
 };
 
 struct multishot_rx {
@@ -36,12 +46,49 @@ static struct multishot_rx *self(struct uring_rx *uring)
 
 static void give_buffer(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer)
 {
+    struct multishot_socket *state = &multishot->socket[socket];
+    state->idle[state->idle_count++] = (uint16_t)buffer;
+}
+
+/* Follows what passes take: twice the largest, so that a burst that grows does not run out at once. */
+static void fit_window(const struct udp_rx *rx, struct multishot_socket *state)
+{
+    if (state->taken > state->peak)
+        state->peak = state->taken;
+    state->taken = 0;
+    if (++state->passes < WINDOW_PASSES)
+        return;
+    uint32_t wanted = 2 * state->peak > WINDOW_LEAST ? 2 * state->peak : WINDOW_LEAST;
+    state->window = wanted < rx->per_socket ? wanted : rx->per_socket;
+    state->passes = state->peak = 0;
+}
+
+static void top_up(struct multishot_rx *multishot, uint32_t socket)
+{
     struct udp_rx *rx = &multishot->uring.rx;
     struct multishot_socket *state = &multishot->socket[socket];
-    ur_bufring_add(&state->buffers, udp_slot(&rx->slots, socket * rx->per_socket + buffer),
-                   (uint32_t)PREFIX_BYTES + rx->slot_bytes, (uint16_t)buffer);
-    state->available++;
-    state->dirty = true;
+    fit_window(rx, state);
+    if (state->available >= state->window || !state->idle_count)
+        return;
+    while (state->available < state->window && state->idle_count) {
+        uint16_t buffer = state->idle[--state->idle_count];
+        ur_bufring_add(&state->buffers, udp_slot(&rx->slots, socket * rx->per_socket + buffer),
+                       (uint32_t)PREFIX_BYTES + rx->slot_bytes, buffer);
+        state->available++;
+    }
+    ur_bufring_publish(&state->buffers);
+}
+
+/* The kernel found its ring empty. Either the window was too small, or the caller keeps the buffers. */
+static void ran_out(struct udp_rx *rx, struct multishot_socket *state)
+{
+    if (state->idle_count) {
+        state->window = 2 * state->window < rx->per_socket ? 2 * state->window : rx->per_socket;
+        state->passes = 0;
+        return;
+    }
+    state->starved = true;
+    rx->stats.starved++;
 }
 
 static void arm(struct uring_rx *uring)
@@ -50,12 +97,9 @@ static void arm(struct uring_rx *uring)
     struct udp_rx *rx = &uring->rx;
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct multishot_socket *state = &multishot->socket[i];
-        if (state->dirty) {
-            ur_bufring_publish(&state->buffers);
-            state->dirty = false;
-        }
+        top_up(multishot, i);
         uint32_t enough = state->starved ? (rx->per_socket + 3) / 4 : 1;
-        if (ur_likely(state->armed) || state->available < enough || uring_rx_paused(uring, i))
+        if (ur_likely(state->armed) || state->available + state->idle_count < enough || uring_rx_paused(uring, i))
             continue;
         struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
         if (!sqe)
@@ -106,6 +150,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     bool known = ur_ops_resolve(&uring->ops, cqe->user_data) >= 0;
     bool delivered = false;
     state->available -= has_buffer;
+    state->taken += has_buffer;
     if (ur_unlikely(!known)) {
         rx->stats.stale++;
     } else {
@@ -118,8 +163,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
             delivered = deliver(multishot, socket, buffer, cqe->res, packet);
             uring->backoff[socket].run = 0;
         } else if (cqe->res == -ENOBUFS) {
-            state->starved = true;
-            rx->stats.starved++;
+            ran_out(rx, state);
         } else if (cqe->res < 0 && cqe->res != -ECANCELED) {
             uring_rx_failed(uring, socket, -cqe->res);
         }
@@ -141,8 +185,13 @@ static int multishot_open(struct udp_rx *rx, struct udpring_reason *why)
     while (entries < rx->per_socket)
         entries *= 2;
     for (uint32_t i = 0; i < rx->sockets && !code; i++) {
+        struct multishot_socket *state = &multishot->socket[i];
+        state->window = rx->per_socket < WINDOW_LEAST ? rx->per_socket : WINDOW_LEAST;
+        state->idle = calloc(rx->per_socket, sizeof(*state->idle));
+        if (!state->idle)
+            return ur_fail(why, -ENOMEM, "no memory for a receive ring");
         code = ur_bufring_open(&multishot->socket[i].buffers, &multishot->uring.ring, (uint16_t)i, entries, why);
-        for (uint32_t n = 0; n < rx->per_socket && !code; n++)
+        for (uint32_t n = rx->per_socket; n-- > 0;)   /* the lowest is taken first */
             give_buffer(multishot, i, n);
     }
     return code;
@@ -157,6 +206,8 @@ static bool multishot_close(struct udp_rx *rx)
     /* After the ring: the registrations went with it. In a forked child these addresses are not ours to unmap. */
     for (uint32_t i = 0; i < rx->sockets && !forked; i++)
         (void)ur_bufring_close(&multishot->socket[i].buffers, ring);
+    for (uint32_t i = 0; i < rx->sockets; i++)
+        free(multishot->socket[i].idle);
     return ended;
 }
 

@@ -23,6 +23,7 @@ struct pool_rx {
     struct uring_rx uring;
     struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
     uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
+    bool starved[UDP_RX_SOCKETS_MAX];     /* counted already */
 };
 
 static struct slot_header *header_of(const struct udp_rx *rx, uint32_t slot)
@@ -50,6 +51,9 @@ static void arm(struct uring_rx *uring)
     struct pool_rx *pool = (struct pool_rx *)uring;
     struct udp_rx *rx = &uring->rx;
     for (uint32_t i = 0; i < rx->sockets; i++) {
+        bool starved = pool->out[i] == rx->per_socket;   /* about to wait with nothing in flight */
+        rx->stats.starved += starved && !pool->starved[i];
+        pool->starved[i] = starved;
         if (uring_rx_paused(uring, i))
             continue;
         while (pool->idle[i].count) {
@@ -92,7 +96,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
         .control = header->control, .control_length = (uint32_t)header->header.msg_controllen,
         .flags = (uint32_t)header->header.msg_flags};
     udp_rx_deliver(rx, packet, slot, (uint8_t *)(header + 1), (uint32_t)cqe->res, &message);
-    rx->stats.starved += ++pool->out[socket] == rx->per_socket;
+    pool->out[socket]++;
     return true;
 }
 
