@@ -13,12 +13,12 @@ import sys
 import pytest
 
 PROGRAM = """
-import errno, json, os, socket, struct, subprocess, sys
-from udpring.udp import SendRing
+import errno, json, os, signal, socket, struct, subprocess, sys
+from udpring.udp import SendReport, SendRing
 
 # Loopback hands packets over by processor: on two of them it reorders all by itself.
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-tier, rate, count, size, buffer, timeout = json.loads(sys.argv[1])
+tier, rate, count, size, buffer, timeout, interrupt = json.loads(sys.argv[1])
 bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit 100000000"
 for command in ("ip link set lo up", bucket):
     subprocess.run(command.split(), check=True)
@@ -28,7 +28,13 @@ sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
 payloads = [struct.pack("!I", number) + bytes(number % size) for number in range(count)]
 with SendRing(source, tier=tier) as ring:
-    report = ring.send_batch(payloads, sink.getsockname(), timeout=timeout)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, interrupt)
+    try:
+        report = ring.send_batch(payloads, sink.getsockname(), timeout=timeout)
+    except KeyboardInterrupt:
+        assert ring.pending == 0
+        report = SendReport(-1)
     again = ring.send_batch([struct.pack("!I", count)], sink.getsockname(), timeout=20)
     stats = ring.stats
 sink.settimeout(20)
@@ -58,7 +64,7 @@ def run(*arguments: object) -> dict[str, object]:
 @pytest.mark.parametrize("buffer", [2304, 20000, 200000])
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
-    answer = run(tier, "60mbit", 1500, 1200, buffer, None)
+    answer = run(tier, "60mbit", 1500, 1200, buffer, None, 0)
     assert answer["accepted"] == 1500
     assert answer["errors"] == []
     assert answer["got"] == list(range(1501))
@@ -67,10 +73,21 @@ def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 def test_a_time_out_tells_what_did_not_go_and_the_ring_goes_on(tier: str) -> None:
-    answer = run(tier, "2mbit", 1000, 1200, 20000, 0.3)
+    answer = run(tier, "2mbit", 1000, 1200, 20000, 0.3, 0)
     accepted = answer["accepted"]
     assert isinstance(accepted, int)
     assert 0 < accepted < 1000
     assert answer["errors"] == [[index, "EAGAIN"] for index in range(accepted, 1000)]
     assert answer["got"] == [*range(accepted), 1000]
     assert answer["again"] == 1
+
+
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_an_interrupt_takes_back_what_waits_and_the_ring_goes_on(tier: str) -> None:
+    """What is parked points into the batch's memory: it must not outlive the call."""
+    answer = run(tier, "2mbit", 1000, 1200, 20000, None, 0.3)
+    assert answer["accepted"] == -1
+    got = answer["got"]
+    assert isinstance(got, list)
+    assert got == [*range(len(got) - 1), 1000]
+    assert 1 < len(got) < 1000

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "udp/cmsg.h"
@@ -26,6 +27,17 @@
             exit(1); \
         } \
     } while (0)
+
+/* Every system call of the rooms goes through here: linked with --wrap=syscall. */
+static unsigned enters;
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
+
+long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    enters += number == SYS_io_uring_enter;
+    return __real_syscall(number, a, b, c, d, e, f);
+}
 
 static uint32_t tier;
 static struct udpring_reason why;
@@ -504,10 +516,44 @@ static void ancillary(void)
     }
 }
 
+/* Arming all free slots and waiting share one enter; so do all sends of a flush; harvest and reap need none. */
+static void one_enter(void)
+{
+    struct end here = open_end(), there = open_end();
+    struct udp_rx *rx = open_rx(&here, 64);
+    struct udp_tx *tx = open_tx(&there, 0);
+    struct udpring_packet packets[32];
+    struct udp_tx_done done[32];
+    const unsigned one = tier == UDPRING_TIER_MMSG ? 0 : 1;
+    enters = 0;
+    MUST(udp_rx_wait(rx, 0) == -ETIME && enters == one);
+    for (int round = 0; round < 50; round++) {
+        for (uint64_t i = 0; i < 32; i++) {
+            struct udp_tx_item item = item_to("packet", i & 1 ? AF_INET6 : AF_INET, here.port);
+            MUST(!udp_tx_push(tx, &item));
+        }
+        enters = 0;
+        MUST(!udp_tx_flush(tx) && enters == one);
+        MUST(udp_tx_reap(tx, done, 32) == 32 && enters == one);
+        for (unsigned got = 0, count; got < 32; got += count) {
+            enters = 0;
+            MUST(!udp_rx_wait(rx, SECOND) && enters == one);
+            count = udp_rx_harvest(rx, packets, 32);
+            for (unsigned i = 0; i < count; i++)
+                udp_rx_release(rx, packets[i].slot);
+            MUST(enters == one);
+        }
+    }
+    MUST(udp_tx_close(tx) && udp_rx_close(rx));
+    close_end(&here);
+    close_end(&there);
+}
+
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
     {"two_sockets", two_sockets}, {"watches", watches}, {"guests", guests}, {"starve", starve},
     {"sticky_source", sticky_source}, {"trains", trains}, {"full_and_abandon", full_and_abandon},
     {"close_armed", close_armed}, {"refusals", refusals}, {"ancillary", ancillary},
+    {"one_enter", one_enter},
 };
 
 int main(int argc, char **argv)
