@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -288,6 +290,50 @@ def test_the_interface_comes_and_goes_with_the_node(tunnel: Tunnel) -> None:
     finally:
         embedded.close()
     assert not a.exists()
+
+
+FLOOD = """
+import hashlib, os, socket, sys, time
+host, port, public = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+key = hashlib.blake2s(b"mac1----" + public).digest()
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(16)]
+end = time.monotonic() + float(sys.argv[4])
+while time.monotonic() < end:
+    for each in sockets:
+        message = b"\\1\\0\\0\\0" + os.urandom(112)
+        message += hashlib.blake2s(message, key=key, digest_size=16).digest() + bytes(16)
+        try:
+            each.sendto(message, (host, port))
+        except OSError:
+            pass
+"""
+
+
+def test_a_flood_of_initiations_leaves_sessions_and_clients_alone(rig: Rig) -> None:
+    """With a valid mac1, as anybody who knows the public key can make them: each costs the node a reply."""
+    tunnel = rig.tunnel(both_know=True)
+    a, b = tunnel.a, tunnel.b
+    tunnel.ping()
+    shook = b.status(a).handshake
+    public = base64.b64decode(b.public_key).hex()
+    flood = subprocess.Popen(
+        a.space.argv(sys.executable, "-c", FLOOD, b.space.ipv4, str(b.port), public, "5")
+    )
+    try:
+        # ``statuses`` fails if wg is not answered within its time.
+        pings = a.space.run("ping", "-n", "-i", "0.1", "-c", "30", "-W", "2", b.inner4, check=False).stdout
+        until(lambda: b.statuses() and flood.poll() is not None, "the flood is over", 30, interval=0.2)
+    finally:
+        flood.kill()
+        flood.wait()
+    answered = re.search(r"(\d+) received", pings)
+    assert answered
+    assert int(answered[1]) >= 15, pings
+    tunnel.ping(back=True)
+    assert b.status(a).handshake == shook
+    b.stop()
+    b.restart()
+    tunnel.ping(back=True, deadline=20)
 
 
 # ---- up and down ----

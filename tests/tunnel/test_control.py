@@ -428,7 +428,7 @@ def test_after_close_nothing_is_left_in_the_loop(loop: VirtualLoop, sides: tuple
     assert not loop._selector.get_map().keys() - {loop._ssock.fileno()}  # type: ignore[attr-defined]
 
 
-def test_many_peers_due_at_once_are_read_in_one_sweep(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, _ = sides
     keys = [public_key(generate_private_key()) for _ in range(100)]
     for key in keys:
@@ -437,7 +437,7 @@ def test_many_peers_due_at_once_are_read_in_one_sweep(loop: VirtualLoop, sides: 
     a.plane.calls.clear()
     run_for(loop, 0.1)
     sweeps, single = len(a.plane.named("peer_states")), a.plane.named("peer_state")
-    assert sweeps == 1
+    assert sweeps == 2, "101 peers, 64 a turn"
     assert all(rest for _, _, rest in single), "only to rest"
 
 

@@ -38,7 +38,7 @@ __all__ = ["BootClock", "Control", "ControlStats", "End", "PlaneIndices", "Route
 SECOND = 1_000_000_000
 EVENTS_A_TURN = 256
 EVENTS_A_BATCH = 64
-TIMERS_A_TURN = 256
+TIMERS_A_TURN = 64
 TURN_BUDGET = SECOND // 200
 """No turn holds the event loop longer than this plus one event: handshakes cost a third of a millisecond
 each."""

@@ -1,7 +1,7 @@
 """Serves ``wg``: the UAPI's operations applied to a Tunnel, for many clients at once over a UNIX socket.
 
 The flow of one connection:
-1. Bytes come in pieces of at most ``CHUNK``; after each piece the event loop gets its turn.
+1. Bytes come in pieces of at most ``TAKE``; after each piece the event loop gets its turn.
 2. The codec (``uapi``) yields operations; each is applied before the next line is parsed, so after a bad
    line the earlier ones stay and the later ones are never seen.
 3. Allowed IPs gather, across peers, into one plane command of ``PREFIX_BATCH``; anything that could see the
@@ -28,7 +28,10 @@ from udpring.tunnel.tunnel import Tunnel
 
 __all__ = ["MAX_CLIENTS", "RequestApplier", "UapiServer", "device_state"]
 
-CHUNK = 1 << 16
+TAKE = 1 << 14
+"""Bytes of requests between two turns of the event loop: some hundred lines, milliseconds of work."""
+PIECE = 1 << 16
+"""Bytes of an answer that are written at once."""
 MAX_CLIENTS = 128
 
 log = logging.getLogger("udpring.uapi")
@@ -251,7 +254,7 @@ class UapiServer:
         parser = uapi.RequestParser()
         applier = RequestApplier(self._tunnel)
         while True:
-            data = await loop.sock_recv(client, CHUNK)
+            data = await loop.sock_recv(client, TAKE)
             operations = parser.feed(data) if data else parser.close()
             for operation in operations:
                 match operation:
@@ -292,7 +295,7 @@ class UapiServer:
         piece = bytearray()
         for line in lines:
             piece += line
-            if len(piece) >= CHUNK:
+            if len(piece) >= PIECE:
                 await loop.sock_sendall(client, piece)
                 piece = bytearray()
                 await asyncio.sleep(0)
