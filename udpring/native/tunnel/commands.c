@@ -324,6 +324,7 @@ static int run_keypair(struct udpring_plane *plane, void *argument)
     entry->keypair = keypair;
     peer_keypair_add(peer, keypair, &plane->indices);
     peer->wanted_ns = 0;
+    peer->no_trains = false;   /* the route may take them by now; it is asked once a session */
     if (keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         outbound_flush_staged(plane, peer);
     return 0;

@@ -318,7 +318,8 @@ void outbound_pass(struct udpring_plane *plane)
 }
 
 /* The route takes no trains of this size (a smaller MTU, a device without checksum offload): the same packets once more,
- * each by itself, and no trains to this peer until it roams. Their slot comes back with the last of them. */
+ * each by itself, and no trains to this peer until it roams or has a new key. Their slot comes back with the last of them;
+ * false: none could be sent, which is counted. */
 static bool resend_split(struct udpring_plane *plane, uint32_t slot)
 {
     struct out_slot *out = &plane->out[slot];
@@ -356,9 +357,12 @@ void outbound_reap(struct udpring_plane *plane)
                 }
             }
             if (ur_unlikely(done[i].result < 0)) {
-                if (done[i].flags & UDP_TX_SPLIT && resend_split(plane, slot))
-                    continue;
-                plane->stats.drops[UDPRING_DROP_SEND_FAILED] += out->in_flight ? 1 : out->packets;
+                if (done[i].flags & UDP_TX_SPLIT) {
+                    if (resend_split(plane, slot))
+                        continue;
+                } else {
+                    plane->stats.drops[UDPRING_DROP_SEND_FAILED] += out->in_flight ? 1 : out->packets;
+                }
             }
             if (ur_unlikely(out->in_flight > 1)) {
                 out->in_flight--;

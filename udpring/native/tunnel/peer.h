@@ -42,7 +42,7 @@ struct peer {
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
-    bool no_trains;             /* its route refused one: single datagrams until it roams */
+    bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
 };
 
 struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
