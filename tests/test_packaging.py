@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -31,7 +30,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     setup = [sys.executable, "setup.py", "-q"]
     run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=TOP)
     (sdist,) = out.glob("udpring-*.tar.gz")
-    shutil.unpack_archive(sdist, out / "unpacked", filter="data")
+    # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, later ones warn without it.
+    (out / "unpacked").mkdir()
+    run("tar", "-xzf", sdist, "-C", out / "unpacked", cwd=out)
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--no-index"]
     run(*pip, "--wheel-dir", out, out / "unpacked" / f"udpring-{VERSION}", cwd=out)
     (wheel,) = out.glob("*.whl")
