@@ -210,6 +210,7 @@ def test_a_link_too_small_for_trains_is_no_black_hole(
     flows_both_ways(tunnel)
     for end in (tunnel.a, tunnel.b):
         assert counters(end)["plane"]["trains_split"] > 0
+        assert drops(end)["send_failed"] == 0
 
 
 def test_a_link_that_shrinks_under_a_stream_and_grows_again(rig: Rig, tmp_path: Path) -> None:
@@ -223,6 +224,7 @@ def test_a_link_that_shrinks_under_a_stream_and_grows_again(rig: Rig, tmp_path: 
     split = counters(tunnel.a)["plane"]
     assert split["trains_split"] > 0
     assert running.longest_silence < 5.0
+    assert split["drops"]["send_failed"] == 0
 
     # Wide again: the next session tries trains once more, and keeps to them.
     for end in (tunnel.a, tunnel.b):
