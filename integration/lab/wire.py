@@ -55,8 +55,8 @@ class Capture:
     A veth would carry a train of datagrams as one packet; `singly` makes it cut trains as a wire does.
     """
 
-    def __init__(self, space: Space, path: Path, link: str = "under") -> None:
-        self.space, self.path, self.link = space, path, link
+    def __init__(self, space: Space, path: Path, link: str = "under", only: str = "udp") -> None:
+        self.space, self.path, self.link, self.only = space, path, link, only
 
     def __enter__(self) -> Capture:
         self._said = self.path.with_suffix(".err")
@@ -74,7 +74,7 @@ class Capture:
                     "--immediate-mode",
                     "-w",
                     str(self.path),
-                    "udp",
+                    self.only,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
