@@ -41,7 +41,7 @@ def test_a_session_on_the_wire(rig: Rig, tmp_path: Path, programs: Programs, fam
                     out.sendto(MARK * 20, into.getsockname())
             for _ in range(20):
                 assert into.recv(2000) == MARK * 20
-        capture.wait(150, DATA)
+        capture.wait(180, DATA)
     messages = capture.messages()
     assert not any(MARK[:16] in message.payload for message in messages)
     for message in messages:

@@ -163,8 +163,8 @@ class FakePlane:
     def mark(self, fwmark: int) -> None:
         self._call("mark", fwmark)
 
-    def identity(self, mac1_key: bytes | None) -> None:
-        self._call("identity", mac1_key)
+    def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
+        self._call("identity", mac1_key, cookie_key)
         self.mac1_key = mac1_key
 
     def cookie_secret(self, secret: bytes | None) -> None:

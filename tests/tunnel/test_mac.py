@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpring._native import ffi, lib, reason, reason_text
+from udpring.wireguard.cookie import xopen
 
 
 def keyed(key: bytes, data: bytes) -> bytes:
@@ -97,3 +98,21 @@ def test_keys_of_both_lengths_in_turn(engine: Any) -> None:
         message = with_mac1 + keyed(bytes(cookie), with_mac1)
         assert lib.udpring_mac_check2(engine, bytes(cookie), message, len(message)) == 1
         assert lib.udpring_mac_check1(engine, key, message, len(message)) == 1
+
+
+@given(
+    key=KEYS,
+    cookie=COOKIES,
+    mac1=COOKIES,
+    nonce=st.binary(min_size=24, max_size=24),
+    sender=st.binary(min_size=4, max_size=4),
+)
+def test_python_opens_the_cookie_reply(
+    key: bytes, cookie: bytes, mac1: bytes, nonce: bytes, sender: bytes
+) -> None:
+    """The C core's XChaCha20-Poly1305 against the one of ``wireguard/``, which has the draft's vectors."""
+    reply = ffi.new("uint8_t[64]")
+    assert lib.udpring_cookie_reply(key, nonce, sender, mac1, cookie, reply) == 0
+    message = bytes(reply)
+    assert message[:32] == bytes([3, 0, 0, 0]) + sender + nonce
+    assert xopen(key, nonce, message[32:], mac1) == cookie

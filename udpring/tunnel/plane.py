@@ -252,9 +252,11 @@ class Plane:
         """SO_MARK on all sockets; 0 takes it off."""
         check(lib.udpring_plane_mark(self._handle(), fwmark), f"fwmark {fwmark:#x}")
 
-    def identity(self, mac1_key: bytes | None) -> None:
-        """The key that mac1 of arriving handshakes is checked with; None refuses them all."""
-        check(lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32)), "set identity")
+    def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
+        """The keys that mac1 of arriving handshakes is checked with and cookie replies are sealed with; None
+        and None refuse all handshakes."""
+        code = lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32), _bytes(cookie_key, 32))
+        check(code, "set identity")
 
     def cookie_secret(self, secret: bytes | None) -> None:
         """The secret that mac2 is checked with; the one before it stays valid until the next."""

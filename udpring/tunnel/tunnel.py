@@ -116,7 +116,7 @@ class Tunnel:
             return
         outcomes = self.device.set_private_key(key, self._clock.boot())
         self._private_key = key
-        self.plane.identity(self.device.mac1_key)
+        self.plane.identity(self.device.mac1_key, self.device.cookie_key)
         self.control.carry_out(outcomes)
 
     def set_listen_port(self, port: int) -> None:

@@ -56,6 +56,11 @@ class Device:
         """What the plane checks mac1 with; None: no identity, it takes no handshakes."""
         return self._mac1_key
 
+    @property
+    def cookie_key(self) -> bytes | None:
+        """What the plane seals cookie replies with; None: no identity."""
+        return self._cookie_key or None
+
     def set_private_key(self, key: bytes | None, now: int) -> list[Outcome]:
         """None or zeros: no identity. Otherwise 32 bytes, clamped here; ValueError if not. A peer that has
         the new public key is removed (``RemovedPeer``); the sessions of the others expire and are made anew.

@@ -76,6 +76,9 @@ int32_t udpring_mac_check1(struct udpring_mac *mac, const uint8_t *mac1_key, con
 int32_t udpring_mac_check2(struct udpring_mac *mac, const uint8_t *cookie, const uint8_t *message, uint32_t length);
 int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const uint8_t *ip, uint32_t ip_length, uint16_t port,
                            uint8_t *cookie);
+/* The cookie reply of 64 bytes to the message with this sender index and mac1: XChaCha20-Poly1305 of the cookie under key. */
+int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uint8_t *sender, const uint8_t *mac1,
+                             const uint8_t *cookie, uint8_t *reply);
 
 /* ---- offloads (test access) ---- */
 /* The packets that the super-packet behind a `struct virtio_net_hdr` of 10 bytes stands for, one behind the other in out;
@@ -94,7 +97,7 @@ enum udpring_drop {
     UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes not zero */
     UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
     UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
-    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2, and cookie replies are at their limit */
+    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while slots are left */
     UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
     UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's */
     UDPRING_DROP_KEY_EXPIRED,          /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */
@@ -203,8 +206,10 @@ uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event 
  * forgotten. On failure the old ones stay. */
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
 int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
-/* mac1_key and cookie secrets: 32 bytes each or NULL; a NULL mac1_key refuses all handshakes. */
-int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key);
+/* What follows from our public key, 32 bytes each: HASH("mac1----" || it) checks arriving handshakes, HASH("cookie--" || it)
+ * seals cookie replies. NULL, NULL: all handshakes are refused. Under load a message without a valid mac2 is answered here. */
+int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key, const uint8_t *cookie_key);
+/* What mac2 is made from, 32 bytes. */
 int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret);   /* the old one stays valid until the next */
 int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);

@@ -52,36 +52,6 @@ int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark)
     return plane_call(plane, run_mark, &fwmark);
 }
 
-/* ---- who we are ---- */
-
-static int run_identity(struct udpring_plane *plane, void *argument)
-{
-    const uint8_t *mac1_key = argument;
-    plane->has_identity = mac1_key != NULL;
-    if (mac1_key)
-        memcpy(plane->mac1_key, mac1_key, sizeof(plane->mac1_key));
-    return 0;
-}
-
-int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key)
-{
-    return plane_call(plane, run_identity, (void *)mac1_key);
-}
-
-static int run_cookie_secret(struct udpring_plane *plane, void *argument)
-{
-    memcpy(plane->cookie_secret[1], plane->cookie_secret[0], 32);
-    memcpy(plane->cookie_secret[0], argument, 32);
-    if (plane->cookie_secrets < 2)
-        plane->cookie_secrets++;
-    return 0;
-}
-
-int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret)
-{
-    return plane_call(plane, run_cookie_secret, (void *)secret);
-}
-
 /* ---- peers ---- */
 
 static int run_peer_add(struct udpring_plane *plane, void *argument)

@@ -1,4 +1,6 @@
 /* What packets mean for the control loop: stamps that timers read, and events where it must act. */
+#include <sys/random.h>
+
 #include "plane.h"
 
 static struct udpring_event *event_next(struct udpring_plane *plane, uint32_t kind, uint32_t peer)
@@ -40,17 +42,38 @@ void plane_want_handshake(struct udpring_plane *plane, struct peer *peer)
     event_post(plane);
 }
 
+/* The cookie of this sender under the present secret (0) or the last one (1). */
+static bool cookie_of(struct udpring_plane *plane, uint32_t secret, const struct udpring_packet *packet,
+                      uint8_t cookie[MAC_COOKIE_BYTES])
+{
+    uint32_t ip_bytes = packet->source.family == AF_INET ? 4 : 16;
+    return secret < plane->cookie_secrets &&
+           mac_cookie(&plane->mac, plane->cookie_secret[secret], packet->source.ip, ip_bytes, packet->source.port, cookie) == 0;
+}
+
 /* Is the cookie that this sender got from us, now or before the last change of the secret, behind this mac2? */
 static bool mac2_valid(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
 {
-    uint32_t ip_bytes = packet->source.family == AF_INET ? 4 : 16;
-    for (uint32_t i = 0; i < plane->cookie_secrets; i++) {
-        uint8_t cookie[16];
-        if (mac_cookie(&plane->mac, plane->cookie_secret[i], packet->source.ip, ip_bytes, packet->source.port, cookie) == 0 &&
-            mac_check2(&plane->mac, cookie, message, length))
+    for (uint32_t secret = 0; secret < 2; secret++) {
+        uint8_t cookie[MAC_COOKIE_BYTES];
+        if (cookie_of(plane, secret, packet, cookie) && mac_check2(&plane->mac, cookie, message, length))
             return true;
     }
     return false;
+}
+
+/* Answers a message without a valid mac2, from the address that it came to. Other handshakes keep their slots. */
+static void ask_for_cookie(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message,
+                           uint32_t length)
+{
+    uint8_t cookie[MAC_COOKIE_BYTES], nonce[COOKIE_NONCE_BYTES], reply[COOKIE_REPLY_BYTES];
+    if (plane->out_free_count < OUT_SLOTS_RESERVED / 2 || !cookie_of(plane, 0, packet, cookie) ||
+        getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce) ||
+        cookie_reply_make(&plane->cookie_sealer, plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
+                          reply) != 0)
+        return;
+    /* What the socket refuses is counted there; the sender will ask again. */
+    (void)outbound_message(plane, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local, packet->interface_index);
 }
 
 void plane_post_handshake(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message,
@@ -72,13 +95,13 @@ void plane_post_handshake(struct udpring_plane *plane, const struct udpring_pack
             plane->load_until_ns = plane->now + UNDER_LOAD_NS;
         if (plane->now < plane->load_until_ns) {
             flags |= UDPRING_EVENT_UNDER_LOAD;
-            if (mac2_valid(plane, packet, message, length)) {
-                flags |= UDPRING_EVENT_MAC2_VALID;
-            } else if (depth >= plane->mailbox.capacity / 2) {
-                /* The rest of the mailbox is for those who proved their address. */
+            if (!mac2_valid(plane, packet, message, length)) {
+                /* The mailbox is for those who proved their address. */
+                ask_for_cookie(plane, packet, message, length);
                 plane_drop(plane, UDPRING_DROP_BAD_MAC2);
                 return;
             }
+            flags |= UDPRING_EVENT_MAC2_VALID;
         }
     }
     if (type != WG_TYPE_INITIATION) {

@@ -37,6 +37,7 @@ static void plane_free(struct udpring_plane *plane)
         udpring_trie_free(plane->trie);
     index_table_close(&plane->indices);
     mac_engine_close(&plane->mac);
+    cookie_sealer_close(&plane->cookie_sealer);
     mailbox_close(&plane->mailbox);
     if (plane->wake_fd >= 0)
         close(plane->wake_fd);
@@ -66,6 +67,8 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
     if (result < 0)
         return ur_fail(why, result, "opening the data plane: %s", strerror(-result));
     result = mac_engine_open(&plane->mac, why);
+    if (result == 0)
+        result = cookie_sealer_open(&plane->cookie_sealer, why);
     if (result < 0)
         return result;
     char name[sizeof(plane->options.name)];

@@ -21,6 +21,7 @@
 #include "abi.h"
 #include "allowed_ips.h"
 #include "coalesce.h"
+#include "cookie_reply.h"
 #include "index_table.h"
 #include "mac.h"
 #include "mailbox.h"
@@ -98,6 +99,8 @@ struct udpring_plane {
     struct mac_engine mac;
     bool has_identity;
     uint8_t mac1_key[32];
+    uint8_t cookie_key[32];
+    struct cookie_sealer cookie_sealer;
     uint8_t cookie_secret[2][32];       /* present, last */
     uint32_t cookie_secrets;
     uint64_t load_until_ns;

@@ -1,0 +1,27 @@
+/* The cookie reply (whitepaper 5.4.7): what a node under load answers to a handshake message without a valid mac2. Made
+ * here, per message, because a flood is answered at the flood's rate or the honest peer among it never gets its cookie. */
+#ifndef UDPRING_TUNNEL_COOKIE_REPLY_H
+#define UDPRING_TUNNEL_COOKIE_REPLY_H
+#include <openssl/evp.h>
+
+#include "../base.h"
+#include "mac.h"
+
+#define COOKIE_REPLY_BYTES 64
+#define COOKIE_NONCE_BYTES 24
+
+/* One ChaCha20-Poly1305 context, keyed anew for each reply.
+ * Owner: who embeds it. Thread: one. Freed, and zeroised, by cookie_sealer_close(). */
+struct cookie_sealer {
+    EVP_CIPHER *cipher;
+    EVP_CIPHER_CTX *context;
+};
+
+int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why) UR_MUST_CHECK;   /* 0, -ENOMEM, -ENOTSUP */
+void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent; fine on a zeroed sealer */
+
+/* The reply to a message whose sender index and mac1 are given. key: HASH("cookie--" || our public key). 0, -EIO. */
+int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
+                      const uint8_t sender[4], const uint8_t mac1[MAC_BYTES], const uint8_t cookie[MAC_COOKIE_BYTES],
+                      uint8_t reply[COOKIE_REPLY_BYTES]) UR_MUST_CHECK;
+#endif

@@ -1,0 +1,37 @@
+/* Commands: who we are, and what cookies are made from. */
+#include "plane.h"
+
+struct identity_arguments {
+    const uint8_t *mac1_key, *cookie_key;
+};
+
+static int run_identity(struct udpring_plane *plane, void *argument)
+{
+    const struct identity_arguments *arguments = argument;
+    plane->has_identity = arguments->mac1_key && arguments->cookie_key;
+    if (plane->has_identity) {
+        memcpy(plane->mac1_key, arguments->mac1_key, sizeof(plane->mac1_key));
+        memcpy(plane->cookie_key, arguments->cookie_key, sizeof(plane->cookie_key));
+    }
+    return 0;
+}
+
+int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key, const uint8_t *cookie_key)
+{
+    struct identity_arguments arguments = { mac1_key, cookie_key };
+    return plane_call(plane, run_identity, &arguments);
+}
+
+static int run_cookie_secret(struct udpring_plane *plane, void *argument)
+{
+    memcpy(plane->cookie_secret[1], plane->cookie_secret[0], 32);
+    memcpy(plane->cookie_secret[0], argument, 32);
+    if (plane->cookie_secrets < 2)
+        plane->cookie_secrets++;
+    return 0;
+}
+
+int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret)
+{
+    return plane_call(plane, run_cookie_secret, (void *)secret);
+}
