@@ -67,7 +67,9 @@ class Capture:
                     "-i",
                     self.link,
                     "-s",
-                    "0",
+                    "65535",
+                    "-B",
+                    "65536",  # KiB: each packet takes a whole snapshot's room in the ring
                     "-U",
                     "-Z",
                     "root",
