@@ -124,3 +124,29 @@ def descendants(root: int) -> list[int]:
         front = {pid for pid, parent in parents.items() if parent in front}
         found += sorted(front)
     return found
+
+
+def test_peers() -> None:
+    done = bench("peers", "--seconds", "1", "--runs", "1", "--rate", "5000", "--largest", "100", "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert [(row["peers"], row["prefixes"]) for row in result["cases"]] == [(1, 1), (100, 1300)]
+    for row in result["cases"]:
+        assert row["packets_s"]["median"] > 0
+        assert row["resident_mib"] > 0
+
+
+def test_handshakes() -> None:
+    done = bench("handshakes", "--seconds", "1", "--runs", "1", "--rate", "5000", "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["handshakes"]["handshakes_s"]["median"] > 0
+    assert result["handshakes"]["answered_percent"]["median"] > 50  # a machine that stalls loses some
+    assert [row["phase"] for row in result["flood"]["phases"]] == [
+        "quiet",
+        "aside",
+        "wrong-mac1",
+        "right-mac1",
+    ]
+    assert all(row["gbit_s"]["median"] > 0 for row in result["flood"]["phases"])
+    assert all(row["flood_packets_s"]["median"] > 0 for row in result["flood"]["phases"][1:])

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpring.bench import comparison, measures, plot, space, table, traffic
+from udpring.bench import comparison, host, measures, plot, space, table, traffic
 from udpring.bench.program import Program, distinct
 from udpring.cli import _bench_tunnel, bench
 from udpring.cli import main as cli
@@ -259,7 +259,7 @@ def test_every_figure_has_a_key_and_a_title_with_its_unit_of_its_own() -> None:
 
 
 def test_the_host_is_described() -> None:
-    facts = comparison.host_facts()
+    facts = host.host_facts()
     assert facts["kernel"]
     assert facts["cpus"] >= 1
     assert json.loads(json.dumps(facts)) == facts

@@ -17,46 +17,21 @@ read:
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import re
 import shlex
-import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from udpring import __version__
+from udpring.bench.host import host_facts, load
 from udpring.bench.measures import FIGURES, MEASURES, measure
 from udpring.bench.pair import Ground, Pair
 from udpring.bench.program import Program
+from udpring.bench.samples import ratio, spread
 from udpring.bench.space import require_tools
 
-__all__ = ["compare", "host_facts", "summary"]
+__all__ = ["compare", "summary"]
 
 Say = Callable[[str], None]
 Sample = dict[str, float]
-
-DIGITS = 6
-"""Significant ones in the JSON."""
-
-
-def host_facts() -> dict[str, Any]:
-    """The machine, so that a figure is never without it."""
-    return {
-        "udpring": __version__,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "cpu": _cpu_model(),
-        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _cpu_model() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.processor()
 
 
 def compare(
@@ -66,7 +41,7 @@ def compare(
     UdpringError."""
     require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
     facts = host_facts()
-    before = os.getloadavg()[0]
+    before = load()
     samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
     told: dict[str, dict[str, str | None]] = {}
     with Ground() as ground:
@@ -87,7 +62,7 @@ def compare(
                     samples[program.name].append(measure(pair, names, seconds, tell))
     return {
         **facts,
-        "load_average": [round(before, 2), round(os.getloadavg()[0], 2)],
+        "load_average": [before, load()],
         "seconds": seconds,
         "runs": runs,
         "measures": [name for name in MEASURES if name in names],
@@ -116,30 +91,15 @@ def summary(
 
 
 def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A run without a figure counts as null; a figure that no run has is left out."""
-    found = {}
-    for figure in FIGURES:
-        each = [sample.get(figure.key) for sample in samples]
-        have = [value for value in each if value is not None]
-        if have:
-            found[figure.key] = {
-                "median": _round(statistics.median(have)),
-                "runs": [None if value is None else _round(value) for value in each],
-            }
-    return found
+    """A figure that no run has is left out."""
+    found = {figure.key: spread([sample.get(figure.key) for sample in samples]) for figure in FIGURES}
+    return {key: each for key, each in found.items() if each is not None}
 
 
 def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> dict[str, float]:
     found = {}
     for figure in FIGURES:
-        pairs = [
-            (our.get(figure.key), their.get(figure.key)) for our, their in zip(ours, theirs, strict=True)
-        ]
-        ratios = [our / their for our, their in pairs if our is not None and their]
-        if ratios:
-            found[figure.key] = _round(statistics.median(ratios))
+        each = ratio([one.get(figure.key) for one in ours], [one.get(figure.key) for one in theirs])
+        if each is not None:
+            found[figure.key] = each
     return found
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

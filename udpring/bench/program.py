@@ -26,6 +26,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 START_WAIT = 15.0
 """Seconds a program may take until its UAPI socket answers."""
 STOP_WAIT = 10.0
+UAPI_WAIT = 60.0
+"""For one answer: some benchmarks set 10 000 peers at once."""
 _UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), UDP port")
 
 
@@ -82,7 +84,7 @@ class NodeProcess:
         self.space = space
         self.program = program
         self.interface = interface
-        self.uapi = UapiClient(interface)
+        self.uapi = UapiClient(interface, timeout=UAPI_WAIT)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         foreground = {"WG_PROCESS_FOREGROUND": "1", **dict(program.env)}
         self._process = space.spawn(*program.argv, "-f", interface, stderr=self._log, env=foreground)

@@ -7,16 +7,17 @@ from typing import Any
 
 from udpring.bench.measures import FIGURES
 
-__all__ = ["comparison_table", "grid"]
+__all__ = ["comparison_table", "grid", "head"]
 
 
-def grid(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first two (name, unit) to the left, numbers to the right."""
+def grid(lines: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Columns as wide as their widest cell; the first ``left`` (names, units) to the left, numbers to the
+    right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     for line in lines:
         cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         text.append("  ".join(cells).rstrip())
@@ -40,11 +41,11 @@ def comparison_table(result: dict[str, Any]) -> str:
                 *("-" if each is None else f"{each:.2f}" for each in ratios),
             ]
         )
-    return "\n".join([*_head(result), "", grid(lines)])
+    return "\n".join([*head(result, result["programs"][0]), "", grid(lines)])
 
 
-def _head(result: dict[str, Any]) -> list[str]:
-    ours = result["programs"][0]
+def head(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """What was measured, where and when; ``ours`` has the tier and the AEAD."""
     lines = [f"udpring {result['udpring']}: tier {ours['tier'] or '-'}, AEAD {ours['aead'] or '-'}"]
     if ours["tier_reason"]:
         lines.append(f"  {ours['tier_reason']}")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 
 from udpring.cli import Subparsers
+from udpring.cli._measuring import Between, ended_by_signals, progress
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
 TIERS = ("uring-multishot", "uring-pool", "mmsg")
@@ -33,27 +31,17 @@ def register(subparsers: Subparsers) -> None:
         help="a wireguard-go compatible program (perhaps with arguments), any number of times",
     )
     parser.add_argument("--tier", choices=TIERS, help="for our nodes, instead of the best that works")
-    parser.add_argument("--seconds", type=_seconds, default=5, metavar="N", help="for each TCP stream (5)")
-    parser.add_argument("--runs", type=_runs, default=3, metavar="N", help="the median of so many (3)")
+    parser.add_argument(
+        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each TCP stream (5)"
+    )
+    parser.add_argument(
+        "--runs", type=Between(1, 1000), default=3, metavar="N", help="the median of so many (3)"
+    )
     parser.add_argument(
         "--only", type=_measures, default=MEASURES, metavar="NAMES", help=f"some of {','.join(MEASURES)}"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it, too (needs udpring[plot])")
-
-
-def _seconds(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("from 1 to 3600")
-    return value
-
-
-def _runs(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1000:
-        raise argparse.ArgumentTypeError("from 1 to 1000")
-    return value
 
 
 def _measures(text: str) -> tuple[str, ...]:
@@ -74,23 +62,11 @@ def run(args: argparse.Namespace) -> int:
     programs = distinct([Program.ours(args.tier), *map(Program.parse, args.against)])
     if args.plot:
         plot.require_drawable(args.plot)
-    space.become_root(args.words, _progress)
-    former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        result = compare(programs, args.only, args.seconds, args.runs, _progress)
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    space.become_root(args.words, progress)
+    with ended_by_signals():
+        result = compare(programs, args.only, args.seconds, args.runs, progress)
     print(json.dumps(result) if args.json else comparison_table(result), flush=True)
     if args.plot:
         plot.draw(result, args.plot)
-        _progress(f"drawn: {args.plot}")
+        progress(f"drawn: {args.plot}")
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _progress(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,48 @@
+"""What the measuring commands share: numbers on the command line, progress, and an orderly end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Between", "ended_by_signals", "progress"]
+
+
+class Between:
+    """An argparse type: a whole number from low to high."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = self.low - 1
+        if not self.low <= number <= self.high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {self.low} to {self.high}")
+        return number
+
+
+def progress(text: str) -> None:
+    """A line of what is being done, to standard error."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the body as Ctrl-C does, so that it takes down what it made."""
+    former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
