@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from udpring.cli import Subparsers
+from udpring.cli._measuring import Between
 from udpring.errors import HostError
 
 DEFAULT_LENGTHS = (0, 64, 512, 1424)
@@ -30,21 +31,21 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--length",
-        type=_between(0, LENGTH_MAX),
+        type=Between(0, LENGTH_MAX),
         action="append",
         metavar="BYTES",
         help=f"of plaintext, any number of times (default: {', '.join(map(str, DEFAULT_LENGTHS))})",
     )
     parser.add_argument(
         "--burst",
-        type=_between(1, BURST_MAX),
+        type=Between(1, BURST_MAX),
         default=1,
         metavar="N",
         help=f"packets a call, up to {BURST_MAX} (default: 1)",
     )
     parser.add_argument(
         "--rounds",
-        type=_between(1, 10_000_000),
+        type=Between(1, 10_000_000),
         default=10_000,
         metavar="N",
         help="packets a run (default: 10000)",
@@ -134,19 +135,3 @@ def cpu_name() -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
-class _between:
-    """An argparse type: an integer from low to high."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = self.low - 1
-        if not self.low <= number <= self.high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {self.low} to {self.high}")
-        return number
