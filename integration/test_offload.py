@@ -77,19 +77,19 @@ def flows(back: bool) -> tuple[Flow, Flow]:
     return Flow(A4, B4), Flow(A6, B6, label=0x12345)
 
 
-def there_and_back(two: Pair, seed: int) -> None:
+def there_and_back(two: Pair, seed: int, *, barriers: bool = True) -> None:
     """Random streams of single packets, then super-packets, each way."""
     for back in (False, True):
         generator = random.Random(f"{seed} {back}")
         packets = stream(random_plans(generator, 24), generator, *flows(back))
         got = two.carry([(Vnet(), packet) for packet in packets], back=back).packets
         assert sorted(got) == sorted(packets)
-        check_order(packets, got)
+        check_order(packets, got, barriers=barriers)
         messages = super_packets(generator, back)
         wanted = [piece for vnet, packet in messages for piece in segment(vnet, packet) or ()]
         got = two.carry(messages, back=back).packets
         assert sorted(got) == sorted(wanted)
-        check_order(wanted, got)
+        check_order(wanted, got, barriers=barriers)
 
 
 def super_packets(generator: random.Random, back: bool, count: int = 40) -> list[tuple[Vnet, bytes]]:
@@ -143,6 +143,19 @@ def test_on_the_other_tiers(rig: Rig, tmp_path: Path, tier: str) -> None:
     ends = [node_program(tmp_path, name, UDPRING_TIER=tier) for name in "ab"]
     two = pair(rig, ends[0], ends[1])
     there_and_back(two, 10)
+
+
+@pytest.mark.traffic
+@pytest.mark.parametrize(("a", "b"), [("2", "2"), ("1", "3")])
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_with_several_workers(rig: Rig, tmp_path: Path, tier: str, a: str, b: str) -> None:
+    two = pair(
+        rig,
+        node_program(tmp_path, "a", UDPRING_WORKERS=a, UDPRING_TIER=tier),
+        node_program(tmp_path, "b", UDPRING_WORKERS=b, UDPRING_TIER=tier),
+    )
+    for seed in range(3):
+        there_and_back(two, seed, barriers=False)
 
 
 @pytest.mark.parametrize("offloads", ["all", "none"])

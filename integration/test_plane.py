@@ -48,10 +48,10 @@ def nonce(counter: int) -> bytes:
 class Bench:
     """A plane, its interface with addresses, and the peer's socket, all in one fresh namespace."""
 
-    def __init__(self, tier: int) -> None:
+    def __init__(self, tier: int, workers: int) -> None:
         self.thread = ThreadPoolExecutor(1)
         try:
-            self.inside(lambda: self._open(tier))
+            self.inside(lambda: self._open(tier, workers))
         except BaseException:
             self.thread.shutdown()
             raise
@@ -59,11 +59,13 @@ class Bench:
     def inside(self, work: Callable[[], T]) -> T:
         return self.thread.submit(work).result(timeout=30)
 
-    def _open(self, tier: int) -> None:
+    def _open(self, tier: int, workers: int) -> None:
         libc = CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET) != 0:
             raise OSError(get_errno(), "unshare")
-        options = ffi.new("struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420})
+        options = ffi.new(
+            "struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420, "workers": workers}
+        )
         options.name = f"up{random.randrange(1 << 32):08x}".encode()
         code, why = ffi.new("int32_t *"), reason()
         self.plane = lib.udpring_plane_open(options, code, why)
@@ -214,9 +216,10 @@ def udp_packet(
     return header + struct.pack("!HHHH", 6000, port, 8 + len(payload), 0) + payload
 
 
-@pytest.fixture(scope="module", params=list(TIERS))
+@pytest.fixture(scope="module", params=[*TIERS, "uring-multishot x3", "mmsg x2"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    made = Bench(TIERS[request.param])
+    tier, _, workers = request.param.partition(" x")
+    made = Bench(TIERS[tier], int(workers or 1))
     yield made
     made.close()
 

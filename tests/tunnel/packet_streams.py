@@ -46,14 +46,29 @@ def ends(packet: bytes) -> tuple[bytes, bytes | None]:
     return addresses, flow
 
 
-def check_order(before: list[bytes], after: list[bytes]) -> None:
-    """No packet passed another of its flow; one without a flow passed none of its addresses."""
+def tcp_ports(packet: bytes) -> bytes | None:
+    """The ports of a TCP packet that is no fragment: what tells its flow from others of its addresses."""
+    if packet[0] >> 4 == 4:
+        protocol, at = packet[9], (packet[0] & 15) * 4
+        if int.from_bytes(packet[6:8]) & 0x3FFF:
+            return None
+    else:
+        protocol, at = packet[6], 40
+    return packet[at : at + 4] if protocol == TCP and len(packet) >= at + 4 else None
+
+
+def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = True) -> None:
+    """No packet passed another of its flow; with ``barriers`` one without a flow passed none of its addresses
+    (several workers keep order within a flow, and among packets that have none)."""
 
     def strands(packets: list[bytes]) -> dict[object, list[bytes]]:
         found: dict[object, list[bytes]] = defaultdict(list)
         seen: dict[bytes, list[bytes]] = defaultdict(list)
         for packet in packets:
             addresses, flow = ends(packet)
+            if not barriers:
+                found[addresses, tcp_ports(packet) or flow].append(packet)
+                continue
             seen[addresses].append(packet)
             if flow is None:
                 # Which packets of these addresses came between two that belong to no flow.

@@ -31,6 +31,7 @@ from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import UapiServer
+from udpring.tunnel.workers import workers_asked
 
 __all__ = ["Node", "NodePeer"]
 
@@ -67,7 +68,8 @@ class Node:
 
     ``name``: of the interface, ``udpring0`` or the next free number unless given. ``tier``:
     ``uring-multishot``, ``uring-pool`` or ``mmsg`` instead of the best that works here (and instead of
-    ``UDPRING_TIER``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
+    ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
+    ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
     configuration has an Address. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too.
 
     One event loop, one thread. ``start`` raises ConfigError (no PrivateKey) and HostError (not root, no TUN
@@ -81,6 +83,7 @@ class Node:
         *,
         name: str | None = None,
         tier: str | None = None,
+        workers: int | None = None,
         set_up_interface: bool | None = None,
         uapi: bool = False,
     ) -> None:
@@ -88,6 +91,8 @@ class Node:
         self._asked_name = name or DEFAULT_NAME
         tier_number(tier or "auto")
         self._tier = tier or "auto"
+        workers_asked(workers)
+        self._workers = workers
         self._set_up_interface = set_up_interface
         self._uapi = uapi
         self._tunnel: Tunnel | None = None
@@ -125,7 +130,11 @@ class Node:
         loop = asyncio.get_running_loop()
         settings = self._config.interface
         plane = Plane(
-            self._asked_name, tier=self._tier, listen_port=settings.listen_port, fwmark=settings.fwmark
+            self._asked_name,
+            tier=self._tier,
+            workers=self._workers,
+            listen_port=settings.listen_port,
+            fwmark=settings.fwmark,
         )
         self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark)
         self._resolver = Resolver()

@@ -21,6 +21,7 @@ from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+from udpring.tunnel.workers import workers_asked
 
 __all__ = [
     "PREFIX_BATCH",
@@ -121,12 +122,14 @@ def _host_error(code: int, what: str, why: str) -> HostError:
 
 
 class Plane:
-    """One TUN device, its sockets and the worker thread that moves packets between them.
+    """One TUN device, its sockets and the worker threads that move packets between them.
 
     Opens in the caller's network namespace and stays in it. Used from the thread of the event loop that reads
     ``fileno()``. A command returns when the worker has run it.
 
     ``offloads``: one of ``offloads.OFFLOADS``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
+    ``workers``: threads, each with its own queue and rings, 1 to 16; None: as ``UDPRING_WORKERS`` says, else
+    by the cores present (one up to four of them, then one for every four more).
 
     Raises HostError when the host cannot have it: no right, no TUN device, the name is taken, the tier is
     not to be had.
@@ -144,6 +147,7 @@ class Plane:
         listen_port: int = 0,
         fwmark: int = 0,
         offloads: str | None = None,
+        workers: int | None = None,
     ) -> None:
         self._plane: Any = None
         options = ffi.new("struct udpring_plane_options *")
@@ -159,6 +163,7 @@ class Plane:
         options.listen_port = listen_port
         options.fwmark = fwmark
         options.flags = offload_flags(offloads)
+        options.workers = workers_asked(workers)
         code = ffi.new("int32_t *")
         why = reason()
         plane = lib.udpring_plane_open(options, code, why)
@@ -450,26 +455,19 @@ class Plane:
         check(lib.udpring_plane_stats(self._handle(), raw), "plane statistics")
         tiers = {number: name for name, number in TIERS.items()}
         aead = lib.udpring_aead_name(raw.aead)
+        same = {name: getattr(raw, name) for name in PlaneStats.__slots__ if name not in _MADE_STATS}
         return PlaneStats(
-            tun_packets_in=raw.tun_packets_in,
-            tun_bytes_in=raw.tun_bytes_in,
-            tun_packets_out=raw.tun_packets_out,
-            tun_bytes_out=raw.tun_bytes_out,
-            passes=raw.passes,
-            commands=raw.commands,
-            events=raw.events,
-            events_lost=raw.events_lost,
-            trains_split=raw.trains_split,
+            **same,
             drops={name: raw.drops[number] for number, name in enumerate(self._drop_names)},
             rx=_counters(raw.rx),
             tx=_counters(raw.tx),
             tier=tiers.get(raw.tier, str(raw.tier)),
             aead="" if aead == ffi.NULL else ffi.string(aead).decode(),
-            peers=raw.peers,
-            prefixes=raw.prefixes,
-            keypairs=raw.keypairs,
-            mailbox_depth=raw.mailbox_depth,
         )
+
+
+_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead"})
+"""Of PlaneStats: all others are fields of the struct as they are."""
 
 
 def _bytes(value: bytes | None, length: int) -> Any:

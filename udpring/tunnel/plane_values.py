@@ -133,3 +133,4 @@ class PlaneStats:
     prefixes: int
     keypairs: int
     mailbox_depth: int
+    workers: int

@@ -135,6 +135,7 @@ struct udpring_plane_options {
     uint32_t fwmark;            /* SO_MARK of the sockets; 0 = off */
     uint16_t listen_port;       /* 0: chosen by the kernel, see udpring_plane_port */
     uint16_t flags;             /* UDPRING_PLANE_* */
+    uint32_t workers;           /* threads, each with a queue and rings of its own; 0: by the cores present; at most 16 */
 };
 
 /* events */
@@ -185,7 +186,7 @@ struct udpring_plane_stats {
     uint64_t passes, commands, events, events_lost;
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
     uint64_t drops[32];               /* by enum udpring_drop */
-    uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth;
+    uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers, unused;
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;
 };

@@ -3,59 +3,11 @@
 
 #include "plane.h"
 
-/* ---- sockets ---- */
-
-struct bind_arguments {
-    uint16_t *port;
-    uint32_t fwmark;
-    struct udpring_reason *why;
-};
-
-static int run_bind(struct udpring_plane *plane, void *argument)
-{
-    struct bind_arguments *bind = argument;
-    if (*bind->port && *bind->port == udpring_plane_port(plane)) {
-        /* The port is ours already, and cannot be bound twice. */
-        int result = udp_socket_mark(plane->fd, bind->fwmark);
-        if (result == 0)
-            plane->fwmark = bind->fwmark;
-        return result;
-    }
-    int result = worker_bind(plane, bind->port, bind->fwmark, bind->why);
-    if (result < 0)
-        return result;
-    for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
-        if (plane->peers[slot]) {
-            memset(&plane->peers[slot]->source, 0, sizeof(plane->peers[slot]->source));
-            plane->peers[slot]->interface_index = 0;
-        }
-    return 0;
-}
-
-int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
-{
-    struct bind_arguments arguments = {port, fwmark, why};
-    return plane_call(plane, run_bind, &arguments);
-}
-
-static int run_mark(struct udpring_plane *plane, void *argument)
-{
-    uint32_t *fwmark = argument;
-    int result = udp_socket_mark(plane->fd, *fwmark);
-    if (result == 0)
-        plane->fwmark = *fwmark;
-    return result;
-}
-
-int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark)
-{
-    return plane_call(plane, run_mark, &fwmark);
-}
-
 /* ---- peers ---- */
 
-static int run_peer_add(struct udpring_plane *plane, void *argument)
+static int run_peer_add(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     return plane_peer_add(plane, argument);
 }
 
@@ -67,42 +19,47 @@ int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer)
 /* The commands that take a peer and nothing else share this shape. */
 struct peer_arguments {
     uint32_t peer;
-    int (*run)(struct udpring_plane *plane, struct peer *peer);
+    int (*run)(struct worker *worker, struct peer *peer);
 };
 
-static int run_on_peer(struct udpring_plane *plane, void *argument)
+static int run_on_peer(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct peer_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
-    return peer ? arguments->run(plane, peer) : -ENOENT;
+    return peer ? arguments->run(worker, peer) : -ENOENT;
 }
 
-static int32_t on_peer(struct udpring_plane *plane, uint32_t peer, int (*run)(struct udpring_plane *, struct peer *))
+static int32_t on_peer(struct udpring_plane *plane, uint32_t peer, int (*run)(struct worker *, struct peer *))
 {
     struct peer_arguments arguments = {peer, run};
     return plane_call(plane, run_on_peer, &arguments);
 }
 
-static int peer_remove(struct udpring_plane *plane, struct peer *peer)
+static int peer_remove(struct worker *worker, struct peer *peer)
 {
+    struct udpring_plane *plane = worker->plane;
     plane_peer_remove(plane, peer);
     return 0;
 }
 
-static int prefixes_clear(struct udpring_plane *plane, struct peer *peer)
+static int prefixes_clear(struct worker *worker, struct peer *peer)
 {
+    struct udpring_plane *plane = worker->plane;
     udpring_trie_remove_peer(plane->trie, peer->id);
     return 0;
 }
 
-static int keys_erase(struct udpring_plane *plane, struct peer *peer)
+static int keys_erase(struct worker *worker, struct peer *peer)
 {
+    struct udpring_plane *plane = worker->plane;
     peer_keypairs_erase(peer, &plane->indices);
     return 0;
 }
 
-static int keys_expire(struct udpring_plane *plane, struct peer *peer)
+static int keys_expire(struct worker *worker, struct peer *peer)
 {
+    struct udpring_plane *plane = worker->plane;
     keypair_free(peer->next, &plane->indices);
     peer->next = NULL;
     if (peer->current)
@@ -110,16 +67,16 @@ static int keys_expire(struct udpring_plane *plane, struct peer *peer)
     return 0;
 }
 
-static int source_clear(struct udpring_plane *plane, struct peer *peer)
+static int source_clear(struct worker *worker, struct peer *peer)
 {
     memset(&peer->source, 0, sizeof(peer->source));
     peer->interface_index = 0;
     return 0;
 }
 
-static int staged_drop(struct udpring_plane *plane, struct peer *peer)
+static int staged_drop(struct worker *worker, struct peer *peer)
 {
-    outbound_drop_staged(plane, peer, UDPRING_DROP_HANDSHAKE_FAILED);
+    outbound_drop_staged(worker, peer, UDPRING_DROP_HANDSHAKE_FAILED);
     return 0;
 }
 
@@ -164,15 +121,16 @@ struct endpoint_arguments {
     const struct udpring_address *endpoint, *local;
 };
 
-static int run_endpoint(struct udpring_plane *plane, void *argument)
+static int run_endpoint(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct endpoint_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer)
         return -ENOENT;
     peer_roam(peer, arguments->endpoint, arguments->local, arguments->interface_index);
     if (arguments->received)
-        peer_stamp_received(plane, peer, arguments->bytes);
+        peer_stamp_received(worker, peer, arguments->bytes);
     return 0;
 }
 
@@ -201,8 +159,9 @@ struct prefix_arguments {
     uint32_t *done;
 };
 
-static int run_prefixes(struct udpring_plane *plane, void *argument)
+static int run_prefixes(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct prefix_arguments *arguments = argument;
     *arguments->done = 0;
     for (uint32_t i = 0; i < arguments->count; i++)
@@ -217,8 +176,9 @@ int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring
     return plane_call(plane, run_prefixes, &arguments);
 }
 
-static int run_prefixes_list(struct udpring_plane *plane, void *argument)
+static int run_prefixes_list(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct prefix_arguments *arguments = argument;
     *arguments->done = udpring_trie_list(plane->trie, arguments->peer, arguments->out, arguments->count);
     return 0;
@@ -239,8 +199,9 @@ struct index_arguments {
     uint32_t *index;
 };
 
-static int run_index_new(struct udpring_plane *plane, void *argument)
+static int run_index_new(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct index_arguments *arguments = argument;
     if (!plane_peer(plane, arguments->peer))
         return -ENOENT;
@@ -253,8 +214,9 @@ int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint
     return plane_call(plane, run_index_new, &arguments);
 }
 
-static int run_index_release(struct udpring_plane *plane, void *argument)
+static int run_index_release(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     uint32_t index = *(uint32_t *)argument;
     struct index_entry *entry = index_table_find(&plane->indices, index);
     if (!entry)
@@ -277,8 +239,9 @@ struct keypair_arguments {
     uint64_t birth_ns;
 };
 
-static int run_keypair(struct udpring_plane *plane, void *argument)
+static int run_keypair(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct keypair_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
     struct index_entry *entry = index_table_find(&plane->indices, arguments->local_index);
@@ -286,8 +249,8 @@ static int run_keypair(struct udpring_plane *plane, void *argument)
         return -ENOENT;
     if (entry->keypair)
         return -EEXIST;
-    struct keypair *keypair = keypair_new(arguments->keys, arguments->local_index, arguments->remote_index,
-                                          arguments->initiator, arguments->birth_ns);
+    struct keypair *keypair = keypair_new(plane->worker_count, arguments->keys, arguments->local_index,
+                                          arguments->remote_index, arguments->initiator, arguments->birth_ns);
     if (!keypair)
         return -ENOMEM;
     keypair->peer = peer->id;
@@ -296,7 +259,7 @@ static int run_keypair(struct udpring_plane *plane, void *argument)
     peer->wanted_ns = 0;
     peer->no_trains = false;   /* the route may take them by now; it is asked once a session */
     if (keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
-        outbound_flush_staged(plane, peer);
+        outbound_flush_staged(worker, peer);
     return 0;
 }
 
@@ -316,13 +279,14 @@ struct send_arguments {
     const struct udpring_address *to, *from;
 };
 
-static int run_send(struct udpring_plane *plane, void *argument)
+static int run_send(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct send_arguments *send = argument;
     struct peer *peer = send->peer == UDPRING_PEER_NONE ? NULL : plane_peer(plane, send->peer);
     if (!peer && (send->peer != UDPRING_PEER_NONE || !send->to))
         return -ENOENT;
-    return outbound_message(plane, peer, send->bytes, send->length, send->tos, send->to, send->from, send->interface_index);
+    return outbound_message(worker, peer, send->bytes, send->length, send->tos, send->to, send->from, send->interface_index);
 }
 
 int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
@@ -334,96 +298,6 @@ int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uin
     return plane_call(plane, run_send, &arguments);
 }
 
-/* ---- reading ---- */
-
-static void peer_state(const struct peer *peer, struct udpring_peer_state *out)
-{
-    *out = (struct udpring_peer_state){
-        .peer = peer->id,
-        .staged = peer->staged_count,
-        .rx_bytes = peer->rx_bytes,
-        .tx_bytes = peer->tx_bytes,
-        .unanswered_since_ns = peer->unanswered_since_ns,
-        .owed_since_ns = peer->owed_since_ns,
-        .last_traversal_ns = peer->last_traversal_ns,
-        .last_received_ns = peer->last_received_ns,
-        .last_sent_ns = peer->last_sent_ns,
-        .session_birth_ns = peer->current ? peer->current->birth_ns : 0,
-        .send_counter = peer->current ? peer->current->counter : 0,
-        .owed_again = peer->owed_again,
-        .interface_index = peer->interface_index,
-        .endpoint = peer->endpoint,
-        .source = peer->source,
-    };
-}
-
-struct state_arguments {
-    uint32_t peer, max;
-    bool rest;
-    struct udpring_peer_state *out;
-    uint32_t *next;
-    uint32_t filled;
-};
-
-static int run_peer_state(struct udpring_plane *plane, void *argument)
-{
-    struct state_arguments *arguments = argument;
-    struct peer *peer = plane_peer(plane, arguments->peer);
-    if (!peer)
-        return -ENOENT;
-    peer->resting = arguments->rest;
-    peer_state(peer, arguments->out);
-    return 0;
-}
-
-int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out)
-{
-    struct state_arguments arguments = {.peer = peer, .rest = rest != 0, .out = out};
-    return plane_call(plane, run_peer_state, &arguments);
-}
-
-static int run_peer_states(struct udpring_plane *plane, void *argument)
-{
-    struct state_arguments *arguments = argument;
-    uint32_t slot = arguments->peer;
-    for (; slot < plane->peers_capacity && arguments->filled < arguments->max; slot++)
-        if (plane->peers[slot])
-            peer_state(plane->peers[slot], &arguments->out[arguments->filled++]);
-    *arguments->next = slot < plane->peers_capacity ? slot : 0;
-    return 0;
-}
-
-uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next)
-{
-    struct state_arguments arguments = {.peer = first, .max = max, .out = out, .next = next};
-    plane_call(plane, run_peer_states, &arguments);
-    return arguments.filled;
-}
-
-static int run_stats(struct udpring_plane *plane, void *argument)
-{
-    struct udpring_plane_stats *out = argument;
-    *out = plane->stats;
-    out->tier = plane->rx ? udp_rx_tier(plane->rx) : 0;
-    out->aead = (uint32_t)udpring_aead_chosen();
-    out->peers = plane->peers_count;
-    out->prefixes = udpring_trie_count(plane->trie);
-    out->keypairs = plane->indices.count;
-    out->mailbox_depth = mailbox_depth(&plane->mailbox);
-    out->rx = plane->rx_before;
-    out->tx = plane->tx_before;
-    if (plane->rx)
-        counters_add(&out->rx, udp_rx_stats(plane->rx), sizeof(out->rx));
-    if (plane->tx)
-        counters_add(&out->tx, udp_tx_stats(plane->tx), sizeof(out->tx));
-    return 0;
-}
-
-int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out)
-{
-    return plane_call(plane, run_stats, out);
-}
-
 /* ---- test access ---- */
 
 struct test_arguments {
@@ -431,8 +305,9 @@ struct test_arguments {
     uint64_t value;
 };
 
-static int run_test_counter(struct udpring_plane *plane, void *argument)
+static int run_test_counter(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct test_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer || !peer->current)
@@ -447,8 +322,9 @@ int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, u
     return plane_call(plane, run_test_counter, &arguments);
 }
 
-static int run_test_age(struct udpring_plane *plane, void *argument)
+static int run_test_age(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct test_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer)

@@ -3,102 +3,118 @@
 
 #include "plane.h"
 
-static struct udpring_event *event_next(struct udpring_plane *plane, uint32_t kind, uint32_t peer)
+/* Stamps are written by every worker and each stands for itself: whichever write is last is right. */
+static uint64_t get(const uint64_t *stamp)
 {
-    struct udpring_event *event = mailbox_next(&plane->mailbox);
+    return __atomic_load_n(stamp, __ATOMIC_RELAXED);
+}
+
+static void put(uint64_t *stamp, uint64_t value)
+{
+    __atomic_store_n(stamp, value, __ATOMIC_RELAXED);
+}
+
+/* The next free event, to be posted with event_post(): in between the mailbox is this worker's. NULL: it is full. */
+static struct udpring_event *event_next(struct worker *worker, uint32_t kind, uint32_t peer)
+{
+    pthread_mutex_lock(&worker->plane->mailbox_lock);
+    struct udpring_event *event = mailbox_next(&worker->plane->mailbox);
     if (!event) {
-        plane->stats.events_lost++;
+        pthread_mutex_unlock(&worker->plane->mailbox_lock);
+        worker->stats.events_lost++;
         return NULL;
     }
     event->kind = kind;
     event->peer = peer;
-    event->now_ns = plane->now;
+    event->now_ns = worker->now;
     return event;
 }
 
-static void event_post(struct udpring_plane *plane)
+static void event_post(struct worker *worker)
 {
-    mailbox_post(&plane->mailbox);
-    plane->stats.events++;
+    mailbox_post(&worker->plane->mailbox);
+    pthread_mutex_unlock(&worker->plane->mailbox_lock);
+    worker->stats.events++;
 }
 
-void plane_post(struct udpring_plane *plane, uint32_t kind, uint32_t peer, int32_t result)
+void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t result)
 {
-    struct udpring_event *event = event_next(plane, kind, peer);
+    struct udpring_event *event = event_next(worker, kind, peer);
     if (!event)
         return;
     event->result = result;
-    event_post(plane);
+    event_post(worker);
 }
 
-void plane_want_handshake(struct udpring_plane *plane, struct peer *peer)
+void plane_want_handshake(struct worker *worker, struct peer *peer)
 {
-    if (peer->wanted_ns && plane->now - peer->wanted_ns < WANTED_INTERVAL_NS)
+    uint64_t wanted = get(&peer->wanted_ns);
+    if (wanted && worker->now - wanted < WANTED_INTERVAL_NS)   /* a clock read by another worker may be a little ahead */
         return;
-    struct udpring_event *event = event_next(plane, UDPRING_EVENT_HANDSHAKE_WANTED, peer->id);
+    struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer->id);
     if (!event)
         return;   /* asked again with the next packet */
-    peer->wanted_ns = plane->now;
-    event_post(plane);
+    put(&peer->wanted_ns, worker->now);
+    event_post(worker);
 }
 
 /* The cookie of this sender under the present secret (0) or the last one (1). */
-static bool cookie_of(struct udpring_plane *plane, uint32_t secret, const struct udpring_packet *packet,
+static bool cookie_of(struct worker *worker, uint32_t secret, const struct udpring_packet *packet,
                       uint8_t cookie[MAC_COOKIE_BYTES])
 {
     uint32_t ip_bytes = packet->source.family == AF_INET ? 4 : 16;
-    return secret < plane->cookie_secrets &&
-           mac_cookie(&plane->mac, plane->cookie_secret[secret], packet->source.ip, ip_bytes, packet->source.port, cookie) == 0;
+    return secret < worker->plane->cookie_secrets &&
+           mac_cookie(&worker->mac, worker->plane->cookie_secret[secret], packet->source.ip, ip_bytes, packet->source.port, cookie) == 0;
 }
 
 /* Is the cookie that this sender got from us, now or before the last change of the secret, behind this mac2? */
-static bool mac2_valid(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
+static bool mac2_valid(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
 {
     for (uint32_t secret = 0; secret < 2; secret++) {
         uint8_t cookie[MAC_COOKIE_BYTES];
-        if (cookie_of(plane, secret, packet, cookie) && mac_check2(&plane->mac, cookie, message, length))
+        if (cookie_of(worker, secret, packet, cookie) && mac_check2(&worker->mac, cookie, message, length))
             return true;
     }
     return false;
 }
 
 /* Answers a message without a valid mac2, from the address that it came to. Other handshakes keep their slots. */
-static void ask_for_cookie(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message,
+static void ask_for_cookie(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                            uint32_t length)
 {
     uint8_t cookie[MAC_COOKIE_BYTES], nonce[COOKIE_NONCE_BYTES], reply[COOKIE_REPLY_BYTES];
-    if (plane->out_free_count < OUT_SLOTS_RESERVED / 2 || !cookie_of(plane, 0, packet, cookie) ||
+    if (worker->out_free_count < OUT_SLOTS_RESERVED / 2 || !cookie_of(worker, 0, packet, cookie) ||
         getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce) ||
-        cookie_reply_make(&plane->cookie_sealer, plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
+        cookie_reply_make(&worker->cookie_sealer, worker->plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
                           reply) != 0)
         return;
     /* What the socket refuses is counted there; the sender will ask again. */
-    (void)outbound_message(plane, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local, packet->interface_index);
+    (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local, packet->interface_index);
 }
 
-void plane_post_handshake(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message,
+void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length)
 {
     uint32_t peer = UDPRING_PEER_NONE, flags = 0;
-    uint32_t depth = mailbox_depth(&plane->mailbox);
+    uint32_t depth = mailbox_depth(&worker->plane->mailbox);
     uint32_t type = message[0];
     if (type != WG_TYPE_COOKIE_REPLY) {
-        if (!plane->has_identity) {
-            plane_drop(plane, UDPRING_DROP_NO_IDENTITY);
+        if (!worker->plane->has_identity) {
+            plane_drop(worker, UDPRING_DROP_NO_IDENTITY);
             return;
         }
-        if (!mac_check1(&plane->mac, plane->mac1_key, message, length)) {
-            plane_drop(plane, UDPRING_DROP_BAD_MAC1);
+        if (!mac_check1(&worker->mac, worker->plane->mac1_key, message, length)) {
+            plane_drop(worker, UDPRING_DROP_BAD_MAC1);
             return;
         }
-        if (depth >= plane->mailbox.capacity / 8)
-            plane->load_until_ns = plane->now + UNDER_LOAD_NS;
-        if (plane->now < plane->load_until_ns) {
+        if (depth >= worker->plane->mailbox.capacity / 8)
+            put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
+        if (worker->now < get(&worker->plane->load_until_ns)) {
             flags |= UDPRING_EVENT_UNDER_LOAD;
-            if (!mac2_valid(plane, packet, message, length)) {
+            if (!mac2_valid(worker, packet, message, length)) {
                 /* The mailbox is for those who proved their address. */
-                ask_for_cookie(plane, packet, message, length);
-                plane_drop(plane, UDPRING_DROP_BAD_MAC2);
+                ask_for_cookie(worker, packet, message, length);
+                plane_drop(worker, UDPRING_DROP_BAD_MAC2);
                 return;
             }
             flags |= UDPRING_EVENT_MAC2_VALID;
@@ -106,16 +122,16 @@ void plane_post_handshake(struct udpring_plane *plane, const struct udpring_pack
     }
     if (type != WG_TYPE_INITIATION) {
         /* Who the reply is for: the index named in a response (offset 8) or a cookie reply (offset 4). */
-        struct index_entry *entry = index_table_find(&plane->indices, wg_le32(message + (type == WG_TYPE_RESPONSE ? 8 : 4)));
+        struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + (type == WG_TYPE_RESPONSE ? 8 : 4)));
         if (!entry) {
-            plane_drop(plane, UDPRING_DROP_UNKNOWN_INDEX);
+            plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
             return;
         }
         peer = entry->peer;
     }
-    struct udpring_event *event = event_next(plane, UDPRING_EVENT_HANDSHAKE, peer);
+    struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE, peer);
     if (!event) {
-        plane_drop(plane, UDPRING_DROP_MAILBOX_FULL);
+        plane_drop(worker, UDPRING_DROP_MAILBOX_FULL);
         return;
     }
     event->flags = flags;
@@ -124,59 +140,56 @@ void plane_post_handshake(struct udpring_plane *plane, const struct udpring_pack
     event->source = packet->source;
     event->local = packet->local;
     memcpy(event->message, message, length);
-    event_post(plane);
+    event_post(worker);
 }
 
 /* Something that a timer waits for has changed; tell the control loop once, if that peer's timers rest. */
-static void stir(struct udpring_plane *plane, struct peer *peer)
+static void stir(struct worker *worker, struct peer *peer)
 {
-    if (peer->resting) {
-        struct udpring_event *event = event_next(plane, UDPRING_EVENT_ACTIVITY, peer->id);
-        if (!event)
-            return;   /* still resting, so the next stamp tries again */
-        peer->resting = false;
-        event_post(plane);
+    if (!__atomic_load_n(&peer->resting, __ATOMIC_RELAXED))
+        return;
+    struct udpring_event *event = event_next(worker, UDPRING_EVENT_ACTIVITY, peer->id);
+    if (!event)
+        return;   /* still resting, so the next stamp tries again */
+    __atomic_store_n(&peer->resting, false, __ATOMIC_RELAXED);
+    event_post(worker);
+}
+
+static void add(const struct worker *worker, uint64_t *counter, uint32_t bytes)
+{
+    if (plane_shared(worker->plane))
+        __atomic_fetch_add(counter, bytes, __ATOMIC_RELAXED);
+    else
+        *counter += bytes;
+}
+
+void peer_stamp_sent(struct worker *worker, struct peer *peer, uint32_t bytes, bool data)
+{
+    add(worker, &peer->tx_bytes, bytes);
+    put(&peer->last_sent_ns, worker->now);
+    put(&peer->last_traversal_ns, worker->now);
+    put(&peer->owed_since_ns, 0);
+    __atomic_store_n(&peer->owed_again, false, __ATOMIC_RELAXED);
+    if (data && !get(&peer->unanswered_since_ns)) {
+        put(&peer->unanswered_since_ns, worker->now);
+        stir(worker, peer);
     }
 }
 
-void peer_stamp_sent(struct udpring_plane *plane, struct peer *peer, uint32_t bytes, bool data)
+void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes)
 {
-    peer->tx_bytes += bytes;
-    peer->last_sent_ns = peer->last_traversal_ns = plane->now;
-    peer->owed_since_ns = 0;
-    peer->owed_again = false;
-    if (data && !peer->unanswered_since_ns) {
-        peer->unanswered_since_ns = plane->now;
-        stir(plane, peer);
-    }
+    add(worker, &peer->rx_bytes, bytes);
+    put(&peer->last_received_ns, worker->now);
+    put(&peer->last_traversal_ns, worker->now);
+    put(&peer->unanswered_since_ns, 0);
 }
 
-void peer_stamp_received(struct udpring_plane *plane, struct peer *peer, uint32_t bytes)
+void peer_stamp_data_received(struct worker *worker, struct peer *peer)
 {
-    peer->rx_bytes += bytes;
-    peer->last_received_ns = peer->last_traversal_ns = plane->now;
-    peer->unanswered_since_ns = 0;
-}
-
-void peer_stamp_data_received(struct udpring_plane *plane, struct peer *peer)
-{
-    if (peer->owed_since_ns) {
-        peer->owed_again = true;
+    if (get(&peer->owed_since_ns)) {
+        __atomic_store_n(&peer->owed_again, true, __ATOMIC_RELAXED);
         return;
     }
-    peer->owed_since_ns = plane->now;
-    stir(plane, peer);
-}
-
-void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const struct udpring_address *local,
-               uint32_t interface_index)
-{
-    if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
-        peer->endpoint = *endpoint;
-        peer->no_trains = false;
-    }
-    if (memcmp(&peer->source, local, sizeof(*local)) != 0 || peer->interface_index != interface_index) {
-        peer->source = *local;
-        peer->interface_index = interface_index;
-    }
+    put(&peer->owed_since_ns, worker->now);
+    stir(worker, peer);
 }

@@ -5,8 +5,9 @@ struct identity_arguments {
     const uint8_t *mac1_key, *cookie_key;
 };
 
-static int run_identity(struct udpring_plane *plane, void *argument)
+static int run_identity(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     const struct identity_arguments *arguments = argument;
     plane->has_identity = arguments->mac1_key && arguments->cookie_key;
     if (plane->has_identity) {
@@ -22,8 +23,9 @@ int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_
     return plane_call(plane, run_identity, &arguments);
 }
 
-static int run_cookie_secret(struct udpring_plane *plane, void *argument)
+static int run_cookie_secret(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     memcpy(plane->cookie_secret[1], plane->cookie_secret[0], 32);
     memcpy(plane->cookie_secret[0], argument, 32);
     if (plane->cookie_secrets < 2)

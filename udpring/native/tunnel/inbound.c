@@ -12,149 +12,171 @@
 
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
  * *source: whose allowed-IPs the inner source address is. */
-static uint32_t inner_length(const struct udpring_plane *plane, const uint8_t *packet, uint32_t room, uint32_t *source)
+static uint32_t inner_length(const struct worker *worker, const uint8_t *packet, uint32_t room, uint32_t *source)
 {
     uint32_t length;
     if (room >= 20 && packet[0] >> 4 == 4) {
         length = (uint32_t)packet[2] << 8 | packet[3];
         if (length < 20 || length > room)
             return 0;
-        *source = allowed_ips_lookup4(plane->trie, packet + 12);
+        *source = allowed_ips_lookup4(worker->plane->trie, packet + 12);
         return length;
     }
     if (room >= 40 && packet[0] >> 4 == 6) {
         length = ((uint32_t)packet[4] << 8 | packet[5]) + 40;
         if (length > room)
             return 0;
-        *source = allowed_ips_lookup6(plane->trie, packet + 8);
+        *source = allowed_ips_lookup6(worker->plane->trie, packet + 8);
         return length;
     }
     return 0;
 }
 
-static void deliver(struct udpring_plane *plane, struct peer *peer, uint8_t *packet, uint32_t room, uint8_t outer_tos)
+static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t room, uint8_t outer_tos)
 {
     uint32_t source = UDPRING_PEER_NONE;
-    uint32_t length = inner_length(plane, packet, room, &source);
+    uint32_t length = inner_length(worker, packet, room, &source);
     if (ur_unlikely(!length)) {
-        plane_drop(plane, UDPRING_DROP_BAD_INNER);
+        plane_drop(worker, UDPRING_DROP_BAD_INNER);
         return;
     }
     if (ur_unlikely(source != peer->id)) {
-        plane_drop(plane, UDPRING_DROP_SPOOFED);
+        plane_drop(worker, UDPRING_DROP_SPOOFED);
         return;
     }
     if (ur_unlikely(!ecn_decapsulate(packet, outer_tos))) {
-        plane_drop(plane, UDPRING_DROP_ECN);
+        plane_drop(worker, UDPRING_DROP_ECN);
         return;
     }
-    if (ur_unlikely(plane->tun_gone)) {
-        plane_drop(plane, UDPRING_DROP_TUN_FULL);
+    if (ur_unlikely(worker->tun_gone)) {
+        plane_drop(worker, UDPRING_DROP_TUN_FULL);
         return;
     }
-    plane->stats.tun_packets_out++;
-    plane->stats.tun_bytes_out += length;
-    coalesce_packet(&plane->coalescer, packet, length);
+    worker->stats.tun_packets_out++;
+    worker->stats.tun_bytes_out += length;
+    coalesce_packet(&worker->coalescer, packet, length);
+}
+
+static bool same_address(const struct udpring_address *one, const struct udpring_address *other)
+{
+    return memcmp(one, other, sizeof(*one)) == 0;
 }
 
 /* What an authentic data packet changes, whatever lies in it. */
-static void accepted(struct udpring_plane *plane, struct peer *peer, struct keypair *keypair,
+static void accepted(struct worker *worker, struct peer *peer, struct keypair *keypair,
                      const struct udpring_packet *packet, uint32_t length)
 {
-    peer_roam(peer, &packet->source, &packet->local, packet->interface_index);
-    if (peer_keypair_received(peer, keypair, &plane->indices)) {
-        plane_post(plane, UDPRING_EVENT_KEY_CONFIRMED, peer->id, 0);
-        outbound_flush_staged(plane, peer);
+    if (ur_unlikely(!same_address(&peer->endpoint, &packet->source) || !same_address(&peer->source, &packet->local) ||
+                    peer->interface_index != packet->interface_index)) {
+        struct change roam = {.kind = CHANGE_ROAM, .peer = peer->id, .endpoint = packet->source, .local = packet->local,
+                              .interface_index = packet->interface_index};
+        plane_change(worker, &roam);
     }
-    if (ur_unlikely(keypair == peer->current && keypair->initiator && !keypair->asked_on_receive &&
-                    plane->now - keypair->birth_ns >= WG_REKEY_ON_RECEIVE_NS)) {
-        keypair->asked_on_receive = true;
-        plane_want_handshake(plane, peer);
+    bool asks = keypair == peer->current && keypair->initiator &&
+                worker->now - keypair->birth_ns >= WG_REKEY_ON_RECEIVE_NS;
+    if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED))
+        plane_want_handshake(worker, peer);
+    peer_stamp_received(worker, peer, length);
+    if (ur_unlikely(keypair == peer->next)) {
+        struct change confirm = {.kind = CHANGE_CONFIRM, .peer = peer->id, .index = keypair->local_index};
+        plane_change(worker, &confirm);   /* may free the previous keypair, not this one */
     }
-    peer_stamp_received(plane, peer, length);
 }
 
-static void data_message(struct udpring_plane *plane, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+/* The window is one for all workers. */
+static bool window_takes(struct worker *worker, struct keypair *keypair, uint64_t counter, bool update)
 {
-    struct index_entry *entry = index_table_find(&plane->indices, wg_le32(message + 4));
+    bool shared = plane_shared(worker->plane);
+    if (shared)
+        pthread_mutex_lock(&keypair->window_lock);
+    bool fresh = update ? replay_update(&keypair->window, counter) : replay_check(&keypair->window, counter);
+    if (shared)
+        pthread_mutex_unlock(&keypair->window_lock);
+    return fresh;
+}
+
+static void data_message(struct worker *worker, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+{
+    struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + 4));
     struct keypair *keypair = entry ? entry->keypair : NULL;
-    struct peer *peer = keypair ? plane_peer(plane, entry->peer) : NULL;
+    struct peer *peer = keypair ? plane_peer(worker->plane, entry->peer) : NULL;
     if (ur_unlikely(!peer)) {
-        plane_drop(plane, UDPRING_DROP_UNKNOWN_INDEX);
+        plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
         return;
     }
     uint64_t counter = wg_le64(message + 8);
-    if (ur_unlikely(plane->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS || counter >= WG_REJECT_AFTER_MESSAGES)) {
-        plane_drop(plane, UDPRING_DROP_KEY_EXPIRED);
+    if (ur_unlikely(worker->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS || counter >= WG_REJECT_AFTER_MESSAGES)) {
+        plane_drop(worker, UDPRING_DROP_KEY_EXPIRED);
         return;
     }
-    if (ur_unlikely(!replay_check(&keypair->window, counter))) {
-        plane_drop(plane, UDPRING_DROP_REPLAYED);
+    if (ur_unlikely(!window_takes(worker, keypair, counter, false))) {
+        plane_drop(worker, UDPRING_DROP_REPLAYED);
         return;
     }
     uint8_t *inner = message + WG_DATA_HEADER;
     struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
-    keypair->receiving->impl->open(keypair->receiving, &op, 1);
+    struct aead_key *key = keypair->receiving[worker->number];
+    key->impl->open(key, &op, 1);
     if (ur_unlikely(op.result < 0)) {
-        plane_drop(plane, UDPRING_DROP_UNAUTHENTICATED);
+        plane_drop(worker, UDPRING_DROP_UNAUTHENTICATED);
         return;
     }
-    if (ur_unlikely(!replay_update(&keypair->window, counter))) {
-        plane_drop(plane, UDPRING_DROP_REPLAYED);
+    if (ur_unlikely(!window_takes(worker, keypair, counter, true))) {
+        plane_drop(worker, UDPRING_DROP_REPLAYED);
         return;
     }
-    accepted(plane, peer, keypair, packet, length);
+    accepted(worker, peer, keypair, packet, length);
     if (length == WG_DATA_MIN)
         return;   /* a keepalive */
-    peer_stamp_data_received(plane, peer);
-    deliver(plane, peer, inner, length - WG_DATA_MIN, packet->tos);
+    peer_stamp_data_received(worker, peer);
+    deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
 }
 
-static void message(struct udpring_plane *plane, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)
+static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)
 {
     if (ur_unlikely(length < WG_DATA_MIN)) {
-        plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+        plane_drop(worker, UDPRING_DROP_TOO_SHORT);
         return;
     }
     /* Type and reserved bytes are one little-endian word: anything in the reserved bytes is an unknown type. */
     switch (wg_le32(bytes)) {
     case WG_TYPE_DATA:
-        data_message(plane, packet, bytes, length);
+        data_message(worker, packet, bytes, length);
         return;
     case WG_TYPE_INITIATION:
         if (length == WG_INITIATION_BYTES)
-            plane_post_handshake(plane, packet, bytes, length);
+            plane_post_handshake(worker, packet, bytes, length);
         else
-            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
         return;
     case WG_TYPE_RESPONSE:
         if (length == WG_RESPONSE_BYTES)
-            plane_post_handshake(plane, packet, bytes, length);
+            plane_post_handshake(worker, packet, bytes, length);
         else
-            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
         return;
     case WG_TYPE_COOKIE_REPLY:
         if (length == WG_COOKIE_REPLY_BYTES)
-            plane_post_handshake(plane, packet, bytes, length);
+            plane_post_handshake(worker, packet, bytes, length);
         else
-            plane_drop(plane, UDPRING_DROP_TOO_SHORT);
+            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
         return;
     default:
-        plane_drop(plane, UDPRING_DROP_BAD_TYPE);
+        plane_drop(worker, UDPRING_DROP_BAD_TYPE);
     }
 }
 
-void inbound_packet(struct udpring_plane *plane, struct udpring_packet *packet)
+void inbound_packet(struct worker *worker, struct udpring_packet *packet)
 {
     if (ur_unlikely(packet->flags & UDPRING_PACKET_TRUNCATED)) {
-        plane_drop(plane, UDPRING_DROP_TRUNCATED);
+        plane_drop(worker, UDPRING_DROP_TRUNCATED);
         return;
     }
     uint32_t segment = packet->segment_size ? packet->segment_size : packet->length;
     uint32_t offset = 0;
     do {
         uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
-        message(plane, packet, packet->data + offset, length);
+        message(worker, packet, packet->data + offset, length);
         offset += segment;
     } while (offset < packet->length);
 }

@@ -19,6 +19,8 @@ enum {
     STAGED_BYTES_MAX = 32 << 20,/* of all peers together */
     MAILBOX_DEFAULT = 4096,
     PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
+    WORKERS_MAX = 16,
+    CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
     KICKS_MAX = 64,             /* peers whose staged packets are sent on in one pass */
 };
 

@@ -2,17 +2,20 @@
 
 #include <stdlib.h>
 
-struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
-                            uint64_t birth_ns)
+struct keypair *keypair_new(uint32_t workers, const uint8_t keys[64], uint32_t local_index, uint32_t remote_index,
+                            bool initiator, uint64_t birth_ns)
 {
     const struct aead_impl *aead = aead_chosen();
     struct keypair *keypair = calloc(1, sizeof(*keypair));
     if (!keypair)
         return NULL;
-    if (aead->key_new(&keypair->sending, keys, true) < 0 || aead->key_new(&keypair->receiving, keys + 32, false) < 0) {
-        keypair_free(keypair, NULL);
-        return NULL;
-    }
+    pthread_mutex_init(&keypair->window_lock, NULL);
+    for (uint32_t i = 0; i < workers; i++)
+        if (aead->key_new(&keypair->sending[i], keys, true) < 0 ||
+            aead->key_new(&keypair->receiving[i], keys + 32, false) < 0) {
+            keypair_free(keypair, NULL);
+            return NULL;
+        }
     keypair->local_index = local_index;
     keypair->remote_index = remote_index;
     keypair->initiator = initiator;
@@ -22,16 +25,23 @@ struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32
     return keypair;
 }
 
+static void key_free(struct aead_key *key)
+{
+    if (key)
+        key->impl->key_free(key);
+}
+
 void keypair_free(struct keypair *keypair, struct index_table *indices)
 {
     if (!keypair)
         return;
     if (indices)
         index_table_remove(indices, keypair->local_index);
-    if (keypair->sending)
-        keypair->sending->impl->key_free(keypair->sending);
-    if (keypair->receiving)
-        keypair->receiving->impl->key_free(keypair->receiving);
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        key_free(keypair->sending[i]);
+        key_free(keypair->receiving[i]);
+    }
+    pthread_mutex_destroy(&keypair->window_lock);
     explicit_bzero(keypair, sizeof(*keypair));
     free(keypair);
 }
@@ -58,15 +68,12 @@ void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_t
     }
 }
 
-bool peer_keypair_received(struct peer *peer, struct keypair *keypair, struct index_table *indices)
+void peer_keypair_confirm(struct peer *peer, struct index_table *indices)
 {
-    if (ur_likely(keypair != peer->next))
-        return false;
     keypair_free(peer->previous, indices);
     peer->previous = peer->current;
     peer->current = peer->next;
     peer->next = NULL;
-    return true;
 }
 
 void peer_keypairs_erase(struct peer *peer, struct index_table *indices)
@@ -106,7 +113,7 @@ int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t
         dropped = 1;
     }
     peer->staged[(peer->staged_head + peer->staged_count) % STAGED_MAX] = copy;
-    peer->staged_count++;
+    __atomic_store_n(&peer->staged_count, peer->staged_count + 1, __ATOMIC_RELAXED);   /* looked at without the lock */
     *total += length;
     return dropped;
 }
@@ -117,7 +124,7 @@ struct staged_packet *peer_unstage(struct peer *peer, size_t *total)
         return NULL;
     struct staged_packet *oldest = peer->staged[peer->staged_head];
     peer->staged_head = (peer->staged_head + 1) % STAGED_MAX;
-    peer->staged_count--;
+    __atomic_store_n(&peer->staged_count, peer->staged_count - 1, __ATOMIC_RELAXED);
     *total -= oldest->length;
     return oldest;
 }

@@ -9,16 +9,19 @@
 #include "limits.h"
 #include "replay.h"
 
+#include <pthread.h>
+
 /* Owner: its peer, in one of three places. Thread: the worker. Freed by keypair_free(), which zeroises it. */
 struct keypair {
-    struct aead_key *sending, *receiving;
-    uint64_t counter;           /* next nonce */
+    struct aead_key *sending[WORKERS_MAX], *receiving[WORKERS_MAX];   /* one a worker: a key is one thread's at a time */
+    uint64_t counter;           /* atomic: next nonce */
     uint64_t birth_ns;
     uint32_t local_index, remote_index;
     uint32_t peer;
     bool initiator;
     bool may_send;              /* false: expired by a change of our private key */
-    bool asked_on_receive;      /* one request for a new key per old one (kernel: sent_lastminute_handshake) */
+    bool asked_on_receive;      /* atomic: one request for a new key per old one (kernel: sent_lastminute_handshake) */
+    pthread_mutex_t window_lock;    /* protects window when there are several workers */
     struct replay_window window;
 };
 
@@ -30,14 +33,14 @@ struct staged_packet {
 
 struct peer {
     uint32_t id;
-    bool resting;               /* its timers rest: the next stamp posts ACTIVITY */
-    bool kicked;                /* on the plane's list of peers with staged packets to send on */
+    bool resting;               /* atomic: its timers rest: the next stamp posts ACTIVITY */
     struct udpring_address endpoint, source;
     uint32_t interface_index;
     struct keypair *previous, *current, *next;
     /* staged: a ring of pointers, oldest at staged_head */
     struct staged_packet **staged;   /* [STAGED_MAX], allocated at first use */
     uint32_t staged_head, staged_count;
+    /* atomic from here on */
     uint64_t rx_bytes, tx_bytes;
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
@@ -45,19 +48,19 @@ struct peer {
     bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
 };
 
-struct keypair *keypair_new(const uint8_t keys[64], uint32_t local_index, uint32_t remote_index, bool initiator,
-                            uint64_t birth_ns);
+struct keypair *keypair_new(uint32_t workers, const uint8_t keys[64], uint32_t local_index, uint32_t remote_index,
+                            bool initiator, uint64_t birth_ns);
 void keypair_free(struct keypair *keypair, struct index_table *indices);   /* NULL is fine */
 static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
 {
     return keypair && keypair->may_send && now - keypair->birth_ns < WG_REJECT_AFTER_TIME_NS &&
-           keypair->counter < WG_REJECT_AFTER_MESSAGES;
+           __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED) < WG_REJECT_AFTER_MESSAGES;
 }
 
 /* The kernel's rules of succession (noise.c add_new_keypair, wg_noise_received_with_keypair). */
 void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_table *indices);
-/* True if this packet is the first on `next`, which then becomes current. */
-bool peer_keypair_received(struct peer *peer, struct keypair *keypair, struct index_table *indices);
+/* The peer has used `next`, which becomes current. */
+void peer_keypair_confirm(struct peer *peer, struct index_table *indices);
 void peer_keypairs_erase(struct peer *peer, struct index_table *indices);
 
 /* Keeps a copy; drops the oldest when there are STAGED_MAX. Returns how many were dropped for it, or -ENOMEM.

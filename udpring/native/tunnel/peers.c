@@ -65,10 +65,7 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer)
 {
     udpring_trie_remove_peer(plane->trie, peer->id);
     peer_keypairs_erase(peer, &plane->indices);
-    outbound_drop_staged(plane, peer, UDPRING_DROP_NO_PEER);
-    for (uint32_t i = 0; i < plane->kicked_count; i++)
-        if (plane->kicked[i] == peer->id)
-            plane->kicked[i--] = plane->kicked[--plane->kicked_count];
+    outbound_drop_staged(&plane->workers[0], peer, UDPRING_DROP_NO_PEER);
     plane->peers[peer->id & SLOT_MASK] = NULL;
     plane->peers_count--;
     free(peer->staged);

@@ -5,119 +5,180 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-/* Room before and behind the packet that is read: for its vnet header, and for padding. */
-#define TUN_MEMORY (4096 + OUT_SLOT_BYTES)
-
-static int out_slots_open(struct udpring_plane *plane)
+static uint32_t workers_wanted(const struct udpring_plane_options *options)
 {
-    size_t bytes = (size_t)OUT_SLOTS * OUT_SLOT_BYTES + TUN_MEMORY;
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    /* A forked child must not share pages that the kernel reads from; nor does it need them. */
-    madvise(memory, bytes, MADV_DONTFORK);
-    plane->tun_memory = memory;
-    plane->tun_packet = plane->tun_memory + 4096;
-    plane->out_memory = plane->tun_memory + TUN_MEMORY;
-    for (uint32_t slot = 0; slot < OUT_SLOTS; slot++) {
-        plane->out[slot].memory = plane->out_memory + (size_t)slot * OUT_SLOT_BYTES;
-        plane->out_free[plane->out_free_count++] = slot;
-    }
-    return 0;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t wanted = options->workers ? options->workers : 1 + (cores > 4 ? (uint32_t)(cores - 1) / 4 : 0);
+    if (options->tun_fd >= 0)
+        return 1;   /* somebody else's device: there is one queue */
+    return wanted < WORKERS_MAX ? wanted : WORKERS_MAX;
 }
 
-/* Everything but the worker's rings, which the worker opens and closes itself. */
+static void worker_free(struct worker *worker)
+{
+    mac_engine_close(&worker->mac);
+    cookie_sealer_close(&worker->cookie_sealer);
+    if (worker->wake_fd >= 0)
+        close(worker->wake_fd);
+    tun_close(&worker->tun);
+    worker_memory_close(worker);
+    pthread_mutex_destroy(&worker->running);
+}
+
+/* Everything but the workers' rings, which they open and close themselves. */
 static void plane_free(struct udpring_plane *plane)
 {
     plane_peers_free(plane);
     if (plane->trie)
         udpring_trie_free(plane->trie);
     index_table_close(&plane->indices);
-    mac_engine_close(&plane->mac);
-    cookie_sealer_close(&plane->cookie_sealer);
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        worker_free(&plane->workers[i]);
+        for (int family = 0; family < 2; family++)
+            if (plane->group[i][family] >= 0)
+                close(plane->group[i][family]);
+    }
+    free(plane->workers);
     mailbox_close(&plane->mailbox);
-    if (plane->wake_fd >= 0)
-        close(plane->wake_fd);
-    tun_close(&plane->tun);
-    if (plane->tun_memory)
-        munmap(plane->tun_memory, (size_t)OUT_SLOTS * OUT_SLOT_BYTES + TUN_MEMORY);
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
+                                &plane->staged_lock};
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
+        pthread_mutex_destroy(locks[i]);
     pthread_cond_destroy(&plane->command_done);
-    pthread_mutex_destroy(&plane->command_lock);
     explicit_bzero(plane, sizeof(*plane));
     free(plane);
+}
+
+static struct udpring_plane *plane_new(const struct udpring_plane_options *options)
+{
+    struct udpring_plane *plane = calloc(1, sizeof(*plane));
+    uint32_t count = workers_wanted(options);
+    struct worker *workers = calloc(count, sizeof(*workers));
+    if (!plane || !workers) {
+        free(plane);
+        free(workers);
+        return NULL;
+    }
+    plane->options = *options;
+    plane->mailbox.fd = -1;
+    plane->workers = workers;
+    plane->worker_count = count;
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
+                                &plane->staged_lock};
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
+        pthread_mutex_init(locks[i], NULL);
+    pthread_cond_init(&plane->command_done, NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        struct worker *worker = &workers[i];
+        worker->plane = plane;
+        worker->number = i;
+        worker->train = -1;
+        worker->coalescer.tun = &worker->tun;
+        worker->wake_fd = worker->tun.fd = worker->tun.query_fd = worker->fd[0] = worker->fd[1] = -1;
+        plane->group[i][0] = plane->group[i][1] = -1;
+        pthread_mutex_init(&worker->running, NULL);
+    }
+    return plane;
 }
 
 static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
 {
     if (!aead_chosen())
         return ur_fail(why, -ENOTSUP, "%s", aead_why());
-    plane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (plane->wake_fd < 0)
-        return ur_fail(why, -errno, "eventfd: %s", strerror(errno));
     int result = mailbox_open(&plane->mailbox, plane->options.mailbox ? plane->options.mailbox : MAILBOX_DEFAULT);
-    if (result == 0)
-        result = out_slots_open(plane);
     if (result == 0)
         result = index_table_open(&plane->indices);
     if (result == 0 && !(plane->trie = udpring_trie_new()))
         result = -ENOMEM;
-    if (result < 0)
-        return ur_fail(why, result, "opening the data plane: %s", strerror(-result));
-    result = mac_engine_open(&plane->mac, why);
-    if (result == 0)
-        result = cookie_sealer_open(&plane->cookie_sealer, why);
-    if (result < 0)
-        return result;
-    char name[sizeof(plane->options.name)];
-    snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, plane->options.name);
-    result = tun_open(&plane->tun, name, plane->options.tun_fd >= 0 ? 0 : plane->options.mtu ? plane->options.mtu : 1420,
-                      plane->options.tun_fd, !(plane->options.flags & UDPRING_PLANE_NO_TUN_OFFLOAD), why);
-    memcpy(plane->name, plane->tun.name, sizeof(plane->name));
-    return result;
+    for (uint32_t i = 0; i < plane->worker_count && result == 0; i++) {
+        struct worker *worker = &plane->workers[i];
+        worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        result = worker->wake_fd < 0 ? -errno : worker_memory_open(worker);
+        if (result == 0 && (result = mac_engine_open(&worker->mac, why)) < 0)
+            return result;
+        if (result == 0 && (result = cookie_sealer_open(&worker->cookie_sealer, why)) < 0)
+            return result;
+    }
+    return result < 0 ? ur_fail(why, result, "opening the data plane: %s", strerror(-result)) : 0;
 }
 
-static int worker_start(struct udpring_plane *plane, struct udpring_reason *why)
+static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
 {
-    /* Signals are the embedding program's: none may land on the worker. */
+    const struct udpring_plane_options *options = &plane->options;
+    struct tun *first = &plane->workers[0].tun;
+    char name[sizeof(options->name)];
+    snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, options->name);
+    int result = tun_open(first, name, options->tun_fd >= 0 ? 0 : options->mtu ? options->mtu : 1420, options->tun_fd,
+                          !(options->flags & UDPRING_PLANE_NO_TUN_OFFLOAD), plane_shared(plane), why);
+    if (result < 0)
+        return result;
+    memcpy(plane->name, first->name, sizeof(plane->name));
+    for (uint32_t i = 1; i < plane->worker_count; i++) {
+        result = tun_open_queue(&plane->workers[i].tun, first, why);
+        if (result < 0)
+            return result;
+    }
+    if (plane_shared(plane))
+        (void)tun_steer(first);   /* without it (no right to load the program) the kernel's own choice serves */
+    return 0;
+}
+
+static int worker_start(struct worker *worker, struct udpring_reason *why)
+{
+    struct udpring_plane *plane = worker->plane;
+    /* Signals are the embedding program's: none may land on a worker. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int result = -pthread_create(&plane->thread, NULL, worker_main, plane);
+    int result = -pthread_create(&worker->thread, NULL, worker_main, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (result < 0)
-        return ur_fail(why, result, "starting the worker thread: %s", strerror(-result));
+        return ur_fail(why, result, "starting a worker thread: %s", strerror(-result));
     pthread_mutex_lock(&plane->command_lock);
-    while (!plane->started)
+    while (!worker->started)
         pthread_cond_wait(&plane->command_done, &plane->command_lock);
-    result = plane->start_result;
+    result = worker->start_result;
     pthread_mutex_unlock(&plane->command_lock);
     if (result < 0) {
-        pthread_join(plane->thread, NULL);
+        pthread_join(worker->thread, NULL);
         if (why)
-            *why = plane->start_reason;
+            *why = worker->start_reason;
     }
     return result;
+}
+
+static int quit(struct worker *worker, void *argument)
+{
+    worker->quit = true;
+    return 0;
+}
+
+/* The last first: worker 0 may need the others' locks until it ends. */
+static void workers_stop(struct udpring_plane *plane, uint32_t count)
+{
+    while (count--) {
+        worker_call(&plane->workers[count], quit, NULL);
+        pthread_join(plane->workers[count].thread, NULL);
+    }
 }
 
 struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *options, int32_t *code, struct udpring_reason *why)
 {
-    struct udpring_plane *plane = calloc(1, sizeof(*plane));
+    struct udpring_plane *plane = plane_new(options);
     if (!plane) {
         *code = ur_fail(why, -ENOMEM, "opening the data plane: out of memory");
         return NULL;
     }
-    plane->options = *options;
-    plane->train = -1;
-    plane->coalescer.tun = &plane->tun;
-    plane->wake_fd = plane->mailbox.fd = plane->tun.fd = plane->tun.query_fd = plane->fd[0] = plane->fd[1] = -1;
-    pthread_mutex_init(&plane->command_lock, NULL);
-    pthread_cond_init(&plane->command_done, NULL);
     int result = parts_open(plane, why);
     if (result == 0)
-        result = worker_start(plane, why);
+        result = device_open(plane, why);
+    for (uint32_t i = 0; i < plane->worker_count && result == 0; i++) {
+        result = worker_start(&plane->workers[i], why);
+        if (result < 0)
+            workers_stop(plane, i);
+    }
     *code = result;
     if (result < 0) {
         plane_free(plane);
@@ -126,18 +187,11 @@ struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *opt
     return plane;
 }
 
-static int quit(struct udpring_plane *plane, void *argument)
-{
-    plane->quit = true;
-    return 0;
-}
-
 void udpring_plane_close(struct udpring_plane *plane)
 {
     if (!plane)
         return;
-    plane_call(plane, quit, NULL);
-    pthread_join(plane->thread, NULL);
+    workers_stop(plane, plane->worker_count);
     plane_free(plane);
 }
 

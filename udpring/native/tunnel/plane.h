@@ -1,16 +1,22 @@
-/* The plane: one worker thread that owns a TUN device, the receive ring, the send ring, the peers and their keys (R4).
+/* The plane: worker threads, each with a queue of the TUN device, a receive ring and a send ring of its own (R4), over one
+ * table of peers and their keys.
  *
- * One pass of the worker (worker.c):
+ * One pass of a worker (worker.c):
  *   1. commands      what Python asked for, run here, between two packets (command.c, commands.c)
  *   2. inbound       receive ring -> open -> checks -> TUN            (inbound.c)
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
  *   4. flush, reap   one enter for all that is to be sent; slots come back
  *   5. wait          on the receive ring: packets, the TUN device, the wake eventfd
- * There is no lock on this path: whatever the worker touches it alone touches; others ask by a command (command.c) and
- * hear by the mailbox (mailbox.c).
  *
- * Owner: Python's Plane object. Thread: all but the fields marked "any" are the worker's once it runs.
- * Freed by udpring_plane_close(). */
+ * Who may change what. With one worker (the default on small machines) everything is that thread's, and there is no lock.
+ * With more:
+ *   - what a worker has of its own (struct worker) it alone touches;
+ *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers stand between two passes:
+ *     commands run so on worker 0, and what a packet wants changed (a new key is confirmed, a peer roams) is put off to
+ *     such a moment (exclusive.c). Within a pass they are read without a lock;
+ *   - what every packet changes is atomic (nonces, stamps, byte counts) or has its own lock (replay window, staged packets).
+ *
+ * Owner: Python's Plane object. Freed by udpring_plane_close(). */
 #ifndef UDPRING_TUNNEL_PLANE_H
 #define UDPRING_TUNNEL_PLANE_H
 #include <pthread.h>
@@ -38,9 +44,11 @@ struct out_slot {
     struct udp_tx_item item;
 };
 
-/* A request to the worker. Lives on the caller's stack until done. */
+struct worker;
+
+/* A request to a worker. Owner: the caller, on whose stack it lives until done. Thread: under command_lock. Nothing to free. */
 struct command {
-    int (*run)(struct udpring_plane *plane, void *argument);
+    int (*run)(struct worker *worker, void *argument);
     void *argument;
     struct command *next;
     int result;
@@ -49,32 +57,28 @@ struct command {
 
 enum { TOKEN_WAKE, TOKEN_TUN, TOKEN_WRITABLE };
 
-struct udpring_plane {
+/* One thread of the plane. Owner: the plane. Thread: its own, but for the fields marked "any". Freed with the plane. */
+struct worker {
+    struct udpring_plane *plane;
+    uint32_t number;                    /* 0 runs the commands */
+
     /* any thread */
-    struct mailbox mailbox;
-    int wake_fd;
     pthread_t thread;
-    pthread_mutex_t command_lock;       /* protects command_* and started */
-    pthread_cond_t command_done;
-    struct command *command_first, *command_last;
+    int wake_fd;
+    struct command *command_first, *command_last;   /* under the plane's command_lock */
     uint32_t command_waiting;           /* atomic: look at the list */
-    bool started;                       /* the worker has set up its rings, or failed to */
+    bool started;                       /* under command_lock: it has set up its rings, or failed to */
     int start_result;
     struct udpring_reason start_reason;
-    struct udpring_plane_options options;
-    char name[16];
-    char tier_reason[UDPRING_REASON_BYTES];
-    uint32_t port;                      /* atomic */
+    pthread_mutex_t running;            /* held through a pass when there are several workers; see exclusive.c */
 
-    /* the worker's */
-    bool quit, tun_gone;
-    struct tun tun;
+    bool quit;
+    struct tun tun;                     /* its queue of the device */
     int fd[2];                          /* IPv4, IPv6; -1: the host lacks it */
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
-    uint32_t fwmark;
     struct udp_rx *rx;
     struct udp_tx *tx;
-    bool tun_ready, watching_tun, watching_wake, watching_writable;
+    bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable;
     bool more_inbound;                  /* the last harvest was full */
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
@@ -85,34 +89,75 @@ struct udpring_plane {
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
-
-    struct peer **peers;                /* [peers_capacity] by slot */
-    uint32_t peers_capacity, peers_count;
-    uint32_t *peer_generation;          /* [peers_capacity] */
-    struct coalescer coalescer;
-    struct udpring_trie *trie;
-    struct index_table indices;
-    uint32_t kicked[KICKS_MAX];
+    uint32_t kicked[KICKS_MAX];         /* peers whose staged packets wait for slots of this worker */
     uint32_t kicked_count;
-    size_t staged_bytes;
-
+    struct coalescer coalescer;
     struct mac_engine mac;
-    bool has_identity;
-    uint8_t mac1_key[32];
-    uint8_t cookie_key[32];
     struct cookie_sealer cookie_sealer;
-    uint8_t cookie_secret[2][32];       /* present, last */
-    uint32_t cookie_secrets;
-    uint64_t load_until_ns;
 
-    struct udpring_plane_stats stats;
+    struct udpring_plane_stats stats;   /* read by others while it stands */
     struct udpring_rx_stats rx_before;  /* of rings that a re-bind closed */
     struct udpring_tx_stats tx_before;
 };
 
-static inline void plane_drop(struct udpring_plane *plane, enum udpring_drop reason)
+/* What a packet wants changed in the tables. */
+struct change {
+    enum { CHANGE_CONFIRM, CHANGE_ROAM, CHANGE_SOURCE_LOST } kind;
+    uint32_t peer;
+    uint32_t index;                     /* CONFIRM: our index of the keypair that was used first */
+    uint32_t interface_index;           /* ROAM */
+    struct udpring_address endpoint, local;
+};
+
+struct udpring_plane {
+    /* any thread */
+    struct mailbox mailbox;
+    pthread_mutex_t mailbox_lock;       /* the mailbox has one producer at a time */
+    pthread_mutex_t command_lock;       /* protects all workers' command_* and started */
+    pthread_cond_t command_done;
+    struct udpring_plane_options options;
+    char name[16];
+    char tier_reason[UDPRING_REASON_BYTES];
+    uint32_t port;                      /* atomic */
+    uint32_t worker_count;
+    struct worker *workers;             /* [worker_count] */
+    int group[WORKERS_MAX][2];          /* sockets on their way to their workers; else -1 */
+
+    /* several workers only */
+    pthread_mutex_t gate;               /* held by worker 0 while the others must stand */
+    uint32_t gate_shut;                 /* atomic: come to the gate before the next pass */
+    pthread_mutex_t change_lock;        /* protects changes */
+    struct change changes[CHANGES_MAX];
+    uint32_t change_count;              /* atomic to look at */
+    pthread_mutex_t staged_lock;        /* protects all peers' staged packets */
+
+    /* changed only while all workers stand; read by all */
+    uint32_t fwmark;
+    struct peer **peers;                /* [peers_capacity] by slot */
+    uint32_t peers_capacity, peers_count;
+    uint32_t *peer_generation;          /* [peers_capacity] */
+    struct udpring_trie *trie;
+    struct index_table indices;
+    bool has_identity;
+    uint8_t mac1_key[32];
+    uint8_t cookie_key[32];
+    uint8_t cookie_secret[2][32];       /* present, last */
+    uint32_t cookie_secrets;
+
+    /* atomic */
+    size_t staged_bytes;                /* changed under staged_lock */
+    uint64_t load_until_ns;
+    uint32_t tun_gone_posted;
+};
+
+static inline bool plane_shared(const struct udpring_plane *plane)
 {
-    plane->stats.drops[reason]++;
+    return plane->worker_count > 1;
+}
+
+static inline void plane_drop(struct worker *worker, enum udpring_drop reason)
+{
+    worker->stats.drops[reason]++;
 }
 
 /* peers.c */
@@ -122,38 +167,52 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer);
 void plane_peers_free(struct udpring_plane *plane);
 
 /* events.c */
-void plane_post(struct udpring_plane *plane, uint32_t kind, uint32_t peer, int32_t result);
-void plane_want_handshake(struct udpring_plane *plane, struct peer *peer);
-void plane_post_handshake(struct udpring_plane *plane, const struct udpring_packet *packet, const uint8_t *message,
+void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t result);
+void plane_want_handshake(struct worker *worker, struct peer *peer);
+void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length);
-void peer_stamp_sent(struct udpring_plane *plane, struct peer *peer, uint32_t bytes, bool data);
-void peer_stamp_received(struct udpring_plane *plane, struct peer *peer, uint32_t bytes);
-void peer_stamp_data_received(struct udpring_plane *plane, struct peer *peer);
+void peer_stamp_sent(struct worker *worker, struct peer *peer, uint32_t bytes, bool data);
+void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes);
+void peer_stamp_data_received(struct worker *worker, struct peer *peer);
+
+/* exclusive.c */
+void exclusive_enter(struct worker *worker);     /* a pass begins: waits while worker 0 has the tables */
+void exclusive_leave(struct worker *worker);
+void exclusive_begin(struct udpring_plane *plane);   /* worker 0, between passes: the others stand until ... */
+void exclusive_end(struct udpring_plane *plane);
+/* The change is made now if this is the only worker, else at the next moment when all stand. */
+void plane_change(struct worker *worker, const struct change *change);
+void plane_run_changes(struct worker *worker);
 void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const struct udpring_address *local,
                uint32_t interface_index);
 
 /* outbound.c */
-void outbound_pass(struct udpring_plane *plane);
-void outbound_close_train(struct udpring_plane *plane);
-void outbound_reap(struct udpring_plane *plane);
+void outbound_pass(struct worker *worker);
+void outbound_close_train(struct worker *worker);
+bool outbound_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */
 /* Sends what is staged for the peer as far as there is a key and room; else asks for a key. */
-void outbound_flush_staged(struct udpring_plane *plane, struct peer *peer);
-void outbound_kicked(struct udpring_plane *plane);
-int outbound_keepalive(struct udpring_plane *plane, struct peer *peer);
-int outbound_message(struct udpring_plane *plane, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
+void outbound_flush_staged(struct worker *worker, struct peer *peer);
+void outbound_kicked(struct worker *worker);
+int outbound_keepalive(struct worker *worker, struct peer *peer);
+int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
                      const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
-void outbound_drop_staged(struct udpring_plane *plane, struct peer *peer, enum udpring_drop reason);
+void outbound_drop_staged(struct worker *worker, struct peer *peer, enum udpring_drop reason);
 
 /* inbound.c */
-void inbound_packet(struct udpring_plane *plane, struct udpring_packet *packet);
+void inbound_packet(struct worker *worker, struct udpring_packet *packet);
 
 /* worker.c */
 void counters_add(void *into, const void *from, size_t bytes);
-void *worker_main(void *plane);
-int worker_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
+void *worker_main(void *worker);
+/* Takes over these sockets in place of its own; on failure it keeps its own and closes these. */
+int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *why);
+int worker_memory_open(struct worker *worker) UR_MUST_CHECK;
+void worker_memory_close(struct worker *worker);
 
 /* command.c */
-int plane_call(struct udpring_plane *plane, int (*run)(struct udpring_plane *, void *), void *argument);
-void plane_run_commands(struct udpring_plane *plane);
-void plane_wake(struct udpring_plane *plane);
+int worker_call(struct worker *worker, int (*run)(struct worker *, void *), void *argument);
+/* On worker 0, with all workers standing. */
+int plane_call(struct udpring_plane *plane, int (*run)(struct worker *, void *), void *argument);
+void worker_run_commands(struct worker *worker);
+void worker_wake(struct worker *worker);
 #endif

@@ -116,7 +116,8 @@ static void set_offloads(struct tun *tun, bool wanted)
         }
 }
 
-int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload, struct udpring_reason *why)
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload, bool many,
+             struct udpring_reason *why)
 {
     *tun = (struct tun){.fd = fd, .query_fd = -1, .mtu = mtu};
     bool made = fd < 0;
@@ -124,7 +125,8 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
         tun->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (tun->fd < 0)
             return explain(errno, name, why);
-        struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0))};
+        struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0) |
+                                                    (many ? IFF_MULTI_QUEUE : 0))};
         snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
         if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
             int code = errno;
@@ -133,6 +135,7 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
         }
         memcpy(tun->name, request.ifr_name, IFNAMSIZ);
         tun->vnet = offload;
+        tun->many = many;
     } else {
         int flags = fcntl(tun->fd, F_GETFL);
         struct ifreq request = {0};
@@ -160,6 +163,24 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
         }
     }
     tun_refresh(tun);
+    return 0;
+}
+
+int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why)
+{
+    *queue = (struct tun){.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK), .query_fd = -1, .mtu = first->mtu,
+                          .vnet = first->vnet, .many = true};
+    if (queue->fd < 0)
+        return explain(errno, first->name, why);
+    struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (first->vnet ? IFF_VNET_HDR : 0))};
+    memcpy(request.ifr_name, first->name, IFNAMSIZ);
+    memcpy(queue->name, first->name, IFNAMSIZ);
+    if (ioctl(queue->fd, TUNSETIFF, &request) != 0) {
+        int code = errno;
+        tun_close(queue);
+        return explain(code, first->name, why);
+    }
+    queue->offloads = first->offloads;   /* the device's, not the queue's */
     return 0;
 }
 

@@ -17,6 +17,7 @@ struct tun {
     int query_fd;               /* a socket in the device's network namespace, for its MTU; -1 until needed */
     uint32_t mtu;               /* as last looked up */
     uint32_t offloads;          /* TUN_F_*: what the kernel hands over unsegmented; 0: single packets only */
+    bool many;                  /* IFF_MULTI_QUEUE */
     bool vnet;                  /* a struct vnet_header goes before each packet, either way */
     char name[IFNAMSIZ];        /* as the kernel gave it */
 };
@@ -25,7 +26,12 @@ struct tun {
  * both ways, as far as the kernel takes them.
  * -EBUSY: the name is taken; -EPERM, -ENOENT: no right, no device; each with the cure in `why`. */
 int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload,
-             struct udpring_reason *why) UR_MUST_CHECK;
+             bool many, struct udpring_reason *why) UR_MUST_CHECK;
+/* One more queue of an interface that was made with `many`. The kernel gives each TCP flow, and all else between two
+ * hosts, to one queue (tun_steer.c), so packets of a flow stay in order. */
+int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why) UR_MUST_CHECK;
+/* Has the kernel choose queues so. 0, or -errno: it then chooses by its own table of flows, which may move one. */
+int tun_steer(const struct tun *tun);
 void tun_close(struct tun *tun);
 /* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
  * There are VNET_HEADER bytes of room before `packet`. */

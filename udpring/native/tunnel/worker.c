@@ -1,9 +1,11 @@
 /* The worker: one native thread that never takes the GIL and runs each packet to completion (R4). plane.h has its pass. */
 #include <poll.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "../uring/graveyard.h"
 #include "plane.h"
 
 /* Counter structs hold nothing but uint64_t. */
@@ -16,14 +18,14 @@ void counters_add(void *into, const void *from, size_t bytes)
 }
 
 /* Waits a bounded time for sends in flight, so that their slots come back before the ring goes. */
-static void drain_sends(struct udpring_plane *plane)
+static void drain_sends(struct worker *worker)
 {
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
-    outbound_close_train(plane);
-    while (udp_tx_pending(plane->tx) && ur_clock_ns(CLOCK_MONOTONIC) < until) {
-        udp_tx_flush(plane->tx);
-        outbound_reap(plane);
-        int fd = udp_tx_parked(plane->tx);
+    outbound_close_train(worker);
+    while (udp_tx_pending(worker->tx) && ur_clock_ns(CLOCK_MONOTONIC) < until) {
+        udp_tx_flush(worker->tx);
+        outbound_reap(worker);
+        int fd = udp_tx_parked(worker->tx);
         if (fd >= 0) {
             struct pollfd writable = {.fd = fd, .events = POLLOUT};
             poll(&writable, 1, 20);
@@ -31,43 +33,80 @@ static void drain_sends(struct udpring_plane *plane)
     }
 }
 
-static void slots_reset(struct udpring_plane *plane)
+static void slots_reset(struct worker *worker)
 {
-    plane->out_free_count = 0;
+    worker->out_free_count = 0;
     for (uint32_t slot = 0; slot < OUT_SLOTS; slot++) {
-        plane->out[slot].in_flight = 0;
-        plane->out_free[plane->out_free_count++] = slot;
+        worker->out[slot].in_flight = 0;
+        worker->out_free[worker->out_free_count++] = slot;
     }
 }
 
-static void rings_close(struct udpring_plane *plane)
+/* Room before and behind the packet that is read: for its vnet header, and for padding. */
+#define TUN_MEMORY (4096 + OUT_SLOT_BYTES)
+#define WORKER_MEMORY (TUN_MEMORY + (size_t)OUT_SLOTS * OUT_SLOT_BYTES)
+
+int worker_memory_open(struct worker *worker)
 {
-    if (plane->tx) {
-        drain_sends(plane);
-        counters_add(&plane->tx_before, udp_tx_stats(plane->tx), sizeof(plane->tx_before));
-        udp_tx_close(plane->tx);
-        plane->tx = NULL;
-        slots_reset(plane);   /* the ring is closed: whatever it still held is ours again */
+    void *memory = mmap(NULL, WORKER_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    /* A forked child must not share pages that the kernel reads from; nor does it need them. */
+    madvise(memory, WORKER_MEMORY, MADV_DONTFORK);
+    worker->tun_memory = memory;
+    worker->tun_packet = worker->tun_memory + 4096;
+    worker->out_memory = worker->tun_memory + TUN_MEMORY;
+    worker->train = -1;
+    for (uint32_t slot = 0; slot < OUT_SLOTS; slot++)
+        worker->out[slot].memory = worker->out_memory + (size_t)slot * OUT_SLOT_BYTES;
+    slots_reset(worker);
+    return 0;
+}
+
+void worker_memory_close(struct worker *worker)
+{
+    if (worker->tun_memory)
+        munmap(worker->tun_memory, WORKER_MEMORY);
+    worker->tun_memory = NULL;
+}
+
+static void close_pair(int fd[2])
+{
+    for (int family = 0; family < 2; family++) {
+        if (fd[family] >= 0)
+            close(fd[family]);
+        fd[family] = -1;
     }
-    if (plane->rx) {
-        counters_add(&plane->rx_before, udp_rx_stats(plane->rx), sizeof(plane->rx_before));
-        udp_rx_close(plane->rx);
-        plane->rx = NULL;
-    }
-    for (int family = 0; family < 2; family++)
-        if (plane->fd[family] >= 0) {
-            close(plane->fd[family]);
-            plane->fd[family] = -1;
+}
+
+/* 0, or -ENOMEM: sends did not end, their memory is the kernel's for ever (R5), and there is none to replace it. */
+static int rings_close(struct worker *worker)
+{
+    int result = 0;
+    if (worker->tx) {
+        drain_sends(worker);
+        counters_add(&worker->tx_before, udp_tx_stats(worker->tx), sizeof(worker->tx_before));
+        if (udp_tx_close(worker->tx)) {
+            slots_reset(worker);   /* whatever the ring still held is ours again */
+        } else {
+            ur_graveyard_leak(worker->tun_memory, WORKER_MEMORY);
+            worker->tun_memory = NULL;
+            result = worker->quit ? 0 : worker_memory_open(worker);
         }
+        worker->tx = NULL;
+    }
+    if (worker->rx) {
+        counters_add(&worker->rx_before, udp_rx_stats(worker->rx), sizeof(worker->rx_before));
+        udp_rx_close(worker->rx);
+        worker->rx = NULL;
+    }
+    close_pair(worker->fd);
+    return result;
 }
 
-/* New sockets and rings beside the old ones; the old go only when the new stand. */
-int worker_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
+int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *why)
 {
-    int fd[2];
-    int result = udp_socket_pair(fd, port, fwmark, why);
-    if (result < 0)
-        return result;
+    struct udpring_plane *plane = worker->plane;
     struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots,
                                         .gro = !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)};
     struct udp_tx_options tx_options = {.slots = OUT_SLOTS * 2};   /* a refused train is sent again in pieces */
@@ -80,154 +119,187 @@ int worker_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, st
         }
     struct udp_rx *rx = NULL;
     struct udp_tx *tx = NULL;
-    struct udpring_reason rx_why = {""};
-    result = udp_rx_open(&rx, &rx_options, &rx_why);
-    if (result < 0) {
-        ur_fail(why, result, "%s", rx_why.text);
-    } else {
+    int result = udp_rx_open(&rx, &rx_options, why);
+    if (result == 0) {
         tx_options.tier = udp_rx_tier(rx);
         result = udp_tx_open(&tx, &tx_options, why);
     }
     if (result < 0) {
         udp_rx_close(rx);
-        for (int family = 0; family < 2; family++)
-            if (fd[family] >= 0)
-                close(fd[family]);
+        close_pair((int[]){fd[0], fd[1]});
         return result;
     }
-    rings_close(plane);
-    memcpy(plane->fd, fd, sizeof(fd));
-    memcpy(plane->socket_of, socket_of, sizeof(socket_of));
-    plane->rx = rx;
-    plane->tx = tx;
-    plane->fwmark = fwmark;
-    plane->watching_tun = plane->watching_wake = plane->watching_writable = false;
-    snprintf(plane->tier_reason, sizeof(plane->tier_reason), "%s", udp_rx_tier_reason(rx));
-    __atomic_store_n(&plane->port, *port, __ATOMIC_RELEASE);
-    return 0;
+    result = rings_close(worker);
+    memcpy(worker->fd, fd, sizeof(worker->fd));
+    memcpy(worker->socket_of, socket_of, sizeof(socket_of));
+    worker->rx = rx;
+    worker->tx = tx;
+    worker->watching_tun = worker->watching_wake = worker->watching_writable = false;
+    return result;
 }
 
-static int watch(struct udpring_plane *plane)
+static int watch(struct worker *worker)
 {
-    if (!plane->watching_wake) {
-        int result = udp_rx_watch(plane->rx, plane->wake_fd, POLLIN, TOKEN_WAKE);
+    if (!worker->watching_wake) {
+        int result = udp_rx_watch(worker->rx, worker->wake_fd, POLLIN, TOKEN_WAKE);
         if (result < 0)
             return result;
-        plane->watching_wake = true;
+        worker->watching_wake = true;
     }
     /* Not while slots are out: the TUN device then waits, and its queue pushes back. */
-    if (!plane->watching_tun && !plane->tun_ready && !plane->tun_gone) {
-        int result = udp_rx_watch(plane->rx, plane->tun.fd, POLLIN, TOKEN_TUN);
+    if (!worker->watching_tun && !worker->tun_ready && !worker->tun_gone) {
+        int result = udp_rx_watch(worker->rx, worker->tun.fd, POLLIN, TOKEN_TUN);
         if (result < 0)
             return result;
-        plane->watching_tun = true;
+        worker->watching_tun = true;
     }
-    int parked = udp_tx_parked(plane->tx);
-    if (!plane->watching_writable && parked >= 0) {
-        int result = udp_rx_watch(plane->rx, parked, POLLOUT, TOKEN_WRITABLE);
+    int parked = udp_tx_parked(worker->tx);
+    if (!worker->watching_writable && parked >= 0) {
+        int result = udp_rx_watch(worker->rx, parked, POLLOUT, TOKEN_WRITABLE);
         if (result < 0)
             return result;
-        plane->watching_writable = true;
+        worker->watching_writable = true;
     }
     return 0;
 }
 
-static void see_watched(struct udpring_plane *plane)
+static void see_watched(struct worker *worker)
 {
-    uint32_t fired = udp_rx_watched(plane->rx);
+    uint32_t fired = udp_rx_watched(worker->rx);
     if (fired & 1u << TOKEN_WAKE) {
         uint64_t count;
-        plane->watching_wake = false;
-        if (read(plane->wake_fd, &count, sizeof(count)) < 0)
+        worker->watching_wake = false;
+        if (read(worker->wake_fd, &count, sizeof(count)) < 0)
             count = 0;   /* another pass took it; the list of commands is what counts */
     }
     if (fired & 1u << TOKEN_TUN) {
-        plane->watching_tun = false;
-        plane->tun_ready = true;
+        worker->watching_tun = false;
+        worker->tun_ready = true;
     }
     if (fired & 1u << TOKEN_WRITABLE)
-        plane->watching_writable = false;
+        worker->watching_writable = false;
 }
 
-static void inbound_pass(struct udpring_plane *plane)
+static void inbound_pass(struct worker *worker)
 {
     struct udpring_packet packets[RX_BATCH];
-    unsigned count = udp_rx_harvest(plane->rx, packets, RX_BATCH);
+    unsigned count = udp_rx_harvest(worker->rx, packets, RX_BATCH);
     for (unsigned i = 0; i < count; i++)
-        inbound_packet(plane, &packets[i]);
-    coalesce_flush(&plane->coalescer);
+        inbound_packet(worker, &packets[i]);
+    coalesce_flush(&worker->coalescer);
     for (unsigned i = 0; i < count; i++)
-        udp_rx_release(plane->rx, packets[i].slot);
-    plane->more_inbound = count == RX_BATCH;
+        udp_rx_release(worker->rx, packets[i].slot);
+    worker->more_inbound = count == RX_BATCH;
 }
 
 /* More to do without waiting: the TUN device may hold more and there is room for it, or the receive side does. */
-static bool busy(const struct udpring_plane *plane)
+static bool busy(const struct worker *worker)
 {
-    return plane->more_inbound || (plane->tun_ready && plane->out_free_count > OUT_SLOTS_RESERVED) ||
-           (plane->kicked_count && plane->out_free_count);
+    return worker->more_inbound || (worker->tun_ready && worker->out_free_count > OUT_SLOTS_RESERVED) ||
+           (worker->kicked_count && worker->out_free_count);
 }
 
-static int pass(struct udpring_plane *plane)
+/* What a pass does between two waits. */
+static int work(struct worker *worker)
 {
-    int result = watch(plane);
+    see_watched(worker);
+    inbound_pass(worker);
+    see_watched(worker);
+    worker_run_commands(worker);
+    if (worker->quit)
+        return 0;
+    if (worker->number == 0)
+        plane_run_changes(worker);
+    outbound_kicked(worker);
+    outbound_pass(worker);
+    outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
+    int result;
+    do
+        result = udp_tx_flush(worker->tx);
+    while (outbound_reap(worker) && result == 0);
+    return result;
+}
+
+static int pass(struct worker *worker)
+{
+    int result = watch(worker);
     if (result < 0)
         return result;
-    result = udp_rx_wait(plane->rx, busy(plane) ? 0 : -1);
+    result = udp_rx_wait(worker->rx, busy(worker) ? 0 : -1);
     if (result < 0 && result != -ETIME && result != -EINTR)
         return result;
-    plane->now = ur_clock_ns(CLOCK_BOOTTIME);
-    plane->stats.passes++;
-    see_watched(plane);
-    inbound_pass(plane);
-    see_watched(plane);
-    plane_run_commands(plane);
-    if (plane->quit)
-        return 0;
-    outbound_kicked(plane);
-    outbound_pass(plane);
-    outbound_close_train(plane);    /* of commands and staged packets, when the device had nothing */
-    result = udp_tx_flush(plane->tx);
-    outbound_reap(plane);
+    exclusive_enter(worker);
+    worker->now = ur_clock_ns(CLOCK_BOOTTIME);
+    worker->stats.passes++;
+    result = work(worker);
+    exclusive_leave(worker);
     return result;
 }
 
 /* The worker cannot go on, but whoever asks it still gets an answer, until it is told to quit. */
-static void serve_commands_only(struct udpring_plane *plane)
+static void serve_commands_only(struct worker *worker)
 {
-    while (!plane->quit) {
-        struct pollfd wake = {.fd = plane->wake_fd, .events = POLLIN};
+    while (!worker->quit) {
+        struct pollfd wake = {.fd = worker->wake_fd, .events = POLLIN};
         poll(&wake, 1, -1);
         uint64_t count;
-        if (read(plane->wake_fd, &count, sizeof(count)) < 0)
+        if (read(worker->wake_fd, &count, sizeof(count)) < 0)
             count = 0;
-        plane->now = ur_clock_ns(CLOCK_BOOTTIME);
-        plane_run_commands(plane);
+        worker->now = ur_clock_ns(CLOCK_BOOTTIME);
+        worker_run_commands(worker);
     }
+}
+
+static int set_up(struct worker *worker)
+{
+    struct udpring_plane *plane = worker->plane;
+    int result = 0;
+    if (worker->number == 0) {
+        uint16_t port = plane->options.listen_port;
+        result = udp_socket_group(plane->group, plane->worker_count, &port, plane->options.fwmark, &worker->start_reason);
+        if (result < 0)
+            return result;
+        plane->fwmark = plane->options.fwmark;
+        __atomic_store_n(&plane->port, port, __ATOMIC_RELEASE);
+    }
+    int fd[2] = {plane->group[worker->number][0], plane->group[worker->number][1]};
+    plane->group[worker->number][0] = plane->group[worker->number][1] = -1;
+    result = worker_adopt(worker, fd, &worker->start_reason);
+    if (result < 0)
+        return result;
+    if (worker->number == 0)
+        snprintf(plane->tier_reason, sizeof(plane->tier_reason), "%s", udp_rx_tier_reason(worker->rx));
+    /* A library may keep something a thread (aead_ipsecmb.c): made here, so that no packet has to. */
+    struct aead_key *first = NULL;
+    const uint8_t zero[AEAD_KEY_BYTES] = {0};
+    result = aead_chosen()->key_new(&first, zero, true);
+    if (result < 0)
+        return ur_fail(&worker->start_reason, result, "%s in a worker thread: %s", aead_chosen()->name, strerror(-result));
+    first->impl->key_free(first);
+    return 0;
 }
 
 void *worker_main(void *argument)
 {
-    struct udpring_plane *plane = argument;
+    struct worker *worker = argument;
+    struct udpring_plane *plane = worker->plane;
     prctl(PR_SET_NAME, "udpring-worker");
-    plane->now = ur_clock_ns(CLOCK_BOOTTIME);
-    uint16_t port = plane->options.listen_port;
-    int result = worker_bind(plane, &port, plane->options.fwmark, &plane->start_reason);
+    worker->now = ur_clock_ns(CLOCK_BOOTTIME);
+    int result = set_up(worker);
     pthread_mutex_lock(&plane->command_lock);
-    plane->started = true;
-    plane->start_result = result;
+    worker->started = true;
+    worker->start_result = result;
     pthread_cond_broadcast(&plane->command_done);
     pthread_mutex_unlock(&plane->command_lock);
-    if (result < 0)
-        return NULL;
-    plane->tun_ready = true;
-    while (!plane->quit) {
-        result = pass(plane);
-        if (result < 0) {
-            plane_post(plane, UDPRING_EVENT_FATAL, UDPRING_PEER_NONE, result);
-            serve_commands_only(plane);
+    worker->tun_ready = true;
+    while (result == 0 && !worker->quit) {
+        int passed = pass(worker);
+        if (passed < 0) {
+            plane_post(worker, UDPRING_EVENT_FATAL, UDPRING_PEER_NONE, passed);
+            serve_commands_only(worker);
         }
     }
-    rings_close(plane);
+    worker->quit = true;
+    (void)rings_close(worker);
     return NULL;
 }

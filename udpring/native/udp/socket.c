@@ -96,7 +96,7 @@ static int bind_one(int fd, int family, uint16_t *port)
 }
 
 /* One attempt at both families on one port. -EADDRINUSE may be cured by another attempt when *port was 0. */
-static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
+static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, struct udpring_reason *why)
 {
     static const int families[2] = {AF_INET, AF_INET6};
     uint16_t chosen = *port;
@@ -111,6 +111,10 @@ static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_
             break;
         }
         fd[i] = opened;
+        if (shared && (code = set_int(opened, SOL_SOCKET, SO_REUSEPORT, 1))) {
+            ur_fail(why, code, "SO_REUSEPORT: %s: use one worker", strerror(-code));
+            break;
+        }
         code = bind_one(opened, families[i], &chosen);
         if (!code)
             continue;
@@ -143,8 +147,35 @@ int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_r
     int tries = *port ? 1 : PORT_TRIES;
     int code = -EADDRINUSE;
     while (tries-- > 0 && code == -EADDRINUSE)
-        code = open_pair(fd, port, fwmark, why);
+        code = open_pair(fd, port, fwmark, false, why);
     return code;
+}
+
+static void close_pair(int fd[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (fd[i] >= 0)
+            close(fd[i]);
+        fd[i] = -1;
+    }
+}
+
+int udp_socket_group(int (*fd)[2], uint32_t count, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
+{
+    /* A first pair that shares with nobody: it finds out whether another program has the port. */
+    int code = udp_socket_pair(fd[0], port, fwmark, why);
+    if (code || count == 1)
+        return code;
+    close_pair(fd[0]);
+    for (uint32_t opened = 0; opened < count; opened++) {
+        code = open_pair(fd[opened], port, fwmark, true, why);
+        if (code) {
+            while (opened--)
+                close_pair(fd[opened]);
+            return code;
+        }
+    }
+    return 0;
 }
 
 int udp_socket_mark(const int fd[2], uint32_t fwmark)

@@ -12,6 +12,8 @@
  * that is free for both, and says which. A family that the host lacks gives fd -1 (both lacking: -EAFNOSUPPORT).
  * pktinfo, TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), big buffers, SO_MARK. */
 int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
+/* `count` such pairs on one port (SO_REUSEPORT when more than one): the kernel keeps each sender to one of them. */
+int udp_socket_group(int (*fd)[2], uint32_t count, uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
 /* Options that any receiving socket needs (pktinfo, TOS) for a socket that the user made. */
 int udp_socket_prepare(int fd, struct udpring_reason *why) UR_MUST_CHECK;

@@ -1,0 +1,104 @@
+/* Commands: what the plane knows of its peers and has counted. */
+#include "plane.h"
+
+static void peer_state(const struct peer *peer, struct udpring_peer_state *out)
+{
+    *out = (struct udpring_peer_state){
+        .peer = peer->id,
+        .staged = peer->staged_count,
+        .rx_bytes = peer->rx_bytes,
+        .tx_bytes = peer->tx_bytes,
+        .unanswered_since_ns = peer->unanswered_since_ns,
+        .owed_since_ns = peer->owed_since_ns,
+        .last_traversal_ns = peer->last_traversal_ns,
+        .last_received_ns = peer->last_received_ns,
+        .last_sent_ns = peer->last_sent_ns,
+        .session_birth_ns = peer->current ? peer->current->birth_ns : 0,
+        .send_counter = peer->current ? peer->current->counter : 0,
+        .owed_again = peer->owed_again,
+        .interface_index = peer->interface_index,
+        .endpoint = peer->endpoint,
+        .source = peer->source,
+    };
+}
+
+struct state_arguments {
+    uint32_t peer, max;
+    bool rest;
+    struct udpring_peer_state *out;
+    uint32_t *next;
+    uint32_t filled;
+};
+
+static int run_peer_state(struct worker *worker, void *argument)
+{
+    struct udpring_plane *plane = worker->plane;
+    struct state_arguments *arguments = argument;
+    struct peer *peer = plane_peer(plane, arguments->peer);
+    if (!peer)
+        return -ENOENT;
+    peer->resting = arguments->rest;
+    peer_state(peer, arguments->out);
+    return 0;
+}
+
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out)
+{
+    struct state_arguments arguments = {.peer = peer, .rest = rest != 0, .out = out};
+    return plane_call(plane, run_peer_state, &arguments);
+}
+
+static int run_peer_states(struct worker *worker, void *argument)
+{
+    struct udpring_plane *plane = worker->plane;
+    struct state_arguments *arguments = argument;
+    uint32_t slot = arguments->peer;
+    for (; slot < plane->peers_capacity && arguments->filled < arguments->max; slot++)
+        if (plane->peers[slot])
+            peer_state(plane->peers[slot], &arguments->out[arguments->filled++]);
+    *arguments->next = slot < plane->peers_capacity ? slot : 0;
+    return 0;
+}
+
+uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next)
+{
+    struct state_arguments arguments = {.peer = first, .max = max, .out = out, .next = next};
+    plane_call(plane, run_peer_states, &arguments);
+    return arguments.filled;
+}
+
+/* The counters of one worker, which stands or is the caller. */
+static void add_worker(struct udpring_plane_stats *out, const struct worker *worker)
+{
+    counters_add(out, &worker->stats, offsetof(struct udpring_plane_stats, tier));
+    counters_add(&out->rx, &worker->rx_before, sizeof(out->rx));
+    counters_add(&out->tx, &worker->tx_before, sizeof(out->tx));
+    if (worker->rx)
+        counters_add(&out->rx, udp_rx_stats(worker->rx), sizeof(out->rx));
+    if (worker->tx)
+        counters_add(&out->tx, udp_tx_stats(worker->tx), sizeof(out->tx));
+    out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
+}
+
+static int run_stats(struct worker *worker, void *argument)
+{
+    struct udpring_plane *plane = worker->plane;
+    struct udpring_plane_stats *out = argument;
+    *out = (struct udpring_plane_stats){
+        .tier = worker->rx ? udp_rx_tier(worker->rx) : 0,
+        .aead = (uint32_t)udpring_aead_chosen(),
+        .peers = plane->peers_count,
+        .prefixes = udpring_trie_count(plane->trie),
+        .keypairs = plane->indices.count,
+        .mailbox_depth = mailbox_depth(&plane->mailbox),
+        .workers = plane->worker_count,
+    };
+    for (uint32_t i = 0; i < plane->worker_count; i++)
+        add_worker(out, &plane->workers[i]);
+    return 0;
+}
+
+int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out)
+{
+    return plane_call(plane, run_stats, out);
+}

@@ -1,0 +1,25 @@
+"""How many worker threads a plane has: ``UDPRING_WORKERS``, ``workers=``."""
+
+from __future__ import annotations
+
+import os
+
+from udpring.errors import HostError
+
+__all__ = ["WORKERS_MAX", "workers_asked"]
+
+WORKERS_MAX = 16
+"""``limits.h``."""
+
+
+def workers_asked(number: int | None) -> int:
+    """The plane's option for ``number`` workers; None: as ``UDPRING_WORKERS`` says, else 0: by the cores.
+
+    Raises HostError when it is not a whole number from 1 to ``WORKERS_MAX``.
+    """
+    text = os.environ.get("UDPRING_WORKERS", "") if number is None else str(number)
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= WORKERS_MAX:
+        raise HostError(f"{text!r} workers cannot be had", cure=f"a whole number from 1 to {WORKERS_MAX}")
+    return int(text)
