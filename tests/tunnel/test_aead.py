@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +377,12 @@ def test_this_build_has_what_was_asked_for() -> None:
         assert NAMES == ["ipsec-mb", "openssl"]
 
 
-with_ipsecmb = pytest.mark.skipif("ipsec-mb" not in NAMES, reason="this build is without ipsec-mb")
+without_ipsecmb = pytest.mark.skipif("ipsec-mb" not in NAMES, reason="this build is without ipsec-mb")
+
+
+def with_ipsecmb(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of ipsec-mb: left out of runs that are without it on purpose, skipped where it lacks."""
+    return pytest.mark.ipsecmb(without_ipsecmb(test))
 
 
 def other_ipsecmb(folder: Path, *options: str) -> Path:
