@@ -96,8 +96,8 @@ struct worker {
     struct cookie_sealer cookie_sealer;
 
     struct udpring_plane_stats stats;   /* read by others while it stands */
-    struct udpring_rx_stats rx_before;  /* of rings that a re-bind closed */
-    struct udpring_tx_stats tx_before;
+    struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed; of the present one as of the last pass */
+    struct udpring_tx_stats tx_before, tx_seen;
 };
 
 /* What a packet wants changed in the tables. */
@@ -203,6 +203,7 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet);
 
 /* worker.c */
 void counters_add(void *into, const void *from, size_t bytes);
+void worker_see_counters(struct worker *worker);
 void *worker_main(void *worker);
 /* Takes over these sockets in place of its own; on failure it keeps its own and closes these. */
 int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *why);

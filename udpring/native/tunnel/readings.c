@@ -73,10 +73,9 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     counters_add(out, &worker->stats, offsetof(struct udpring_plane_stats, tier));
     counters_add(&out->rx, &worker->rx_before, sizeof(out->rx));
     counters_add(&out->tx, &worker->tx_before, sizeof(out->tx));
-    if (worker->rx)
-        counters_add(&out->rx, udp_rx_stats(worker->rx), sizeof(out->rx));
-    if (worker->tx)
-        counters_add(&out->tx, udp_tx_stats(worker->tx), sizeof(out->tx));
+    /* Not the ring's own: its worker may be counting the wake-up from a wait right now. */
+    counters_add(&out->rx, &worker->rx_seen, sizeof(out->rx));
+    counters_add(&out->tx, &worker->tx_seen, sizeof(out->tx));
     out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
 }
 
@@ -93,6 +92,7 @@ static int run_stats(struct worker *worker, void *argument)
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,
     };
+    worker_see_counters(worker);   /* the caller's own are in the middle of a pass */
     for (uint32_t i = 0; i < plane->worker_count; i++)
         add_worker(out, &plane->workers[i]);
     return 0;

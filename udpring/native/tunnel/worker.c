@@ -17,6 +17,14 @@ void counters_add(void *into, const void *from, size_t bytes)
         sum[i] += more[i];
 }
 
+void worker_see_counters(struct worker *worker)
+{
+    if (worker->rx)
+        worker->rx_seen = *udp_rx_stats(worker->rx);
+    if (worker->tx)
+        worker->tx_seen = *udp_tx_stats(worker->tx);
+}
+
 /* Waits a bounded time for sends in flight, so that their slots come back before the ring goes. */
 static void drain_sends(struct worker *worker)
 {
@@ -86,6 +94,7 @@ static int rings_close(struct worker *worker)
     if (worker->tx) {
         drain_sends(worker);
         counters_add(&worker->tx_before, udp_tx_stats(worker->tx), sizeof(worker->tx_before));
+        worker->tx_seen = (struct udpring_tx_stats){0};
         if (udp_tx_close(worker->tx)) {
             slots_reset(worker);   /* whatever the ring still held is ours again */
         } else {
@@ -97,6 +106,7 @@ static int rings_close(struct worker *worker)
     }
     if (worker->rx) {
         counters_add(&worker->rx_before, udp_rx_stats(worker->rx), sizeof(worker->rx_before));
+        worker->rx_seen = (struct udpring_rx_stats){0};
         udp_rx_close(worker->rx);
         worker->rx = NULL;
     }
@@ -232,6 +242,7 @@ static int pass(struct worker *worker)
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     worker->stats.passes++;
     result = work(worker);
+    worker_see_counters(worker);
     exclusive_leave(worker);
     return result;
 }
