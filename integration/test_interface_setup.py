@@ -39,6 +39,8 @@ class Namespace:
 
     def open(self) -> None:
         subprocess.run(("ip", "netns", "add", self.name), check=True)
+        # Link-local addresses at once: one that comes later would be a difference that nobody made.
+        self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
         self.run("ip", "link", "set", "lo", "up")
         self.run(
             "ip", "link", "add", "out0", "mtu", "1450", "type", "veth", "peer", "name", "out1", "mtu", "1450"

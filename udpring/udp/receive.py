@@ -13,6 +13,7 @@ from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError
 from udpring.udp.batch import Batch
 from udpring.udp.tiers import counters, tier_name, tier_number
+from udpring.udp.waiting import WAIT_SLICE_NS, wait_slice
 
 __all__ = ["RecvRing"]
 
@@ -83,14 +84,14 @@ class RecvRing:
         while True:
             handle = self._usable()
             try:
-                code = lib.udpring_recv_batch(handle, min(max_packets, 1 << 30), left, taken)
-                if code == 0 or code == -errno.ETIME:
+                code = lib.udpring_recv_batch(handle, min(max_packets, 1 << 30), wait_slice(left), taken)
+                if code == 0 or (code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS):
                     return Batch(taken, self._ipv6)
             except BaseException:  # of a signal handler: the buffers must not be lost with it
                 if taken[0] != ffi.NULL:
                     lib.udpring_batch_release(taken[0])
                 raise
-            if code not in (-errno.EINTR, -errno.ECANCELED):
+            if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
                 check(code, "receiving")
             if deadline is not None:
                 left = max(0, deadline - time.monotonic_ns())

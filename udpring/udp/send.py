@@ -17,6 +17,7 @@ from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, WrongThreadError
 from udpring.udp.address import Address, to_core
 from udpring.udp.tiers import counters, tier_name, tier_number
+from udpring.udp.waiting import wait_slice
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -108,8 +109,8 @@ class SendRing:
         self._busy = True
         code = -errno.EINTR
         try:
-            while code == -errno.EINTR:
-                code = lib.udpring_send_run(handle, job, left)
+            while code == -errno.EINTR or (code == -errno.ETIME and left != 0):
+                code = lib.udpring_send_run(handle, job, wait_slice(left))
                 if deadline is not None:
                     left = max(0, deadline - time.monotonic_ns())
         finally:
