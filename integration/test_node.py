@@ -42,7 +42,9 @@ def now():
         "rings": sum("io_uring" in line for line in maps),
         "maps": len(maps),
         "interfaces": sorted(os.listdir("/proc/sys/net/ipv4/conf")),
-        "sockets": os.listdir("/run/wireguard") if os.path.exists("/run/wireguard") else [],
+        "sockets": [name for name in os.listdir("/run/wireguard") if name == "life.sock"]
+        if os.path.exists("/run/wireguard")
+        else [],
         "locked": next(line for line in open("/proc/self/status") if line.startswith("VmLck")),
     }
 
