@@ -6,6 +6,7 @@ application sends into the interface must come out of that socket as WireGuard s
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -14,10 +15,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, get_errno
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,14 +43,38 @@ REMOTE_INDEX = 0xA1B2C3D4
 T = TypeVar("T")
 
 
-def nonce(counter: int) -> bytes:
-    return bytes(4) + counter.to_bytes(8, "little")
+@dataclass(frozen=True)
+class Suite:
+    """What differs between the ciphers, said a second time."""
+
+    cipher: int
+    aead: type[ChaCha20Poly1305] | type[AESGCM]
+    order: Literal["little", "big"]
+    mark: int
+    rekey: int
+    reject: int
+
+    def seal(self, key: bytes, counter: int, plain: bytes) -> bytes:
+        return self.aead(key).encrypt(bytes(4) + counter.to_bytes(8, self.order), plain, b"")
+
+    def open(self, key: bytes, counter: int, sealed: bytes) -> bytes:
+        return self.aead(key).decrypt(bytes(4) + counter.to_bytes(8, self.order), sealed, b"")
+
+    def header(self, index: int, counter: int) -> bytes:
+        return struct.pack("<IIQ", 4 | self.mark, index, counter)
+
+
+WIREGUARD = Suite(
+    lib.UDPRING_CIPHER_CHACHA20_POLY1305, ChaCha20Poly1305, "little", 0, 2**60, 2**64 - 2**13 - 1
+)
+AES = Suite(lib.UDPRING_CIPHER_AES_256_GCM, AESGCM, "big", int.from_bytes(b"\0uAG", "little"), 2**30, 2**31)
 
 
 class Bench:
     """A plane, its interface with addresses, and the peer's socket, all in one fresh namespace."""
 
-    def __init__(self, tier: int, workers: int) -> None:
+    def __init__(self, tier: int, workers: int, suite: Suite) -> None:
+        self.suite = suite
         self.thread = ThreadPoolExecutor(1)
         try:
             self.inside(lambda: self._open(tier, workers))
@@ -126,6 +152,7 @@ class Bench:
         code = lib.udpring_plane_keypair(
             self.plane,
             self.peer,
+            self.suite.cipher,
             SEND_KEY + RECEIVE_KEY,
             index[0],
             REMOTE_INDEX,
@@ -142,8 +169,12 @@ class Bench:
             counter = self.counter
             self.counter += 1
         plain = inner + bytes(-len(inner) % 16) if pad else inner
-        sealed = ChaCha20Poly1305(RECEIVE_KEY).encrypt(nonce(counter), plain, b"")
-        return struct.pack("<IIQ", 4, self.index, counter) + sealed
+        return self.suite.header(self.index, counter) + self.suite.seal(RECEIVE_KEY, counter, plain)
+
+    def marked_for_the_other(self, message: bytes) -> bytes:
+        """What somebody on the way can make of a message."""
+        other = WIREGUARD if self.suite is AES else AES
+        return message[:1] + struct.pack("<I", other.mark)[1:] + message[4:]
 
     def send(self, message: bytes) -> None:
         self.peer_socket.sendto(message, ("127.0.0.1", self.port))
@@ -152,8 +183,8 @@ class Bench:
         """The next data message at the peer: counter and opened inner packet (padding included)."""
         message = self.peer_socket.recv(70000)
         kind, index, counter = struct.unpack_from("<IIQ", message)
-        assert (kind, index) == (4, REMOTE_INDEX)
-        return counter, ChaCha20Poly1305(SEND_KEY).decrypt(nonce(counter), message[16:], b"")
+        assert (kind, index) == (4 | self.suite.mark, REMOTE_INDEX)
+        return counter, self.suite.open(SEND_KEY, counter, message[16:])
 
     def stats(self) -> Any:
         stats = ffi.new("struct udpring_plane_stats *")
@@ -216,10 +247,13 @@ def udp_packet(
     return header + struct.pack("!HHHH", 6000, port, 8 + len(payload), 0) + payload
 
 
-@pytest.fixture(scope="module", params=[*TIERS, "uring-multishot x3", "mmsg x2"])
+@pytest.fixture(
+    scope="module", params=[*TIERS, "uring-multishot x3", "mmsg x2", "uring-multishot aes", "mmsg aes x2"]
+)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    tier, _, workers = request.param.partition(" x")
-    made = Bench(TIERS[tier], int(workers or 1))
+    tier, *more = request.param.split()
+    workers = [int(word[1:]) for word in more if word.startswith("x")]
+    made = Bench(TIERS[tier], *(workers or [1]), AES if "aes" in more else WIREGUARD)
     yield made
     made.close()
 
@@ -262,16 +296,17 @@ def test_counters_rise_by_one(keyed: Bench) -> None:
 
 
 def test_nonces_are_64_bits_wide(keyed: Bench) -> None:
-    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, 2**32 - 1) == 0
-    for expected in (2**32 - 1, 2**32, 2**32 + 1):
+    edge = 2**32 if keyed.suite is WIREGUARD else 2**24
+    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, edge - 1) == 0
+    for expected in (edge - 1, edge, edge + 1):
         keyed.app.sendto(b"x", (INNER_PEER, 6000))
         assert keyed.receive()[0] == expected
-    keyed.send(keyed.seal(udp_packet(b"far"), counter=2**40))
+    keyed.send(keyed.seal(udp_packet(b"far"), counter=2**40 if keyed.suite is WIREGUARD else 2**30))
     assert keyed.app.recv(100) == b"far"
 
 
 def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
-    last = 2**64 - 2**13 - 2
+    last = keyed.suite.reject - 1
     assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, last) == 0
     keyed.app.sendto(b"last", (INNER_PEER, 6000))
     assert keyed.receive()[0] == last
@@ -282,10 +317,48 @@ def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
     assert keyed.receive()[0] == 0  # what was staged leaves on the new key
 
 
+def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
+    """2^34 blocks ask for another key, with 2^35 this one ends; the other cipher has no such limit."""
+    for blocks, asks, sends in ((2**34 - 1, False, True), (2**34, True, True), (2**35, True, False)):
+        keyed.key()
+        keyed.events()
+        assert lib.udpring_plane_test_blocks(keyed.plane, keyed.peer, blocks) == 0
+        keyed.app.sendto(b"x", (INNER_PEER, 6000))
+        limited = keyed.suite is AES
+        if sends or not limited:
+            keyed.receive()
+        else:
+            keyed.wait(lambda: keyed.state().staged == 1)
+        wanted = any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
+        assert wanted is (asks and limited)
+    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+
+
+def test_what_is_sealed_is_counted_in_blocks(keyed: Bench) -> None:
+    """28 bytes of headers and 20 of payload are three blocks, and one counts for the tag."""
+    if keyed.suite is WIREGUARD:
+        pytest.skip("no limit, not counted")
+    for left, wanted in ((5, [False, False, True]), (4, [False, True])):
+        keyed.key()
+        keyed.events()
+        assert lib.udpring_plane_test_blocks(keyed.plane, keyed.peer, 2**34 - left) == 0
+        for expected in wanted:
+            keyed.app.sendto(bytes(20), (INNER_PEER, 6000))
+            keyed.receive()
+            asked = any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
+            assert asked is expected
+
+
+def test_an_unknown_cipher_is_refused(bench: Bench) -> None:
+    for cipher in (-1, lib.UDPRING_CIPHER_COUNT):
+        code = lib.udpring_plane_keypair(bench.plane, bench.peer, cipher, bytes(64), 1, 2, 1, 0)
+        assert code == -errno.EINVAL
+
+
 def test_rekey_after_messages_asks_while_the_key_still_works(keyed: Bench) -> None:
-    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, 2**60) == 0
+    assert lib.udpring_plane_test_counter(keyed.plane, keyed.peer, keyed.suite.rekey) == 0
     keyed.app.sendto(b"x", (INNER_PEER, 6000))
-    assert keyed.receive()[0] == 2**60
+    assert keyed.receive()[0] == keyed.suite.rekey
     assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
 
 
@@ -352,11 +425,17 @@ def test_the_previous_key_still_receives(keyed: Bench) -> None:
         ("bad_type", lambda b: bytes([5]) + bytes(99)),
         ("bad_type", lambda b: b"\x04\x00\x00\x01" + b.seal(udp_packet(b"x"))[4:]),
         ("no_identity", lambda b: bytes([1]) + bytes(147)),
-        ("unknown_index", lambda b: struct.pack("<IIQ", 4, b.index ^ 1, 0) + bytes(32)),
+        ("unknown_index", lambda b: b.suite.header(b.index ^ 1, 0) + bytes(32)),
         ("unknown_index", lambda b: struct.pack("<II", 3, b.index ^ 1) + bytes(56)),
+        ("bad_type", lambda b: b"\x04uAg" + b.seal(udp_packet(b"x"))[4:]),
+        ("bad_type", lambda b: b"\x05uAG" + b.seal(udp_packet(b"x"))[4:]),
+        ("too_short", lambda b: b"\x01uAG" + bytes(143)),
+        ("no_identity", lambda b: b"\x01uAG" + bytes(144)),
+        ("cipher_mismatch", lambda b: b.marked_for_the_other(b.seal(udp_packet(b"x")))),
+        ("cipher_mismatch", lambda b: b.marked_for_the_other(b.seal(b""))),
         ("unauthenticated", lambda b: b.seal(udp_packet(b"x"))[:-1] + b"\x00"),
-        ("unauthenticated", lambda b: struct.pack("<IIQ", 4, b.index, 2**50) + bytes(64)),
-        ("key_expired", lambda b: b.seal(udp_packet(b"x"), counter=2**64 - 2**13 - 1)),
+        ("unauthenticated", lambda b: b.suite.header(b.index, b.suite.reject - 2**20) + bytes(64)),
+        ("key_expired", lambda b: b.seal(udp_packet(b"x"), counter=b.suite.reject)),
     ],
 )
 def test_bad_messages_change_nothing(keyed: Bench, name: str, make: Callable[[Bench], bytes]) -> None:
@@ -420,7 +499,7 @@ def test_roams_on_authentic_packets_even_with_a_wrong_inner_source(keyed: Bench)
         moved.sendto(keyed.seal(udp_packet(b"x", source="10.77.0.9")), ("127.0.0.1", keyed.port))
         keyed.wait(lambda: keyed.state().endpoint.port == moved.getsockname()[1])
         keyed.app.sendto(b"to the new place", (INNER_PEER, 6000))
-        assert moved.recv(2000)[:4] == b"\x04\x00\x00\x00"
+        assert moved.recv(2000)[:4] == keyed.suite.header(0, 0)[:4]
 
 
 def test_staging_keeps_the_newest_128_in_order(bench: Bench) -> None:

@@ -1,12 +1,15 @@
 /* An AEAD with a defect of choice in place of the real one, to show that the self-test finds it and the choice leaves it
  * out. Built by test_aead.py together with aead.c, aead_selftest.c and aead_openssl.c, in which aead_openssl is called
- * sound_aead. Prints the name of the AEAD chosen ("none") and why. */
+ * sound_aead, and aead_openssl_gcm sound_gcm. Arguments: the defect, the cipher's number. Prints the name of the AEAD
+ * chosen ("none") and why. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "tunnel/aead.h"
 
-extern const struct aead_impl sound_aead;
+extern const struct aead_impl sound_aead, sound_gcm;
+
+static const struct aead_impl *sound = &sound_aead;   /* of the cipher asked for */
 
 static enum defect { NONE, ABSENT, NO_TAG, SHORT_COUNTER, LAST_OF_BURST, LATE_IN_BURST, WRONG_TEXT, IGNORES_AAD } defect;
 static const char *const defects[] = { "none", "absent", "no_tag", "short_counter", "last_of_burst", "late_in_burst",
@@ -14,7 +17,7 @@ static const char *const defects[] = { "none", "absent", "no_tag", "short_counte
 
 static int load(struct udpring_reason *why)
 {
-    return defect == ABSENT ? ur_fail(why, -ENOTSUP, "this CPU lacks what it needs") : sound_aead.load(why);
+    return defect == ABSENT ? ur_fail(why, -ENOTSUP, "this CPU lacks what it needs") : sound->load(why);
 }
 
 static void work(struct aead_key *key, struct aead_op *ops, unsigned count, bool seal)
@@ -23,7 +26,7 @@ static void work(struct aead_key *key, struct aead_op *ops, unsigned count, bool
         if (defect == SHORT_COUNTER)
             ops[i].counter = (uint32_t)ops[i].counter;
     unsigned done = defect == LAST_OF_BURST && count > 1 ? count - 1 : count;
-    (seal ? sound_aead.seal : sound_aead.open)(key, ops, done);
+    (seal ? sound->seal : sound->open)(key, ops, done);
     for (unsigned i = 0; i < count && !seal; i++) {
         if (defect == NO_TAG)
             ops[i].result = 0;
@@ -46,29 +49,37 @@ static void open_packets(struct aead_key *key, struct aead_op *ops, unsigned cou
 
 static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool for_sealing)
 {
-    return sound_aead.key_new(key, bytes, for_sealing);
+    return sound->key_new(key, bytes, for_sealing);
 }
 
 static void key_free(struct aead_key *key)
 {
-    sound_aead.key_free(key);
+    sound->key_free(key);
 }
 
 static int one_shot(bool for_sealing, const uint8_t key[AEAD_KEY_BYTES], const uint8_t nonce[AEAD_NONCE_BYTES],
                     const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length)
 {
-    return sound_aead.one_shot(for_sealing, key, nonce, aad, defect == IGNORES_AAD ? 0 : aad_length, data, length);
+    return sound->one_shot(for_sealing, key, nonce, aad, defect == IGNORES_AAD ? 0 : aad_length, data, length);
 }
 
-const struct aead_impl aead_openssl = { .name = "openssl", .load = load, .key_new = key_new, .key_free = key_free,
-                                        .seal = seal, .open = open_packets, .one_shot = one_shot };
+const struct aead_impl aead_openssl = { .name = "openssl", .cipher = UDPRING_CIPHER_CHACHA20_POLY1305, .load = load,
+                                        .key_new = key_new, .key_free = key_free, .seal = seal, .open = open_packets,
+                                        .one_shot = one_shot };
+const struct aead_impl aead_openssl_gcm = { .name = "openssl", .cipher = UDPRING_CIPHER_AES_256_GCM, .load = load,
+                                            .key_new = key_new, .key_free = key_free, .seal = seal, .open = open_packets,
+                                            .one_shot = one_shot };
 
 int main(int count, char **arguments)
 {
+    enum udpring_cipher cipher = count == 3 && atoi(arguments[2]) ? UDPRING_CIPHER_AES_256_GCM
+                                                                   : UDPRING_CIPHER_CHACHA20_POLY1305;
+    if (cipher == UDPRING_CIPHER_AES_256_GCM)
+        sound = &sound_gcm;
     for (unsigned i = 0; i < UR_ARRAY_LENGTH(defects); i++)
-        if (count == 2 && strcmp(arguments[1], defects[i]) == 0)
+        if (count == 3 && strcmp(arguments[1], defects[i]) == 0)
             defect = (enum defect)i;
-    const struct aead_impl *chosen = aead_chosen();
-    printf("%s\n%s\n", chosen ? chosen->name : "none", aead_why());
+    const struct aead_impl *chosen = aead_chosen(cipher);
+    printf("%s\n%s\n", chosen ? chosen->name : "none", aead_why(cipher));
     return 0;
 }

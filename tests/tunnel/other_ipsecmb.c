@@ -1,5 +1,5 @@
 /* Stands in for libIPSec_MB.so.1 in test_aead.py: the real one, on a CPU that seems to have no more than AVX2.
- * Compiled with -DNOTHING, a library of that name without the functions. */
+ * With -DNO_AES, one without AES instructions. With -DNOTHING, a library of that name without the functions. */
 #ifndef NOTHING
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,6 +29,9 @@ __attribute__((visibility("default"))) void init_mb_mgr_auto(IMB_MGR *manager, I
 {
     ((void (*)(IMB_MGR *))real("init_mb_mgr_avx2"))(manager);
     manager->features &= ~(uint64_t)(IMB_FEATURE_AVX512_SKX | IMB_FEATURE_AVX512_IFMA);
+#ifdef NO_AES
+    manager->features &= ~(uint64_t)IMB_FEATURE_AESNI;
+#endif
     if (arch)
         *arch = IMB_ARCH_AVX2;
 }

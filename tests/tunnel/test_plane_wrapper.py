@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel import plane as wrapper
+from udpring.tunnel.ciphers import chosen_aead
 from udpring.tunnel.offloads import offload_flags
-from udpring.tunnel.plane import Plane, chosen_aead, tier_number
+from udpring.tunnel.plane import Plane, tier_number
 from udpring.tunnel.plane_values import Address, EventKind, Prefix
 
 ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))

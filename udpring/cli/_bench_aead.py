@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from udpring.cli import Subparsers
 from udpring.cli._measuring import Between
 from udpring.errors import HostError
+from udpring.wireguard.cipher import Cipher
 
 DEFAULT_LENGTHS = (0, 64, 512, 1424)
 """Bytes of plaintext: a keepalive, a small packet, a middling one, one that fills a path of 1500 bytes."""
@@ -25,9 +27,9 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "aead",
         help="sealing and opening packets, by each AEAD implementation",
-        description="Nanoseconds of CPU time to seal and to open one packet of the tunnel with "
-        "ChaCha20-Poly1305, by each implementation of this build in turn: the best of several runs, from "
-        "buffer to buffer, 64 packets in the cache. A * marks the one in use (UDPRING_AEAD forces another).",
+        description="Nanoseconds of CPU time to seal and to open one packet of the tunnel, by each "
+        "implementation of each cipher of this build in turn: the best of several runs, from buffer to "
+        "buffer, 64 packets in the cache. A * marks the one in use (UDPRING_AEAD forces another library).",
     )
     parser.add_argument(
         "--length",
@@ -58,22 +60,45 @@ def run(args: argparse.Namespace) -> int:
     # Not at the top: this loads the compiled module, and the help must not need it.
     from udpring._native import ffi, lib  # noqa: PLC0415
 
-    names = [ffi.string(lib.udpring_aead_name(which)).decode() for which in range(lib.udpring_aead_count())]
-    chosen, why = lib.udpring_aead_chosen(), ffi.string(lib.udpring_aead_why()).decode()
-    if chosen < 0:
-        raise HostError(f"no AEAD works here: {why}", errno=-chosen)
+    rows = [
+        Row(
+            which,
+            ffi.string(lib.udpring_aead_name(which)).decode(),
+            list(Cipher)[lib.udpring_aead_cipher(which)],
+        )
+        for which in range(lib.udpring_aead_count())
+    ]
+    chosen: dict[Cipher, int] = {}
+    why: dict[Cipher, str] = {}
+    for number, cipher in enumerate(Cipher):
+        chosen[cipher] = lib.udpring_aead_chosen(number)
+        why[cipher] = ffi.string(lib.udpring_aead_why(number)).decode()
+    default = chosen[Cipher.CHACHA20_POLY1305]
+    if default < 0:
+        raise HostError(f"no AEAD works here: {why[Cipher.CHACHA20_POLY1305]}", errno=-default)
     figures = [
         figure
         for length in args.length or DEFAULT_LENGTHS
-        for figure in measure(names, length, args.burst, args.rounds)
+        for figure in measure(rows, length, args.burst, args.rounds)
     ]
+    names = {cipher: rows[which].name if which >= 0 else "" for cipher, which in chosen.items()}
     if args.json:
-        whole: dict[str, Any] = {"cpu": cpu_name(), "chosen": names[chosen], "why": why, "burst": args.burst}
+        whole: dict[str, Any] = {"cpu": cpu_name(), "chosen": names, "why": why, "burst": args.burst}
         print(json.dumps(whole | {"figures": [asdict(figure) for figure in figures]}, indent=2))
     else:
-        print(f"CPU: {cpu_name()}\nAEAD: {why}\n")
-        print("\n".join(as_table(figures, names[chosen])))
+        print(f"CPU: {cpu_name()}")
+        print("\n".join(f"{cipher}: {text}" for cipher, text in why.items()), end="\n\n")
+        print("\n".join(as_table(figures, names)))
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry of the table of implementations."""
+
+    which: int
+    name: str
+    cipher: Cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +106,7 @@ class Figure:
     """One implementation at one length: ns of CPU time a packet."""
 
     aead: str
+    cipher: Cipher
     length: int
     seal_ns: float
     open_ns: float
@@ -90,7 +116,7 @@ class Figure:
         return 8 * self.length / self.seal_ns
 
 
-def measure(names: list[str], length: int, burst: int, rounds: int) -> list[Figure]:
+def measure(rows: list[Row], length: int, burst: int, rounds: int) -> list[Figure]:
     """The best of ``REPEATS`` runs of each, in turn, so that a slow moment of the machine hits none alone.
 
     One that does not load here is told of on standard error and left out.
@@ -98,31 +124,37 @@ def measure(names: list[str], length: int, burst: int, rounds: int) -> list[Figu
     from udpring._native import lib, reason, reason_text  # noqa: PLC0415
 
     best: dict[tuple[int, int], int] = {}
-    for which, name in enumerate(names):
+    for row in rows:
         why = reason()
-        if lib.udpring_aead_selftest(which, why) < 0:
-            print(f"udpring: {name} is left out: {reason_text(why)}", file=sys.stderr)
+        if lib.udpring_aead_selftest(row.which, why) < 0:
+            print(f"udpring: {row.name} is left out of {row.cipher}: {reason_text(why)}", file=sys.stderr)
             continue
-        best |= {(which, 1): sys.maxsize, (which, 0): sys.maxsize}
+        best |= {(row.which, 1): sys.maxsize, (row.which, 0): sys.maxsize}
     for _ in range(REPEATS):
         for which, seal in best:
             taken = lib.udpring_aead_bench(which, seal, length, burst, rounds)
             if taken < 0:
-                raise HostError(f"{names[which]} cannot be measured at {length} bytes", errno=-taken)
+                raise HostError(f"{rows[which].name} cannot be measured at {length} bytes", errno=-taken)
             best[which, seal] = min(best[which, seal], taken)
     return [
-        Figure(names[which], length, round(ns / rounds, 1), round(best[which, 0] / rounds, 1))
+        Figure(
+            rows[which].name,
+            rows[which].cipher,
+            length,
+            round(ns / rounds, 1),
+            round(best[which, 0] / rounds, 1),
+        )
         for (which, seal), ns in best.items()
         if seal
     ]
 
 
-def as_table(figures: list[Figure], chosen: str) -> list[str]:
+def as_table(figures: list[Figure], chosen: Mapping[Cipher, str]) -> list[str]:
     """The lines to print."""
-    lines = [f"{'':2}{'AEAD':<10}{'bytes':>7}{'seal ns':>10}{'open ns':>10}{'Gbit/CPU-s':>12}"]
+    lines = [f"{'':2}{'cipher':<20}{'AEAD':<10}{'bytes':>7}{'seal ns':>10}{'open ns':>10}{'Gbit/CPU-s':>12}"]
     lines += [
-        f"{'*' if each.aead == chosen else '':2}{each.aead:<10}{each.length:>7}{each.seal_ns:>10.1f}"
-        f"{each.open_ns:>10.1f}{each.gigabits():>12.2f}"
+        f"{'*' if each.aead == chosen[each.cipher] else '':2}{each.cipher:<20}{each.aead:<10}{each.length:>7}"
+        f"{each.seal_ns:>10.1f}{each.open_ns:>10.1f}{each.gigabits():>12.2f}"
         for each in figures
     ]
     return lines

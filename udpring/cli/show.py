@@ -13,6 +13,7 @@ from udpring.cli import Subparsers
 from udpring.errors import ConfigError
 from udpring.tunnel import config, keys, uapi
 from udpring.tunnel.uapi_client import UapiClient, interfaces
+from udpring.wireguard.cipher import Cipher
 
 _SECOND = 1_000_000_000
 _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -101,6 +102,8 @@ def _peer_json(peer: uapi.PeerState, names: dict[bytes, str], secrets: bool) -> 
     shown["transferTx"] = peer.tx_bytes
     if peer.persistent_keepalive:
         shown["persistentKeepalive"] = peer.persistent_keepalive
+    if peer.cipher is not Cipher.CHACHA20_POLY1305:
+        shown["cipher"] = str(peer.cipher)
     return shown | {"allowedIps": _allowed_ips(peer)}
 
 
@@ -132,6 +135,8 @@ def as_text(
             yield f"  transfer: {size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
         if peer.persistent_keepalive:
             yield f"  persistent keepalive: every {duration(peer.persistent_keepalive)}"
+        if peer.cipher is not Cipher.CHACHA20_POLY1305:
+            yield f"  cipher: {peer.cipher}"
 
 
 def duration(seconds: int) -> str:

@@ -21,11 +21,13 @@ from typing import TypeAlias
 
 from udpring.errors import ConfigError
 from udpring.tunnel.keys import KEY_LENGTH, to_base64
+from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "INTERFACE_NAME",
     "MAX_FILE_SIZE",
     "Address",
+    "Cipher",
     "Config",
     "Endpoint",
     "InterfaceAddress",
@@ -218,8 +220,9 @@ class PeerConfig:
     """One ``[Peer]`` section.
 
     ``persistent_keepalive`` is in seconds, 0 off. ``allowed_ips`` have no host bits and no duplicates: what
-    is left after the file's ``+`` and ``-`` prefixes were carried out in order. ``name`` is for people: ``#
-    friendly_name = x`` or the first comment of the section.
+    is left after the file's ``+`` and ``-`` prefixes were carried out in order. ``cipher`` has to be the same
+    at the peer, and only udpring speaks any but the default (docs/aes-256-gcm.md). ``name`` is for people:
+    ``# friendly_name = x`` or the first comment of the section.
     """
 
     public_key: bytes
@@ -228,12 +231,19 @@ class PeerConfig:
     endpoint: Endpoint | None = None
     persistent_keepalive: int = 0
     name: str = ""
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
     def __post_init__(self) -> None:
         _require(self.public_key is not None, "the peer has no PublicKey")
         _require_key(self.public_key, "PublicKey")
         _require_key(self.preshared_key, "PresharedKey")
         _require_range(self.persistent_keepalive, 0xFFFF, "PersistentKeepalive")
+        _require(
+            isinstance(self.cipher, Cipher),
+            "Cipher is not one of udpring.Cipher",
+            f"there are {', '.join(Cipher)}",
+            str(self.cipher),
+        )
         _require(
             len(set(self.allowed_ips)) == len(self.allowed_ips),
             "AllowedIPs has a prefix twice",
@@ -392,4 +402,6 @@ def _dump(config: Config) -> Iterable[str]:
             yield f"Endpoint = {peer.endpoint}"
         if peer.persistent_keepalive:
             yield f"PersistentKeepalive = {peer.persistent_keepalive}"
+        if peer.cipher is not Cipher.CHACHA20_POLY1305:
+            yield f"Cipher = {peer.cipher}"
     yield ""

@@ -37,6 +37,7 @@ from udpring.tunnel.config_values import (
     BadValueError,
     Value,
     parse_boolean,
+    parse_cipher,
     parse_endpoint,
     parse_fwmark,
     parse_interface_address,
@@ -362,6 +363,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
             _Rule("AllowedIPs", _apply_allowed_ips, repeats=True, may_be_empty=True),
             _Rule("Endpoint", _apply_endpoint),
             _Rule("PersistentKeepalive", _into("persistent_keepalive", parse_keepalive)),
+            _Rule("Cipher", _into("cipher", parse_cipher)),
         ],
     }.items()
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from udpring.tunnel.config import BLANKS, Endpoint, InterfaceAddress, Network
 from udpring.tunnel.keys import KeyFormatError, from_base64
+from udpring.wireguard.cipher import Cipher
 
 _BLANKS = re.compile(r"[ \t\r\v\f]+")
 _ITEM = re.compile(r"[^, \t\r\v\f]+")
@@ -101,6 +102,14 @@ def parse_fwmark(value: Value) -> int:
 def parse_keepalive(value: Value) -> int:
     """Seconds; ``off`` is 0."""
     return 0 if value.compact.lower() == "off" else parse_number(value, 0, 0xFFFF, " (seconds) or 'off'")
+
+
+def parse_cipher(value: Value) -> Cipher:
+    """The cipher of that name, in any case."""
+    try:
+        return Cipher(value.compact.lower())
+    except ValueError:
+        raise BadValueError("no such cipher", f"there are {', '.join(Cipher)}") from None
 
 
 def parse_ip(text: str, value: Value) -> tuple[int, int]:

@@ -321,6 +321,7 @@ class Control:
             remote_index=outcome.remote_index,
             initiator=outcome.initiator,
             birth=outcome.birth,
+            cipher=outcome.cipher,
         )
 
     def _authenticated(self, outcome: protocol.Authenticated) -> None:

@@ -201,7 +201,8 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     """
     import asyncio  # noqa: PLC0415
 
-    from udpring.tunnel.plane import Plane, chosen_aead  # noqa: PLC0415
+    from udpring.tunnel.ciphers import chosen_aead  # noqa: PLC0415
+    from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
     from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415

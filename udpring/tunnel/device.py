@@ -19,12 +19,13 @@ from types import TracebackType
 
 from udpring.errors import ClosedError
 from udpring.tunnel.blocking import run_blocking
+from udpring.tunnel.ciphers import chosen_aead
 from udpring.tunnel.config import Config, Network, PeerConfig
 from udpring.tunnel.control import End
 from udpring.tunnel.interface import Plan, needs_default_table, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.keys import to_base64
-from udpring.tunnel.plane import Plane, chosen_aead, tier_number
+from udpring.tunnel.plane import Plane, tier_number
 from udpring.tunnel.plane_values import Address, Prefix
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
@@ -50,7 +51,8 @@ class NodePeer:
 
     ``public_key`` in base64; ``endpoint`` as (host, port), None while unknown; ``last_handshake`` in
     seconds since the epoch, None never; ``rx_bytes`` and ``tx_bytes`` as ``wg show`` counts them;
-    ``persistent_keepalive`` in seconds, 0 off; ``name`` from the configuration, for people.
+    ``persistent_keepalive`` in seconds, 0 off; ``cipher`` by its name; ``name`` from the configuration, for
+    people.
     """
 
     public_key: str
@@ -61,6 +63,7 @@ class NodePeer:
     tx_bytes: int = 0
     persistent_keepalive: int = 0
     allowed_ips: tuple[Network, ...] = ()
+    cipher: str = "chacha20-poly1305"
 
 
 class Node:
@@ -274,6 +277,7 @@ class Node:
                     rx_bytes=state.rx_bytes,
                     tx_bytes=state.tx_bytes,
                     persistent_keepalive=peer.persistent_keepalive,
+                    cipher=str(peer.cipher),
                     allowed_ips=tuple(
                         ipaddress.ip_network((network, cidr)) for network, cidr in tunnel.allowed_ips(peer.id)
                     ),
@@ -317,6 +321,8 @@ class Node:
             ids[public_key] = found
             if tunnel.device.by_id[found].preshared_key != peer.preshared_key:
                 tunnel.set_preshared_key(found, peer.preshared_key)
+            if tunnel.device.by_id[found].cipher is not peer.cipher:
+                tunnel.set_cipher(found, peer.cipher)
         self._apply_allowed_ips(wanted, ids)
         for public_key, peer in wanted.items():
             if public_key in new or endpoints.get(public_key) != peer.endpoint:

@@ -19,9 +19,11 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
+from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 from udpring.tunnel.workers import workers_asked
+from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "PREFIX_BATCH",
@@ -33,7 +35,6 @@ __all__ = [
     "Plane",
     "PlaneStats",
     "Prefix",
-    "chosen_aead",
     "tier_number",
 ]
 
@@ -63,12 +64,6 @@ def tier_number(name: str) -> int:
         return TIERS[name]
     except KeyError:
         raise ValueError(f"no tier is called {name!r}: one of {', '.join(TIERS)}") from None
-
-
-def chosen_aead() -> str:
-    """The name of the AEAD implementation in use on this machine."""
-    name: str = ffi.string(lib.udpring_aead_name(lib.udpring_aead_chosen())).decode()
-    return name
 
 
 def _address(raw: Any) -> Address | None:
@@ -358,17 +353,18 @@ class Plane:
         remote_index: int,
         initiator: bool,
         birth: int,
+        cipher: Cipher = Cipher.CHACHA20_POLY1305,
     ) -> None:
         """Installs a keypair: current for the initiator, next for the responder. The copy made here is
         wiped."""
         if len(send_key) != 32 or len(receive_key) != 32:
             raise ValueError("keys of a keypair have 32 bytes each")
-        keys = ffi.new("uint8_t[64]")
+        keys, number = ffi.new("uint8_t[64]"), CIPHER_NUMBERS[cipher]
         try:
             ffi.memmove(keys, send_key, 32)
             ffi.memmove(keys + 32, receive_key, 32)
             code = lib.udpring_plane_keypair(
-                self._handle(), peer, keys, local_index, remote_index, int(initiator), birth
+                self._handle(), peer, number, keys, local_index, remote_index, initiator, birth
             )
         finally:
             ffi.memmove(keys, bytes(64), 64)

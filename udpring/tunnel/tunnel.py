@@ -20,8 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from udpring.errors import RingError
+from udpring.tunnel.ciphers import require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
+from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
 
 __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats", "key_label"]
@@ -188,6 +190,13 @@ class Tunnel:
     def set_preshared_key(self, peer: int, key: bytes | None) -> None:
         """From the next handshake on; None takes it off."""
         self.device.by_id[peer].set_preshared_key(key)
+
+    def set_cipher(self, peer: int, cipher: Cipher) -> None:
+        """The one cipher that is spoken with the peer: sessions under another end at once, a new handshake is
+        needed. Raises HostError (ENOTSUP) where no library of this host has it."""
+        require_cipher(cipher)
+        self.control.carry_out(self.device.set_cipher(peer, cipher, self._clock.boot()))
+        self.control.touch(peer)
 
     def set_endpoint(self, peer: int, address: Address) -> None:
         """Where the peer is, until it is heard from elsewhere."""

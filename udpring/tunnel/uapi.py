@@ -42,6 +42,7 @@ from udpring.tunnel.uapi_values import (
     ProtocolVersion,
     ReplaceAllowedIps,
     ReplacePeers,
+    SetCipher,
     SetEndpoint,
     SetFwmark,
     SetKeepalive,
@@ -51,12 +52,14 @@ from udpring.tunnel.uapi_values import (
     SetPrivateKey,
     format_endpoint,
     format_prefix,
+    parse_cipher,
     parse_endpoint,
     parse_key,
     parse_key_or_none,
     parse_number,
     parse_prefix,
 )
+from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "MAX_LINE",
@@ -75,6 +78,7 @@ __all__ = [
     "ReplacePeers",
     "RequestParser",
     "ResponseParser",
+    "SetCipher",
     "SetEndpoint",
     "SetFwmark",
     "SetKeepalive",
@@ -276,6 +280,8 @@ def format_get(state: DeviceState) -> Iterator[bytes]:
         yield b"last_handshake_time_sec=%d\nlast_handshake_time_nsec=%d\n" % (seconds, nanoseconds)
         yield b"tx_bytes=%d\nrx_bytes=%d\n" % (peer.tx_bytes, peer.rx_bytes)
         yield b"persistent_keepalive_interval=%d\n" % peer.persistent_keepalive
+        if peer.cipher is not Cipher.CHACHA20_POLY1305:
+            yield b"cipher=%s\n" % peer.cipher.encode()
         for ip, cidr in peer.allowed_ips:
             yield b"allowed_ip=%s\n" % format_prefix(ip, cidr).encode()
 
@@ -325,6 +331,8 @@ def _format_operation(operation: SetOperation) -> str:
             return "replace_allowed_ips=true"
         case ProtocolVersion(version):
             return f"protocol_version={version}"
+        case SetCipher(cipher):
+            return f"cipher={cipher}"
 
 
 class ResponseParser:
@@ -415,6 +423,7 @@ class _PeerFields:
         self.endpoint: tuple[bytes, int, str] | None = None
         self.numbers: dict[str, int] = {}
         self.allowed_ips: list[tuple[bytes, int]] = []
+        self.cipher = Cipher.CHACHA20_POLY1305
 
     def take(self, key: str, value: str) -> None:
         if key == "allowed_ip":
@@ -424,6 +433,8 @@ class _PeerFields:
             self.preshared_key = parse_key_or_none(value)
         elif key == "endpoint":
             self.endpoint = parse_endpoint(value)
+        elif key == "cipher":
+            self.cipher = parse_cipher(value)
         elif key in self._NUMBERS:
             self.numbers[key] = parse_number(value, self._NUMBERS[key])
 
@@ -441,4 +452,5 @@ class _PeerFields:
             number("rx_bytes", 0),
             number("persistent_keepalive_interval", 0),
             tuple(self.allowed_ips),
+            self.cipher,
         )

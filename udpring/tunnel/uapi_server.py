@@ -60,6 +60,7 @@ def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.
             tx_bytes=state.tx_bytes,
             rx_bytes=state.rx_bytes,
             persistent_keepalive=peer.persistent_keepalive,
+            cipher=peer.cipher,
             allowed_ips=tunnel.allowed_ips(peer.id),
         )
 
@@ -168,6 +169,8 @@ class RequestApplier:
         match operation:
             case uapi.SetPresharedKey(key):
                 tunnel.set_preshared_key(peer, key)
+            case uapi.SetCipher(cipher):
+                tunnel.set_cipher(peer, cipher)
             case uapi.SetEndpoint(ip, port, scope):
                 tunnel.set_endpoint(peer, Address(ip, port, _scope_id(scope)))
             case uapi.SetKeepalive(seconds):

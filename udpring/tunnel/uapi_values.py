@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from udpring.tunnel.keys import KEY_LENGTH, KeyFormatError, from_hex
+from udpring.wireguard.cipher import Cipher
 
 NO_KEY = bytes(KEY_LENGTH)
 """An all-zero key: none, on the wire."""
@@ -117,6 +118,13 @@ class ProtocolVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCipher:
+    """The one cipher that is spoken with the peer (an extension: docs/aes-256-gcm.md)."""
+
+    cipher: Cipher
+
+
+@dataclass(frozen=True, slots=True)
 class EndRequest:
     """The request is over: answer with ``format_status``. ``errno`` is 0 or positive; ``message`` says what
     was wrong and where (for a log; nothing of a key in it)."""
@@ -140,6 +148,7 @@ SetOperation: TypeAlias = (
     | ReplaceAllowedIps
     | AllowedIp
     | ProtocolVersion
+    | SetCipher
 )
 Operation: TypeAlias = GetRequest | SetOperation | EndRequest
 
@@ -234,6 +243,14 @@ def _version(value: str) -> ProtocolVersion:
     return ProtocolVersion(1)
 
 
+def parse_cipher(value: str) -> Cipher:
+    """A cipher by its name."""
+    try:
+        return Cipher(value)
+    except ValueError:
+        raise BadValueError(f"none of {', '.join(Cipher)}") from None
+
+
 def _flag(operation: Callable[[], SetOperation]) -> Callable[[str], SetOperation]:
     def parse(value: str) -> SetOperation:
         _true(value)
@@ -257,6 +274,7 @@ PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "persistent_keepalive_interval": lambda value: SetKeepalive(parse_number(value, 0xFFFF)),
     "replace_allowed_ips": _flag(ReplaceAllowedIps),
     "protocol_version": _version,
+    "cipher": lambda value: SetCipher(parse_cipher(value)),
 }
 
 
@@ -268,7 +286,8 @@ class PeerState:
     """One peer of a get answer.
 
     ``endpoint`` is (ip of 4 or 16 bytes, port, scope) or None; ``last_handshake`` is nanoseconds since the
-    epoch, 0 never; ``persistent_keepalive`` seconds, 0 off; ``allowed_ips`` (ip of 4 or 16 bytes, bits).
+    epoch, 0 never; ``persistent_keepalive`` seconds, 0 off; ``allowed_ips`` (ip of 4 or 16 bytes, bits);
+    ``cipher`` is told only where it is not the default, which alone ``wg`` knows.
     """
 
     public_key: bytes
@@ -279,6 +298,7 @@ class PeerState:
     rx_bytes: int = 0
     persistent_keepalive: int = 0
     allowed_ips: Iterable[tuple[bytes, int]] = ()
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from .cipher import Cipher
 from .constants import (
     COOKIE_LATENCY,
     COOKIE_NONCE_LENGTH,
@@ -74,12 +75,21 @@ class CookieIssuer:
         changed, self._told = not self._told, True
         return self._secret, changed
 
-    def reply(self, key: bytes, receiver: int, mac1: bytes, source: Source, now: int) -> bytes:
+    def reply(
+        self,
+        key: bytes,
+        receiver: int,
+        mac1: bytes,
+        source: Source,
+        now: int,
+        cipher: Cipher = Cipher.CHACHA20_POLY1305,
+    ) -> bytes:
         """The cookie reply to a message from ``source`` whose sender index was ``receiver``; ``key``: our
-        cookie_key."""
+        cookie_key; ``cipher``: the message's."""
         self._rotate(now)
         nonce = self._random(COOKIE_NONCE_LENGTH)
-        return pack_cookie_reply(receiver, nonce, xseal(key, nonce, _cookie(self._secret, source), mac1))
+        sealed = xseal(key, nonce, _cookie(self._secret, source), mac1)
+        return pack_cookie_reply(receiver, nonce, sealed, cipher)
 
     def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
         """Whether a message from ``source`` has a mac2 under the present or the last secret."""

@@ -1,22 +1,26 @@
 """The device: our identity, the peers, and every handshake message that comes in.
 
-    1. length, type, reserved bytes                 messages.parse_handshake
+    1. length, type, reserved bytes (the cipher)    messages.parse_handshake
     2. mac1 (initiations and responses)             cookie.mac1_valid
     3. under load: mac2, else a cookie reply;       cookie.CookieIssuer
        then the source's share                      ratelimit.RateLimiter
-    4. who it is: by static key (initiation) or by receiver index (response, cookie reply)
-    5. the peer's part                              peer.Peer
+    4. the cipher: does any peer have it?           (initiation: before its first Diffie-Hellman)
+    5. who it is: by static key, under that cipher (initiation), or by receiver index (response, cookie reply)
+    6. the cipher: is it this peer's?               (before anything else of the peer is looked at)
+    7. the peer's part                              peer.Peer
 
 Anything that fails on the way is one ``Dropped`` with its reason, and nothing has changed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from . import noise
-from .constants import IDENTIFIER, KEY_LENGTH
+from .cipher import Cipher
+from .constants import KEY_LENGTH
 from .cookie import CookieIssuer, cookie_key, mac1_key, mac1_valid
 from .events import Dropped, DropReason, Outcome, RemovedPeer, SendMessage, Source
 from .messages import CookieReply, Initiation, Response, parse_handshake
@@ -38,6 +42,7 @@ class Device:
         self._cookie_key = b""
         self._by_key: dict[bytes, Peer] = {}
         self._by_id: dict[int, Peer] = {}
+        self._with_cipher: Counter[Cipher] = Counter()
         self._issuer = CookieIssuer(random)
         self._limiter = RateLimiter()
 
@@ -105,13 +110,24 @@ class Device:
         added.set_identity(self._identity, now)
         self._by_key[public_key] = added
         self._by_id[peer] = added
+        self._with_cipher[added.cipher] += 1
         return added
 
     def remove_peer(self, peer: int) -> list[Outcome]:
         """Raises KeyError if there is none. The plane zeroises the keys when it removes the peer."""
         removed = self._by_id.pop(peer)
         del self._by_key[removed.public_key]
+        self._with_cipher[removed.cipher] -= 1
         return removed.close()
+
+    def set_cipher(self, peer: int, cipher: Cipher, now: int) -> list[Outcome]:
+        """The one cipher that is spoken with this peer from now on: sessions under another end at once and a
+        new handshake is needed. Raises KeyError if there is no such peer."""
+        changed = self._by_id[peer]
+        self._with_cipher[changed.cipher] -= 1
+        outcomes = changed.set_cipher(cipher, now)
+        self._with_cipher[changed.cipher] += 1
+        return outcomes
 
     # ---- load ----
 
@@ -147,12 +163,18 @@ class Device:
             return [Dropped(DropReason.NO_IDENTITY)]
         if isinstance(parsed, CookieReply):
             peer = self._owner(owner)
-            return peer.receive_cookie(parsed, now) if peer else [Dropped(DropReason.UNKNOWN_INDEX)]
+            if peer is None:
+                return [Dropped(DropReason.UNKNOWN_INDEX)]
+            if peer.cipher is not parsed.cipher:
+                return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
+            return peer.receive_cookie(parsed, now)
         if not mac1_valid(self._mac1_key, message):
             return [Dropped(DropReason.BAD_MAC1)]
         if under_load:
             if not mac2_valid:
-                reply = self._issuer.reply(self._cookie_key, parsed.sender, parsed.mac1, source, now)
+                reply = self._issuer.reply(
+                    self._cookie_key, parsed.sender, parsed.mac1, source, now, parsed.cipher
+                )
                 return [SendMessage(None, reply, source), Dropped(DropReason.COOKIE_REQUIRED)]
             if not self._limiter.allow(source.ip, now):
                 return [Dropped(DropReason.RATE_LIMITED)]
@@ -160,13 +182,18 @@ class Device:
             peer = self._owner(owner)
             if peer is None:
                 return [Dropped(DropReason.UNKNOWN_INDEX)]
+            if peer.cipher is not parsed.cipher:
+                return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
             return peer.receive_response(parsed, source, now, wall)
         return self._receive_initiation(parsed, self._identity, source, now)
 
     def _receive_initiation(
         self, message: Initiation, identity: noise.StaticKey, source: Source, now: int
     ) -> list[Outcome]:
-        responder = noise.Responder(identity, prologue=IDENTIFIER)
+        cipher = message.cipher
+        if self._by_id and not self._with_cipher[cipher]:
+            return [Dropped(DropReason.CIPHER_MISMATCH)]
+        responder = noise.Responder(identity, prologue=cipher.prologue, cipher=cipher)
         try:
             static = responder.read_static(message.noise)
         except noise.InvalidKeyError:
@@ -176,6 +203,8 @@ class Device:
         peer = self._by_key.get(static)
         if peer is None:
             return [Dropped(DropReason.UNKNOWN_PEER)]
+        if peer.cipher is not cipher:
+            return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
         return peer.receive_initiation(message, responder, source, now)
 
     def _owner(self, owner: int | None) -> Peer | None:

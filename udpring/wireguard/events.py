@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from .cipher import Cipher
+
 __all__ = [
     "Address",
     "Authenticated",
@@ -51,7 +53,9 @@ class DropReason(StrEnum):
     BAD_LENGTH = "bad_length"
     """Not as long as a message of its type is."""
     BAD_TYPE = "bad_type"
-    """Unknown type, or reserved bytes that are not zero."""
+    """Unknown type, or reserved bytes that are neither zero nor a cipher's marking."""
+    CIPHER_MISMATCH = "cipher_mismatch"
+    """Marked for another cipher than the peer (transport: the keypair) has."""
     NO_IDENTITY = "no_identity"
     """We have no private key yet."""
     BAD_MAC1 = "bad_mac1"
@@ -109,6 +113,7 @@ class InstallKeypair:
     remote_index: int
     initiator: bool
     birth: int
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Wire layouts (whitepaper section 5.4): fixed lengths, little-endian integers, three reserved zero bytes.
+"""Wire layouts (whitepaper section 5.4): fixed lengths, little-endian integers, three reserved zero bytes,
+which under AES-256-GCM hold ``Cipher.marking`` instead.
 
     1 initiation   148  type  sender   ephemeral[32]  static[32+16]  timestamp[12+16]   mac1[16] mac2[16]
     2 response      92  type  sender   receiver       ephemeral[32]  nothing[0+16]      mac1[16] mac2[16]
@@ -14,6 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from .cipher import Cipher
 from .events import DropReason
 
 __all__ = [
@@ -61,6 +63,7 @@ class Initiation:
     noise: bytes
     mac1: bytes
     mac2: bytes
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Response:
     noise: bytes
     mac1: bytes
     mac2: bytes
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class CookieReply:
     receiver: int
     nonce: bytes
     sealed_cookie: bytes
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,16 @@ class Transport:
     receiver: int
     counter: int
     sealed: bytes
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
+
+
+_CIPHERS: Final = {cipher.marking: cipher for cipher in Cipher}
+
+
+def _word(message: bytes) -> tuple[int, Cipher | None]:
+    """Type and cipher by the first four bytes; no cipher: nobody marks messages so."""
+    word = int.from_bytes(message[:4], "little")
+    return word & 0xFF, _CIPHERS.get(word & ~0xFF)
 
 
 def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | DropReason:
@@ -97,22 +112,24 @@ def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | Dro
     ``BAD_LENGTH``."""
     if len(message) < 4:
         return DropReason.BAD_LENGTH
-    kind = int.from_bytes(message[:4], "little")  # type and reserved bytes in one: those must be zero
+    kind, cipher = _word(message)
+    if cipher is None:
+        return DropReason.BAD_TYPE
     if kind == TYPE_INITIATION:
         if len(message) != INITIATION_LENGTH:
             return DropReason.BAD_LENGTH
         _, sender = _HEAD_INITIATION.unpack_from(message)
-        return Initiation(sender, message[8:-_MACS], message[-32:-16], message[-16:])
+        return Initiation(sender, message[8:-_MACS], message[-32:-16], message[-16:], cipher)
     if kind == TYPE_RESPONSE:
         if len(message) != RESPONSE_LENGTH:
             return DropReason.BAD_LENGTH
         _, sender, receiver = _HEAD_RESPONSE.unpack_from(message)
-        return Response(sender, receiver, message[12:-_MACS], message[-32:-16], message[-16:])
+        return Response(sender, receiver, message[12:-_MACS], message[-32:-16], message[-16:], cipher)
     if kind == TYPE_COOKIE_REPLY:
         if len(message) != COOKIE_REPLY_LENGTH:
             return DropReason.BAD_LENGTH
         _, receiver = _HEAD_COOKIE_REPLY.unpack_from(message)
-        return CookieReply(receiver, message[8:32], message[32:])
+        return CookieReply(receiver, message[8:32], message[32:], cipher)
     return DropReason.BAD_TYPE
 
 
@@ -121,29 +138,35 @@ def parse_transport(message: bytes) -> Transport | DropReason:
     padded to 16 or not: some implementations do not pad."""
     if len(message) < 4:
         return DropReason.BAD_LENGTH
-    if int.from_bytes(message[:4], "little") != TYPE_TRANSPORT:
+    kind, cipher = _word(message)
+    if kind != TYPE_TRANSPORT or cipher is None:
         return DropReason.BAD_TYPE
     if len(message) < TRANSPORT_MIN_LENGTH:
         return DropReason.BAD_LENGTH
     _, receiver, counter = _HEAD_TRANSPORT.unpack_from(message)
-    return Transport(receiver, counter, message[TRANSPORT_HEADER_LENGTH:])
+    return Transport(receiver, counter, message[TRANSPORT_HEADER_LENGTH:], cipher)
 
 
-def pack_initiation(sender: int, noise: bytes) -> bytes:
+def pack_initiation(sender: int, noise: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
     """An initiation up to its macs (``cookie.MacSigner.sign`` adds them)."""
-    return _HEAD_INITIATION.pack(TYPE_INITIATION, sender) + noise
+    return _HEAD_INITIATION.pack(TYPE_INITIATION | cipher.marking, sender) + noise
 
 
-def pack_response(sender: int, receiver: int, noise: bytes) -> bytes:
+def pack_response(
+    sender: int, receiver: int, noise: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305
+) -> bytes:
     """A response up to its macs."""
-    return _HEAD_RESPONSE.pack(TYPE_RESPONSE, sender, receiver) + noise
+    return _HEAD_RESPONSE.pack(TYPE_RESPONSE | cipher.marking, sender, receiver) + noise
 
 
-def pack_cookie_reply(receiver: int, nonce: bytes, sealed_cookie: bytes) -> bytes:
-    """A whole cookie reply: it has no macs."""
-    return _HEAD_COOKIE_REPLY.pack(TYPE_COOKIE_REPLY, receiver) + nonce + sealed_cookie
+def pack_cookie_reply(
+    receiver: int, nonce: bytes, sealed_cookie: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305
+) -> bytes:
+    """A whole cookie reply: it has no macs. ``cipher``: of the message it answers; the cookie itself is
+    sealed with XChaCha20-Poly1305 under either."""
+    return _HEAD_COOKIE_REPLY.pack(TYPE_COOKIE_REPLY | cipher.marking, receiver) + nonce + sealed_cookie
 
 
-def pack_transport_header(receiver: int, counter: int) -> bytes:
+def pack_transport_header(receiver: int, counter: int, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
     """The 16 bytes before a transport message's sealed packet."""
-    return _HEAD_TRANSPORT.pack(TYPE_TRANSPORT, receiver, counter)
+    return _HEAD_TRANSPORT.pack(TYPE_TRANSPORT | cipher.marking, receiver, counter)

@@ -1,4 +1,5 @@
-"""Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise specification, revision 34; WireGuard whitepaper section 5.4).
+"""Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise specification, revision 34; WireGuard whitepaper section 5.4),
+and the same with AESGCM (``cipher.py``).
 
     IKpsk2:  <- s
              ...
@@ -7,7 +8,7 @@
     then split() on either side gives the transport keys.
 
 Prologue and payloads are the caller's, so the published vectors of the pattern apply. WireGuard's use: the
-prologue is ``constants.IDENTIFIER``, the first payload a timestamp, the second empty, the PSK zero where none
+prologue is ``Cipher.prologue``, the first payload a timestamp, the second empty, the PSK zero where none
 is configured.
 
 A read that fails changes nothing: a forged response must not cost us the handshake it pretends to answer.
@@ -23,11 +24,12 @@ from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from udpring.errors import UdpringError
 
-from .constants import CONSTRUCTION, KEY_LENGTH, TAG_LENGTH
+from .cipher import Cipher
+from .constants import KEY_LENGTH, TAG_LENGTH
 
 __all__ = [
     "Initiator",
@@ -36,6 +38,7 @@ __all__ = [
     "Responder",
     "StaticKey",
     "UnauthenticatedError",
+    "aead_of",
     "clamp",
 ]
 
@@ -75,6 +78,11 @@ def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
         ) from None
 
 
+def aead_of(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    """The cipher under a key of 32 bytes; the nonce for a counter is ``cipher.nonce``'s."""
+    return AESGCM(key) if cipher is Cipher.AES_256_GCM else ChaCha20Poly1305(key)
+
+
 class StaticKey:
     """A private key and its public key. The scalar stays inside the cryptographic library's object."""
 
@@ -94,10 +102,11 @@ class StaticKey:
 class SymmetricState:
     """Noise section 5.2: chaining key, transcript hash and the key they gave last."""
 
-    __slots__ = ("_chaining_key", "_hash", "_key", "_nonce")
+    __slots__ = ("_chaining_key", "_cipher", "_hash", "_key", "_nonce")
 
-    def __init__(self, prologue: bytes) -> None:
-        name = CONSTRUCTION
+    def __init__(self, prologue: bytes, cipher: Cipher) -> None:
+        name = cipher.construction
+        self._cipher = cipher
         self._hash = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.blake2s(name).digest()
         self._chaining_key = self._hash
         self._key = b""
@@ -107,6 +116,7 @@ class SymmetricState:
     def copy(self) -> Self:
         twin = object.__new__(type(self))
         twin._chaining_key = self._chaining_key
+        twin._cipher = self._cipher
         twin._hash = self._hash
         twin._key = self._key
         twin._nonce = self._nonce
@@ -125,7 +135,7 @@ class SymmetricState:
         self._nonce = 0
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        sealed = ChaCha20Poly1305(self._key).encrypt(self._next_nonce(), plaintext, self._hash)
+        sealed = aead_of(self._cipher, self._key).encrypt(self._next_nonce(), plaintext, self._hash)
         self.mix_hash(sealed)
         return sealed
 
@@ -134,7 +144,7 @@ class SymmetricState:
         if len(sealed) < TAG_LENGTH:
             raise UnauthenticatedError("shorter than a tag")
         try:
-            plaintext = ChaCha20Poly1305(self._key).decrypt(self._next_nonce(), sealed, self._hash)
+            plaintext = aead_of(self._cipher, self._key).decrypt(self._next_nonce(), sealed, self._hash)
         except InvalidTag:
             raise UnauthenticatedError("the tag is wrong") from None
         self.mix_hash(sealed)
@@ -146,7 +156,7 @@ class SymmetricState:
         return first, second
 
     def _next_nonce(self) -> bytes:
-        nonce = bytes(4) + self._nonce.to_bytes(8, "little")
+        nonce = self._cipher.nonce(self._nonce)
         self._nonce += 1
         return nonce
 
@@ -172,13 +182,19 @@ class Initiator:
     __slots__ = ("_ephemeral", "_remote", "_static", "_static_static", "_symmetric")
 
     def __init__(
-        self, static: StaticKey, remote: bytes, *, prologue: bytes, static_static: bytes | None = None
+        self,
+        static: StaticKey,
+        remote: bytes,
+        *,
+        prologue: bytes,
+        static_static: bytes | None = None,
+        cipher: Cipher = Cipher.CHACHA20_POLY1305,
     ) -> None:
         self._static = static
         self._remote = remote
         self._static_static = static_static
         self._ephemeral: X25519PrivateKey | None = None
-        self._symmetric = SymmetricState(prologue)
+        self._symmetric = SymmetricState(prologue, cipher)
         self._symmetric.mix_hash(remote)
 
     def write_initiation(self, ephemeral: bytes, payload: bytes) -> bytes:
@@ -227,11 +243,13 @@ class Responder:
 
     __slots__ = ("_remote", "_remote_ephemeral", "_static", "_symmetric")
 
-    def __init__(self, static: StaticKey, *, prologue: bytes) -> None:
+    def __init__(
+        self, static: StaticKey, *, prologue: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305
+    ) -> None:
         self._static = static
         self._remote = b""
         self._remote_ephemeral = b""
-        self._symmetric = SymmetricState(prologue)
+        self._symmetric = SymmetricState(prologue, cipher)
         self._symmetric.mix_hash(static.public)
 
     def read_static(self, message: bytes) -> bytes:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from . import noise
+from .cipher import Cipher
 from .constants import (
     CROSSING_TIME,
-    IDENTIFIER,
     INITIATION_INTERVAL,
     KEY_LENGTH,
     MAX_PERSISTENT_KEEPALIVE,
@@ -90,6 +90,7 @@ class Peer:
         self._random = random
         self._indices = indices
         self._preshared_key = noise.NO_PSK
+        self._cipher = Cipher.CHACHA20_POLY1305
         self._identity: noise.StaticKey | None = None
         self._static_static: bytes | None = None
         self._signer = MacSigner(public_key)
@@ -120,6 +121,32 @@ class Peer:
         self._preshared_key = noise.NO_PSK if key is None else bytes(key)
 
     @property
+    def cipher(self) -> Cipher:
+        """The one cipher that is spoken with this peer; ``Device.set_cipher`` sets it."""
+        return self._cipher
+
+    def set_cipher(self, cipher: Cipher, now: int) -> list[Outcome]:
+        """For the device. What was agreed under another cipher is forgotten: nothing more is received on it
+        either. The same again changes nothing."""
+        if cipher is self._cipher:
+            return []
+        self._cipher = cipher
+        outcomes = self._forget_handshakes(now)
+        outcomes.append(EraseKeys(self.id))
+        if self._identity is not None and self._persistent_keepalive:
+            outcomes.append(SendKeepalive(self.id))
+        return outcomes
+
+    def _forget_handshakes(self, now: int) -> list[Outcome]:
+        """None is under way any more, and the next may begin at once."""
+        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        self._last_handshake_sent = None
+        self._session_live = False
+        if self._timers.retransmit_at is not None:
+            self._timers.retransmit_at = now
+        return outcomes
+
+    @property
     def persistent_keepalive(self) -> int:
         """Seconds; 0: off."""
         return self._persistent_keepalive
@@ -140,19 +167,15 @@ class Peer:
         """For the device: our static key is another one (whitepaper: sessions are bound to both static
         keys)."""
         had_identity = self._identity is not None
-        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        outcomes = self._forget_handshakes(now)
         self._identity = identity
         self._static_static = None
-        self._last_handshake_sent = None
-        self._session_live = False
         if identity is None:
             self._timers.handshake_finished()
         else:
             # A key of small order can be configured, but no handshake comes of it.
             with suppress(noise.InvalidKeyError):
                 self._static_static = identity.shared_with(self.public_key)
-            if self._timers.retransmit_at is not None:
-                self._timers.retransmit_at = now
         if had_identity:
             outcomes.append(ExpireKeys(self.id))
         if identity is not None and self._persistent_keepalive:
@@ -236,13 +259,18 @@ class Peer:
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         self._timestamp_sent = next_timestamp(wall, self._timestamp_sent)
         handshake = noise.Initiator(
-            self._identity, self.public_key, prologue=IDENTIFIER, static_static=self._static_static
+            self._identity,
+            self.public_key,
+            prologue=self._cipher.prologue,
+            static_static=self._static_static,
+            cipher=self._cipher,
         )
         body = handshake.write_initiation(self._random(KEY_LENGTH), self._timestamp_sent)
         self._outgoing = _Outgoing(index, now, handshake)
         self._handshake_sent(now)
         self._timers.handshake_sent(now)
-        outcomes.append(SendMessage(self.id, self._signer.sign(pack_initiation(index, body), now)))
+        message = pack_initiation(index, body, self._cipher)
+        outcomes.append(SendMessage(self.id, self._signer.sign(message, now)))
         return outcomes
 
     def receive_response(self, message: Response, source: Source, now: int, wall: int) -> list[Outcome]:
@@ -269,6 +297,7 @@ class Peer:
                 remote_index=message.sender,
                 initiator=True,
                 birth=now,
+                cipher=self._cipher,
             ),
             SendKeepalive(self.id),
             *self._completed(now, wall, initiator=True),
@@ -318,6 +347,7 @@ class Peer:
         self._last_initiation = now
         self._handshake_sent(now)
         self._timers.session_derived(now)
+        response = pack_response(index, message.sender, body, self._cipher)
         return [
             Authenticated(self.id, source, INITIATION_LENGTH),
             # Before the response leaves: the peer's first data may be here right behind it.
@@ -329,8 +359,9 @@ class Peer:
                 remote_index=message.sender,
                 initiator=False,
                 birth=now,
+                cipher=self._cipher,
             ),
-            SendMessage(self.id, self._signer.sign(pack_response(index, message.sender, body), now), source),
+            SendMessage(self.id, self._signer.sign(response, now), source),
         ]
 
     def _ours_goes_on(self, now: int) -> bool:

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from .cipher import blocks_of
 from .constants import (
     PADDING,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
-    REKEY_AFTER_MESSAGES,
     REKEY_AFTER_TIME,
     REKEY_AFTER_TIME_RECEIVING,
     WINDOW_SIZE,
 )
 from .events import DropReason, InstallKeypair
 from .messages import Transport, pack_transport_header, parse_transport
+from .noise import aead_of
 
 __all__ = ["Keypair", "Opened", "ReplayWindow", "Session", "padding_of", "trim_inner"]
 
@@ -86,10 +86,6 @@ def trim_inner(plaintext: bytes) -> bytes | None:
     return plaintext[:length] if minimum <= length <= len(plaintext) else None
 
 
-def _nonce(counter: int) -> bytes:
-    return bytes(4) + counter.to_bytes(8, "little")
-
-
 class Keypair:
     """One session's keys with their counter and window."""
 
@@ -97,6 +93,8 @@ class Keypair:
         "_receive",
         "_send",
         "birth",
+        "blocks",
+        "cipher",
         "counter",
         "expired",
         "initiator",
@@ -106,21 +104,32 @@ class Keypair:
     )
 
     def __init__(self, keys: InstallKeypair) -> None:
-        self._send = ChaCha20Poly1305(keys.send_key)
-        self._receive = ChaCha20Poly1305(keys.receive_key)
+        self.cipher = keys.cipher
+        self._send = aead_of(keys.cipher, keys.send_key)
+        self._receive = aead_of(keys.cipher, keys.receive_key)
         self.local_index = keys.local_index
         self.remote_index = keys.remote_index
         self.initiator = keys.initiator
         self.birth = keys.birth
         self.counter = 0
+        self.blocks = 0
+        """Sealed so far (``blocks_of``)."""
         self.window = ReplayWindow()
         self.expired = False
         """Set when the private key changed: nothing more is sent on it."""
 
     def can_send(self, now: int) -> bool:
         return (
-            not self.expired and self.counter < REJECT_AFTER_MESSAGES and now - self.birth < REJECT_AFTER_TIME
+            not self.expired
+            and self.counter < self.cipher.reject_after_messages
+            and self.blocks < self.cipher.reject_after_blocks
+            and now - self.birth < REJECT_AFTER_TIME
         )
+
+    @property
+    def used_much(self) -> bool:
+        """Whether so much was sent on it that a new one should be made."""
+        return self.counter > self.cipher.rekey_after_messages or self.blocks > self.cipher.rekey_after_blocks
 
     def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
         """A transport message with this inner packet (empty: a keepalive), or None: the keypair is used
@@ -129,18 +138,21 @@ class Keypair:
             return None
         counter, self.counter = self.counter, self.counter + 1
         padded = packet + bytes(padding_of(len(packet), mtu))
-        return pack_transport_header(self.remote_index, counter) + self._send.encrypt(
-            _nonce(counter), padded, None
+        self.blocks += blocks_of(len(padded))
+        return pack_transport_header(self.remote_index, counter, self.cipher) + self._send.encrypt(
+            self.cipher.nonce(counter), padded, None
         )
 
     def open(self, message: Transport, now: int) -> bytes | DropReason:
         """The plaintext, padding included. The window moves only after the tag was found right."""
-        if now - self.birth >= REJECT_AFTER_TIME or message.counter >= REJECT_AFTER_MESSAGES:
+        if message.cipher is not self.cipher:
+            return DropReason.CIPHER_MISMATCH
+        if now - self.birth >= REJECT_AFTER_TIME or message.counter >= self.cipher.reject_after_messages:
             return DropReason.KEY_EXPIRED
         if not self.window.check(message.counter):
             return DropReason.REPLAYED
         try:
-            plaintext = self._receive.decrypt(_nonce(message.counter), message.sealed, None)
+            plaintext = self._receive.decrypt(self.cipher.nonce(message.counter), message.sealed, None)
         except InvalidTag:
             return DropReason.UNAUTHENTICATED
         self.window.update(message.counter)
@@ -200,7 +212,7 @@ class Session:
         key = self.current
         if key is None or not key.can_send(now):
             return True
-        return key.counter > REKEY_AFTER_MESSAGES or (key.initiator and now - key.birth >= REKEY_AFTER_TIME)
+        return key.used_much or (key.initiator and now - key.birth >= REKEY_AFTER_TIME)
 
     def open(self, message: bytes, now: int) -> Opened | DropReason:
         """One transport message; every failure changes nothing."""

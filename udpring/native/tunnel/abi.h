@@ -4,13 +4,21 @@
 #define UDPRING_TUNNEL_ABI_H
 #include "../udp/abi.h"
 
-/* ---- AEAD (RFC 8439), one table of implementations ---- */
+/* ---- ciphers of a session; messages.h says how their messages are told apart ---- */
+enum udpring_cipher {
+    UDPRING_CIPHER_CHACHA20_POLY1305,  /* WireGuard's */
+    UDPRING_CIPHER_AES_256_GCM,        /* between nodes of this program, where both ends are set so */
+    UDPRING_CIPHER_COUNT
+};
+
+/* ---- AEAD, one table of implementations: an entry for each cipher of each library ---- */
 int32_t udpring_aead_count(void);
-const char *udpring_aead_name(int32_t which);      /* "openssl", ... ; NULL past the end */
-int32_t udpring_aead_chosen(void);                 /* the one in use, self-tested at load */
-/* Known-answer self-test (RFC 8439 2.8.2 and tampered copies): 0, or -EBADMSG with the reason. */
+const char *udpring_aead_name(int32_t which);      /* the library: "openssl", ... ; NULL past the end */
+int32_t udpring_aead_cipher(int32_t which);        /* UDPRING_CIPHER_*; -EINVAL past the end */
+int32_t udpring_aead_chosen(int32_t cipher);       /* the one in use, self-tested at load; -EINVAL: no such cipher */
+/* Known-answer self-test (the published vector and tampered copies): 0, or -EBADMSG with the reason. */
 int32_t udpring_aead_selftest(int32_t which, struct udpring_reason *why);
-/* Test access: 96-bit nonce = 32 zero bits | 64-bit little-endian counter, as WireGuard has it; no associated data.
+/* Test access: 96-bit nonce = 32 zero bits | 64-bit counter, as the cipher has it (aead.h); no associated data.
  * seal writes length + 16 bytes to out; open writes length - 16, -EBADMSG if it does not authenticate. */
 int32_t udpring_aead_seal(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
 int32_t udpring_aead_open(int32_t which, const uint8_t *key, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
@@ -29,7 +37,7 @@ int32_t udpring_aead_burst(int32_t which, int32_t seal, const uint8_t *key, uint
  * Returns the ns of CPU time that took in all, -EINVAL, -ENOTSUP (no such implementation, or it does not load), -ENOMEM. */
 int64_t udpring_aead_bench(int32_t which, int32_t seal, uint32_t length, uint32_t burst, uint32_t rounds);
 /* Why the chosen one was chosen, or why there is none (udpring_aead_chosen is then -ENOTSUP). */
-const char *udpring_aead_why(void);
+const char *udpring_aead_why(int32_t cipher);
 
 /* ---- replay window (RFC 6479) ---- */
 struct udpring_replay;
@@ -94,12 +102,13 @@ uint32_t udpring_checksum(const uint8_t *bytes, uint32_t length, uint32_t first)
 /* ---- why a packet was dropped: one counter each ---- */
 enum udpring_drop {
     UDPRING_DROP_TOO_SHORT,            /* in: not as long as its type says, or shorter than any message */
-    UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes not zero */
+    UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes neither zero nor a marking */
     UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
     UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
     UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while slots are left */
     UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
     UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's */
+    UDPRING_DROP_CIPHER_MISMATCH,      /* in: marked for another cipher than its keypair has */
     UDPRING_DROP_KEY_EXPIRED,          /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */
     UDPRING_DROP_REPLAYED,             /* in: counter seen before or behind the window */
     UDPRING_DROP_UNAUTHENTICATED,      /* in: the tag is wrong */
@@ -223,10 +232,11 @@ uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer,
  * keypair it became. */
 int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index);
 int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index);
-/* keys: 64 bytes, sending then receiving key. Initiator: becomes current, staged packets leave. Responder: becomes next,
- * current once data arrives on it. birth_ns: when the handshake completed. */
-int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, const uint8_t *keys, uint32_t local_index,
-                              uint32_t remote_index, int32_t initiator, uint64_t birth_ns);
+/* cipher: UDPRING_CIPHER_* (-EINVAL: there is none such; -ENOTSUP: no library here has it). keys: 64 bytes, sending then
+ * receiving key. Initiator: becomes current, staged packets leave. Responder: becomes next, current once data arrives on
+ * it. birth_ns: when the handshake completed. */
+int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,
+                              uint32_t local_index, uint32_t remote_index, int32_t initiator, uint64_t birth_ns);
 int32_t udpring_plane_keys_erase(struct udpring_plane *plane, uint32_t peer);    /* zeroises all keypairs of the peer */
 int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer);   /* no more sending on them; still receiving */
 /* Handshake bytes. to NULL: the peer's endpoint and source; else that address from that local address (cookie replies,
@@ -246,6 +256,8 @@ uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, 
 int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);
 /* Test access: the next nonce of the current keypair, so that the message limits can be reached. */
 int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, uint64_t counter);
+/* Test access: the blocks that the current keypair has sealed, for those whose cipher has a limit on them. */
+int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, uint64_t blocks);
 /* Test access: the current keypairs' birth is moved back by this much, so that the time limits can be reached. */
 int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns);
 #endif

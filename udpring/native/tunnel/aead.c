@@ -6,17 +6,24 @@
 
 #include "aead_selftest.h"
 
-/* Best first. */
+/* Of each cipher, the best first. */
 static const struct aead_impl *const table[] = {
 #ifdef UDPRING_IPSECMB
     &aead_ipsecmb,
 #endif
     &aead_openssl,
+#ifdef UDPRING_IPSECMB
+    &aead_ipsecmb_gcm,
+#endif
+    &aead_openssl_gcm,
 };
 #define TABLE_LENGTH ((int32_t)UR_ARRAY_LENGTH(table))
 
-static const struct aead_impl *chosen;   /* both written once, under the once, before anyone can read them */
-static char why_text[1024];
+/* By cipher. All written once, under the once, before anyone can read them. */
+static struct choice {
+    const struct aead_impl *impl;
+    char why[1024];
+} choices[UDPRING_CIPHER_COUNT];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* Each implementation is loaded once, by whoever first asks for it (the choice, or a test that names it). */
@@ -46,47 +53,55 @@ const struct aead_impl *aead_numbered(int32_t which, struct udpring_reason *why)
     return load(which, why) ? NULL : table[which];
 }
 
-static void note(const char *name, const char *text)
+static void note(struct choice *choice, const char *name, const char *text)
 {
-    size_t length = strlen(why_text);
-    snprintf(why_text + length, sizeof(why_text) - length, "%s%s: %s", length ? "; " : "", name, text);
+    size_t length = strlen(choice->why);
+    snprintf(choice->why + length, sizeof(choice->why) - length, "%s%s: %s", length ? "; " : "", name, text);
+}
+
+static void choose_for(enum udpring_cipher cipher, const char *wanted)
+{
+    struct choice *choice = &choices[cipher];
+    bool known = false;
+    for (int32_t i = 0; i < TABLE_LENGTH && !choice->impl; i++) {
+        struct udpring_reason why = { "" };
+        if (table[i]->cipher != cipher || (wanted && strcmp(wanted, table[i]->name) != 0))
+            continue;
+        known = true;
+        if (load(i, &why) || (!wanted && table[i]->suits && !table[i]->suits(&why)) || aead_selftest(table[i], &why)) {
+            note(choice, table[i]->name, why.text);
+            continue;
+        }
+        note(choice, table[i]->name, wanted ? "forced by UDPRING_AEAD" : "the first that passed its self-test");
+        choice->impl = table[i];
+    }
+    if (wanted && !known) {
+        note(choice, "UDPRING_AEAD names no AEAD of this build", wanted);
+        for (int32_t i = 0; i < TABLE_LENGTH; i++)
+            if (table[i]->cipher == cipher)
+                note(choice, "there is", table[i]->name);
+    }
 }
 
 static void choose(void)
 {
     const char *wanted = secure_getenv("UDPRING_AEAD");
-    bool known = false;
     if (wanted && !*wanted)
         wanted = NULL;
-    for (int32_t i = 0; i < TABLE_LENGTH && !chosen; i++) {
-        struct udpring_reason why = { "" };
-        if (wanted && strcmp(wanted, table[i]->name) != 0)
-            continue;
-        known = true;
-        if (load(i, &why) || (!wanted && table[i]->suits && !table[i]->suits(&why)) || aead_selftest(table[i], &why)) {
-            note(table[i]->name, why.text);
-            continue;
-        }
-        note(table[i]->name, wanted ? "forced by UDPRING_AEAD" : "the first that passed its self-test");
-        chosen = table[i];
-    }
-    if (wanted && !known) {
-        note("UDPRING_AEAD names no AEAD of this build", wanted);
-        for (int32_t i = 0; i < TABLE_LENGTH; i++)
-            note("there is", table[i]->name);
-    }
+    for (int cipher = 0; cipher < UDPRING_CIPHER_COUNT; cipher++)
+        choose_for((enum udpring_cipher)cipher, wanted);
 }
 
-const struct aead_impl *aead_chosen(void)
+const struct aead_impl *aead_chosen(enum udpring_cipher cipher)
 {
     pthread_once(&once, choose);
-    return chosen;
+    return choices[cipher].impl;
 }
 
-const char *aead_why(void)
+const char *aead_why(enum udpring_cipher cipher)
 {
     pthread_once(&once, choose);
-    return why_text;
+    return choices[cipher].why;
 }
 
 /* What Python sees. */
@@ -101,18 +116,28 @@ const char *udpring_aead_name(int32_t which)
     return which >= 0 && which < TABLE_LENGTH ? table[which]->name : NULL;
 }
 
-int32_t udpring_aead_chosen(void)
+int32_t udpring_aead_cipher(int32_t which)
 {
-    const struct aead_impl *impl = aead_chosen();
+    return which >= 0 && which < TABLE_LENGTH ? (int32_t)table[which]->cipher : -EINVAL;
+}
+
+static bool is_cipher(int32_t cipher)
+{
+    return cipher >= 0 && cipher < UDPRING_CIPHER_COUNT;
+}
+
+int32_t udpring_aead_chosen(int32_t cipher)
+{
+    const struct aead_impl *impl = is_cipher(cipher) ? aead_chosen((enum udpring_cipher)cipher) : NULL;
     for (int32_t i = 0; i < TABLE_LENGTH; i++)
         if (table[i] == impl)
             return i;
-    return -ENOTSUP;
+    return is_cipher(cipher) ? -ENOTSUP : -EINVAL;
 }
 
-const char *udpring_aead_why(void)
+const char *udpring_aead_why(int32_t cipher)
 {
-    return aead_why();
+    return is_cipher(cipher) ? aead_why((enum udpring_cipher)cipher) : "there is no such cipher";
 }
 
 int32_t udpring_aead_selftest(int32_t which, struct udpring_reason *why)

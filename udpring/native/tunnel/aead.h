@@ -1,11 +1,15 @@
-/* ChaCha20-Poly1305 (RFC 8439) for the packets of the tunnel: one table of functions, one file a library.
+/* The AEADs for the packets of the tunnel: one table of functions, an entry for each cipher of each library.
  *
- * The nonce is WireGuard's: 32 zero bits, then the 64-bit little-endian counter (whitepaper 5.4.6); no associated data.
+ * ChaCha20-Poly1305 (RFC 8439) is WireGuard's; AES-256-GCM (NIST SP 800-38D) is for peers that are set so at both ends
+ * (messages.h). The nonce is 32 zero bits, then the 64-bit counter: little-endian for ChaCha20-Poly1305 (whitepaper 5.4.6),
+ * big-endian for AES-256-GCM (Noise specification, section 12); no associated data.
  * seal and open take an array, in place, so that a library that works on several packets at once gets a whole train. */
 #ifndef UDPRING_TUNNEL_AEAD_H
 #define UDPRING_TUNNEL_AEAD_H
 #include "../base.h"
 #include "abi.h"
+
+#include <endian.h>
 
 #define AEAD_KEY_BYTES 32
 #define AEAD_NONCE_BYTES 12
@@ -31,7 +35,8 @@ struct aead_key {
 };
 
 struct aead_impl {
-    const char *name;
+    const char *name;           /* of the library: "openssl"; one entry a cipher */
+    enum udpring_cipher cipher;
     /* Takes hold of the library; called once, before all else. 0, or -errno with the reason (not there, forbidden). */
     int (*load)(struct udpring_reason *why);
     /* Once loaded: whether it is worth choosing on this CPU, or the reason why not. Forced, it serves all the same.
@@ -47,25 +52,25 @@ struct aead_impl {
                     const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length);
 };
 
-/* The implementation in use: the first in the table that loads, suits the CPU and passes its self-test, or the one that
- * the environment variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if there is none:
- * aead_why() says why. */
-const struct aead_impl *aead_chosen(void);
+/* The implementation of a cipher in use: the first in the table that loads, suits the CPU and passes its self-test, or that
+ * of the library which the environment variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if
+ * there is none: aead_why() says why. */
+const struct aead_impl *aead_chosen(enum udpring_cipher cipher);
 /* Why the chosen one was chosen and others were not, in words. */
-const char *aead_why(void);
+const char *aead_why(enum udpring_cipher cipher);
 
 /* Number `which` of the table, loaded. NULL with the reason: there is none of that number, or it does not load. */
 const struct aead_impl *aead_numbered(int32_t which, struct udpring_reason *why);
 
-static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], uint64_t counter)
+static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], enum udpring_cipher cipher, uint64_t counter)
 {
+    uint64_t laid_out = cipher == UDPRING_CIPHER_AES_256_GCM ? htobe64(counter) : htole64(counter);
     memset(nonce, 0, 4);
-    for (int i = 0; i < 8; i++)
-        nonce[4 + i] = (uint8_t)(counter >> (8 * i));
+    memcpy(nonce + 4, &laid_out, sizeof(laid_out));
 }
 
-extern const struct aead_impl aead_openssl;
+extern const struct aead_impl aead_openssl, aead_openssl_gcm;
 #ifdef UDPRING_IPSECMB    /* build.py found its header */
-extern const struct aead_impl aead_ipsecmb;
+extern const struct aead_impl aead_ipsecmb, aead_ipsecmb_gcm;
 #endif
 #endif

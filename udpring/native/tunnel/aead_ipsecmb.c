@@ -9,12 +9,12 @@
  * end frees it. A key is the 32 bytes alone, so any thread may use it, one at a time. */
 #ifdef UDPRING_IPSECMB
 #include <dlfcn.h>
-#include <intel-ipsec-mb.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "aead.h"
+#include "aead_ipsecmb.h"
 
 /* The version of the interface is that of the header: the manager's layout is part of it. */
 #define TEXT_OF(number) #number
@@ -34,12 +34,15 @@ struct ipsecmb_key {
     bool seal;
 };
 
-/* Set once by load(), before all else; the library stays for the life of the process. */
+/* Set once by ipsecmb_library(), before all else; the library stays for the life of the process. */
 static IMB_MGR *(*manager_alloc)(uint64_t flags);
 static void (*manager_free)(IMB_MGR *manager);
 static void (*manager_init)(IMB_MGR *manager, IMB_ARCH *arch);
 static int (*manager_errno)(IMB_MGR *manager);
 static const char *(*error_text)(int number);
+static bool found_all;
+
+/* Set once by load(). */
 static pthread_key_t thread_end;
 static uint64_t features;
 
@@ -52,8 +55,7 @@ static void manager_at_thread_end(void *manager)
     manager_free(manager);
 }
 
-/* Makes this thread's manager. 0, -ENOMEM, or -ENOTSUP when the library refuses this CPU or its own self-test failed. */
-static int manager_new(struct udpring_reason *why)
+int ipsecmb_manager_new(IMB_MGR **made, struct udpring_reason *why)
 {
     IMB_MGR *manager = manager_alloc(0);
     if (!manager)
@@ -65,6 +67,22 @@ static int manager_new(struct udpring_reason *why)
         manager_free(manager);
         return -ENOTSUP;
     }
+    *made = manager;
+    return 0;
+}
+
+void ipsecmb_manager_free(IMB_MGR *manager)
+{
+    manager_free(manager);
+}
+
+/* Makes this thread's manager. */
+static int manager_new(struct udpring_reason *why)
+{
+    IMB_MGR *manager;
+    int error = ipsecmb_manager_new(&manager, why);
+    if (error)
+        return error;
     if (pthread_setspecific(thread_end, manager)) {
         manager_free(manager);
         return ur_fail(why, -ENOMEM, "no memory for a thread's manager of " LIBRARY);
@@ -87,8 +105,10 @@ static bool find(void *library, const char *name, void *function, struct udpring
     return found;
 }
 
-static int load(struct udpring_reason *why)
+int ipsecmb_library(struct udpring_reason *why)
 {
+    if (found_all)
+        return 0;
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return ur_fail(why, -ENOTSUP, "cannot be loaded: %s", dlerror());
@@ -96,7 +116,16 @@ static int load(struct udpring_reason *why)
         !find(library, "init_mb_mgr_auto", &manager_init, why) || !find(library, "imb_get_errno", &manager_errno, why) ||
         !find(library, "imb_get_strerror", &error_text, why))
         return -ENOTSUP;
-    int error = pthread_key_create(&thread_end, manager_at_thread_end);
+    found_all = true;
+    return 0;
+}
+
+static int load(struct udpring_reason *why)
+{
+    int error = ipsecmb_library(why);
+    if (error)
+        return error;
+    error = pthread_key_create(&thread_end, manager_at_thread_end);
     if (error)
         return ur_fail(why, -error, "no room for a thread's data: %s", strerror(error));
     error = manager_new(why);
@@ -200,7 +229,7 @@ static void work(struct aead_key *key, struct aead_op *ops, unsigned count)
             op->result = -EBADMSG;
             continue;
         }
-        aead_nonce(nonce, op->counter);
+        aead_nonce(nonce, UDPRING_CIPHER_CHACHA20_POLY1305, op->counter);
         task.in = op->in;
         task.out = op->out;
         if (own->seal) {
@@ -232,6 +261,7 @@ static int one_shot(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t 
 
 const struct aead_impl aead_ipsecmb = {
     .name = "ipsec-mb",
+    .cipher = UDPRING_CIPHER_CHACHA20_POLY1305,
     .load = load,
     .suits = suits,
     .key_new = key_new,

@@ -233,10 +233,8 @@ int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index)
 }
 
 struct keypair_arguments {
-    uint32_t peer, local_index, remote_index;
-    const uint8_t *keys;
-    bool initiator;
-    uint64_t birth_ns;
+    uint32_t peer;
+    struct keypair_spec spec;
 };
 
 static int run_keypair(struct worker *worker, void *argument)
@@ -244,15 +242,15 @@ static int run_keypair(struct worker *worker, void *argument)
     struct udpring_plane *plane = worker->plane;
     struct keypair_arguments *arguments = argument;
     struct peer *peer = plane_peer(plane, arguments->peer);
-    struct index_entry *entry = index_table_find(&plane->indices, arguments->local_index);
+    struct index_entry *entry = index_table_find(&plane->indices, arguments->spec.local_index);
     if (!peer || !entry || entry->peer != arguments->peer)
         return -ENOENT;
     if (entry->keypair)
         return -EEXIST;
-    struct keypair *keypair = keypair_new(plane->worker_count, arguments->keys, arguments->local_index,
-                                          arguments->remote_index, arguments->initiator, arguments->birth_ns);
-    if (!keypair)
-        return -ENOMEM;
+    struct keypair *keypair;
+    int error = keypair_new(&keypair, plane->worker_count, &arguments->spec);
+    if (error)
+        return error;
     keypair->peer = peer->id;
     entry->keypair = keypair;
     peer_keypair_add(peer, keypair, &plane->indices);
@@ -263,10 +261,13 @@ static int run_keypair(struct worker *worker, void *argument)
     return 0;
 }
 
-int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, const uint8_t *keys, uint32_t local_index,
-                              uint32_t remote_index, int32_t initiator, uint64_t birth_ns)
+int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,
+                              uint32_t local_index, uint32_t remote_index, int32_t initiator, uint64_t birth_ns)
 {
-    struct keypair_arguments arguments = {peer, local_index, remote_index, keys, initiator != 0, birth_ns};
+    if (cipher < 0 || cipher >= UDPRING_CIPHER_COUNT)
+        return -EINVAL;
+    struct keypair_arguments arguments = {peer, {keys, (enum udpring_cipher)cipher, local_index, remote_index,
+                                                 initiator != 0, birth_ns}};
     return plane_call(plane, run_keypair, &arguments);
 }
 
@@ -314,6 +315,22 @@ static int run_test_counter(struct worker *worker, void *argument)
         return -ENOENT;
     peer->current->counter = arguments->value;
     return 0;
+}
+
+static int run_test_blocks(struct worker *worker, void *argument)
+{
+    struct test_arguments *arguments = argument;
+    struct peer *peer = plane_peer(worker->plane, arguments->peer);
+    if (!peer || !peer->current)
+        return -ENOENT;
+    peer->current->blocks = arguments->value;
+    return 0;
+}
+
+int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, uint64_t blocks)
+{
+    struct test_arguments arguments = {peer, blocks};
+    return plane_call(plane, run_test_blocks, &arguments);
 }
 
 int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, uint64_t counter)

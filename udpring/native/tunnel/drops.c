@@ -9,6 +9,7 @@ static const char *const names[] = {
     [UDPRING_DROP_BAD_MAC2] = "bad_mac2",
     [UDPRING_DROP_NO_IDENTITY] = "no_identity",
     [UDPRING_DROP_UNKNOWN_INDEX] = "unknown_index",
+    [UDPRING_DROP_CIPHER_MISMATCH] = "cipher_mismatch",
     [UDPRING_DROP_KEY_EXPIRED] = "key_expired",
     [UDPRING_DROP_REPLAYED] = "replayed",
     [UDPRING_DROP_UNAUTHENTICATED] = "unauthenticated",

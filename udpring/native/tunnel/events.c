@@ -88,6 +88,7 @@ static void ask_for_cookie(struct worker *worker, const struct udpring_packet *p
         cookie_reply_make(&worker->cookie_sealer, worker->plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
                           reply) != 0)
         return;
+    memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
     /* What the socket refuses is counted there; the sender will ask again. */
     (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local, packet->interface_index);
 }

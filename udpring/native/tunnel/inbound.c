@@ -1,6 +1,6 @@
 /* In: UDP -> TUN.
  *   1. type and length; handshake messages go to the control loop (events.c)
- *   2. receiver index -> keypair -> its peer; too old, or a counter seen before: drop
+ *   2. receiver index -> keypair -> its peer; marked for another cipher, too old, or a counter seen before: drop
  *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
  *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
  *      congestion marks of the outer header go to the inner one                (ecn.h)
@@ -104,8 +104,13 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
         plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
         return;
     }
+    if (ur_unlikely(wg_le32(message) != keypair->data_type)) {
+        plane_drop(worker, UDPRING_DROP_CIPHER_MISMATCH);
+        return;
+    }
     uint64_t counter = wg_le64(message + 8);
-    if (ur_unlikely(worker->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS || counter >= WG_REJECT_AFTER_MESSAGES)) {
+    if (ur_unlikely(worker->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS ||
+                    counter >= keypair->limits.reject_messages)) {
         plane_drop(worker, UDPRING_DROP_KEY_EXPIRED);
         return;
     }
@@ -132,34 +137,38 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
     deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
 }
 
+static void handshake_message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
+                              uint32_t expected)
+{
+    if (length == expected)
+        plane_post_handshake(worker, packet, bytes, length);
+    else
+        plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+}
+
 static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)
 {
     if (ur_unlikely(length < WG_DATA_MIN)) {
         plane_drop(worker, UDPRING_DROP_TOO_SHORT);
         return;
     }
-    /* Type and reserved bytes are one little-endian word: anything in the reserved bytes is an unknown type. */
+    /* Type and reserved bytes are one little-endian word: anything but a marking in the reserved bytes is an unknown type. */
     switch (wg_le32(bytes)) {
     case WG_TYPE_DATA:
+    case WG_TYPE_DATA | WG_MARK_AES_256_GCM:
         data_message(worker, packet, bytes, length);
         return;
     case WG_TYPE_INITIATION:
-        if (length == WG_INITIATION_BYTES)
-            plane_post_handshake(worker, packet, bytes, length);
-        else
-            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+    case WG_TYPE_INITIATION | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_INITIATION_BYTES);
         return;
     case WG_TYPE_RESPONSE:
-        if (length == WG_RESPONSE_BYTES)
-            plane_post_handshake(worker, packet, bytes, length);
-        else
-            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+    case WG_TYPE_RESPONSE | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_RESPONSE_BYTES);
         return;
     case WG_TYPE_COOKIE_REPLY:
-        if (length == WG_COOKIE_REPLY_BYTES)
-            plane_post_handshake(worker, packet, bytes, length);
-        else
-            plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+    case WG_TYPE_COOKIE_REPLY | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_COOKIE_REPLY_BYTES);
         return;
     default:
         plane_drop(worker, UDPRING_DROP_BAD_TYPE);

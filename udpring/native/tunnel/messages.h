@@ -1,4 +1,5 @@
-/* WireGuard's wire format and limits as the data plane needs them. Source: WireGuard whitepaper, sections 5.4 and 6. */
+/* WireGuard's wire format and limits as the data plane needs them. Source: WireGuard whitepaper, sections 5.4 and 6;
+ * for AES-256-GCM docs/aes-256-gcm.md. */
 #ifndef UDPRING_TUNNEL_MESSAGES_H
 #define UDPRING_TUNNEL_MESSAGES_H
 #include <endian.h>
@@ -21,16 +22,25 @@ enum {
     WG_DATA_MIN = WG_DATA_HEADER + WG_TAG,   /* a keepalive */
 };
 
+/* Under AES-256-GCM a message's type word has this on top of its type: bytes 1 to 3, which WireGuard reserves and sends as
+ * zeros, are 'u' 'A' 'G'. Implementations of WireGuard know no such type. wireguard/cipher.py has the same. */
+#define WG_MARK_AES_256_GCM 0x47417500u
+
 #define WG_REKEY_AFTER_MESSAGES (1ull << 60)
 /* 2^64 - 2^13 - 1: no packet with this counter or a greater one is sent or accepted (whitepaper 6.1). */
 #define WG_REJECT_AFTER_MESSAGES (UINT64_MAX - (1ull << 13))
+/* The same for AES-256-GCM, and how many blocks of 16 bytes one key seals. */
+#define GCM_REKEY_AFTER_MESSAGES (1ull << 30)
+#define GCM_REJECT_AFTER_MESSAGES (1ull << 31)
+#define GCM_REKEY_AFTER_BLOCKS (1ull << 34)
+#define GCM_REJECT_AFTER_BLOCKS (1ull << 35)
 #define WG_REKEY_AFTER_TIME_NS (120ull * 1000000000u)
 #define WG_REJECT_AFTER_TIME_NS (180ull * 1000000000u)
 /* REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT: an initiator that only receives asks for a new key then. */
 #define WG_REKEY_ON_RECEIVE_NS (165ull * 1000000000u)
 
 struct wg_data_header {
-    uint32_t type;              /* little endian, with three reserved zero bytes */
+    uint32_t type;              /* little endian, with three reserved bytes: zero, or the marking of the cipher */
     uint32_t receiver;          /* little endian */
     uint64_t counter;           /* little endian */
 };

@@ -102,16 +102,29 @@ static uint32_t padded(const struct worker *worker, uint32_t length)
     return length + (full > last ? full - last : 0);
 }
 
-/* The next nonce, which is then spent whatever becomes of the packet. False: the key has none left. */
-static bool next_counter(const struct worker *worker, struct keypair *keypair, uint64_t *counter)
+static uint64_t fetch_add(bool shared, uint64_t *value, uint64_t more)
 {
-    if (plane_shared(worker->plane)) {
-        *counter = __atomic_fetch_add(&keypair->counter, 1, __ATOMIC_RELAXED);
-    } else {
-        *counter = keypair->counter;
-        keypair->counter = *counter + 1;
+    if (shared)
+        return __atomic_fetch_add(value, more, __ATOMIC_RELAXED);
+    uint64_t before = *value;
+    *value = before + more;
+    return before;
+}
+
+/* The next nonce, which is then spent whatever becomes of the packet of `full` bytes. *old: the key has carried so much
+ * that it should be followed by another. False: it may carry no more. */
+static bool next_counter(const struct worker *worker, struct keypair *keypair, uint32_t full, uint64_t *counter, bool *old)
+{
+    const struct key_limits *limits = &keypair->limits;
+    bool shared = plane_shared(worker->plane), good = true;
+    *counter = fetch_add(shared, &keypair->counter, 1);
+    *old = *counter >= limits->rekey_messages;
+    if (limits->reject_blocks != UINT64_MAX) {
+        uint64_t blocks = fetch_add(shared, &keypair->blocks, (full + 15) / 16 + 1);
+        *old |= blocks >= limits->rekey_blocks;
+        good = blocks < limits->reject_blocks;
     }
-    return *counter < WG_REJECT_AFTER_MESSAGES;
+    return good && *counter < limits->reject_messages;
 }
 
 /* Takes back the place that train_place() gave last. */
@@ -133,17 +146,18 @@ static int seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
     uint32_t full = padded(worker, length);
     uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
     uint64_t counter;
+    bool old;
     /* Data goes with DSCP 0 and the inner ECN field (kernel: DSCP for handshakes only). */
     uint8_t *place = train_place(worker, peer, bytes, length ? ecn_of(packet) : ECN_NOT_ECT);
     if (ur_unlikely(!place))
         return -ENOBUFS;
-    if (ur_unlikely(!next_counter(worker, keypair, &counter))) {
+    if (ur_unlikely(!next_counter(worker, keypair, full, &counter, &old))) {
         train_unplace(worker, bytes);
         plane_drop(worker, UDPRING_DROP_SEND_FAILED);
         return 0;
     }
     struct wg_data_header header = {
-        .type = htole32(WG_TYPE_DATA),
+        .type = htole32(keypair->data_type),
         .receiver = htole32(keypair->remote_index),
         .counter = htole64(counter),
     };
@@ -165,8 +179,7 @@ static int seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
         outbound_close_train(worker);    /* only the last of a train may be shorter */
     peer_stamp_sent(worker, peer, bytes, length != 0);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
-    if (ur_unlikely(counter >= WG_REKEY_AFTER_MESSAGES ||
-                    (keypair->initiator && worker->now - keypair->birth_ns >= WG_REKEY_AFTER_TIME_NS)))
+    if (ur_unlikely(old || (keypair->initiator && worker->now - keypair->birth_ns >= WG_REKEY_AFTER_TIME_NS)))
         plane_want_handshake(worker, peer);
     return 0;
 }

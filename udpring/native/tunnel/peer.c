@@ -2,27 +2,44 @@
 
 #include <stdlib.h>
 
-struct keypair *keypair_new(uint32_t workers, const uint8_t keys[64], uint32_t local_index, uint32_t remote_index,
-                            bool initiator, uint64_t birth_ns)
+static const struct key_limits limits[UDPRING_CIPHER_COUNT] = {
+    [UDPRING_CIPHER_CHACHA20_POLY1305] = { WG_REKEY_AFTER_MESSAGES, WG_REJECT_AFTER_MESSAGES, UINT64_MAX, UINT64_MAX },
+    [UDPRING_CIPHER_AES_256_GCM] = { GCM_REKEY_AFTER_MESSAGES, GCM_REJECT_AFTER_MESSAGES, GCM_REKEY_AFTER_BLOCKS,
+                                     GCM_REJECT_AFTER_BLOCKS },
+};
+static const uint32_t data_types[UDPRING_CIPHER_COUNT] = {
+    [UDPRING_CIPHER_CHACHA20_POLY1305] = WG_TYPE_DATA,
+    [UDPRING_CIPHER_AES_256_GCM] = WG_TYPE_DATA | WG_MARK_AES_256_GCM,
+};
+
+int keypair_new(struct keypair **made, uint32_t workers, const struct keypair_spec *spec)
 {
-    const struct aead_impl *aead = aead_chosen();
+    const struct aead_impl *aead = aead_chosen(spec->cipher);
+    if (!aead)
+        return -ENOTSUP;
     struct keypair *keypair = calloc(1, sizeof(*keypair));
     if (!keypair)
-        return NULL;
+        return -ENOMEM;
     pthread_mutex_init(&keypair->window_lock, NULL);
-    for (uint32_t i = 0; i < workers; i++)
-        if (aead->key_new(&keypair->sending[i], keys, true) < 0 ||
-            aead->key_new(&keypair->receiving[i], keys + 32, false) < 0) {
+    for (uint32_t i = 0; i < workers; i++) {
+        int error = aead->key_new(&keypair->sending[i], spec->keys, true);
+        if (!error)
+            error = aead->key_new(&keypair->receiving[i], spec->keys + 32, false);
+        if (error) {
             keypair_free(keypair, NULL);
-            return NULL;
+            return error;
         }
-    keypair->local_index = local_index;
-    keypair->remote_index = remote_index;
-    keypair->initiator = initiator;
+    }
+    keypair->limits = limits[spec->cipher];
+    keypair->data_type = data_types[spec->cipher];
+    keypair->local_index = spec->local_index;
+    keypair->remote_index = spec->remote_index;
+    keypair->initiator = spec->initiator;
     keypair->may_send = true;
-    keypair->birth_ns = birth_ns;
+    keypair->birth_ns = spec->birth_ns;
     replay_reset(&keypair->window);
-    return keypair;
+    *made = keypair;
+    return 0;
 }
 
 static void key_free(struct aead_key *key)

@@ -11,10 +11,28 @@
 
 #include <pthread.h>
 
+/* How much one key may carry: each message counts one, and one block more than its padded plaintext has. */
+struct key_limits {
+    uint64_t rekey_messages, reject_messages;
+    uint64_t rekey_blocks, reject_blocks;    /* UINT64_MAX: blocks are not counted */
+};
+
+/* What a handshake gives. Owner and thread: the caller of keypair_new(), which keeps nothing of it: nothing to free. */
+struct keypair_spec {
+    const uint8_t *keys;        /* 64 bytes: sending, receiving */
+    enum udpring_cipher cipher;
+    uint32_t local_index, remote_index;
+    bool initiator;
+    uint64_t birth_ns;
+};
+
 /* Owner: its peer, in one of three places. Thread: the worker. Freed by keypair_free(), which zeroises it. */
 struct keypair {
     struct aead_key *sending[WORKERS_MAX], *receiving[WORKERS_MAX];   /* one a worker: a key is one thread's at a time */
     uint64_t counter;           /* atomic: next nonce */
+    uint64_t blocks;            /* atomic: sealed so far, where the limits count them */
+    struct key_limits limits;
+    uint32_t data_type;         /* the type word of its messages, with the marking of its cipher */
     uint64_t birth_ns;
     uint32_t local_index, remote_index;
     uint32_t peer;
@@ -48,13 +66,14 @@ struct peer {
     bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
 };
 
-struct keypair *keypair_new(uint32_t workers, const uint8_t keys[64], uint32_t local_index, uint32_t remote_index,
-                            bool initiator, uint64_t birth_ns);
+/* 0, -ENOMEM, or -ENOTSUP: no library here has the cipher. */
+int keypair_new(struct keypair **keypair, uint32_t workers, const struct keypair_spec *spec) UR_MUST_CHECK;
 void keypair_free(struct keypair *keypair, struct index_table *indices);   /* NULL is fine */
 static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
 {
     return keypair && keypair->may_send && now - keypair->birth_ns < WG_REJECT_AFTER_TIME_NS &&
-           __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED) < WG_REJECT_AFTER_MESSAGES;
+           __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED) < keypair->limits.reject_messages &&
+           __atomic_load_n(&keypair->blocks, __ATOMIC_RELAXED) < keypair->limits.reject_blocks;
 }
 
 /* The kernel's rules of succession (noise.c add_new_keypair, wg_noise_received_with_keypair). */

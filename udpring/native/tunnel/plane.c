@@ -85,8 +85,8 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
 
 static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
 {
-    if (!aead_chosen())
-        return ur_fail(why, -ENOTSUP, "%s", aead_why());
+    if (!aead_chosen(UDPRING_CIPHER_CHACHA20_POLY1305))
+        return ur_fail(why, -ENOTSUP, "%s", aead_why(UDPRING_CIPHER_CHACHA20_POLY1305));
     int result = mailbox_open(&plane->mailbox, plane->options.mailbox ? plane->options.mailbox : MAILBOX_DEFAULT);
     if (result == 0)
         result = index_table_open(&plane->indices);

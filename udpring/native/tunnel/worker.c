@@ -283,10 +283,15 @@ static int set_up(struct worker *worker)
     /* A library may keep something a thread (aead_ipsecmb.c): made here, so that no packet has to. */
     struct aead_key *first = NULL;
     const uint8_t zero[AEAD_KEY_BYTES] = {0};
-    result = aead_chosen()->key_new(&first, zero, true);
-    if (result < 0)
-        return ur_fail(&worker->start_reason, result, "%s in a worker thread: %s", aead_chosen()->name, strerror(-result));
-    first->impl->key_free(first);
+    for (int cipher = 0; cipher < UDPRING_CIPHER_COUNT; cipher++) {
+        const struct aead_impl *aead = aead_chosen((enum udpring_cipher)cipher);
+        if (!aead)
+            continue;    /* not on this host, and no peer's */
+        result = aead->key_new(&first, zero, true);
+        if (result < 0)
+            return ur_fail(&worker->start_reason, result, "%s in a worker thread: %s", aead->name, strerror(-result));
+        aead->key_free(first);
+    }
     return 0;
 }
 

@@ -1,0 +1,31 @@
+"""The ciphers of a session as the core counts them, and which library does them on this host."""
+
+from __future__ import annotations
+
+from udpring._native import ffi, lib
+from udpring.errors import HostError
+from udpring.wireguard.cipher import Cipher
+
+__all__ = ["CIPHER_NUMBERS", "chosen_aead", "require_cipher"]
+
+CIPHER_NUMBERS: dict[Cipher, int] = {
+    Cipher.CHACHA20_POLY1305: lib.UDPRING_CIPHER_CHACHA20_POLY1305,
+    Cipher.AES_256_GCM: lib.UDPRING_CIPHER_AES_256_GCM,
+}
+"""``enum udpring_cipher``."""
+
+
+def chosen_aead(cipher: Cipher = Cipher.CHACHA20_POLY1305) -> str:
+    """The name of the library that does this cipher here. Raises HostError (ENOTSUP) where none does."""
+    name: str = ffi.string(lib.udpring_aead_name(require_cipher(cipher))).decode()
+    return name
+
+
+def require_cipher(cipher: Cipher) -> int:
+    """The number of the implementation in use. Raises HostError (ENOTSUP) where no library here has it."""
+    number = CIPHER_NUMBERS[cipher]
+    which: int = lib.udpring_aead_chosen(number)
+    if which < 0:
+        why = ffi.string(lib.udpring_aead_why(number)).decode()
+        raise HostError(f"no library here does {cipher}: {why}", errno=-which, cure="see: udpring bench aead")
+    return which
