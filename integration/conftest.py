@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from lab import GO, SUBJECT, Program, Rig
+from lab.reaper import Reaper
 from lab.rig import leftovers
 
 TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
 _prefixes: list[str] = []
+_reaper = Reaper()
 
 
 def _missing() -> str:
@@ -56,6 +58,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_stays() -> Iterator[None]:
     yield
+    _reaper.close()
     left = [each for prefix in _prefixes for each in leftovers(prefix)]
     assert not left, f"left behind: {left}"
 
@@ -65,10 +68,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """Makes topologies, nodes and tunnels; takes them down when the test ends, however it ends."""
     made = Rig(tmp_path)
     _prefixes.append(made.prefix)
+    _reaper.watch(made.prefix)
     try:
         yield made
     finally:
         made.close()
+        _reaper.forget(made.prefix)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,23 @@ def test_a_failed_up_leaves_nothing() -> None:
     done = _say("two-nodes", "up", prefix, "--mtu", "68")
     assert done.returncode != 0
     assert not leftovers(prefix)
+
+
+def test_a_killed_run_is_cleaned_up() -> None:
+    """As pytest dies by SIGKILL: the far end of its pipe sees the end and takes all down."""
+    program = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from lab.reaper import Reaper\n"
+        "reaper = Reaper(); reaper.watch(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    prefix = "u" + secrets.token_hex(3)
+    assert _say("two-nodes", "up", prefix).returncode == 0
+    try:
+        here = str(Path(__file__).parent)
+        done = subprocess.run([sys.executable, "-c", program, here, prefix], check=False, timeout=60)
+        assert done.returncode == -signal.SIGKILL
+        until(lambda: not leftovers(prefix), "all of it is gone")
+    finally:
+        _say("two-nodes", "down", prefix)
 
 
 # ---- that they do what their drawing says ----

@@ -5,6 +5,7 @@ topology.py  one run of a script of netns-scripts/
 node.py      a WireGuard interface: any wireguard-go compatible program, driven by `wg`
 traffic.py   pings, TCP and UDP whose content is compared
 wire.py      captures and what is read from them
+reaper.py    takes down what a killed run left
 rig.py       what a test holds: makes the above, and takes all of it down
 """
 
