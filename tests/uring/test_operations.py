@@ -326,13 +326,28 @@ def test_cancel_all_of_a_file_and_all_of_all(ring: Ring, pipe: tuple[int, int]) 
 
 
 def test_cancel_against_a_worker_thread(ring: Ring, pipe: tuple[int, int]) -> None:
-    """-EALREADY, 0 or -ENOENT: but exactly one end of the operation itself."""
+    """0, -EALREADY or -ENOENT, and exactly one end of the operation itself.
+
+    -EALREADY: the thread was told, but one that was not asleep yet misses it, so it is told again.
+    """
     for _ in range(50):
         ticket = ring.read(pipe[0], 10, flags=Flag.ASYNC)
         ring.submit()
-        cancelled, result = results(ring, ring.cancel(ticket), ticket)
-        assert cancelled in (0, -errno.EALREADY, -errno.ENOENT)
-        assert result in (-errno.ECANCELED, -errno.EINTR)
+        cancels: set[int] = set()
+        ends: list[int] = []
+        deadline = time.monotonic() + 10
+        while (not ends or cancels) and time.monotonic() < deadline:
+            if not ends:
+                cancels.add(ring.cancel(ticket))
+            for completion in ring.reap(1, 0.1):
+                if completion.ticket == ticket:
+                    ends.append(completion.result)
+                else:
+                    cancels.remove(completion.ticket)
+                    assert completion.result in (0, -errno.EALREADY, -errno.ENOENT)
+        assert not cancels
+        assert len(ends) == 1
+        assert ends[0] in (-errno.ECANCELED, -errno.EINTR)
 
 
 def test_cancel_races_completion(ring: Ring, pipe: tuple[int, int]) -> None:
