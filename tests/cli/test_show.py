@@ -14,6 +14,7 @@ from udpring.cli import show
 from udpring.cli.main import main
 from udpring.errors import HostError
 from udpring.tunnel import keys, uapi, uapi_client
+from udpring.wireguard.cipher import Cipher
 
 KEY = bytes([0x58] * 32)
 PEER = bytes(range(32))
@@ -126,6 +127,16 @@ def test_json_has_the_names_of_wg_json_and_no_secrets_unless_asked(
     shown = json.loads(capsys.readouterr().out)["wg0"]
     assert shown["privateKey"] == keys.to_base64(KEY)
     assert shown["peers"][keys.to_base64(PEER)]["presharedKey"] == keys.to_base64(KEY)
+
+
+def test_a_cipher_that_is_not_the_default_is_shown() -> None:
+    for cipher in Cipher:
+        device = uapi.DeviceState(peers=[uapi.PeerState(OTHER, cipher=cipher)])
+        told = cipher is not Cipher.CHACHA20_POLY1305
+        assert ("  cipher: aes-256-gcm" in show.as_text("wg0", device, {}, False, 0)) is told
+        peers = show.as_json(device, {}, False)["peers"]
+        assert isinstance(peers, dict)
+        assert peers[keys.to_base64(OTHER)].get("cipher") == ("aes-256-gcm" if told else None)
 
 
 def test_names_come_from_the_interface_file(

@@ -16,6 +16,7 @@ import udpring
 from udpring.errors import ConfigError
 from udpring.tunnel import config_parser, keys
 from udpring.tunnel.config import Config, Endpoint, InterfaceConfig, PeerConfig, locate
+from udpring.wireguard.cipher import Cipher
 
 SECRET = bytes([0x58] * 32)
 PRIVATE = keys.to_base64(SECRET)
@@ -53,6 +54,7 @@ PersistentKeepalive = 25
 public key = {OTHER}
 Endpoint = vpn.example.org : 51820
 PersistentKeepalive = off
+Cipher = AES-256-GCM
 allowedips =
 """
 
@@ -96,7 +98,9 @@ def test_a_full_file() -> None:
                 25,
                 "laptop of Bob",
             ),
-            PeerConfig(bytes(range(1, 33)), endpoint=Endpoint("vpn.example.org", 51820)),
+            PeerConfig(
+                bytes(range(1, 33)), endpoint=Endpoint("vpn.example.org", 51820), cipher=Cipher.AES_256_GCM
+            ),
         ),
     )
     assert config.file == "wg0.conf"
@@ -310,6 +314,8 @@ def test_wrong_lines_of_an_interface(line: str, column: int, text: str, says: st
         ("Endpoint = " + "a" * 64 + ".b:5", 12, "a" * 64 + ".b", "neither an address nor a host name"),
         ("PersistentKeepalive = 65536", 23, "65536", "(seconds) or 'off'"),
         ("PersistentKeepalive = on", 23, "on", "not a number"),
+        ("Cipher = aes", 10, "aes", "(there are chacha20-poly1305, aes-256-gcm)"),
+        ("Cipher =", 9, "", "no value"),
         ("Address = 10.0.0.1/24", 1, "Address", "Address belongs in [Interface]"),
         (f"PublicKey = {OTHER}", 13, OTHER, "is a [Peer] line missing?"),
     ],
@@ -427,6 +433,7 @@ def test_secrets_are_in_no_repr() -> None:
         lambda: PeerConfig(b""),
         lambda: PeerConfig(bytes(32), preshared_key=bytes(31)),
         lambda: PeerConfig(bytes(32), persistent_keepalive=65536),
+        lambda: PeerConfig(bytes(32), cipher="aes-256-gcm"),  # type: ignore[arg-type]
         lambda: PeerConfig(bytes(32), name="a\nb"),
         lambda: PeerConfig(bytes(32), name="n" * 129),
         lambda: PeerConfig(bytes(32), allowed_ips=(ipaddress.ip_network("::/0"),) * 2),
@@ -568,6 +575,7 @@ peer_lists = st.lists(
         endpoint=st.none() | endpoints,
         persistent_keepalive=st.integers(0, 65535),
         name=printable,
+        cipher=st.sampled_from(Cipher),
     ),
     max_size=3,
     unique_by=lambda peer: peer.public_key,

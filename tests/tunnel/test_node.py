@@ -25,6 +25,7 @@ from udpring.tunnel.interface import HostFacts, Plan
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 from udpring.tunnel.plane_values import Address, Event, EventKind
 from udpring.tunnel.resolver import Resolver
+from udpring.wireguard.cipher import Cipher
 
 OWN = generate_private_key()
 KEYS = [public_key(generate_private_key()) for _ in range(4)]
@@ -169,7 +170,14 @@ def test_a_reload_leaves_peers_that_stay_alone(planes: Planes) -> None:
     before = config(peer(0, "10.0.0.0/24", host="192.0.2.1"), peer(1, "10.1.0.0/24"), peer(2, "10.2.0.0/24"))
     after = config(
         peer(0, "10.0.0.0/24", host="192.0.2.1"),
-        peer(2, "10.1.0.0/24", "10.2.0.0/25", persistent_keepalive=5, name="new name"),
+        peer(
+            2,
+            "10.1.0.0/24",
+            "10.2.0.0/25",
+            persistent_keepalive=5,
+            name="new name",
+            cipher=Cipher.AES_256_GCM,
+        ),
         peer(3, "10.3.0.0/24", host="192.0.2.4"),
     )
 
@@ -195,6 +203,9 @@ def test_a_reload_leaves_peers_that_stay_alone(planes: Planes) -> None:
             assert found[to_base64(KEYS[2])].allowed_ips == (network("10.1.0.0/24"), network("10.2.0.0/25"))
             assert found[to_base64(KEYS[2])].persistent_keepalive == 5
             assert found[to_base64(KEYS[2])].name == "new name"
+            assert found[to_base64(KEYS[2])].cipher == "aes-256-gcm"
+            assert found[to_base64(KEYS[0])].cipher == "chacha20-poly1305"
+            assert plane.named("keys_erase") == [("keys_erase", ids[to_base64(KEYS[2])])]
             assert node._live().find(KEYS[2]) == ids[to_base64(KEYS[2])]
 
     run(body)

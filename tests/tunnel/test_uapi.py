@@ -26,6 +26,7 @@ from udpring.tunnel.uapi import (
     ReplacePeers,
     RequestParser,
     ResponseParser,
+    SetCipher,
     SetEndpoint,
     SetFwmark,
     SetKeepalive,
@@ -34,6 +35,7 @@ from udpring.tunnel.uapi import (
     SetPrivateKey,
     UapiProtocolError,
 )
+from udpring.wireguard.cipher import Cipher
 
 KEY = bytes(range(1, 33))
 HEX = KEY.hex().encode()
@@ -79,6 +81,8 @@ def test_every_setting() -> None:
         b"allowed_ip=-fd00::1/64",
         b"allowed_ip=0.0.0.0/0",
         b"protocol_version=1",
+        b"cipher=aes-256-gcm",
+        b"cipher=chacha20-poly1305",
         b"public_key=" + b"00" * 32,
         b"remove=true",
     )
@@ -102,6 +106,8 @@ def test_every_setting() -> None:
         AllowedIp(socket.AF_INET6, v6[:8] + bytes(8), 64, remove=True),
         AllowedIp(socket.AF_INET, bytes(4), 0),
         ProtocolVersion(1),
+        SetCipher(Cipher.AES_256_GCM),
+        SetCipher(Cipher.CHACHA20_POLY1305),
         PeerBegin(bytes(32)),
         PeerRemove(),
         EndRequest("set"),
@@ -159,6 +165,9 @@ PEER_BAD = [
     b"persistent_keepalive_interval=1_0",
     b"persistent_keepalive_interval=" + b"9" * 3000,
     b"protocol_version=2",
+    b"cipher=",
+    b"cipher=AES-256-GCM",
+    b"cipher=aes-128-gcm",
     b"protocol_version=",
     b"endpoint=",
     b"endpoint=1.2.3.4",
@@ -360,6 +369,7 @@ peer_operations = st.one_of(
     st.builds(SetKeepalive, st.integers(0, 0xFFFF)),
     st.builds(allowed, prefixes(), st.booleans()),
     st.builds(PeerBegin, keys),
+    st.builds(SetCipher, st.sampled_from(Cipher)),
 )
 
 
@@ -388,6 +398,7 @@ peers = st.builds(
     st.integers(0, 2**64 - 1),
     st.integers(0, 0xFFFF),
     st.lists(prefixes(), max_size=4).map(tuple),
+    st.sampled_from(Cipher),
 )
 devices = st.builds(
     DeviceState,
@@ -427,6 +438,13 @@ def test_the_text_of_a_get_answer() -> None:
     )
 
 
+def test_only_a_cipher_that_is_not_the_default_is_told() -> None:
+    for cipher, told in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
+        text = b"".join(uapi.format_get(DeviceState(peers=[PeerState(KEY, cipher=cipher)])))
+        assert (b"\ncipher=aes-256-gcm\n" in text) is told
+        assert (b"cipher" in text) is told
+
+
 def test_a_client_skips_keys_it_does_not_know_and_sees_failures() -> None:
     assert answer(b"new_key=1\nlisten_port=7\nerrno=0\n\n").state.listen_port == 7
     assert answer(b"errno=-22\n\n").errno == 22
@@ -444,6 +462,7 @@ def test_a_client_skips_keys_it_does_not_know_and_sees_failures() -> None:
         b"errno=0\n\nmore",
         b"errno=0\n\nerrno=0\n\n",
         b"public_key=zz\n",
+        b"public_key=%s\ncipher=rot13\n" % HEX,
         b"public_key=%s\nallowed_ip=1\n" % HEX,
         b"public_key=%s\nendpoint=host:1\n" % HEX,
         b"x" * 9000,

@@ -18,12 +18,13 @@ import pytest
 from fake_plane import FakePlane
 
 from udpring.errors import HostError
-from udpring.tunnel import socket_file
+from udpring.tunnel import socket_file, tunnel
 from udpring.tunnel.control import BootClock
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.tunnel import Tunnel
 from udpring.tunnel.uapi_server import MAX_CLIENTS, UapiServer
+from udpring.wireguard.cipher import Cipher
 
 KEY_A, KEY_B, KEY_C = (public_key(generate_private_key()).hex() for _ in range(3))
 PSK = "11" * 32
@@ -201,6 +202,36 @@ async def test_a_private_key_that_is_a_peers_removes_that_peer(here: Served) -> 
     assert set(here.tunnel.device.peers) == {bytes.fromhex(KEY_A)}
     assert await here.set(f"private_key={'0' * 64}") == "errno=0\n\n"
     assert "private_key" not in await here.ask("get=1\n\n")
+
+
+@serving
+async def test_a_cipher_is_set_shown_and_taken_off_again(here: Served) -> None:
+    await here.set(f"public_key={KEY_A}")
+    peer = here.peer(KEY_A)
+    assert "cipher" not in await here.ask("get=1\n\n")
+    here.plane.calls.clear()
+    assert await here.set(f"public_key={KEY_A}", "cipher=chacha20-poly1305") == "errno=0\n\n"
+    assert not here.plane.named("keys_erase")
+    for cipher in ("aes-256-gcm", "chacha20-poly1305"):
+        here.plane.calls.clear()
+        assert await here.set(f"public_key={KEY_A}", f"cipher={cipher}") == "errno=0\n\n"
+        assert here.tunnel.device.by_id[peer].cipher == cipher
+        assert here.plane.named("keys_erase") == [("keys_erase", peer)]
+        assert ("\ncipher=aes-256-gcm\n" in await here.ask("get=1\n\n")) is (cipher == "aes-256-gcm")
+    assert await here.set(f"public_key={KEY_A}", "cipher=rot13") == f"errno=-{errno.EINVAL}\n\n"
+    assert await here.set("cipher=aes-256-gcm") == f"errno=-{errno.EINVAL}\n\n"
+
+
+@serving
+async def test_a_cipher_that_no_library_has_is_refused(here: Served) -> None:
+    def none_has_it(cipher: Cipher) -> int:
+        raise HostError(f"no library here does {cipher}", errno=errno.ENOTSUP)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tunnel, "require_cipher", none_has_it)
+        answer = await here.set(f"public_key={KEY_A}", "cipher=aes-256-gcm")
+    assert answer == f"errno=-{errno.ENOTSUP}\n\n"
+    assert here.tunnel.device.by_id[here.peer(KEY_A)].cipher == "chacha20-poly1305"
 
 
 @serving

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from udpring.wireguard import constants, events
+from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import SECOND
 from udpring.wireguard.cookie import MacSigner
 from udpring.wireguard.device import Device
@@ -44,12 +45,13 @@ def forge_initiation(
     timestamp: bytes,
     sender: int = 0x01020304,
     ephemeral: bytes = bytes(range(32)),
+    cipher: Cipher = Cipher.CHACHA20_POLY1305,
 ) -> bytes:
     """An initiation to the owner of public key ``to`` by whoever has ``private``, with any timestamp; no
     mac2."""
-    initiator = Initiator(StaticKey(private), to, prologue=constants.IDENTIFIER)
+    initiator = Initiator(StaticKey(private), to, prologue=cipher.prologue, cipher=cipher)
     body = initiator.write_initiation(ephemeral, timestamp)
-    return MacSigner(to).sign(pack_initiation(sender, body), 0)
+    return MacSigner(to).sign(pack_initiation(sender, body, cipher), 0)
 
 
 def with_mac1(to: bytes, message: bytes) -> bytes:
@@ -88,6 +90,8 @@ class Network:
         self.numbers = itertools.count()
         self.drop: Callable[[Datagram], bool] = lambda datagram: False
         self.delay: Callable[[Datagram], int] = lambda datagram: LATENCY
+        self.alter: Callable[[bytes], bytes] = lambda data: data
+        """What somebody on the way makes of a message."""
         self.log: list[Datagram] = []
         """Everything ever sent, lost or not."""
 
@@ -95,7 +99,8 @@ class Network:
         datagram = Datagram(self.clock.now, next(self.numbers), data, source, to)
         self.log.append(datagram)
         if not self.drop(datagram):
-            heapq.heappush(self.queue, replace(datagram, at=self.clock.now + self.delay(datagram)))
+            arrives = self.clock.now + self.delay(datagram)
+            heapq.heappush(self.queue, replace(datagram, at=arrives, data=self.alter(data)))
 
     def deliver_due(self) -> None:
         while self.queue and self.queue[0].at <= self.clock.now:
@@ -173,6 +178,9 @@ class Node:
         self.planes[number] = FakePlane()
         self.planes[number].endpoint = endpoint
         return self.device.add_peer(number, public_key, self.clock.now)
+
+    def set_cipher(self, number: int, cipher: Cipher) -> None:
+        self.carry_out(self.device.set_cipher(number, cipher, self.clock.now))
 
     @property
     def peer(self) -> Peer:
@@ -350,15 +358,22 @@ class Node:
 
 class Pair:
     """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows where
-    the other is, unless ``both`` is set."""
+    the other is, unless ``both`` is set. ``ciphers``: what a and b are configured for."""
 
     def __init__(
-        self, *, seed: int = 1, psk: bytes | None = None, both: bool = False, ipv6: bool = False
+        self,
+        *,
+        seed: int = 1,
+        psk: bytes | None = None,
+        both: bool = False,
+        ipv6: bool = False,
+        ciphers: tuple[Cipher, Cipher] = (Cipher.CHACHA20_POLY1305, Cipher.CHACHA20_POLY1305),
     ) -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
         self.seed = seed
         self.psk = psk
+        self.ciphers = ciphers
         length = 16 if ipv6 else 4
         self.address_a = Source(bytes(length - 1) + b"\x01", 1111, "a")
         self.address_b = Source(bytes(length - 1) + b"\x02", 2222, "b")
@@ -374,6 +389,7 @@ class Pair:
     def _introduce(self, node: Node, number: int, other: Node, endpoint: Source | None) -> None:
         assert other.device.public_key is not None
         node.add(number, other.device.public_key, endpoint).set_preshared_key(self.psk)
+        node.set_cipher(number, self.ciphers[0 if node.name == "a" else 1])
 
     def restart_b(self, *, knows_a: bool = True) -> None:
         """b loses everything but its configuration."""

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from noise.connection import Keypair as OracleKey
 from noise.connection import NoiseConnection
 
 from udpring.wireguard import noise
+from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import CONSTRUCTION, IDENTIFIER
 
-VECTOR: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "noise_ikpsk2.json").read_text())
+VECTORS = Path(__file__).parents[1] / "vectors"
+FILES = {Cipher.CHACHA20_POLY1305: "noise_ikpsk2.json", Cipher.AES_256_GCM: "noise_ikpsk2_aesgcm.json"}
 LOW_ORDER = [
     bytes(32),
     (1).to_bytes(32, "little"),
@@ -29,22 +31,35 @@ LOW_ORDER = [
 ]
 
 
-def field(name: str) -> bytes:
-    return bytes.fromhex(VECTOR[name])
+every_cipher = pytest.mark.parametrize("cipher", Cipher)
 
 
-def transport(key: bytes, number: int) -> tuple[ChaCha20Poly1305, bytes]:
+def transport(key: bytes, number: int, cipher: Cipher) -> tuple[ChaCha20Poly1305 | AESGCM, bytes]:
+    """Noise specification, section 12: the counter of AESGCM is big-endian, that of ChaChaPoly is not."""
+    if cipher is Cipher.AES_256_GCM:
+        return AESGCM(key), bytes(4) + number.to_bytes(8, "big")
     return ChaCha20Poly1305(key), bytes(4) + number.to_bytes(8, "little")
 
 
-def test_published_vector() -> None:
-    assert VECTOR["name"].encode() == CONSTRUCTION
-    payloads = [bytes.fromhex(m["payload"]) for m in VECTOR["messages"]]
-    wire = [bytes.fromhex(m["ciphertext"]) for m in VECTOR["messages"]]
+@every_cipher
+def test_published_vector(cipher: Cipher) -> None:
+    vector: dict[str, Any] = json.loads((VECTORS / FILES[cipher]).read_text())
+
+    def field(name: str) -> bytes:
+        return bytes.fromhex(vector[name])
+
+    assert vector["name"].encode() == cipher.construction
+    payloads = [bytes.fromhex(m["payload"]) for m in vector["messages"]]
+    wire = [bytes.fromhex(m["ciphertext"]) for m in vector["messages"]]
     initiator = noise.Initiator(
-        noise.StaticKey(field("init_static")), field("init_remote_static"), prologue=field("init_prologue")
+        noise.StaticKey(field("init_static")),
+        field("init_remote_static"),
+        prologue=field("init_prologue"),
+        cipher=cipher,
     )
-    responder = noise.Responder(noise.StaticKey(field("resp_static")), prologue=field("resp_prologue"))
+    responder = noise.Responder(
+        noise.StaticKey(field("resp_static")), prologue=field("resp_prologue"), cipher=cipher
+    )
 
     first = initiator.write_initiation(field("init_ephemeral"), payloads[0])
     assert first == wire[0]
@@ -58,14 +73,20 @@ def test_published_vector() -> None:
     send, receive = initiator.split()
     assert responder.split() == (receive, send)
     for number, (payload, sealed) in enumerate(zip(payloads[2:], wire[2:], strict=True)):
-        aead, nonce = transport(send if number % 2 == 0 else receive, number // 2)
+        aead, nonce = transport(send if number % 2 == 0 else receive, number // 2, cipher)
         assert aead.encrypt(nonce, payload, None) == sealed
 
 
-def oracle(*, initiator: bool, private: bytes, remote: bytes, psk: bytes) -> NoiseConnection:
-    """WireGuard's handshake by the package noiseprotocol."""
-    connection = NoiseConnection.from_name(CONSTRUCTION)
-    connection.set_prologue(IDENTIFIER)
+def test_the_default_is_wireguards() -> None:
+    assert Cipher.CHACHA20_POLY1305.construction == CONSTRUCTION
+    assert Cipher.CHACHA20_POLY1305.prologue == IDENTIFIER
+    assert Cipher.CHACHA20_POLY1305.marking == 0
+
+
+def oracle(cipher: Cipher, *, initiator: bool, private: bytes, remote: bytes, psk: bytes) -> NoiseConnection:
+    """The handshake by the package noiseprotocol."""
+    connection = NoiseConnection.from_name(cipher.construction)
+    connection.set_prologue(cipher.prologue)
     connection.set_psks(psk)
     connection.set_keypair_from_private_bytes(OracleKey.STATIC, private)
     if initiator:
@@ -77,33 +98,37 @@ def oracle(*, initiator: bool, private: bytes, remote: bytes, psk: bytes) -> Noi
     return connection
 
 
+@every_cipher
 @pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))], ids=["no psk", "psk"])
-def test_we_initiate_to_another_implementation(psk: bytes) -> None:
+def test_we_initiate_to_another_implementation(psk: bytes, cipher: Cipher) -> None:
     ours, theirs = noise.StaticKey(os.urandom(32)), noise.StaticKey(os.urandom(32))
-    other = oracle(initiator=False, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk)
-    initiator = noise.Initiator(ours, theirs.public, prologue=IDENTIFIER)
+    private = theirs.private.private_bytes_raw()
+    other = oracle(cipher, initiator=False, private=private, remote=ours.public, psk=psk)
+    initiator = noise.Initiator(ours, theirs.public, prologue=cipher.prologue, cipher=cipher)
     assert other.read_message(initiator.write_initiation(os.urandom(32), b"timestamp...")) == b"timestamp..."
     assert initiator.read_response(bytes(other.write_message(b"")), psk) == b""
     send, receive = initiator.split()
-    aead, nonce = transport(send, 0)
+    aead, nonce = transport(send, 0, cipher)
     assert other.decrypt(aead.encrypt(nonce, b"to them", None)) == b"to them"
-    aead, nonce = transport(receive, 0)
+    aead, nonce = transport(receive, 0, cipher)
     assert aead.decrypt(nonce, bytes(other.encrypt(b"to us")), None) == b"to us"
 
 
+@every_cipher
 @pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))], ids=["no psk", "psk"])
-def test_we_respond_to_another_implementation(psk: bytes) -> None:
+def test_we_respond_to_another_implementation(psk: bytes, cipher: Cipher) -> None:
     ours, theirs = noise.StaticKey(os.urandom(32)), noise.StaticKey(os.urandom(32))
-    other = oracle(initiator=True, private=theirs.private.private_bytes_raw(), remote=ours.public, psk=psk)
-    responder = noise.Responder(ours, prologue=IDENTIFIER)
+    private = theirs.private.private_bytes_raw()
+    other = oracle(cipher, initiator=True, private=private, remote=ours.public, psk=psk)
+    responder = noise.Responder(ours, prologue=cipher.prologue, cipher=cipher)
     first = bytes(other.write_message(b"timestamp..."))
     assert responder.read_static(first) == theirs.public
     assert responder.read_payload(first, ours.shared_with(theirs.public)) == b"timestamp..."
     assert other.read_message(responder.write_response(os.urandom(32), b"", psk)) == b""
     send, receive = responder.split()
-    aead, nonce = transport(send, 0)
+    aead, nonce = transport(send, 0, cipher)
     assert other.decrypt(aead.encrypt(nonce, b"to them", None)) == b"to them"
-    aead, nonce = transport(receive, 0)
+    aead, nonce = transport(receive, 0, cipher)
     assert aead.decrypt(nonce, bytes(other.encrypt(b"to us")), None) == b"to us"
 
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import MILLISECOND, SECOND
 from udpring.wireguard.events import DropReason, Source
 from udpring.wireguard.messages import TYPE_INITIATION
@@ -62,10 +63,11 @@ def check_invariants(pair: Pair) -> None:
         assert len(set(counters)) == len(counters), "a nonce was used twice"
 
 
+@pytest.mark.parametrize("cipher", Cipher)
 @pytest.mark.parametrize("both", [False, True], ids=["one knows the other", "both know"])
 @pytest.mark.parametrize("seed", range(5))
-def test_an_hour_with_loss_and_reordering(seed: int, both: bool) -> None:
-    pair = Pair(both=both, seed=seed)
+def test_an_hour_with_loss_and_reordering(seed: int, both: bool, cipher: Cipher) -> None:
+    pair = Pair(both=both, seed=seed, ciphers=(cipher, cipher))
     rng = random.Random(seed)
     pair.network.drop = lambda d: rng.random() < 0.15
     pair.network.delay = lambda d: rng.randint(5, 400) * MILLISECOND
