@@ -62,6 +62,18 @@ def test_a_tier_can_be_forced_and_the_table_tells_it() -> None:
     assert "round trip, full TCP stream, p99" in done.stdout
 
 
+def test_both_ciphers_beside_each_other() -> None:
+    done = bench(
+        *SHORT, "--only", "rtt", "--cipher", "chacha20-poly1305", "--cipher", "aes-256-gcm", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    programs = json.loads(done.stdout)["programs"]
+    assert [(each["program"], each["cipher"]) for each in programs] == [
+        ("udpring", "chacha20-poly1305"),
+        ("udpring aes-256-gcm", "aes-256-gcm"),
+    ]
+
+
 def test_a_program_that_does_not_come_up_is_told_in_one_line() -> None:
     words = shlex.join(["sh", "-c", "echo no tunnels today >&2; exit 4"])
     done = bench(*SHORT, "--only", "rtt", "--against", words)

@@ -23,6 +23,7 @@ from udpring.cli import _bench_tunnel, bench
 from udpring.cli import main as cli
 from udpring.errors import ConfigError, HostError
 from udpring.udp.tiers import TIERS
+from udpring.wireguard.cipher import Cipher
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -116,6 +117,7 @@ def test_defaults_and_options() -> None:
         ("tunnel", "--only", "tcp,speed"),
         ("tunnel", "--only", ""),
         ("tunnel", "--tier", "fastest"),
+        ("tunnel", "--cipher", "rot13"),
     ],
 )
 def test_wrong_usage_is_told_and_exits_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +151,13 @@ def test_programs_are_named_by_their_file_and_numbered() -> None:
 
 def test_ours_gets_its_tier_and_others_are_left_alone() -> None:
     assert ("UDPRING_TIER", "mmsg") in Program.ours("mmsg").env
+    aes = Program.ours(cipher=Cipher.AES_256_GCM)
+    assert (aes.name, aes.cipher) == ("udpring aes-256-gcm", Cipher.AES_256_GCM)
+    assert Program.ours().cipher is Program.parse("sh").cipher is Cipher.CHACHA20_POLY1305
+    assert [(each.name, each.cipher) for each in distinct([aes, aes])] == [
+        ("udpring aes-256-gcm", Cipher.AES_256_GCM),
+        ("udpring aes-256-gcm (2)", Cipher.AES_256_GCM),
+    ]
     assert all(name != "UDPRING_TIER" for name, _ in (*Program.ours().env, *Program.parse("sh").env))
 
 

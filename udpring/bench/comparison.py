@@ -10,9 +10,9 @@ What comes out is a dict of JSON's types, the same that ``--json`` prints and th
 read:
 
     {"udpring": version, "kernel", "machine", "cpus", "cpu", "began": UTC time, "load_average": [before,
-    after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "tier", "tier_reason",
-    "aead", "figures": {key: {"median", "runs": [number or null]}}}], "ratios": [{"to": program, "figures":
-    {key: number}}]}
+    after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "cipher", "tier",
+    "tier_reason", "aead", "figures": {key: {"median", "runs": [number or null]}}}], "ratios": [{"to":
+    program, "figures": {key: number}}]}
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def compare(
                 with Pair(ground, program) as pair:
                     node = pair.nodes[0]
                     told[program.name] = {
+                        "cipher": str(program.cipher),
                         "tier": node.tier,
                         "tier_reason": node.tier_reason,
                         "aead": node.aead,
@@ -80,7 +81,7 @@ def summary(
         {
             "program": name,
             "command": command,
-            **((told or {}).get(name) or {"tier": None, "tier_reason": None, "aead": None}),
+            **((told or {}).get(name) or {"cipher": None, "tier": None, "tier_reason": None, "aead": None}),
             "figures": _figures(samples),
         }
         for name, command, samples in taken

@@ -11,6 +11,7 @@ from udpring.bench.program import NodeProcess, Program
 from udpring.bench.space import Space, join
 from udpring.errors import UdpringError
 from udpring.tunnel import keys, uapi
+from udpring.wireguard.cipher import Cipher
 
 __all__ = ["Ground", "Pair"]
 
@@ -76,6 +77,7 @@ class Pair:
                     uapi.PeerBegin(self.public_keys[other]),
                     uapi.SetEndpoint(IPv4Address(OUTER[other]).packed, PORT),
                     uapi.AllowedIp(socket.AF_INET, IPv4Address(INNER[other]).packed, 32),
+                    *self._cipher(),
                 ]
             )
             ip = self.spaces[side].command
@@ -85,6 +87,11 @@ class Pair:
             self.here.command("ping", "-c", "3", "-i", "0.2", "-W", "2", self.target)
         except UdpringError:
             raise UdpringError(f"{self.program.name}: nothing comes through the tunnel") from None
+
+    def _cipher(self) -> list[uapi.SetOperation]:
+        """Other programs do not know the setting, so the default is not set."""
+        cipher = self.program.cipher
+        return [] if cipher is Cipher.CHACHA20_POLY1305 else [uapi.SetCipher(cipher)]
 
     def cpu_seconds(self) -> float:
         """What both nodes have used so far."""

@@ -13,12 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from udpring.bench.space import Space
 from udpring.errors import ConfigError, HostError, UdpringError
 from udpring.tunnel.uapi_client import UapiClient
+from udpring.wireguard.cipher import Cipher
 
 __all__ = ["NodeProcess", "Program", "distinct"]
 
@@ -33,18 +34,21 @@ _UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), UDP port")
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is started for an interface: ``argv -f IFACE``. ``env`` is added to our environment."""
+    """What is started for an interface: ``argv -f IFACE``. ``env`` is added to our environment. ``cipher``:
+    what the two nodes are configured for; only ours have any but the default."""
 
     name: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
 
     @classmethod
-    def ours(cls, tier: str | None = None) -> Program:
+    def ours(cls, tier: str | None = None, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> Program:
         """``udpring-wg`` of this very installation, with a tier forced or the best that works. It logs
         verbosely (lines per session, none per packet), to learn its tier and AEAD."""
         env = (("LOG_LEVEL", "verbose"), *((("UDPRING_TIER", tier),) if tier else ()))
-        return cls("udpring", (sys.executable, "-m", "udpring.cli.wg"), env)
+        name = "udpring" if cipher is Cipher.CHACHA20_POLY1305 else f"udpring {cipher}"
+        return cls(name, (sys.executable, "-m", "udpring.cli.wg"), env, cipher)
 
     @classmethod
     def parse(cls, text: str) -> Program:
@@ -69,7 +73,7 @@ def distinct(programs: list[Program]) -> list[Program]:
     for program in programs:
         count = seen[program.name] = seen.get(program.name, 0) + 1
         name = program.name if count == 1 else f"{program.name} ({count})"
-        named.append(Program(name, program.argv, program.env))
+        named.append(replace(program, name=name))
     return named
 
 

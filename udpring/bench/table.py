@@ -46,7 +46,8 @@ def comparison_table(result: dict[str, Any]) -> str:
 
 def head(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """What was measured, where and when; ``ours`` has the tier and the AEAD."""
-    lines = [f"udpring {result['udpring']}: tier {ours['tier'] or '-'}, AEAD {ours['aead'] or '-'}"]
+    cipher = f"{ours['cipher']} by " if ours.get("cipher") else ""
+    lines = [f"udpring {result['udpring']}: tier {ours['tier'] or '-'}, AEAD {cipher}{ours['aead'] or '-'}"]
     if ours["tier_reason"]:
         lines.append(f"  {ours['tier_reason']}")
     before, after = result["load_average"]

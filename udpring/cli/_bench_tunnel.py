@@ -8,10 +8,12 @@ from pathlib import Path
 
 from udpring.cli import Subparsers
 from udpring.cli._measuring import Between, ended_by_signals, progress
+from udpring.wireguard.cipher import Cipher
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
 TIERS = ("uring-multishot", "uring-pool", "mmsg")
 """Both as in udpring.bench.measures and udpring.udp.tiers, which are slow to import; a test compares."""
+CIPHERS = tuple(map(str, Cipher))
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,6 +33,13 @@ def register(subparsers: Subparsers) -> None:
         help="a wireguard-go compatible program (perhaps with arguments), any number of times",
     )
     parser.add_argument("--tier", choices=TIERS, help="for our nodes, instead of the best that works")
+    parser.add_argument(
+        "--cipher",
+        choices=CIPHERS,
+        action="append",
+        help="for our nodes (chacha20-poly1305); given again, nodes with that one are measured as well, and "
+        "ratios are those of the first",
+    )
     parser.add_argument(
         "--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each TCP stream (5)"
     )
@@ -59,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from udpring.bench.program import Program, distinct  # noqa: PLC0415
     from udpring.bench.table import comparison_table  # noqa: PLC0415
 
-    programs = distinct([Program.ours(args.tier), *map(Program.parse, args.against)])
+    ciphers = [Cipher(name) for name in dict.fromkeys(args.cipher or CIPHERS[:1])]
+    ours = [Program.ours(args.tier, cipher) for cipher in ciphers]
+    programs = distinct([*ours, *map(Program.parse, args.against)])
     if args.plot:
         plot.require_drawable(args.plot)
     space.become_root(args.words, progress)
