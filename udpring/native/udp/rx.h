@@ -1,7 +1,7 @@
 /* The receive side: one face over the tiers uring-multishot, uring-pool and mmsg.
  *
  * Flow of one pass:
- *   udp_rx_wait()     re-arm what is free, submit and wait in one enter (or epoll_wait)
+ *   udp_rx_wait()     re-arm what is free, submit and wait in one enter (or ppoll)
  *   udp_rx_harvest()  completions -> struct udpring_packet, all that are there, up to max
  *   ... the caller works on packet.data in place ...
  *   udp_rx_release()  the slot may be armed again
