@@ -437,6 +437,18 @@ async def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(here: Served)
     assert not stale.exists()
 
 
+@serving
+async def test_a_socket_whose_owner_is_about_to_end_is_waited_for(here: Served) -> None:
+    """`wg-quick down wg0; wg-quick up wg0`: the old program ends a moment after its link was deleted."""
+    opening = asyncio.ensure_future(SocketFile.open(here.path))
+    await asyncio.sleep(0)
+    assert not opening.done(), "the old one still answers"
+    await here.server.close()
+    taken = await asyncio.wait_for(opening, 10)
+    assert taken.is_ours
+    taken.close()
+
+
 def test_what_cannot_be_a_socket_file(tmp_path: Path) -> None:
     for name in ("", ".", "..", "a/b"):
         with pytest.raises(HostError):

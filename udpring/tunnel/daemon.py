@@ -214,7 +214,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd), loop=loop)
     try:
         path = socket_path(SOCKET_DIRECTORY, tunnel.name)
-        server = UapiServer(tunnel, SocketFile(path, descriptor=options.uapi_fd))
+        server = UapiServer(tunnel, await SocketFile.open(path, descriptor=options.uapi_fd))
         try:
             tunnel.start()
             server.start()

@@ -146,7 +146,8 @@ class Node:
         tunnel.start()
         tunnel.gone.add_done_callback(self._ended)
         if self._uapi:
-            self._server = UapiServer(tunnel, SocketFile(socket_path(SOCKET_DIRECTORY, tunnel.name)))
+            path = socket_path(SOCKET_DIRECTORY, tunnel.name)
+            self._server = UapiServer(tunnel, await SocketFile.open(path))
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
         await self._interface_made()

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,9 @@ __all__ = ["SocketFile", "socket_path"]
 
 BACKLOG = 64
 POLL_SECONDS = 1.0
+#: How long a socket that still answers may take to go: that of a node whose interface was just deleted.
+PATIENCE_SECONDS = 2.0
+RETRY_SECONDS = 0.02
 PATH_BYTES = 107  # sockaddr_un.sun_path with its terminating zero
 
 _IN_ATTRIB = 0x4
@@ -67,6 +71,22 @@ class SocketFile:
                 ) from refused
         self.socket.setblocking(False)
         self._inode = _inode(path)
+
+    @classmethod
+    async def open(cls, path: Path, *, descriptor: int | None = None) -> SocketFile:
+        """As the constructor, but a socket in use is given ``PATIENCE_SECONDS`` to go.
+
+        Call it when the interface of that name was made: whoever still answers then has lost its own, as with
+        ``wg-quick down wg0; wg-quick up wg0``, where only the link is deleted and the program sees it later.
+        """
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return cls(path, descriptor=descriptor)
+            except HostError as refused:
+                if refused.errno != errno.EADDRINUSE or time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
 
     def fileno(self) -> int:
         """The listening socket's descriptor."""
