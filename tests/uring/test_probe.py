@@ -24,6 +24,7 @@ NAMES = [
     "msg_ring",
     "nop_inject",
     "send_zc",
+    "sendmsg_zc",
 ]
 
 PROBE = "import json; from udpring.uring import probe_uring; print(json.dumps(probe_uring().as_dict()))"
@@ -46,15 +47,16 @@ def test_every_feature_has_a_reason() -> None:
     for feature in found.features:
         assert feature.reason
         assert bool(feature) == feature.works
-        assert feature.works or feature.errno or feature.name == "send_zc"
+        assert feature.works or feature.errno or feature.name in ("send_zc", "sendmsg_zc")
     assert found.zero_copy in set(ZeroCopy)
     assert json.loads(json.dumps(found.as_dict()))["zero_copy"] == found.zero_copy
 
 
 def test_loopback_always_copies() -> None:
     found = probe_uring()
-    if found.send_zc:
+    if found.sendmsg_zc:
         assert found.zero_copy == ZeroCopy.COPIES
+        assert found.send_zc
 
 
 def test_the_probe_leaves_nothing_behind() -> None:

@@ -61,7 +61,10 @@ class UringProbe:
     msg_ring: Feature
     nop_inject: Feature
     send_zc: Feature
+    sendmsg_zc: Feature
+    """Of a train of datagrams (UDP_SEGMENT): what ``SendRing(zero_copy=True)`` sends."""
     zero_copy: ZeroCopy
+    """The outcome of ``sendmsg_zc``."""
 
     def __bool__(self) -> bool:
         return self.ring.works
@@ -100,5 +103,5 @@ def probe_uring() -> UringProbe:
             reason=ffi.string(result.reason.text).decode("utf-8", "replace"),
             errno=max(0, -result.code),
         )
-    zero_copy = _ZERO_COPY[results[lib.UDPRING_FEATURE_SEND_ZC].code]
+    zero_copy = _ZERO_COPY[results[lib.UDPRING_FEATURE_SENDMSG_ZC].code]
     return UringProbe(**features, zero_copy=zero_copy)

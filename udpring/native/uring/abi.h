@@ -183,6 +183,7 @@ enum udpring_feature {
     UDPRING_FEATURE_MSG_RING,
     UDPRING_FEATURE_NOP_INJECT,
     UDPRING_FEATURE_SEND_ZC,             /* code: UDPRING_ZC_* */
+    UDPRING_FEATURE_SENDMSG_ZC,          /* of a train (UDP_SEGMENT); code: UDPRING_ZC_* */
     UDPRING_FEATURE_COUNT
 };
 #define UDPRING_ZC_UNSUPPORTED 0   /* the kernel refuses it */
@@ -191,10 +192,12 @@ enum udpring_feature {
 #define UDPRING_ZC_TRUE 3
 struct udpring_feature_result {
     int32_t works;                 /* 1, 0 */
-    int32_t code;                  /* 0, or -errno of what failed; SEND_ZC: UDPRING_ZC_* */
+    int32_t code;                  /* 0, or -errno of what failed; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
     struct udpring_reason reason;  /* what was seen, or why not and what to do */
 };
 const char *udpring_feature_name(int32_t which);   /* "ring", ...; NULL past the end */
 /* Fills all UDPRING_FEATURE_COUNT results. Takes some milliseconds; a wait that hangs is bounded by 1 s. On loopback only. */
 void udpring_uring_probe(struct udpring_feature_result *results);
+/* UDPRING_ZC_* of sendmsg_zc, tried once a process (2 s at most when a notification never comes), and what was seen. */
+int32_t udpring_zero_copy(struct udpring_reason *why);
 #endif

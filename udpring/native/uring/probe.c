@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ static const char *const names[] = {
     [UDPRING_FEATURE_MSG_RING] = "msg_ring",
     [UDPRING_FEATURE_NOP_INJECT] = "nop_inject",
     [UDPRING_FEATURE_SEND_ZC] = "send_zc",
+    [UDPRING_FEATURE_SENDMSG_ZC] = "sendmsg_zc",
 };
 _Static_assert(UR_ARRAY_LENGTH(names) == UDPRING_FEATURE_COUNT, "a name for each feature");
 
@@ -158,12 +160,11 @@ static void probe_ring(struct probe *probe)
         ur_probe_fails(probe, UDPRING_FEATURE_DEFER_TASKRUN, -EINVAL, "IORING_SETUP_DEFER_TASKRUN (Linux 6.1)");
 }
 
-void udpring_uring_probe(struct udpring_feature_result *results)
+
+/* Runs the probe with some of the tries; the first of them is for `first`. */
+static void run(struct udpring_feature_result *results, int (*const *tries)(struct probe *), size_t count,
+                enum udpring_feature first)
 {
-    static int (*const tries[])(struct probe *) = {
-        ur_probe_recvmsg, ur_probe_sendmsg, ur_probe_buffer_ring, ur_probe_recvmsg_multishot, ur_probe_read_multishot,
-        ur_probe_cancel_any, ur_probe_msg_ring, ur_probe_nop_inject, ur_probe_send_zc,
-    };
     const struct ur_ring_options options = {.entries = 32};
     struct udpring_reason why = {""};
     memset(results, 0, UDPRING_FEATURE_COUNT * sizeof(*results));
@@ -171,7 +172,8 @@ void udpring_uring_probe(struct udpring_feature_result *results)
     int code = probe ? ur_ring_open(&probe->ring, &options, &why) : ur_fail(&why, -ENOMEM, "no memory");
     if (code) {
         for (int i = 0; i < UDPRING_FEATURE_COUNT; i++) {
-            results[i].code = i == UDPRING_FEATURE_SEND_ZC ? UDPRING_ZC_UNSUPPORTED : code;
+            bool zero_copy = i == UDPRING_FEATURE_SEND_ZC || i == UDPRING_FEATURE_SENDMSG_ZC;
+            results[i].code = zero_copy ? UDPRING_ZC_UNSUPPORTED : code;
             results[i].reason = why;
         }
         free(probe);
@@ -180,12 +182,11 @@ void udpring_uring_probe(struct udpring_feature_result *results)
     probe->results = results;
     probe->receiver = probe->sender = -1;
     probe_ring(probe);
-    ur_probe_timeout(probe);
-    for (size_t i = 0; i < UR_ARRAY_LENGTH(tries); i++) {
+    for (size_t i = 0; i < count; i++) {
         /* A fresh pair each time: a failed try must not leave a datagram to the next. */
         code = open_pair(probe);
         if (code)
-            ur_probe_fails(probe, (enum udpring_feature)(UDPRING_FEATURE_RECVMSG + i), code, "a pair of sockets");
+            ur_probe_fails(probe, (enum udpring_feature)(first + i), code, "a pair of sockets");
         else
             tries[i](probe);
     }
@@ -196,4 +197,33 @@ void udpring_uring_probe(struct udpring_feature_result *results)
         ur_graveyard_leak(probe, sizeof(*probe));
     else
         free(probe);
+}
+
+void udpring_uring_probe(struct udpring_feature_result *results)
+{
+    static int (*const tries[])(struct probe *) = {
+        ur_probe_timeout, ur_probe_recvmsg, ur_probe_sendmsg, ur_probe_buffer_ring, ur_probe_recvmsg_multishot,
+        ur_probe_read_multishot, ur_probe_cancel_any, ur_probe_msg_ring, ur_probe_nop_inject, ur_probe_send_zc,
+        ur_probe_sendmsg_zc,
+    };
+    run(results, tries, UR_ARRAY_LENGTH(tries), UDPRING_FEATURE_TIMEOUT);
+}
+
+static pthread_once_t zero_copy_once = PTHREAD_ONCE_INIT;
+static struct udpring_feature_result zero_copy;
+
+static void probe_zero_copy(void)
+{
+    static int (*const tries[])(struct probe *) = {ur_probe_sendmsg_zc};
+    struct udpring_feature_result results[UDPRING_FEATURE_COUNT];
+    run(results, tries, UR_ARRAY_LENGTH(tries), UDPRING_FEATURE_SENDMSG_ZC);
+    zero_copy = results[UDPRING_FEATURE_SENDMSG_ZC];
+}
+
+int32_t udpring_zero_copy(struct udpring_reason *why)
+{
+    pthread_once(&zero_copy_once, probe_zero_copy);
+    if (why)
+        *why = zero_copy.reason;
+    return zero_copy.code;
 }

@@ -30,6 +30,7 @@ struct probe {
     struct iovec vector;
     struct sockaddr_storage name;
     char payload[UR_PROBE_ZC_BYTES];
+    union { struct cmsghdr aligned; uint8_t bytes[64]; } control;
     char memory[UR_PROBE_BUFFERS][UR_PROBE_BUFFER_BYTES];
 };
 
@@ -57,4 +58,5 @@ int ur_probe_cancel_any(struct probe *probe);
 int ur_probe_msg_ring(struct probe *probe);
 int ur_probe_nop_inject(struct probe *probe);
 int ur_probe_send_zc(struct probe *probe);
+int ur_probe_sendmsg_zc(struct probe *probe);
 #endif

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #define MESSAGE_VALUE 77
@@ -230,57 +229,3 @@ int ur_probe_nop_inject(struct probe *probe)
         return ur_probe_fails(probe, which, code < 0 ? code : -EOPNOTSUPP, "IORING_NOP_INJECT_RESULT");
     return ur_probe_works(probe, which, "a NOP gave the result it was told to");
 }
-
-/* One SEND_ZC with or without the report on copying; the verdict, or -errno. */
-static int send_zc(struct probe *probe, bool report, char *seen, size_t room)
-{
-    struct io_uring_cqe cqe;
-    struct io_uring_sqe *sqe = ur_probe_prepare(probe, IORING_OP_SEND_ZC, probe->sender);
-    if (!sqe)
-        return -EAGAIN;
-    sqe->addr = (uint64_t)(uintptr_t)probe->payload;
-    sqe->len = UR_PROBE_ZC_BYTES;
-    memcpy(&probe->name, &probe->to, sizeof(probe->to));
-    sqe->addr2 = (uint64_t)(uintptr_t)&probe->name;
-    sqe->addr_len = sizeof(probe->to);
-    sqe->ioprio = report ? IORING_SEND_ZC_REPORT_USAGE : 0;
-    int code = ur_probe_outcome(probe, &cqe);
-    if (code < 0)
-        return code;
-    if (code != UR_PROBE_ZC_BYTES || !(cqe.flags & IORING_CQE_F_MORE))
-        return snprintf(seen, room, "sent %d bytes and announced no notification", code), UDPRING_ZC_BROKEN;
-    /* The notification comes when the last reference to our pages is dropped, thus not before the datagram is read. */
-    if (recv(probe->receiver, probe->memory, sizeof(probe->memory), MSG_DONTWAIT) < 0 && errno != EAGAIN)
-        return -errno;
-    code = ur_probe_await(probe, probe->serial, &cqe);
-    if (code || !(cqe.flags & IORING_CQE_F_NOTIF))
-        return snprintf(seen, room, "the notification did not come within 1 s"), UDPRING_ZC_BROKEN;
-    if (!report)
-        return snprintf(seen, room, "works; this kernel does not tell whether it copies (Linux 6.2 does)"), UDPRING_ZC_COPIES;
-    if ((uint32_t)cqe.res & IORING_NOTIF_USAGE_ZC_COPIED)
-        return snprintf(seen, room, "works, and copies on loopback, as it always does there"), UDPRING_ZC_COPIES;
-    return snprintf(seen, room, "works without a copy"), UDPRING_ZC_TRUE;
-}
-
-int ur_probe_send_zc(struct probe *probe)
-{
-    const enum udpring_feature which = UDPRING_FEATURE_SEND_ZC;
-    char seen[128] = "";
-    if (!probe->to.sin_family) {
-        ur_probe_fails(probe, which, -ENETDOWN, "loopback is down here, so it could not be tried");
-        return probe->results[which].code = UDPRING_ZC_UNSUPPORTED;
-    }
-    int verdict = send_zc(probe, true, seen, sizeof(seen));
-    if (verdict == -EINVAL)
-        verdict = send_zc(probe, false, seen, sizeof(seen));
-    if (verdict < 0) {
-        ur_probe_fails(probe, which, verdict, "IORING_OP_SEND_ZC");
-        verdict = UDPRING_ZC_UNSUPPORTED;
-    } else if (verdict == UDPRING_ZC_BROKEN) {
-        ur_fail(&probe->results[which].reason, 0, "IORING_OP_SEND_ZC: %s", seen);
-    } else {
-        ur_probe_works(probe, which, seen);
-    }
-    return probe->results[which].code = verdict;
-}
-
