@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import threading
 import time
 import warnings
 from typing import Any
@@ -46,9 +45,10 @@ class RecvRing:
         gro: bool = False,
         lease_limit: int = 0,
     ) -> None:
+        # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
+        # another finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
         self._closing = False
-        self._lock = threading.Lock()  # close and wake against each other; never held while waiting
         self._sock = sock
         self._ipv6 = sock.family == socket.AF_INET6
         for name, value in (("buffers", buffers), ("buffer_size", buffer_size), ("lease_limit", lease_limit)):
@@ -64,7 +64,7 @@ class RecvRing:
         opened = ffi.new("struct udpring_recv **")
         why = reason()
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
-        self._handle = opened[0]
+        self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
 
@@ -116,18 +116,18 @@ class RecvRing:
     @property
     def stats(self) -> dict[str, int]:
         """Counters since the ring was opened (``struct udpring_rx_stats``); each only grows. Any thread."""
-        with self._lock:
-            if self._handle is None:
-                raise ClosedError("this receive ring was closed")
-            stats = ffi.new("struct udpring_rx_stats *")
-            lib.udpring_recv_stats(self._handle, stats)
-            return counters(stats)
+        handle = self._handle
+        if handle is None:
+            raise ClosedError("this receive ring was closed")
+        stats = ffi.new("struct udpring_rx_stats *")
+        lib.udpring_recv_stats(handle, stats)
+        return counters(stats)
 
     @property
     def leased(self) -> int:
-        """Buffers that batches hold, as of the last ``recv_batch``."""
-        with self._lock:
-            return 0 if self._handle is None else int(lib.udpring_recv_leased(self._handle))
+        """Buffers that batches hold, as of the last ``recv_batch``. Any thread."""
+        handle = self._handle
+        return 0 if handle is None else int(lib.udpring_recv_leased(handle))
 
     @property
     def closed(self) -> bool:
@@ -140,16 +140,16 @@ class RecvRing:
         Called from another thread it only wakes the owner, whose ``recv_batch`` then closes and raises
         ClosedError. Closing twice is fine.
         """
-        with self._lock:
-            if self._handle is None:
-                return
-            self._closing = True
-            code = lib.udpring_recv_close(self._handle)
-            if code == -errno.EXDEV:
-                lib.udpring_recv_wake(self._handle)
-                return
-            self._handle = None
-            check(code, "closing a receive ring")
+        handle = self._handle
+        if handle is None:
+            return
+        self._closing = True
+        code = lib.udpring_recv_close(handle)
+        if code == -errno.EXDEV:
+            lib.udpring_recv_wake(handle)
+            return
+        self._handle = None
+        check(code, "closing a receive ring")
 
     def __enter__(self) -> RecvRing:
         return self

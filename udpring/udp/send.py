@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from udpring._native import check, ffi, lib, reason
-from udpring.errors import ClosedError, WrongThreadError
+from udpring.errors import ClosedError
 from udpring.udp.address import Address, to_core
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import wait_slice
@@ -47,8 +45,10 @@ class SendRing:
     """
 
     def __init__(self, sock: socket.socket, entries: int = 256, tier: str | None = None) -> None:
+        # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
+        # another finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
-        self._lock = threading.Lock()
+        self._closing = False
         self._sock = sock
         self._busy = False
         if not 0 <= entries < 1 << 31:
@@ -57,7 +57,7 @@ class SendRing:
         why = reason()
         code = lib.udpring_send_open(opened, sock.fileno(), tier_number(tier), entries, why)
         check(code, "opening a send ring", why)
-        self._handle = opened[0]
+        self._handle = ffi.gc(opened[0], lib.udpring_send_free)
         self._tier = tier_name(lib.udpring_send_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_send_reason(self._handle)).decode("utf-8", "replace")
 
@@ -73,8 +73,8 @@ class SendRing:
         timeout: seconds to wait for room in the socket buffer; None for ever. What did not go by then is
             reported with BlockingIOError.
         The payloads are copied before this returns and may be changed afterwards.
-        Raises ClosedError, WrongThreadError, TypeError, ValueError (as many addresses as payloads are
-        needed).
+        Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, TypeError,
+        ValueError (as many addresses as payloads are needed).
         """
         handle = self._usable()
         data, lengths = _join(payloads)
@@ -114,10 +114,13 @@ class SendRing:
                 if deadline is not None:
                     left = max(0, deadline - time.monotonic_ns())
         finally:
-            # Also for a KeyboardInterrupt: what is parked still points into this batch's memory.
-            if job.ended != job.count and code != -errno.EXDEV:
+            # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring that
+            # was closed (by a signal handler) has let go of it.
+            if job.ended != job.count and lib.udpring_send_check(handle) == 0:
                 check(lib.udpring_send_abandon(handle, job), "abandoning a send")
             self._busy = False
+        if code == -errno.ECANCELED:
+            self._usable()
         if code != -errno.ETIME:
             check(code, "sending")
 
@@ -133,15 +136,20 @@ class SendRing:
         return b"".join([to_core(one, family) for one in several])
 
     def _usable(self) -> Any:
-        if self._handle is None:
+        """The handle, for the thread that may send. Closes where another thread asked for it."""
+        if self._closing:
+            self.close()
+        handle = self._handle
+        if handle is None:
             raise ClosedError("this send ring was closed")
-        return self._handle
+        check(lib.udpring_send_check(handle), "sending")
+        return handle
 
     @property
     def pending(self) -> int:
-        """Packets that have no result yet."""
-        with self._lock:
-            return 0 if self._handle is None else int(lib.udpring_send_pending(self._handle))
+        """Packets that have no result yet, as of the owner's last call. Any thread."""
+        handle = self._handle
+        return 0 if handle is None else int(lib.udpring_send_pending(handle))
 
     @property
     def tier(self) -> str:
@@ -156,23 +164,34 @@ class SendRing:
     @property
     def stats(self) -> dict[str, int]:
         """Counters since the ring was opened (``struct udpring_tx_stats``); each only grows. Any thread."""
-        with self._lock:
-            stats = ffi.new("struct udpring_tx_stats *")
-            lib.udpring_send_stats(self._usable(), stats)
-            return counters(stats)
+        handle = self._handle
+        if handle is None:
+            raise ClosedError("this send ring was closed")
+        stats = ffi.new("struct udpring_tx_stats *")
+        lib.udpring_send_stats(handle, stats)
+        return counters(stats)
 
     @property
     def closed(self) -> bool:
         """Whether sending is over."""
-        return self._handle is None
+        return self._closing or self._handle is None
 
     def close(self) -> None:
-        """Lets go of the ring; twice is fine. Raises WrongThreadError while the owner's thread lives."""
-        with self._lock:
-            if self._handle is None:
-                return
-            check(lib.udpring_send_close(self._handle), "closing a send ring")
-            self._handle = None
+        """Lets go of the ring; twice is fine.
+
+        Called from another thread it only wakes the owner, whose ``send_batch`` then closes and raises
+        ClosedError; what the kernel had not taken by then is not sent.
+        """
+        handle = self._handle
+        if handle is None:
+            return
+        self._closing = True
+        code = lib.udpring_send_close(handle)
+        if code == -errno.EXDEV:
+            lib.udpring_send_wake(handle)
+            return
+        self._handle = None
+        check(code, "closing a send ring")
 
     def __enter__(self) -> SendRing:
         return self
@@ -181,12 +200,9 @@ class SendRing:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
+        if getattr(self, "_handle", None) is not None and not self._closing:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            with contextlib.suppress(
-                WrongThreadError
-            ):  # collected by another thread: only the owner could close it
-                self.close()
+            self.close()
 
     def __repr__(self) -> str:
         return f"<SendRing {'closed' if self.closed else self._tier}>"

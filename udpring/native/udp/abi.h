@@ -60,7 +60,8 @@ struct udpring_tx_stats {
 
 /* Receiving for Python: a receive side, and batches that outlive it.
  * Owner: who opened it. Thread: the opener's for all (-EXDEV elsewhere and in a forked child) but udpring_batch_release,
- * udpring_recv_wake and udpring_recv_close as said there. Freed when closed and the last batch is released. */
+ * wake, close and free as said there; stats and leased are for any thread, as of the owner's last call. Freed by
+ * udpring_recv_free() and the release of the last batch. */
 struct udpring_recv;
 struct udpring_recv_options {
     int32_t fd;
@@ -79,21 +80,25 @@ struct udpring_batch {
 int32_t udpring_recv_open(struct udpring_recv **recv, const struct udpring_recv_options *options,
                           struct udpring_reason *why);
 /* Up to max packets, waiting for the first. 0 with *batch, -ETIME, -EINTR (a signal: call again), -ECANCELED (woken to be
- * closed), -ENOMEM, or what ended receiving. timeout_ns: negative none, 0 poll. */
+ * closed, or closed), -ENOMEM, or what ended receiving. timeout_ns: negative none, 0 poll. */
 int32_t udpring_recv_batch(struct udpring_recv *recv, uint32_t max, int64_t timeout_ns, struct udpring_batch **batch);
 void udpring_batch_release(struct udpring_batch *batch);
 /* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
 void udpring_recv_wake(struct udpring_recv *recv);
-/* From the owner, or from any thread when the owner has ended; else -EXDEV and nothing is done. The handle is dead after 0. */
+/* From the owner, or from any thread when the owner has ended; else -EXDEV and nothing is done. Twice is fine. */
 int32_t udpring_recv_close(struct udpring_recv *recv);
+/* Closes it, if that was not done, and gives the handle up. Where it cannot be closed (-EXDEV) everything stays for good. */
+void udpring_recv_free(struct udpring_recv *recv);
 uint32_t udpring_recv_tier(const struct udpring_recv *recv);
 const char *udpring_recv_reason(const struct udpring_recv *recv);
 void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats);
 /* Slots that batches keep now. */
 uint32_t udpring_recv_leased(const struct udpring_recv *recv);
 
-/* Sending for Python. Owner, thread, closing: as receiving. */
+/* Sending for Python. Owner, thread, closing, freeing: as receiving; stats and pending are for any thread. */
 struct udpring_send;
+/* 0 when the caller may send; -EXDEV another thread or a forked child, -ECANCELED closed. */
+int32_t udpring_send_check(const struct udpring_send *send);
 /* A batch on its way: filled by the caller, `pushed` and `ended` zero; all memory stays valid until `ended` == count. */
 struct udpring_send_job {
     const uint8_t *data;                /* the payloads, one after the other */
@@ -106,11 +111,14 @@ struct udpring_send_job {
 };
 int32_t udpring_send_open(struct udpring_send **send, int32_t fd, uint32_t tier, uint32_t slots,
                           struct udpring_reason *why);
-/* Sends until all ended: 0; -ETIME or -EINTR: call again with the same job, or abandon it. */
+/* Sends until all ended: 0; -ETIME or -EINTR: call again with the same job, or abandon it; -ECANCELED: woken to be closed. */
 int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job, int64_t timeout_ns);
 /* What was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count. */
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
+/* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
+void udpring_send_wake(struct udpring_send *send);
 int32_t udpring_send_close(struct udpring_send *send);
+void udpring_send_free(struct udpring_send *send);
 uint32_t udpring_send_tier(const struct udpring_send *send);
 const char *udpring_send_reason(const struct udpring_send *send);
 void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats);

@@ -4,7 +4,8 @@
  *    when too many are out already it copies instead and frees the slots at once, so that the kernel never starves
  *    because somebody keeps packets.
  * 2. udpring_batch_release, from whatever thread drops the last view, pushes the batch on a lock-free list.
- * 3. Close ends the receive side; the slots' memory goes with the last batch. */
+ * 3. Close ends the receive side; the slots' memory goes with the handle and the last batch, so that another thread which
+ *    is just about to use the handle finds it closed, not freed. */
 #include "../base.h"
 
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "counters.h"
 #include "handle.h"
 #include "rx.h"
 #include "rx_tier.h"
@@ -33,12 +35,15 @@ struct batch {
 
 struct udpring_recv {
     struct udp_handle_owner owner;
-    struct udp_rx *rx;                /* NULL after close */
+    atomic_bool closed;               /* whoever sets it ends the receive side: once */
+    struct udp_rx *rx;                /* NULL after close; the owner's thread, or whoever closes */
+    struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
     struct udp_slots slots;           /* after close, until the last batch is gone */
     const uint8_t *base;
     uint64_t bytes;
     struct batch *idle;               /* owner's thread only */
-    uint32_t batch_max, lease_limit, leased;
+    uint32_t batch_max, lease_limit;
+    uint32_t leased;                  /* written by the owner; read by any thread, relaxed */
     int wake;                         /* eventfd */
     _Atomic(struct batch *) returned; /* pushed by any thread, taken whole by the owner */
     atomic_uint references;           /* the handle's and one a batch that is out */
@@ -103,6 +108,16 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     return 0;
 }
 
+static void publish(struct udpring_recv *recv)
+{
+    udp_counters_publish(&recv->published, udp_rx_stats(recv->rx), sizeof(recv->published));
+}
+
+static void lease(struct udpring_recv *recv, uint32_t leased)
+{
+    __atomic_store_n(&recv->leased, leased, __ATOMIC_RELAXED);
+}
+
 static void release_slots(struct udpring_recv *recv, const struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->face.count; i++)
@@ -119,7 +134,7 @@ static void reclaim(struct udpring_recv *recv)
             free(batch->copy);
             batch->copy = NULL;
         } else {
-            recv->leased -= batch->face.count;
+            lease(recv, recv->leased - batch->face.count);
             release_slots(recv, batch);
         }
         batch->next = recv->idle;
@@ -180,6 +195,7 @@ static int wait_and_harvest(struct udpring_recv *recv, struct batch *batch, uint
             left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
             left = left > 0 ? left : 0;
         }
+        publish(recv);
         int code = udp_rx_wait(recv->rx, left);
         if (code)
             return code;
@@ -193,11 +209,14 @@ int32_t udpring_recv_batch(struct udpring_recv *recv, uint32_t max, int64_t time
     int code = udp_handle_check(&recv->owner);
     if (code)
         return code;
+    if (!recv->rx)
+        return -ECANCELED;
     reclaim(recv);
     struct batch *batch = take_batch(recv);
     if (!batch)
         return -ENOMEM;
     code = wait_and_harvest(recv, batch, max < recv->batch_max ? max : recv->batch_max, timeout_ns);
+    publish(recv);
     if (code) {
         batch->next = recv->idle;
         recv->idle = batch;
@@ -208,7 +227,7 @@ int32_t udpring_recv_batch(struct udpring_recv *recv, uint32_t max, int64_t time
     batch->face.packets = batch->packets;
     /* Without memory for a copy the slots are leased beyond the limit, rather than the packets lost. */
     if (recv->leased + batch->face.count <= recv->lease_limit || copy_out(recv, batch))
-        recv->leased += batch->face.count;
+        lease(recv, recv->leased + batch->face.count);
     atomic_fetch_add_explicit(&recv->references, 1, memory_order_relaxed);
     *taken = &batch->face;
     return 0;
@@ -235,28 +254,37 @@ int32_t udpring_recv_close(struct udpring_recv *recv)
     int code = udp_handle_check_close(&recv->owner);
     if (code)
         return code;
+    if (atomic_exchange(&recv->closed, true))
+        return 0;
+    publish(recv);
     (void)udp_rx_close_keeping_slots(recv->rx, &recv->slots);   /* what the kernel kept is in the graveyard, counted */
     recv->rx = NULL;
-    unreference(recv);
     return 0;
+}
+
+void udpring_recv_free(struct udpring_recv *recv)
+{
+    if (!recv->closed && udpring_recv_close(recv))
+        return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
+    unreference(recv);
 }
 
 uint32_t udpring_recv_tier(const struct udpring_recv *recv)
 {
-    return udp_rx_tier(recv->rx);
+    return recv->rx ? udp_rx_tier(recv->rx) : 0;
 }
 
 const char *udpring_recv_reason(const struct udpring_recv *recv)
 {
-    return udp_rx_tier_reason(recv->rx);
+    return recv->rx ? udp_rx_tier_reason(recv->rx) : "";
 }
 
 void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats)
 {
-    *stats = *udp_rx_stats(recv->rx);
+    udp_counters_read(stats, &recv->published, sizeof(*stats));
 }
 
 uint32_t udpring_recv_leased(const struct udpring_recv *recv)
 {
-    return recv->leased;
+    return __atomic_load_n(&recv->leased, __ATOMIC_RELAXED);
 }
