@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def set_cipher(node: Node, other: Node, cipher: str) -> None:
 def set_both(tunnel: Tunnel, cipher: str) -> None:
     set_cipher(tunnel.a, tunnel.b, cipher)
     set_cipher(tunnel.b, tunnel.a, cipher)
+
+
+def test_stats_name_the_library_of_each_cipher_in_use(rig: Rig, tmp_path: Path) -> None:
+    tunnel = rig.tunnel((watched(tmp_path), SUBJECT))
+    assert " by " not in counters(tunnel.a)["plane"]["aead"]
+    set_both(tunnel, AES)
+    assert re.fullmatch(rf"{CHACHA} by \S+, {AES} by \S+", counters(tunnel.a)["plane"]["aead"])
 
 
 def no_answer(tunnel: Tunnel, *, back: bool = False) -> None:

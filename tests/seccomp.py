@@ -22,9 +22,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# The io_uring calls have these numbers on every architecture (but alpha); mmap has not.
+# The io_uring calls have these numbers on every architecture (but alpha); others have not.
 CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
-CALLS["mmap"] = {"x86_64": 9, "aarch64": 222, "riscv64": 222}.get(os.uname().machine, -1)
+for _name, _x86, _generic in (
+    ("mmap", 9, 222),
+    ("ioctl", 16, 29),
+    ("setsockopt", 54, 208),
+    ("getsockopt", 55, 209),
+    ("socket", 41, 198),
+    ("unshare", 272, 97),
+    ("bpf", 321, 280),
+):
+    _numbers = {"x86_64": _x86, "aarch64": _generic, "riscv64": _generic}
+    CALLS[_name] = _numbers.get(os.uname().machine, -1)
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06

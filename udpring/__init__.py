@@ -15,6 +15,7 @@ from udpring.errors import (
 if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
     from udpring.tunnel.device import Node
+    from udpring.tunnel.probe import HostProbe, probe
     from udpring.udp import Batch, Packet, RecvRing, SendReport, SendRing
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "HostError",
+    "HostProbe",
     "Node",
     "Packet",
     "RecvRing",
@@ -34,17 +36,20 @@ __all__ = [
     "UdpringError",
     "WrongThreadError",
     "__version__",
+    "probe",
 ]
 
 # Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
 _LAZY = {
     "Batch": "udpring.udp",
     "Config": "udpring.tunnel.config",
+    "HostProbe": "udpring.tunnel.probe",
     "Node": "udpring.tunnel.device",
     "Packet": "udpring.udp",
     "RecvRing": "udpring.udp",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
+    "probe": "udpring.tunnel.probe",
 }
 
 

@@ -24,10 +24,7 @@ def _start_watched(tunnel: Tunnel) -> None:
     target = Path(os.environ["UDPRING_COUNTERS"])
 
     def write() -> None:
-        said = {
-            "plane": dataclasses.asdict(tunnel.plane.stats()),
-            "control": dataclasses.asdict(tunnel.control.stats),
-        }
+        said = dataclasses.asdict(tunnel.stats())
         fresh = target.with_suffix(".new")
         fresh.write_text(json.dumps(said))
         fresh.rename(target)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel import plane as wrapper
-from udpring.tunnel.ciphers import chosen_aead
+from udpring.tunnel.ciphers import aead_in_words, chosen_aead
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane import Plane, tier_number
 from udpring.tunnel.plane_values import Address, EventKind, Prefix
+from udpring.wireguard.cipher import Cipher
 
 ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 addresses = st.builds(Address, ips, st.integers(0, 0xFFFF))
@@ -169,3 +170,10 @@ def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDPRING_OFFLOADS", "some")
     with pytest.raises(HostError, match=r"'some' \(one of all, tun, udp, none"):
         Plane("udpringtest")
+
+
+def test_libraries_are_named_for_the_ciphers_in_use() -> None:
+    chacha, aes = Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM
+    assert aead_in_words([]) == aead_in_words([chacha]) == chosen_aead()
+    both = f"chacha20-poly1305 by {chosen_aead(chacha)}, aes-256-gcm by {chosen_aead(aes)}"
+    assert aead_in_words([aes]) == aead_in_words([chacha, aes]) == aead_in_words() == both

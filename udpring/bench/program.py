@@ -100,7 +100,9 @@ class NodeProcess:
         said = _UP.search(self._words())
         self.tier: str | None = said[1] if said else None
         self.tier_reason: str | None = said[2] if said else None
-        self.aead: str | None = said[3] if said else None
+        # Of all ciphers: "chacha20-poly1305 by openssl, aes-256-gcm by openssl".
+        libraries = dict(each.split(" by ", 1) for each in said[3].split(", ")) if said else {}
+        self.aead: str | None = libraries.get(str(program.cipher))
 
     def _words(self) -> str:
         self._log.seek(0)

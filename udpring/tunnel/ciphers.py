@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from udpring._native import ffi, lib
 from udpring.errors import HostError
 from udpring.wireguard.cipher import Cipher
 
-__all__ = ["CIPHER_NUMBERS", "chosen_aead", "require_cipher"]
+__all__ = ["CIPHER_NUMBERS", "aead_in_words", "chosen_aead", "require_cipher"]
 
 CIPHER_NUMBERS: dict[Cipher, int] = {
     Cipher.CHACHA20_POLY1305: lib.UDPRING_CIPHER_CHACHA20_POLY1305,
@@ -19,6 +21,20 @@ def chosen_aead(cipher: Cipher = Cipher.CHACHA20_POLY1305) -> str:
     """The name of the library that does this cipher here. Raises HostError (ENOTSUP) where none does."""
     name: str = ffi.string(lib.udpring_aead_name(require_cipher(cipher))).decode()
     return name
+
+
+def aead_in_words(ciphers: Iterable[Cipher] | None = None) -> str:
+    """Which library does these ciphers: its name alone for WireGuard's, ``CIPHER by NAME`` for each where
+    there are others. None: all that this host has, always in the long form."""
+    wanted = set(Cipher if ciphers is None else ciphers) | {Cipher.CHACHA20_POLY1305}
+    if wanted == {Cipher.CHACHA20_POLY1305}:
+        return chosen_aead()
+    have = [
+        cipher
+        for cipher in Cipher
+        if cipher in wanted and lib.udpring_aead_chosen(CIPHER_NUMBERS[cipher]) >= 0
+    ]
+    return ", ".join(f"{cipher} by {chosen_aead(cipher)}" for cipher in have)
 
 
 def require_cipher(cipher: Cipher) -> int:

@@ -201,7 +201,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     """
     import asyncio  # noqa: PLC0415
 
-    from udpring.tunnel.ciphers import chosen_aead  # noqa: PLC0415
+    from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
@@ -224,7 +224,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
                 tunnel.name,
                 plane.stats().tier,
                 plane.tier_reason,
-                chosen_aead(),
+                aead_in_words(),
                 tunnel.listen_port,
                 path,
             )

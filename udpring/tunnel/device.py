@@ -19,7 +19,6 @@ from types import TracebackType
 
 from udpring.errors import ClosedError
 from udpring.tunnel.blocking import run_blocking
-from udpring.tunnel.ciphers import chosen_aead
 from udpring.tunnel.config import Config, Network, PeerConfig
 from udpring.tunnel.control import End
 from udpring.tunnel.interface import Plan, needs_default_table, plan
@@ -241,8 +240,8 @@ class Node:
 
     @property
     def aead(self) -> str:
-        """The AEAD implementation in use."""
-        return chosen_aead()
+        """The AEAD library in use; of both ciphers, in words, where peers have ``Cipher = aes-256-gcm``."""
+        return self._live().aead
 
     @property
     def listen_port(self) -> int:

@@ -17,10 +17,10 @@ import base64
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from udpring.errors import RingError
-from udpring.tunnel.ciphers import require_cipher
+from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
 from udpring.wireguard.cipher import Cipher
@@ -236,6 +236,12 @@ class Tunnel:
         """The peer's allowed IPs as (network, bits)."""
         return self.plane.prefixes_list(peer)
 
+    @property
+    def aead(self) -> str:
+        """The library that encrypts; of each cipher that the peers have, where some have another than
+        WireGuard's."""
+        return aead_in_words({peer.cipher for peer in self.device.by_id.values()})
+
     def stats(self) -> TunnelStats:
         """All counters, now."""
-        return TunnelStats(self.plane.stats(), self.control.stats)
+        return TunnelStats(replace(self.plane.stats(), aead=self.aead), self.control.stats)

@@ -43,6 +43,10 @@ class Feature:
     def __bool__(self) -> bool:
         return self.works
 
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON; the name is the caller's key."""
+        return {"works": self.works, "reason": self.reason, "errno": self.errno}
+
 
 @dataclass(frozen=True, slots=True)
 class UringProbe:
@@ -80,10 +84,7 @@ class UringProbe:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        found: dict[str, object] = {
-            feature.name: {"works": feature.works, "reason": feature.reason, "errno": feature.errno}
-            for feature in self.features
-        }
+        found: dict[str, object] = {feature.name: feature.as_dict() for feature in self.features}
         return found | {"zero_copy": str(self.zero_copy)}
 
 
@@ -103,5 +104,6 @@ def probe_uring() -> UringProbe:
             reason=ffi.string(result.reason.text).decode("utf-8", "replace"),
             errno=max(0, -result.code),
         )
-    zero_copy = _ZERO_COPY[results[lib.UDPRING_FEATURE_SENDMSG_ZC].code]
+    # Another code is an errno: it could not even be tried.
+    zero_copy = _ZERO_COPY.get(results[lib.UDPRING_FEATURE_SENDMSG_ZC].code, ZeroCopy.UNSUPPORTED)
     return UringProbe(**features, zero_copy=zero_copy)

@@ -11,6 +11,18 @@ enum udpring_cipher {
     UDPRING_CIPHER_COUNT
 };
 
+/* ---- what a TUN device of this host can do, found by making one for a moment ---- */
+/* Owner, thread and freed: the caller's. */
+struct udpring_tun_facts {
+    uint32_t offloads;                  /* TUN_F_*: the super-packets it takes */
+    uint8_t multi_queue;                /* more than one queue, for several workers */
+    uint8_t steered;                    /* and our program chooses among them */
+    uint8_t unseen;                     /* it was made in a network namespace of its own */
+    struct udpring_reason queues_why, steer_why;   /* why not */
+};
+/* 0, or -errno: none can be made, and `why` says what to do about it. Leaves nothing behind. */
+int32_t udpring_tun_probe(struct udpring_tun_facts *facts, struct udpring_reason *why);
+
 /* ---- AEAD, one table of implementations: an entry for each cipher of each library ---- */
 int32_t udpring_aead_count(void);
 const char *udpring_aead_name(int32_t which);      /* the library: "openssl", ... ; NULL past the end */

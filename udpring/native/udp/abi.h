@@ -12,6 +12,8 @@
 const char *udpring_tier_name(uint32_t tier);
 /* The tier of that name, or -EINVAL. */
 int32_t udpring_tier_parse(const char *name);
+/* 0 when this tier (not AUTO) has carried a datagram over loopback in this process, else its -errno and the reason. */
+int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why);
 
 /* An address of a UDP endpoint. IPv4 in ip[0..3], the rest zero, so that memcmp tells equality.
  * A v4-mapped source on an IPv6 socket is reported as AF_INET. */

@@ -1,6 +1,7 @@
 #include "tier.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "socket.h"
 
 #define PROBE_WAIT_NS 2000000000   /* loopback answers in microseconds; a tier that needs longer is broken */
+#define LOOPBACK_WAIT_MS 500
 #define PROBE_SLOTS 8
 
 static const char *const names[] = {
@@ -77,7 +79,17 @@ static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, s
     return -errno;
 }
 
-/* Sends one datagram to ourselves and takes it out through the tier, its local address included. */
+/* Whether a datagram gets from one to the other at all. Not where loopback is down, as in a fresh network namespace, nor
+ * where a firewall is in the way: no tier is to blame for that. */
+static bool loopback_carries(int from, int to, const struct sockaddr_storage *address, socklen_t length)
+{
+    char byte = 0;
+    struct pollfd arrived = {.fd = to, .events = POLLIN};
+    return sendto(from, &byte, 1, MSG_NOSIGNAL, (const struct sockaddr *)address, length) == 1 &&
+           poll(&arrived, 1, LOOPBACK_WAIT_MS) == 1 && recv(to, &byte, 1, MSG_DONTWAIT) == 1;
+}
+
+/* Sends datagrams to ourselves and takes them out through the tier, their local address included. */
 static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *address, socklen_t length,
                    struct udpring_reason *why)
 {
@@ -85,13 +97,8 @@ static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *a
     struct udpring_packet packet;
     /* Once before anything is armed, once more through an armed operation. */
     for (int round = 0; round < 2; round++) {
-        if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0) {
-            if (errno != ENETUNREACH)
-                return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
-            /* Loopback is down, as in a fresh network namespace: that it opens and can be armed has to do. */
-            int code = udp_rx_wait(rx, 0);
-            return !code || code == -ETIME || code == -EINTR ? 0 : ur_fail(why, code, "receiving failed: %s", strerror(-code));
-        }
+        if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0)
+            return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
         uint64_t give_up = ur_clock_ns(CLOCK_MONOTONIC) + PROBE_WAIT_NS;
         unsigned got = 0;
         while (!got) {
@@ -112,6 +119,13 @@ static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *a
     return 0;
 }
 
+/* All that can be found out without traffic. */
+static int arm_only(struct udp_rx *rx, struct udpring_reason *why)
+{
+    int code = udp_rx_wait(rx, 0);
+    return !code || code == -ETIME || code == -EINTR ? 0 : ur_fail(why, code, "receiving failed: %s", strerror(-code));
+}
+
 static int try_tier(uint32_t tier, struct udpring_reason *why)
 {
     int from = -1, to = -1;
@@ -120,6 +134,7 @@ static int try_tier(uint32_t tier, struct udpring_reason *why)
     int code = probe_sockets(&from, &to, &address, &length);
     if (code)
         return ur_fail(why, code, "no loopback socket to try it on: %s", strerror(-code));
+    bool carries = loopback_carries(from, to, &address, length);
     code = udp_socket_prepare(to, why);
     struct udp_rx_options options = {
         .tier = tier, .slots = PROBE_SLOTS, .slot_bytes = 2048, .sockets = 1, .fd = {to}};
@@ -127,7 +142,7 @@ static int try_tier(uint32_t tier, struct udpring_reason *why)
     if (!code)
         code = udp_rx_open(&rx, &options, why);
     if (!code)
-        code = perform(rx, from, &address, length, why);
+        code = carries ? perform(rx, from, &address, length, why) : arm_only(rx, why);
     udp_rx_close(rx);
     close(from);
     close(to);
@@ -172,4 +187,11 @@ int udp_tier_works(uint32_t tier, struct udpring_reason *why)
         *why = found[tier].why;
     give_lock();
     return code;
+}
+
+int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why)
+{
+    if (tier == UDPRING_TIER_AUTO || tier >= UR_ARRAY_LENGTH(names))
+        return ur_fail(why, -EINVAL, "%u is no tier that could be tried", tier);
+    return udp_tier_works(tier, why);
 }

@@ -1,0 +1,78 @@
+"""``udpring.probe()`` as root: the TUN device in full, in part, and unseen where it is asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Rig
+
+SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
+TUNSETOFFLOAD, USO4 = 0x400454D0, 0x20
+# Asks the kernel to tell of links that come and go (rtnetlink(7), RTMGRP_LINK) before it probes.
+WATCHED = """
+import json, socket, udpring
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
+    told.bind((0, 1))
+    told.setblocking(False)
+    found = udpring.probe()
+    seen = b""
+    try:
+        while True:
+            seen += told.recv(65536)
+    except BlockingIOError:
+        pass
+print(json.dumps([found.as_dict(), seen.hex()]))
+"""
+
+
+def probed(rig: Rig, *rules: str) -> tuple[dict[str, Any], bytes]:
+    begin = [sys.executable, str(SECCOMP), *rules, "--"] if rules else []
+    said = rig.topology()["a"].run(*begin, sys.executable, "-c", WATCHED, timeout=60)
+    found, seen = json.loads(said.stdout)
+    return found, bytes.fromhex(seen)
+
+
+def test_a_node_can_run_and_no_interface_was_seen(rig: Rig) -> None:
+    found, seen = probed(rig)
+    assert found["can_run_node"] is True, found["missing"]
+    assert found["tun"]["multi_queue"]["works"]
+    assert "tso4" in found["tun"]["offloads"]
+    assert found["capabilities"]["CAP_NET_ADMIN"]
+    assert b"udpring" not in seen
+
+
+FIREWALL = "add table inet t; add chain inet t c { type filter hook input priority 0; policy drop; }"
+
+
+@pytest.mark.parametrize("how", ["never up", "taken down", "firewall"])
+def test_loopback_that_carries_nothing_is_no_fault(rig: Rig, how: str) -> None:
+    """No tier and no offload is to blame for it, and a node runs."""
+    space = rig.topology()["a"]
+    if how == "firewall":
+        space.run("nft", FIREWALL)
+    if how == "taken down":
+        space.run("ip", "link", "set", "lo", "down")
+    fresh = ["unshare", "--net"] if how == "never up" else []
+    code = "import json; from udpring.udp.probe import probe_udp; print(json.dumps(probe_udp().as_dict()))"
+    found = json.loads(space.run(*fresh, sys.executable, "-c", code, timeout=60).stdout)
+    assert found["tier"] == "uring-multishot"
+    assert found["UDP_SEGMENT"]["works"]
+    assert found["UDP_GRO"]["works"]
+    assert "nothing gets over loopback" in found["UDP_SEGMENT"]["reason"]
+    assert "over loopback" in found["UDP_GRO"]["reason"]
+
+
+def test_what_the_kernel_refuses_is_missing(rig: Rig) -> None:
+    """Linux before 6.2 refuses USO; a hardened one refuses our eBPF program and namespaces."""
+    found, seen = probed(rig, f"ioctl=EINVAL:1=={TUNSETOFFLOAD}:2>={USO4}", "bpf=EPERM", "unshare=EPERM")
+    assert found["can_run_node"] is True
+    assert found["tun"]["offloads"] == ["csum", "tso4", "tso6", "tso-ecn"]
+    assert found["tun"]["steering"]["works"] is False
+    assert "this network namespace" in found["tun"]["device"]["reason"]
+    assert b"udpring" in seen
+    told = {each["what"] for each in found["missing"]}
+    assert told >= {"TUN offloads uso4, uso6", "queue steering"}

@@ -1,0 +1,58 @@
+"""``udpring doctor``: the table, the cures, the exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+from seccomp import Rule, launcher
+
+import udpring
+
+COMMAND = [sys.executable, "-m", "udpring.cli.main", "doctor"]
+NO_TUN = Rule("ioctl", errno.EPERM, ((1, "==", 0x400454CA),))
+
+
+def doctor(*arguments: str, rules: tuple[Rule, ...] = ()) -> subprocess.CompletedProcess[str]:
+    begin = launcher(*rules) if rules else []
+    return subprocess.run(
+        [*begin, *COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_table_and_the_exit_code_say_the_same() -> None:
+    done = doctor()
+    can = udpring.probe().can_run_node
+    assert done.returncode == (0 if can else 3)
+    assert done.stdout.splitlines()[-1] == ("a node can run here" if can else "no node can run here")
+    for word in ("uring-multishot", "UDP_SEGMENT", "chacha20-poly1305", "CAP_NET_ADMIN", "rmem_max"):
+        assert word in done.stdout
+    assert done.stderr == ""
+
+
+def test_json_is_the_probe() -> None:
+    found = json.loads(doctor("--json").stdout)
+    assert found.keys() == udpring.probe().as_dict().keys()
+    assert found["udpring"] == udpring.__version__
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_a_host_that_cannot_is_exit_code_3(arguments: tuple[str, ...]) -> None:
+    done = doctor(*arguments, rules=(NO_TUN,))
+    assert done.returncode == 3
+    if not arguments:
+        assert "MISSING: a TUN device" in done.stdout
+        assert "cure: " in done.stdout
+
+
+def test_each_missing_thing_has_its_cure() -> None:
+    said = doctor(rules=(Rule("io_uring_setup", errno.ENOSYS),)).stdout
+    assert "missing: tier uring-multishot: tier mmsg is used" in said
+    lines = said.splitlines()
+    for number, line in enumerate(lines):
+        if line.lower().startswith("missing: "):
+            assert lines[number + 1].startswith("  cure: ")
+    assert "mmsg" in next(line for line in lines if "(in use)" in line)

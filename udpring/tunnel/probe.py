@@ -1,0 +1,349 @@
+"""``udpring.probe()``: what this host can do, and why not; every answer found by doing where it can be.
+
+Nothing is left behind: sockets on loopback, a ring, and a TUN device that is made for a moment in a network
+namespace of its own (without the right to one, in the caller's).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from udpring._native import ffi, lib, reason, reason_text
+from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.udp.probe import UdpProbe, probe_udp
+from udpring.uring.probe import Feature, UringProbe, probe_uring
+from udpring.wireguard.cipher import Cipher
+
+__all__ = ["AeadProbe", "HostProbe", "Limits", "Missing", "System", "TunProbe", "probe"]
+
+_TUN_NAME = "udpring%d"
+"""Of the device that is made to try (native/tunnel/tun_probe.c)."""
+# linux/if_tun.h
+_TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
+# linux/capability.h: those that something here needs.
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 39: "CAP_BPF"}
+# What the AEAD libraries and the checksums look at.
+_CPU_FEATURES = (
+    *("aes", "pclmulqdq", "avx", "avx2", "avx512f", "avx512ifma", "vaes", "vpclmulqdq"),
+    *("pmull", "asimd", "sve"),
+)
+_SOCKET_BUFFER = 7 << 20
+"""What a node asks for (native/udp/socket.c); the right to more than the limits is CAP_NET_ADMIN's."""
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """``cpu_features``: of those that matter here. ``cpus``: that this process may use."""
+
+    kernel: str
+    machine: str
+    cpu: str
+    cpus: int
+    cpu_features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AeadProbe:
+    """One cipher. ``library``: the one in use, empty where none works. ``why``: each that was looked at until
+    one was found. ``libraries``: all of this build, each self-tested."""
+
+    cipher: str
+    library: str
+    why: str
+    libraries: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TunProbe:
+    """``device``: one can be made here, by us. ``offloads``: the super-packets it takes. ``multi_queue``: for
+    several workers. ``steering``: a flow stays on one of the queues by our own choice."""
+
+    device: Feature
+    offloads: tuple[str, ...]
+    multi_queue: Feature
+    steering: Feature
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``net.core.*`` and RLIMIT_MEMLOCK in bytes; ``io_uring_disabled``: 0 on, 1 for some, 2 off. None: this
+    kernel has no such thing, or it cannot be read, or (memlock) there is no limit."""
+
+    rmem_max: int | None
+    wmem_max: int | None
+    memlock: int | None
+    io_uring_disabled: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that the host lacks: what, the effect, what to do. ``fatal``: no node runs without it."""
+
+    what: str
+    effect: str
+    cure: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostProbe:
+    """Everything that was found; ``missing`` draws the conclusions."""
+
+    version: str
+    system: System
+    uring: UringProbe
+    udp: UdpProbe
+    aead: tuple[AeadProbe, ...]
+    tun: TunProbe
+    capabilities: Mapping[str, bool]
+    limits: Limits
+    iproute2: Feature
+    """Only for `udpring up` and nodes with addresses in their configuration."""
+
+    @property
+    def can_run_node(self) -> bool:
+        """Whether a node comes up here."""
+        return not any(each.fatal for each in self.missing)
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """What the host lacks, the worst first."""
+        found = [*_missing_for_good(self), *_missing_speed(self)]
+        return tuple(sorted(found, key=lambda each: not each.fatal))
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {
+            "udpring": self.version,
+            "can_run_node": self.can_run_node,
+            "missing": [asdict(each) for each in self.missing],
+            "system": asdict(self.system),
+            "uring": self.uring.as_dict(),
+            "udp": self.udp.as_dict(),
+            "aead": {
+                each.cipher: {
+                    "library": each.library,
+                    "why": each.why,
+                    "libraries": {library.name: library.as_dict() for library in each.libraries},
+                }
+                for each in self.aead
+            },
+            "tun": {
+                "device": self.tun.device.as_dict(),
+                "offloads": list(self.tun.offloads),
+                "multi_queue": self.tun.multi_queue.as_dict(),
+                "steering": self.tun.steering.as_dict(),
+            },
+            "capabilities": dict(self.capabilities),
+            "limits": asdict(self.limits),
+            "iproute2": self.iproute2.as_dict(),
+        }
+
+
+def probe() -> HostProbe:
+    """Finds out what this host can do, and why not; see ``HostProbe``.
+
+    Takes some milliseconds; a kernel that hangs is given a second for each thing. Raises nothing: what does
+    not work is in the result, with its reason.
+    """
+    from udpring import __version__  # noqa: PLC0415 - the package imports this module
+
+    return HostProbe(
+        version=__version__,
+        system=_system(),
+        uring=probe_uring(),
+        udp=probe_udp(),
+        aead=tuple(_aead(cipher) for cipher in Cipher),
+        tun=_tun(),
+        capabilities=_capabilities(),
+        limits=_limits(),
+        iproute2=_iproute2(),
+    )
+
+
+# ---- finding ----
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _system() -> System:
+    text = _read(_PROC / "cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    has = set(flags[1].replace("avx512_", "avx512").split()) if flags else set()
+    return System(
+        kernel=os.uname().release,
+        machine=os.uname().machine,
+        cpu=model[1] if model else "",
+        cpus=len(os.sched_getaffinity(0)),
+        cpu_features=tuple(name for name in _CPU_FEATURES if name in has),
+    )
+
+
+def _aead(cipher: Cipher) -> AeadProbe:
+    number = CIPHER_NUMBERS[cipher]
+    chosen = lib.udpring_aead_chosen(number)
+    libraries = []
+    for which in range(lib.udpring_aead_count()):
+        if lib.udpring_aead_cipher(which) == number:
+            why = reason()
+            code = lib.udpring_aead_selftest(which, why)
+            told = reason_text(why) or "passed its self-test"
+            libraries.append(Feature(_aead_name(which), code >= 0, told, max(0, -code)))
+    return AeadProbe(
+        cipher=str(cipher),
+        library=_aead_name(chosen) if chosen >= 0 else "",
+        why=ffi.string(lib.udpring_aead_why(number)).decode("utf-8", "replace"),
+        libraries=tuple(libraries),
+    )
+
+
+def _aead_name(which: int) -> str:
+    name: str = ffi.string(lib.udpring_aead_name(which)).decode()
+    return name
+
+
+def _tun() -> TunProbe:
+    facts, why = ffi.new("struct udpring_tun_facts *"), reason()
+    code = lib.udpring_tun_probe(facts, why)
+    if code:
+        told = reason_text(why).removeprefix(f"interface {_TUN_NAME}: ")
+        none = "no device can be made"
+        return TunProbe(
+            Feature("device", False, told, -code),
+            (),
+            Feature("multi_queue", False, none, -code),
+            Feature("steering", False, none, -code),
+        )
+    queues = reason_text(facts.queues_why) or "made two"
+    steering = reason_text(facts.steer_why) or ("the device took it" if facts.steered else "not tried")
+    return TunProbe(
+        Feature("device", True, "made one" if facts.unseen else "made one, in this network namespace", 0),
+        tuple(name for bit, name in _TUN_OFFLOADS.items() if facts.offloads & bit),
+        Feature("multi_queue", bool(facts.multi_queue), queues, 0),
+        Feature("steering", bool(facts.steered), steering, 0),
+    )
+
+
+def _capabilities() -> dict[str, bool]:
+    found = re.search(r"^CapEff:\s*([0-9a-fA-F]+)$", _read(_PROC / "self/status"), re.MULTILINE)
+    have = int(found[1], 16) if found else 0
+    return {name: bool(have >> bit & 1) for bit, name in _CAPABILITIES.items()}
+
+
+def _number(path: str) -> int | None:
+    text = _read(_PROC / "sys" / path).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _limits() -> Limits:
+    memlock = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    return Limits(
+        # Only the first network namespace shows these; they hold in the others all the same.
+        rmem_max=_number("net/core/rmem_max"),
+        wmem_max=_number("net/core/wmem_max"),
+        memlock=None if memlock == resource.RLIM_INFINITY else memlock,
+        io_uring_disabled=_number("kernel/io_uring_disabled"),
+    )
+
+
+def _iproute2() -> Feature:
+    where = shutil.which("ip")
+    return Feature("iproute2", where is not None, where or "there is no program called ip", 0)
+
+
+# ---- drawing conclusions ----
+
+
+def _missing_for_good(found: HostProbe) -> list[Missing]:
+    missing = []
+    if not found.tun.device:
+        missing.append(Missing("a TUN device", "no node comes up", found.tun.device.reason, True))
+    if not found.udp.tier:
+        reasons = "; ".join(f"{tier.name}: {tier.reason}" for tier in found.udp.tiers)
+        missing.append(Missing("a tier", "no datagram can be moved", reasons, True))
+    for aead in found.aead:
+        if not aead.library:
+            default = aead.cipher == Cipher.CHACHA20_POLY1305
+            effect = "no packet can be encrypted" if default else f"no peer can have Cipher = {aead.cipher}"
+            missing.append(
+                Missing(f"a library for {aead.cipher}", effect, f"install OpenSSL 3: {aead.why}", default)
+            )
+    return missing
+
+
+def _missing_speed(found: HostProbe) -> list[Missing]:
+    missing = []
+    best = found.udp.tiers[0]
+    if not best and found.udp.tier:
+        effect = f"tier {found.udp.tier} is used instead of {best.name}"
+        missing.append(Missing(f"tier {best.name}", effect, best.reason))
+    for trains, effect, version in (
+        (found.udp.segment, "every datagram is sent on its own", "4.18"),
+        (found.udp.gro, "every datagram is received on its own", "5.0"),
+    ):
+        if not trains:
+            missing.append(Missing(trains.name, effect, f"Linux {version} or newer: {trains.reason}"))
+    if found.tun.device:
+        missing += _missing_of_tun(found.tun)
+    cpu = found.system.cpu_features
+    chacha = found.aead[0]
+    if "avx512ifma" in cpu and chacha.library == "openssl":
+        libraries = {library.name: library for library in chacha.libraries}
+        cure = "apt-get install libipsec-mb-dev, then build udpring again (pip install .)"
+        if "ipsec-mb" in libraries and not libraries["ipsec-mb"]:
+            cure = f"apt-get install libipsec-mb-dev: {libraries['ipsec-mb'].reason}"
+        elif "ipsec-mb" in libraries:
+            cure = f"unset UDPRING_AEAD: {chacha.why}"
+        missing.append(Missing("ipsec-mb", "encryption costs twice as much as it has to", cure))
+    if not found.capabilities["CAP_NET_ADMIN"]:
+        missing += _missing_buffers(found.limits)
+    if not found.iproute2:
+        effect = "`udpring up` and nodes with addresses cannot set up their interface"
+        missing.append(Missing("iproute2", effect, "apt-get install iproute2"))
+    return missing
+
+
+def _missing_of_tun(tun: TunProbe) -> list[Missing]:
+    missing = []
+    absent = [name for name in _TUN_OFFLOADS.values() if name not in tun.offloads]
+    if absent:
+        effect = "each packet crosses the kernel on its own" if not tun.offloads else "UDP does so singly"
+        missing.append(
+            Missing(f"TUN offloads {', '.join(absent)}", effect, "Linux 6.2 or newer has all of them")
+        )
+    if not tun.multi_queue:
+        missing.append(Missing("several TUN queues", "a node has one worker", tun.multi_queue.reason))
+    elif not tun.steering:
+        effect = (
+            "with several workers, packets of a flow may change their order when it moves to another queue"
+        )
+        cure = f"give it CAP_BPF, or use one worker: {tun.steering.reason}"
+        missing.append(Missing("queue steering", effect, cure))
+    return missing
+
+
+def _missing_buffers(limits: Limits) -> list[Missing]:
+    missing = []
+    for name, size in (("rmem_max", limits.rmem_max), ("wmem_max", limits.wmem_max)):
+        if size is not None and size < _SOCKET_BUFFER:
+            missing.append(
+                Missing(
+                    f"net.core.{name} of {_SOCKET_BUFFER}",
+                    f"socket buffers have {size} bytes: bursts are lost earlier",
+                    f"sysctl -w net.core.{name}={_SOCKET_BUFFER}, or give it CAP_NET_ADMIN",
+                )
+            )
+    return missing

@@ -1,0 +1,148 @@
+"""What this host's UDP can do for us, found by doing on loopback: the tiers, UDP_SEGMENT, UDP_GRO."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from udpring._native import lib, reason, reason_text
+from udpring.udp.tiers import TIERS, tier_number
+from udpring.uring.probe import Feature
+
+__all__ = ["UdpProbe", "probe_udp"]
+
+UDP_SEGMENT, UDP_GRO = 103, 104
+"""linux/udp.h; the socket module has neither."""
+SEGMENT, SEGMENTS = 200, 3
+WAIT = 0.5
+"""Seconds for what loopback does in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class UdpProbe:
+    """``tiers``: best first. ``segment``: one send is a train of datagrams. ``gro``: one receive is."""
+
+    tiers: tuple[Feature, ...]
+    segment: Feature
+    gro: Feature
+
+    @property
+    def tier(self) -> str:
+        """The best tier that works: what is used unless another is asked for. Empty: none does."""
+        return next((tier.name for tier in self.tiers if tier), "")
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        found: dict[str, object] = {"tier": self.tier}
+        for each in (*self.tiers, self.segment, self.gro):
+            found[each.name] = each.as_dict()
+        return found
+
+
+def probe_udp() -> UdpProbe:
+    """Tries each tier and both offloads, with sockets of its own. Tiers are tried once in a process and then
+    remembered. Raises nothing."""
+    return UdpProbe(tuple(map(_tier, TIERS)), _tried("UDP_SEGMENT", _segment), _tried("UDP_GRO", _gro))
+
+
+def _tier(name: str) -> Feature:
+    why = reason()
+    code = lib.udpring_tier_probe(tier_number(name), why)
+    return Feature(name, code == 0, reason_text(why) or "works, found by opening and using it", max(0, -code))
+
+
+def _tried(name: str, attempt: Callable[[], str]) -> Feature:
+    try:
+        return Feature(name, True, attempt(), 0)
+    except OSError as failed:
+        number = failed.errno or errno.EIO
+        return Feature(name, False, _words(failed), number)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """A sender that is connected to a receiver, by IPv4 or where there is none by IPv6. Raises OSError
+    where nothing gets through."""
+    last = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with contextlib.ExitStack() as stack:
+            try:
+                receiver = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                receiver.bind((host, 0))
+                receiver.settimeout(WAIT)
+                sender = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                sender.connect(receiver.getsockname())
+                sender.send(b"?")
+                receiver.recv(1)
+            except OSError as none:
+                last = none if last.errno == errno.EAFNOSUPPORT else last
+                continue
+            stack.pop_all()
+            return sender, receiver
+    raise last
+
+
+def _known(option: int) -> None:
+    """Raises OSError (ENOPROTOOPT) where the kernel does not know the option."""
+    with socket.socket(_family(), socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_UDP, option, 0)
+
+
+def _family() -> socket.AddressFamily:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError as none:
+        if none.errno != errno.EAFNOSUPPORT:
+            raise
+        return socket.AF_INET6
+    return socket.AF_INET
+
+
+def _send_train(sender: socket.socket) -> None:
+    sender.sendmsg([bytes(SEGMENT * SEGMENTS)], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", SEGMENT))])
+
+
+def _segment() -> str:
+    _known(UDP_SEGMENT)  # an older kernel would send the train as one datagram
+    try:
+        sender, receiver = _pair()
+    except OSError as no_way:
+        return f"the kernel knows it; not tried, as nothing gets over loopback: {_words(no_way)}"
+    with sender, receiver:
+        _send_train(sender)
+        sizes = [len(receiver.recv(65536)) for _ in range(SEGMENTS)]
+        if sizes != [SEGMENT] * SEGMENTS:
+            raise OSError(errno.EIO, f"a train of {SEGMENTS} x {SEGMENT} bytes arrived as {sizes}")
+    return f"one send arrived as {SEGMENTS} datagrams"
+
+
+def _gro() -> str:
+    _known(UDP_GRO)
+    try:
+        _known(UDP_SEGMENT)
+        sender, receiver = _pair()
+    except OSError as no_way:
+        return f"the kernel knows it; not tried, as no train gets over loopback: {_words(no_way)}"
+    with sender, receiver:
+        receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+        _send_train(sender)
+        data, control, _, _ = receiver.recvmsg(65536, 128)
+        told = [
+            int.from_bytes(value[:2], sys.byteorder)
+            for level, kind, value in control
+            if (level, kind) == (socket.SOL_UDP, UDP_GRO)
+        ]
+        if len(data) != SEGMENT * SEGMENTS or told != [SEGMENT]:
+            raise OSError(
+                errno.EIO, f"of a train of {SEGMENTS} x {SEGMENT} bytes {len(data)} bytes arrived: {told}"
+            )
+    return f"one receive took {SEGMENTS} datagrams"
+
+
+def _words(failed: OSError) -> str:
+    return failed.strerror or str(failed)
