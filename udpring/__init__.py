@@ -16,12 +16,14 @@ if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
     from udpring.tunnel.device import Node
     from udpring.tunnel.probe import HostProbe, probe
-    from udpring.udp import Batch, Packet, RecvRing, SendReport, SendRing
+    from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing, SendReport, SendRing
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressList",
     "Batch",
+    "BatchSlice",
     "ClosedError",
     "Config",
     "ConfigError",
@@ -41,7 +43,9 @@ __all__ = [
 
 # Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
 _LAZY = {
+    "AddressList": "udpring.udp",
     "Batch": "udpring.udp",
+    "BatchSlice": "udpring.udp",
     "Config": "udpring.tunnel.config",
     "HostProbe": "udpring.tunnel.probe",
     "Node": "udpring.tunnel.device",

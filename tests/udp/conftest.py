@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -80,3 +81,16 @@ def take(ring: RecvRing, count: int, bound: float = BOUND) -> list[Packet]:
     while len(packets) < count and time.monotonic() < give_up:
         packets += ring.recv_batch(timeout=max(0.0, give_up - time.monotonic()))
     return packets
+
+
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+
+
+def send_train(sock: socket.socket, to: object, payload: bytes, size: int) -> None:
+    """One UDP_SEGMENT train: datagrams of ``size``, the last may be shorter; loopback keeps it whole."""
+    sock.sendmsg([payload], [(SOL_UDP, UDP_SEGMENT, struct.pack("H", size))], 0, to)
+
+
+def cut(payload: bytes, size: int) -> list[bytes]:
+    """The datagrams of such a train."""
+    return [payload[at : at + size] for at in range(0, len(payload), size)]

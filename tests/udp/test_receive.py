@@ -16,11 +16,10 @@ import pytest
 from udpring.errors import RingError
 from udpring.udp import RecvRing
 
-from .conftest import BOUND, Pair, take
+from .conftest import BOUND, SOL_UDP, UDP_GRO, Pair, take
 
 SIZES = [0, 1, 2, 63, 64, 65, 1399, 1400, 1472, 1473, 4096, 9000, 32768, 65506, 65507]
 IP_RECVERR = 11
-SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 
 
 def fill(size: int, seed: int) -> bytes:
@@ -216,34 +215,6 @@ def test_icmp_errors_on_an_unconnected_socket_do_no_harm(
             assert [bytes(packet) for packet in take(ring, 1)] == [b"%d" % round_]
 
 
-def train(sock: socket.socket, to: object, payload: bytes, size: int) -> None:
-    sock.sendmsg([payload], [(SOL_UDP, UDP_SEGMENT, struct.pack("H", size))], 0, to)
-
-
-@pytest.mark.parametrize(
-    ("length", "size"), [(10300, 1000), (2000, 1000), (1001, 1000), (64000, 1000), (128, 2)]
-)
-def test_a_train_arrives_whole_with_its_segment_size(tier: str, pair: Pair, length: int, size: int) -> None:
-    payload = os.urandom(length)
-    with RecvRing(pair.sink, tier=tier, gro=True) as ring:
-        train(pair.source, pair.to, payload, size)
-        pair.source.sendto(b"single", pair.to)
-        first, second = take(ring, 2)
-        assert (bytes(first), first.segment_size) == (payload, size)
-        assert (bytes(second), second.segment_size) == (b"single", 0)
-        assert ring.stats["trains"] == 1
-
-
-def test_without_gro_a_train_arrives_as_datagrams(tier: str, pair: Pair) -> None:
-    payload = os.urandom(10300)
-    with RecvRing(pair.sink, tier=tier) as ring:
-        train(pair.source, pair.to, payload, 1000)
-        packets = take(ring, 11)
-        assert [len(packet) for packet in packets] == [1000] * 10 + [300]
-        assert b"".join(bytes(packet) for packet in packets) == payload
-        assert {packet.segment_size for packet in packets} == {0}
-
-
 @pytest.mark.parametrize("before", [0, 1])
 def test_gro_is_left_as_it_was_found(tier: str, pair4: Pair, before: int) -> None:
     pair4.sink.setsockopt(SOL_UDP, UDP_GRO, before)
@@ -270,23 +241,6 @@ def test_max_packets_bounds_a_batch_and_loses_nothing(tier: str, pair4: Pair) ->
             assert 0 < len(batch) <= 3
             got += batch.payloads()
         assert got == [b"%d" % number for number in range(30)]
-
-
-def test_columns_say_what_the_packets_say(tier: str, pair: Pair) -> None:
-    with RecvRing(pair.sink, tier=tier) as ring:
-        for size in range(20):
-            pair.source.sendto(b"y" * size, pair.to)
-        seen = 0
-        while seen < 20:
-            batch = ring.recv_batch(timeout=BOUND)
-            assert batch.payloads() == [bytes(packet) for packet in batch]
-            assert batch.lengths == [len(packet) for packet in batch] == list(range(seen, seen + len(batch)))
-            assert batch.addresses == [packet.address for packet in batch] == [pair.seen_source] * len(batch)
-            assert [bytes(packet) for packet in batch[::-1]] == batch.payloads()[::-1]
-            assert bytes(batch[-1]) == bytes(batch[len(batch) - 1])
-            with pytest.raises(IndexError):
-                batch[len(batch)]
-            seen += len(batch)
 
 
 def test_a_signal_handler_runs_while_waiting_and_may_end_it(tier: str, pair4: Pair) -> None:

@@ -1,8 +1,9 @@
 """Many datagrams a call: ``RecvRing`` and ``SendRing`` on the three tiers."""
 
-from udpring.udp.batch import Batch, Packet
+from udpring.udp.address import AddressList
+from udpring.udp.batch import Batch, BatchSlice, Packet
 from udpring.udp.receive import RecvRing
 from udpring.udp.send import SendReport, SendRing
 from udpring.udp.tiers import TIERS
 
-__all__ = ["TIERS", "Batch", "Packet", "RecvRing", "SendReport", "SendRing"]
+__all__ = ["TIERS", "AddressList", "Batch", "BatchSlice", "Packet", "RecvRing", "SendReport", "SendRing"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 from udpring._native import ffi
 
-__all__ = ["Address", "from_core", "host_from_core", "to_core"]
+__all__ = ["Address", "AddressList", "from_core", "host_from_core", "to_core"]
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -102,3 +104,82 @@ def to_core(address: Address, socket_family: int) -> bytes:
         _to_cache.clear()
     _to_cache[key] = raw
     return raw
+
+
+class AddressList(Sequence[Address | None]):
+    """Addresses, packed once: a sequence of what ``recvfrom`` gives, without a Python object for each.
+
+    addresses: tuples as ``sendto`` takes them; names are resolved here, once (getaddrinfo(3)).
+    family: that of the socket they are for or came from, AF_INET or AF_INET6: it decides how they read.
+    ``batch.addresses`` is one, and ``SendRing`` sends to one. None in it: the kernel gave no address. It
+    cannot be changed. Slices are AddressLists; it equals any sequence of the same addresses.
+    Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
+    """
+
+    __slots__ = ("_ipv6", "_packed")
+
+    def __init__(self, addresses: Iterable[Address] = (), family: int = socket.AF_INET) -> None:
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            raise ValueError(f"family is AF_INET or AF_INET6, not {family!r}")
+        self._ipv6 = family == socket.AF_INET6
+        self._packed = b"".join([to_core(address, family) for address in addresses])
+
+    @classmethod
+    def of_packed(cls, packed: bytes, family: int) -> AddressList:
+        """From the bytes of ``struct udpring_address``es, one after the other."""
+        if len(packed) % LAYOUT.size:
+            raise ValueError(f"{len(packed)} bytes are no whole number of addresses of {LAYOUT.size}")
+        made = cls((), family)
+        made._packed = packed
+        return made
+
+    @property
+    def packed(self) -> bytes:
+        """The bytes of ``struct udpring_address``es, one after the other."""
+        return self._packed
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6: that of the socket."""
+        return socket.AF_INET6 if self._ipv6 else socket.AF_INET
+
+    @overload
+    def __getitem__(self, index: int) -> Address | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> AddressList: ...
+    def __getitem__(self, index: int | slice) -> Address | AddressList | None:
+        size, count = LAYOUT.size, len(self)
+        if isinstance(index, slice):
+            start, stop, step = index.indices(count)
+            if step == 1:
+                packed = self._packed[start * size : stop * size]
+            else:
+                packed = b"".join(
+                    [self._packed[at * size : at * size + size] for at in range(start, stop, step)]
+                )
+            return AddressList.of_packed(packed, self.family)
+        if not -count <= index < count:
+            raise IndexError(f"address {index} of a list of {count}")
+        at = index % count * size
+        return from_core(self._packed[at : at + size], self._ipv6)
+
+    def __iter__(self) -> Iterator[Address | None]:
+        packed, ipv6, size = self._packed, self._ipv6, LAYOUT.size
+        for at in range(0, len(packed), size):
+            yield from_core(packed[at : at + size], ipv6)
+
+    def __len__(self) -> int:
+        return len(self._packed) // LAYOUT.size
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AddressList) and other._ipv6 == self._ipv6:
+            return self._packed == other._packed
+        if isinstance(other, Sequence) and not isinstance(other, (str, bytes)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"AddressList({list(self)!r})"

@@ -1,177 +1,238 @@
-"""What one receive brought: packets that stay readable for as long as anything looks at them.
+"""What one receive brought: datagrams that stay readable for as long as anything looks at them.
 
-Lifetime: one cdata with a destructor stands for the batch; every view of a packet is a slice of one
+Lifetime: one cdata with a destructor stands for the batch; every view of a datagram is a slice of one
 memoryview over it. The buffers go back to the ring when the last such view is gone: dropping the batch,
-leaving its ``with`` block or ``release()`` drop only the batch's own reference.
+leaving its ``with`` block or ``release()`` drop only the batch's own reference. The columns (offsets,
+addresses, ...) are copies, made when they are first asked for; they hold no buffer.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from functools import partial
+from typing import Any, NamedTuple, overload
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError
-from udpring.udp.address import Address, from_core, host_from_core
+from udpring.udp.address import AddressList, host_from_core
+from udpring.udp.packet import FIELDS, RECORD, Packet, of_train
 
-__all__ = ["Batch", "Packet"]
+__all__ = ["Batch", "BatchSlice", "Columns", "Packet"]
 
-# data, length, segment_size, slot, interface_index, flags, tos, socket_index, source, local
-_LAYOUT = struct.Struct("=QIIIIHBB24s24s4x")
-_SIZE = _LAYOUT.size
-_WORDS = _SIZE // 4  # struct udpring_packet as 32-bit words, for taking a column
-_LENGTH_WORD = 2
-_SOURCE_OFFSET, _SOURCE_END = 28, 52
-_TRUNCATED = int(lib.UDPRING_PACKET_TRUNCATED)
-_CONTROL_TRUNCATED = int(lib.UDPRING_PACKET_CONTROL_TRUNCATED)
-
-if (
-    ffi.sizeof("struct udpring_packet") != _SIZE
-    or ffi.offsetof("struct udpring_packet", "length") != _LENGTH_WORD * 4
-    or ffi.offsetof("struct udpring_packet", "source") != _SOURCE_OFFSET
-    or ffi.offsetof("struct udpring_packet", "local") != _SOURCE_END
-):  # pragma: no cover - a build against another header
-    raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_packet")
+_NULL = ffi.NULL
+_buffer, _gc = ffi.buffer, ffi.gc
+_release = lib.udpring_batch_release
+_WORDS = RECORD // 4
+_LENGTH_WORD, _SEGMENT_WORD = FIELDS["length"][0] // 4, FIELDS["segment_size"][0] // 4
+_ECN = bytes(octet & 3 for octet in range(256))
+_OFFSETS, _LENGTHS, _ENDS = 0, 1, 2
+_AF_INET, _AF_INET6 = 2, 10
 
 
-class Packet:
-    """One datagram, or one train of equal datagrams when ``segment_size`` is not 0 (UDP_GRO, udp(7))."""
+class Columns(NamedTuple):
+    """Where the datagrams of a batch lie, for who sends them from there."""
 
-    __slots__ = ("_ipv6", "_local", "_source", "data", "flags", "interface_index", "segment_size", "tos")
-
-    def __init__(self, data: memoryview, fields: tuple[Any, ...], ipv6_socket: bool) -> None:
-        #: Read-only view of the payload, in place.
-        self.data = data
-        #: Bytes of each datagram of a train, the last may be shorter; 0 for a single datagram.
-        self.segment_size: int = fields[2]
-        #: Index of the interface it arrived on; 0 unknown.
-        self.interface_index: int = fields[4]
-        self.flags: int = fields[5]
-        #: The TOS or traffic class octet.
-        self.tos: int = fields[6]
-        self._source: bytes = fields[8]
-        self._local: bytes = fields[9]
-        self._ipv6 = ipv6_socket
-
-    @property
-    def address(self) -> Address | None:
-        """Where it came from, as ``recvfrom`` of this socket says it."""
-        return from_core(self._source, self._ipv6)
-
-    @property
-    def local(self) -> str | None:
-        """The address of ours that it was sent to; None unknown."""
-        return host_from_core(self._local, self._ipv6)
-
-    @property
-    def ecn(self) -> int:
-        """The ECN bits: 0 not capable, 1 or 2 capable, 3 congestion experienced (RFC 3168)."""
-        return self.tos & 3
-
-    @property
-    def truncated(self) -> bool:
-        """The datagram was longer than the buffer; the rest is lost."""
-        return bool(self.flags & _TRUNCATED)
-
-    @property
-    def control_truncated(self) -> bool:
-        """More ancillary data came than there was room for: address and flags may be incomplete."""
-        return bool(self.flags & _CONTROL_TRUNCATED)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __bytes__(self) -> bytes:
-        return bytes(self.data)
-
-    def __repr__(self) -> str:
-        return f"<Packet of {len(self.data)} bytes from {self.address}>"
+    #: To be held for as long as the memory is used.
+    anchor: object
+    #: Address and bytes of the memory that ``offsets`` count in.
+    base: int
+    size: int
+    #: uint32, contiguous, one each.
+    offsets: memoryview
+    lengths: memoryview
 
 
 class Batch(Sequence[Packet]):
-    """A sequence of packets; empty (and false) when the time was up. Also a context manager.
+    """The datagrams of one receive: a sequence of packets, and columns without an object for each.
 
-    After ``release()`` or the end of its ``with`` block the batch itself raises ClosedError, while packets
-    and views taken from it stay valid.
+    Empty (and false) when the time was up. Also a context manager. A slice is a ``BatchSlice``, which has the
+    same columns. After ``release()`` or the end of its ``with`` block the batch itself raises ClosedError,
+    while packets, views, slices and columns taken from it stay valid.
+
+    By default a train that the kernel joined (UDP_GRO, udp(7)) has been split: each datagram stands for
+    itself.
     """
 
-    __slots__ = ("_base", "_count", "_ipv6", "_raw", "_view")
+    __slots__ = ("_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
 
-    def __init__(self, taken: Any, ipv6_socket: bool) -> None:
-        """``taken``: where a ``struct udpring_batch *`` lies; taken from there. NULL gives an empty batch."""
+    def __init__(self, call: Any, ipv6_socket: bool) -> None:
+        """``call``: a ``struct udpring_recv_call`` to take the batch from. None gives an empty batch."""
         self._ipv6 = ipv6_socket
-        self._view: memoryview | None = memoryview(b"")
-        self._count = 0
-        self._base = 0
-        self._raw = b""
-        face = taken[0]
-        if face == ffi.NULL:
+        self._picked: range | None = None
+        self._columns_raw: memoryview | None = None
+        self._records_raw: list[bytes] | None = None
+        self._view: memoryview | None
+        if call is None:
+            self._face = None
+            self._count = 0
+            self._view = memoryview(b"")
             return
-        taken[0] = ffi.NULL  # from here on it is ours: the caller must not release it, too
-        anchor = ffi.gc(ffi.cast("uint8_t *", face.base), lambda _base: lib.udpring_batch_release(face))
-        self._count = int(face.count)
-        self._base = int(ffi.cast("uintptr_t", face.base))
-        self._raw = bytes(ffi.buffer(face.packets, self._count * _SIZE))
-        self._view = memoryview(ffi.buffer(anchor, face.bytes)).toreadonly()
+        face = self._face = call.batch
+        # From here on it is ours. A signal's handler may raise in any call, so nothing stands between these
+        # two: a batch that is still in `call` is given out again by the next receive.
+        anchor = _gc(call.base, partial(_release, face))
+        call.batch = _NULL
+        self._count = call.count
+        self._view = memoryview(_buffer(anchor, call.bytes)).toreadonly()
 
     def _live(self) -> memoryview:
         if self._view is None:
             raise ClosedError("this batch was released; keep the packets or their data, not the batch")
         return self._view
 
-    def _packet(self, view: memoryview, index: int) -> Packet:
-        fields = _LAYOUT.unpack_from(self._raw, index * _SIZE)
-        start = fields[0] - self._base
-        return Packet(view[start : start + fields[1]], fields, self._ipv6)
+    def _column(self, place: int) -> memoryview:
+        """One of the core's columns, of the datagrams that this one is made of."""
+        self._live()
+        raw = self._columns_raw
+        if raw is None:
+            face = self._face
+            raw = memoryview(b"" if face is None else bytes(_buffer(face.columns, 12 * face.count))).cast("I")
+            self._columns_raw = raw
+        count = len(raw) // 3
+        return self._pick(raw[place * count : (place + 1) * count])
+
+    def _pick(self, column: memoryview) -> memoryview:
+        picked = self._picked
+        if picked is None:
+            return column
+        column = column[_slice_of(picked)]
+        return column if picked.step == 1 else memoryview(column.tobytes()).cast("I")
+
+    def _spread(self, field: str) -> bytes:
+        """The bytes of one field of ``struct udpring_packet`` for each datagram, one after the other."""
+        self._live()
+        face = self._face
+        if face is None:
+            return b""
+        offset, size = FIELDS[field]
+        out = bytearray(face.count * size)
+        lib.udpring_batch_spread(face, offset, size, ffi.from_buffer(out))
+        if self._picked is None:
+            return bytes(out)
+        if self._picked.step == 1:
+            return bytes(out[self._picked.start * size : self._picked.stop * size])
+        return b"".join([out[at * size : (at + 1) * size] for at in self._picked])
+
+    def _records(self) -> list[bytes]:
+        """The bytes of a ``struct udpring_packet`` for each datagram."""
+        records = self._records_raw
+        if records is None:
+            records = self._records_raw = [] if self._face is None else _read_records(self._face)
+        return records if self._picked is None else records[_slice_of(self._picked)]
 
     @overload
     def __getitem__(self, index: int) -> Packet: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Packet]: ...
-    def __getitem__(self, index: int | slice) -> Packet | list[Packet]:
+    def __getitem__(self, index: slice) -> BatchSlice: ...
+    def __getitem__(self, index: int | slice) -> Packet | BatchSlice:
         view = self._live()
         if isinstance(index, slice):
-            return [self._packet(view, i) for i in range(*index.indices(self._count))]
+            return BatchSlice(self, range(self._count)[index])
         if not -self._count <= index < self._count:
             raise IndexError(f"packet {index} of a batch of {self._count}")
-        return self._packet(view, index % self._count)
+        index %= self._count
+        start, end = self._column(_OFFSETS)[index], self._column(_ENDS)[index]
+        return Packet(view[start:end], self._records()[index], self._ipv6)
 
     def __iter__(self) -> Iterator[Packet]:
-        view = self._live()
-        for index in range(self._count):
-            yield self._packet(view, index)
+        view, ipv6 = self._live(), self._ipv6
+        for start, end, record in zip(
+            self._column(_OFFSETS), self._column(_ENDS), self._records(), strict=True
+        ):
+            yield Packet(view[start:end], record, ipv6)
 
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def data(self) -> memoryview:
+        """One read-only view that all lie in: number i is ``data[offsets[i] : offsets[i] + lengths[i]]``.
+
+        What lies between them is not defined. It holds the buffers for as long as it, or a slice of it, is
+        held.
+        """
+        return self._live()
+
+    @property
+    def offsets(self) -> memoryview:
+        """Where in ``data`` each begins: a read-only view of uint32 (format "I"), for NumPy, array, ..."""
+        return self._column(_OFFSETS)
+
+    @property
+    def lengths(self) -> memoryview:
+        """The bytes of each datagram, as a read-only view of uint32 (format "I")."""
+        return self._column(_LENGTHS)
+
+    @property
+    def segment_sizes(self) -> memoryview:
+        """Of each train (``whole_trains=True``) the bytes of a datagram, 0 for what is none (format "I")."""
+        self._live()
+        whole = self._face is not None and self._face.whole_trains
+        return memoryview(self._spread("segment_size") if whole else bytes(4 * self._count)).cast("I")
+
+    @property
+    def addresses(self) -> AddressList:
+        """Where each came from; a ``SendRing`` takes the list as it is."""
+        return AddressList.of_packed(self._spread("source"), _AF_INET6 if self._ipv6 else _AF_INET)
+
+    @property
+    def locals(self) -> list[str | None]:
+        """The address of ours that each was sent to (IP_PKTINFO, ip(7)); None unknown."""
+        raw, size = self._spread("local"), FIELDS["local"][1]
+        return [host_from_core(raw[at : at + size], self._ipv6) for at in range(0, len(raw), size)]
+
+    @property
+    def tos(self) -> memoryview:
+        """The TOS or traffic class octet of each (format "B")."""
+        return memoryview(self._spread("tos"))
+
+    @property
+    def ecn(self) -> memoryview:
+        """The ECN bits of each (format "B"), RFC 3168."""
+        return memoryview(self._spread("tos").translate(_ECN))
+
+    @property
+    def timestamps(self) -> memoryview:
+        """When the kernel took each in: CLOCK_REALTIME in nanoseconds (format "Q"); 0 without
+        ``timestamps=True``.
+
+        All datagrams that the kernel joined to a train bear the time of the train.
+        """
+        return memoryview(self._spread("timestamp")).cast("Q")
+
+    @property
+    def kernel_drops(self) -> int:
+        """Datagrams that found the socket buffer full, as learned since the batch before (SO_RXQ_OVFL)."""
+        self._live()
+        return 0 if self._face is None else int(self._face.kernel_drops)
+
     def payloads(self) -> list[bytes]:
         """A copy of each payload."""
-        view, base = self._live(), self._base
+        view = self._live()
         return [
-            bytes(view[start - base : start - base + length])
-            for start, length in ((f[0], f[1]) for f in _LAYOUT.iter_unpack(self._raw))
+            view[start:end].tobytes()
+            for start, end in zip(self._column(_OFFSETS), self._column(_ENDS), strict=True)
         ]
 
-    @property
-    def lengths(self) -> list[int]:
-        """The length of each payload in bytes."""
-        self._live()
-        return memoryview(self._raw).cast("I")[_LENGTH_WORD::_WORDS].tolist()
-
-    @property
-    def addresses(self) -> list[Address | None]:
-        """Where each came from."""
-        self._live()
-        raw, ipv6 = self._raw, self._ipv6
+    def views(self) -> list[memoryview]:
+        """A read-only view of each payload, in place."""
+        view = self._live()
         return [
-            from_core(raw[at + _SOURCE_OFFSET : at + _SOURCE_END], ipv6) for at in range(0, len(raw), _SIZE)
+            view[start:end] for start, end in zip(self._column(_OFFSETS), self._column(_ENDS), strict=True)
         ]
+
+    def _columns(self) -> Columns:
+        """For ``SendRing``, which sends a batch from where it lies."""
+        view = self._live()
+        base = 0 if self._face is None else int(ffi.cast("uintptr_t", self._face.base))
+        return Columns(view, base, view.nbytes, self._column(_OFFSETS), self._column(_LENGTHS))
 
     def release(self) -> None:
         """Drops the batch's hold on its buffers; those that nothing else looks at go back to the ring."""
         self._view = None
-        self._raw = b""
+        self._face = None
+        self._columns_raw = None
+        self._records_raw = None
         self._count = 0
 
     def __enter__(self) -> Batch:
@@ -181,4 +242,43 @@ class Batch(Sequence[Packet]):
         self.release()
 
     def __repr__(self) -> str:
-        return f"<Batch of {self._count} packets>" if self._view is not None else "<Batch, released>"
+        name = type(self).__name__
+        return f"<{name} of {self._count} packets>" if self._view is not None else f"<{name}, released>"
+
+
+class BatchSlice(Batch):
+    """Some datagrams of a batch, with the same columns; it holds the batch's buffers as a view does."""
+
+    __slots__ = ()
+
+    def __init__(self, batch: Batch, picked: range) -> None:
+        """``picked``: which, by their index in ``batch``."""
+        self._ipv6 = batch._ipv6
+        self._face = batch._face
+        self._view = batch._live()
+        self._columns_raw = batch._columns_raw
+        self._records_raw = batch._records_raw
+        self._picked = picked if batch._picked is None else batch._picked[_slice_of(picked)]
+        self._count = len(picked)
+
+
+def _slice_of(picked: range) -> slice:
+    """The slice that picks what a range of indices (none negative) names."""
+    return slice(picked.start, picked.stop if picked.stop >= 0 else None, picked.step)
+
+
+def _read_records(face: Any) -> list[bytes]:
+    raw = bytes(_buffer(face.messages, face.message_count * RECORD))
+    records = [raw[at : at + RECORD] for at in range(0, len(raw), RECORD)]
+    words = memoryview(raw).cast("I")
+    sizes = words[_SEGMENT_WORD::_WORDS].tolist()
+    if face.whole_trains or not any(sizes):
+        return records
+    spread: list[bytes] = []
+    for record, length, size in zip(records, words[_LENGTH_WORD::_WORDS].tolist(), sizes, strict=True):
+        if not size:
+            spread.append(record)
+            continue
+        spread += [of_train(record, last=False)] * ((length + size - 1) // size - 1)
+        spread.append(of_train(record, last=True))
+    return spread

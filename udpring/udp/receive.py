@@ -6,15 +6,19 @@ import errno
 import socket
 import time
 import warnings
+from threading import get_ident
 from typing import Any
 
 from udpring._native import check, ffi, lib, reason
-from udpring.errors import ClosedError
+from udpring.errors import ClosedError, RingError
 from udpring.udp.batch import Batch
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import WAIT_SLICE_NS, wait_slice
 
 __all__ = ["RecvRing"]
+
+_MOST = 1 << 30  # datagrams of one call; far more than there can be
+_SOL_UDP, _UDP_GRO = 17, 104
 
 
 class RecvRing:
@@ -25,12 +29,22 @@ class RecvRing:
     drop counter are switched on for it (ip(7), ipv6(7)).
 
     buffers: in flight, 1 to 2048; 0 = 64.
-    buffer_size: bytes of payload that a buffer holds, up to 65536 (memory is used only as far as datagrams
-        touch it).
+    buffer_size: bytes of payload that a buffer holds, up to 65536; 0 = 65536 (memory is used only as far as
+        datagrams touch it).
     tier: "uring-multishot", "uring-pool" or "mmsg"; None: UDPRING_TIER, or the best that works here.
-    gro: let the kernel join datagrams of one flow (UDP_GRO, udp(7)); see ``Packet.segment_size``.
+    gro: let the kernel join datagrams of one flow to trains (UDP_GRO, udp(7)): far fewer crossings for bulk.
+        None: yes where the kernel can (5.0) and buffers hold any train, that is with 65536 bytes; a train
+        that is longer than its buffer is cut. The socket option is put back at close.
+    whole_trains: hand a train over as one packet with its ``segment_size``, instead of splitting it in place.
+    timestamps: have the kernel note when it took each datagram in (SO_TIMESTAMPNS, socket(7)); put back at
+        close.
     lease_limit: buffers that batches may hold; what comes beyond is copied, so that the kernel is never
         without a buffer because packets are kept. 0 = half of ``buffers``.
+    copy_limit: bytes of such copies that batches may hold; when they are reached ``recv_batch`` raises
+        RingError with ENOBUFS, and what arrives waits in the socket, until the program lets go of some. 0 =
+        256 MiB.
+    cq_entries: room in the completion queue of an io_uring tier, at most 65536; 0 = for every buffer. With
+        less nothing is lost, but more calls are made.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
@@ -42,59 +56,101 @@ class RecvRing:
         buffer_size: int = 65536,
         tier: str | None = None,
         *,
-        gro: bool = False,
+        gro: bool | None = None,
+        whole_trains: bool = False,
+        timestamps: bool = False,
         lease_limit: int = 0,
+        copy_limit: int = 0,
+        cq_entries: int = 0,
     ) -> None:
         # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
         # another finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
         self._closing = False
+        self._busy = False
         self._sock = sock
         self._ipv6 = sock.family == socket.AF_INET6
-        for name, value in (("buffers", buffers), ("buffer_size", buffer_size), ("lease_limit", lease_limit)):
-            if not 0 <= value < 1 << 31:
-                raise ValueError(f"{name} must not be negative: {value}")
+        self._thread = get_ident()
         options = ffi.new("struct udpring_recv_options *")
         options.fd = sock.fileno()
         options.tier = tier_number(tier)
-        options.slots = buffers
-        options.slot_bytes = buffer_size
-        options.lease_limit = lease_limit
-        options.gro = gro
+        options.slots = _bounded("buffers", buffers)
+        options.slot_bytes = _bounded("buffer_size", buffer_size)
+        options.lease_limit = _bounded("lease_limit", lease_limit)
+        options.copy_limit = _bounded("copy_limit", copy_limit, 1 << 63)
+        options.cq_entries = _bounded("cq_entries", cq_entries)
+        options.whole_trains = whole_trains
+        options.timestamps = timestamps
+        if gro is None:
+            options.gro = lib.UDPRING_GRO_OFF if 0 < buffer_size < 65536 else lib.UDPRING_GRO_TRY
+        else:
+            options.gro = lib.UDPRING_GRO_ON if gro else lib.UDPRING_GRO_OFF
         opened = ffi.new("struct udpring_recv **")
         why = reason()
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
+        self._call = lib.udpring_recv_call(self._handle)  # of the handle: used only while that is held
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
 
-    def recv_batch(self, max_packets: int = 64, timeout: float | None = None) -> Batch:
-        """Waits for the first datagram and takes what is there, up to ``max_packets``.
+    def recv_batch(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
+        """Waits for the first datagram and takes what is there, up to ``max_packets`` datagrams.
 
+        Of a train that has more, the rest comes with the next call.
         timeout: seconds; None waits for ever, 0 polls. An empty batch when the time is up. Signals are
         handled while waiting (Ctrl-C raises KeyboardInterrupt).
         Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, RingError
-        when the socket is gone.
+        when the socket is gone, or with ENOBUFS when the program keeps more packets than ``copy_limit``
+        allows.
         """
         if max_packets < 1:
             raise ValueError(f"max_packets must be at least 1: {max_packets}")
-        deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
-        left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())
-        taken = ffi.new("struct udpring_batch **")
-        while True:
-            handle = self._usable()
-            try:
-                code = lib.udpring_recv_batch(handle, min(max_packets, 1 << 30), wait_slice(left), taken)
-                if code == 0 or (code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS):
-                    return Batch(taken, self._ipv6)
-            except BaseException:  # of a signal handler: the buffers must not be lost with it
-                if taken[0] != ffi.NULL:
-                    lib.udpring_batch_release(taken[0])
-                raise
-            if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
-                check(code, "receiving")
-            if deadline is not None:
-                left = max(0, deadline - time.monotonic_ns())
+        left = -1
+        deadline = 0
+        if timeout is not None:
+            left = max(0, int(timeout * 1e9))
+            deadline = left and time.monotonic_ns() + left
+        handle = self._begin()
+        try:
+            call = self._call
+            call.max = max_packets if max_packets < _MOST else _MOST
+            while True:
+                call.timeout_ns = wait_slice(left)
+                code = lib.udpring_recv_batch(call)
+                if code == 0:
+                    return Batch(call, self._ipv6)
+                if code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS:
+                    return Batch(None, self._ipv6)
+                if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
+                    self._fail(code)
+                if deadline:
+                    left = max(0, deadline - time.monotonic_ns())
+                handle = self._usable()
+        finally:
+            self._busy = False
+            del handle  # held until here: `call` is part of it
+
+    def _begin(self) -> Any:
+        """The handle, for a call of the owner's that is under way from now on."""
+        handle = self._handle
+        if self._closing or handle is None:
+            return self._usable()
+        if get_ident() != self._thread:
+            check(-errno.EXDEV, "receiving")
+        if self._busy:
+            raise RuntimeError("recv_batch was called from a signal handler while it runs on the same ring")
+        self._busy = True
+        return handle
+
+    def _fail(self, code: int) -> None:
+        if code == -errno.ENOBUFS:
+            usage = self._usage()
+            raise RingError(
+                f"receiving: batches hold {usage['leased']} buffers and {usage['copies']} bytes of copies: "
+                "let go of batches and views (bytes(packet) is a copy of your own), or raise copy_limit",
+                errno=errno.ENOBUFS,
+            )
+        check(code, "receiving")
 
     def _usable(self) -> Any:
         if self._closing:
@@ -114,20 +170,38 @@ class RecvRing:
         return self._tier_reason
 
     @property
+    def gro(self) -> bool:
+        """Whether the kernel joins datagrams to trains for this ring's socket (UDP_GRO, udp(7))."""
+        try:
+            return bool(self._sock.getsockopt(_SOL_UDP, _UDP_GRO))
+        except OSError:  # before kernel 5.0, or the socket was closed
+            return False
+
+    @property
     def stats(self) -> dict[str, int]:
-        """Counters since the ring was opened (``struct udpring_rx_stats``); each only grows. Any thread."""
+        """Counters since the ring was opened (``struct udpring_rx_stats``), each only grows.
+
+        ``packets`` counts a train as one. And what batches keep: ``leased`` of ``lease_limit`` buffers,
+        ``copies`` of ``copy_limit`` bytes; ``copied`` datagrams so far. Any thread.
+        """
         handle = self._handle
         if handle is None:
             raise ClosedError("this receive ring was closed")
         stats = ffi.new("struct udpring_rx_stats *")
         lib.udpring_recv_stats(handle, stats)
-        return counters(stats)
+        return counters(stats) | self._usage()
+
+    def _usage(self) -> dict[str, int]:
+        handle = self._handle
+        usage = ffi.new("struct udpring_recv_usage *")
+        if handle is not None:
+            lib.udpring_recv_usage(handle, usage)
+        return counters(usage)
 
     @property
     def leased(self) -> int:
         """Buffers that batches hold, as of the last ``recv_batch``. Any thread."""
-        handle = self._handle
-        return 0 if handle is None else int(lib.udpring_recv_leased(handle))
+        return self._usage()["leased"]
 
     @property
     def closed(self) -> bool:
@@ -164,3 +238,9 @@ class RecvRing:
 
     def __repr__(self) -> str:
         return f"<RecvRing {'closed' if self.closed else self._tier}>"
+
+
+def _bounded(name: str, value: int, end: int = 1 << 31) -> int:
+    if not 0 <= value < end:
+        raise ValueError(f"{name} must not be negative, nor {end} or more: {value}")
+    return value

@@ -40,6 +40,7 @@ struct udpring_packet {
     uint8_t socket_index;       /* which of the sockets given at open */
     struct udpring_address source;
     struct udpring_address local;   /* the address it was sent to (pktinfo); port 0; family 0 = unknown */
+    uint64_t timestamp;         /* when the kernel took it in, CLOCK_REALTIME ns (SO_TIMESTAMPNS); 0 = not asked for */
 };
 
 /* Counters of a receive side; each only grows. */
@@ -62,29 +63,64 @@ struct udpring_tx_stats {
 
 /* Receiving for Python: a receive side, and batches that outlive it.
  * Owner: who opened it. Thread: the opener's for all (-EXDEV elsewhere and in a forked child) but udpring_batch_release,
- * wake, close and free as said there; stats and leased are for any thread, as of the owner's last call. Freed by
+ * wake, close and free as said there; stats and usage are for any thread, as of the owner's last call. Freed by
  * udpring_recv_free() and the release of the last batch. */
 struct udpring_recv;
+#define UDPRING_GRO_OFF 0
+#define UDPRING_GRO_ON 1
+#define UDPRING_GRO_TRY 2              /* off where the kernel refuses */
 struct udpring_recv_options {
     int32_t fd;
-    uint32_t tier, slots, slot_bytes;   /* as struct udp_rx_options */
+    uint32_t tier, slots, slot_bytes, cq_entries;   /* as struct udp_rx_options */
     uint32_t lease_limit;               /* slots that batches may keep; beyond it packets are copied; 0 = half of them */
-    uint8_t gro;
+    uint64_t copy_limit;                /* bytes of such copies; beyond it -ENOBUFS; 0 = 256 MiB */
+    uint8_t gro;                        /* UDPRING_GRO_* */
+    uint8_t whole_trains;               /* a train stays one datagram of its batch, with its segment_size */
+    uint8_t timestamps;                 /* SO_TIMESTAMPNS while open */
 };
-/* Owner: the caller of udpring_recv_batch. Thread: any. Freed (or used again) after udpring_batch_release. */
+/* Datagrams, each data[offset .. offset + length): `count` of them, from `message_count` messages; a message that is a
+ * train gave several, one after the other, unless trains are left whole.
+ * Owner: the caller of udpring_recv_batch. Thread: any. Freed (or used again) after udpring_batch_release. */
 struct udpring_batch {
-    const uint8_t *base;                /* every packet's data lies in base[0 .. bytes) */
+    const uint8_t *base;                /* all lie in base[0 .. bytes) */
     uint64_t bytes;
-    const struct udpring_packet *packets;
+    const uint32_t *columns;            /* offsets[count], lengths[count], ends[count] */
+    const struct udpring_packet *messages;
+    uint32_t count, message_count;
+    uint64_t kernel_drops;              /* learned of since the batch before */
+    uint8_t whole_trains;
+};
+/* One receive: one argument, because that is the cheapest call from Python.
+ * Owner: the ring. Thread: the opener's. Freed with the handle. */
+struct udpring_recv_call {
+    struct udpring_recv *recv;
+    int64_t timeout_ns;                 /* negative none, 0 poll */
+    /* Set when a batch is given out; its new owner sets it to NULL. Found set by the next call, the same batch is given
+     * out again: nothing is lost when a signal's handler raises in between. */
+    struct udpring_batch *batch;
+    const uint8_t *base;                /* the batch's base, bytes and count */
+    uint64_t bytes;
     uint32_t count;
+    uint32_t max;                       /* datagrams */
+};
+struct udpring_recv_usage {
+    uint64_t leased, lease_limit;       /* slots that batches keep, and may keep */
+    uint64_t copies, copy_limit;        /* bytes of copies that batches keep, and may keep */
+    uint64_t copied;                    /* datagrams that had to be copied so far */
 };
 
 int32_t udpring_recv_open(struct udpring_recv **recv, const struct udpring_recv_options *options,
                           struct udpring_reason *why);
-/* Up to max packets, waiting for the first. 0 with *batch, -ETIME, -EINTR (a signal: call again), -ECANCELED (woken to be
- * closed, or closed), -ENOMEM, or what ended receiving. timeout_ns: negative none, 0 poll. */
-int32_t udpring_recv_batch(struct udpring_recv *recv, uint32_t max, int64_t timeout_ns, struct udpring_batch **batch);
-void udpring_batch_release(struct udpring_batch *batch);
+/* The one call of a ring; it lives as long as the handle. */
+struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
+/* Up to max datagrams, waiting for the first. 0 with call->batch, -ETIME, -EINTR (a signal: call again), -ECANCELED (woken
+ * to be closed, or closed), -ENOMEM, -ENOBUFS (batches keep more than they may), or what ended receiving. */
+int32_t udpring_recv_batch(struct udpring_recv_call *call);
+/* For each datagram of a batch, what its message says: `bytes` bytes at `offset` of struct udpring_packet, one after the
+ * other into `to`. */
+void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to);
+/* `base` is not looked at: it is what a garbage collector hands to its destructor. */
+void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base);
 /* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
 void udpring_recv_wake(struct udpring_recv *recv);
 /* From the owner, or from any thread when the owner has ended; else -EXDEV and nothing is done. Twice is fine. */
@@ -94,8 +130,7 @@ void udpring_recv_free(struct udpring_recv *recv);
 uint32_t udpring_recv_tier(const struct udpring_recv *recv);
 const char *udpring_recv_reason(const struct udpring_recv *recv);
 void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats);
-/* Slots that batches keep now. */
-uint32_t udpring_recv_leased(const struct udpring_recv *recv);
+void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usage *usage);
 
 /* Sending for Python. Owner, thread, closing, freeing: as receiving; stats and pending are for any thread. */
 struct udpring_send;

@@ -19,6 +19,13 @@ static uint32_t read_u32(const uint8_t *from)
     return value;
 }
 
+static uint64_t read_time(const uint8_t *from)
+{
+    struct timespec time;
+    memcpy(&time, from, sizeof(time));
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 static void set_local4(struct udpring_packet *packet, const void *ip)
 {
     memset(&packet->local, 0, sizeof(packet->local));
@@ -82,6 +89,8 @@ void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet
         case SOL_SOCKET:
             if (message->cmsg_type == SO_RXQ_OVFL && bytes >= 4)
                 *drops = read_u32(data);
+            else if (message->cmsg_type == SO_TIMESTAMPNS && bytes >= sizeof(struct timespec))
+                packet->timestamp = read_time(data);
             break;
         default: break;
         }

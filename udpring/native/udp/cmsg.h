@@ -11,7 +11,7 @@
 
 #define UDP_CMSG_BUILD_BYTES 96   /* UDP_SEGMENT 24 + TOS or TCLASS 24 + IPV6_PKTINFO 40, and a little room */
 
-/* Reads pktinfo, TOS / TCLASS, the GRO segment size and the kernel's drop count out of `control` into `packet`
+/* Reads pktinfo, TOS / TCLASS, the GRO segment size, the time and the kernel's drop count out of `control` into `packet`
  * (fields that are not there are left alone). Every cmsg_len is checked against what is left; a bad one ends the walk.
  * *drops is set when SO_RXQ_OVFL is there. `control` must be aligned as struct cmsghdr. */
 void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet *packet, uint32_t *drops);

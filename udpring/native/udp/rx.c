@@ -49,6 +49,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
     packet->interface_index = 0;
     packet->flags = 0;
     packet->tos = 0;
+    packet->timestamp = 0;
     packet->socket_index = (uint8_t)socket;
     if (!udp_address_from_sockaddr(message->name, message->name_length, &packet->source))
         memset(&packet->source, 0, sizeof(packet->source));
@@ -93,22 +94,48 @@ static int check_options(const struct udp_rx_options *options, struct udpring_re
     if (options->slot_bytes > UDP_RX_SLOT_BYTES_MAX)
         return ur_fail(why, -EINVAL, "receive buffers of %u bytes: at most %d, no datagram is longer", options->slot_bytes,
                        UDP_RX_SLOT_BYTES_MAX);
+    if (options->cq_entries > UDP_RX_CQ_ENTRIES_MAX)
+        return ur_fail(why, -EINVAL, "a completion queue of %u entries: at most %d", options->cq_entries,
+                       UDP_RX_CQ_ENTRIES_MAX);
     return 0;
 }
 
-static int switch_gro_on(struct udp_rx *rx, struct udpring_reason *why)
+/* 0 when it is on, by us (then noted, to be switched off at close) or already before; else -errno. */
+static int switch_on(struct udp_rx *rx, uint32_t socket, int level, int option, enum udp_rx_option ours)
+{
+    int value = 0;
+    socklen_t length = sizeof(value);
+    if (!getsockopt(rx->fd[socket], level, option, &value, &length) && value)
+        return 0;
+    value = 1;
+    if (setsockopt(rx->fd[socket], level, option, &value, sizeof(value)))
+        return -errno;
+    rx->ours[socket] |= (uint8_t)ours;
+    return 0;
+}
+
+static int switch_options_on(struct udp_rx *rx, const struct udp_rx_options *options, struct udpring_reason *why)
 {
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        int value = 0;
-        socklen_t length = sizeof(value);
-        if (!getsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &value, &length) && value)
-            continue;
-        value = 1;
-        if (setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &value, sizeof(value)))
-            return ur_fail(why, -errno, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(errno));
-        rx->gro_ours[i] = true;
+        int code = options->gro ? switch_on(rx, i, SOL_UDP, UDP_GRO, UDP_RX_GRO) : 0;
+        if (code && !options->gro_may_fail)
+            return ur_fail(why, code, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(-code));
+        code = options->timestamps ? switch_on(rx, i, SOL_SOCKET, SO_TIMESTAMPNS, UDP_RX_TIMESTAMPS) : 0;
+        if (code)
+            return ur_fail(why, code, "SO_TIMESTAMPNS cannot be switched on: %s", strerror(-code));
     }
     return 0;
+}
+
+static void switch_options_off(const struct udp_rx *rx)
+{
+    int off = 0;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        if (rx->ours[i] & UDP_RX_GRO)
+            (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
+        if (rx->ours[i] & UDP_RX_TIMESTAMPS)
+            (void)setsockopt(rx->fd[i], SOL_SOCKET, SO_TIMESTAMPNS, &off, sizeof(off));
+    }
 }
 
 static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_options *options, struct udpring_reason *why)
@@ -133,8 +160,9 @@ static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
         code = rx->held ? udp_slots_map(&rx->slots, count, tier->header_bytes, rx->slot_bytes) : -ENOMEM;
     if (code)
         ur_fail(why, code, "no memory for %u receive buffers of %u bytes: %s", count, rx->slot_bytes, strerror(-code));
-    if (!code && options->gro)
-        code = switch_gro_on(rx, why);
+    rx->cq_entries = options->cq_entries;
+    if (!code)
+        code = switch_options_on(rx, options, why);
     if (!code)
         code = tier->open(rx, why);
     if (code) {
@@ -177,11 +205,8 @@ bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots)
         ur_graveyard_leak(kept.base, kept.bytes);
         kept = (struct udp_slots){0};
     }
-    for (uint32_t i = 0; i < rx->sockets; i++) {
-        int off = 0;
-        if (rx->gro_ours[i] && rx->forks == ur_fork_count())
-            (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
-    }
+    if (rx->forks == ur_fork_count())
+        switch_options_off(rx);
     free(rx->held);
     free(rx);
     *slots = kept;

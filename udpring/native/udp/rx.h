@@ -24,6 +24,9 @@ struct udp_rx_options {
     uint32_t sockets;                 /* 1 or 2 */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; not closed by us */
     bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
+    bool gro_may_fail;                /* and without it where the kernel refuses */
+    bool timestamps;                  /* SO_TIMESTAMPNS on the sockets while open, see packet.timestamp */
+    uint32_t cq_entries;              /* completion queue of the io_uring tiers; 0 = room for every buffer */
 };
 
 int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;

@@ -9,6 +9,7 @@
 #define UDP_RX_SLOTS_MAX 2048
 #define UDP_RX_SLOT_BYTES_DEFAULT 65536
 #define UDP_RX_SLOT_BYTES_MAX 65536
+#define UDP_RX_CQ_ENTRIES_MAX 65536   /* the kernel's own limit */
 #define UDP_RX_WATCHES 16
 
 /* Room in each slot before the payload. The name is sockaddr_in6's 28 bytes, rounded so that control stays aligned. */
@@ -33,6 +34,8 @@ struct udp_rx_tier {
 
 extern const struct udp_rx_tier udp_rx_multishot, udp_rx_pool, udp_rx_mmsg;
 
+enum udp_rx_option { UDP_RX_GRO = 1, UDP_RX_TIMESTAMPS = 2 };
+
 /* Owner: the caller of udp_rx_open. Thread: that one. Freed by udp_rx_close(). The tier's own struct embeds it first. */
 struct udp_rx {
     const struct udp_rx_tier *tier;
@@ -42,7 +45,8 @@ struct udp_rx {
     uint32_t per_socket, slot_bytes, sockets;
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
-    bool gro_ours[UDP_RX_SOCKETS_MAX];    /* switched on by us, to be switched off at close */
+    uint8_t ours[UDP_RX_SOCKETS_MAX]; /* enum udp_rx_option bits: switched on by us, to be switched off at close */
+    uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */
     uint32_t watched;                 /* tokens that fired */

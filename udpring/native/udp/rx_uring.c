@@ -14,6 +14,12 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST};
     /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much for guests. */
     options.cq_entries = 4 * SQ_ENTRIES_LEAST + 2 * buffers;
+    if (rx->cq_entries) {   /* a power of two, and the kernel wants no fewer of these than of the others */
+        options.cq_entries = UR_ENTRIES_LEAST;
+        while (options.cq_entries < rx->cq_entries)
+            options.cq_entries *= 2;
+        options.entries = options.entries < options.cq_entries ? options.entries : options.cq_entries;
+    }
     int code = ur_ring_open(&uring->ring, &options, why);
     if (!code)
         code = ur_ops_open(&uring->ops, UR_KIND_RECV, receives);
