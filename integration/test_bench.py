@@ -62,6 +62,17 @@ def test_a_tier_can_be_forced_and_the_table_tells_it() -> None:
     assert "round trip, full TCP stream, p99" in done.stdout
 
 
+def test_tiers_and_workers_beside_each_other() -> None:
+    words = ("--tier", "uring-multishot", "--tier", "mmsg", "--workers", "2")
+    done = bench(*SHORT, "--only", "rtt", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    programs = json.loads(done.stdout)["programs"]
+    assert [(each["program"], each["tier"], each["workers"]) for each in programs] == [
+        ("udpring uring-multishot", "uring-multishot", 2),
+        ("udpring mmsg", "mmsg", 2),
+    ]
+
+
 def test_both_ciphers_beside_each_other() -> None:
     done = bench(
         *SHORT, "--only", "rtt", "--cipher", "chacha20-poly1305", "--cipher", "aes-256-gcm", "--json"

@@ -70,7 +70,9 @@ def result(others: int = 1) -> dict[str, Any]:
         "cpu": "A CPU",
         "began": "2026-01-01T00:00:00",
     }
-    told = {"udpring": {"tier": "uring-pool", "tier_reason": "no multishot here", "aead": "openssl"}}
+    told = {
+        "udpring": {"tier": "uring-pool", "tier_reason": "no multishot here", "aead": "openssl", "workers": 2}
+    }
     taken = [("udpring", "udpring-wg", OURS)]
     taken += [(f"go{number}", "wireguard-go", THEIRS) for number in range(others)]
     return {
@@ -103,7 +105,8 @@ def test_defaults_and_options() -> None:
     assert (args.subject, args.against, args.tier, args.seconds, args.runs) == ("tunnel", [], None, 5, 3)
     assert args.only == tuple(measures.MEASURES)
     args = parsed("tunnel", "--against", "a", "--against", "b -x", "--only", "rtt,tcp", "--tier", "mmsg")
-    assert (args.against, args.only, args.tier) == (["a", "b -x"], ("rtt", "tcp"), "mmsg")
+    assert (args.against, args.only, args.tier) == (["a", "b -x"], ("rtt", "tcp"), ["mmsg"])
+    assert parsed("tunnel", "--workers", "1", "--workers", "2").workers == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,7 @@ def test_programs_are_named_by_their_file_and_numbered() -> None:
 
 def test_ours_gets_its_tier_and_others_are_left_alone() -> None:
     assert ("UDPRING_TIER", "mmsg") in Program.ours("mmsg").env
+    assert ("UDPRING_WORKERS", "3") in Program.ours(workers=3).env
     aes = Program.ours(cipher=Cipher.AES_256_GCM)
     assert (aes.name, aes.cipher) == ("udpring aes-256-gcm", Cipher.AES_256_GCM)
     assert Program.ours().cipher is Program.parse("sh").cipher is Cipher.CHACHA20_POLY1305
@@ -159,6 +163,14 @@ def test_ours_gets_its_tier_and_others_are_left_alone() -> None:
         ("udpring aes-256-gcm (2)", Cipher.AES_256_GCM),
     ]
     assert all(name != "UDPRING_TIER" for name, _ in (*Program.ours().env, *Program.parse("sh").env))
+
+
+def test_each_combination_of_ours_has_a_name_of_its_own() -> None:
+    assert [each.name for each in Program.variants([None], list(Cipher)[:1], [None])] == ["udpring"]
+    names = [each.name for each in Program.variants(["mmsg", "uring-pool"], list(Cipher), [1, 2])]
+    assert names[:3] == ["udpring mmsg workers=1", "udpring mmsg workers=2", "udpring uring-pool workers=1"]
+    assert names[-1] == "udpring aes-256-gcm uring-pool workers=2"
+    assert len(set(names)) == 8
 
 
 def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +296,7 @@ def test_the_result_is_json() -> None:
 
 def test_the_table_shows_every_program_and_ratio() -> None:
     lines = table.comparison_table(result(others=2)).splitlines()
-    assert lines[0] == "udpring 0.1.0: tier uring-pool, AEAD openssl"
+    assert lines[0] == "udpring 0.1.0: tier uring-pool, AEAD openssl, 2 workers"
     assert lines[1].strip() == "no multishot here"
     assert "load average 0.1 before, 1.2 after" in lines[3]
     head = lines[5].split()

@@ -11,8 +11,8 @@ read:
 
     {"udpring": version, "kernel", "machine", "cpus", "cpu", "began": UTC time, "load_average": [before,
     after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "cipher", "tier",
-    "tier_reason", "aead", "figures": {key: {"median", "runs": [number or null]}}}], "ratios": [{"to":
-    program, "figures": {key: number}}]}
+    "tier_reason", "workers", "aead", "figures": {key: {"median", "runs": [number or null]}}}],
+    "ratios": [{"to": program, "figures": {key: number}}]}
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ __all__ = ["compare", "summary"]
 
 Say = Callable[[str], None]
 Sample = dict[str, float]
+Told = dict[str, str | int | None]
+"""What a program says of itself."""
+NOTHING_TOLD: Told = dict.fromkeys(("cipher", "tier", "tier_reason", "workers", "aead"))
 
 
 def compare(
@@ -43,7 +46,7 @@ def compare(
     facts = host_facts()
     before = load()
     samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
-    told: dict[str, dict[str, str | None]] = {}
+    told: dict[str, Told] = {}
     with Ground() as ground:
         for run in range(runs):
             for program in programs if run % 2 == 0 else reversed(programs):
@@ -58,6 +61,7 @@ def compare(
                         "cipher": str(program.cipher),
                         "tier": node.tier,
                         "tier_reason": node.tier_reason,
+                        "workers": node.workers,
                         "aead": node.aead,
                     }
                     samples[program.name].append(measure(pair, names, seconds, tell))
@@ -74,14 +78,15 @@ def compare(
 
 
 def summary(
-    taken: Sequence[tuple[str, str, Sequence[Sample]]], told: dict[str, dict[str, str | None]] | None = None
+    taken: Sequence[tuple[str, str, Sequence[Sample]]], told: dict[str, Told] | None = None
 ) -> dict[str, Any]:
     """``programs`` and ``ratios``, from (name, command, samples of its runs), ours first."""
     programs = [
         {
             "program": name,
             "command": command,
-            **((told or {}).get(name) or {"cipher": None, "tier": None, "tier_reason": None, "aead": None}),
+            **NOTHING_TOLD,
+            **(told or {}).get(name, {}),
             "figures": _figures(samples),
         }
         for name, command, samples in taken

@@ -190,6 +190,7 @@ def measure_handshakes(
             "load_average": [before, load()],
             "tier": node.tier,
             "tier_reason": node.tier_reason,
+            "workers": node.workers,
             "aead": node.aead,
             "seconds": seconds,
             "runs": runs,

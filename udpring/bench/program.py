@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ START_WAIT = 15.0
 STOP_WAIT = 10.0
 UAPI_WAIT = 60.0
 """For one answer: some benchmarks set 10 000 peers at once."""
-_UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), UDP port")
+_UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), (\d+) workers?, UDP port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,34 @@ class Program:
     cipher: Cipher = Cipher.CHACHA20_POLY1305
 
     @classmethod
-    def ours(cls, tier: str | None = None, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> Program:
-        """``udpring-wg`` of this very installation, with a tier forced or the best that works. It logs
-        verbosely (lines per session, none per packet), to learn its tier and AEAD."""
-        env = (("LOG_LEVEL", "verbose"), *((("UDPRING_TIER", tier),) if tier else ()))
+    def ours(
+        cls,
+        tier: str | None = None,
+        cipher: Cipher = Cipher.CHACHA20_POLY1305,
+        workers: int | None = None,
+        variant: str = "",
+    ) -> Program:
+        """``udpring-wg`` of this very installation, with a tier forced or the best that works, with so many
+        workers or as many as it takes by itself. It logs verbosely (lines per session, none per packet), to
+        learn what it took. ``variant``: behind its name, where there are several of ours."""
+        forced = {"LOG_LEVEL": "verbose", "UDPRING_TIER": tier, "UDPRING_WORKERS": workers and str(workers)}
+        env = tuple((name, value) for name, value in forced.items() if value)
         name = "udpring" if cipher is Cipher.CHACHA20_POLY1305 else f"udpring {cipher}"
-        return cls(name, (sys.executable, "-m", "udpring.cli.wg"), env, cipher)
+        return cls(f"{name} {variant}".rstrip(), (sys.executable, "-m", "udpring.cli.wg"), env, cipher)
+
+    @classmethod
+    def variants(
+        cls, tiers: Sequence[str | None], ciphers: Sequence[Cipher], workers: Sequence[int | None]
+    ) -> list[Program]:
+        """Ours in each combination, the first of each first; named by that in which the others differ."""
+        made = []
+        for cipher in ciphers:
+            for tier in tiers:
+                for number in workers:
+                    parts = [str(tier)] if len(tiers) > 1 else []
+                    parts += [f"workers={number}"] if len(workers) > 1 else []
+                    made.append(cls.ours(tier, cipher, number, " ".join(parts)))
+        return made
 
     @classmethod
     def parse(cls, text: str) -> Program:
@@ -78,8 +100,8 @@ def distinct(programs: list[Program]) -> list[Program]:
 
 
 class NodeProcess:
-    """One running program with its interface in a namespace. ``tier`` and ``aead`` are what ours says of
-    itself; None for others.
+    """One running program with its interface in a namespace. ``tier``, ``workers`` and ``aead``
+    are what ours says of itself; None for others.
 
     Raises HostError where it does not come up, with its last words.
     """
@@ -102,6 +124,7 @@ class NodeProcess:
         self.tier_reason: str | None = said[2] if said else None
         # Of all ciphers: "chacha20-poly1305 by openssl, aes-256-gcm by openssl".
         libraries = dict(each.split(" by ", 1) for each in said[3].split(", ")) if said else {}
+        self.workers: int | None = int(said[4]) if said else None
         self.aead: str | None = libraries.get(str(program.cipher))
 
     def _words(self) -> str:

@@ -47,7 +47,10 @@ def comparison_table(result: dict[str, Any]) -> str:
 def head(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """What was measured, where and when; ``ours`` has the tier and the AEAD."""
     cipher = f"{ours['cipher']} by " if ours.get("cipher") else ""
-    lines = [f"udpring {result['udpring']}: tier {ours['tier'] or '-'}, AEAD {cipher}{ours['aead'] or '-'}"]
+    number = ours.get("workers")
+    workers = f", {number} worker{'s' if number > 1 else ''}" if number else ""
+    aead = f"AEAD {cipher}{ours['aead'] or '-'}"
+    lines = [f"udpring {result['udpring']}: tier {ours['tier'] or '-'}, {aead}{workers}"]
     if ours["tier_reason"]:
         lines.append(f"  {ours['tier_reason']}")
     before, after = result["load_average"]

@@ -32,7 +32,19 @@ def register(subparsers: Subparsers) -> None:
         metavar="PROGRAM",
         help="a wireguard-go compatible program (perhaps with arguments), any number of times",
     )
-    parser.add_argument("--tier", choices=TIERS, help="for our nodes, instead of the best that works")
+    parser.add_argument(
+        "--tier",
+        choices=TIERS,
+        action="append",
+        help="for our nodes, instead of the best that works; any number of times, as --cipher",
+    )
+    parser.add_argument(
+        "--workers",
+        type=Between(1, 16),
+        action="append",
+        metavar="N",
+        help="threads of our nodes, instead of what they take by themselves; any number of times, too",
+    )
     parser.add_argument(
         "--cipher",
         choices=CIPHERS,
@@ -69,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     from udpring.bench.table import comparison_table  # noqa: PLC0415
 
     ciphers = [Cipher(name) for name in dict.fromkeys(args.cipher or CIPHERS[:1])]
-    ours = [Program.ours(args.tier, cipher) for cipher in ciphers]
+    # Each given once where the same is given twice.
+    tiers, workers = (list(dict.fromkeys(given or [None])) for given in (args.tier, args.workers))
+    ours = Program.variants(tiers, ciphers, workers)
     programs = distinct([*ours, *map(Program.parse, args.against)])
     if args.plot:
         plot.require_drawable(args.plot)

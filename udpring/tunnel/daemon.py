@@ -218,13 +218,15 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
         try:
             tunnel.start()
             server.start()
-            plane = tunnel.plane
+            plane, stats = tunnel.plane, tunnel.plane.stats()
             log.debug(
-                "%s is up: tier %s (%s), AEAD %s, UDP port %d, UAPI at %s",
+                "%s is up: tier %s (%s), AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
                 tunnel.name,
-                plane.stats().tier,
+                stats.tier,
                 plane.tier_reason,
                 aead_in_words(),
+                stats.workers,
+                "" if stats.workers == 1 else "s",
                 tunnel.listen_port,
                 path,
             )
