@@ -12,6 +12,7 @@ from typing import Any
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, RingError
 from udpring.udp.batch import Batch
+from udpring.udp.loops import AsyncReceiving
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import WAIT_SLICE_NS, wait_slice
 
@@ -21,7 +22,7 @@ _MOST = 1 << 30  # datagrams of one call; far more than there can be
 _SOL_UDP, _UDP_GRO = 17, 104
 
 
-class RecvRing:
+class RecvRing(AsyncReceiving):
     """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6.
 
     The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
@@ -223,6 +224,7 @@ class RecvRing:
             lib.udpring_recv_wake(handle)
             return
         self._handle = None
+        self._end_wait()
         check(code, "closing a receive ring")
 
     def __enter__(self) -> RecvRing:

@@ -121,6 +121,11 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call);
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to);
 /* `base` is not looked at: it is what a garbage collector hands to its destructor. */
 void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base);
+/* A descriptor for event loops: readable while udpring_recv_batch would not have to wait; level-triggered, always the same
+ * one, not to be closed nor read by the caller. The first call must be the owner's. Or -errno. */
+int32_t udpring_recv_fileno(struct udpring_recv *recv);
+/* Owner's thread: the oldest errno not fetched yet of those that ICMP brought (the last 16 are kept), or 0. */
+int32_t udpring_recv_error(struct udpring_recv *recv);
 /* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
 void udpring_recv_wake(struct udpring_recv *recv);
 /* From the owner, or from any thread when the owner has ended; else -EXDEV and nothing is done. Twice is fine. */

@@ -113,6 +113,16 @@ static bool harvest(struct udp_batches *batches, uint32_t wanted, uint32_t messa
     return got;
 }
 
+bool udp_batches_waiting(const struct udp_batches *batches)
+{
+    return batches->head < batches->tail;
+}
+
+bool udp_batches_returned(const struct udp_batches *batches)
+{
+    return atomic_load(&batches->returned) != NULL;
+}
+
 int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_share *share)
 {
     *share = (struct udp_share){0};
@@ -278,7 +288,7 @@ void udp_batches_return(struct udp_batches *batches, struct udpring_batch *face)
 {
     struct udp_batch *batch = (struct udp_batch *)face;
     batch->next = atomic_load_explicit(&batches->returned, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&batches->returned, &batch->next, batch, memory_order_release,
+    while (!atomic_compare_exchange_weak_explicit(&batches->returned, &batch->next, batch, memory_order_seq_cst,
                                                   memory_order_relaxed))
         ;
 }

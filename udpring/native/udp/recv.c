@@ -34,6 +34,10 @@ struct udpring_recv {
     struct udp_batches batches;
     struct udpring_recv_call call;
     int wake;                         /* eventfd */
+    int event;                        /* eventfd: raised, recv_batch would bring something; see rest() */
+    _Atomic int pollable;             /* what udpring_recv_fileno gave; -1: nobody asked */
+    bool raised;                      /* by us, and not cleared since; owner's thread */
+    atomic_bool hungry;               /* a release must raise `event` */
     _Atomic(struct udpring_batch *) given;   /* the last one, until it is released: nobody may have taken it */
     atomic_uint references;           /* the handle's and one a batch that is out */
 };
@@ -46,6 +50,8 @@ static void unreference(struct udpring_recv *recv)
     udp_slots_unmap(&recv->slots);
     if (recv->wake >= 0)
         close(recv->wake);
+    if (recv->event >= 0)
+        close(recv->event);
     free(recv);
 }
 
@@ -63,8 +69,10 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     if (!recv)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     atomic_init(&recv->references, 1);
+    recv->pollable = -1;
     recv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = recv->wake < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
+    recv->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int code = recv->wake < 0 || recv->event < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     if (!code)
         code = udp_handle_claim(&recv->owner);
     if (!code)
@@ -72,7 +80,8 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     struct udp_rx_options inner = {
         .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = 1,
         .fd = {options->fd}, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
-        .timestamps = options->timestamps, .cq_entries = options->cq_entries};
+        .timestamps = options->timestamps, .cq_entries = options->cq_entries,
+        .pollable = true};
     if (!code)
         code = udp_rx_open(&recv->rx, &inner, why);
     if (!code) {
@@ -139,6 +148,53 @@ static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call 
     return code;
 }
 
+static bool pending(const struct udpring_recv *recv)
+{
+    return udp_batches_waiting(&recv->batches) || udp_rx_pending(recv->rx);
+}
+
+/* Before the owner may sleep in an event loop: `event` is raised exactly when there is something to be fetched. Nothing when
+ * nobody polls. The order tells of what comes in between: arm, clear, look again. */
+static void rest(struct udpring_recv *recv)
+{
+    if (recv->pollable < 0)
+        return;
+    bool hungry = udp_rx_rest(recv->rx);
+    atomic_store(&recv->hungry, hungry);
+    if (!pending(recv)) {
+        eventfd_t ignored;
+        (void)eventfd_read(recv->event, &ignored);
+        recv->raised = false;
+        if (!(hungry && udp_batches_returned(&recv->batches)) && !pending(recv))
+            return;
+    }
+    if (!recv->raised)
+        (void)eventfd_write(recv->event, 1);
+    recv->raised = true;
+}
+
+int32_t udpring_recv_fileno(struct udpring_recv *recv)
+{
+    if (recv->pollable >= 0)
+        return recv->pollable;
+    int code = udp_handle_check(&recv->owner);
+    if (code)
+        return code;
+    if (!recv->rx)
+        return -ECANCELED;
+    code = udp_rx_pollable(recv->rx, recv->event);
+    if (code < 0)
+        return code;
+    recv->pollable = code;
+    rest(recv);
+    return code;
+}
+
+int32_t udpring_recv_error(struct udpring_recv *recv)
+{
+    return recv->rx ? udp_rx_icmp_error(recv->rx) : 0;
+}
+
 int32_t udpring_recv_batch(struct udpring_recv_call *call)
 {
     struct udpring_recv *recv = call->recv;
@@ -151,6 +207,7 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     if (ur_likely(!batch || atomic_load_explicit(&recv->given, memory_order_relaxed) != batch)) {
         call->batch = batch = NULL;
         code = next_batch(recv, call, &batch);
+        rest(recv);
         if (code)
             return code;
     }
@@ -179,12 +236,15 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     struct udpring_batch *given = batch;
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
+    if (atomic_load(&recv->hungry))   /* after the push, as rest() looks after it was set: one of the two sees the other */
+        (void)eventfd_write(recv->event, 1);
     unreference(recv);
 }
 
 void udpring_recv_wake(struct udpring_recv *recv)
 {
     (void)eventfd_write(recv->wake, 1);
+    (void)eventfd_write(recv->event, 1);   /* the owner may be in an event loop */
 }
 
 int32_t udpring_recv_close(struct udpring_recv *recv)

@@ -32,6 +32,7 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
         return UDP_RX_FATAL;
     default:   /* what ICMP brings: one event each, taken off the socket by reading it */
         rx->stats.icmp_errors++;
+        udp_rx_keep_error(rx, error);
         return UDP_RX_ICMP;
     }
 }
@@ -148,6 +149,7 @@ static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     rx->tier = tier;
     rx->sockets = options->sockets;
+    rx->pollable = options->pollable;
     rx->per_socket = options->slots ? options->slots : UDP_RX_SLOTS_DEFAULT;
     rx->slot_bytes = options->slot_bytes ? options->slot_bytes : UDP_RX_SLOT_BYTES_DEFAULT;
     for (uint32_t i = 0; i < rx->sockets; i++)
@@ -260,6 +262,38 @@ void udp_rx_release(struct udp_rx *rx, uint32_t slot)
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx)
 {
     return &rx->stats;
+}
+
+int udp_rx_pollable(struct udp_rx *rx, int event)
+{
+    return rx->tier->pollable(rx, event);
+}
+
+bool udp_rx_rest(struct udp_rx *rx)
+{
+    return rx->tier->rest(rx);
+}
+
+bool udp_rx_pending(const struct udp_rx *rx)
+{
+    return rx->fatal || rx->watched || rx->tier->pending(rx);
+}
+
+void udp_rx_keep_error(struct udp_rx *rx, int error)
+{
+    if (rx->icmp.count == UDP_RX_ERRORS)
+        rx->icmp.head++;
+    else
+        rx->icmp.count++;
+    rx->icmp.code[(rx->icmp.head + rx->icmp.count - 1) % UDP_RX_ERRORS] = error;
+}
+
+int udp_rx_icmp_error(struct udp_rx *rx)
+{
+    if (!rx->icmp.count)
+        return 0;
+    rx->icmp.count--;
+    return rx->icmp.code[rx->icmp.head++ % UDP_RX_ERRORS];
 }
 
 int udp_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)

@@ -23,6 +23,7 @@ struct udp_rx_options {
     uint32_t slot_bytes;              /* payload room per slot; 0 = 65536 */
     uint32_t sockets;                 /* 1 or 2 */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; not closed by us */
+    bool pollable;                    /* udp_rx_pollable() is going to be called */
     bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
     bool gro_may_fail;                /* and without it where the kernel refuses */
     bool timestamps;                  /* SO_TIMESTAMPNS on the sockets while open, see packet.timestamp */
@@ -41,6 +42,18 @@ int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
+
+/* For who sleeps elsewhere, in an event loop: returns the descriptor that is readable while udp_rx_wait() would not have to
+ * wait, or -errno. It is `event`, an eventfd of the caller that lives longer than the receive side, or an epoll
+ * descriptor around it, closed by udp_rx_close(). Before each sleep:
+ *   1. udp_rx_rest() arms and submits; true: a socket has no buffer left to receive into, and a release must be told of.
+ *   2. The caller clears the eventfd.
+ *   3. udp_rx_pending(): there is something nevertheless: the caller raises the eventfd. */
+int udp_rx_pollable(struct udp_rx *rx, int event) UR_MUST_CHECK;
+bool udp_rx_rest(struct udp_rx *rx);
+bool udp_rx_pending(const struct udp_rx *rx);
+/* The oldest errno not fetched yet of those that ICMP brought (the last 16 are kept), or 0. */
+int udp_rx_icmp_error(struct udp_rx *rx);
 
 /* Another descriptor that ends udp_rx_wait: one-shot, reported once by udp_rx_watched, then to be watched again.
  * events: POLLIN / POLLOUT. At most 16 watches; token is the caller's (0..15, one watch a token:

@@ -8,7 +8,9 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "rx_tier.h"
 
@@ -34,6 +36,7 @@ struct mmsg_socket {
     bool readable;     /* the poll said so, or the last recvmmsg was full */
     bool error;        /* POLLERR */
     bool starved;      /* counted already */
+    bool polled;       /* in `epoll` */
 };
 
 struct mmsg_rx {
@@ -42,6 +45,7 @@ struct mmsg_rx {
     uint32_t turn;                 /* the socket that is asked first */
     struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
     uint32_t watching;             /* tokens that are out */
+    int epoll;                     /* for sleepers elsewhere; -1: nobody asked */
 };
 
 static struct mmsg_rx *self(struct udp_rx *rx)
@@ -87,6 +91,7 @@ static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
 {
     _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
     struct mmsg_rx *mmsg = self(rx);
+    mmsg->epoll = -1;
     mmsg->socket = calloc(rx->sockets, sizeof(*mmsg->socket));
     if (!mmsg->socket)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
@@ -108,6 +113,8 @@ static bool mmsg_close(struct udp_rx *rx)
     for (uint32_t i = 0; mmsg->socket && i < rx->sockets; i++)
         free(mmsg->socket[i].free);
     free(mmsg->socket);
+    if (mmsg->epoll >= 0)
+        close(mmsg->epoll);
     return true;
 }
 
@@ -233,6 +240,42 @@ static void mmsg_release(struct udp_rx *rx, uint32_t slot)
     socket->free[socket->free_count++] = slot;
 }
 
+/* Level-triggered on the sockets themselves. A socket without a free slot is taken out: it may stay readable for long. */
+static int mmsg_pollable(struct udp_rx *rx, int event)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    if (mmsg->epoll < 0)
+        mmsg->epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event interest = {.events = EPOLLIN};
+    if (mmsg->epoll < 0 || epoll_ctl(mmsg->epoll, EPOLL_CTL_ADD, event, &interest))
+        return -errno;
+    return mmsg->epoll;
+}
+
+static bool mmsg_rest(struct udp_rx *rx)
+{
+    struct mmsg_rx *mmsg = self(rx);
+    bool hungry = false;
+    for (uint32_t i = 0; i < rx->sockets; i++) {
+        struct mmsg_socket *socket = &mmsg->socket[i];
+        top_up(mmsg, socket);
+        bool ready = socket->prepared > 0;
+        hungry |= !ready;
+        if (ready == socket->polled)
+            continue;
+        struct epoll_event interest = {.events = EPOLLIN | EPOLLRDHUP};
+        if (epoll_ctl(mmsg->epoll, ready ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, rx->fd[i], &interest) && errno != EEXIST)
+            rx->fatal = errno == ENOENT ? -EBADF : -errno;   /* a closed socket left the epoll set by itself */
+        socket->polled = ready;
+    }
+    return hungry;
+}
+
+static bool mmsg_pending(const struct udp_rx *rx)
+{
+    return false;   /* the sockets are polled themselves */
+}
+
 static int mmsg_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
 {
     struct mmsg_rx *mmsg = self(rx);
@@ -254,4 +297,7 @@ const struct udp_rx_tier udp_rx_mmsg = {
     .harvest = mmsg_harvest,
     .release = mmsg_release,
     .watch = mmsg_watch,
+    .pollable = mmsg_pollable,
+    .rest = mmsg_rest,
+    .pending = mmsg_pending,
 };

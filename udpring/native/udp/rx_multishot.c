@@ -117,6 +117,11 @@ static void arm(struct uring_rx *uring)
     }
 }
 
+static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
+{
+    return ((const struct multishot_rx *)uring)->socket[socket].armed;
+}
+
 /* Checks what the kernel wrote against what we gave it, and delivers it. False: not a message. */
 static bool deliver(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer, int32_t result,
                     struct udpring_packet *packet)
@@ -178,6 +183,7 @@ static int multishot_open(struct udp_rx *rx, struct udpring_reason *why)
     _Static_assert(PREFIX_BYTES % 64 == 0, "the payload starts on a cache line");
     struct multishot_rx *multishot = (struct multishot_rx *)rx;
     multishot->uring.arm = arm;
+    multishot->uring.armed = armed;
     multishot->uring.complete = complete;
     multishot->header = (struct msghdr){.msg_namelen = UDP_RX_NAME_BYTES, .msg_controllen = UDP_RX_CONTROL_BYTES};
     int code = uring_rx_open(&multishot->uring, rx->sockets, why);
@@ -227,6 +233,9 @@ const struct udp_rx_tier udp_rx_multishot = {
     .harvest = uring_rx_harvest,
     .release = multishot_release,
     .watch = uring_rx_watch,
+    .pollable = uring_rx_pollable,
+    .rest = uring_rx_rest,
+    .pending = uring_rx_pending,
     .ring = uring_rx_ring,
     .guests = uring_rx_guests,
 };

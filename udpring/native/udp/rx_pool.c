@@ -65,6 +65,12 @@ static void arm(struct uring_rx *uring)
     }
 }
 
+static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
+{
+    const struct pool_rx *pool = (const struct pool_rx *)uring;
+    return uring->rx.per_socket - pool->idle[socket].count - pool->out[socket];
+}
+
 static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet)
 {
     struct pool_rx *pool = (struct pool_rx *)uring;
@@ -105,6 +111,7 @@ static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
     _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
     struct pool_rx *pool = (struct pool_rx *)rx;
     pool->uring.arm = arm;
+    pool->uring.armed = armed;
     pool->uring.complete = complete;
     for (uint32_t i = 0; i < rx->sockets; i++) {
         pool->idle[i].slot = calloc(rx->per_socket, sizeof(*pool->idle[i].slot));
@@ -144,6 +151,9 @@ const struct udp_rx_tier udp_rx_pool = {
     .harvest = uring_rx_harvest,
     .release = pool_release,
     .watch = uring_rx_watch,
+    .pollable = uring_rx_pollable,
+    .rest = uring_rx_rest,
+    .pending = uring_rx_pending,
     .ring = uring_rx_ring,
     .guests = uring_rx_guests,
 };

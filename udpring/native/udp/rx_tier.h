@@ -11,6 +11,7 @@
 #define UDP_RX_SLOT_BYTES_MAX 65536
 #define UDP_RX_CQ_ENTRIES_MAX 65536   /* the kernel's own limit */
 #define UDP_RX_WATCHES 16
+#define UDP_RX_ERRORS 16   /* power of two */
 
 /* Room in each slot before the payload. The name is sockaddr_in6's 28 bytes, rounded so that control stays aligned. */
 #define UDP_RX_NAME_BYTES 32
@@ -28,6 +29,10 @@ struct udp_rx_tier {
     unsigned (*harvest)(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
     void (*release)(struct udp_rx *rx, uint32_t slot);   /* only for slots that are held */
     int (*watch)(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
+    /* As udp_rx_pollable, udp_rx_rest and udp_rx_pending. */
+    int (*pollable)(struct udp_rx *rx, int event);
+    bool (*rest)(struct udp_rx *rx);
+    bool (*pending)(const struct udp_rx *rx);
     struct ur_ring *(*ring)(struct udp_rx *rx);           /* NULL: tier without a ring */
     unsigned (*guests)(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 };
@@ -50,6 +55,8 @@ struct udp_rx {
     uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */
     uint32_t watched;                 /* tokens that fired */
+    bool pollable;
+    struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last ones, not fetched yet */
     char reason[UDP_TIER_REASON_BYTES];
 };
 
@@ -65,6 +72,9 @@ struct udp_rx_message {
 /* Fills `packet`, marks the slot as held and counts. data and length must lie inside the slot. */
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
                     const struct udp_rx_message *message);
+
+/* Keeps an errno for udp_rx_icmp_error. */
+void udp_rx_keep_error(struct udp_rx *rx, int error);
 
 /* Closes and hands over the slots, for who still has data in them; base NULL when the kernel kept them (then leaked). */
 bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);

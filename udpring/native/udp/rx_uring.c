@@ -6,12 +6,14 @@
 #define ERRORS_FREE 8            /* transient errors in a row before the first pause */
 #define PAUSE_LEAST_NS 1000000u
 #define PAUSE_DOUBLINGS 6        /* 64 ms at most */
+#define PAUSE_TOKEN UDP_RX_WATCHES   /* beyond the callers': the end of a pause, for who sleeps in an event loop */
 
 int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why)
 {
     struct udp_rx *rx = &uring->rx;
     uint32_t buffers = rx->slots.count;
-    struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST};
+    struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST,
+                                      .visible_work = rx->pollable};
     /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much for guests. */
     options.cq_entries = 4 * SQ_ENTRIES_LEAST + 2 * buffers;
     if (rx->cq_entries) {   /* a power of two, and the kernel wants no fewer of these than of the others */
@@ -24,7 +26,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     if (!code)
         code = ur_ops_open(&uring->ops, UR_KIND_RECV, receives);
     if (!code)
-        code = ur_ops_open(&uring->watches, UR_KIND_WATCH, UDP_RX_WATCHES);
+        code = ur_ops_open(&uring->watches, UR_KIND_WATCH, UDP_RX_WATCHES + 1);
     if (code == -ENOMEM && why && !*why->text)
         return ur_fail(why, code, "no memory for %u receive operations", receives);
     if (code)
@@ -32,7 +34,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     /* All are taken once and for all: an operation's slot is the number of the socket, receive slot or token. */
     for (uint32_t i = 0; i < receives; i++)
         (void)ur_ops_take(&uring->ops);
-    for (uint32_t i = 0; i < UDP_RX_WATCHES; i++)
+    for (uint32_t i = 0; i <= UDP_RX_WATCHES; i++)
         (void)ur_ops_take(&uring->watches);
     return 0;
 }
@@ -76,8 +78,7 @@ bool uring_rx_paused(struct uring_rx *uring, uint32_t socket)
     return false;
 }
 
-/* The time-out, shortened to the end of the first pause. */
-static int64_t until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns)
+int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns)
 {
     for (uint32_t i = 0; i < uring->rx.sockets; i++) {
         if (ur_likely(!uring->backoff[i].until))
@@ -95,7 +96,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     struct uring_rx *uring = (struct uring_rx *)rx;
     uring->arm(uring);
     bool waiting = uring->guests.count || rx->watched;   /* not fetched yet: they are something */
-    int64_t limit = waiting ? 0 : until_pause_ends(uring, timeout_ns);
+    int64_t limit = waiting ? 0 : uring_rx_until_pause_ends(uring, timeout_ns);
     int code = ur_submit_and_wait(&uring->ring, 1, limit);
     if (ur_likely(!code))
         return 0;
@@ -156,6 +157,53 @@ int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
     sqe->user_data = ur_ops_arm(&uring->watches, token);
     uring->watching |= 1u << token;
     return 0;
+}
+
+int uring_rx_pollable(struct udp_rx *rx, int event)
+{
+    /* The kernel raises it for completions and for deferred work. (The ring's own descriptor is not woken by the latter.) */
+    struct uring_rx *uring = (struct uring_rx *)rx;
+    int code = ur_ring_register(&uring->ring, IORING_REGISTER_EVENTFD, &event, 1);
+    return code < 0 ? code : event;
+}
+
+/* A sleeper has no time-out of ours: let a completion tell when the pause is over. */
+static void watch_pause(struct uring_rx *uring)
+{
+    int64_t left = uring_rx_until_pause_ends(uring, -1);
+    struct io_uring_sqe *sqe = left < 0 || uring->watching & 1u << PAUSE_TOKEN ? NULL : ur_sqe_or_submit(&uring->ring);
+    if (!sqe)
+        return;
+    uring->pause = (struct __kernel_timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+    sqe->opcode = IORING_OP_TIMEOUT;
+    sqe->fd = -1;
+    sqe->addr = (uint64_t)(uintptr_t)&uring->pause;
+    sqe->len = 1;
+    sqe->user_data = ur_ops_arm(&uring->watches, PAUSE_TOKEN);
+    uring->watching |= 1u << PAUSE_TOKEN;
+}
+
+bool uring_rx_rest(struct udp_rx *rx)
+{
+    struct uring_rx *uring = (struct uring_rx *)rx;
+    bool hungry = false;
+    uring->arm(uring);
+    for (uint32_t i = 0; i < rx->sockets; i++)
+        hungry |= !uring->armed(uring, i);
+    if (ur_unlikely(hungry))
+        watch_pause(uring);
+    /* Work that brings no datagram (a pool's other receives, woken in vain) is better done here than by waking the loop. */
+    struct ur_ring *ring = &uring->ring;
+    if (ur_sq_queued(ring) || (ur_work_pending(ring) && !ur_cq_ready(ring)))
+        (void)ur_submit_and_wait(ring, 0, 0);
+    return hungry;
+}
+
+bool uring_rx_pending(const struct udp_rx *rx)
+{
+    const struct uring_rx *uring = (const struct uring_rx *)rx;
+    /* What the kernel did not take must be offered again. */
+    return ur_cq_ready(&uring->ring) || ur_work_pending(&uring->ring) || ur_sq_queued(&uring->ring) || uring->guests.count;
 }
 
 struct ur_ring *uring_rx_ring(struct udp_rx *rx)

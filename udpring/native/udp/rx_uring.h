@@ -23,8 +23,11 @@ struct uring_rx {
     uint32_t watching;             /* tokens that are out */
     struct udp_backoff backoff[UDP_RX_SOCKETS_MAX];
     struct udp_guest_queue guests;
+    struct __kernel_timespec pause;   /* read by the kernel at submission */
     /* The tier's part: queues what can be armed; takes one completion of kind RECV, true when *packet was filled. */
     void (*arm)(struct uring_rx *uring);
+    /* How many receives of this socket the kernel has. */
+    uint32_t (*armed)(const struct uring_rx *uring, uint32_t socket);
     bool (*complete)(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet);
 };
 
@@ -37,6 +40,9 @@ bool uring_rx_close(struct uring_rx *uring);
 int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
 unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
+int uring_rx_pollable(struct udp_rx *rx, int event);
+bool uring_rx_rest(struct udp_rx *rx);
+bool uring_rx_pending(const struct udp_rx *rx);
 struct ur_ring *uring_rx_ring(struct udp_rx *rx);
 unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 
@@ -44,4 +50,6 @@ unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned m
 void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error);
 /* True while the socket is in a pause. */
 bool uring_rx_paused(struct uring_rx *uring, uint32_t socket);
+/* The time-out, shortened to the end of the first pause. */
+int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns);
 #endif

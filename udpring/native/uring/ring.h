@@ -28,6 +28,7 @@ struct ur_ring_options {
     uint32_t cq_entries;  /* CQ entries wanted; 0 = 4 x entries; fewer than the SQ's is -EINVAL; clamped to 65536 */
     uint32_t flags_deny;  /* IORING_SETUP_* bits never to be asked for (tests and fallbacks): sets with one are skipped.
                            * Also UR_DENY_* */
+    bool visible_work;    /* with DEFER_TASKRUN also TASKRUN_FLAG: for who sleeps on a registered eventfd (ur_work_pending) */
     bool disabled;        /* start with R_DISABLED: the thread that calls ur_ring_enable() becomes the owner */
 };
 
@@ -158,6 +159,12 @@ static inline struct io_uring_sqe *ur_sqe_or_submit(struct ur_ring *ring)
 static inline unsigned ur_cq_ready(const struct ur_ring *ring)
 {
     return ur_likely(ring->cq_ktail != NULL) ? ur_acquire(ring->cq_ktail) - ring->cq_head : 0;
+}
+
+/* Whether an enter with GETEVENTS would bring completions: deferred work (seen only with TASKRUN_FLAG) or a backlog. */
+static inline bool ur_work_pending(const struct ur_ring *ring)
+{
+    return ur_relaxed(ring->sq_kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
 }
 
 /* The i-th ready completion, 0 = oldest; i < ur_cq_ready(). Valid until ur_cq_advance() has passed it. */

@@ -139,6 +139,8 @@ static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entrie
             continue;
         }
         uint32_t flags = flag_sets[i] | (options->disabled ? IORING_SETUP_R_DISABLED : 0);
+        if (options->visible_work && flags & IORING_SETUP_DEFER_TASKRUN)
+            flags |= IORING_SETUP_TASKRUN_FLAG;
         code = attempt(ring, *entries, cq_entries, flags);
         if (code == -EINVAL) {
             i++;

@@ -1,0 +1,201 @@
+"""Waiting in the program's event loop: asyncio, uvloop, trio, anyio on either. No thread, no dependency.
+
+1. The loop is found at each wait: trio when its module is loaded and this is one of its tasks, else the
+   running asyncio loop.
+2. What is waited on is a duplicate of the descriptor: the program may poll the original in the same loop.
+3. One task waits at a time. Nothing is taken off the ring before the task that asked for it runs again, so a
+   cancelled wait loses nothing.
+4. Closing ends the wait; the duplicate is closed by the last who needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from udpring._native import check, lib
+from udpring.errors import ClosedError
+
+if TYPE_CHECKING:
+    from udpring.udp.batch import Batch
+
+__all__ = ["BATCHES_A_TURN", "AsyncReceiving", "Watch", "give_way"]
+
+#: Batches that one wake-up of the loop may bring before its timers and other tasks get their turn.
+BATCHES_A_TURN = 4
+
+# A wait looks at the ring this often by itself, in seconds: a socket that somebody closed wakes nobody.
+_LOOK_SECONDS = 1.0
+
+
+def _trio() -> Any:
+    """The trio module when this is one of its tasks, else None."""
+    trio = sys.modules.get("trio")
+    low = getattr(trio, "lowlevel", None)  # another thread may be importing it
+    if low is None:
+        return None
+    try:
+        low.current_task()
+    except RuntimeError:
+        return None
+    return trio
+
+
+async def give_way() -> None:
+    """Lets the loop do one turn."""
+    trio = _trio()
+    await (trio.lowlevel.checkpoint() if trio else asyncio.sleep(0))
+
+
+class Watch:
+    """A descriptor that one task at a time waits on; a duplicate of ``fd``, which stays the caller's."""
+
+    def __init__(self, fd: int, *, writable: bool = False) -> None:
+        self._fd = os.dup(fd)
+        self._writable = writable
+        self._closed = False
+        self._end: Callable[[], object] | None = None  # ends the wait that is under way
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Until it is ready: True; or ``timeout`` seconds have passed: False. ClosedError once closed."""
+        if self._closed:
+            raise ClosedError("closed while a task waited on it")
+        trio = _trio()
+        try:
+            ready = await (self._in_trio(trio, timeout) if trio else self._in_asyncio(timeout))
+        finally:
+            self._end = None
+            if self._closed:
+                os.close(self._fd)
+        if self._closed:
+            raise ClosedError("closed while a task waited on it")
+        return ready
+
+    async def _in_asyncio(self, timeout: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+
+        def wake(ready: bool) -> None:
+            if not future.done():
+                future.set_result(ready)
+
+        self._end = lambda: wake(False)
+        timer = None if timeout is None else loop.call_later(timeout, wake, False)
+        (loop.add_writer if self._writable else loop.add_reader)(self._fd, wake, True)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not loop.is_closed():
+                (loop.remove_writer if self._writable else loop.remove_reader)(self._fd)
+
+    async def _in_trio(self, trio: Any, timeout: float | None) -> bool:
+        low = trio.lowlevel
+        token = low.current_trio_token()
+
+        def end() -> None:
+            if self._end is not None:  # still waiting: its number is still this descriptor's
+                low.notify_closing(self._fd)
+
+        # Soon, for close() may be called from outside of trio's tasks.
+        self._end = lambda: token.run_sync_soon(end)
+        wait = low.wait_writable if self._writable else low.wait_readable
+        try:
+            with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
+                await wait(self._fd)
+        except trio.ClosedResourceError:
+            return False
+        return not scope.cancelled_caught
+
+    def close(self) -> None:
+        """Ends the wait that is under way, if any, with ClosedError. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._end is None:
+            os.close(self._fd)
+        else:
+            self._end()  # whoever waits closes it: the loop still knows its number
+
+
+class AsyncReceiving:
+    """The part of ``RecvRing`` that works in event loops."""
+
+    _watch: Watch | None = None
+    _awaited = False
+    _burst = 0  # batches taken since the loop last had its turn
+
+    if TYPE_CHECKING:
+
+        def _usable(self) -> Any: ...
+        def recv_batch(self, max_packets: int = ..., timeout: float | None = ...) -> Batch: ...
+
+    def fileno(self) -> int:
+        """A descriptor for event loops: readable while ``recv_batch(timeout=0)`` would not come back empty.
+
+        Level-triggered: it stays readable until everything is fetched, also what one call left over. Poll
+        it for reading with select(2), poll(2), epoll(7) or any loop; do not read, write or close it. It is
+        not the socket's. Now and then it is readable for something that is no datagram (an ICMP error,
+        buffers that came back): the batch is empty then.
+        Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
+        """
+        return check(lib.udpring_recv_fileno(self._usable()), "polling a receive ring")
+
+    async def recv_batch_async(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
+        """``recv_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
+
+        timeout: seconds; None waits for ever. An empty batch when the time is up.
+        Cancelling loses no datagram: it comes with the next call. After a few batches without a wait the loop
+        gets a turn, so that timers run under a flood.
+        Raises ClosedError (also when the ring is closed meanwhile), WrongThreadError, RingError, RuntimeError
+        when another task is waiting on this ring already.
+        """
+        if self._awaited:
+            raise RuntimeError("another task is waiting on this ring: let one receive and share out")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._awaited = True
+        try:
+            if self._burst >= BATCHES_A_TURN:
+                self._burst = 0
+                await give_way()
+            batch = self.recv_batch(max_packets, 0)
+            if not batch and timeout is not None and timeout <= 0:
+                self._burst = 0
+                await give_way()  # a loop of polls must not stop all others
+            while not batch:
+                self._burst = 0
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return batch
+                await self._watched().wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
+                batch = self.recv_batch(max_packets, 0)
+            self._burst += 1
+            return batch
+        finally:
+            self._awaited = False
+
+    def __aiter__(self) -> Self:
+        self._usable()
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch; the iteration ends when the ring is closed."""
+        try:
+            return await self.recv_batch_async()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch(self.fileno())
+        return self._watch
+
+    def _end_wait(self) -> None:
+        """After closing: the task that waits is told."""
+        if self._watch is not None:
+            self._watch.close()
