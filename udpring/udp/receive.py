@@ -101,8 +101,9 @@ class RecvRing(AsyncReceiving):
         timeout: seconds; None waits for ever, 0 polls. An empty batch when the time is up. Signals are
         handled while waiting (Ctrl-C raises KeyboardInterrupt).
         Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, RingError
-        when the socket is gone, or with ENOBUFS when the program keeps more packets than ``copy_limit``
-        allows.
+        when the socket was closed (EBADF, also when another one has its number by now) or shut down for
+        reading (ESHUTDOWN), which a wait notices within a fifth of a second, or when the program keeps more
+        packets than ``copy_limit`` allows (ENOBUFS).
         """
         if max_packets < 1:
             raise ValueError(f"max_packets must be at least 1: {max_packets}")

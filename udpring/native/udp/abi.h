@@ -114,7 +114,8 @@ int32_t udpring_recv_open(struct udpring_recv **recv, const struct udpring_recv_
 /* The one call of a ring; it lives as long as the handle. */
 struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
 /* Up to max datagrams, waiting for the first. 0 with call->batch, -ETIME, -EINTR (a signal: call again), -ECANCELED (woken
- * to be closed, or closed), -ENOMEM, -ENOBUFS (batches keep more than they may), or what ended receiving. */
+ * to be closed, or closed), -ENOMEM, -ENOBUFS (batches keep more than they may), -EBADF (the socket was
+ * closed, whatever has its number now), or what ended receiving. */
 int32_t udpring_recv_batch(struct udpring_recv_call *call);
 /* For each datagram of a batch, what its message says: `bytes` bytes at `offset` of struct udpring_packet, one after the
  * other into `to`. */

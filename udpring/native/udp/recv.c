@@ -26,6 +26,7 @@
 /* Owner and thread: see abi.h. Freed when closed and the last batch is released. */
 struct udpring_recv {
     struct udp_handle_owner owner;
+    struct udp_handle_socket socket;
     atomic_bool closed;               /* whoever sets it ends the receive side: once */
     struct udp_rx *rx;                /* NULL after close; the owner's thread, or whoever closes */
     struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
@@ -75,6 +76,11 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     int code = recv->wake < 0 || recv->event < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     if (!code)
         code = udp_handle_claim(&recv->owner);
+    if (!code) {
+        code = udp_handle_claim_socket(&recv->socket, options->fd);
+        if (code)
+            ur_fail(why, code, "descriptor %d is no open socket: %s", options->fd, strerror(-code));
+    }
     if (!code)
         code = udp_socket_prepare(options->fd, why);
     struct udp_rx_options inner = {
@@ -129,6 +135,8 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
         }
         publish(recv);
         code = udp_rx_wait(recv->rx, left);
+        if (code == -ETIME && udp_handle_check_reading(&recv->socket))
+            return -ESHUTDOWN;   /* a multishot sleeps on it for ever */
         if (code)
             return code;
     }
@@ -138,8 +146,11 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
 static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
 {
     struct udp_share share;
+    int code = udp_handle_check_socket(&recv->socket);   /* the kernel holds the old one: no operation would tell */
+    if (code)
+        return code;
     udp_batches_reclaim(&recv->batches);
-    int code = wait_and_gather(recv, call, &share);
+    code = wait_and_gather(recv, call, &share);
     if (!code)
         code = udp_batches_build(&recv->batches, &share, recv, batch);
     if (!code)

@@ -15,6 +15,7 @@
 
 struct udpring_send {
     struct udp_handle_owner owner;
+    struct udp_handle_socket socket;
     atomic_bool closed;               /* whoever sets it ends the send side: once */
     struct udp_tx *tx;                /* NULL after close; the owner's thread, or whoever closes */
     struct udpring_tx_stats published;   /* for any thread: udp_counters_read() */
@@ -46,6 +47,11 @@ int32_t udpring_send_open(struct udpring_send **opened, int32_t fd, uint32_t tie
     int code = send->wake < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     if (!code)
         code = udp_handle_claim(&send->owner);
+    if (!code) {
+        code = udp_handle_claim_socket(&send->socket, fd);
+        if (code)
+            ur_fail(why, code, "descriptor %d is no open socket: %s", fd, strerror(-code));
+    }
     if (!code)
         code = udp_tx_open(&send->tx, &options, why);
     if (code) {
@@ -115,11 +121,25 @@ static int wait_writable(struct udpring_send *send, int64_t timeout_ns)
     return ready || fd < 0 ? 0 : -ETIME;
 }
 
+/* Nothing more of the job is going to be sent: its result is `result`. */
+static void give_up(struct udpring_send *send, struct udpring_send_job *job, int32_t result)
+{
+    (void)udp_tx_abandon(send->tx, result);
+    reap_all(send, job);
+    for (; job->pushed < job->count; job->pushed++, job->ended++)
+        job->results[job->pushed] = result;
+    publish(send);
+}
+
 int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job, int64_t timeout_ns)
 {
     int code = check(send);
     if (code)
         return code;
+    if (udp_handle_check_socket(&send->socket)) {   /* its number may be another socket's by now */
+        give_up(send, job, -EBADF);
+        return 0;
+    }
     int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0;
     for (;;) {
         uint32_t before = job->ended;
@@ -150,11 +170,7 @@ int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job 
     int code = check(send);
     if (code)
         return code;
-    (void)udp_tx_abandon(send->tx, -EAGAIN);
-    reap_all(send, job);
-    publish(send);
-    for (; job->pushed < job->count; job->pushed++, job->ended++)
-        job->results[job->pushed] = -EAGAIN;
+    give_up(send, job, -EAGAIN);
     return job->ended == job->count ? 0 : -EBUSY;
 }
 
