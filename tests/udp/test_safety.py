@@ -328,6 +328,15 @@ def test_a_child_forked_while_another_thread_waits(tier: str, pair4: Pair) -> No
     assert got == [b"for the parent"]
 
 
+def is_gone(ring: RecvRing | SendRing) -> bool:
+    """Whether the core has ended it, not only been asked to."""
+    try:
+        _ = ring.stats
+    except ClosedError:
+        return True
+    return False
+
+
 def test_a_ring_that_its_thread_forgot_is_closed_by_who_finds_it(tier: str, pair4: Pair) -> None:
     """The owner has ended: any thread may close, and two at once do it once."""
     for _ in range(5):
@@ -337,13 +346,12 @@ def test_a_ring_that_its_thread_forgot_is_closed_by_who_finds_it(tier: str, pair
                 [RecvRing(pair4.sink, buffers=4, tier=tier), SendRing(pair4.source, tier=tier)]
             )
         )
+        # join() returns a moment before the kernel has ended the thread; until then a close only asks for it.
         give_up = time.monotonic() + BOUND
-        while time.monotonic() < give_up and not all("closed" in repr(ring) for ring in rings):
+        while time.monotonic() < give_up and not all(is_gone(ring) for ring in rings):
             threads = [threading.Thread(target=ring.close) for ring in rings for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        for ring in rings:
-            with pytest.raises(ClosedError):
-                _ = ring.stats if "closed" not in repr(ring) else ring.close() or ring.stats
+        assert all(is_gone(ring) for ring in rings)
