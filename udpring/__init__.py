@@ -16,7 +16,7 @@ if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
     from udpring.tunnel.device import Node
     from udpring.tunnel.probe import HostProbe, probe
-    from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing, SendReport, SendRing
+    from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing, SendReport, SendRing, Ticket
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "RingError",
     "SendReport",
     "SendRing",
+    "Ticket",
     "UdpringError",
     "WrongThreadError",
     "__version__",
@@ -53,6 +54,7 @@ _LAZY = {
     "RecvRing": "udpring.udp",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
+    "Ticket": "udpring.udp",
     "probe": "udpring.tunnel.probe",
 }
 

@@ -359,7 +359,7 @@ static void trains(void)
     MUST(!udp_tx_push(tx, &item));
     item.length = item.segment_size = 1000;   /* a train of one is no train */
     MUST(!udp_tx_push(tx, &item));
-    item.length = 64 * 20 + 1;
+    item.length = udp_tx_segments_max() * 20 + 1;
     item.segment_size = 20;
     MUST(udp_tx_push(tx, &item) == -EINVAL);
     item.length = 65528;

@@ -3,7 +3,17 @@
 from udpring.udp.address import AddressList
 from udpring.udp.batch import Batch, BatchSlice, Packet
 from udpring.udp.receive import RecvRing
-from udpring.udp.send import SendReport, SendRing
+from udpring.udp.send import SendReport, SendRing, Ticket
 from udpring.udp.tiers import TIERS
 
-__all__ = ["TIERS", "AddressList", "Batch", "BatchSlice", "Packet", "RecvRing", "SendReport", "SendRing"]
+__all__ = [
+    "TIERS",
+    "AddressList",
+    "Batch",
+    "BatchSlice",
+    "Packet",
+    "RecvRing",
+    "SendReport",
+    "SendRing",
+    "Ticket",
+]

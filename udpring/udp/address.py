@@ -22,6 +22,7 @@ _CACHE_LIMIT = (
 if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a build against another header
     raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
 
+_NONE = bytes(LAYOUT.size)
 _from_cache: dict[tuple[bytes, bool], Address | None] = {}
 _to_cache: dict[tuple[Address, int], bytes] = {}
 
@@ -111,18 +112,21 @@ class AddressList(Sequence[Address | None]):
 
     addresses: tuples as ``sendto`` takes them; names are resolved here, once (getaddrinfo(3)).
     family: that of the socket they are for or came from, AF_INET or AF_INET6: it decides how they read.
-    ``batch.addresses`` is one, and ``SendRing`` sends to one. None in it: the kernel gave no address. It
-    cannot be changed. Slices are AddressLists; it equals any sequence of the same addresses.
+    ``batch.addresses`` is one, and ``SendRing`` sends to one. None in it: the kernel gave no address; when
+    sending, the peer of a connected socket. It cannot be changed. Slices are AddressLists; it equals any
+    sequence of the same addresses.
     Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
     """
 
     __slots__ = ("_ipv6", "_packed")
 
-    def __init__(self, addresses: Iterable[Address] = (), family: int = socket.AF_INET) -> None:
+    def __init__(self, addresses: Iterable[Address | None] = (), family: int = socket.AF_INET) -> None:
         if family not in (socket.AF_INET, socket.AF_INET6):
             raise ValueError(f"family is AF_INET or AF_INET6, not {family!r}")
         self._ipv6 = family == socket.AF_INET6
-        self._packed = b"".join([to_core(address, family) for address in addresses])
+        self._packed = b"".join(
+            [_NONE if address is None else to_core(address, family) for address in addresses]
+        )
 
     @classmethod
     def of_packed(cls, packed: bytes, family: int) -> AddressList:

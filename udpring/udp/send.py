@@ -3,59 +3,74 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError
-from udpring.udp.address import Address, to_core
+from udpring.udp.jobs import (
+    Addresses,
+    Lengths,
+    Payloads,
+    SendReport,
+    Ticket,
+    fill_addresses,
+    fill_options,
+    fill_payloads,
+    make_report,
+)
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import wait_slice
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+__all__ = ["SendReport", "SendRing", "Ticket"]
 
-__all__ = ["SendReport", "SendRing"]
-
-
-@dataclass(frozen=True, slots=True)
-class SendReport:
-    """What became of a batch: how many the kernel took; for each other its place in the batch and why."""
-
-    accepted: int
-    errors: list[tuple[int, OSError]] = field(default_factory=list)
+_leaked: list[object] = []
 
 
 class SendRing:
     """Sends datagrams in batches on ``sock``, a UDP socket of AF_INET or AF_INET6, connected or not.
 
-    Packets leave in the order given, also when the socket buffer is full. The ring belongs to the thread that
-    made it. The socket stays the caller's and must live as long as the ring.
+    Datagrams to one destination leave in the order given, also when the socket buffer is full; those of equal
+    size go as UDP_SEGMENT trains (udp(7)), and one by one where the route refuses trains. The ring belongs to
+    the thread that made it. The socket stays the caller's and must live as long as the ring.
 
-    entries: packets pending at once, 1 to 4096; 0 = 256. A batch may be longer.
+    entries: sends (datagrams or trains) pending at once, 1 to 4096; 0 = 256. A batch may be longer.
     tier: "uring-multishot" or "uring-pool" (for sending the same), "mmsg"; None: UDPRING_TIER, or the best
         that works.
+    gso: False sends every datagram by itself.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
 
-    def __init__(self, sock: socket.socket, entries: int = 256, tier: str | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, entries: int = 256, tier: str | None = None, *, gso: bool = True
+    ) -> None:
         # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
         # another finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
         self._closing = False
         self._sock = sock
+        self._family = sock.family
         self._busy = False
+        self._tickets: list[Ticket] = []
+        self._job = ffi.new("struct udpring_send_job *")  # of send_batch
+        self._one = ffi.new("struct udpring_address *")
+        self._results = ffi.NULL
+        self._room = 0
+        self._plain = True  # the job has no options
+        self._held: tuple[Any, ...] = ()
         if not 0 <= entries < 1 << 31:
             raise ValueError(f"entries must not be negative: {entries}")
         opened = ffi.new("struct udpring_send **")
+        options = ffi.new("struct udpring_send_options *")
+        options.fd = sock.fileno()
+        options.tier = tier_number(tier)
+        options.slots = entries
+        options.gso = gso
         why = reason()
-        code = lib.udpring_send_open(opened, sock.fileno(), tier_number(tier), entries, why)
+        code = lib.udpring_send_open(opened, options, why)
         check(code, "opening a send ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_send_free)
         self._tier = tier_name(lib.udpring_send_tier(self._handle))
@@ -63,77 +78,168 @@ class SendRing:
 
     def send_batch(
         self,
-        payloads: Iterable[Buffer],
-        address: Address | Sequence[Address] | None = None,
+        payloads: Payloads,
+        address: Addresses | None = None,
         timeout: float | None = None,
+        *,
+        lengths: Lengths | None = None,
+        source: str | None = None,
+        interface_index: int = 0,
+        tos: int | None = None,
+        ttl: int | None = None,
+        ordered: bool = False,
     ) -> SendReport:
         """Sends every payload and returns when each has its result; one that fails holds up no other.
 
-        address: one for all, a sequence with one each, or None on a connected socket.
+        payloads: buffers; or a Batch as received, sent from where it lies; or with ``lengths`` one buffer.
+        address: one for all, a sequence with one each, an AddressList (packed once; ``Batch.addresses`` is
+            one), or None on a connected socket.
         timeout: seconds to wait for room in the socket buffer; None for ever. What did not go by then is
             reported with BlockingIOError.
-        The payloads are copied before this returns and may be changed afterwards.
-        Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, TypeError,
-        ValueError (as many addresses as payloads are needed).
+        lengths: cuts one buffer into datagrams: an int for that many bytes each (the last may be shorter),
+            or a sequence or uint32 buffer of lengths that use it up.
+        source: the address of ours to send from, a host string (IP_PKTINFO, ip(7); IPV6_PKTINFO, ipv6(7)).
+        interface_index: the interface to leave by; 0: as routed.
+        tos: TOS or traffic class octet, ECN its low two bits (RFC 3168); None: the socket's.
+        ttl: hop limit, 1 to 255; None: the socket's.
+        ordered: keep the order over all destinations. Else it is kept for each destination, and datagrams
+            of one that are of equal size are joined to UDP_SEGMENT trains (udp(7)) out of the whole batch.
+
+        Errors of single datagrams are in the report: EMSGSIZE, ENETUNREACH, ECONNREFUSED (an ICMP error of
+        an earlier one, on a connected socket; it ends a whole train), EPERM (a filter), EINVAL (no source of
+        ours), EAFNOSUPPORT (address or source of another family), ... as sendmsg(2) says.
+        The payloads may be changed when this returned.
+        Raises ClosedError, WrongThreadError, TypeError, OverflowError, ValueError (as many addresses as
+        payloads are needed; lengths that do not fit the buffer).
         """
         handle = self._usable()
-        data, lengths = _join(payloads)
-        count = len(lengths)
-        if not count:
-            return SendReport(0)
-        addresses = self._addresses(address, count)
-        results = ffi.new("int32_t[]", count)
-        c_lengths = ffi.new("uint32_t[]", lengths)
-        held = ffi.from_buffer("uint8_t[]", data)
-        job = ffi.new("struct udpring_send_job *")
-        job.data = held
-        job.lengths = c_lengths
-        job.results = results
-        job.count = count
-        if addresses:
-            held_addresses = ffi.from_buffer(addresses)
-            job.addresses = ffi.cast("struct udpring_address *", held_addresses)
-            job.address_count = len(addresses) // ffi.sizeof("struct udpring_address")
-        self._run(handle, job, timeout)
-        outcome = ffi.unpack(results, count)
-        if min(outcome) >= 0:
-            return SendReport(count)
-        errors = [(i, OSError(-code, os.strerror(-code))) for i, code in enumerate(outcome) if code < 0]
-        return SendReport(count - len(errors), errors)
-
-    def _run(self, handle: Any, job: Any, timeout: float | None) -> None:
         if self._busy:
-            raise RuntimeError("send_batch was called from a signal handler while it runs on the same ring")
+            raise RuntimeError("the send ring was used by a signal handler while it was busy")
+        job = self._job
+        if job.taken and job.ended != job.count:  # a second Ctrl-C cut its abandoning short
+            check(lib.udpring_send_abandon(handle, job), "abandoning a send")
+        job.taken = 0
+        self._busy = True
+        try:
+            held = fill_payloads(job, payloads, lengths)
+            count: int = job.count
+            to = fill_addresses(job, address, self._family, self._one)
+            if source is not None or interface_index or tos is not None or ttl is not None or ordered:
+                self._plain = False
+                fill_options(job, self._family, source, interface_index, tos, ttl, ordered)
+            elif not self._plain:
+                fill_options(job, self._family, None, 0, None, None, False)
+                self._plain = True
+            if count > self._room:
+                self._results = ffi.new("int32_t[]", count)
+                self._room = count
+                job.results = self._results
+            self._held = held, to
+            try:
+                code = lib.udpring_send_submit(handle, job)
+                if code:
+                    raise _refused(code)
+                if job.ended != count:
+                    self._wait(handle, job, timeout)
+            finally:
+                # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring
+                # that was closed (by a signal handler) has let go of it.
+                if job.taken and job.ended != count and lib.udpring_send_check(handle) == 0:
+                    check(lib.udpring_send_abandon(handle, job), "abandoning a send")
+            self._held = ()
+            return make_report(job) if job.failed else SendReport(count)
+        finally:
+            self._busy = False
+
+    def _wait(self, handle: Any, job: Any, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
         left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())
-        self._busy = True
         code = -errno.EINTR
-        try:
-            while code == -errno.EINTR or (code == -errno.ETIME and left != 0):
-                code = lib.udpring_send_run(handle, job, wait_slice(left))
-                if deadline is not None:
-                    left = max(0, deadline - time.monotonic_ns())
-        finally:
-            # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring that
-            # was closed (by a signal handler) has let go of it.
-            if job.ended != job.count and lib.udpring_send_check(handle) == 0:
-                check(lib.udpring_send_abandon(handle, job), "abandoning a send")
-            self._busy = False
+        while code == -errno.EINTR or (code == -errno.ETIME and left != 0):
+            code = lib.udpring_send_run(handle, job, 0, wait_slice(left))
+            if deadline is not None:
+                left = max(0, deadline - time.monotonic_ns())
         if code == -errno.ECANCELED:
             self._usable()
         if code != -errno.ETIME:
             check(code, "sending")
 
-    def _addresses(self, address: Address | Sequence[Address] | None, count: int) -> bytes:
-        family = self._sock.family
-        if address is None:
-            return b""
-        if isinstance(address, tuple) and address and isinstance(address[0], str):
-            return to_core(cast(Address, address), family)
-        several = cast(Sequence[Address], address)
-        if len(several) != count:
-            raise ValueError(f"{len(several)} addresses for {count} payloads: give one for all, or one each")
-        return b"".join([to_core(one, family) for one in several])
+    def submit(
+        self,
+        payloads: Payloads,
+        address: Addresses | None = None,
+        *,
+        lengths: Lengths | None = None,
+        source: str | None = None,
+        interface_index: int = 0,
+        tos: int | None = None,
+        ttl: int | None = None,
+        ordered: bool = False,
+    ) -> Ticket:
+        """Takes the datagrams in, sends what goes without waiting, and returns.
+
+        As ``send_batch``, behind what was submitted before. An iterable of payloads is copied, and they may
+        be changed at once. One buffer with ``lengths`` and a Batch are not: they are held until the ticket
+        is done (a bytearray cannot be resized meanwhile), and must not be changed before.
+        Raises as ``send_batch``.
+        """
+        handle = self._usable()
+        if self._busy:
+            raise RuntimeError("the send ring was used by a signal handler while it was busy")
+        job = ffi.new("struct udpring_send_job *")
+        held = fill_payloads(job, payloads, lengths)
+        to = fill_addresses(job, address, self._family, ffi.new("struct udpring_address *"))
+        if source is not None or interface_index or tos is not None or ttl is not None or ordered:
+            fill_options(job, self._family, source, interface_index, tos, ttl, ordered)
+        results = ffi.new("int32_t[]", job.count)
+        job.results = results
+        ticket = Ticket(job, (held, to, results))
+        self._tickets.append(ticket)  # first, so that what the core has got lives whatever happens
+        try:
+            code = lib.udpring_send_submit(handle, job)
+            if code:
+                raise _refused(code)
+        finally:
+            if not job.taken:
+                self._tickets.remove(ticket)
+        return ticket
+
+    def reap(self, wait: int = 0, timeout: float | None = None) -> list[Ticket]:
+        """The tickets that are done and were not reaped before, in the order submitted.
+
+        wait: waits until that many are done, or all that are pending.
+        timeout: seconds to wait for them; None for ever. Fewer when the time is up.
+        Raises ClosedError, WrongThreadError, RingError (the socket is gone).
+        """
+        handle = self._usable()
+        deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
+        left = 0
+        while True:
+            finished = lib.udpring_send_finished(handle)
+            code = lib.udpring_send_run(handle, ffi.NULL, finished + 1, wait_slice(left))
+            if code == -errno.ECANCELED:
+                self._usable()
+            if code not in (0, -errno.ETIME, -errno.EINTR):
+                check(code, "sending")
+            ready = sum(ticket.done for ticket in self._tickets)
+            if ready >= min(wait, len(self._tickets)):
+                break
+            left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())
+            if not left:
+                break
+        done = [ticket for ticket in self._tickets if ticket.done]
+        if done:
+            self._tickets = [ticket for ticket in self._tickets if not ticket.done]
+            for ticket in done:
+                _ = ticket.report  # lets go of the payloads
+        return done
+
+    def drain(self, timeout: float | None = None) -> list[Ticket]:
+        """Waits until nothing is pending and reaps. Fewer tickets than are pending when the time is up.
+
+        Raises as ``reap``.
+        """
+        return self.reap(len(self._tickets), timeout)
 
     def _usable(self) -> Any:
         """The handle, for the thread that may send. Closes where another thread asked for it."""
@@ -147,7 +253,7 @@ class SendRing:
 
     @property
     def pending(self) -> int:
-        """Packets that have no result yet, as of the owner's last call. Any thread."""
+        """Datagrams without a result, those of tickets too, as of the owner's last call. Any thread."""
         handle = self._handle
         return 0 if handle is None else int(lib.udpring_send_pending(handle))
 
@@ -177,10 +283,10 @@ class SendRing:
         return self._closing or self._handle is None
 
     def close(self) -> None:
-        """Lets go of the ring; twice is fine.
+        """Lets go of the ring; twice is fine. What was submitted and not sent is reported with ECANCELED.
 
-        Called from another thread it only wakes the owner, whose ``send_batch`` then closes and raises
-        ClosedError; what the kernel had not taken by then is not sent.
+        Called from another thread it only wakes the owner, whose ``send_batch`` or ``reap`` then closes and
+        raises ClosedError; what the kernel had not taken by then is not sent.
         """
         handle = self._handle
         if handle is None:
@@ -191,6 +297,9 @@ class SendRing:
             lib.udpring_send_wake(handle)
             return
         self._handle = None
+        if code > 0:  # the kernel may still read them: never freed
+            _leaked.append((self._job, self._held, self._tickets))
+        self._tickets = []
         check(code, "closing a send ring")
 
     def __enter__(self) -> SendRing:
@@ -208,13 +317,14 @@ class SendRing:
         return f"<SendRing {'closed' if self.closed else self._tier}>"
 
 
-def _join(payloads: Iterable[Buffer]) -> tuple[bytes, list[int]]:
-    """All payloads in one block, and their lengths in bytes."""
-    if isinstance(payloads, (bytes, bytearray, memoryview, str)):
-        raise TypeError(f"payloads is a sequence of payloads, not one {type(payloads).__name__}")
-    several = cast("Sequence[bytes]", payloads if isinstance(payloads, (list, tuple)) else list(payloads))
-    data = b"".join(several)
-    lengths = [len(payload) for payload in several]
-    if sum(lengths) != len(data):  # views of wider items count items, not bytes
-        lengths = [memoryview(payload).nbytes for payload in several]
-    return data, lengths
+def _refused(code: int) -> Exception:
+    """Why the core did not take a job in."""
+    if code == -errno.EINVAL:
+        return ValueError("lengths must use up the buffer, and lie within it")
+    if code == -errno.ENOMEM:
+        return MemoryError("no memory to queue a batch")
+    try:
+        check(code, "sending")
+    except Exception as error:
+        return error
+    raise AssertionError(code)

@@ -43,7 +43,7 @@ struct udpring_packet {
     uint64_t timestamp;         /* when the kernel took it in, CLOCK_REALTIME ns (SO_TIMESTAMPNS); 0 = not asked for */
 };
 
-/* Counters of a receive side; each only grows. */
+/* Counters of a receive side; each only grows. Datagrams but where trains (UDP_GRO) or calls (wakeups) are meant. */
 struct udpring_rx_stats {
     uint64_t packets, bytes, trains, wakeups;
     uint64_t truncated, control_truncated, zero_length;
@@ -54,8 +54,10 @@ struct udpring_rx_stats {
     uint64_t kernel_drops;      /* datagrams that the socket buffer had no room for (SO_RXQ_OVFL), as last reported */
 };
 
+/* Counters of a send side; each only grows. Datagrams but where trains (UDP_SEGMENT) or calls (submits) are meant. */
 struct udpring_tx_stats {
     uint64_t packets, bytes, trains, submits;
+    uint64_t split;             /* trains that the route refused; their datagrams are sent singly */
     uint64_t requeued;          /* EAGAIN / ENOBUFS: kept in order and tried again */
     uint64_t source_dropped;    /* EINVAL with a sticky source: sent again without it */
     uint64_t unreachable, refused, denied, too_big, no_buffers, other_errors;
@@ -142,28 +144,59 @@ void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usa
 struct udpring_send;
 /* 0 when the caller may send; -EXDEV another thread or a forked child, -ECANCELED closed. */
 int32_t udpring_send_check(const struct udpring_send *send);
-/* A batch on its way: filled by the caller, `pushed` and `ended` zero; all memory stays valid until `ended` == count. */
-struct udpring_send_job {
-    const uint8_t *data;                /* the payloads, one after the other */
-    const uint32_t *lengths;            /* [count] */
-    const struct udpring_address *addresses;   /* [address_count]: 0 (connected socket), 1 for all, or count */
-    int32_t *results;                   /* [count] bytes, or -errno */
-    uint32_t count, address_count;
-    uint32_t pushed, ended;
-    uint64_t offset;                    /* of the next payload to push */
+struct udpring_send_options {
+    int32_t fd;
+    uint32_t tier, slots;               /* as struct udp_tx_options */
+    uint8_t gso;                        /* equal datagrams of one destination become UDP_SEGMENT trains */
 };
-int32_t udpring_send_open(struct udpring_send **send, int32_t fd, uint32_t tier, uint32_t slots,
+/* job.flags */
+#define UDPRING_SEND_ORDERED 1          /* order over all destinations: only neighbours are joined to a train */
+#define UDPRING_SEND_TOS 2              /* `tos` counts, also when it is 0 */
+#define UDPRING_SEND_PLAIN 4            /* no trains */
+/* A batch on its way: filled by the caller; the last two lines are the core's. Datagram i lies at data + offset i and is
+ * length i long. All memory stays valid until `ended` == count, but `lengths` and `offsets`, which are copied by submit.
+ * Owner: the caller. Thread: the ring's. Freed by the caller, once ended. */
+struct udpring_send_job {
+    const uint8_t *data;                /* everything lies in data[0 .. bytes) */
+    uint64_t bytes;
+    const void *offsets;                /* NULL: one after the other, all of data; else [count] of offset_bytes each */
+    const uint32_t *lengths;            /* [count]; NULL: `length` each, without offsets the last may be shorter */
+    const struct udpring_address *addresses;   /* [address_count]: 0 (connected socket), 1 for all, or count */
+    int32_t *results;                   /* [count] 0 sent, or -errno; submit sets them to 0 */
+    struct udpring_address source;      /* family 0: the kernel chooses; the port is ignored */
+    uint32_t count, address_count, length;
+    uint32_t interface_index;           /* 0: any */
+    uint8_t offset_bytes;               /* 4 or 8 */
+    uint8_t tos, ttl, flags;            /* ttl 0: the socket's */
+    uint32_t ended, failed;             /* datagrams with a result; those of them whose result is an error */
+    uint32_t taken;                     /* 1: submit has taken it in */
+};
+int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_options *options,
                           struct udpring_reason *why);
-/* Sends until all ended: 0; -ETIME or -EINTR: call again with the same job, or abandon it; -ECANCELED: woken to be closed. */
-int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job, int64_t timeout_ns);
-/* What was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count. */
+/* Takes the job in behind those that are there and sends what goes without waiting. -EINVAL: lengths and offsets reach
+ * beyond the data, or do not use up all of it, or there are neither 0, 1 nor count addresses; -ENOMEM. */
+int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *job);
+/* Sends until all of `job` (which was submitted) ended, or until `finished` jobs have ended since the ring was opened when
+ * job is NULL: 0; -ETIME or -EINTR: call again, or abandon it; -ECANCELED: woken to
+ * be closed. timeout_ns: negative none, 0: what goes without waiting. */
+int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_job *job, uint64_t finished,
+                         int64_t timeout_ns);
+/* What of this job was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count, or -EBUSY. */
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
+/* Jobs that ended since the ring was opened. */
+uint64_t udpring_send_finished(const struct udpring_send *send);
+/* The descriptor whose POLLOUT sending waits for, or -1: it waits for nothing. */
+int32_t udpring_send_parked(const struct udpring_send *send);
 /* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */
 void udpring_send_wake(struct udpring_send *send);
+/* What was not sent ends with -ECANCELED. 0; 1: the kernel did not let go, the payloads must never be freed; -EXDEV.
+ * Twice is fine. */
 int32_t udpring_send_close(struct udpring_send *send);
+/* As udpring_recv_free; jobs that have not ended are not looked at any more. */
 void udpring_send_free(struct udpring_send *send);
 uint32_t udpring_send_tier(const struct udpring_send *send);
 const char *udpring_send_reason(const struct udpring_send *send);
 void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats);
-uint32_t udpring_send_pending(const struct udpring_send *send);
+/* Datagrams of all jobs that have no result yet. */
+uint64_t udpring_send_pending(const struct udpring_send *send);
 #endif

@@ -115,26 +115,36 @@ static uint8_t *append(uint8_t *at, int level, int type, const void *data, size_
 size_t udp_cmsg_build(uint8_t control[UDP_CMSG_BUILD_BYTES], const struct udp_tx_item *item, int family,
                       bool segment, size_t *plain)
 {
-    _Static_assert(CMSG_SPACE(2) + CMSG_SPACE(4) + CMSG_SPACE(sizeof(struct in6_pktinfo)) <= UDP_CMSG_BUILD_BYTES,
-                   "room for all three messages");
+    _Static_assert(CMSG_SPACE(2) + 2 * CMSG_SPACE(4) + CMSG_SPACE(sizeof(struct in6_pktinfo)) <= UDP_CMSG_BUILD_BYTES,
+                   "room for all four messages");
     uint8_t *at = control;
     if (segment) {
         uint16_t size = (uint16_t)item->segment_size;
         at = append(at, SOL_UDP, UDP_SEGMENT, &size, sizeof(size));
     }
-    if (item->tos) {
+    if (item->tos || item->flags & UDP_TX_TOS_GIVEN) {
         int tos = item->tos;
         at = family == AF_INET ? append(at, SOL_IP, IP_TOS, &tos, sizeof(tos))
                                : append(at, SOL_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
     }
+    if (item->ttl) {
+        int ttl = item->ttl;
+        at = family == AF_INET ? append(at, SOL_IP, IP_TTL, &ttl, sizeof(ttl))
+                               : append(at, SOL_IPV6, IPV6_HOPLIMIT, &ttl, sizeof(ttl));
+    }
     *plain = (size_t)(at - control);
-    if (item->source.family == AF_INET && family == AF_INET) {
+    bool sourced = item->source.family == family;
+    if (!sourced && !item->interface_index)
+        return *plain;
+    if (family == AF_INET) {
         struct in_pktinfo info = {.ipi_ifindex = (int)item->interface_index};
-        memcpy(&info.ipi_spec_dst, item->source.ip, 4);
+        if (sourced)
+            memcpy(&info.ipi_spec_dst, item->source.ip, 4);
         at = append(at, SOL_IP, IP_PKTINFO, &info, sizeof(info));
-    } else if (item->source.family == AF_INET6 && family == AF_INET6) {
+    } else {
         struct in6_pktinfo info = {.ipi6_ifindex = item->interface_index};
-        memcpy(&info.ipi6_addr, item->source.ip, 16);
+        if (sourced)
+            memcpy(&info.ipi6_addr, item->source.ip, 16);
         at = append(at, SOL_IPV6, IPV6_PKTINFO, &info, sizeof(info));
     }
     return (size_t)(at - control);

@@ -9,7 +9,7 @@
 #include "abi.h"
 #include "tx.h"
 
-#define UDP_CMSG_BUILD_BYTES 96   /* UDP_SEGMENT 24 + TOS or TCLASS 24 + IPV6_PKTINFO 40, and a little room */
+#define UDP_CMSG_BUILD_BYTES 120  /* UDP_SEGMENT 24 + TOS or TCLASS 24 + TTL or HOPLIMIT 24 + IPV6_PKTINFO 40, and a little room */
 
 /* Reads pktinfo, TOS / TCLASS, the GRO segment size, the time and the kernel's drop count out of `control` into `packet`
  * (fields that are not there are left alone). Every cmsg_len is checked against what is left; a bad one ends the walk.

@@ -63,10 +63,12 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
     stats->packets++;
     stats->bytes += length;
     if (packet->segment_size) {
-        if (packet->segment_size < length)
+        if (packet->segment_size < length) {
             stats->trains++;
-        else
+            stats->packets += (length - 1) / packet->segment_size;   /* counted as SO_RXQ_OVFL counts them: datagrams */
+        } else {
             packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
+        }
     }
     if (ur_unlikely(drops != rx->drops[socket])) {
         stats->kernel_drops += drops - rx->drops[socket];

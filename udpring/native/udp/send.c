@@ -1,32 +1,26 @@
-/* Sending for Python: a batch is pushed, flushed and reaped in one call that returns when each packet has its result. */
+/* Sending for Python: batches are queued, cut into trains, pushed, flushed and reaped.
+ *
+ * 1. udpring_send_submit checks a job, copies its lengths, and queues it behind the others.
+ * 2. push_jobs lays out a window of it (grouped by destination), cuts trains off the front, and pushes each as one piece.
+ * 3. udp_tx_flush sends; reap_all gives every datagram of a piece its result. A train that its route refuses is pushed
+ *    again datagram by datagram, before anything else.
+ * 4. A job is ended when all its datagrams have a result; the caller's memory is the caller's again. */
 #include "../base.h"
 
 #include <poll.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include "../uring/thread.h"
 #include "counters.h"
-#include "handle.h"
-#include "tx.h"
-
-#define REAP 64
-
-struct udpring_send {
-    struct udp_handle_owner owner;
-    struct udp_handle_socket socket;
-    atomic_bool closed;               /* whoever sets it ends the send side: once */
-    struct udp_tx *tx;                /* NULL after close; the owner's thread, or whoever closes */
-    struct udpring_tx_stats published;   /* for any thread: udp_counters_read() */
-    uint32_t pending;                 /* written by the owner; read by any thread, relaxed */
-    int wake;                         /* eventfd */
-};
+#include "send_push.h"
 
 static void publish(struct udpring_send *send)
 {
     udp_counters_publish(&send->published, udp_tx_stats(send->tx), sizeof(send->published));
-    __atomic_store_n(&send->pending, udp_tx_pending(send->tx), __ATOMIC_RELAXED);
+    __atomic_store_n(&send->pending, send->unfinished, __ATOMIC_RELAXED);
 }
 
 static int check(const struct udpring_send *send)
@@ -35,29 +29,66 @@ static int check(const struct udpring_send *send)
     return code ? code : send->tx ? 0 : -ECANCELED;
 }
 
-int32_t udpring_send_open(struct udpring_send **opened, int32_t fd, uint32_t tier, uint32_t slots,
+static void free_send(struct udpring_send *send)
+{
+    while (send->spare) {
+        struct send_job *job = send->spare;
+        send->spare = job->next;
+        send_job_free(job);
+    }
+    if (send->wake >= 0)
+        close(send->wake);
+    send_paths_free(&send->paths);
+    free(send->piece);
+    free(send->free);
+    free(send);
+}
+
+static int make_pieces(struct udpring_send *send)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return -EIO;
+    send->plan.seed = seed;
+    send->pieces = send->free_count = udp_tx_room(send->tx);
+    send->piece = calloc(send->pieces, sizeof(*send->piece));
+    send->free = calloc(send->pieces, sizeof(*send->free));
+    if (!send->piece || !send->free)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < send->pieces; i++)
+        send->free[i] = send->pieces - 1 - i;
+    return send_paths_open(&send->paths, seed);
+}
+
+int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_send_options *options,
                           struct udpring_reason *why)
 {
     *opened = NULL;
     struct udpring_send *send = calloc(1, sizeof(*send));
     if (!send)
         return ur_fail(why, -ENOMEM, "no memory for a send ring");
-    struct udp_tx_options options = {.tier = tier, .slots = slots, .sockets = 1, .fd = {fd}};
+    struct udp_tx_options inner = {.tier = options->tier, .slots = options->slots, .sockets = 1, .fd = {options->fd}};
+    send->again_first = SEND_NO_PIECE;
+    send->trains = options->gso;
     send->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int code = send->wake < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     if (!code)
         code = udp_handle_claim(&send->owner);
     if (!code) {
-        code = udp_handle_claim_socket(&send->socket, fd);
+        code = udp_handle_claim_socket(&send->socket, options->fd);
         if (code)
-            ur_fail(why, code, "descriptor %d is no open socket: %s", fd, strerror(-code));
+            ur_fail(why, code, "descriptor %d is no open socket: %s", options->fd, strerror(-code));
     }
     if (!code)
-        code = udp_tx_open(&send->tx, &options, why);
+        code = udp_tx_open(&send->tx, &inner, why);
+    if (!code) {
+        code = make_pieces(send);
+        if (code)
+            ur_fail(why, code, "no memory for a send ring: %s", strerror(-code));
+    }
     if (code) {
-        if (send->wake >= 0)
-            close(send->wake);
-        free(send);
+        (void)udp_tx_close(send->tx);
+        free_send(send);
         return code;
     }
     *opened = send;
@@ -69,34 +100,48 @@ int32_t udpring_send_check(const struct udpring_send *send)
     return check(send);
 }
 
-/* Pushes while there is room. What cannot be pushed for its own fault has its result at once. */
-static void push_all(struct udpring_send *send, struct udpring_send_job *job)
+int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *face)
 {
-    for (; job->pushed < job->count; job->pushed++) {
-        uint32_t i = job->pushed;
-        struct udp_tx_item item = {.data = job->data + job->offset, .length = job->lengths[i], .token = i};
-        if (job->address_count)
-            item.destination = job->addresses[job->address_count == 1 ? 0 : i];
-        int code = udp_tx_push(send->tx, &item);
-        if (code == -ENOBUFS)
-            return;
-        job->offset += item.length;
-        if (code) {
-            job->results[i] = code;
-            job->ended++;
-        }
+    int code = check(send);
+    if (code)
+        return code;
+    struct send_job *job = send->spare;
+    if (job) {
+        send->spare = job->next;
+        send->spares--;
+    } else {
+        job = calloc(1, sizeof(*job));
+        if (!job)
+            return -ENOMEM;
     }
-}
-
-static void reap_all(struct udpring_send *send, struct udpring_send_job *job)
-{
-    struct udp_tx_done done[REAP];
-    unsigned count;
-    while ((count = udp_tx_reap(send->tx, done, REAP))) {
-        for (unsigned i = 0; i < count; i++)
-            job->results[done[i].token] = done[i].result;
-        job->ended += count;
+    code = send_job_take(job, face, send->trains);
+    if (code) {
+        send_end_job(send, job);
+        send->finished--;
+        return code;
     }
+    face->ended = face->failed = 0;
+    face->taken = 1;
+    if (!face->count) {
+        send_end_job(send, job);
+        return 0;
+    }
+    bool control = face->source.family || face->interface_index || face->ttl || face->flags & UDPRING_SEND_TOS;
+    if (!face->address_count && control)   /* the socket may have been connected since the last time */
+        udp_tx_learn_peer(send->tx, 0);
+    job->next = NULL;
+    if (send->first)
+        send->last->next = job;
+    else
+        send->first = job;
+    send->last = job;
+    send->unfinished += face->count;
+    if (udp_handle_check_socket(&send->socket))   /* its number may be another socket's by now */
+        send_drop(send, NULL, -EBADF);
+    else
+        (void)send_advance(send);   /* what it says, run says too */
+    publish(send);
+    return 0;
 }
 
 /* Until the socket that holds us up is writable, or somebody wants to close. */
@@ -121,35 +166,24 @@ static int wait_writable(struct udpring_send *send, int64_t timeout_ns)
     return ready || fd < 0 ? 0 : -ETIME;
 }
 
-/* Nothing more of the job is going to be sent: its result is `result`. */
-static void give_up(struct udpring_send *send, struct udpring_send_job *job, int32_t result)
-{
-    (void)udp_tx_abandon(send->tx, result);
-    reap_all(send, job);
-    for (; job->pushed < job->count; job->pushed++, job->ended++)
-        job->results[job->pushed] = result;
-    publish(send);
-}
-
-int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job, int64_t timeout_ns)
+int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_job *face, uint64_t finished,
+                         int64_t timeout_ns)
 {
     int code = check(send);
     if (code)
         return code;
-    if (udp_handle_check_socket(&send->socket)) {   /* its number may be another socket's by now */
-        give_up(send, job, -EBADF);
-        return 0;
+    if (send->unfinished && udp_handle_check_socket(&send->socket)) {
+        send_drop(send, NULL, -EBADF);
+        publish(send);
     }
     int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0;
     for (;;) {
-        uint32_t before = job->ended;
-        push_all(send, job);
-        code = udp_tx_flush(send->tx);
-        reap_all(send, job);
-        publish(send);
-        if (job->ended == job->count)
+        if (face ? face->ended == face->count : send->finished >= finished)
             return 0;
-        if (job->ended != before)
+        uint64_t before = send->unfinished;
+        code = send_advance(send);
+        publish(send);
+        if (send->unfinished != before)
             continue;
         if (code)
             return code;
@@ -165,26 +199,41 @@ int32_t udpring_send_run(struct udpring_send *send, struct udpring_send_job *job
     }
 }
 
-int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job)
+int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *face)
 {
     int code = check(send);
     if (code)
         return code;
-    give_up(send, job, -EAGAIN);
-    return job->ended == job->count ? 0 : -EBUSY;
+    send_drop(send, face, -EAGAIN);
+    publish(send);
+    return face->ended == face->count ? 0 : -EBUSY;
 }
 
-int32_t udpring_send_close(struct udpring_send *send)
+/* Ends the send side. `tell`: the jobs are still there, and get their results. */
+static int end(struct udpring_send *send, bool tell)
 {
     int code = udp_handle_check_close(&send->owner);
     if (code)
         return code;
     if (atomic_exchange(&send->closed, true))
         return 0;
+    if (send->owner.forks != ur_fork_count())
+        tell = false;   /* the jobs are the parent's; their slots read as zero here */
+    if (tell)
+        send_drop(send, NULL, -ECANCELED);
     publish(send);
-    (void)udp_tx_close(send->tx);
+    bool ended = udp_tx_close(send->tx);
     send->tx = NULL;
-    return 0;
+    if (tell)
+        send_give_up(send, -ECANCELED);
+    if (!ended)
+        send->piece = NULL, send->spare = NULL;   /* the vectors of trains are leaked with their payloads */
+    return !ended;
+}
+
+int32_t udpring_send_close(struct udpring_send *send)
+{
+    return end(send, true);
 }
 
 void udpring_send_wake(struct udpring_send *send)
@@ -194,10 +243,9 @@ void udpring_send_wake(struct udpring_send *send)
 
 void udpring_send_free(struct udpring_send *send)
 {
-    if (!send->closed && udpring_send_close(send))
+    if (!send->closed && end(send, false) < 0)
         return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
-    close(send->wake);
-    free(send);
+    free_send(send);
 }
 
 uint32_t udpring_send_tier(const struct udpring_send *send)
@@ -215,7 +263,17 @@ void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats
     udp_counters_read(stats, &send->published, sizeof(*stats));
 }
 
-uint32_t udpring_send_pending(const struct udpring_send *send)
+uint64_t udpring_send_pending(const struct udpring_send *send)
 {
     return __atomic_load_n(&send->pending, __ATOMIC_RELAXED);
+}
+
+uint64_t udpring_send_finished(const struct udpring_send *send)
+{
+    return send->finished;
+}
+
+int32_t udpring_send_parked(const struct udpring_send *send)
+{
+    return send->tx ? udp_tx_parked(send->tx) : -1;
 }

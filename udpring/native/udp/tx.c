@@ -6,7 +6,6 @@
 #include "socket.h"
 #include "tx_tier.h"
 
-#define SEGMENTS_MAX 64            /* UDP_MAX_SEGMENTS of every kernel; newer ones take more */
 #define LENGTH_MAX 65527           /* an IPv6 payload less the UDP header; IPv4's 65507 is checked by the kernel */
 #define NO_BUFFER_TRIES 8          /* ENOBUFS is not followed by POLLOUT: after so many tries the packet is given up */
 
@@ -22,15 +21,17 @@ static void end(struct udp_tx *tx, uint32_t slot, int32_t result)
     tx->done[(tx->done_head + tx->done_count++) & (tx->capacity - 1)] = slot;
 }
 
-static void count_error(struct udpring_tx_stats *stats, int error)
+static void count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams)
 {
     switch (error) {
-    case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL: stats->unreachable++; break;
-    case ECONNREFUSED: stats->refused++; break;
-    case EPERM: case EACCES: stats->denied++; break;
-    case EMSGSIZE: stats->too_big++; break;
-    case ENOBUFS: case ENOMEM: stats->no_buffers++; break;
-    default: stats->other_errors++; break;
+    case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL:
+        stats->unreachable += datagrams;
+        break;
+    case ECONNREFUSED: stats->refused += datagrams; break;
+    case EPERM: case EACCES: stats->denied += datagrams; break;
+    case EMSGSIZE: stats->too_big += datagrams; break;
+    case ENOBUFS: case ENOMEM: stats->no_buffers += datagrams; break;
+    default: stats->other_errors += datagrams; break;
     }
 }
 
@@ -43,10 +44,10 @@ static bool blames_source(int error)
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t result)
 {
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
-    if (ur_unlikely(result >= 0 && (size_t)result != slot->iov.iov_len))
+    if (ur_unlikely(result >= 0 && (uint32_t)result != slot->length))
         result = -EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
     if (ur_likely(result >= 0)) {
-        tx->stats.packets++;
+        tx->stats.packets += udp_tx_datagrams(slot);
         tx->stats.bytes += (uint32_t)result;
         tx->stats.trains += slot->segment_size != 0;
         end(tx, index, result);
@@ -60,7 +61,7 @@ enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t resu
         tx->stats.requeued++;
         return UDP_TX_PARK;
     }
-    if (blames_source(error) && slot->header.msg_controllen > slot->plain_control) {
+    if (blames_source(error) && !slot->source_strict && slot->header.msg_controllen > slot->plain_control) {
         slot->header.msg_controllen = slot->plain_control;
         if (!slot->plain_control)
             slot->header.msg_control = NULL;
@@ -70,9 +71,22 @@ enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t resu
     }
     if (slot->segment_size && (error == EMSGSIZE || error == EIO || error == EINVAL))
         slot->flags |= UDP_TX_SPLIT;
-    count_error(&tx->stats, error);
+    if (slot->flags & UDP_TX_SPLIT)
+        tx->stats.split++;
+    else
+        count_error(&tx->stats, error, udp_tx_datagrams(slot));
     end(tx, index, result);
     return UDP_TX_ENDED;
+}
+
+void udp_tx_learn_peer(struct udp_tx *tx, uint32_t i)
+{
+    struct sockaddr_storage peer;
+    struct udpring_address address;
+    socklen_t length = sizeof(peer);
+    bool connected = !getpeername(tx->fd[i], (struct sockaddr *)&peer, &length) &&
+                     udp_address_from_sockaddr(&peer, length, &address);
+    tx->wire_family[i] = connected ? (uint8_t)address.family : tx->family[i];
 }
 
 /* Families of the sockets; which a connected one speaks on the wire cannot be told from its packets. */
@@ -85,13 +99,8 @@ static int learn_families(struct udp_tx *tx, struct udpring_reason *why)
             return ur_fail(why, -errno, "descriptor %d is no open socket: %s", tx->fd[i], strerror(errno));
         if (family != AF_INET && family != AF_INET6)
             return ur_fail(why, -EPROTOTYPE, "descriptor %d is no UDP socket: give one of AF_INET or AF_INET6", tx->fd[i]);
-        tx->family[i] = tx->wire_family[i] = (uint8_t)family;
-        struct sockaddr_storage peer;
-        struct udpring_address address;
-        length = sizeof(peer);
-        if (!getpeername(tx->fd[i], (struct sockaddr *)&peer, &length) &&
-            udp_address_from_sockaddr(&peer, length, &address))
-            tx->wire_family[i] = (uint8_t)address.family;
+        tx->family[i] = (uint8_t)family;
+        udp_tx_learn_peer(tx, i);
     }
     return 0;
 }
@@ -197,7 +206,7 @@ static int check(const struct udp_tx *tx, const struct udp_tx_item *item)
     if (item->length > LENGTH_MAX)
         return -EMSGSIZE;
     if (item->segment_size &&
-        (item->segment_size > UINT16_MAX || item->length > (uint64_t)item->segment_size * SEGMENTS_MAX))
+        (item->segment_size > UINT16_MAX || item->length > (uint64_t)item->segment_size * udp_tx_segments_max()))
         return -EINVAL;
     if (item->destination.family && item->destination.family != AF_INET && item->destination.family != AF_INET6)
         return -EAFNOSUPPORT;
@@ -219,6 +228,10 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
     size_t control = udp_cmsg_build(slot->control, item, family, train, &plain);
     slot->iov = (struct iovec){.iov_base = (void *)(uintptr_t)item->data, .iov_len = item->length};
     slot->header = (struct msghdr){.msg_iov = &slot->iov, .msg_iovlen = 1};
+    if (item->vector) {
+        slot->header.msg_iov = (struct iovec *)(uintptr_t)item->vector;   /* only read */
+        slot->header.msg_iovlen = item->vector_count;
+    }
     if (item->destination.family) {
         slot->header.msg_name = &slot->name;
         slot->header.msg_namelen =
@@ -229,6 +242,8 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
         slot->header.msg_controllen = control;
     }
     slot->token = item->token;
+    slot->length = item->length;
+    slot->source_strict = item->flags & UDP_TX_SOURCE_STRICT;
     slot->segment_size = train ? item->segment_size : 0;
     slot->plain_control = (uint16_t)plain;
     slot->socket = item->socket_index;
@@ -243,17 +258,36 @@ int udp_tx_flush(struct udp_tx *tx)
     return tx->tier->flush(tx);
 }
 
-unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result)
+unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void *context, uint64_t token), void *context)
 {
     unsigned count = 0;
     for (uint32_t i = 0; i < tx->sockets; i++) {
         struct udp_tx_queue *queue = &tx->queue[i];
-        for (uint32_t n = queue->submitted; n < queue->count; n++, count++)
-            end(tx, udp_tx_queued(tx, queue, n), result);
-        queue->count = queue->submitted;
-        queue->blocked = false;
+        uint32_t kept = queue->submitted;
+        for (uint32_t n = queue->submitted; n < queue->count; n++) {
+            uint32_t slot = udp_tx_queued(tx, queue, n);
+            if (match(context, udp_tx_slot(tx, slot)->token)) {
+                end(tx, slot, result);
+                count++;
+            } else {
+                queue->slot[(queue->head + kept++) & (tx->capacity - 1)] = slot;
+            }
+        }
+        queue->count = kept;
+        if (!kept)
+            queue->blocked = false;
     }
     return count;
+}
+
+static bool match_all(void *context, uint64_t token)
+{
+    return true;
+}
+
+unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result)
+{
+    return udp_tx_abandon_if(tx, result, match_all, NULL);
 }
 
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max)

@@ -8,7 +8,7 @@
  * Order: packets pushed for one socket leave in the order pushed, also when the socket buffer is full: an EAGAIN parks
  * that packet and all behind it, in order, until the socket is writable (udp_tx_parked: watch the descriptor for POLLOUT
  * and flush again). Error table: EINVAL with a source -> source dropped, sent again; EAGAIN/ENOBUFS -> bounded requeue,
- * then reported; EMSGSIZE / EIO with segment_size -> reported so (next issue: resent split); unreachable, EPERM -> counted, reported.
+ * then reported; EMSGSIZE / EIO / EINVAL of a train -> reported as UDP_TX_SPLIT; unreachable, EPERM -> counted, reported.
  *
  * Owner: the caller of open. Thread: the one that opened it. Freed by udp_tx_close(). */
 #ifndef UDPRING_UDP_TX_H
@@ -26,17 +26,24 @@ struct udp_tx_options {
     int fd[UDP_RX_SOCKETS_MAX];
 };
 
+struct iovec;
 struct udp_tx_item {
     const uint8_t *data;              /* the caller's until reaped */
+    const struct iovec *vector;       /* NULL: `data`; else the pieces of the payload, `length` bytes; the caller's likewise */
+    uint32_t vector_count;
     uint32_t length;
-    uint32_t segment_size;            /* 0: one datagram; else UDP_SEGMENT (at most 64 segments, 65507 bytes) */
+    uint32_t segment_size;            /* 0: one datagram; else UDP_SEGMENT (udp_tx_segments_max() segments, 65507 bytes) */
     uint64_t token;                   /* handed back by reap */
     struct udpring_address destination;   /* family 0: connected socket */
     struct udpring_address source;        /* sticky source, port ignored; family 0: the kernel chooses */
-    uint32_t interface_index;             /* with the source; 0: any */
-    uint8_t tos;                          /* IP_TOS / IPV6_TCLASS octet; 0: none given */
+    uint32_t interface_index;             /* to leave by; 0: any */
+    uint8_t tos;                          /* IP_TOS / IPV6_TCLASS octet; 0: none given, but with UDP_TX_TOS_GIVEN */
+    uint8_t ttl;                          /* IP_TTL / IPV6_HOPLIMIT; 0: none given */
+    uint8_t flags;                        /* UDP_TX_TOS_GIVEN, UDP_TX_SOURCE_STRICT */
     uint8_t socket_index;
 };
+#define UDP_TX_TOS_GIVEN 1            /* also when it is 0 */
+#define UDP_TX_SOURCE_STRICT 2        /* this source or an error; never sent again without it */
 
 struct udp_tx_done {
     uint64_t token;
@@ -53,11 +60,17 @@ bool udp_tx_close(struct udp_tx *tx);
 uint32_t udp_tx_tier(const struct udp_tx *tx);
 /* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
 const char *udp_tx_tier_reason(const struct udp_tx *tx);
+/* Segments that a train may have: 64, or 128 where the kernel takes them (6.10; tried once a process). */
+uint32_t udp_tx_segments_max(void);
+/* After connect() on a socket: learns which family its packets have on the wire. */
+void udp_tx_learn_peer(struct udp_tx *tx, uint32_t socket_index);
 /* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
 /* Ends every packet that is queued and not with the kernel with `result` (-errno), to be reaped; returns how many. */
 unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result);
+/* The same for those whose token `match` says yes to; the order of the others stays. */
+unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void *context, uint64_t token), void *context);
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max);
 uint32_t udp_tx_pending(const struct udp_tx *tx);
 uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */

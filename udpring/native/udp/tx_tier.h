@@ -22,10 +22,12 @@ struct udp_tx_slot {
     union { struct sockaddr_in in; struct sockaddr_in6 in6; struct sockaddr_storage any; } name;
     uint8_t control[UDP_CMSG_BUILD_BYTES];
     uint64_t token;
+    uint32_t length;             /* of the payload */
     uint32_t segment_size;       /* 0: no train */
     int32_t result;
     uint16_t plain_control;      /* bytes of control without the source, which comes last */
     uint8_t socket, tries, flags;
+    bool source_strict;
 };
 
 /* What was pushed for one socket and has not ended, in order. The first `submitted` of them are with the kernel.
@@ -85,6 +87,12 @@ enum udp_tx_verdict {
 };
 /* The error table: judges the result of one send and counts it. */
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
+
+/* How many datagrams a slot stands for. */
+static inline uint32_t udp_tx_datagrams(const struct udp_tx_slot *slot)
+{
+    return slot->segment_size ? (slot->length + slot->segment_size - 1) / slot->segment_size : 1;
+}
 
 /* True for a result that says the socket itself is gone. */
 static inline bool udp_tx_fatal(int32_t result)

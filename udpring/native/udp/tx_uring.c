@@ -62,9 +62,7 @@ static bool uring_close(struct udp_tx *tx)
  * segments have one each. */
 static uint64_t charge(const struct udp_tx_slot *slot)
 {
-    uint64_t length = slot->iov.iov_len;
-    uint64_t segments = slot->segment_size ? (length + slot->segment_size - 1) / slot->segment_size : 1;
-    return 3 * length + 2048 * segments;
+    return 3 * (uint64_t)slot->length + 2048 * (uint64_t)udp_tx_datagrams(slot);
 }
 
 static void read_buffer(struct uring_tx *uring, uint32_t index)
