@@ -42,6 +42,7 @@ TIMERS_A_TURN = 64
 TURN_BUDGET = SECOND // 200
 """No turn holds the event loop longer than this plus one event: handshakes cost a third of a millisecond
 each."""
+NO_STAMPS = (0, 0, 0)
 POLL = KEEPALIVE_TIMEOUT
 """The shortest timer that traffic alone starts (whitepaper section 6.5)."""
 LONGEST_SLEEP = 30 * SECOND
@@ -408,6 +409,8 @@ class Control:
                 self.stats.failures += 1
                 self.report("timer", logging.ERROR, "timers of %s failed", self._label(peer), trace=True)
                 self._deadlines.set(peer, self.clock.boot() + SECOND)
+        if not self._kicked:
+            self._kicked = set()  # an empty one keeps the room of the most it ever held
         self._arm()
 
     def _next_look(self, number: int, state: PeerState | None) -> int | None:
@@ -447,8 +450,10 @@ class Control:
         session it cannot.
         """
         stamps = (state.unanswered_since, state.owed_since, state.last_traversal)
-        changed = self._seen.get(state.peer) != stamps
+        changed = self._seen.get(state.peer, NO_STAMPS) != stamps
         self._seen[state.peer] = stamps
+        if stamps == NO_STAMPS:
+            del self._seen[state.peer]  # there may be very many peers that never do anything
         live = state.session_birth and now - state.session_birth < REJECT_AFTER_TIME
         return changed or bool(live and (state.unanswered_since or state.owed_since))
 

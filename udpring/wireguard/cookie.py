@@ -121,18 +121,19 @@ def _cookie(secret: bytes, source: Source) -> bytes:
 class MacSigner:
     """Signs our messages to one peer, and keeps the cookie that peer last sent for them."""
 
-    __slots__ = ("_awaited", "_cookie", "_cookie_key", "_expires", "_mac1_key")
+    __slots__ = ("_awaited", "_cookie", "_expires", "_public_key")
 
     def __init__(self, peer_public_key: bytes) -> None:
-        self._mac1_key = mac1_key(peer_public_key)
-        self._cookie_key = cookie_key(peer_public_key)
+        # The keys that follow from it are worked out when they are used: that is quick, and there may be
+        # very many peers.
+        self._public_key = peer_public_key
         self._cookie = b""
         self._expires = 0
         self._awaited = b""  # mac1 of the message a cookie reply may answer
 
     def sign(self, unsigned: bytes, now: int) -> bytes:
         """The message with its macs; mac2 is zero where there is no cookie or it is older than 115 s."""
-        mac1 = mac(self._mac1_key, unsigned)
+        mac1 = mac(mac1_key(self._public_key), unsigned)
         self._awaited = mac1
         signed = unsigned + mac1
         if self._cookie and now < self._expires:
@@ -145,7 +146,7 @@ class MacSigner:
         A reply is taken once, so an old one cannot put an old cookie back."""
         if not self._awaited:
             return None
-        cookie = xopen(self._cookie_key, reply.nonce, reply.sealed_cookie, self._awaited)
+        cookie = xopen(cookie_key(self._public_key), reply.nonce, reply.sealed_cookie, self._awaited)
         if cookie is None:
             return False
         self._cookie = cookie

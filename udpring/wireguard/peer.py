@@ -80,6 +80,27 @@ class _Outgoing:
 class Peer:
     """Made by ``Device.add_peer``. All methods that take ``now`` want it never to run backwards (boot ns)."""
 
+    __slots__ = (
+        "_cipher",
+        "_identity",
+        "_indices",
+        "_last_handshake_sent",
+        "_last_initiation",
+        "_outgoing",
+        "_persistent_keepalive",
+        "_preshared_key",
+        "_random",
+        "_session_live",
+        "_signer",
+        "_static_static",
+        "_timers",
+        "_timestamp_received",
+        "_timestamp_sent",
+        "id",
+        "last_handshake_wall",
+        "public_key",
+    )
+
     def __init__(
         self, peer: int, public_key: bytes, *, random: Callable[[int], bytes], indices: IndexTable
     ) -> None:

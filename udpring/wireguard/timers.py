@@ -50,6 +50,21 @@ class Timer(Enum):
 class Timers:
     """The timers of one peer. Times: boot ns; None: not armed."""
 
+    __slots__ = (
+        "_again_at",
+        "_again_mark",
+        "_owed_stamp",
+        "_persistent_since",
+        "_random",
+        "_silence_at",
+        "_silence_mark",
+        "_silence_stamp",
+        "erase_at",
+        "persistent_interval",
+        "retransmit_at",
+        "retries",
+    )
+
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self.retries = 0
