@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple, overload
 
 from udpring._native import ffi, lib
@@ -135,11 +136,7 @@ class Batch(Sequence[Packet]):
         return Packet(view[start:end], self._records()[index], self._ipv6)
 
     def __iter__(self) -> Iterator[Packet]:
-        view, ipv6 = self._live(), self._ipv6
-        for start, end, record in zip(
-            self._column(_OFFSETS), self._column(_ENDS), self._records(), strict=True
-        ):
-            yield Packet(view[start:end], record, ipv6)
+        return map(Packet, self.views(), self._records(), repeat(self._ipv6))
 
     def __len__(self) -> int:
         return self._count

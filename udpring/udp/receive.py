@@ -35,12 +35,15 @@ class RecvRing(AsyncReceiving):
     tier: "uring-multishot", "uring-pool" or "mmsg"; None: UDPRING_TIER, or the best that works here.
     gro: let the kernel join datagrams of one flow to trains (UDP_GRO, udp(7)): far fewer crossings for bulk.
         None: yes where the kernel can (5.0) and buffers hold any train, that is with 65536 bytes; a train
-        that is longer than its buffer is cut. The socket option is put back at close.
+        that is longer than its buffer is cut. On loopback it changes nothing for datagrams that come one by
+        one (measured at 64 and 1400 bytes), and makes trains of 1200 bytes ten times as cheap to receive.
+        The socket option is put back at close.
     whole_trains: hand a train over as one packet with its ``segment_size``, instead of splitting it in place.
     timestamps: have the kernel note when it took each datagram in (SO_TIMESTAMPNS, socket(7)); put back at
         close.
     lease_limit: buffers that batches may hold; what comes beyond is copied, so that the kernel is never
-        without a buffer because packets are kept. 0 = half of ``buffers``.
+        without a buffer because packets are kept. 0 = half of ``buffers``; beyond three quarters the kernel
+        may have to wait for some to come back (``stats["starved"]``).
     copy_limit: bytes of such copies that batches may hold; when they are reached ``recv_batch`` raises
         RingError with ENOBUFS, and what arrives waits in the socket, until the program lets go of some. 0 =
         256 MiB.

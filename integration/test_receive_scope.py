@@ -1,0 +1,54 @@
+"""Receiving where there are link-local addresses: a namespace of its own, and its loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Sends to and from fe80::1 on lo, to a RecvRing and to a plain socket; prints what each said of it.
+PROGRAM = """
+import json, socket, struct, subprocess, sys
+from udpring import RecvRing
+tier = sys.argv[1]
+subprocess.run("ip link set lo up && ip addr add fe80::1/64 dev lo nodad", shell=True, check=True)
+index = socket.if_nametoindex("lo")
+source, sink = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
+sink.bind(("::", 0))
+source.bind(("fe80::1", 0, 0, index))
+to = ("fe80::1", sink.getsockname()[1], 0, index)
+source.sendto(b"plain", to)
+plain = sink.recvfrom(100)[1]
+with RecvRing(sink, tier=tier) as ring:
+    source.sendmsg([bytes(250)], [(17, 103, struct.pack("H", 100))], 0, to)
+    source.sendto(b"single", to)
+    packets = []
+    while len(packets) < 4:
+        packets += ring.recv_batch(timeout=10)
+    print(json.dumps({
+        "plain": plain, "addresses": [packet.address for packet in packets],
+        "locals": [packet.local for packet in packets],
+        "interfaces": [packet.interface_index for packet in packets],
+        "lengths": [len(packet) for packet in packets], "index": index,
+    }))
+"""
+
+
+@pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
+def test_a_link_local_source_has_its_scope(tier: str) -> None:
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", PROGRAM, tier],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["lengths"] == [100, 100, 50, 6]
+    assert said["plain"][3] == said["index"]
+    assert said["addresses"] == [said["plain"]] * 4
+    assert said["locals"] == ["fe80::1"] * 4
+    assert said["interfaces"] == [said["index"]] * 4
