@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
     from udpring.tunnel.device import Node
     from udpring.tunnel.probe import HostProbe, probe
     from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing, SendReport, SendRing, Ticket
+    from udpring.udp.endpoint import open_datagram_endpoint
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "UdpringError",
     "WrongThreadError",
     "__version__",
+    "open_datagram_endpoint",
     "probe",
 ]
 
@@ -55,6 +57,7 @@ _LAZY = {
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
     "Ticket": "udpring.udp",
+    "open_datagram_endpoint": "udpring.udp.endpoint",
     "probe": "udpring.tunnel.probe",
 }
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 import uvloop
 
-from udpring.errors import ClosedError, WrongThreadError
+from udpring.errors import ClosedError, RingError, WrongThreadError
 from udpring.udp import Batch, RecvRing
 from udpring.udp.loops import BATCHES_A_TURN
 
@@ -298,6 +298,24 @@ def test_closing_ends_a_wait(tier: str, run: Callable[..., None], pair4: Pair, w
         assert ring.closed
 
     run(main)
+
+
+def test_a_socket_closed_under_a_wait_is_told_of(tier: str) -> None:
+    async def main() -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        with RecvRing(sock, tier=tier) as ring:
+            async with anyio.create_task_group() as tasks:
+
+                async def receive() -> None:
+                    with pytest.raises(RingError):
+                        await ring.recv_batch_async()
+
+                tasks.start_soon(receive)
+                await until_waiting(ring)
+                sock.close()
+
+    asyncio.run(main())
 
 
 def test_cancelling_loses_nothing(tier: str, run: Callable[..., None], pair4: Pair) -> None:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 import os
 import sys
 import time
@@ -21,6 +21,8 @@ from udpring._native import check, lib
 from udpring.errors import ClosedError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from udpring.udp.batch import Batch
 
 __all__ = ["BATCHES_A_TURN", "AsyncReceiving", "Watch", "give_way"]
@@ -45,10 +47,15 @@ def _trio() -> Any:
     return trio
 
 
+def _asyncio() -> Any:
+    """The asyncio module: not imported before somebody waits in it."""
+    return importlib.import_module("asyncio")
+
+
 async def give_way() -> None:
     """Lets the loop do one turn."""
     trio = _trio()
-    await (trio.lowlevel.checkpoint() if trio else asyncio.sleep(0))
+    await (trio.lowlevel.checkpoint() if trio else _asyncio().sleep(0))
 
 
 class Watch:
@@ -76,7 +83,7 @@ class Watch:
         return ready
 
     async def _in_asyncio(self, timeout: float | None) -> bool:
-        loop = asyncio.get_running_loop()
+        loop: asyncio.AbstractEventLoop = _asyncio().get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
 
         def wake(ready: bool) -> None:
@@ -189,6 +196,13 @@ class AsyncReceiving:
             return await self.recv_batch_async()
         except ClosedError:
             raise StopAsyncIteration from None
+
+    def _icmp_errors(self) -> list[OSError]:
+        """What ICMP brought since the last call, oldest first, of which the last 16 are kept."""
+        errors = []
+        while code := lib.udpring_recv_error(self._usable()):
+            errors.append(OSError(code, os.strerror(code)))
+        return errors
 
     def _watched(self) -> Watch:
         if self._watch is None:

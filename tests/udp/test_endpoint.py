@@ -1,0 +1,609 @@
+"""``open_datagram_endpoint``: the same protocols under asyncio's transport and under ours, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+import udpring
+from udpring.udp import RecvRing
+from udpring.udp.endpoint import DATAGRAMS_A_TURN, FLUSH_DATAGRAMS
+
+from .conftest import BOUND
+
+LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+Open = Callable[..., Awaitable[tuple[asyncio.DatagramTransport, Any]]]
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[Any]], Any]:
+    """Runs a coroutine in one of the loops, within the bound."""
+
+    async def bounded(main: Awaitable[Any]) -> Any:
+        async with asyncio.timeout(BOUND):
+            return await main
+
+    return lambda main: LOOPS[request.param](bounded(main))
+
+
+@pytest.fixture
+def ours(tier: str) -> Open:
+    async def open_(*arguments: Any, **keywords: Any) -> Any:
+        return await udpring.open_datagram_endpoint(*arguments, tier=tier, **keywords)
+
+    return open_
+
+
+async def theirs(*arguments: Any, **keywords: Any) -> Any:
+    return await asyncio.get_running_loop().create_datagram_endpoint(*arguments, **keywords)
+
+
+class Recorder(asyncio.DatagramProtocol):
+    """Notes what is called, with addresses as names; ``until`` waits for what it saw."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.names: dict[Any, str] = {}
+        self._changed = asyncio.Event()
+
+    def note(self, *call: Any) -> None:
+        self.calls.append(call if len(call) > 1 else call[0])
+        self._changed.set()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.note("made")
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        assert type(data) is bytes
+        self.note(
+            "received", data if len(data) < 100 else len(data), self.names.get(addr, type(addr).__name__)
+        )
+
+    def error_received(self, exc: Exception) -> None:
+        self.note("error", type(exc).__name__, getattr(exc, "errno", None))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.note("lost", exc if exc is None else type(exc).__name__)
+
+    def pause_writing(self) -> None:
+        self.note("pause")
+
+    def resume_writing(self) -> None:
+        self.note("resume")
+
+    async def until(self, count: int) -> None:
+        while len(self.calls) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_lost(self) -> None:
+        while not self.calls or self.calls[-1][0] != "lost":
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Echo(Recorder):
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.note("received", len(data))
+        self.transport.sendto(data, addr)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+def compared(scenario: Callable[[Open], Awaitable[Any]], run: Callable[..., Any], ours: Open) -> Any:
+    """What the scenario gives with our transport, which must be what it gives with asyncio's own."""
+
+    async def bounded(open_: Open) -> Any:
+        async with asyncio.timeout(BOUND):
+            return await scenario(open_)
+
+    expected = asyncio.run(bounded(theirs))
+    got = run(bounded(ours))
+    assert got == expected
+    return got
+
+
+# The same protocol under both.
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
+@pytest.mark.parametrize("family", HOSTS, ids=["ipv4", "ipv6"])
+def test_echo(family: int, connected: bool, run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        server_transport, server = await open_(Echo, local_addr=(HOSTS[family], 0))
+        where = server_transport.get_extra_info("sockname")
+        # An address is where to send to as recvfrom gives it, and as people write it.
+        if connected:
+            transport, client = await open_(Recorder, remote_addr=where[:2])
+        else:
+            transport, client = await open_(Recorder, local_addr=(HOSTS[family], 0))
+        client.names[where] = "the server"
+        for size in (1, 2, 99, 1200, 1200, 1200, 7, 60000):
+            transport.sendto(bytes(size), None if connected else where)
+        await client.until(9)
+        transport.sendto(memoryview(b"view"), *([] if connected else [where[:2]]))
+        transport.sendto(bytearray(b"array"), *([] if connected else [where]))
+        await client.until(11)
+        peer = transport.get_extra_info("peername")
+        transport.close()
+        server_transport.close()
+        assert transport.is_closing()
+        await client.until_lost()
+        await server.until_lost()
+        return client.calls, server.calls, peer == (where if connected else None), transport.is_closing()
+
+    compared(scenario, run, ours)
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
+def test_a_closed_port(connected: bool, run: Callable[..., Any], ours: Open) -> None:
+    """ICMP's answer is told on a connected socket, and everything goes on."""
+
+    async def scenario(open_: Open) -> Any:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            where = sock.getsockname()
+        keywords = {"remote_addr": where} if connected else {"local_addr": ("127.0.0.1", 0)}
+        transport, client = await open_(Recorder, **keywords)
+        for count in range(3):
+            transport.sendto(b"x", None if connected else where)
+            if connected:
+                await client.until(2 + count)
+            else:
+                await turns()
+        transport.close()
+        await client.until_lost()
+        return client.calls
+
+    calls = compared(scenario, run, ours)
+    assert calls[1:-1] == [("error", "ConnectionRefusedError", 111)] * (3 if connected else 0)
+
+
+def test_a_datagram_too_long_among_others(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        server_transport, server = await open_(Recorder, local_addr=("127.0.0.1", 0))
+        where = server_transport.get_extra_info("sockname")
+        transport, client = await open_(Recorder, local_addr=("127.0.0.1", 0))
+        for size in (10, 10, 70000, 10, 20):
+            transport.sendto(bytes(size), where)
+        await server.until(5)
+        await client.until(2)
+        transport.close()
+        server_transport.close()
+        await server.until_lost()
+        await client.until_lost()
+        return client.calls, server.calls
+
+    client, _ = compared(scenario, run, ours)
+    assert client[1] == ("error", "OSError", 90)
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
+def test_closing_with_unsent_data(connected: bool, how: str, run: Callable[..., Any], ours: Open) -> None:
+    """What was sent before leaves; nothing comes any more."""
+
+    async def scenario(open_: Open) -> Any:
+        server_transport, server = await open_(Recorder, local_addr=("127.0.0.1", 0))
+        where = server_transport.get_extra_info("sockname")
+        keywords = {"remote_addr": where} if connected else {"local_addr": ("127.0.0.1", 0)}
+        transport, client = await open_(Recorder, **keywords)
+        for _ in range(100):
+            transport.sendto(b"last words", None if connected else where)
+        server_transport.sendto(b"too late", transport.get_extra_info("sockname"))
+        getattr(transport, how)()
+        getattr(transport, how)()
+        transport.close()
+        assert transport.is_closing()
+        await client.until_lost()
+        await server.until(101)
+        server_transport.close()
+        await server.until_lost()
+        return client.calls, server.calls
+
+    compared(scenario, run, ours)
+
+
+def test_misuse(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        seen: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: seen.append(told["message"]))
+
+        async def tried(*arguments: Any, **keywords: Any) -> None:
+            try:
+                transport, _ = await open_(Recorder, *arguments, **keywords)
+                transport.close()
+                seen.append("made")
+            except Exception as error:
+                seen.append(
+                    (type(error).__name__, str(error) if not isinstance(error, OSError) else error.errno)
+                )
+
+        def sent(transport: asyncio.DatagramTransport, *arguments: Any) -> None:
+            try:
+                transport.sendto(*arguments)
+                seen.append("sent")
+            except Exception as error:
+                seen.append((type(error).__name__, str(error)))
+
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream, contextlib.suppress(ValueError):
+            await open_(Recorder, sock=stream)
+            seen.append("a stream")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            await tried(sock=sock, local_addr=("127.0.0.1", 0), reuse_port=True)
+            sock.bind(("127.0.0.1", 0))
+            await tried(local_addr=sock.getsockname())
+        await tried()
+        await tried(local_addr="127.0.0.1")
+        await tried(local_addr=("127.0.0.1", 0), remote_addr=("::1", 9))
+        await tried(local_addr=("127.0.0.1", 0), family=socket.AF_INET6)
+        await tried(family=socket.AF_INET)
+        await tried(("127.0.0.1", 0), ("127.0.0.1", 9))
+        transport, client = await open_(Recorder, remote_addr=("127.0.0.1", 9))
+        sent(transport, "text")
+        sent(transport, 5)
+        sent(transport, b"x", ("127.0.0.1", 10))
+        transport.close()
+        await client.until_lost()
+        for address in (None, 5, ("127.0.0.1",), ["127.0.0.1", 5]):
+            transport, client = await open_(Recorder, local_addr=("127.0.0.1", 0))
+            sent(transport, b"x", address)
+            await client.until_lost()
+            seen.append(client.calls)
+        return seen
+
+    compared(scenario, run, ours)
+
+
+def test_extra_info_and_limits(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        transport, client = await open_(Recorder, local_addr=("127.0.0.1", 0))
+        sock = transport.get_extra_info("socket")
+        seen = [
+            transport.get_extra_info("sockname") == sock.getsockname(),
+            transport.get_extra_info("peername", "none"),
+            transport.get_extra_info("nothing", 5),
+            sock.family,
+            transport.get_write_buffer_limits(),
+            transport.get_write_buffer_size(),
+            transport.get_protocol() is client,
+        ]
+        for keywords in ({}, {"high": 100}, {"low": 10}, {"high": 7, "low": 7}, {"high": 1, "low": 2}):
+            try:
+                transport.set_write_buffer_limits(**keywords)
+            except ValueError as error:
+                seen.append(str(error))
+            seen.append(transport.get_write_buffer_limits())
+        transport.close()
+        await client.until_lost()
+        return seen
+
+    compared(scenario, run, ours)
+
+
+def test_a_socket_of_the_programs_own(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        transport, client = await open_(Recorder, sock=sock)
+        transport.sendto(b"to myself", sock.getsockname())
+        await client.until(2)
+        transport.close()
+        await client.until_lost()
+        return client.calls, sock.fileno()
+
+    compared(scenario, run, ours)
+
+
+def test_broadcast_sends_to_one_address_unconnected(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        server_transport, server = await open_(Recorder, local_addr=("127.0.0.1", 0))
+        where = server_transport.get_extra_info("sockname")
+        transport, client = await open_(
+            Recorder, remote_addr=where, allow_broadcast=True, family=socket.AF_INET
+        )
+        transport.sendto(b"a")
+        transport.sendto(b"b", where)
+        with pytest.raises(ValueError, match="Invalid address"):
+            transport.sendto(b"c", ("127.0.0.1", 1))
+        await server.until(3)
+        broadcast = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
+        peer = transport.get_extra_info("peername")
+        transport.close()
+        server_transport.close()
+        await client.until_lost()
+        await server.until_lost()
+        return client.calls, server.calls, broadcast, peer
+
+    compared(scenario, run, ours)
+
+
+def test_one_port_for_several(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        one, first = await open_(Recorder, local_addr=("127.0.0.1", 0), reuse_port=True)
+        other, second = await open_(Recorder, local_addr=one.get_extra_info("sockname"), reuse_port=True)
+        one.close()
+        other.close()
+        await first.until_lost()
+        await second.until_lost()
+        return first.calls, second.calls
+
+    compared(scenario, run, ours)
+
+
+def test_closing_while_receiving(run: Callable[..., Any], ours: Open) -> None:
+    class Once(Recorder):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.note("received", data)
+            self.transport.close()
+
+    async def scenario(open_: Open) -> Any:
+        transport, client = await open_(Once, local_addr=("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+            for number in range(10):
+                source.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+        await client.until_lost()
+        return client.calls
+
+    assert compared(scenario, run, ours) == ["made", ("received", b"0"), ("lost", None)]
+
+
+def test_a_protocol_that_raises(run: Callable[..., Any], ours: Open) -> None:
+    class Broken(Recorder):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.note("received", data)
+            raise ArithmeticError(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            raise ArithmeticError("lost")
+
+    async def scenario(open_: Open) -> Any:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, what: told.append(repr(what["exception"]))
+        )
+        transport, client = await open_(Broken, local_addr=("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+            for number in range(10):
+                source.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+        await client.until(11)
+        transport.close()
+        await client.until_lost()
+        await turns()
+        return client.calls, told
+
+    compared(scenario, run, ours)
+
+
+# What is ours alone.
+
+
+def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        where = transport.get_extra_info("sockname")
+        batches = []
+        send = transport._tx.send_batch
+        transport._tx.send_batch = lambda payloads, *rest: (
+            batches.append(len(payloads)) or send(payloads, *rest)
+        )
+        for count in (3, 1, 50):
+            for _ in range(count):
+                transport.sendto(b"x", where)
+            assert transport.get_write_buffer_size() == count
+            await turns(2)
+            assert transport.get_write_buffer_size() == 0
+        assert batches == [3, 1, 50]
+        await client.until(55)
+        # A long queue does not wait for the end of the turn, nor does one above the high water mark.
+        batches.clear()
+        for _ in range(FLUSH_DATAGRAMS + 1):
+            transport.sendto(b"x", where)
+        assert batches == [FLUSH_DATAGRAMS]
+        await turns(2)
+        transport.set_write_buffer_limits(high=5000)
+        for _ in range(6):
+            transport.sendto(bytes(1000), where)
+        assert batches[2:] == [6]
+        assert "pause" not in client.calls
+        transport.close()
+        await client.until_lost()
+
+    run(main())
+
+
+def test_order_is_kept_for_each_destination(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        sinks = [await ours(Recorder, local_addr=("127.0.0.1", 0)) for _ in range(3)]
+        where = [sink.get_extra_info("sockname") for sink, _ in sinks]
+        for number in range(90):
+            transport.sendto(b"%d" % number, where[number % 3])
+        for place, (sink, protocol) in enumerate(sinks):
+            await protocol.until(31)
+            assert [call[1] for call in protocol.calls[1:]] == [b"%d" % n for n in range(place, 90, 3)]
+            sink.close()
+        transport.close()
+        await client.until_lost()
+        await turns()
+
+    run(main())
+
+
+def test_a_flood_lets_timers_run(run: Callable[..., Any], ours: Open) -> None:
+    """Counted, not timed: how many datagrams the protocol gets between two turns of the loop."""
+
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        most = seen = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+            for _ in range(300):
+                source.sendto(b"x", transport.get_extra_info("sockname"))
+            while len(client.calls) < 301:
+                most, seen = max(most, len(client.calls) - seen), len(client.calls)
+                await asyncio.sleep(0)
+        assert most <= DATAGRAMS_A_TURN
+        transport.close()
+        await client.until_lost()
+
+    run(main())
+
+
+class Full:
+    """A send ring whose socket has room for ``room`` datagrams."""
+
+    def __init__(self, ring: Any) -> None:
+        self.ring, self.room = ring, 0
+        self.sent: list[bytes] = []
+
+    def send_batch(self, payloads: list[bytes], address: Any, timeout: float) -> udpring.SendReport:
+        assert timeout == 0
+        going, self.room = payloads[: self.room], max(0, self.room - len(payloads))
+        self.sent += going
+        errors: list[tuple[int, OSError]] = [
+            (index, BlockingIOError(11, "again")) for index in range(len(going), len(payloads))
+        ]
+        return udpring.SendReport(len(going), errors)
+
+    def close(self) -> None:
+        self.ring.close()
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_a_full_socket_pauses_the_protocol(how: str, run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        where = transport.get_extra_info("sockname")
+        full = transport._tx = Full(transport._tx)
+        transport.set_write_buffer_limits(high=10, low=2)
+        sent = [b"%d" % number for number in range(10)]
+        for payload in sent:
+            transport.sendto(payload, where)
+        await turns()
+        assert client.calls == ["made"], "ten bytes are not above the mark"
+        transport.sendto(b"one more", where)
+        assert client.calls == ["made", "pause"]
+        assert transport.get_write_buffer_size() == 18
+        full.room = 4
+        while len(full.sent) < 4:
+            await asyncio.sleep(0)
+        assert client.calls == ["made", "pause"]
+        full.room = 7 if how == "close" else 6
+        while len(full.sent) < (11 if how == "close" else 10):
+            await asyncio.sleep(0)
+        if how == "close":
+            assert client.calls == ["made", "pause", "resume"]
+            transport.sendto(b"a", where)
+            await turns()
+            transport.close()
+            transport.sendto(b"not any more", where)
+            await turns()
+            assert transport.get_protocol().calls[-1][0] != "lost", "what was queued is still to be sent"
+            full.room = 9
+            await client.until_lost()
+            assert full.sent == [*sent, b"one more", b"a"]
+        else:
+            transport.abort()
+            await client.until_lost()
+            assert full.sent == sent
+        assert transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+def test_nothing_is_left_behind(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        async def once() -> None:
+            transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+            transport.sendto(b"x", transport.get_extra_info("sockname"))
+            await client.until(2)
+            transport.close()
+            await client.until_lost()
+            await turns()
+
+        await once()
+        gc.collect()
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208
+        for _ in range(10):
+            await once()
+        gc.collect()
+        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+    run(main())
+
+
+def test_a_forgotten_transport_warns_and_is_closed(tier: str) -> None:
+    async def main() -> int:
+        transport, _ = await udpring.open_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), tier=tier
+        )
+        asyncio.get_running_loop().remove_reader(transport._rx.fileno())
+        return transport.get_extra_info("socket").fileno()
+
+    def forget() -> int:
+        descriptor = asyncio.run(main())
+        gc.collect()
+        return descriptor
+
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        descriptor = forget()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_receive_ring_that_fails_ends_the_connection(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+
+        def broken(*_: Any) -> None:
+            raise udpring.RingError("gone", errno=5)
+
+        transport._rx.recv_batch = broken
+        transport.sendto(b"x", transport.get_extra_info("sockname"))
+        await client.until_lost()
+        assert client.calls == ["made", ("lost", "RingError")]
+
+    run(main())
+
+
+def test_names_are_resolved(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("localhost", 0), family=socket.AF_INET)
+        assert transport.get_extra_info("sockname")[0].startswith("127.")
+        transport.sendto(b"x", ("localhost", transport.get_extra_info("sockname")[1]))
+        await client.until(2)
+        with pytest.raises(socket.gaierror):
+            await ours(Recorder, local_addr=("no such host.invalid", 0))
+        transport.sendto(b"x", ("no such host.invalid", 1))
+        assert client.calls[2] == ("error", "gaierror", socket.EAI_NONAME)
+        transport.close()
+        await client.until_lost()
+
+    run(main())
+
+
+def test_it_needs_asyncio() -> None:
+    opening = udpring.open_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        opening.send(None)
+
+
+def test_receiving_needs_no_asyncio() -> None:
+    assert RecvRing.fileno.__module__ == "udpring.udp.loops"
