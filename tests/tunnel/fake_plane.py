@@ -21,7 +21,7 @@ from udpring.errors import RingError
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 
 SECOND = 1_000_000_000
-NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1)
+NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1)
 
 
 class Clock(Protocol):

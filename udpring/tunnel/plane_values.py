@@ -124,6 +124,8 @@ class PlaneStats:
     events: int
     events_lost: int
     trains_split: int
+    rests: int
+    yields: int
     drops: dict[str, int]
     rx: dict[str, int]
     tx: dict[str, int]

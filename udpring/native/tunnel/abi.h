@@ -58,6 +58,17 @@ void udpring_replay_free(struct udpring_replay *window);
 int32_t udpring_replay_check(const struct udpring_replay *window, uint64_t counter);   /* 1 fresh, 0 not; moves nothing */
 int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter);        /* 1 accepted, 0 refused */
 
+/* ---- when a worker rests, and when it gives way: test access (moderation.h, pacing.h) ---- */
+struct udpring_moderation;
+struct udpring_moderation *udpring_moderation_new(void);
+void udpring_moderation_free(struct udpring_moderation *moderation);
+uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t now_ns, uint64_t items, uint64_t passes);
+struct udpring_pacing;
+struct udpring_pacing *udpring_pacing_new(void);
+void udpring_pacing_free(struct udpring_pacing *pacing);
+int32_t udpring_pacing_due(struct udpring_pacing *pacing, uint64_t now_ns, uint64_t datagrams);
+void udpring_pacing_gave_way(struct udpring_pacing *pacing, uint64_t began_ns, uint64_t ended_ns);
+
 /* ---- allowed-IPs trie ---- */
 #define UDPRING_PEER_NONE 0xffffffffu
 struct udpring_prefix {
@@ -206,6 +217,8 @@ struct udpring_plane_stats {
     uint64_t tun_packets_in, tun_bytes_in, tun_packets_out, tun_bytes_out;
     uint64_t passes, commands, events, events_lost;
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
+    uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
+    uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
     uint64_t drops[32];               /* by enum udpring_drop */
     uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers, unused;
     struct udpring_rx_stats rx;

@@ -54,6 +54,7 @@ static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, u
     }
     worker->stats.tun_packets_out++;
     worker->stats.tun_bytes_out += length;
+    worker->datagrams_out += plane_is_udp(packet, length);
     coalesce_packet(&worker->coalescer, packet, length);
 }
 

@@ -22,6 +22,12 @@ enum {
     WORKERS_MAX = 16,
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
     KICKS_MAX = 64,             /* peers whose staged packets are sent on in one pass */
+    MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
+    MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
+    MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
+    MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
+    PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
+    PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
 };
 
 #define NS_PER_S 1000000000ull
@@ -31,6 +37,14 @@ enum {
 #define UNDER_LOAD_NS NS_PER_S
 /* How often the interface's MTU is looked up while packets flow (it may change where no netlink message reaches us). */
 #define MTU_CHECK_NS NS_PER_S
+/* Datagrams are never let gather for longer: well below what fills the TUN device's queue of 500. */
+#define MODERATION_WAIT_NS 150000ull
+/* Rates are taken over this long. */
+#define MODERATION_WINDOW_NS 4000000ull
+/* No more waiting for this long after it has spoilt a rate. */
+#define MODERATION_PENALTY_NS NS_PER_S
+/* A reader catches up within this; who keeps the CPU for longer is no reader. */
+#define PACING_LONG_NS 300000ull
 /* Close and re-bind wait this long for sends in flight. */
 #define DRAIN_NS (NS_PER_S / 2)
 

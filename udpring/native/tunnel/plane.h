@@ -19,6 +19,7 @@
  * Owner: Python's Plane object. Freed by udpring_plane_close(). */
 #ifndef UDPRING_TUNNEL_PLANE_H
 #define UDPRING_TUNNEL_PLANE_H
+#include <netinet/in.h>
 #include <pthread.h>
 
 #include "../udp/rx.h"
@@ -31,6 +32,8 @@
 #include "index_table.h"
 #include "mac.h"
 #include "mailbox.h"
+#include "moderation.h"
+#include "pacing.h"
 #include "peer.h"
 #include "tun.h"
 
@@ -82,6 +85,11 @@ struct worker {
     bool more_inbound;                  /* the last harvest was full */
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
+    struct moderation out_moderation, in_moderation;
+    struct pacing pacing;
+    uint64_t single_datagrams;          /* read from the TUN device: UDP packets that were no super-packet */
+    uint64_t datagram_buffers;          /* received, with UDP in them */
+    uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
 
     uint8_t *tun_memory, *tun_packet;   /* what was read last; room before it and behind it */
     uint8_t *out_memory;
@@ -158,6 +166,12 @@ static inline bool plane_shared(const struct udpring_plane *plane)
 static inline void plane_drop(struct worker *worker, enum udpring_drop reason)
 {
     worker->stats.drops[reason]++;
+}
+
+/* By the IP header alone: good enough to tell what paces itself from what may not. */
+static inline bool plane_is_udp(const uint8_t *packet, uint32_t length)
+{
+    return length >= 20 && packet[packet[0] >> 4 == 6 ? 6 : 9] == IPPROTO_UDP;
 }
 
 /* peers.c */

@@ -1,5 +1,6 @@
 /* The worker: one native thread that never takes the GIL and runs each packet to completion (R4). plane.h has its pass. */
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -190,12 +191,30 @@ static void see_watched(struct worker *worker)
         worker->watching_writable = false;
 }
 
+/* After what was delivered is there to be read. */
+static void perhaps_give_way(struct worker *worker)
+{
+    if (ur_likely(!pacing_due(&worker->pacing, worker->now, worker->datagrams_out)))
+        return;
+    coalesce_flush(&worker->coalescer);
+    uint64_t began = ur_clock_ns(CLOCK_BOOTTIME);
+    sched_yield();
+    worker->stats.yields++;
+    pacing_gave_way(&worker->pacing, began, ur_clock_ns(CLOCK_BOOTTIME));
+}
+
 static void inbound_pass(struct worker *worker)
 {
     struct udpring_packet packets[RX_BATCH];
     unsigned count = udp_rx_harvest(worker->rx, packets, RX_BATCH);
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t datagrams = worker->datagrams_out;
         inbound_packet(worker, &packets[i]);
+        if (worker->datagrams_out != datagrams) {
+            worker->datagram_buffers++;
+            perhaps_give_way(worker);
+        }
+    }
     coalesce_flush(&worker->coalescer);
     for (unsigned i = 0; i < count; i++)
         udp_rx_release(worker->rx, packets[i].slot);
@@ -230,17 +249,33 @@ static int work(struct worker *worker)
     return result;
 }
 
+/* Lets datagrams gather, if that is worth it. Whatever comes meanwhile is there when the pass begins. */
+static bool perhaps_rest(struct worker *worker)
+{
+    uint64_t passes = worker->stats.passes;
+    uint64_t out = moderation_wait(&worker->out_moderation, worker->now, worker->single_datagrams, passes);
+    uint64_t in = moderation_wait(&worker->in_moderation, worker->now, worker->datagram_buffers, passes);
+    uint64_t ns = out > in ? out : in;
+    if (ur_likely(!ns))
+        return false;
+    struct timespec rest = {.tv_nsec = (long)ns};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &rest, NULL);
+    return true;
+}
+
 static int pass(struct worker *worker)
 {
     int result = watch(worker);
     if (result < 0)
         return result;
+    bool rested = !busy(worker) && perhaps_rest(worker);
     result = udp_rx_wait(worker->rx, busy(worker) ? 0 : -1);
     if (result < 0 && result != -ETIME && result != -EINTR)
         return result;
     exclusive_enter(worker);
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     worker->stats.passes++;
+    worker->stats.rests += rested;
     result = work(worker);
     worker_see_counters(worker);
     exclusive_leave(worker);
@@ -300,6 +335,7 @@ void *worker_main(void *argument)
     struct worker *worker = argument;
     struct udpring_plane *plane = worker->plane;
     prctl(PR_SET_NAME, "udpring-worker");
+    prctl(PR_SET_TIMERSLACK, 1ul);   /* rests are short: not 50 us longer each */
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     int result = set_up(worker);
     pthread_mutex_lock(&plane->command_lock);

@@ -1,0 +1,103 @@
+"""Single datagrams at a high rate: they gather before a worker takes them, and it gives way to their reader.
+
+Nothing is lost, changed or put out of order by it, and what comes slowly is not held up.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab import GO, SUBJECT, Rig, Tunnel, until
+from lab.counters import counters, watched
+
+pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="counts what udpring counts")
+
+TIERS = ("uring-multishot", "uring-pool", "mmsg")
+SO_RCVBUFFORCE = 33
+
+
+def two_nodes(rig: Rig, directory: Path, tier: str) -> Tunnel:
+    programs = []
+    for name in "ab":
+        (directory / name).mkdir()
+        programs.append(watched(directory / name).with_env(UDPRING_TIER=tier))
+    tunnel = rig.tunnel((programs[0], programs[1]))
+    tunnel.ping()
+    return tunnel
+
+
+@contextmanager
+def sockets(tunnel: Tunnel) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """From a to b, connected; the reader has room for all."""
+    with (
+        tunnel.a.space.socket(tunnel.a.inner4, socket.SOCK_DGRAM) as source,
+        tunnel.b.space.socket(tunnel.b.inner4, socket.SOCK_DGRAM) as sink,
+    ):
+        sink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        source.connect(sink.getsockname())
+        sink.connect(source.getsockname())
+        for end in (source, sink):
+            end.settimeout(10)
+        yield source, sink
+
+
+def drained(sink: socket.socket, last: int) -> list[int]:
+    """The numbers that arrived, up to the last one, which does."""
+    numbers = []
+    while not numbers or numbers[-1] != last:
+        numbers.append(struct.unpack_from("!I", sink.recv(2000))[0])
+    return numbers
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_stream_of_single_datagrams_gathers(rig: Rig, tmp_path: Path, tier: str) -> None:
+    tunnel = two_nodes(rig, tmp_path, tier)
+    number, deadline = 0, time.monotonic() + 60
+    payload = bytes(48)
+    with sockets(tunnel) as (source, sink):
+        while time.monotonic() < deadline:
+            before = counters(tunnel.a)["plane"]
+            for _ in range(20_000):
+                number += 1
+                source.send(struct.pack("!I", number) + payload)
+            after = counters(tunnel.a)["plane"]
+            number += 1
+            source.send(struct.pack("!I", number))  # the device's queue has room again: it arrives
+            got = drained(sink, number)
+            assert got == sorted(set(got))
+            passes = after["passes"] - before["passes"]
+            found = after["tun_packets_in"] - before["tun_packets_in"]
+            # A worker slower than the sender finds enough each time as it is.
+            if after["rests"] > before["rests"] or found >= 32 * passes:
+                return
+        raise AssertionError(f"{after['rests']} rests, {found} datagrams in {passes} passes")
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_what_comes_one_at_a_time_is_not_held_up(rig: Rig, tmp_path: Path, tier: str) -> None:
+    """However fast they are: four windows of 4 ms and 30 000 a second are more than 400."""
+    tunnel = two_nodes(rig, tmp_path, tier)
+    with sockets(tunnel) as (source, sink):
+        for number in range(400):
+            source.send(struct.pack("!I", number))
+            sink.send(sink.recv(100))
+            assert source.recv(100) == struct.pack("!I", number)
+    assert counters(tunnel.a)["plane"]["rests"] == counters(tunnel.b)["plane"]["rests"] == 0
+
+
+def test_readers_get_their_turn(rig: Rig, tmp_path: Path) -> None:
+    """Only for datagrams: TCP has a window."""
+    tunnel = two_nodes(rig, tmp_path, "uring-multishot")
+    tunnel.tcp_both_ways(4 << 20, 4)
+    assert counters(tunnel.b)["plane"]["yields"] == 0
+    with sockets(tunnel) as (source, sink):
+        for number in range(100):
+            source.send(struct.pack("!I", number))
+        assert drained(sink, 99) == list(range(100))
+    until(lambda: counters(tunnel.b)["plane"]["yields"] > 0, "the worker gives way")
