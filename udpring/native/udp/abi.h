@@ -199,4 +199,14 @@ const char *udpring_send_reason(const struct udpring_send *send);
 void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats);
 /* Datagrams of all jobs that have no result yet. */
 uint64_t udpring_send_pending(const struct udpring_send *send);
+
+/* For `udpring bench udp` only: sendmmsg(2) and recvmmsg(2) without UDP_SEGMENT and UDP_GRO, driven from C (baseline.c).
+ * `data`: burst * size bytes, which stay valid; `addresses`: one each, IPv4. */
+struct udpring_baseline;
+int32_t udpring_baseline_open(struct udpring_baseline **base, const uint8_t *data, uint32_t size,
+                              const struct udpring_address *addresses, uint32_t burst);
+/* Sends the burst on `out` (-1: not) and receives as many from `in` (-1: not). How many datagrams arrived (with no `in`: were
+ * sent), fewer than all when nothing came for wait_ms; or -errno, -EINTR included. */
+int32_t udpring_baseline_run(struct udpring_baseline *base, int32_t out, int32_t in, uint32_t wait_ms);
+void udpring_baseline_close(struct udpring_baseline *base);
 #endif

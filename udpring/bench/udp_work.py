@@ -1,0 +1,158 @@
+"""What ``bench udp`` has each contender do: bursts of datagrams to one, 64 or 1000 destinations on loopback.
+
+Every destination is another address of 127.0.0.0/8 on the port of one socket that is bound to all of them:
+what is received, and by what, is the same however many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from udpring._native import ffi, lib
+from udpring.errors import HostError
+from udpring.udp.address import to_core
+
+__all__ = ["LOSS_WAIT", "PATTERNS", "SIZES", "MmsgBursts", "Pair", "Pattern", "Work", "lossless"]
+
+SIZES = (64, 200, 1200, 1400)
+"""Bytes of payload."""
+ROOM = 4 << 20
+"""Of the receiving socket, where the host allows that (net.core.rmem_max, or CAP_NET_ADMIN)."""
+LOSS_WAIT = 0.5
+"""Seconds after which a datagram that did not come is lost; on loopback it is there when the send returns."""
+SO_RCVBUFFORCE = 33  # socket(7); the module socket lacks it
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """``each`` datagrams to each of ``destinations`` in a burst, round about."""
+
+    name: str
+    title: str
+    destinations: int
+    each: int
+
+    def hosts(self) -> list[str]:
+        """The destination of each datagram of a burst."""
+        one_each = [f"127.{1 + n // 250}.{n % 250}.1" for n in range(self.destinations)]
+        return one_each * self.each
+
+
+PATTERNS = {
+    pattern.name: pattern
+    for pattern in (
+        Pattern("to-1", "one destination", 1, 256),
+        Pattern("to-64", "64 destinations interleaved, 4 datagrams each", 64, 4),
+        Pattern("to-1000", "1000 destinations, one datagram each", 1000, 1),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Datagrams of ``size`` bytes. ``bursts``: the hosts that each burst goes to, one burst after the other
+    and then from the start; all are equally long. More than one only where the receiving socket has no room
+    for the whole pattern."""
+
+    pattern: Pattern
+    size: int
+    bursts: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, pattern: Pattern, size: int, burst: int) -> Work:
+        """The pattern in bursts of ``burst``, which divides its length."""
+        hosts = pattern.hosts()
+        return cls(pattern, size, tuple(tuple(hosts[at : at + burst]) for at in range(0, len(hosts), burst)))
+
+    @property
+    def burst(self) -> int:
+        """Datagrams of a burst."""
+        return len(self.bursts[0])
+
+    def payload(self) -> bytes:
+        """What each datagram carries."""
+        return bytes(byte & 0xFF for byte in range(self.size))
+
+
+class Pair:
+    """The two sockets of a contender: ``inbox`` on a port of all addresses, ``outbox`` unconnected."""
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as undo:
+            self.inbox = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.outbox = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.inbox.bind(("0.0.0.0", 0))
+            for sock, force, plain in (
+                (self.inbox, SO_RCVBUFFORCE, socket.SO_RCVBUF),
+                (self.outbox, None, socket.SO_SNDBUF),
+            ):
+                sock.setsockopt(socket.SOL_SOCKET, plain, ROOM)
+                if force is not None:
+                    with contextlib.suppress(PermissionError):
+                        sock.setsockopt(socket.SOL_SOCKET, force, ROOM)
+            self.port: int = self.inbox.getsockname()[1]
+            undo.pop_all()
+
+    def addresses(self, hosts: Sequence[str]) -> list[tuple[str, int]]:
+        """Where the datagrams of a burst go."""
+        return [(host, self.port) for host in hosts]
+
+    def close(self) -> None:
+        """Both sockets."""
+        self.inbox.close()
+        self.outbox.close()
+
+
+class MmsgBursts:
+    """The work's bursts, laid out once for sendmmsg(2) and recvmmsg(2): native/udp/baseline.c. Raises
+    HostError, also in ``run``."""
+
+    def __init__(self, work: Work, pair: Pair) -> None:
+        self._pair = pair
+        self._block = ffi.from_buffer("uint8_t[]", work.payload() * work.burst)
+        self._bursts: list[Any] = []
+        for hosts in work.bursts:
+            packed = b"".join(to_core(address, socket.AF_INET) for address in pair.addresses(hosts))
+            addresses = ffi.from_buffer("struct udpring_address[]", packed)
+            opened = ffi.new("struct udpring_baseline **")
+            code = lib.udpring_baseline_open(opened, self._block, work.size, addresses, work.burst)
+            if code < 0:
+                raise HostError("no memory for a burst", errno=-code)
+            self._bursts.append(ffi.gc(opened[0], lib.udpring_baseline_close))
+
+    def run(self, turn: int, *, send: bool = True, receive: bool = True) -> int:
+        """Sends the burst whose turn it is, or receives as many, or both; how many there were."""
+        code: int = lib.udpring_baseline_run(
+            self._bursts[turn % len(self._bursts)],
+            self._pair.outbox.fileno() if send else -1,
+            self._pair.inbox.fileno() if receive else -1,
+            int(LOSS_WAIT * 1000),
+        )
+        if code < 0:
+            raise HostError("sendmmsg or recvmmsg failed", errno=-code)
+        return code
+
+
+def lossless(pattern: Pattern, size: int) -> Work:
+    """The pattern in the longest bursts for which a socket has room here, found by sending them. Raises
+    HostError where not even short ones arrive."""
+    burst = len(pattern.hosts())
+    while True:
+        work = Work.of(pattern, size, burst)
+        pair = Pair()
+        try:
+            bursts = MmsgBursts(work, pair)
+            if all(bursts.run(turn) == burst for turn in range(10)):
+                return work
+        finally:
+            pair.close()
+        if burst % 2 or burst <= 8:
+            raise HostError(
+                f"{burst} datagrams of {size} bytes to 127.0.0.0/8 do not all arrive",
+                cure="raise net.core.rmem_max, or see whether a firewall drops them",
+            )
+        burst //= 2
