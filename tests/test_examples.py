@@ -1,17 +1,86 @@
-"""The examples that need no root run as they are."""
+"""The examples run as they are, with real traffic on loopback; those that need root only say what is
+wrong."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import re
+import signal
+import socket
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.dns import DNS, DNSQR, DNSRR
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+END_WAIT = 30.0
+"""Seconds that a program may take to end."""
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, *(str(argument) for argument in arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+class Server:
+    """An example that serves until SIGINT; ``port`` is what its first line says, ``said`` its last words."""
+
+    def __init__(self, name: str, *arguments: object) -> None:
+        words = [sys.executable, str(EXAMPLES / name), *(str(argument) for argument in arguments)]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        first = self._process.stdout.readline()
+        found = re.search(r"on port (\d+), tier ", first)
+        if found is None:
+            self._process.kill()
+            pytest.fail(f"{first}{self._process.communicate()[1]}")
+        self.port = int(found[1])
+        self.said = ""
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        try:
+            out, err = self._process.communicate(timeout=END_WAIT)
+        finally:
+            self._process.kill()
+        assert (self._process.returncode, err) == (0, "")
+        self.said = out.strip()
+
+
+@contextlib.contextmanager
+def serving(name: str, *arguments: object) -> Iterator[Server]:
+    server = Server(name, *arguments)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def asking(port: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10.0)
+        sock.connect(("127.0.0.1", port))
+        yield sock
+
+
+def load(name: str) -> ModuleType:
+    """An example as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_datagrams() -> None:
@@ -33,3 +102,202 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     example = (EXAMPLES / "embed_node.py").read_text()
     body = example[example.index("import asyncio") : example.index("\n\nif __name__")]
     assert body.replace("import sys\n", "").strip() in (EXAMPLES.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["echo_server.py"])
+def test_echo(name: str) -> None:
+    with serving(name) as server:
+        with asking(server.port) as sock:
+            for payload in (b"one", b"", bytes(1472)):
+                sock.send(payload)
+                assert sock.recv(65536) == payload
+        done = run(EXAMPLES / "echo_client.py", "127.0.0.1", server.port, 1000)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("1000 of 1000 returned, 0 not ours, ")
+    assert server.said.startswith("1003 echoed")
+
+
+def test_echo_client_says_what_is_missing() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        done = run(EXAMPLES / "echo_client.py", "127.0.0.1", silent.getsockname()[1], 10)
+    assert done.returncode == 1
+    assert done.stdout.startswith("0 of 10 returned")
+
+
+def test_load_generator_keeps_its_rate() -> None:
+    """Never more than it was told, whatever the machine is doing; what it says it sent is there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        sink.setblocking(False)
+        port = sink.getsockname()[1]
+        words = ("--rate", 200, "--size", 300, "--seconds", 0.5)
+        done = run(EXAMPLES / "load_generator.py", "127.0.0.1", port, *words)
+        assert done.returncode == 0, done.stderr
+        said = re.match(r"(\d+) datagrams in [\d.]+ s: [\d,]+ a second, tier \S+$", done.stdout)
+        assert said is not None, done.stdout
+        assert 1 <= int(said[1]) <= 101
+        arrived = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                arrived.append(len(sink.recv(65536)))
+        assert arrived == [300] * int(said[1])
+
+
+def test_load_generator_counts_errors() -> None:
+    words = ("--rate", 100, "--size", 65507, "--seconds", 0.1)
+    done = run(EXAMPLES / "load_generator.py", "127.255.255.255", 9, *words)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\d+ not sent: Permission denied$", done.stdout, re.MULTILINE), done.stdout
+
+
+dns = load("dns_responder")
+ZONE = {
+    dns.wire_name("www.example"): [bytes([192, 0, 2, n]) for n in (1, 2)],
+    dns.wire_name("many.example"): [bytes([198, 51, 100, n]) for n in range(100)],
+}
+
+
+def ask(name: str, kind: str = "A") -> bytes:
+    return bytes(DNS(id=0x1234, rd=1, qd=DNSQR(qname=name, qtype=kind)))
+
+
+def answer(query: bytes) -> DNS:
+    found = dns.respond(query, ZONE)
+    assert found is not None
+    return DNS(found)
+
+
+def addresses(message: DNS) -> list[str]:
+    return [record.rdata for record in message.an if isinstance(record, DNSRR)] if message.ancount else []
+
+
+def test_dns_answers_what_it_knows() -> None:
+    """Read by scapy. The name of each answer is a pointer to the question's, as RFC 1035, 4.1.4 has it."""
+    message = answer(ask("WWW.Example."))
+    assert (message.id, message.qr, message.aa, message.rd, message.ra, message.rcode) == (
+        0x1234,
+        1,
+        1,
+        1,
+        0,
+        0,
+    )
+    assert message.qd[0].qname == b"WWW.Example."
+    assert addresses(message) == ["192.0.2.1", "192.0.2.2"]
+    assert all(record.rrname == b"WWW.Example." for record in message.an)
+    raw = dns.respond(ask("www.example"), ZONE)
+    assert raw.count(b"\x03www\x07example\0") == 1
+    assert raw.count(b"\xc0\x0c\0\x01\0\x01") == 2
+
+
+def test_dns_tells_what_is_not_there() -> None:
+    assert (answer(ask("nobody.example")).rcode, answer(ask("www.example", "AAAA")).rcode) == (3, 0)
+    assert answer(ask("www.example", "AAAA")).ancount == 0
+
+
+def test_dns_marks_an_answer_that_does_not_fit() -> None:
+    raw = dns.respond(ask("many.example"), ZONE)
+    assert len(raw) <= 512
+    message = DNS(raw)
+    assert message.tc == 1
+    assert len(addresses(message)) == message.ancount == 30
+
+
+HEADER = struct.Struct("!HHHHHH")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (HEADER.pack(1, 0, 0, 0, 0, 0), 1),
+        (HEADER.pack(1, 0, 2, 0, 0, 0) + b"\0\0\x01\0\x01" * 2, 1),
+        (HEADER.pack(1, 0, 1, 0, 0, 0) + b"\x03ww", 1),
+        (HEADER.pack(1, 0, 1, 0, 0, 0) + b"\x03www\0\0\x01", 1),
+        (HEADER.pack(1, 0, 1, 0, 0, 0) + b"\xc0\x0c\0\x01\0\x01", 1),
+        (HEADER.pack(1, 0, 1, 0, 0, 0) + (b"\x3f" + b"a" * 63) * 4 + b"\0\0\x01\0\x01", 1),
+        (HEADER.pack(1, 0x2000, 1, 0, 0, 0), 4),
+        (HEADER.pack(1, 0, 1, 0, 0, 0) + b"\0\0\x01\0\x03", 5),
+    ],
+    ids=["no question", "two", "cut name", "cut question", "pointer", "long name", "opcode", "class"],
+)
+def test_dns_says_what_is_wrong(query: bytes, code: int) -> None:
+    found = dns.respond(query, ZONE)
+    number, flags, *counts = HEADER.unpack_from(found)
+    assert (number, flags & 0x8000, flags & 15) == (1, 0x8000, code)
+    assert counts[1:] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("query", [b"", bytes(11), HEADER.pack(1, 0x8000, 1, 0, 0, 0)])
+def test_dns_drops_what_must_not_be_answered(query: bytes) -> None:
+    assert dns.respond(query, ZONE) is None
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=600),
+        st.binary(max_size=300).map(lambda rest: HEADER.pack(1, 0, 1, 0, 0, 0) + rest),
+    )
+)
+def test_dns_survives_anything(query: bytes) -> None:
+    found = dns.respond(memoryview(query), ZONE)
+    assert found is None or 12 <= len(found) <= 512
+
+
+def test_dns_serves() -> None:
+    table = ("www.example=192.0.2.7", "www.example=192.0.2.8")
+    with serving("dns_responder.py", *table) as server, asking(server.port) as sock:
+        for query in (b"junk", ask("www.example"), b"\x03" * 12, ask("nobody.example")):
+            sock.send(query)
+        answers = [DNS(sock.recv(65536)) for _ in range(3)]
+    assert sorted(message.rcode for message in answers) == [0, 1, 3]
+    assert [addresses(message) for message in answers if not message.rcode] == [["192.0.2.7", "192.0.2.8"]]
+    assert server.said == "3 answered, 1 dropped, 0 not sent"
+
+
+def test_dns_refuses_a_bad_table() -> None:
+    done = run(EXAMPLES / "dns_responder.py", "www.example=nowhere")
+    assert done.returncode == 2
+    assert "'www.example=nowhere' is not NAME=ADDRESS" in done.stderr
+
+
+def test_relay_keeps_clients_apart() -> None:
+    """The server sees an address for each client, and answers reach whom they are for."""
+    with contextlib.ExitStack() as closing:
+        server = closing.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10.0)
+        pool = IPv4Network("127.78.0.0/29")
+        words = ("127.0.0.1", server.getsockname()[1], "--pool", pool)
+        relay = closing.enter_context(serving("relay.py", *words))
+        clients = [closing.enter_context(asking(relay.port)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            for part in range(4):
+                client.send(b"%d %d" % (number, part))
+        seen: dict[tuple[str, int], list[bytes]] = {}
+        for _ in range(12):
+            payload, source = server.recvfrom(65536)
+            seen.setdefault(source, []).append(payload)
+            server.sendto(b"re: " + payload, source)
+        assert len(seen) == 3
+        assert sorted(seen.values()) == [
+            [b"%d %d" % (number, part) for part in range(4)] for number in range(3)
+        ]
+        assert all(host in map(str, pool.hosts()) for host, _ in seen)
+        for number, client in enumerate(clients):
+            assert [client.recv(65536) for _ in range(4)] == [
+                b"re: %d %d" % (number, part) for part in range(4)
+            ]
+    assert relay.said == "12 to the server, 12 back, 3 clients"
+
+
+def test_relay_forgets_the_client_that_was_silent_for_longest() -> None:
+    table = load("relay").Clients(IPv4Network("127.78.0.0/30"))
+    first, second, third = (("127.0.0.1", port) for port in (1, 2, 3))
+    hosts = [table.host(first), table.host(second)]
+    assert hosts == ["127.78.0.1", "127.78.0.2"]
+    assert table.host(first) == hosts[0]
+    assert table.host(third) == hosts[1]
+    assert [table.client(host) for host in hosts] == [first, third]
+    assert table.client("127.78.0.3") is None
+    assert len(table) == 2

@@ -16,12 +16,23 @@ if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
     from udpring.tunnel.device import Node
     from udpring.tunnel.probe import HostProbe, probe
-    from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing, SendReport, SendRing, Ticket
+    from udpring.udp import (
+        Address,
+        AddressList,
+        Batch,
+        BatchSlice,
+        Packet,
+        RecvRing,
+        SendReport,
+        SendRing,
+        Ticket,
+    )
     from udpring.udp.endpoint import open_datagram_endpoint
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Address",
     "AddressList",
     "Batch",
     "BatchSlice",
@@ -46,6 +57,7 @@ __all__ = [
 
 # Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
 _LAZY = {
+    "Address": "udpring.udp",
     "AddressList": "udpring.udp",
     "Batch": "udpring.udp",
     "BatchSlice": "udpring.udp",

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Sends every datagram back to where it came from: echo_server.py [PORT]. Ctrl-C ends it."""
+
+import contextlib
+import socket
+import sys
+
+import udpring
+
+
+def serve(sock: socket.socket) -> None:
+    """Echoes until Ctrl-C. A batch is sent from where it lies: not a byte of it is copied, and no object is
+    made for a datagram. Who cannot be reached is in the report; the others are answered all the same."""
+    failed = 0
+    with udpring.RecvRing(sock) as rx, udpring.SendRing(sock) as tx:
+        print(f"echoing on port {sock.getsockname()[1]}, tier {rx.tier}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                with rx.recv_batch() as batch:
+                    report = tx.send_batch(batch, batch.addresses)
+                failed += len(report.errors)
+        echoed, drops = tx.stats["packets"], rx.stats["kernel_drops"]
+    print(f"{echoed} echoed, {failed} not sent, {drops} lost for want of room in the socket")
+
+
+def main() -> None:
+    """Opens the socket; the rings borrow it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+        serve(sock)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except udpring.UdpringError as error:
+        sys.exit(str(error))
