@@ -218,14 +218,16 @@ class FakePlane:
         self._call("index_release", index)
         del self.indices[index]
 
-    def keypair(self, peer: int, send_key: bytes, receive_key: bytes, **rest: Any) -> None:
+    def keypair(self, peer: int, send_key: bytes, receive_key: bytes, **rest: Any) -> bool:
         self._call("keypair", peer, rest["initiator"])
         known = self._peer(peer)
         pair = {"send_key": send_key, "receive_key": receive_key, **rest}
+        left = bool(rest["initiator"] and known.state.staged)
         if rest["initiator"]:
             self._use(known, pair)
         else:
             known.next_keypair = pair
+        return left
 
     def _use(self, known: FakePeer, pair: dict[str, Any]) -> None:
         known.keypair = pair

@@ -178,6 +178,17 @@ def test_more_flows_than_that_still_come_out(device: Device) -> None:
     round_trip(device, packets)
 
 
+def test_the_oldest_flow_makes_room(device: Device) -> None:
+    """Not the one that happens to lie where a flow that ended left a hole."""
+    flows = [v4(sport=port) for port in range(FLOWS + 2)]
+    packets = [flow.packet(bytes(1000)) for flow in flows[:FLOWS]]
+    packets.append(flows[0].packet(bytes(10)))  # ends the first, whose place the last takes
+    packets.append(flows[0].packet(bytes(1000)))  # begins anew, as the youngest
+    packets.append(flows[FLOWS].packet(bytes(1000)))  # for this one the second has to go
+    packets += [flow.packet(bytes(1000)) for flow in (flows[0], *flows[2 : FLOWS + 1])]
+    assert sorted(sizes(round_trip(device, packets))) == [1, 2, *[2] * FLOWS]
+
+
 @pytest.mark.parametrize(("last", "expected"), [(1495, [5]), (1496, [4, 1])])
 def test_the_longest_super_packet_is_65535_bytes(device: Device, last: int, expected: list[int]) -> None:
     """20 + 20 + 4 x 16000 + 1495 = 65535."""

@@ -239,6 +239,20 @@ def test_packets_staged_before_the_peer_was_complete_start_a_handshake(
     until(loop, lambda: a.plane.sent, 1)
 
 
+@pytest.mark.parametrize("staged", [0, 3])
+def test_an_initiator_opens_the_session_with_what_is_staged_or_a_keepalive(
+    loop: VirtualLoop, sides: tuple[Side, Side], staged: int
+) -> None:
+    """One or the other, as the kernel (wg_packet_send_keepalive): the responder needs one packet, not two."""
+    a, _ = sides
+    a.plane.stamp(a.peer, staged=staged)
+    wanted(a)
+    until(loop, lambda: a.tunnel.control.stats.handshakes_completed, 5)
+    assert len(a.plane.named("keepalive")) == (0 if staged else 1)
+    a.tunnel.set_keepalive(a.peer, 25)
+    assert len(a.plane.named("keepalive")) == (1 if staged else 2), "only the one is left out"
+
+
 def test_a_turn_is_bounded_and_others_get_theirs(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, _ = sides
     for _ in range(2000):

@@ -96,9 +96,6 @@ class PlaneIndices:
     def new(self, peer: int) -> int:
         return self._plane.index_new(peer)
 
-    def release(self, index: int) -> None:
-        self._plane.index_release(index)
-
 
 @dataclass(slots=True)
 class ControlStats:
@@ -150,6 +147,7 @@ class Control:
         self._look: asyncio.Handle | None = None
         self._kicked: set[int] = set()
         self._seen: dict[int, tuple[int, int, int]] = {}
+        self._opened: int | None = None
         self._running = False
         self._carry: dict[type, Callable[..., None]] = {
             protocol.SendMessage: self._send_message,
@@ -188,10 +186,6 @@ class Control:
         self._waiting.clear()
         self._touched.clear()
         self.gone.cancel()
-
-    def now(self) -> int:
-        """Boot time, ns."""
-        return self.clock.boot()
 
     # ---- events in ----
 
@@ -314,7 +308,7 @@ class Control:
         self.stats.messages_sent += 1
 
     def _install_keypair(self, outcome: protocol.InstallKeypair) -> None:
-        self.plane.keypair(
+        left = self.plane.keypair(
             outcome.peer,
             outcome.send_key,
             outcome.receive_key,
@@ -324,6 +318,7 @@ class Control:
             birth=outcome.birth,
             cipher=outcome.cipher,
         )
+        self._opened = outcome.peer if left else None
 
     def _authenticated(self, outcome: protocol.Authenticated) -> None:
         route = outcome.source.handle
@@ -333,6 +328,9 @@ class Control:
         )
 
     def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
+        if self._opened == outcome.peer:
+            self._opened = None  # a staged packet has opened the session: one or the other, as the kernel
+            return
         try:
             self.plane.keepalive(outcome.peer)
         except RingError as refused:

@@ -354,9 +354,9 @@ class Plane:
         initiator: bool,
         birth: int,
         cipher: Cipher = Cipher.CHACHA20_POLY1305,
-    ) -> None:
-        """Installs a keypair: current for the initiator, next for the responder. The copy made here is
-        wiped."""
+    ) -> bool:
+        """Installs a keypair: current for the initiator, next for the responder; whether staged packets have
+        left on it. The copy made here is wiped."""
         if len(send_key) != 32 or len(receive_key) != 32:
             raise ValueError("keys of a keypair have 32 bytes each")
         keys, number = ffi.new("uint8_t[64]"), CIPHER_NUMBERS[cipher]
@@ -368,7 +368,7 @@ class Plane:
             )
         finally:
             ffi.memmove(keys, bytes(64), 64)
-        check(code, f"install a keypair of peer {peer}")
+        return bool(check(code, f"install a keypair of peer {peer}"))
 
     def keys_erase(self, peer: int) -> None:
         """Zeroises all keypairs of the peer."""

@@ -258,7 +258,7 @@ uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer,
 int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index);
 int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index);
 /* cipher: UDPRING_CIPHER_* (-EINVAL: there is none such; -ENOTSUP: no library here has it). keys: 64 bytes, sending then
- * receiving key. Initiator: becomes current, staged packets leave. Responder: becomes next, current once data arrives on
+ * receiving key. Initiator: becomes current, staged packets leave (1: some did). Responder: becomes next, current once data arrives on
  * it. birth_ns: when the handshake completed. */
 int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,
                               uint32_t local_index, uint32_t remote_index, int32_t initiator, uint64_t birth_ns);
@@ -271,6 +271,7 @@ int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uin
 /* A handshake message of this peer was authentic: roam there, stamp the receive, count its bytes. */
 int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
                                     const struct udpring_address *local, uint32_t interface_index);
+/* Sends what is staged for the peer, or where nothing is, an empty packet. */
 int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);

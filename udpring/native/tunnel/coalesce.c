@@ -209,6 +209,16 @@ static void end_flow(struct coalescer *coalescer, uint32_t index)
         coalescer->flow[index] = coalescer->flow[coalescer->used];
 }
 
+/* Ended flows leave holes that the last one fills, so the place does not tell the age. */
+static uint32_t oldest(const struct coalescer *coalescer)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 1; i < coalescer->used; i++)
+        if (coalescer->flow[i].begun < coalescer->flow[found].begun)
+            found = i;
+    return found;
+}
+
 void coalesce_flush(struct coalescer *coalescer)
 {
     for (uint32_t i = 0; i < coalescer->used; i++)
@@ -246,6 +256,8 @@ void coalesce_packet(struct coalescer *coalescer, uint8_t *packet, uint32_t leng
         return;
     }
     if (coalescer->used == COALESCE_FLOWS)
-        end_flow(coalescer, 0);
-    begin(&coalescer->flow[coalescer->used++], &p);
+        end_flow(coalescer, oldest(coalescer));
+    struct coalesce_flow *flow = &coalescer->flow[coalescer->used++];
+    begin(flow, &p);
+    flow->begun = coalescer->packets;
 }

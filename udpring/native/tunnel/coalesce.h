@@ -23,6 +23,7 @@ struct coalesce_flow {
     uint32_t length;            /* of the super-packet so far */
     uint32_t next_sequence;     /* TCP */
     uint32_t hash;
+    uint64_t begun;             /* which packet began it: the oldest flow makes room */
     uint8_t protocol;
     bool v6, ended;             /* ended: a short or PSH packet was the last */
     int count;                  /* parts used: [0] vnet header, [1] first packet, then payloads */

@@ -256,9 +256,11 @@ static int run_keypair(struct worker *worker, void *argument)
     peer_keypair_add(peer, keypair, &plane->indices);
     peer->wanted_ns = 0;
     peer->no_trains = false;   /* the route may take them by now; it is asked once a session */
-    if (keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
-        outbound_flush_staged(worker, peer);
-    return 0;
+    if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
+        return 0;
+    uint32_t waited = peer->staged_count;
+    outbound_flush_staged(worker, peer);
+    return peer->staged_count < waited;
 }
 
 int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,

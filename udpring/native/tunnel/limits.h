@@ -6,6 +6,9 @@
 enum {
     OUT_SLOTS = 256,            /* packets on their way out; each is a send slot too */
     OUT_SLOTS_RESERVED = 32,    /* of these, never given to TUN reads: handshakes and keepalives get through under load */
+    /* Kept free before a read where trains are off: each segment of a super-packet takes a slot then, and what finds none
+     * is staged (STAGED_MAX). Segments of 256 bytes and more always find a place. */
+    OUT_SLOTS_SINGLY = OUT_SLOTS_RESERVED + 128,
     OUT_DATA_MAX = 65535,       /* any MTU */
     /* One page-aligned stride per slot: header, packet, padding and tag; untouched pages cost nothing. */
     OUT_SLOT_BYTES = 65536 + 4096,
@@ -50,5 +53,5 @@ enum {
 
 _Static_assert(OUT_SLOT_BYTES >= TRAIN_BYTES, "a slot holds any train");
 _Static_assert(OUT_SLOT_BYTES >= WG_DATA_HEADER + OUT_DATA_MAX + WG_PADDING + WG_TAG, "a slot holds any sealed packet");
-_Static_assert(OUT_SLOTS_RESERVED < OUT_SLOTS, "reads of the TUN device need slots");
+_Static_assert(OUT_SLOTS_SINGLY < OUT_SLOTS, "reads of the TUN device need slots");
 #endif

@@ -387,7 +387,7 @@ void outbound_pass(struct worker *worker)
     uint32_t bytes = 0;
     for (unsigned i = 0; i < TUN_BATCH && bytes < TUN_BATCH_BYTES; i++) {
         /* Room for all trains that a super-packet may become. */
-        if (worker->out_free_count <= OUT_SLOTS_RESERVED || udp_tx_room(worker->tx) < TRAINS_PER_READ)
+        if (!outbound_has_room(worker) || udp_tx_room(worker->tx) < TRAINS_PER_READ)
             break;
         ssize_t got = outbound_read(worker);
         if (got <= 0) {

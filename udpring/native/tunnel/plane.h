@@ -82,6 +82,7 @@ struct worker {
     struct udp_rx *rx;
     struct udp_tx *tx;
     bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable;
+    int failed;                         /* it cannot go on: this is why (-errno) */
     bool more_inbound;                  /* the last harvest was full */
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
@@ -201,6 +202,12 @@ void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const 
                uint32_t interface_index);
 
 /* outbound.c */
+/* Whether there are slots for all that one read of the TUN device may become. */
+static inline bool outbound_has_room(const struct worker *worker)
+{
+    bool singly = worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD || worker->stats.trains_split;
+    return worker->out_free_count > (singly ? OUT_SLOTS_SINGLY : OUT_SLOTS_RESERVED);
+}
 void outbound_pass(struct worker *worker);
 void outbound_close_train(struct worker *worker);
 bool outbound_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */

@@ -101,6 +101,8 @@ static int rings_close(struct worker *worker)
         } else {
             ur_graveyard_leak(worker->tun_memory, WORKER_MEMORY);
             worker->tun_memory = NULL;
+            worker->out_free_count = worker->kicked_count = 0;   /* nobody writes to what the kernel may still read */
+            worker->train = -1;
             result = worker->quit ? 0 : worker_memory_open(worker);
         }
         worker->tx = NULL;
@@ -140,7 +142,9 @@ int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *
         close_pair((int[]){fd[0], fd[1]});
         return result;
     }
-    result = rings_close(worker);
+    result = worker->failed = rings_close(worker);
+    if (result < 0)
+        ur_fail(why, result, "no memory for packets in place of what the kernel has not given back: %s", strerror(-result));
     memcpy(worker->fd, fd, sizeof(worker->fd));
     memcpy(worker->socket_of, socket_of, sizeof(socket_of));
     worker->rx = rx;
@@ -224,7 +228,7 @@ static void inbound_pass(struct worker *worker)
 /* More to do without waiting: the TUN device may hold more and there is room for it, or the receive side does. */
 static bool busy(const struct worker *worker)
 {
-    return worker->more_inbound || (worker->tun_ready && worker->out_free_count > OUT_SLOTS_RESERVED) ||
+    return worker->more_inbound || (worker->tun_ready && outbound_has_room(worker)) ||
            (worker->kicked_count && worker->out_free_count);
 }
 
@@ -237,6 +241,8 @@ static int work(struct worker *worker)
     worker_run_commands(worker);
     if (worker->quit)
         return 0;
+    if (ur_unlikely(worker->failed))
+        return worker->failed;
     if (worker->number == 0)
         plane_run_changes(worker);
     outbound_kicked(worker);
