@@ -319,6 +319,8 @@ class SendRing:
 
 def _refused(code: int) -> Exception:
     """Why the core did not take a job in."""
+    if code == -errno.ECANCELED:  # by a signal handler, between our look and the call
+        return ClosedError("this send ring was closed")
     if code == -errno.EINVAL:
         return ValueError("lengths must use up the buffer, and lie within it")
     if code == -errno.ENOMEM:
