@@ -323,6 +323,8 @@ def _refused(code: int) -> Exception:
         return ClosedError("this send ring was closed")
     if code == -errno.EINVAL:
         return ValueError("lengths must use up the buffer, and lie within it")
+    if code == -errno.ECANCELED:  # by a signal handler, just now
+        return ClosedError("this send ring was closed")
     if code == -errno.ENOMEM:
         return MemoryError("no memory to queue a batch")
     try:
