@@ -218,6 +218,19 @@ def test_a_batch_is_sent_on_from_where_it_lies(
             assert receive(source, 16) == payloads[place::3]
 
 
+def test_a_batch_of_whole_trains_is_not_mistaken_for_datagrams(tier: str, pair4: Pair) -> None:
+    with RecvRing(pair4.sink, tier=tier, whole_trains=True) as rx, SendRing(pair4.source, tier=tier) as tx:
+        assert tx.send_batch(bytes(5000), pair4.to, lengths=1000).accepted == 5
+        with rx.recv_batch(timeout=BOUND) as batch:
+            assert batch.segment_sizes.tolist() == [1000]
+            with pytest.raises(ValueError, match="whole trains"):
+                tx.send_batch(batch, pair4.to)
+        assert tx.send_batch([b"single"], pair4.to).accepted == 1
+        with rx.recv_batch(timeout=BOUND) as batch:
+            assert tx.send_batch(batch[:1], pair4.to).accepted == 1
+        assert [bytes(packet) for packet in take(rx, 1)] == [b"single"]
+
+
 def test_a_receiver_of_trains_gets_them_whole(tier: str, pair4: Pair) -> None:
     data = os.urandom(1200 * 40)
     with RecvRing(pair4.sink, tier=tier, gro=True) as rx, SendRing(pair4.source, tier=tier) as tx:

@@ -95,6 +95,11 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
     if lengths is not None:
         return _fill_contiguous(job, cast("Buffer", payloads), lengths)
     if isinstance(payloads, Batch):
+        face = payloads._face
+        if face is not None and face.whole_trains and any(payloads.segment_sizes):
+            raise ValueError(
+                "a batch with whole trains has no single datagrams to send: receive without whole_trains"
+            )
         columns = payloads._columns()
         held = ffi.from_buffer("uint32_t[]", columns.lengths), ffi.from_buffer("uint8_t[]", columns.offsets)
         job.data = ffi.cast("uint8_t *", columns.base)
