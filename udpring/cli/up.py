@@ -4,9 +4,10 @@ commands."""
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,20 @@ def run(args: argparse.Namespace) -> int:
 
     def work(ready: Callable[[], None]) -> tuple[int, str]:
         daemon.setup_log(name, level, foreground=args.foreground)
-        return _serve(loaded, name, path, ready)
+        return _serve(loaded, name, path, ready, os.environ if args.foreground else {})
 
     if args.foreground:
         return daemon.report(*work(lambda: None))
     return daemon.detach(work)
 
 
-def _serve(loaded: Config, name: str, path: Path, ready: Callable[[], None]) -> tuple[int, str]:
+def _serve(
+    loaded: Config, name: str, path: Path, ready: Callable[[], None], environment: Mapping[str, str]
+) -> tuple[int, str]:
     import asyncio  # noqa: PLC0415
 
     try:
-        failed = asyncio.run(_node(loaded, name, path, ready))
+        failed = asyncio.run(_node(loaded, name, path, ready, environment))
     except ConfigError as wrong:
         return 2, str(wrong)
     except HostError as cannot:
@@ -73,7 +76,9 @@ def _serve(loaded: Config, name: str, path: Path, ready: Callable[[], None]) -> 
     return (1, failed) if failed else (0, "")
 
 
-async def _node(loaded: Config, name: str, path: Path, ready: Callable[[], None]) -> str:
+async def _node(
+    loaded: Config, name: str, path: Path, ready: Callable[[], None], environment: Mapping[str, str]
+) -> str:
     """Runs the node to its end; returns what it failed by, or nothing."""
     import asyncio  # noqa: PLC0415
     import logging  # noqa: PLC0415
@@ -84,6 +89,7 @@ async def _node(loaded: Config, name: str, path: Path, ready: Callable[[], None]
     from udpring.tunnel.device import Node  # noqa: PLC0415
     from udpring.tunnel.interface import hook_commands  # noqa: PLC0415
     from udpring.tunnel.interface_setup import run_hooks  # noqa: PLC0415
+    from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
 
     log = logging.getLogger("udpring.node")
 
@@ -99,15 +105,18 @@ async def _node(loaded: Config, name: str, path: Path, ready: Callable[[], None]
 
     loop = asyncio.get_running_loop()
     stop = daemon.stop_signal(loop)
+    manager = ServiceManager(environment)
     node = HookedNode(loaded, name=name, set_up_interface=True, uapi=True)
     reloading: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:
+        manager.reloading()
         try:
             await node.reload(await run_blocking(lambda: Config.load(path), name="udpring-load"))
             log.info("%s was read again", path)
         except (UdpringError, OSError) as wrong:
             log.error("not reloaded: %s", wrong)
+        manager.ready()
 
     def hang_up() -> None:
         task = loop.create_task(reload())
@@ -119,10 +128,12 @@ async def _node(loaded: Config, name: str, path: Path, ready: Callable[[], None]
         loop.add_signal_handler(signal.SIGHUP, hang_up)
         log.info("%s is up: tier %s, AEAD %s, UDP port %d", name, node.tier, node.aead, node.listen_port)
         ready()
+        manager.ready()
         ended = loop.create_task(node.wait())
         ends: list[asyncio.Future[Any]] = [stop, ended]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         end = ended.result() if ended.done() else None
+        manager.stopping()
         ended.cancel()
         loop.remove_signal_handler(signal.SIGHUP)
         for task in reloading:

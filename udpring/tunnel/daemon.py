@@ -203,6 +203,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
 
     from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
+    from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
     from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
@@ -210,6 +211,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
 
     loop = asyncio.get_running_loop()
     stop = stop_signal(loop)
+    manager = ServiceManager(os.environ if options.foreground else {})
     tun_fd = -1 if options.tun_fd is None else options.tun_fd
     tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd), loop=loop)
     try:
@@ -231,6 +233,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
                 path,
             )
             ready()
+            manager.ready()
             ends: list[asyncio.Future[Any]] = [stop, tunnel.gone, server.gone]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             end: End | None = None
@@ -239,6 +242,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
             log.debug("%s ends: %s", tunnel.name, end.reason if end else signal.Signals(stop.result()).name)
             return end
         finally:
+            manager.stopping()
             await server.close()
     finally:
         tunnel.close()

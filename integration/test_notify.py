@@ -1,0 +1,32 @@
+"""A node in the foreground tells its service manager of its life (sd_notify(3))."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from lab import GO, SUBJECT, Rig
+
+pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go tells no service manager")
+
+
+def test_ready_alive_and_stopping(rig: Rig, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        program = SUBJECT.with_env(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="100000")
+        node = rig.node(rig.topology()["a"], program, inner=["10.100.0.1/24"])
+        node.start()
+        assert manager.recv(1000) == b"READY=1"
+        assert node.answers()
+        for _ in range(3):
+            assert manager.recv(1000) == b"WATCHDOG=1"
+        assert node.process
+        node.process.send_signal(signal.SIGTERM)
+        said = b"WATCHDOG=1"
+        while said == b"WATCHDOG=1":
+            said = manager.recv(1000)
+        assert said == b"STOPPING=1"
+        assert node.process.wait(10) == 0
