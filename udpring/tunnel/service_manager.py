@@ -17,7 +17,7 @@ __all__ = ["ServiceManager"]
 
 
 class ServiceManager:
-    """By NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of ``environment``; says nothing where they are not."""
+    """By NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of ``environment``; else silent."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get("NOTIFY_SOCKET", "")
