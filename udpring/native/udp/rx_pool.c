@@ -1,8 +1,12 @@
 /* Tier uring-pool: a pool of single recvmsg operations in flight, each with its own slot.
  *
- * 1. arm: every free slot is armed, its header fields reset; they go in with the enter that waits.
+ * 1. arm: free slots are armed, their header fields reset; they go in with the enter that waits.
  * 2. complete: the kernel has written length of name and control and the flags into the slot's msghdr.
- * Completions come in the order in which the kernel took the datagrams off the socket, whichever slot they fell into. */
+ * Completions come in the order in which the kernel took the datagrams off the socket, whichever slot they fell into.
+ *
+ * The window: one datagram wakes every operation that waits for one, and all but one of them in vain (64 in flight and
+ * trains of 200-byte datagrams: 82 ns for each to receive, with 8 in flight 33). At first all slots are armed; then only about
+ * twice what a pass brings, and when a pass brings all that were in flight, twice as many at once. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -19,9 +23,18 @@ struct slot_header {
     uint8_t pad[8];
 };
 
+#define WINDOW_LEAST 8u
+#define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
+
+struct pool_window {
+    uint32_t most;             /* operations that should be in flight */
+    uint32_t taken, peak, passes;   /* datagrams of this pass, of the largest one, and passes since the last look */
+};
+
 struct pool_rx {
     struct uring_rx uring;
     struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
+    struct pool_window window[UDP_RX_SOCKETS_MAX];
     uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
     bool starved[UDP_RX_SOCKETS_MAX];     /* counted already */
 };
@@ -46,6 +59,31 @@ static void arm_slot(struct uring_rx *uring, struct io_uring_sqe *sqe, uint32_t 
     sqe->user_data = ur_ops_arm(&uring->ops, slot);
 }
 
+static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
+{
+    const struct pool_rx *pool = (const struct pool_rx *)uring;
+    return uring->rx.per_socket - pool->idle[socket].count - pool->out[socket];
+}
+
+static void fit_window(struct pool_rx *pool, uint32_t socket)
+{
+    struct pool_window *window = &pool->window[socket];
+    uint32_t all = pool->uring.rx.per_socket;
+    if (window->taken > window->peak)
+        window->peak = window->taken;
+    if (window->taken && !armed(&pool->uring, socket) && window->most < all) {
+        window->most *= 2;   /* there may have been more */
+        window->passes = 0;
+    }
+    window->taken = 0;
+    if (++window->passes >= WINDOW_PASSES) {
+        window->most = 2 * window->peak > WINDOW_LEAST ? 2 * window->peak : WINDOW_LEAST;
+        window->passes = window->peak = 0;
+    }
+    if (window->most > all)
+        window->most = all;
+}
+
 static void arm(struct uring_rx *uring)
 {
     struct pool_rx *pool = (struct pool_rx *)uring;
@@ -54,21 +92,16 @@ static void arm(struct uring_rx *uring)
         bool starved = pool->out[i] == rx->per_socket;   /* about to wait with nothing in flight */
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
+        fit_window(pool, i);
         if (uring_rx_paused(uring, i))
             continue;
-        while (pool->idle[i].count) {
+        for (uint32_t in_flight = armed(uring, i); pool->idle[i].count && in_flight < pool->window[i].most; in_flight++) {
             struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
             if (!sqe)
                 return;   /* the rest is armed in the next pass */
             arm_slot(uring, sqe, pool->idle[i].slot[--pool->idle[i].count]);
         }
     }
-}
-
-static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
-{
-    const struct pool_rx *pool = (const struct pool_rx *)uring;
-    return uring->rx.per_socket - pool->idle[socket].count - pool->out[socket];
 }
 
 static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet)
@@ -103,6 +136,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
         .flags = (uint32_t)header->header.msg_flags};
     udp_rx_deliver(rx, packet, slot, (uint8_t *)(header + 1), (uint32_t)cqe->res, &message);
     pool->out[socket]++;
+    pool->window[socket].taken++;
     return true;
 }
 
@@ -119,7 +153,7 @@ static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
         for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is armed first */
             pool->idle[i].slot[n] = i * rx->per_socket + rx->per_socket - 1 - n;
-        pool->idle[i].count = rx->per_socket;
+        pool->idle[i].count = pool->window[i].most = rx->per_socket;
     }
     return uring_rx_open(&pool->uring, rx->slots.count, why);
 }
