@@ -11,7 +11,7 @@ import sys
 import pytest
 
 PRELUDE = """
-import errno, os, signal, socket, struct, subprocess, sys, threading
+import errno, os, signal, socket, struct, subprocess, sys, threading, time
 from array import array
 import udpring
 from udpring.udp import AddressList, SendRing
@@ -102,10 +102,25 @@ def test_trains_that_a_route_refuses_go_singly_and_in_order(tier: str) -> None:
 
 SCOPES = """
 ip("ip addr add fe80::77/64 dev lo nodad")
+with open("/proc/sys/net/ipv6/conf/default/accept_dad", "w") as setting:
+    setting.write("0")
 ip("ip link add other type veth peer name far")
 ip("ip link set far up")
 ip("ip link set other up")
 ip("ip addr add fe80::78/64 dev other nodad")
+# The kernel makes an address ours a moment after it was added, and looks at it anew when the carrier comes.
+give_up = time.monotonic() + 20
+
+def seen(*command):
+    return subprocess.run(["ip", *command], capture_output=True, text=True, check=True).stdout
+
+def ready():
+    routes = seen("-6", "route", "show", "table", "local")
+    ours = all(f"local fe80::{n} " in routes for n in (77, 78))
+    return ours and "state UP" in seen("link", "show", "other")
+
+while not ready():
+    assert time.monotonic() < give_up
 lo, other = socket.if_nametoindex("lo"), socket.if_nametoindex("other")
 sink, source = udp(socket.AF_INET6), udp(socket.AF_INET6)
 sink.setsockopt(socket.IPPROTO_IPV6, 49, 1)  # IPV6_RECVPKTINFO
@@ -119,14 +134,14 @@ with SendRing(source, tier=tier) as ring:
                 report = ring.send_batch([b"a", b"b", b"c"], address, source=source_host)
                 assert (report.accepted, report.errors) == (3, []), (host, address, source_host, report)
                 for _ in range(3):
-                    data, control, _, seen = sink.recvmsg(100, 100)
-                    assert seen[0] == host and seen[3] in (scope, lo), seen
+                    data, control, _, sender = sink.recvmsg(100, 100)
+                    assert sender[0] == host and sender[3] in (scope, lo), sender
     # The same address on the wrong link is nobody's.
     report = ring.send_batch([b"nobody"], ("fe80::77", port, 0, other), source="fe80::78%other")
     assert report.accepted + len(report.errors) == 1
     # By interface, without a source.
     assert ring.send_batch([b"by interface"], ("::1", port), interface_index=lo).accepted == 1
-    data, control, _, seen = sink.recvmsg(100, 100)
+    data, control, _, sender = sink.recvmsg(100, 100)
     assert data == b"by interface"
 """
 
