@@ -26,6 +26,7 @@ from udpring.udp.waiting import wait_slice
 
 __all__ = ["SendReport", "SendRing", "Ticket"]
 
+CLOSED = "this send ring was closed"
 _leaked: list[object] = []
 
 
@@ -159,10 +160,9 @@ class SendRing:
             code = lib.udpring_send_run(handle, job, 0, wait_slice(left))
             if deadline is not None:
                 left = max(0, deadline - time.monotonic_ns())
-        if code == -errno.ECANCELED:
-            self._usable()
-        if code != -errno.ETIME:
-            check(code, "sending")
+        if code not in (0, -errno.ETIME):
+            self._usable()  # closes where another thread asked for it
+            raise _refused(code)
 
     def submit(
         self,
@@ -217,10 +217,9 @@ class SendRing:
         while True:
             finished = lib.udpring_send_finished(handle)
             code = lib.udpring_send_run(handle, ffi.NULL, finished + 1, wait_slice(left))
-            if code == -errno.ECANCELED:
-                self._usable()
             if code not in (0, -errno.ETIME, -errno.EINTR):
-                check(code, "sending")
+                self._usable()
+                raise _refused(code)
             ready = sum(ticket.done for ticket in self._tickets)
             if ready >= min(wait, len(self._tickets)):
                 break
@@ -247,8 +246,10 @@ class SendRing:
             self.close()
         handle = self._handle
         if handle is None:
-            raise ClosedError("this send ring was closed")
-        check(lib.udpring_send_check(handle), "sending")
+            raise ClosedError(CLOSED)
+        code = lib.udpring_send_check(handle)
+        if code:
+            raise _refused(code)
         return handle
 
     @property
@@ -318,13 +319,11 @@ class SendRing:
 
 
 def _refused(code: int) -> Exception:
-    """Why the core did not take a job in."""
-    if code == -errno.ECANCELED:  # by a signal handler, between our look and the call
-        return ClosedError("this send ring was closed")
+    """What a failed call of the core raises."""
     if code == -errno.EINVAL:
         return ValueError("lengths must use up the buffer, and lie within it")
-    if code == -errno.ECANCELED:  # by a signal handler, just now
-        return ClosedError("this send ring was closed")
+    if code == -errno.ECANCELED:  # by a signal handler, between two steps
+        return ClosedError(CLOSED)
     if code == -errno.ENOMEM:
         return MemoryError("no memory to queue a batch")
     try:
