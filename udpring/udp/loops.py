@@ -6,10 +6,13 @@
 3. One task waits at a time. Nothing is taken off the ring before the task that asked for it runs again, so a
    cancelled wait loses nothing.
 4. Closing ends the wait; the duplicate is closed by the last who needs it.
+5. Sends that found the socket buffer full wait for room, each task with its own duplicate; whoever moves the
+   queue on wakes those whose datagrams have gone.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -17,15 +20,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from udpring._native import check, lib
+from udpring._native import check, ffi, lib
 from udpring.errors import ClosedError
 
 if TYPE_CHECKING:
     import asyncio
 
     from udpring.udp.batch import Batch
+    from udpring.udp.jobs import Addresses, Lengths, Payloads, SendReport, Ticket
 
-__all__ = ["BATCHES_A_TURN", "AsyncReceiving", "Watch", "give_way"]
+__all__ = ["BATCHES_A_TURN", "AsyncReceiving", "AsyncSending", "Watch", "give_way"]
 
 #: Batches that one wake-up of the loop may bring before its timers and other tasks get their turn.
 BATCHES_A_TURN = 4
@@ -61,14 +65,14 @@ async def give_way() -> None:
 class Watch:
     """A descriptor that one task at a time waits on; a duplicate of ``fd``, which stays the caller's."""
 
-    def __init__(self, fd: int, *, writable: bool = False) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = os.dup(fd)
-        self._writable = writable
         self._closed = False
-        self._end: Callable[[], object] | None = None  # ends the wait that is under way
+        self._end: Callable[[], object] | None = None  # ends the wait that is under way, as if in vain
 
     async def wait(self, timeout: float | None) -> bool:
-        """Until it is ready: True; or ``timeout`` seconds have passed: False. ClosedError once closed."""
+        """Until it is ready: True; or ``timeout`` seconds have passed or somebody woke it: False. ClosedError
+        once closed."""
         if self._closed:
             raise ClosedError("closed while a task waited on it")
         trio = _trio()
@@ -92,32 +96,28 @@ class Watch:
 
         self._end = lambda: wake(False)
         timer = None if timeout is None else loop.call_later(timeout, wake, False)
-        (loop.add_writer if self._writable else loop.add_reader)(self._fd, wake, True)
+        loop.add_reader(self._fd, wake, True)
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
             if not loop.is_closed():
-                (loop.remove_writer if self._writable else loop.remove_reader)(self._fd)
+                loop.remove_reader(self._fd)
 
     async def _in_trio(self, trio: Any, timeout: float | None) -> bool:
         low = trio.lowlevel
         token = low.current_trio_token()
-
-        def end() -> None:
-            if self._end is not None:  # still waiting: its number is still this descriptor's
-                low.notify_closing(self._fd)
-
-        # Soon, for close() may be called from outside of trio's tasks.
-        self._end = lambda: token.run_sync_soon(end)
-        wait = low.wait_writable if self._writable else low.wait_readable
-        try:
-            with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
-                await wait(self._fd)
-        except trio.ClosedResourceError:
-            return False
+        with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
+            # Soon, for it may be called from outside of trio's tasks.
+            self._end = lambda: token.run_sync_soon(scope.cancel)
+            await low.wait_readable(self._fd)
         return not scope.cancelled_caught
+
+    def wake(self) -> None:
+        """Ends the wait that is under way, if any."""
+        if self._end is not None:
+            self._end()
 
     def close(self) -> None:
         """Ends the wait that is under way, if any, with ClosedError. Twice is fine."""
@@ -213,3 +213,116 @@ class AsyncReceiving:
         """After closing: the task that waits is told."""
         if self._watch is not None:
             self._watch.close()
+
+
+class AsyncSending:
+    """The part of ``SendRing`` that works in event loops."""
+
+    _burst = 0  # batches sent since the loop last had its turn
+
+    if TYPE_CHECKING:
+        _tickets: list[Ticket]  # those that reap() gives
+        _awaited: dict[Ticket, Watch]  # those that tasks wait for
+        submit: Any
+
+        def _usable(self) -> Any: ...
+
+    def fileno(self) -> int:
+        """A descriptor for event loops: readable while ``reap()`` would move on what is pending.
+
+        Level-triggered, and quiet when nothing is pending. Poll it for reading (sic) with select(2), poll(2),
+        epoll(7) or any loop; do not read, write or close it. It is not the socket's. Closing the ring in
+        another thread makes it readable too.
+        Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
+        """
+        return check(lib.udpring_send_fileno(self._usable()), "polling a send ring")
+
+    async def send_batch_async(
+        self,
+        payloads: Payloads,
+        address: Addresses | None = None,
+        *,
+        lengths: Lengths | None = None,
+        source: str | None = None,
+        interface_index: int = 0,
+        tos: int | None = None,
+        ttl: int | None = None,
+        ordered: bool = False,
+    ) -> SendReport:
+        """``send_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
+
+        What goes leaves at once; for the rest it waits until the socket buffer has room. Several tasks may
+        send: their datagrams leave in the order of the calls. After a few batches without a wait the loop
+        gets a turn.
+        Arguments and the report are those of ``send_batch``; payloads are held as those of ``submit``.
+        Cancelled, it abandons what has not left yet, and notes on the exception (``__notes__``) how much that
+        was.
+        Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
+        """
+        if self._burst >= BATCHES_A_TURN:
+            self._burst = 0
+            await give_way()
+        ticket: Ticket = self.submit(
+            payloads,
+            address,
+            lengths=lengths,
+            source=source,
+            interface_index=interface_index,
+            tos=tos,
+            ttl=ttl,
+            ordered=ordered,
+        )
+        self._burst += 1
+        if ticket.done:
+            self._tickets.remove(ticket)
+        else:
+            self._burst = 0
+            await self._sent(ticket)
+        return ticket.report
+
+    async def _sent(self, ticket: Ticket) -> None:
+        """Until every datagram of it has its result."""
+        watch: Watch | None = None
+        try:
+            watch = self._awaited[ticket] = Watch(self.fileno())
+            self._tickets.remove(ticket)
+            while not ticket.done:
+                await watch.wait(_LOOK_SECONDS)
+                if not ticket.done:
+                    self._move()
+        except BaseException as error:
+            left = self._abandon(ticket)
+            if left:
+                error.add_note(f"{left} of {ticket.count} datagrams were not sent")
+            raise
+        finally:
+            self._awaited.pop(ticket, None)
+            if watch is not None:
+                watch.close()
+
+    def _abandon(self, ticket: Ticket) -> int:
+        """How many of its datagrams are not going to be sent."""
+        if not ticket.done:
+            check(lib.udpring_send_abandon(self._usable(), ticket._job), "abandoning a send")
+        return len(ticket.report.errors)
+
+    def _move(self) -> None:
+        """Sends what goes without waiting."""
+        handle = self._usable()
+        code = lib.udpring_send_run(handle, ffi.NULL, lib.udpring_send_finished(handle) + 1, 0)
+        if code == -errno.ECANCELED:
+            self._usable()
+        if code not in (0, -errno.ETIME, -errno.EINTR):
+            check(code, "sending")
+        self._wake_sent()
+
+    def _wake_sent(self) -> None:
+        """The queue has moved: tasks whose datagrams have gone are woken."""
+        for ticket, watch in self._awaited.items():
+            if ticket.done:
+                watch.wake()
+
+    def _end_waits(self) -> None:
+        """After closing: the tasks that wait are told."""
+        for watch in self._awaited.values():
+            watch.close()

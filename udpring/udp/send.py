@@ -21,6 +21,7 @@ from udpring.udp.jobs import (
     fill_payloads,
     make_report,
 )
+from udpring.udp.loops import AsyncSending, Watch
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import wait_slice
 
@@ -30,7 +31,7 @@ CLOSED = "this send ring was closed"
 _leaked: list[object] = []
 
 
-class SendRing:
+class SendRing(AsyncSending):
     """Sends datagrams in batches on ``sock``, a UDP socket of AF_INET or AF_INET6, connected or not.
 
     Datagrams to one destination leave in the order given, also when the socket buffer is full; those of equal
@@ -56,6 +57,7 @@ class SendRing:
         self._family = sock.family
         self._busy = False
         self._tickets: list[Ticket] = []
+        self._awaited: dict[Ticket, Watch] = {}
         self._job = ffi.new("struct udpring_send_job *")  # of send_batch
         self._one = ffi.new("struct udpring_address *")
         self._results = ffi.NULL
@@ -148,6 +150,8 @@ class SendRing:
                 if job.taken and job.ended != count and lib.udpring_send_check(handle) == 0:
                     check(lib.udpring_send_abandon(handle, job), "abandoning a send")
             self._held = ()
+            if self._awaited:
+                self._wake_sent()
             return make_report(job) if job.failed else SendReport(count)
         finally:
             self._busy = False
@@ -202,6 +206,8 @@ class SendRing:
         finally:
             if not job.taken:
                 self._tickets.remove(ticket)
+        if self._awaited:
+            self._wake_sent()
         return ticket
 
     def reap(self, wait: int = 0, timeout: float | None = None) -> list[Ticket]:
@@ -226,6 +232,8 @@ class SendRing:
             left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())
             if not left:
                 break
+        if self._awaited:
+            self._wake_sent()
         done = [ticket for ticket in self._tickets if ticket.done]
         if done:
             self._tickets = [ticket for ticket in self._tickets if not ticket.done]
@@ -299,8 +307,9 @@ class SendRing:
             return
         self._handle = None
         if code > 0:  # the kernel may still read them: never freed
-            _leaked.append((self._job, self._held, self._tickets))
+            _leaked.append((self._job, self._held, self._tickets, list(self._awaited)))
         self._tickets = []
+        self._end_waits()
         check(code, "closing a send ring")
 
     def __enter__(self) -> SendRing:

@@ -185,6 +185,10 @@ int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_jo
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
 /* Jobs that ended since the ring was opened. */
 uint64_t udpring_send_finished(const struct udpring_send *send);
+/* A descriptor for event loops: readable while what is pending can move on (run, with timeout_ns 0, then moves it), and when
+ * another thread wants to close; level-triggered, always the same one, not to be closed nor read by the caller. The first
+ * call must be the owner's. Or -errno. */
+int32_t udpring_send_fileno(struct udpring_send *send);
 /* The descriptor whose POLLOUT sending waits for, or -1: it waits for nothing. */
 int32_t udpring_send_parked(const struct udpring_send *send);
 /* Any thread: ends the wait that is under way, or the next one, with -ECANCELED. */

@@ -21,6 +21,8 @@ static void publish(struct udpring_send *send)
 {
     udp_counters_publish(&send->published, udp_tx_stats(send->tx), sizeof(send->published));
     __atomic_store_n(&send->pending, send->unfinished, __ATOMIC_RELAXED);
+    if (ur_unlikely(send->epoll >= 0))
+        send_rest(send);
 }
 
 static int check(const struct udpring_send *send)
@@ -38,6 +40,8 @@ static void free_send(struct udpring_send *send)
     }
     if (send->wake >= 0)
         close(send->wake);
+    if (send->epoll >= 0)
+        close(send->epoll);
     send_paths_free(&send->paths);
     free(send->piece);
     free(send->free);
@@ -69,6 +73,7 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
         return ur_fail(why, -ENOMEM, "no memory for a send ring");
     struct udp_tx_options inner = {.tier = options->tier, .slots = options->slots, .sockets = 1, .fd = {options->fd}};
     send->again_first = SEND_NO_PIECE;
+    send->epoll = send->polled = -1;
     send->trains = options->gso;
     send->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int code = send->wake < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;

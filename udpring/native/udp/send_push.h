@@ -32,6 +32,8 @@ struct udpring_send {
     struct udpring_tx_stats published;  /* for any thread: udp_counters_read() */
     uint64_t pending;                   /* written by the owner; read by any thread, relaxed */
     int wake;                           /* eventfd */
+    int epoll;                          /* for event loops; -1: nobody asked */
+    int polled;                         /* the socket in it, or -1 */
     bool trains;
     struct send_job *first, *last;      /* not all pushed */
     struct send_job *spare;
@@ -49,6 +51,8 @@ struct udpring_send {
 void send_end_job(struct udpring_send *send, struct send_job *job);
 /* Sends what goes without waiting. 0, or a fatal -errno. */
 int send_advance(struct udpring_send *send);
+/* Before the owner may sleep in an event loop: `epoll` is readable while there is something to do. */
+void send_rest(struct udpring_send *send);
 /* Ends what of this job, or of all (NULL), is not with the kernel, with this -errno. */
 void send_drop(struct udpring_send *send, const struct udpring_send_job *face, int32_t result);
 /* After the ring was closed: ends what the kernel had. */

@@ -1,0 +1,46 @@
+/* Sending in event loops: an epoll descriptor over the socket, for as long as something waits for room in its buffer, and over
+ * the wake-up by which another thread says that it wants to close. */
+#include "../base.h"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "send_push.h"
+
+void send_rest(struct udpring_send *send)
+{
+    if (udp_handle_check(&send->owner))
+        return;   /* a forked child shares the epoll descriptor with its parent */
+    int wanted = send->tx ? udp_tx_parked(send->tx) : -1;
+    if (wanted < 0 && send->unfinished && send->tx)
+        wanted = send->socket.fd;   /* the kernel was short of memory, or will say more: to be tried again */
+    if (wanted == send->polled)
+        return;
+    struct epoll_event interest = {.events = EPOLLOUT};
+    if (send->polled >= 0)
+        (void)epoll_ctl(send->epoll, EPOLL_CTL_DEL, send->polled, NULL);   /* a closed socket has left by itself */
+    if (wanted >= 0 && epoll_ctl(send->epoll, EPOLL_CTL_ADD, wanted, &interest) && errno != EEXIST)
+        wanted = -1;   /* closed: what sends next says so; else short of memory, to be tried then */
+    send->polled = wanted;
+}
+
+int32_t udpring_send_fileno(struct udpring_send *send)
+{
+    if (send->epoll >= 0)
+        return send->epoll;
+    int code = udpring_send_check(send);
+    if (code)
+        return code;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        return -errno;
+    struct epoll_event interest = {.events = EPOLLIN};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, send->wake, &interest)) {
+        code = -errno;
+        close(epoll);
+        return code;
+    }
+    send->epoll = epoll;
+    send_rest(send);
+    return epoll;
+}
