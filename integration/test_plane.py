@@ -22,6 +22,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lab import until
 
 from udpring._native import ffi, lib, reason, reason_text
 
@@ -105,6 +106,9 @@ class Bench:
             f"link set {name} up",
         ):
             subprocess.run(["ip", *command.split()], check=True)
+        # The kernel delivers to an IPv6 address a moment after its link was set up, by a work item.
+        show = ["ip", "-6", "route", "show", "table", "local", APP6]
+        until(lambda: subprocess.check_output(show), f"{APP6} is local", interval=0.01)
         self.peer_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.peer_socket.bind(("127.0.0.1", 0))

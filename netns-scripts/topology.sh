@@ -70,10 +70,22 @@ address() {
     shift 2
     for each; do
         case $each in
-        *:*) ip -n "$(ns "$node")" addr add "$each" dev "$link" nodad ;;
+        *:*)
+            ip -n "$(ns "$node")" addr add "$each" dev "$link" nodad
+            address_is_ours "$node" "${each%/*}"
+            ;;
         *) ip -n "$(ns "$node")" addr add "$each" dev "$link" ;;
         esac
     done
+}
+
+# Even so the kernel delivers to an IPv6 address only a moment after it was added: a work item of its own makes the route.
+address_is_ours() {
+    for _ in {1..200}; do
+        [[ -n $(ip -n "$(ns "$1")" -6 route show table local "$2") ]] && return
+        sleep 0.02
+    done
+    die 1 "the address $2 of node $1 did not come up within 4 s"
 }
 
 # route NODE VIA: the node's default route, of the family of VIA.

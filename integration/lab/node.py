@@ -175,6 +175,8 @@ class Node:
             nodad = ["nodad"] if ":" in each else []
             self.space.ip("addr", "add", each, "dev", self.interface, *nodad)
         self.space.ip("link", "set", self.interface, "mtu", str(self.mtu), "up")
+        for each in self.inner:
+            self.space.wait_for_address(each.partition("/")[0])
 
     def configuration(self) -> str:
         head = f"[Interface]\nPrivateKey = {self.private_key}\nListenPort = {self.port}\n"

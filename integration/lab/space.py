@@ -96,6 +96,13 @@ class Space:
         sock.settimeout(10.0)
         return sock
 
+    def wait_for_address(self, address: str) -> None:
+        """Waits until the kernel delivers to ``address``: to an IPv6 one a moment after it was added or its
+        link set up, by a work item of its own."""
+        if ":" in address:
+            show = ("-6", "route", "show", "table", "local", address)
+            until(lambda: self.ip(*show).strip(), f"{address} is local", interval=0.01)
+
     def argv(self, *command: str) -> list[str]:
         """The command line that runs ``command`` inside."""
         return ["nsenter", f"--net={self.path}", "--", *command]
