@@ -238,6 +238,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._to: list[bytes] = []  # packed, as many; none on a connected socket
         self._size = 0  # bytes queued
         self._scheduled = False  # a flush comes with the next turn
+        self._delivering = False  # a flush comes when the protocol has what was received
         self._writable = -1  # a duplicate of the socket's descriptor, to wait on
         self._blocked = False  # the loop waits for it
         self._closing = False
@@ -279,6 +280,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
     def _deliver(self) -> bool:
         """Hands over what was received. False when there was nothing."""
         any_ = False
+        self._delivering = True
         try:
             for data, address in self._inbox:
                 any_ = True
@@ -291,6 +293,10 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         except BaseException:  # KeyboardInterrupt: the others come with the next turn, if there is one
             self._loop.call_soon(self._deliver)
             raise
+        finally:
+            self._delivering = False
+            if self._payloads:
+                self._flush()
         return any_
 
     # Sending.
@@ -325,7 +331,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             self._maybe_pause_protocol()
         elif len(self._payloads) >= FLUSH_DATAGRAMS or self._size > self._high_water:
             self._flush()
-        elif not self._scheduled:
+        elif not self._scheduled and not self._delivering:
             self._scheduled = True
             self._loop.call_soon(self._flush_scheduled)
 
