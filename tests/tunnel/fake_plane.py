@@ -21,7 +21,7 @@ from udpring.errors import RingError
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 
 SECOND = 1_000_000_000
-NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1)
+NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2)
 
 
 class Clock(Protocol):
@@ -92,6 +92,7 @@ class FakePlane:
         self.address = address or Address(bytes([10, 0, 0, 1]), 1000)
         self.name = name
         self.tier_reason = "fake"
+        self.sharing_reason = ""
         self.closed = False
         self.other: FakePlane | None = None
         self.lossy: Callable[[bytes], bool] = lambda message: False

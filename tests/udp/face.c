@@ -14,6 +14,7 @@
 #include "udp/guests.h"
 #include "udp/rx.h"
 #include "udp/socket.h"
+#include "udp/socket_split.h"
 #include "udp/tx.h"
 #include "uring/graveyard.h"
 #include "uring/ring.h"
@@ -549,11 +550,81 @@ static void one_enter(void)
     close_end(&there);
 }
 
+enum { SENDERS = 24 };
+
+/* Which of these sockets a datagram came to; each is there to be read when it has been sent. */
+static int arrived_at(const struct pollfd *polled, int count)
+{
+    struct pollfd now[8];
+    memcpy(now, polled, sizeof(*now) * (size_t)count);
+    MUST(poll(now, (nfds_t)count, 5000) == 1);
+    for (int i = 0; i < count; i++)
+        if (now[i].revents) {
+            char byte[8];
+            MUST(recv(now[i].fd, byte, sizeof(byte), MSG_TRUNC) >= 0);
+            return i;
+        }
+    return -1;
+}
+
+/* Data to one of `count` sockets, each sender's to the same; all else to the one apart. */
+static void split_family(const struct udp_split *kinds, uint32_t count, int family)
+{
+    static const struct { uint8_t start[4]; size_t length; bool data; } sent[] = {
+        {{1}, 148, false}, {{2}, 92, false}, {{3}, 64, false}, {{4}, 32, true}, {{4}, 1452, true}, {{4}, 31, false},
+        {{4, 'u', 'A', 'G'}, 48, true}, {{4, 'u', 'A', 'H'}, 48, false}, {{1, 'u', 'A', 'G'}, 148, false}, {{4}, 3, false},
+        {{4}, 0, false}, {{0}, 1452, false}, {{5}, 32, false},
+    };
+    int fd[4][2], apart[2];
+    uint16_t port = 0;
+    MUST(!udp_socket_group(fd, count, apart, kinds, &port, 0, &why) && port);
+    struct pollfd polled[5] = {{.fd = apart[family], .events = POLLIN}};
+    for (uint32_t i = 0; i < count; i++)
+        polled[1 + i] = (struct pollfd){.fd = fd[i][family], .events = POLLIN};
+    uint32_t used = 0;
+    for (int sender = 0; sender < SENDERS; sender++) {
+        struct udpring_address to = loopback(family ? AF_INET6 : AF_INET, port);
+        struct sockaddr_storage name;
+        socklen_t length = udp_address_to_sockaddr(&to, to.family, &name);
+        int from = socket(to.family, SOCK_DGRAM, 0), mine = 0;
+        MUST(from >= 0);
+        for (size_t i = 0; i < UR_ARRAY_LENGTH(sent); i++) {
+            char message[1500] = {0};
+            memcpy(message, sent[i].start, 4);
+            MUST(sendto(from, message, sent[i].length, 0, (struct sockaddr *)&name, length) == (ssize_t)sent[i].length);
+            int at = arrived_at(polled, (int)count + 1);
+            MUST((at > 0) == sent[i].data);
+            MUST(!at || !mine || at == mine);
+            mine = at ? at : mine;
+        }
+        used |= 1u << mine;
+        close(from);
+    }
+    MUST(__builtin_popcount(used) >= (count > 1 ? 2 : 1));
+    for (uint32_t i = 0; i < count; i++)
+        close_end(&(struct end){.fd = {fd[i][0], fd[i][1]}});
+    close_end(&(struct end){.fd = {apart[0], apart[1]}});
+}
+
+static void split(void)
+{
+    const struct udp_split kinds = {.word = {0x04000000, 0x04754147}, .words = 2, .least = 32, .buffer_bytes = 1 << 16};
+    MUST(!udp_split_works(&kinds, &why));
+    for (int family = 0; family < 2; family++) {
+        split_family(&kinds, 1, family);
+        split_family(&kinds, 4, family);
+    }
+    struct end here = open_end();   /* a port that somebody has is not shared */
+    int fd[2][2], apart[2];
+    MUST(udp_socket_group(fd, 2, apart, &kinds, &here.port, 0, &why) == -EADDRINUSE && apart[0] == -1 && fd[1][1] == -1);
+    close_end(&here);
+}
+
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
     {"two_sockets", two_sockets}, {"watches", watches}, {"guests", guests}, {"starve", starve},
     {"sticky_source", sticky_source}, {"trains", trains}, {"full_and_abandon", full_and_abandon},
     {"close_armed", close_armed}, {"refusals", refusals}, {"ancillary", ancillary},
-    {"one_enter", one_enter},
+    {"one_enter", one_enter}, {"split", split},
 };
 
 int main(int argc, char **argv)

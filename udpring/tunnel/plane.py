@@ -202,6 +202,11 @@ class Plane:
         text: str = ffi.string(lib.udpring_plane_tier_reason(self._handle())).decode()
         return text
 
+    @property
+    def sharing_reason(self) -> str:
+        """Why handshakes have no sockets of their own, so that a flood costs data; empty: they have."""
+        return str(ffi.string(lib.udpring_plane_sharing_reason(self._handle())).decode())
+
     def fileno(self) -> int:
         """An eventfd, readable while events wait."""
         fd: int = lib.udpring_plane_eventfd(self._handle())

@@ -136,3 +136,4 @@ class PlaneStats:
     keypairs: int
     mailbox_depth: int
     workers: int
+    handshake_sockets: int

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats", "key_label"]
 
 MAX_PEERS = 1 << 16
 """As wireguard-go (device/constants.go MaxPeers)."""
+
+log = logging.getLogger("udpring.node")
 
 
 def key_label(public_key: bytes) -> str:
@@ -71,6 +74,8 @@ class Tunnel:
 
     def start(self) -> None:
         """Begins to handle handshakes and timers."""
+        if reason := self.plane.sharing_reason:
+            log.warning("%s: handshakes and data share sockets, a flood costs data: %s", self.name, reason)
         self.control.start()
 
     def close(self) -> None:

@@ -128,7 +128,7 @@ enum udpring_drop {
     UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes neither zero nor a marking */
     UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
     UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
-    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while slots are left */
+    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while there are slots, and tokens */
     UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
     UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's */
     UDPRING_DROP_CIPHER_MISMATCH,      /* in: marked for another cipher than its keypair has */
@@ -140,6 +140,7 @@ enum udpring_drop {
     UDPRING_DROP_ECN,                  /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */
     UDPRING_DROP_TUN_FULL,             /* in: the TUN device did not take it */
     UDPRING_DROP_MAILBOX_FULL,         /* in: the control loop lags behind */
+    UDPRING_DROP_FLOODED,              /* in: no data, and more than is looked at in a second; most are the kernel's drops */
     UDPRING_DROP_NO_PEER,              /* out: no peer's allowed-IPs has the destination */
     UDPRING_DROP_NO_ENDPOINT,          /* out: the peer's address is not known */
     UDPRING_DROP_STAGING_FULL,         /* out: staged too long a queue, oldest dropped */
@@ -220,7 +221,8 @@ struct udpring_plane_stats {
     uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
     uint64_t drops[32];               /* by enum udpring_drop */
-    uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers, unused;
+    uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers;
+    uint32_t handshake_sockets; /* 0: handshakes and data share sockets, see udpring_plane_sharing_reason */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;
 };
@@ -232,6 +234,8 @@ void udpring_plane_close(struct udpring_plane *plane);
 const char *udpring_plane_name(const struct udpring_plane *plane);     /* the interface name as the kernel gave it */
 uint16_t udpring_plane_port(const struct udpring_plane *plane);         /* the port both sockets are bound to */
 const char *udpring_plane_tier_reason(const struct udpring_plane *plane);
+/* Why handshakes have no sockets of their own, so that a flood of them costs data; empty when they have. */
+const char *udpring_plane_sharing_reason(const struct udpring_plane *plane);
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
 /* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);

@@ -3,24 +3,33 @@
 
 #include "plane.h"
 
+int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
+                       struct udpring_reason *why)
+{
+    bool splits = !*plane->sharing_reason.text;
+    return udp_socket_group(group, plane->worker_count, apart, splits ? &handshakes_split : NULL, port, fwmark, why);
+}
+
 struct bind_arguments {
     uint16_t *port;
     uint32_t fwmark;
     struct udpring_reason *why;
     int group[WORKERS_MAX][2];
+    int apart[2];
 };
 
 /* In a worker, because that is where the network namespace is that the plane was started in. */
 static int run_open_group(struct worker *worker, void *argument)
 {
     struct bind_arguments *bind = argument;
-    return udp_socket_group(bind->group, worker->plane->worker_count, bind->port, bind->fwmark, bind->why);
+    return plane_open_sockets(worker->plane, bind->group, bind->apart, bind->port, bind->fwmark, bind->why);
 }
 
 static int run_adopt(struct worker *worker, void *argument)
 {
     struct bind_arguments *bind = argument;
-    return worker_adopt(worker, bind->group[worker->number], bind->why);
+    static const int none[2] = {-1, -1};
+    return worker_adopt(worker, bind->group[worker->number], worker->number ? none : bind->apart, bind->why);
 }
 
 static int run_bound(struct worker *worker, void *argument)
@@ -64,6 +73,8 @@ static int run_mark(struct worker *worker, void *argument)
     uint32_t *fwmark = argument;
     for (uint32_t i = 0; i < plane->worker_count; i++) {
         int result = udp_socket_mark(plane->workers[i].fd, *fwmark);
+        if (result == 0)
+            result = udp_socket_mark(plane->workers[i].handshakes.fd, *fwmark);
         if (result < 0)
             return result;
     }

@@ -18,6 +18,7 @@ static const char *const names[] = {
     [UDPRING_DROP_ECN] = "ecn",
     [UDPRING_DROP_TUN_FULL] = "tun_full",
     [UDPRING_DROP_MAILBOX_FULL] = "mailbox_full",
+    [UDPRING_DROP_FLOODED] = "flooded",
     [UDPRING_DROP_NO_PEER] = "no_peer",
     [UDPRING_DROP_NO_ENDPOINT] = "no_endpoint",
     [UDPRING_DROP_STAGING_FULL] = "staging_full",

@@ -58,6 +58,25 @@ void plane_want_handshake(struct worker *worker, struct peer *peer)
     event_post(worker);
 }
 
+void plane_see_data(struct worker *worker)
+{
+    uint64_t packets = worker->stats.tun_packets_in + worker->stats.tun_packets_out;
+    if (packets != worker->data_packets && worker->now - get(&worker->plane->data_ns) >= DATA_STAMP_NS)
+        put(&worker->plane->data_ns, worker->now);
+    worker->data_packets = packets;
+}
+
+bool plane_data_flows(const struct worker *worker)
+{
+    uint64_t seen = get(&worker->plane->data_ns);
+    return worker->now < seen + DATA_FLOWS_NS;
+}
+
+void plane_under_load(struct worker *worker)
+{
+    put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
+}
+
 /* The cookie of this sender under the present secret (0) or the last one (1). */
 static bool cookie_of(struct worker *worker, uint32_t secret, const struct udpring_packet *packet,
                       uint8_t cookie[MAC_COOKIE_BYTES])
@@ -70,6 +89,9 @@ static bool cookie_of(struct worker *worker, uint32_t secret, const struct udpri
 /* Is the cookie that this sender got from us, now or before the last change of the secret, behind this mac2? */
 static bool mac2_valid(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
 {
+    static const uint8_t none[MAC_BYTES];
+    if (memcmp(message + length - MAC_BYTES, none, MAC_BYTES) == 0)   /* who has no cookie says so; no need to look further */
+        return false;
     for (uint32_t secret = 0; secret < 2; secret++) {
         uint8_t cookie[MAC_COOKIE_BYTES];
         if (cookie_of(worker, secret, packet, cookie) && mac_check2(&worker->mac, cookie, message, length))
@@ -78,13 +100,41 @@ static bool mac2_valid(struct worker *worker, const struct udpring_packet *packe
     return false;
 }
 
+/* A nonce never used before, out of a supply: under a flood a system call for each would cost as much as the sealing. */
+static const uint8_t *fresh_nonce(struct worker *worker)
+{
+    if (!worker->nonces_left) {
+        if (getrandom(worker->nonces, sizeof(worker->nonces), 0) != sizeof(worker->nonces))
+            return NULL;
+        worker->nonces_left = UR_ARRAY_LENGTH(worker->nonces);
+    }
+    return worker->nonces[--worker->nonces_left];
+}
+
+/* Replies are not for nothing, and while data flows there is a rate of them. When they run short they go to those who had none
+ * in this second: so a few that ask all the time leave some for the others. */
+static bool may_reply(struct worker *worker, const uint8_t cookie[MAC_COOKIE_BYTES])
+{
+    uint32_t *replied = &worker->replied_s[(cookie[0] | cookie[1] << 8) % COOKIE_SENDERS];
+    uint32_t second = (uint32_t)(worker->now / NS_PER_S);
+    if (plane_data_flows(worker)) {
+        uint32_t left = rate_refill(&worker->replies, worker->now, COOKIE_REPLY_NS, COOKIE_REPLY_BURST);
+        if (!left || (left < COOKIE_REPLY_BURST / 2 && *replied == second))
+            return false;
+        worker->replies.tokens--;
+    }
+    *replied = second;
+    return true;
+}
+
 /* Answers a message without a valid mac2, from the address that it came to. Other handshakes keep their slots. */
 static void ask_for_cookie(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                            uint32_t length)
 {
-    uint8_t cookie[MAC_COOKIE_BYTES], nonce[COOKIE_NONCE_BYTES], reply[COOKIE_REPLY_BYTES];
+    uint8_t cookie[MAC_COOKIE_BYTES], reply[COOKIE_REPLY_BYTES];
+    const uint8_t *nonce;
     if (worker->out_free_count < OUT_SLOTS_RESERVED / 2 || !cookie_of(worker, 0, packet, cookie) ||
-        getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce) ||
+        !may_reply(worker, cookie) || !(nonce = fresh_nonce(worker)) ||
         cookie_reply_make(&worker->cookie_sealer, worker->plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
                           reply) != 0)
         return;
@@ -109,7 +159,7 @@ void plane_post_handshake(struct worker *worker, const struct udpring_packet *pa
             return;
         }
         if (depth >= worker->plane->mailbox.capacity / 8)
-            put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
+            plane_under_load(worker);
         if (worker->now < get(&worker->plane->load_until_ns)) {
             flags |= UDPRING_EVENT_UNDER_LOAD;
             if (!mac2_valid(worker, packet, message, length)) {

@@ -21,6 +21,15 @@ enum {
     STAGED_MAX = 128,           /* packets a peer waits with for a key (kernel: MAX_STAGED_PACKETS) */
     STAGED_BYTES_MAX = 32 << 20,/* of all peers together */
     MAILBOX_DEFAULT = 4096,
+    HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
+    HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
+    HANDSHAKE_BATCH = 64,       /* and in one pass */
+    HANDSHAKE_BUFFER_BYTES = 256 << 10,   /* of their sockets (the kernel doubles it): some 500 messages, 15 ms of that rate */
+    COOKIE_REPLY_NS = 62500,    /* while data flows, one of them is answered with a cookie in this time: 16 000 a second */
+    COOKIE_REPLY_BURST = 512,
+    COOKIE_SENDERS = 1024,      /* groups of senders, of which each gets a second reply in a second only if there are plenty */
+    COOKIE_NONCE_SUPPLY = 10,   /* asked for at once: up to 256 bytes come whole (getrandom(2)) */
+    HANDSHAKE_SLOT_BYTES = 16 << 10,      /* a train of 64 initiations */
     PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
     WORKERS_MAX = 16,
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
@@ -38,6 +47,9 @@ enum {
 #define WANTED_INTERVAL_NS (NS_PER_S / 2)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
 #define UNDER_LOAD_NS NS_PER_S
+/* Data flows if any worker has moved some within this time; it is looked at so often. */
+#define DATA_FLOWS_NS (NS_PER_S / 50)
+#define DATA_STAMP_NS (NS_PER_S / 1000)
 /* How often the interface's MTU is looked up while packets flow (it may change where no netlink message reaches us). */
 #define MTU_CHECK_NS NS_PER_S
 /* Datagrams are never let gather for longer: well below what fills the TUN device's queue of 500. */
@@ -53,5 +65,6 @@ enum {
 
 _Static_assert(OUT_SLOT_BYTES >= TRAIN_BYTES, "a slot holds any train");
 _Static_assert(OUT_SLOT_BYTES >= WG_DATA_HEADER + OUT_DATA_MAX + WG_PADDING + WG_TAG, "a slot holds any sealed packet");
+_Static_assert(HANDSHAKE_SLOT_BYTES >= TRAIN_SEGMENTS * WG_INITIATION_BYTES, "joined initiations are read whole");
 _Static_assert(OUT_SLOTS_SINGLY < OUT_SLOTS, "reads of the TUN device need slots");
 #endif

@@ -40,6 +40,9 @@ static void plane_free(struct udpring_plane *plane)
             if (plane->group[i][family] >= 0)
                 close(plane->group[i][family]);
     }
+    for (int family = 0; family < 2; family++)
+        if (plane->group_apart[family] >= 0)
+            close(plane->group_apart[family]);
     free(plane->workers);
     mailbox_close(&plane->mailbox);
     pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
@@ -77,7 +80,8 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
         worker->train = -1;
         worker->coalescer.tun = &worker->tun;
         worker->wake_fd = worker->tun.fd = worker->tun.query_fd = worker->fd[0] = worker->fd[1] = -1;
-        plane->group[i][0] = plane->group[i][1] = -1;
+        plane->group[i][0] = plane->group[i][1] = plane->group_apart[0] = plane->group_apart[1] = -1;
+        worker->handshakes.fd[0] = worker->handshakes.fd[1] = -1;
         pthread_mutex_init(&worker->running, NULL);
     }
     return plane;
@@ -208,6 +212,11 @@ uint16_t udpring_plane_port(const struct udpring_plane *plane)
 const char *udpring_plane_tier_reason(const struct udpring_plane *plane)
 {
     return plane->tier_reason;
+}
+
+const char *udpring_plane_sharing_reason(const struct udpring_plane *plane)
+{
+    return plane->sharing_reason.text;
 }
 
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane)

@@ -5,8 +5,9 @@
  *   1. commands      what Python asked for, run here, between two packets (command.c, commands.c)
  *   2. inbound       receive ring -> open -> checks -> TUN            (inbound.c)
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
- *   4. flush, reap   one enter for all that is to be sent; slots come back
- *   5. wait          on the receive ring: packets, the TUN device, the wake eventfd
+ *   4. handshakes    what came to the sockets of their own             (handshakes.c)
+ *   5. flush, reap   one enter for all that is to be sent; slots come back
+ *   6. wait          on the receive ring: packets, the TUN device, the wake eventfd
  *
  * Who may change what. With one worker (the default on small machines) everything is that thread's, and there is no lock.
  * With more:
@@ -29,6 +30,7 @@
 #include "allowed_ips.h"
 #include "coalesce.h"
 #include "cookie_reply.h"
+#include "handshakes.h"
 #include "index_table.h"
 #include "mac.h"
 #include "mailbox.h"
@@ -58,7 +60,7 @@ struct command {
     bool done;
 };
 
-enum { TOKEN_WAKE, TOKEN_TUN, TOKEN_WRITABLE };
+enum { TOKEN_WAKE, TOKEN_TUN, TOKEN_WRITABLE, TOKEN_HANDSHAKE4, TOKEN_HANDSHAKE6 };
 
 /* One thread of the plane. Owner: the plane. Thread: its own, but for the fields marked "any". Freed with the plane. */
 struct worker {
@@ -101,8 +103,14 @@ struct worker {
     uint32_t kicked[KICKS_MAX];         /* peers whose staged packets wait for slots of this worker */
     uint32_t kicked_count;
     struct coalescer coalescer;
+    struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct mac_engine mac;
     struct cookie_sealer cookie_sealer;
+    uint8_t nonces[COOKIE_NONCE_SUPPLY][COOKIE_NONCE_BYTES];   /* random, for cookie replies */
+    uint32_t nonces_left;
+    struct rate replies;                /* cookie replies that may be sent now */
+    uint32_t replied_s[COOKIE_SENDERS]; /* by the first bits of the cookie, which no sender can choose: when, in seconds */
+    uint64_t data_packets;              /* moved as of the last pass */
 
     struct udpring_plane_stats stats;   /* read by others while it stands */
     struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed; of the present one as of the last pass */
@@ -127,10 +135,12 @@ struct udpring_plane {
     struct udpring_plane_options options;
     char name[16];
     char tier_reason[UDPRING_REASON_BYTES];
+    struct udpring_reason sharing_reason;   /* why handshakes have no sockets of their own; empty: they have */
     uint32_t port;                      /* atomic */
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
     int group[WORKERS_MAX][2];          /* sockets on their way to their workers; else -1 */
+    int group_apart[2];                 /* those of handshakes, on their way to worker 0; else -1 */
 
     /* several workers only */
     pthread_mutex_t gate;               /* held by worker 0 while the others must stand */
@@ -156,6 +166,7 @@ struct udpring_plane {
     /* atomic */
     size_t staged_bytes;                /* changed under staged_lock */
     uint64_t load_until_ns;
+    uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;
 };
 
@@ -183,6 +194,9 @@ void plane_peers_free(struct udpring_plane *plane);
 
 /* events.c */
 void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t result);
+void plane_see_data(struct worker *worker);      /* at the end of a pass */
+bool plane_data_flows(const struct worker *worker);
+void plane_under_load(struct worker *worker);    /* from now on, for a second */
 void plane_want_handshake(struct worker *worker, struct peer *peer);
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length);
@@ -226,10 +240,15 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet);
 void counters_add(void *into, const void *from, size_t bytes);
 void worker_see_counters(struct worker *worker);
 void *worker_main(void *worker);
-/* Takes over these sockets in place of its own; on failure it keeps its own and closes these. */
-int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *why);
+/* Takes over these sockets in place of its own, and those of handshakes (-1: none for this worker); on failure it keeps its
+ * own and closes these. */
+int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], struct udpring_reason *why);
 int worker_memory_open(struct worker *worker) UR_MUST_CHECK;
 void worker_memory_close(struct worker *worker);
+
+/* bind.c: sockets for all workers, and for handshakes where the kernel can tell them apart (else `apart` stays -1) */
+int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
+                       struct udpring_reason *why) UR_MUST_CHECK;
 
 /* command.c */
 int worker_call(struct worker *worker, int (*run)(struct worker *, void *), void *argument);

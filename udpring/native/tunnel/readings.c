@@ -67,6 +67,17 @@ uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, 
     return arguments.filled;
 }
 
+/* What the kernel shed of handshakes is told apart from data that was lost. */
+static void add_handshakes(struct udpring_plane_stats *out, const struct handshakes *handshakes)
+{
+    struct udpring_rx_stats sum = handshakes->before;
+    counters_add(&sum, &handshakes->seen, sizeof(sum));
+    out->drops[UDPRING_DROP_FLOODED] += sum.kernel_drops;
+    sum.kernel_drops = 0;
+    counters_add(&out->rx, &sum, sizeof(out->rx));
+    out->handshake_sockets += (handshakes->fd[0] >= 0) + (handshakes->fd[1] >= 0);
+}
+
 /* The counters of one worker, which stands or is the caller. */
 static void add_worker(struct udpring_plane_stats *out, const struct worker *worker)
 {
@@ -75,6 +86,7 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     counters_add(&out->tx, &worker->tx_before, sizeof(out->tx));
     /* Not the ring's own: its worker may be counting the wake-up from a wait right now. */
     counters_add(&out->rx, &worker->rx_seen, sizeof(out->rx));
+    add_handshakes(out, &worker->handshakes);
     counters_add(&out->tx, &worker->tx_seen, sizeof(out->tx));
     out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
 }

@@ -24,6 +24,7 @@ void worker_see_counters(struct worker *worker)
         worker->rx_seen = *udp_rx_stats(worker->rx);
     if (worker->tx)
         worker->tx_seen = *udp_tx_stats(worker->tx);
+    handshakes_see_counters(&worker->handshakes);
 }
 
 /* Waits a bounded time for sends in flight, so that their slots come back before the ring goes. */
@@ -114,10 +115,11 @@ static int rings_close(struct worker *worker)
         worker->rx = NULL;
     }
     close_pair(worker->fd);
+    handshakes_close(&worker->handshakes);
     return result;
 }
 
-int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *why)
+int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], struct udpring_reason *why)
 {
     struct udpring_plane *plane = worker->plane;
     struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots,
@@ -132,19 +134,25 @@ int worker_adopt(struct worker *worker, const int fd[2], struct udpring_reason *
         }
     struct udp_rx *rx = NULL;
     struct udp_tx *tx = NULL;
-    int result = udp_rx_open(&rx, &rx_options, why);
+    struct handshakes handshakes;
+    int result = handshakes_open(&handshakes, apart, rx_options.gro, why);
+    if (result == 0)
+        result = udp_rx_open(&rx, &rx_options, why);
     if (result == 0) {
         tx_options.tier = udp_rx_tier(rx);
         result = udp_tx_open(&tx, &tx_options, why);
     }
     if (result < 0) {
         udp_rx_close(rx);
+        handshakes_close(&handshakes);
         close_pair((int[]){fd[0], fd[1]});
         return result;
     }
     result = worker->failed = rings_close(worker);
     if (result < 0)
         ur_fail(why, result, "no memory for packets in place of what the kernel has not given back: %s", strerror(-result));
+    handshakes.before = worker->handshakes.before;
+    worker->handshakes = handshakes;
     memcpy(worker->fd, fd, sizeof(worker->fd));
     memcpy(worker->socket_of, socket_of, sizeof(socket_of));
     worker->rx = rx;
@@ -168,9 +176,12 @@ static int watch(struct worker *worker)
             return result;
         worker->watching_tun = true;
     }
+    int result = handshakes_watch(worker);
+    if (result < 0)
+        return result;
     int parked = udp_tx_parked(worker->tx);
     if (!worker->watching_writable && parked >= 0) {
-        int result = udp_rx_watch(worker->rx, parked, POLLOUT, TOKEN_WRITABLE);
+        result = udp_rx_watch(worker->rx, parked, POLLOUT, TOKEN_WRITABLE);
         if (result < 0)
             return result;
         worker->watching_writable = true;
@@ -181,6 +192,7 @@ static int watch(struct worker *worker)
 static void see_watched(struct worker *worker)
 {
     uint32_t fired = udp_rx_watched(worker->rx);
+    handshakes_fired(&worker->handshakes, fired);
     if (fired & 1u << TOKEN_WAKE) {
         uint64_t count;
         worker->watching_wake = false;
@@ -248,7 +260,10 @@ static int work(struct worker *worker)
     outbound_kicked(worker);
     outbound_pass(worker);
     outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
-    int result;
+    plane_see_data(worker);
+    int result = handshakes_pass(worker);
+    if (result < 0)
+        return result;
     do
         result = udp_tx_flush(worker->tx);
     while (outbound_reap(worker) && result == 0);
@@ -275,7 +290,7 @@ static int pass(struct worker *worker)
     if (result < 0)
         return result;
     bool rested = !busy(worker) && perhaps_rest(worker);
-    result = udp_rx_wait(worker->rx, busy(worker) ? 0 : -1);
+    result = udp_rx_wait(worker->rx, busy(worker) ? 0 : handshakes_patience(worker));
     if (result < 0 && result != -ETIME && result != -EINTR)
         return result;
     exclusive_enter(worker);
@@ -308,15 +323,20 @@ static int set_up(struct worker *worker)
     int result = 0;
     if (worker->number == 0) {
         uint16_t port = plane->options.listen_port;
-        result = udp_socket_group(plane->group, plane->worker_count, &port, plane->options.fwmark, &worker->start_reason);
+        if (udp_split_works(&handshakes_split, &plane->sharing_reason) == 0)
+            *plane->sharing_reason.text = 0;
+        result = plane_open_sockets(plane, plane->group, plane->group_apart, &port, plane->options.fwmark,
+                                    &worker->start_reason);
         if (result < 0)
             return result;
         plane->fwmark = plane->options.fwmark;
         __atomic_store_n(&plane->port, port, __ATOMIC_RELEASE);
     }
     int fd[2] = {plane->group[worker->number][0], plane->group[worker->number][1]};
+    int apart[2] = {plane->group_apart[0], plane->group_apart[1]};   /* worker 0 comes first, and takes them */
     plane->group[worker->number][0] = plane->group[worker->number][1] = -1;
-    result = worker_adopt(worker, fd, &worker->start_reason);
+    plane->group_apart[0] = plane->group_apart[1] = -1;
+    result = worker_adopt(worker, fd, apart, &worker->start_reason);
     if (result < 0)
         return result;
     if (worker->number == 0)

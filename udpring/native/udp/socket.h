@@ -12,11 +12,19 @@
  * that is free for both, and says which. A family that the host lacks gives fd -1 (both lacking: -EAFNOSUPPORT).
  * pktinfo, TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), big buffers, SO_MARK. */
 int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
-/* `count` such pairs on one port (SO_REUSEPORT when more than one): the kernel keeps each sender to one of them. */
-int udp_socket_group(int (*fd)[2], uint32_t count, uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
+struct udp_split;
+/* `count` such pairs on one port (SO_REUSEPORT when more than one): the kernel keeps each sender to one of them. With a
+ * split (socket_split.h) they get the datagrams that it names, and the pair `apart`, which may be NULL, all others. */
+int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct udp_split *split, uint16_t *port,
+                     uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
 /* Options that any receiving socket needs (pktinfo, TOS) for a socket that the user made. */
 int udp_socket_prepare(int fd, struct udpring_reason *why) UR_MUST_CHECK;
+
+static inline int udp_socket_set(int fd, int level, int option, int value)
+{
+    return setsockopt(fd, level, option, &value, sizeof(value)) ? -errno : 0;
+}
 
 socklen_t udp_address_to_sockaddr(const struct udpring_address *address, int socket_family, struct sockaddr_storage *to);
 bool udp_address_from_sockaddr(const struct sockaddr_storage *from, socklen_t length, struct udpring_address *to);

@@ -1,0 +1,127 @@
+/* 1. watch: a socket that was empty is watched, once; nothing is received from it on its own
+ * 2. pass: when there is something, a batch is read and handled as any message is (inbound.c)
+ * 3. while data flows there is a rate, far above what the control loop can answer. Beyond it nothing is read, and the node is
+ *    under load: the kernel sheds what its small buffer does not hold, before it costs us anything. */
+#include "handshakes.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include "plane.h"
+
+const struct udp_split handshakes_split = {
+    .word = {__builtin_bswap32(WG_TYPE_DATA), __builtin_bswap32(WG_TYPE_DATA | WG_MARK_AES_256_GCM)},
+    .words = 2,
+    .least = WG_DATA_MIN,
+    .buffer_bytes = HANDSHAKE_BUFFER_BYTES,
+};
+
+int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, struct udpring_reason *why)
+{
+    /* With UDP_GRO as the data sockets have it: the kernel asks any socket of the port whether it may join data. */
+    struct udp_rx_options options = {.tier = UDPRING_TIER_MMSG, .slots = HANDSHAKE_BATCH, .slot_bytes = HANDSHAKE_SLOT_BYTES,
+                                     .gro = gro};
+    *handshakes = (struct handshakes){.fd = {-1, -1}};
+    for (int family = 0; family < 2; family++)
+        if (fd[family] >= 0)
+            options.fd[options.sockets++] = fd[family];
+    memcpy(handshakes->fd, fd, sizeof(handshakes->fd));
+    return options.sockets ? udp_rx_open(&handshakes->rx, &options, why) : 0;
+}
+
+void handshakes_close(struct handshakes *handshakes)
+{
+    if (handshakes->rx) {
+        counters_add(&handshakes->before, udp_rx_stats(handshakes->rx), sizeof(handshakes->before));
+        handshakes->seen = (struct udpring_rx_stats){0};
+        (void)udp_rx_close(handshakes->rx);
+        handshakes->rx = NULL;
+    }
+    for (int family = 0; family < 2; family++) {
+        if (handshakes->fd[family] >= 0)
+            close(handshakes->fd[family]);
+        handshakes->fd[family] = -1;
+    }
+}
+
+void handshakes_see_counters(struct handshakes *handshakes)
+{
+    if (handshakes->rx)
+        handshakes->seen = *udp_rx_stats(handshakes->rx);
+}
+
+int handshakes_watch(struct worker *worker)
+{
+    struct handshakes *handshakes = &worker->handshakes;
+    if (!handshakes->rx || handshakes->more)
+        return 0;
+    for (uint32_t family = 0; family < 2; family++) {
+        if (handshakes->watching[family] || handshakes->fd[family] < 0)
+            continue;
+        int result = udp_rx_watch(worker->rx, handshakes->fd[family], POLLIN, TOKEN_HANDSHAKE4 + family);
+        if (result < 0)
+            return result;
+        handshakes->watching[family] = true;
+    }
+    return 0;
+}
+
+void handshakes_fired(struct handshakes *handshakes, uint32_t tokens)
+{
+    for (uint32_t family = 0; family < 2; family++)
+        if (tokens & 1u << (TOKEN_HANDSHAKE4 + family)) {
+            handshakes->watching[family] = false;
+            handshakes->more = true;
+        }
+}
+
+int64_t handshakes_patience(const struct worker *worker)
+{
+    const struct handshakes *handshakes = &worker->handshakes;
+    if (ur_likely(!handshakes->more))
+        return -1;
+    if (handshakes->rate.tokens >= HANDSHAKE_BATCH)
+        return 0;
+    return (int64_t)((HANDSHAKE_BATCH - handshakes->rate.tokens) * HANDSHAKE_NS);
+}
+
+/* A token for each message, of a train too; what there is none for is shed here. False: nothing is left of it. */
+static bool pay(struct worker *worker, struct udpring_packet *packet)
+{
+    uint32_t size = packet->segment_size ? packet->segment_size : packet->length;
+    uint32_t messages = size ? (packet->length + size - 1) / size : 1;
+    uint32_t *tokens = &worker->handshakes.rate.tokens;
+    if (ur_unlikely(messages > *tokens)) {
+        worker->stats.drops[UDPRING_DROP_FLOODED] += messages - *tokens;
+        messages = *tokens;
+        packet->length = messages * size;
+    }
+    *tokens -= messages;
+    return messages != 0;
+}
+
+int handshakes_pass(struct worker *worker)
+{
+    struct handshakes *handshakes = &worker->handshakes;
+    if (ur_likely(!handshakes->more))
+        return 0;
+    if (!plane_data_flows(worker))
+        handshakes->rate.tokens = HANDSHAKE_BURST;
+    if (rate_refill(&handshakes->rate, worker->now, HANDSHAKE_NS, HANDSHAKE_BURST) < HANDSHAKE_BATCH) {
+        plane_under_load(worker);
+        return 0;
+    }
+    int result = udp_rx_wait(handshakes->rx, 0);
+    if (result < 0 && result != -ETIME && result != -EINTR)
+        return result;
+    struct udpring_packet packets[HANDSHAKE_BATCH];
+    unsigned count = udp_rx_harvest(handshakes->rx, packets, HANDSHAKE_BATCH);
+    for (unsigned i = 0; i < count; i++)
+        if (pay(worker, &packets[i]))
+            inbound_packet(worker, &packets[i]);
+    coalesce_flush(&worker->coalescer);   /* data may have come in a handshake's train */
+    for (unsigned i = 0; i < count; i++)
+        udp_rx_release(handshakes->rx, packets[i].slot);
+    handshakes->more = count == HANDSHAKE_BATCH;
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* Sockets of their own for all that is no data message, so that a flood of it neither fills the buffer that data waits in
+ * nor takes the worker's time from data: the kernel sorts (udp/socket_split.h), we read last, and while data flows so much
+ * a second. */
+#ifndef UDPRING_TUNNEL_HANDSHAKES_H
+#define UDPRING_TUNNEL_HANDSHAKES_H
+#include "../udp/rx.h"
+#include "../udp/socket_split.h"
+#include "rate.h"
+
+struct worker;
+
+/* Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
+struct handshakes {
+    int fd[2];                  /* IPv4, IPv6; -1: the host lacks it, or data and handshakes share sockets */
+    struct udp_rx *rx;          /* NULL: they share. Always of tier mmsg: what is not read at once can be shed */
+    bool watching[2];
+    bool more;                  /* a socket may hold messages */
+    struct rate rate;           /* messages that may be read now */
+    struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
+};
+
+extern const struct udp_split handshakes_split;
+
+/* Takes the sockets over; both -1 is fine. On failure, too: close it. */
+int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, struct udpring_reason *why) UR_MUST_CHECK;
+/* Also the sockets. Counters are kept. */
+void handshakes_close(struct handshakes *handshakes);
+void handshakes_see_counters(struct handshakes *handshakes);
+
+/* Before the wait: watches what is empty. */
+int handshakes_watch(struct worker *worker) UR_MUST_CHECK;
+/* How long the worker may wait for their sake: 0 not at all, negative for ever. */
+int64_t handshakes_patience(const struct worker *worker);
+void handshakes_fired(struct handshakes *handshakes, uint32_t tokens);   /* of udp_rx_watched() */
+/* Reads up to HANDSHAKE_BATCH datagrams, if the rate allows. 0 or a fatal -errno. */
+int handshakes_pass(struct worker *worker);
+#endif

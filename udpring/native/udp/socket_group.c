@@ -1,0 +1,184 @@
+/* The sockets of a tunnel node: all on one port, a pair (IPv4, IPv6) for each worker, and one pair for what is no data.
+ *
+ * 1. The first pair is bound alone: another program that has the port is found out.
+ * 2. It is then opened to the others (SO_REUSEPORT), which are bound beside it: a group for each family, in that order.
+ * 3. The group's program (socket_split.c) says which of its sockets gets a datagram. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "socket.h"
+#include "socket_split.h"
+
+#define BUFFER_BYTES (7 << 20)   /* as wireguard-go asks for: a burst of 100 full GRO trains */
+#define PORT_TRIES 100           /* of ports that the kernel chose and the other family turned out to have taken */
+
+/* The FORCE variants go beyond net.core.*mem_max but need CAP_NET_ADMIN; a smaller buffer is no error. */
+static void grow_buffers(int fd)
+{
+    if (udp_socket_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES))
+        (void)udp_socket_set(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_BYTES);
+    if (udp_socket_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES))
+        (void)udp_socket_set(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES);
+}
+
+/* One socket of the pair, options set, not bound. */
+static int open_one(int family, uint32_t fwmark, struct udpring_reason *why)
+{
+    const char *name = family == AF_INET ? "IPv4" : "IPv6";
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP);
+    if (fd < 0)
+        return ur_fail(why, -errno, "no %s UDP socket: %s", name, strerror(errno));
+    int code = udp_socket_prepare(fd, why);
+    if (!code && family == AF_INET6)
+        code = udp_socket_set(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+    /* No path MTU discovery: the outer packet may be fragmented, as WireGuard's is. */
+    if (!code)
+        code = family == AF_INET ? udp_socket_set(fd, SOL_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+                                 : udp_socket_set(fd, SOL_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+    if (!code && fwmark)
+        code = udp_socket_set(fd, SOL_SOCKET, SO_MARK, (int)fwmark);
+    if (code) {
+        close(fd);
+        return ur_fail(why, code, "%s UDP socket cannot be set up: %s%s", name, strerror(-code),
+                       code == -EPERM ? " (SO_MARK needs CAP_NET_ADMIN)" : "");
+    }
+    grow_buffers(fd);
+    return fd;
+}
+
+static int bind_one(int fd, int family, uint16_t *port)
+{
+    struct sockaddr_storage address;
+    struct udpring_address any = {.family = (uint16_t)family, .port = *port};
+    socklen_t length = udp_address_to_sockaddr(&any, family, &address);
+    if (bind(fd, (struct sockaddr *)&address, length))
+        return -errno;
+    length = sizeof(address);
+    if (getsockname(fd, (struct sockaddr *)&address, &length) || !udp_address_from_sockaddr(&address, length, &any))
+        return -errno;
+    *port = any.port;
+    return 0;
+}
+
+/* One attempt at both families on one port. -EADDRINUSE may be cured by another attempt when *port was 0. */
+static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, struct udpring_reason *why)
+{
+    static const int families[2] = {AF_INET, AF_INET6};
+    uint16_t chosen = *port;
+    int code = 0;
+    fd[0] = fd[1] = -1;
+    for (int i = 0; i < 2; i++) {
+        int opened = open_one(families[i], fwmark, why);
+        if (opened == -EAFNOSUPPORT)
+            continue;
+        if (opened < 0) {
+            code = opened;
+            break;
+        }
+        fd[i] = opened;
+        if (shared && (code = udp_socket_set(opened, SOL_SOCKET, SO_REUSEPORT, 1))) {
+            ur_fail(why, code, "SO_REUSEPORT: %s: use one worker", strerror(-code));
+            break;
+        }
+        code = bind_one(opened, families[i], &chosen);
+        if (!code)
+            continue;
+        if (code == -EADDRNOTAVAIL || code == -EAFNOSUPPORT) {   /* the family is compiled in but switched off */
+            close(opened);
+            fd[i] = -1;
+            code = 0;
+            continue;
+        }
+        ur_fail(why, code, "UDP port %u (%s): %s%s", chosen, i ? "IPv6" : "IPv4", strerror(-code),
+                code == -EADDRINUSE ? ": another program has it; choose another ListenPort or stop that program" : "");
+        break;
+    }
+    if (!code && fd[0] < 0 && fd[1] < 0)
+        code = ur_fail(why, -EAFNOSUPPORT, "this host has neither IPv4 nor IPv6");
+    if (code) {
+        for (int i = 0; i < 2; i++) {
+            if (fd[i] >= 0)
+                close(fd[i]);
+            fd[i] = -1;
+        }
+        return code;
+    }
+    *port = chosen;
+    return 0;
+}
+
+static void close_pair(int fd[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (fd[i] >= 0)
+            close(fd[i]);
+        fd[i] = -1;
+    }
+}
+
+int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
+{
+    int tries = *port ? 1 : PORT_TRIES;
+    int code = -EADDRINUSE;
+    while (tries-- > 0 && code == -EADDRINUSE)
+        code = open_pair(fd, port, fwmark, false, why);
+    return code;
+}
+
+static int share(const int fd[2], struct udpring_reason *why)
+{
+    for (int i = 0; i < 2; i++) {
+        int code = fd[i] < 0 ? 0 : udp_socket_set(fd[i], SOL_SOCKET, SO_REUSEPORT, 1);
+        if (code)
+            return ur_fail(why, code, "SO_REUSEPORT: %s: use one worker", strerror(-code));
+    }
+    return 0;
+}
+
+/* What waits here is shed when there is too much of it, and must not be old by the time it is read. */
+static void shrink_buffer(const int fd[2], uint32_t bytes)
+{
+    for (int i = 0; i < 2; i++)
+        if (fd[i] >= 0 && udp_socket_set(fd[i], SOL_SOCKET, SO_RCVBUFFORCE, (int)bytes))
+            (void)udp_socket_set(fd[i], SOL_SOCKET, SO_RCVBUF, (int)bytes);
+}
+
+int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct udp_split *split, uint16_t *port,
+                     uint32_t fwmark, struct udpring_reason *why)
+{
+    bool splits = apart && split;
+    if (apart)
+        apart[0] = apart[1] = -1;
+    for (uint32_t i = 0; i < count; i++)
+        fd[i][0] = fd[i][1] = -1;
+    int code = udp_socket_pair(splits ? apart : fd[0], port, fwmark, why);
+    uint32_t opened = splits ? 0 : 1;
+    if (!code && count > opened)
+        code = share(splits ? apart : fd[0], why);
+    while (!code && opened < count)
+        code = open_pair(fd[opened++], port, fwmark, true, why);
+    if (!code && splits) {
+        shrink_buffer(apart, split->buffer_bytes);
+        for (int i = 0; i < 2 && !code; i++)
+            if (apart[i] >= 0)
+                code = udp_split_attach(apart[i], i ? AF_INET6 : AF_INET, split, count, why);
+    }
+    if (!code)
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        close_pair(fd[i]);
+    if (apart)
+        close_pair(apart);
+    return code;
+}
+
+int udp_socket_mark(const int fd[2], uint32_t fwmark)
+{
+    int first = 0;
+    for (int i = 0; i < 2; i++) {
+        int code = fd[i] < 0 ? 0 : udp_socket_set(fd[i], SOL_SOCKET, SO_MARK, (int)fwmark);
+        if (code && !first)
+            first = code;
+    }
+    return first;
+}

@@ -1,0 +1,100 @@
+/* The program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF; what it returns is the place of a socket in
+ * the group. A load beyond the end ends it with 0: so what is too short goes where the rest goes.
+ * Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF, Documentation/networking/filter.rst. */
+#include "socket_split.h"
+
+#include <linux/filter.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef SO_ATTACH_REUSEPORT_CBPF
+#define SO_ATTACH_REUSEPORT_CBPF 51
+#endif
+
+enum { PROGRAM_MAX = 32 };
+
+struct program {
+    struct sock_filter code[PROGRAM_MAX];
+    uint16_t length;
+};
+
+static void put(struct program *program, uint16_t code, uint32_t k)
+{
+    program->code[program->length++] = (struct sock_filter)BPF_STMT(code, k);
+}
+
+/* The sender's port (and ours), then its address, into one word. */
+static void put_sender(struct program *program, int family)
+{
+    const uint32_t ip = (uint32_t)SKF_NET_OFF;
+    if (family == AF_INET) {
+        put(program, BPF_LD | BPF_B | BPF_ABS, ip);
+        put(program, BPF_ALU | BPF_AND | BPF_K, 15);
+        put(program, BPF_ALU | BPF_LSH | BPF_K, 2);
+        put(program, BPF_MISC | BPF_TAX, 0);
+        put(program, BPF_LD | BPF_W | BPF_IND, ip);
+        put(program, BPF_MISC | BPF_TAX, 0);
+        put(program, BPF_LD | BPF_W | BPF_ABS, ip + 12);
+        put(program, BPF_ALU | BPF_XOR | BPF_X, 0);
+        return;
+    }
+    /* Behind extension headers the ports lie elsewhere; such a sender goes by what lies here. */
+    put(program, BPF_LD | BPF_W | BPF_ABS, ip + 40);
+    for (uint32_t at = 8; at < 24; at += 4) {
+        put(program, BPF_MISC | BPF_TAX, 0);
+        put(program, BPF_LD | BPF_W | BPF_ABS, ip + at);
+        put(program, BPF_ALU | BPF_XOR | BPF_X, 0);
+    }
+}
+
+static void build(struct program *program, int family, const struct udp_split *split, uint32_t count, uint32_t odd)
+{
+    *program = (struct program){.length = 0};
+    put(program, BPF_LD | BPF_B | BPF_ABS, split->least - 1);
+    put(program, BPF_LD | BPF_W | BPF_ABS, 0);
+    for (uint32_t i = 0; i < split->words; i++)   /* to behind the return, over the comparisons that are left */
+        program->code[program->length++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, split->word[i], (uint8_t)(split->words - i), 0);
+    put(program, BPF_RET | BPF_K, 0);
+    if (count == 1) {
+        put(program, BPF_RET | BPF_K, 1);
+        return;
+    }
+    put_sender(program, family);
+    put(program, BPF_ALU | BPF_MUL | BPF_K, odd);   /* not known to a sender, who might choose ports by it */
+    put(program, BPF_ALU | BPF_RSH | BPF_K, 16);
+    put(program, BPF_ALU | BPF_MOD | BPF_K, count);
+    put(program, BPF_ALU | BPF_ADD | BPF_K, 1);
+    put(program, BPF_RET | BPF_A, 0);
+}
+
+_Static_assert(PROGRAM_MAX >= 2 + UDP_SPLIT_WORDS_MAX + 1 + 13 + 5, "the longest program: IPv6, several sockets");
+
+int udp_split_attach(int fd, int family, const struct udp_split *split, uint32_t count, struct udpring_reason *why)
+{
+    struct program program;
+    uint32_t odd = 2654435761u;
+    if (count > 1 && getrandom(&odd, sizeof(odd), GRND_NONBLOCK) != sizeof(odd))
+        odd = 2654435761u;   /* early at boot */
+    build(&program, family, split, count, odd | 1);
+    struct sock_fprog attached = {.len = program.length, .filter = program.code};
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &attached, sizeof(attached)))
+        return ur_fail(why, -errno, "SO_ATTACH_REUSEPORT_CBPF: %s", strerror(errno));
+    return 0;
+}
+
+int udp_split_works(const struct udp_split *split, struct udpring_reason *why)
+{
+    int family = AF_INET;
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT)
+        fd = socket(family = AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return ur_fail(why, -errno, "no UDP socket to try it on: %s", strerror(errno));
+    int on = 1, code = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) ? -errno : 0;
+    code = code ? ur_fail(why, code, "SO_REUSEPORT: %s", strerror(-code)) : udp_split_attach(fd, family, split, 1, why);
+    close(fd);
+    return code;
+}
