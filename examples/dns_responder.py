@@ -114,12 +114,12 @@ def main() -> None:
     parser.add_argument("record", nargs="*", help="NAME=ADDRESS, IPv4; a name may come again")
     args = parser.parse_args()
     zone: dict[bytes, list[bytes]] = {}
-    try:
-        for record in args.record:
-            name, _, address = record.partition("=")
+    for record in args.record:
+        name, _, address = record.partition("=")
+        try:
             zone.setdefault(wire_name(name), []).append(ipaddress.IPv4Address(address).packed)
-    except ValueError as wrong:
-        parser.error(f"{record!r} is not NAME=ADDRESS: {wrong}")
+        except ValueError as wrong:
+            parser.error(f"{record!r} is not NAME=ADDRESS: {wrong}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", args.port))
         serve(sock, zone)

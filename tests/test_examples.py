@@ -104,7 +104,7 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     assert body.replace("import sys\n", "").strip() in (EXAMPLES.parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["echo_server.py"])
+@pytest.mark.parametrize("name", ["echo_server.py", "echo_async.py"])
 def test_echo(name: str) -> None:
     with serving(name) as server:
         with asking(server.port) as sock:

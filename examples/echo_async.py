@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""The echo server on asyncio, without a thread: echo_async.py [PORT]. Ctrl-C ends it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+
+import udpring
+
+
+async def echo(rx: udpring.RecvRing, tx: udpring.SendRing) -> None:
+    """Each turn of the loop takes what is there, so a flood holds up no other task for long."""
+    async for batch in rx:
+        with batch:
+            report = await tx.send_batch_async(batch, batch.addresses)
+        for index, error in report.errors:
+            print(f"datagram {index} of a batch was not sent: {error}", file=sys.stderr)
+
+
+async def main() -> None:
+    """Echoes until Ctrl-C."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+        with udpring.RecvRing(sock) as rx, udpring.SendRing(sock) as tx:
+            print(f"echoing on port {sock.getsockname()[1]}, tier {rx.tier}", flush=True)
+            echoing = asyncio.create_task(echo(rx, tx))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, echoing.cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await echoing
+            print(f"{tx.stats['packets']} echoed")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except udpring.UdpringError as error:
+        sys.exit(str(error))
