@@ -8,8 +8,8 @@ import time
 import warnings
 from typing import Any
 
-from udpring._native import check, ffi, lib, reason
-from udpring.errors import ClosedError
+from udpring._native import check, ffi, lib, reason, reason_text
+from udpring.errors import ClosedError, RingError
 from udpring.udp.jobs import (
     Addresses,
     Lengths,
@@ -29,6 +29,17 @@ __all__ = ["SendReport", "SendRing", "Ticket"]
 
 CLOSED = "this send ring was closed"
 _leaked: list[object] = []
+_LET_GO_SECONDS = 10.0
+
+# What became of zero_copy=True, and why.
+_ZERO_COPY = {
+    lib.UDPRING_ZC_OFF: ("off", "not asked for"),
+    lib.UDPRING_ZC_UNTRIED: ("untried", "it works on this host; nothing of 4096 bytes or more was sent yet"),
+    lib.UDPRING_ZC_TRUE: ("true", "the kernel sends from where the payloads lie"),
+    lib.UDPRING_ZC_COPIES: ("copies", "the kernel copies on this route: loopback, virtual, or no gathering"),
+    lib.UDPRING_ZC_BROKEN: ("broken", ""),
+    lib.UDPRING_ZC_UNSUPPORTED: ("unsupported", ""),
+}
 
 
 class SendRing(AsyncSending):
@@ -42,12 +53,22 @@ class SendRing(AsyncSending):
     tier: "uring-multishot" or "uring-pool" (for sending the same), "mmsg"; None: UDPRING_TIER, or the best
         that works.
     gso: False sends every datagram by itself.
+    zero_copy: let the kernel read payloads of 4096 bytes and more (a train counts whole) from where they lie
+        (IORING_OP_SENDMSG_ZC, io_uring_enter(2)), where the host can; ``zero_copy`` says what came of it. A
+        batch ends, and a ticket is done, when the kernel has let go of the payloads. Worth it for big trains
+        on a network card; loopback and virtual devices copy.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
 
     def __init__(
-        self, sock: socket.socket, entries: int = 256, tier: str | None = None, *, gso: bool = True
+        self,
+        sock: socket.socket,
+        entries: int = 256,
+        tier: str | None = None,
+        *,
+        gso: bool = True,
+        zero_copy: bool = False,
     ) -> None:
         # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
         # another finds it closed, never freed. So no lock is needed here.
@@ -72,6 +93,7 @@ class SendRing(AsyncSending):
         options.tier = tier_number(tier)
         options.slots = entries
         options.gso = gso
+        options.zero_copy = zero_copy
         why = reason()
         code = lib.udpring_send_open(opened, options, why)
         check(code, "opening a send ring", why)
@@ -120,7 +142,8 @@ class SendRing(AsyncSending):
             raise RuntimeError("the send ring was used by a signal handler while it was busy")
         job = self._job
         if job.taken and job.ended != job.count:  # a second Ctrl-C cut its abandoning short
-            check(lib.udpring_send_abandon(handle, job), "abandoning a send")
+            self._abandon(handle, job)
+            job = self._job
         job.taken = 0
         self._busy = True
         try:
@@ -147,8 +170,8 @@ class SendRing(AsyncSending):
             finally:
                 # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring
                 # that was closed (by a signal handler) has let go of it.
-                if job.taken and job.ended != count and lib.udpring_send_check(handle) == 0:
-                    check(lib.udpring_send_abandon(handle, job), "abandoning a send")
+                if job.taken and job.ended != count:
+                    self._abandon(handle, job)
             self._held = ()
             if self._awaited:
                 self._wake_sent()
@@ -167,6 +190,28 @@ class SendRing(AsyncSending):
         if code not in (0, -errno.ETIME):
             self._usable()  # closes where another thread asked for it
             raise _refused(code)
+
+    def _abandon(self, handle: Any, job: Any) -> None:
+        """What of the job was not sent is not going to be; for what the kernel still reads it waits."""
+        give_up = time.monotonic() + _LET_GO_SECONDS
+        code = -errno.EBUSY
+        while code == -errno.EBUSY and lib.udpring_send_check(handle) == 0:
+            code = lib.udpring_send_abandon(handle, job)
+            if code != -errno.EBUSY:
+                check(code, "abandoning a send")
+            elif time.monotonic() < give_up:
+                lib.udpring_send_run(handle, job, 0, wait_slice(-1))
+            else:
+                _leaked.append((job, self._held, self._results, self._one, handle))
+                self._job, self._one = (
+                    ffi.new("struct udpring_send_job *"),
+                    ffi.new("struct udpring_address *"),
+                )
+                self._results, self._room, self._plain, self._held = ffi.NULL, 0, True, ()
+                raise RingError(
+                    "sending: the kernel has not let go of the payloads (zero copy): they stay in memory",
+                    errno=errno.EBUSY,
+                )
 
     def submit(
         self,
@@ -275,6 +320,30 @@ class SendRing(AsyncSending):
     def tier_reason(self) -> str:
         """Why no better tier was taken; empty when the best one runs or one was asked for by name."""
         return self._tier_reason
+
+    @property
+    def zero_copy(self) -> str:
+        """What became of ``zero_copy=True``; ``zero_copy_reason`` says why. Any thread.
+
+        "off", "unsupported", "broken" (the kernel never says when it is done), "untried", "copies", "true".
+        """
+        return _ZERO_COPY[self._zero_copy()][0]
+
+    @property
+    def zero_copy_reason(self) -> str:
+        """Why ``zero_copy`` says what it does."""
+        outcome = self._zero_copy()
+        if _ZERO_COPY[outcome][1]:
+            return _ZERO_COPY[outcome][1]
+        if self._tier == "mmsg":
+            return "tier mmsg copies; an io_uring tier is needed"
+        why = reason()
+        found = lib.udpring_zero_copy(why)
+        return reason_text(why) if found == outcome else "the kernel refused it for this socket"
+
+    def _zero_copy(self) -> int:
+        handle = self._handle
+        return int(lib.UDPRING_ZC_OFF if handle is None else lib.udpring_send_zero_copy(handle))
 
     @property
     def stats(self) -> dict[str, int]:

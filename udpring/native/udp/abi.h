@@ -61,6 +61,8 @@ struct udpring_tx_stats {
     uint64_t requeued;          /* EAGAIN / ENOBUFS: kept in order and tried again */
     uint64_t source_dropped;    /* EINVAL with a sticky source: sent again without it */
     uint64_t unreachable, refused, denied, too_big, no_buffers, other_errors;
+    uint64_t zero_copy, zero_copied;    /* sends without a copy; those that the kernel copied after all */
+    uint64_t zero_copy_refused;         /* sent again as usual */
 };
 
 /* Receiving for Python: a receive side, and batches that outlive it.
@@ -148,6 +150,7 @@ struct udpring_send_options {
     int32_t fd;
     uint32_t tier, slots;               /* as struct udp_tx_options */
     uint8_t gso;                        /* equal datagrams of one destination become UDP_SEGMENT trains */
+    uint8_t zero_copy;                  /* send without a copy where that works: udpring_send_zero_copy() */
 };
 /* job.flags */
 #define UDPRING_SEND_ORDERED 1          /* order over all destinations: only neighbours are joined to a train */
@@ -201,6 +204,8 @@ void udpring_send_free(struct udpring_send *send);
 uint32_t udpring_send_tier(const struct udpring_send *send);
 const char *udpring_send_reason(const struct udpring_send *send);
 void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats);
+/* What became of the wish: UDPRING_ZC_*, as of the owner's last call. Any thread. */
+int32_t udpring_send_zero_copy(const struct udpring_send *send);
 /* Datagrams of all jobs that have no result yet. */
 uint64_t udpring_send_pending(const struct udpring_send *send);
 

@@ -21,6 +21,7 @@ static void publish(struct udpring_send *send)
 {
     udp_counters_publish(&send->published, udp_tx_stats(send->tx), sizeof(send->published));
     __atomic_store_n(&send->pending, send->unfinished, __ATOMIC_RELAXED);
+    __atomic_store_n(&send->zero_copy, udp_tx_zero_copy(send->tx), __ATOMIC_RELAXED);
     if (ur_unlikely(send->epoll >= 0))
         send_rest(send);
 }
@@ -71,7 +72,8 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
     struct udpring_send *send = calloc(1, sizeof(*send));
     if (!send)
         return ur_fail(why, -ENOMEM, "no memory for a send ring");
-    struct udp_tx_options inner = {.tier = options->tier, .slots = options->slots, .sockets = 1, .fd = {options->fd}};
+    struct udp_tx_options inner = {.tier = options->tier, .slots = options->slots, .sockets = 1, .fd = {options->fd},
+                                   .zero_copy = options->zero_copy};
     send->again_first = SEND_NO_PIECE;
     send->epoll = send->polled = -1;
     send->trains = options->gso;
@@ -96,6 +98,7 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
         free_send(send);
         return code;
     }
+    publish(send);
     *opened = send;
     return 0;
 }
@@ -266,6 +269,11 @@ const char *udpring_send_reason(const struct udpring_send *send)
 void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats *stats)
 {
     udp_counters_read(stats, &send->published, sizeof(*stats));
+}
+
+int32_t udpring_send_zero_copy(const struct udpring_send *send)
+{
+    return __atomic_load_n(&send->zero_copy, __ATOMIC_RELAXED);
 }
 
 uint64_t udpring_send_pending(const struct udpring_send *send)

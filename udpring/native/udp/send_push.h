@@ -31,6 +31,7 @@ struct udpring_send {
     struct udp_tx *tx;                  /* NULL after close; the owner's thread, or whoever closes */
     struct udpring_tx_stats published;  /* for any thread: udp_counters_read() */
     uint64_t pending;                   /* written by the owner; read by any thread, relaxed */
+    int32_t zero_copy;                  /* likewise: UDPRING_ZC_* */
     int wake;                           /* eventfd */
     int epoll;                          /* for event loops; -1: nobody asked */
     int polled;                         /* the socket in it, or -1 */

@@ -15,10 +15,18 @@ static const struct udp_tx_tier *const tiers[] = {
     [UDPRING_TIER_MMSG] = &udp_tx_mmsg,
 };
 
-static void end(struct udp_tx *tx, uint32_t slot, int32_t result)
+void udp_tx_finish(struct udp_tx *tx, uint32_t slot)
 {
-    udp_tx_slot(tx, slot)->result = result;
     tx->done[(tx->done_head + tx->done_count++) & (tx->capacity - 1)] = slot;
+}
+
+static void end(struct udp_tx *tx, uint32_t index, int32_t result)
+{
+    struct udp_tx_slot *slot = udp_tx_slot(tx, index);
+    slot->result = result;
+    slot->ended = true;
+    if (ur_likely(slot->noticed))
+        udp_tx_finish(tx, index);
 }
 
 static void count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams)
@@ -56,11 +64,13 @@ enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t resu
     int error = -result;
     if (error == EINTR || error == ECANCELED)
         return UDP_TX_RESEND;
-    if (error == EAGAIN || (error == ENOBUFS && slot->tries < NO_BUFFER_TRIES)) {
+    if (error == EAGAIN || (error == ENOBUFS && !slot->zero_copy && slot->tries < NO_BUFFER_TRIES)) {
         slot->tries += error == ENOBUFS;
         tx->stats.requeued++;
         return UDP_TX_PARK;
     }
+    if (ur_unlikely(slot->zero_copy) && udp_tx_zero_copy_refused(tx, slot, error))
+        return UDP_TX_RESEND;
     if (blames_source(error) && !slot->source_strict && slot->header.msg_controllen > slot->plain_control) {
         slot->header.msg_controllen = slot->plain_control;
         if (!slot->plain_control)
@@ -145,6 +155,8 @@ static int open_tier(struct udp_tx **opened, uint32_t id, const struct udp_tx_op
         code = learn_families(tx, why);
     if (!code)
         code = tier->open(tx, why);
+    if (!code)
+        udp_tx_zero_copy_open(tx, options->zero_copy);
     if (code) {
         (void)udp_tx_close(tx);
         return code;
@@ -248,6 +260,8 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
     slot->plain_control = (uint16_t)plain;
     slot->socket = item->socket_index;
     slot->tries = slot->flags = 0;
+    slot->plain = slot->zero_copy = slot->ended = false;
+    slot->noticed = true;
     struct udp_tx_queue *queue = &tx->queue[item->socket_index];
     queue->slot[(queue->head + queue->count++) & (tx->capacity - 1)] = index;
     return 0;
@@ -330,6 +344,11 @@ int udp_tx_parked(const struct udp_tx *tx)
         if (tx->queue[i].blocked)
             return tx->fd[i];
     return -1;
+}
+
+int udp_tx_zero_copy(const struct udp_tx *tx)
+{
+    return tx->zero_copy.outcome;
 }
 
 const struct udpring_tx_stats *udp_tx_stats(const struct udp_tx *tx)

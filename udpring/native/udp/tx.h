@@ -10,6 +10,8 @@
  * and flush again). Error table: EINVAL with a source -> source dropped, sent again; EAGAIN/ENOBUFS -> bounded requeue,
  * then reported; EMSGSIZE / EIO / EINVAL of a train -> reported as UDP_TX_SPLIT; unreachable, EPERM -> counted, reported.
  *
+ * Zero copy (tx_zero_copy.c): a payload is the caller's again, and its slot ends, when the kernel's notification came.
+ *
  * Owner: the caller of open. Thread: the one that opened it. Freed by udp_tx_close(). */
 #ifndef UDPRING_UDP_TX_H
 #define UDPRING_UDP_TX_H
@@ -24,6 +26,7 @@ struct udp_tx_options {
     uint32_t slots;                   /* pending sends; 0 = 256, at most 4096 */
     uint32_t sockets;
     int fd[UDP_RX_SOCKETS_MAX];
+    bool zero_copy;                   /* send what is long enough without a copy, where the host can: udp_tx_zero_copy() */
 };
 
 struct iovec;
@@ -76,6 +79,8 @@ uint32_t udp_tx_pending(const struct udp_tx *tx);
 uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */
 int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor to watch for POLLOUT, or -1 */
 const struct udpring_tx_stats *udp_tx_stats(const struct udp_tx *tx);
+/* What became of options.zero_copy: UDPRING_ZC_*. */
+int udp_tx_zero_copy(const struct udp_tx *tx);
 
 /* The send ring, for guests' operations (TUN writes); flushed by udp_tx_flush with the rest. NULL on tier mmsg. */
 struct ur_ring *udp_tx_ring(struct udp_tx *tx);

@@ -28,6 +28,20 @@ struct udp_tx_slot {
     uint16_t plain_control;      /* bytes of control without the source, which comes last */
     uint8_t socket, tries, flags;
     bool source_strict;
+    bool plain;                  /* a zero-copy send was refused: not so again */
+    bool zero_copy;              /* the send that is out, or was, goes without a copy */
+    bool noticed;                /* false: the kernel has not let go of the payload */
+    bool ended;                  /* has its result, and waits for the notification */
+};
+
+/* Whether to send without a copy, and what was learned of it.
+ * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
+struct udp_tx_zero_copy {
+    int outcome;                 /* UDPRING_ZC_* */
+    bool wanted, works;          /* asked for; the host can */
+    bool paused;                 /* all were copied, or refused: only tried now and then */
+    uint32_t copied, refused;    /* in a row */
+    uint32_t passed;             /* operations that could have, while paused */
 };
 
 /* What was pushed for one socket and has not ended, in order. The first `submitted` of them are with the kernel.
@@ -66,6 +80,7 @@ struct udp_tx {
     uint8_t family[UDP_RX_SOCKETS_MAX];        /* of the socket */
     uint8_t wire_family[UDP_RX_SOCKETS_MAX];   /* of its packets when it is connected: AF_INET for a v4-mapped peer */
     struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
+    struct udp_tx_zero_copy zero_copy;
     char reason[UDP_TIER_REASON_BYTES];
 };
 
@@ -87,6 +102,17 @@ enum udp_tx_verdict {
 };
 /* The error table: judges the result of one send and counts it. */
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
+
+/* tx_zero_copy.c. Opening: what can be had. */
+void udp_tx_zero_copy_open(struct udp_tx *tx, bool wanted);
+/* Whether this slot goes without a copy now; marks it. */
+bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot);
+/* The notification came, with its result. */
+void udp_tx_zero_copy_noticed(struct udp_tx *tx, uint32_t slot, int32_t usage);
+/* True: the error is of zero copy, and the slot is to be sent again as usual. */
+bool udp_tx_zero_copy_refused(struct udp_tx *tx, struct udp_tx_slot *slot, int error);
+/* Hands the slot to reap. */
+void udp_tx_finish(struct udp_tx *tx, uint32_t slot);
 
 /* How many datagrams a slot stands for. */
 static inline uint32_t udp_tx_datagrams(const struct udp_tx_slot *slot)

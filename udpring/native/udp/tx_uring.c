@@ -79,9 +79,14 @@ static void read_buffer(struct uring_tx *uring, uint32_t index)
 
 static void prepare(struct uring_tx *uring, struct io_uring_sqe *sqe, uint32_t index, uint32_t slot)
 {
+    struct udp_tx_slot *send = udp_tx_slot(&uring->tx, slot);
     sqe->opcode = IORING_OP_SENDMSG;
+    if (ur_unlikely(udp_tx_zero_copy_takes(&uring->tx, send))) {
+        sqe->opcode = IORING_OP_SENDMSG_ZC;
+        sqe->ioprio = IORING_SEND_ZC_REPORT_USAGE;
+    }
     sqe->fd = uring->tx.fd[index];
-    sqe->addr = (uint64_t)(uintptr_t)&udp_tx_slot(&uring->tx, slot)->header;
+    sqe->addr = (uint64_t)(uintptr_t)&send->header;
     sqe->len = 1;
     sqe->msg_flags = UDP_TX_FLAGS;
     sqe->user_data = ur_ops_arm(&uring->ops, slot);
@@ -131,6 +136,21 @@ static void settle(struct udp_tx *tx, struct udp_tx_queue *queue)
     queue->submitted = queue->answered = 0;
 }
 
+/* One of the two completions of a zero-copy send. True: it does not answer the send. One that failed may be sent again only
+ * when its notification, if there is one, has come as well: that answers it. */
+static bool take_zero_copy(struct udp_tx *tx, uint32_t index, const struct io_uring_cqe *cqe)
+{
+    struct udp_tx_slot *send = udp_tx_slot(tx, index);
+    if (cqe->flags & IORING_CQE_F_NOTIF) {
+        bool answers = send->result < 0 && !send->ended;
+        udp_tx_zero_copy_noticed(tx, index, cqe->res);
+        return !answers;
+    }
+    send->noticed = !(cqe->flags & IORING_CQE_F_MORE);
+    send->result = cqe->res;
+    return cqe->res < 0 && !send->noticed;
+}
+
 /* Takes what has completed. Returns how many sends; *fatal is set when one says that its socket is gone. */
 static unsigned take_completions(struct uring_tx *uring, int *fatal)
 {
@@ -149,11 +169,17 @@ static unsigned take_completions(struct uring_tx *uring, int *fatal)
         int64_t slot = ur_ops_resolve(&uring->ops, cqe->user_data);
         if (ur_unlikely(slot < 0))
             continue;    /* counted there */
-        ur_ops_done(&uring->ops, (uint32_t)slot);
         struct udp_tx_slot *send = udp_tx_slot(tx, (uint32_t)slot);
-        send->result = cqe->res;
-        if (ur_unlikely(udp_tx_fatal(cqe->res)))
-            *fatal = cqe->res;
+        if (!(cqe->flags & IORING_CQE_F_MORE))
+            ur_ops_done(&uring->ops, (uint32_t)slot);
+        if (ur_unlikely(send->zero_copy) && take_zero_copy(tx, (uint32_t)slot, cqe)) {
+            sends++;
+            continue;
+        }
+        if (!(cqe->flags & IORING_CQE_F_NOTIF))
+            send->result = cqe->res;
+        if (ur_unlikely(udp_tx_fatal(send->result)))
+            *fatal = send->result;
         tx->queue[send->socket].answered++;
         sends++;
     }

@@ -190,6 +190,8 @@ enum udpring_feature {
 #define UDPRING_ZC_BROKEN 1        /* the notification never comes, or comes wrong */
 #define UDPRING_ZC_COPIES 2        /* works, and the data is copied after all (always so on loopback) */
 #define UDPRING_ZC_TRUE 3
+#define UDPRING_ZC_OFF 4           /* of a send ring: not asked for */
+#define UDPRING_ZC_UNTRIED 5       /* of a send ring: it can, and nothing was long enough yet */
 struct udpring_feature_result {
     int32_t works;                 /* 1, 0 */
     int32_t code;                  /* 0, or -errno of what failed; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */

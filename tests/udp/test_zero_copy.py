@@ -1,0 +1,148 @@
+"""Sending without a copy: the payload is the kernel's until its notification; where it cannot be, it is sent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+from seccomp import Rule, run_python
+
+from udpring.udp import SendRing
+from udpring.uring import probe_uring
+
+from .conftest import BOUND, Pair
+
+UDP_CORK = 1
+SOL_UDP = 17
+
+
+def receive(sock: socket.socket, count: int) -> list[bytes]:
+    sock.settimeout(BOUND)
+    return [sock.recv(65536) for _ in range(count)]
+
+
+def can(tier: str) -> bool:
+    return tier != "mmsg" and bool(probe_uring().sendmsg_zc)
+
+
+def test_it_is_off_unless_asked_for(tier: str, pair4: Pair) -> None:
+    with SendRing(pair4.source, tier=tier) as ring:
+        assert ring.zero_copy == "off"
+        assert ring.send_batch([b"x" * 9000] * 3, pair4.to).accepted == 3
+        assert ring.stats["zero_copy"] == ring.stats["zero_copied"] == 0
+        assert ring.zero_copy_reason
+
+
+def test_everything_arrives_and_the_outcome_is_told(tier: str, pair: Pair) -> None:
+    pair.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    with SendRing(pair.source, tier=tier, zero_copy=True) as ring:
+        assert ring.zero_copy == ("untried" if can(tier) else "unsupported")
+        for _ in range(4):
+            payloads = [
+                os.urandom(size) for size in (10, 4095, 4096, 9000, 65507, 0, 1200, 1200, 1200, 1200, 700)
+            ]
+            report = ring.send_batch(payloads, pair.to)
+            assert (report.accepted, report.errors) == (len(payloads), [])
+            assert sorted(receive(pair.sink, len(payloads))) == sorted(payloads)
+        stats = ring.stats
+        if can(tier):
+            assert stats["zero_copied"] + stats["zero_copy"] + stats["zero_copy_refused"] > 0
+            assert ring.zero_copy == "copies", "loopback"
+        else:
+            assert stats["zero_copied"] == stats["zero_copy"] == 0
+            assert "mmsg" in ring.zero_copy_reason or tier != "mmsg"
+        assert ring.zero_copy_reason
+        assert ring.pending == 0
+
+
+def test_where_all_is_copied_it_stops_being_tried(tier: str, pair4: Pair) -> None:
+    if not can(tier):
+        return
+    with SendRing(pair4.source, tier=tier, zero_copy=True, gso=False) as ring:
+        for _ in range(40):
+            assert ring.send_batch([b"x" * 5000], pair4.to).accepted == 1
+            receive(pair4.sink, 1)
+        assert ring.stats["zero_copied"] == 16
+        assert ring.zero_copy == "copies"
+        assert "copies" in ring.zero_copy_reason
+
+
+def test_the_payload_is_held_until_the_notification(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    """A corked socket keeps the pages of a train for as long as one likes (UDP_CORK, udp(7))."""
+    if not can(tier):
+        return
+    source, sink = make_socket(), make_socket()
+    source.connect(sink.getsockname())
+    with SendRing(source, tier=tier, zero_copy=True) as ring:
+        source.setsockopt(SOL_UDP, UDP_CORK, 1)
+        payload = bytearray(os.urandom(8192))
+        ticket = ring.submit(payload, lengths=1024)
+        for _ in range(3):
+            assert ring.reap(wait=1, timeout=0.02) == []
+        assert not ticket.done
+        assert ring.pending == 8
+        with pytest.raises(BufferError):
+            payload.append(0)
+        source.setsockopt(SOL_UDP, UDP_CORK, 0)
+        assert ring.drain(timeout=BOUND) == [ticket]
+        assert ticket.report.accepted == 8
+        payload.append(0)  # ours again
+        assert b"".join(receive(sink, 8)) == bytes(payload[:-1])
+
+
+def test_a_time_out_waits_for_the_kernel_to_let_go(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    if not can(tier):
+        return
+    source, sink = make_socket(), make_socket()
+    source.connect(sink.getsockname())
+    with SendRing(source, tier=tier, zero_copy=True) as ring:
+        for _ in range(3):
+            report = ring.send_batch([os.urandom(8192)] * 4, timeout=0)
+            assert report.accepted + len(report.errors) == 4
+            assert {error.errno for _, error in report.errors} <= {errno.EAGAIN}
+            receive(sink, report.accepted)
+        assert ring.pending == 0
+
+
+def test_closing_with_a_notification_outstanding_loses_no_memory(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    if not can(tier):
+        return
+    source, sink = make_socket(), make_socket()
+    source.connect(sink.getsockname())
+    ring = SendRing(source, tier=tier, zero_copy=True)
+    source.setsockopt(SOL_UDP, UDP_CORK, 1)
+    payload = bytearray(8192)
+    ticket = ring.submit(payload, lengths=1024)
+    ring.close()  # waits for two seconds, then leaves the memory to the kernel for good
+    assert not ring.pending
+    with pytest.raises(BufferError):
+        payload.append(0)
+    assert ticket.done
+    source.setsockopt(SOL_UDP, UDP_CORK, 0)
+
+
+PROGRAM = """
+import socket
+from udpring.udp import SendRing
+a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+a.bind(("127.0.0.1", 0))
+with a, b, SendRing(b, zero_copy=True) as tx:
+    assert tx.send_batch([b"x" * 9000], a.getsockname()).accepted == 1
+    assert a.recv(65536) == b"x" * 9000
+    print(tx.tier, "|", tx.zero_copy, "|", tx.zero_copy_reason)
+"""
+
+
+def test_where_io_uring_is_denied_it_sends_all_the_same_and_says_why() -> None:
+    done = run_python(PROGRAM, [Rule("io_uring_setup", errno.EPERM)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "mmsg | unsupported | tier mmsg copies; an io_uring tier is needed\n"
