@@ -1,4 +1,4 @@
-"""Sending without a copy: the payload is the kernel's until its notification; where it cannot be, it is sent."""
+"""Sending without a copy: the payload is the kernel's until its notification; else it is sent as usual."""
 
 from __future__ import annotations
 

@@ -226,6 +226,7 @@ class AsyncSending:
         submit: Any
 
         def _usable(self) -> Any: ...
+        def _let_go(self, handle: Any, job: Any, held: object) -> None: ...
 
     def fileno(self) -> int:
         """A descriptor for event loops: readable while ``reap()`` would move on what is pending.
@@ -303,7 +304,7 @@ class AsyncSending:
     def _abandon(self, ticket: Ticket) -> int:
         """How many of its datagrams are not going to be sent."""
         if not ticket.done:
-            check(lib.udpring_send_abandon(self._usable(), ticket._job), "abandoning a send")
+            self._let_go(self._usable(), ticket._job, ticket)
         return len(ticket.report.errors)
 
     def _move(self) -> None:

@@ -142,7 +142,7 @@ class SendRing(AsyncSending):
             raise RuntimeError("the send ring was used by a signal handler while it was busy")
         job = self._job
         if job.taken and job.ended != job.count:  # a second Ctrl-C cut its abandoning short
-            self._abandon(handle, job)
+            self._let_go(handle, job, None)
             job = self._job
         job.taken = 0
         self._busy = True
@@ -171,7 +171,7 @@ class SendRing(AsyncSending):
                 # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring
                 # that was closed (by a signal handler) has let go of it.
                 if job.taken and job.ended != count:
-                    self._abandon(handle, job)
+                    self._let_go(handle, job, None)
             self._held = ()
             if self._awaited:
                 self._wake_sent()
@@ -191,7 +191,7 @@ class SendRing(AsyncSending):
             self._usable()  # closes where another thread asked for it
             raise _refused(code)
 
-    def _abandon(self, handle: Any, job: Any) -> None:
+    def _let_go(self, handle: Any, job: Any, held: object) -> None:
         """What of the job was not sent is not going to be; for what the kernel still reads it waits."""
         give_up = time.monotonic() + _LET_GO_SECONDS
         code = -errno.EBUSY
@@ -202,7 +202,7 @@ class SendRing(AsyncSending):
             elif time.monotonic() < give_up:
                 lib.udpring_send_run(handle, job, 0, wait_slice(-1))
             else:
-                _leaked.append((job, self._held, self._results, self._one, handle))
+                _leaked.append((job, held, self._held, self._results, self._one, handle))
                 self._job, self._one = (
                     ffi.new("struct udpring_send_job *"),
                     ffi.new("struct udpring_address *"),
