@@ -43,6 +43,9 @@ def calls_of_the_owner(receiver: RecvRing, sender: SendRing, to: object) -> list
     return [
         lambda: receiver.recv_batch(timeout=0),
         lambda: sender.send_batch([b"x"], to),  # type: ignore[arg-type]
+        lambda: sender.submit([b"x"], to),  # type: ignore[arg-type]
+        lambda: sender.reap(),
+        lambda: sender.drain(timeout=0),
     ]
 
 
