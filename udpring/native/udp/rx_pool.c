@@ -6,7 +6,10 @@
  *
  * The window: one datagram wakes every operation that waits for one, and all but one of them in vain (64 in flight and
  * trains of 200-byte datagrams: 82 ns for each to receive, with 8 in flight 33). At first all slots are armed; then only about
- * twice what a pass brings, and when a pass brings all that were in flight, twice as many at once. */
+ * twice what a pass brings, and when a pass brings all that were in flight, twice as many at once.
+ *
+ * Renewal: an operation that was woken 128 times in vain (APOLL_MAX_RETRY) the kernel hands to a thread of its own, which
+ * receives beside the others: what it takes is overtaken. So one that has waited for long is cancelled and armed anew. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -26,15 +29,27 @@ struct slot_header {
 #define WINDOW_LEAST 8u
 #define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
 
+#define RENEW_WAKES 16u        /* after so many wakes those that waited through all of them are renewed: by 32 at most */
+#define NOT_WAITING 0u         /* in armed_at: with us, with the caller, or being cancelled */
+
 struct pool_window {
     uint32_t most;             /* operations that should be in flight */
     uint32_t taken, peak, passes;   /* datagrams of this pass, of the largest one, and passes since the last look */
+    bool renewed;              /* operations ended in this pass because we cancelled them */
+};
+
+/* Passes in which something arrived: each wakes every operation that waits. Counted from 1. */
+struct pool_wakes {
+    uint32_t now, renewed;     /* and when we last looked for old operations */
+    bool woken;                /* in this pass */
 };
 
 struct pool_rx {
     struct uring_rx uring;
     struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
     struct pool_window window[UDP_RX_SOCKETS_MAX];
+    struct pool_wakes wakes[UDP_RX_SOCKETS_MAX];
+    uint32_t *armed_at;                   /* [slots.count] the wake before which an operation began to wait */
     uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
     bool starved[UDP_RX_SOCKETS_MAX];     /* counted already */
 };
@@ -57,6 +72,7 @@ static void arm_slot(struct uring_rx *uring, struct io_uring_sqe *sqe, uint32_t 
     sqe->addr = (uint64_t)(uintptr_t)&header->header;
     sqe->len = 1;
     sqe->user_data = ur_ops_arm(&uring->ops, slot);
+    ((struct pool_rx *)uring)->armed_at[slot] = ((struct pool_rx *)uring)->wakes[slot >= rx->per_socket].now;
 }
 
 static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
@@ -71,17 +87,52 @@ static void fit_window(struct pool_rx *pool, uint32_t socket)
     uint32_t all = pool->uring.rx.per_socket;
     if (window->taken > window->peak)
         window->peak = window->taken;
-    if (window->taken && !armed(&pool->uring, socket) && window->most < all) {
+    if (window->taken && !armed(&pool->uring, socket) && !window->renewed && window->most < all) {
         window->most *= 2;   /* there may have been more */
         window->passes = 0;
     }
     window->taken = 0;
+    window->renewed = false;
     if (++window->passes >= WINDOW_PASSES) {
         window->most = 2 * window->peak > WINDOW_LEAST ? 2 * window->peak : WINDOW_LEAST;
         window->passes = window->peak = 0;
     }
     if (window->most > all)
         window->most = all;
+}
+
+/* Cancels what has waited through RENEW_WAKES wakes. It completes as cancelled, or with a datagram: either way in order. */
+static void renew(struct pool_rx *pool, uint32_t socket)
+{
+    struct uring_rx *uring = &pool->uring;
+    struct pool_wakes *wakes = &pool->wakes[socket];
+    wakes->now += wakes->woken;
+    wakes->woken = false;
+    if (wakes->now - wakes->renewed < RENEW_WAKES)
+        return;
+    uint32_t old = wakes->renewed;
+    wakes->renewed = wakes->now;
+    if (ur_unlikely(wakes->now > UINT32_MAX / 2)) {   /* all begin anew, the oldest of them as if they had just begun */
+        for (uint32_t i = 0; i < uring->rx.slots.count; i++)
+            pool->armed_at[i] = pool->armed_at[i] != NOT_WAITING;
+        for (uint32_t i = 0; i < uring->rx.sockets; i++)
+            pool->wakes[i].now = pool->wakes[i].renewed = 1;
+        return;
+    }
+    uint32_t end = (socket + 1) * uring->rx.per_socket;
+    for (uint32_t slot = socket * uring->rx.per_socket; slot < end; slot++) {
+        if (pool->armed_at[slot] == NOT_WAITING || pool->armed_at[slot] > old)
+            continue;
+        struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
+        if (!sqe)
+            return;   /* the rest is looked at the next time */
+        uint64_t user_data = ur_ops_in_flight(&uring->ops, slot);
+        sqe->opcode = IORING_OP_ASYNC_CANCEL;
+        sqe->fd = -1;
+        sqe->addr = user_data;
+        sqe->user_data = UR_USER_DATA(UR_KIND_CANCEL, UR_GENERATION(user_data), slot);
+        pool->armed_at[slot] = NOT_WAITING;
+    }
 }
 
 static void arm(struct uring_rx *uring)
@@ -93,6 +144,7 @@ static void arm(struct uring_rx *uring)
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
         fit_window(pool, i);
+        renew(pool, i);
         if (uring_rx_paused(uring, i))
             continue;
         for (uint32_t in_flight = armed(uring, i); pool->idle[i].count && in_flight < pool->window[i].most; in_flight++) {
@@ -115,6 +167,11 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     }
     uint32_t slot = (uint32_t)resolved, socket = slot >= rx->per_socket;
     ur_ops_done(&uring->ops, slot);
+    pool->armed_at[slot] = NOT_WAITING;
+    if (cqe->res == -ECANCELED)
+        pool->window[socket].renewed = true;
+    else
+        pool->wakes[socket].woken = true;
     if (ur_unlikely(cqe->res < 0)) {
         pool->idle[socket].slot[pool->idle[socket].count++] = slot;
         if (cqe->res != -ECANCELED)
@@ -147,7 +204,11 @@ static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
     pool->uring.arm = arm;
     pool->uring.armed = armed;
     pool->uring.complete = complete;
+    pool->armed_at = calloc(rx->slots.count, sizeof(*pool->armed_at));
+    if (!pool->armed_at)
+        return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     for (uint32_t i = 0; i < rx->sockets; i++) {
+        pool->wakes[i].now = pool->wakes[i].renewed = 1;
         pool->idle[i].slot = calloc(rx->per_socket, sizeof(*pool->idle[i].slot));
         if (!pool->idle[i].slot)
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
@@ -164,6 +225,7 @@ static bool pool_close(struct udp_rx *rx)
     bool ended = uring_rx_close(&pool->uring);
     for (uint32_t i = 0; i < rx->sockets; i++)
         free(pool->idle[i].slot);
+    free(pool->armed_at);
     return ended;
 }
 

@@ -39,6 +39,11 @@ void ur_ops_close(struct ur_ops *ops);
 int64_t ur_ops_take(struct ur_ops *ops);
 /* Marks a taken slot as in flight and returns the user_data for its SQE. */
 uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot);
+/* The user_data of the operation that a slot in flight stands for: what to cancel. */
+static inline uint64_t ur_ops_in_flight(const struct ur_ops *ops, uint32_t slot)
+{
+    return UR_USER_DATA(ops->kind, ops->generation[slot], slot);
+}
 /* The slot a completion belongs to, or -ESTALE (counted) for an old generation or a slot not in flight. */
 int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
 /* The terminal completion came: the slot is taken again (may be re-armed), its generation is spent. */

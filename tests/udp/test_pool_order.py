@@ -1,0 +1,65 @@
+"""Tier uring-pool keeps the order in which datagrams came, however often its operations are woken in vain.
+
+One datagram wakes every operation that waits. One woken 128 times in vain the kernel hands to a thread, which
+receives beside the others: its datagrams come out of order, or when the next one has come.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.udp.conftest import Pair
+from udpring.udp import RecvRing
+
+BOUND = 10.0
+
+ALONE = """
+import socket
+from pathlib import Path
+import udpring
+
+sink, source = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
+sink.bind(("127.0.0.1", 0))
+source.connect(sink.getsockname())
+with udpring.RecvRing(sink, buffers={buffers}, tier="uring-pool", gro=False) as ring:
+    for number in range(600):
+        source.send(b"%d" % number)
+        with ring.recv_batch(timeout=10) as batch:
+            assert batch.payloads() == [b"%d" % number]
+    tasks = [each.read_text().strip() for each in Path("/proc/self/task").glob("*/comm")]
+    assert not [task for task in tasks if task.startswith("iou-wrk")], tasks
+"""
+
+
+@pytest.mark.parametrize("buffers", [2, 16, 256])
+def test_no_receive_is_left_to_a_thread_of_the_kernel(buffers: int) -> None:
+    script = ALONE.format(buffers=buffers)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("buffers", [16, 64])
+def test_a_fast_stream_comes_in_order(pair4: Pair, buffers: int) -> None:
+    def send() -> None:
+        for number in range(20_000):
+            pair4.source.sendto(struct.pack("!I", number), pair4.to)
+
+    sender = threading.Thread(target=send)
+    seen: list[int] = []
+    with RecvRing(pair4.sink, buffers=buffers, tier="uring-pool") as ring:
+        sender.start()
+        while not seen or seen[-1] < 19_999:  # the last of what the socket had room for
+            batch = ring.recv_batch(timeout=BOUND if sender.is_alive() else 0)
+            if not batch:
+                break
+            seen += [struct.unpack("!I", payload)[0] for payload in batch.payloads()]
+        sender.join()
+    assert len(seen) > 1000
+    assert seen == sorted(seen)
