@@ -554,7 +554,7 @@ def test_a_forgotten_transport_warns_and_is_closed(tier: str) -> None:
         transport, _ = await udpring.open_datagram_endpoint(
             asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), tier=tier
         )
-        asyncio.get_running_loop().remove_reader(transport._rx.fileno())
+        asyncio.get_running_loop().remove_reader(transport._polled())
         return transport.get_extra_info("socket").fileno()
 
     def forget() -> int:

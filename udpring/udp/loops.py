@@ -149,6 +149,8 @@ class AsyncReceiving:
         it for reading with select(2), poll(2), epoll(7) or any loop; do not read, write or close it. It is
         not the socket's. Now and then it is readable for something that is no datagram (an ICMP error,
         buffers that came back): the batch is empty then.
+        It need not tell of a socket that was closed under the ring: close the ring instead, or call
+        ``recv_batch`` once in a while, which raises then. The waits of this class look once a second.
         Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
         """
         return check(lib.udpring_recv_fileno(self._usable()), "polling a receive ring")
@@ -233,7 +235,8 @@ class AsyncSending:
 
         Level-triggered, and quiet when nothing is pending. Poll it for reading (sic) with select(2), poll(2),
         epoll(7) or any loop; do not read, write or close it. It is not the socket's. Closing the ring in
-        another thread makes it readable too.
+        another thread makes it readable too. A socket that was closed under the ring need not: call
+        ``reap`` once in a while, which reports it.
         Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
         """
         return check(lib.udpring_send_fileno(self._usable()), "polling a send ring")

@@ -11,6 +11,7 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, RingError
+from udpring.udp.address import LAYOUT
 from udpring.udp.batch import Batch
 from udpring.udp.loops import AsyncReceiving
 from udpring.udp.tiers import counters, tier_name, tier_number
@@ -20,6 +21,7 @@ __all__ = ["RecvRing"]
 
 _MOST = 1 << 30  # datagrams of one call; far more than there can be
 _SOL_UDP, _UDP_GRO = 17, 104
+_ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
 
 class RecvRing(AsyncReceiving):
@@ -94,6 +96,8 @@ class RecvRing(AsyncReceiving):
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
         self._call = lib.udpring_recv_call(self._handle)  # of the handle: used only while that is held
+        one = ffi.addressof(self._call, "source")
+        self._one = ffi.buffer(one, LAYOUT.size + len(self._call.one))  # likewise
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
 
@@ -134,6 +138,21 @@ class RecvRing(AsyncReceiving):
         finally:
             self._busy = False
             del handle  # held until here: `call` is part of it
+
+    def _take_one(self) -> tuple[bytes, bytes, bool] | None:
+        """A single datagram that the owner of the socket was told of, without a batch and without waiting.
+
+        Its payload, its packed address, and whether there is more to be fetched. None: ask ``recv_batch``.
+        """
+        handle = self._handle  # held meanwhile
+        if handle is None:
+            return None
+        code = lib.udpring_recv_one(self._call)
+        if code < 0:
+            return None
+        one = self._one
+        size = LAYOUT.size
+        return one[size : size + code % _ONE_MORE], one[:size], code >= _ONE_MORE
 
     def _begin(self) -> Any:
         """The handle, for a call of the owner's that is under way from now on."""

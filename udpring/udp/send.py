@@ -179,6 +179,17 @@ class SendRing(AsyncSending):
         finally:
             self._busy = False
 
+    def _send_one(self, data: bytes, packed: bytes | None) -> int:
+        """One datagram of the owner of the socket, to a packed address or the peer: 0, or its -errno.
+
+        1: not now; send it as a batch.
+        """
+        handle = self._handle
+        if handle is None or self._busy or self._closing:
+            return 1
+        code: int = lib.udpring_send_one(handle, data, len(data), packed or ffi.NULL, 1)
+        return code
+
     def _wait(self, handle: Any, job: Any, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
         left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())

@@ -106,7 +106,10 @@ struct udpring_recv_call {
     uint64_t bytes;
     uint32_t count;
     uint32_t max;                       /* datagrams */
+    struct udpring_address source;      /* what udpring_recv_one took: who sent it, and the payload right behind */
+    uint8_t one[2048];
 };
+#define UDPRING_ONE_MORE 65536          /* added to what udpring_recv_one returns: more has arrived, or an ICMP error */
 struct udpring_recv_usage {
     uint64_t leased, lease_limit;       /* slots that batches keep, and may keep */
     uint64_t copies, copy_limit;        /* bytes of copies that batches keep, and may keep */
@@ -121,6 +124,10 @@ struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
  * to be closed, or closed), -ENOMEM, -ENOBUFS (batches keep more than they may), -EBADF (the socket was
  * closed, whatever has its number now), or what ended receiving. */
 int32_t udpring_recv_batch(struct udpring_recv_call *call);
+/* One single datagram, copied into the call, without a batch and without waiting: its length, or -EAGAIN where that does not
+ * do (nothing seems to be there, a train, a long one, an error): ask udpring_recv_batch. For who was told that something has
+ * come, and knows that the socket is open. */
+int32_t udpring_recv_one(struct udpring_recv_call *call);
 /* For each datagram of a batch, what its message says: `bytes` bytes at `offset` of struct udpring_packet, one after the
  * other into `to`. */
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to);
@@ -179,6 +186,11 @@ int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_
 /* Takes the job in behind those that are there and sends what goes without waiting. -EINVAL: lengths and offsets reach
  * beyond the data, or do not use up all of it, or there are neither 0, 1 nor count addresses; -ENOMEM. */
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *job);
+/* One datagram, at once, without a job: 0, or its -errno; 1: that does not do now (something is pending, the buffer is full, the
+ * ring cannot be used, ...) and nothing was done: submit it. `address`: NULL, or a struct udpring_address, unaligned perhaps.
+ * `mine`: the caller knows that the socket is open. */
+int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address,
+                         int32_t mine);
 /* Sends until all of `job` (which was submitted) ended, or until `finished` jobs have ended since the ring was opened when
  * job is NULL: 0; -ETIME or -EINTR: call again, or abandon it; -ECANCELED: woken to
  * be closed. timeout_ns: negative none, 0: what goes without waiting. */

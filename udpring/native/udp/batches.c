@@ -152,6 +152,24 @@ int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_sha
     return 0;
 }
 
+int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
+{
+    /* Two are asked for: whether one has company costs nothing to learn this way. */
+    if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, 2))
+        return -EAGAIN;
+    const struct udpring_packet *message = &batches->ready[batches->head];
+    uint32_t slot = message->slot, length = message->length;
+    if (message->segment_size || length > room || batches->holders[slot])
+        return -EAGAIN;
+    memcpy(to, message->data, length);
+    *source = message->source;
+    batches->a_message = 1;
+    if (++batches->head == batches->tail)
+        batches->head = batches->tail = 0;
+    udp_rx_release(batches->rx, slot);
+    return (int)length;
+}
+
 static struct udp_batch *take_batch(struct udp_batches *batches, size_t room)
 {
     struct udp_batch *batch = batches->idle;

@@ -45,6 +45,8 @@ void udp_batches_free(struct udp_batches *batches);
 void udp_batches_reclaim(struct udp_batches *batches);
 /* Up to max datagrams; messages 0: nothing is there. -ENOBUFS: the program keeps more than it may, and nothing was harvested. */
 int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_share *share) UR_MUST_CHECK;
+/* Takes one single datagram of at most `room` bytes that no batch has a part of: its length. Else -EAGAIN, and all stays. */
+int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room) UR_MUST_CHECK;
 /* Whether there is something that needs no harvest; whether a reclaim would bring something back. */
 bool udp_batches_waiting(const struct udp_batches *batches);
 bool udp_batches_returned(const struct udp_batches *batches);

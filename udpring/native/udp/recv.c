@@ -39,6 +39,8 @@ struct udpring_recv {
     _Atomic int pollable;             /* what udpring_recv_fileno gave; -1: nobody asked */
     bool raised;                      /* by us, and not cleared since; owner's thread */
     atomic_bool hungry;               /* a release must raise `event` */
+    atomic_bool risen;                /* `event` was raised by somebody here since it was cleared; the kernel tells nobody */
+    bool kernel_raises;               /* `event`, whenever it likes */
     _Atomic(struct udpring_batch *) given;   /* the last one, until it is released: nobody may have taken it */
     atomic_uint references;           /* the handle's and one a batch that is out */
 };
@@ -54,6 +56,20 @@ static void unreference(struct udpring_recv *recv)
     if (recv->event >= 0)
         close(recv->event);
     free(recv);
+}
+
+/* Any thread. In this order: clear() may look in vain, and once more, but never misses it. */
+static void raise_event(struct udpring_recv *recv)
+{
+    (void)eventfd_write(recv->event, 1);
+    atomic_store(&recv->risen, true);
+}
+
+static void clear_event(struct udpring_recv *recv)
+{
+    eventfd_t ignored;
+    if (atomic_exchange(&recv->risen, false) || recv->kernel_raises)
+        (void)eventfd_read(recv->event, &ignored);
 }
 
 static void publish(struct udpring_recv *recv)
@@ -106,6 +122,7 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
         return code;
     }
     recv->call.recv = recv;
+    recv->kernel_raises = udp_rx_tier(recv->rx) != UDPRING_TIER_MMSG;
     recv->batches.usage.lease_limit = options->lease_limit ? options->lease_limit : recv->rx->slots.count / 2;
     recv->batches.usage.copy_limit = options->copy_limit ? options->copy_limit : COPY_LIMIT_DEFAULT;
     recv->batches.whole_trains = options->whole_trains;
@@ -150,6 +167,8 @@ static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call 
     if (code)
         return code;
     udp_batches_reclaim(&recv->batches);
+    if (!recv->kernel_raises)   /* else the wait that comes first arms, too */
+        udp_rx_told(recv->rx);
     code = wait_and_gather(recv, call, &share);
     if (!code)
         code = udp_batches_build(&recv->batches, &share, recv, batch);
@@ -173,14 +192,13 @@ static void rest(struct udpring_recv *recv)
     bool hungry = udp_rx_rest(recv->rx);
     atomic_store(&recv->hungry, hungry);
     if (!pending(recv)) {
-        eventfd_t ignored;
-        (void)eventfd_read(recv->event, &ignored);
+        clear_event(recv);
         recv->raised = false;
         if (!(hungry && udp_batches_returned(&recv->batches)) && !pending(recv))
             return;
     }
     if (!recv->raised)
-        (void)eventfd_write(recv->event, 1);
+        raise_event(recv);
     recv->raised = true;
 }
 
@@ -230,6 +248,21 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     return 0;
 }
 
+int32_t udpring_recv_one(struct udpring_recv_call *call)
+{
+    struct udpring_recv *recv = call->recv;
+    if (udp_handle_check(&recv->owner) || !recv->rx || call->batch)
+        return -EAGAIN;
+    udp_batches_reclaim(&recv->batches);
+    udp_rx_told(recv->rx);
+    int length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
+    if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
+        length += UDPRING_ONE_MORE;
+    publish(recv);
+    rest(recv);
+    return length;
+}
+
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to)
 {
     for (uint32_t i = 0; i < batch->message_count; i++) {
@@ -248,14 +281,14 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
     if (atomic_load(&recv->hungry))   /* after the push, as rest() looks after it was set: one of the two sees the other */
-        (void)eventfd_write(recv->event, 1);
+        raise_event(recv);
     unreference(recv);
 }
 
 void udpring_recv_wake(struct udpring_recv *recv)
 {
     (void)eventfd_write(recv->wake, 1);
-    (void)eventfd_write(recv->event, 1);   /* the owner may be in an event loop */
+    raise_event(recv);   /* the owner may be in an event loop */
 }
 
 int32_t udpring_recv_close(struct udpring_recv *recv)

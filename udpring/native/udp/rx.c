@@ -246,6 +246,12 @@ int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     return code;
 }
 
+void udp_rx_told(struct udp_rx *rx)
+{
+    if (rx->tier->told)
+        rx->tier->told(rx);
+}
+
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     return rx->tier->harvest(rx, packets, max);

@@ -217,6 +217,12 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
     return (unsigned)got;
 }
 
+static void mmsg_told(struct udp_rx *rx)
+{
+    for (uint32_t i = 0; i < rx->sockets; i++)
+        self(rx)->socket[i].readable = true;
+}
+
 static unsigned mmsg_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     struct mmsg_rx *mmsg = self(rx);
@@ -294,6 +300,7 @@ const struct udp_rx_tier udp_rx_mmsg = {
     .open = mmsg_open,
     .close = mmsg_close,
     .wait = mmsg_wait,
+    .told = mmsg_told,
     .harvest = mmsg_harvest,
     .release = mmsg_release,
     .watch = mmsg_watch,

@@ -230,6 +230,7 @@ const struct udp_rx_tier udp_rx_multishot = {
     .open = multishot_open,
     .close = multishot_close,
     .wait = uring_rx_wait,
+    .told = uring_rx_told,
     .harvest = uring_rx_harvest,
     .release = multishot_release,
     .watch = uring_rx_watch,

@@ -244,6 +244,7 @@ const struct udp_rx_tier udp_rx_pool = {
     .open = pool_open,
     .close = pool_close,
     .wait = uring_rx_wait,
+    .told = uring_rx_told,
     .harvest = uring_rx_harvest,
     .release = pool_release,
     .watch = uring_rx_watch,

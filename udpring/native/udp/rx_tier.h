@@ -26,6 +26,7 @@ struct udp_rx_tier {
      * after a failed open. */
     bool (*close)(struct udp_rx *rx);
     int (*wait)(struct udp_rx *rx, int64_t timeout_ns);
+    void (*told)(struct udp_rx *rx);       /* NULL: a harvest always looks */
     unsigned (*harvest)(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
     void (*release)(struct udp_rx *rx, uint32_t slot);   /* only for slots that are held */
     int (*watch)(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);

@@ -122,6 +122,13 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     return code;
 }
 
+void uring_rx_told(struct udp_rx *rx)
+{
+    struct ur_ring *ring = uring_rx_ring(rx);
+    if (!ur_cq_ready(ring) && ur_work_pending(ring))
+        (void)ur_submit_and_wait(ring, 0, 0);   /* what fails here fails in the wait, too, and is handled there */
+}
+
 unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;

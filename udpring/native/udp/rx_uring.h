@@ -38,6 +38,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
 /* Closes the ring and frees the tables. False: the kernel did not let go. */
 bool uring_rx_close(struct uring_rx *uring);
 int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
+void uring_rx_told(struct udp_rx *rx);
 unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
 int uring_rx_pollable(struct udp_rx *rx, int event);

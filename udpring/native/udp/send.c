@@ -152,6 +152,19 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
     return 0;
 }
 
+int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address, int32_t mine)
+{
+    if (check(send) || send->unfinished || (!mine && udp_handle_check_socket(&send->socket)))
+        return 1;
+    struct udpring_address to;
+    if (address)
+        memcpy(&to, address, sizeof(to));
+    int code = udp_tx_send_now(send->tx, data, length, address ? &to : NULL);
+    if (code <= 0)
+        publish(send);
+    return code;
+}
+
 /* Until the socket that holds us up is writable, or somebody wants to close. */
 static int wait_writable(struct udpring_send *send, int64_t timeout_ns)
 {

@@ -267,6 +267,33 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
     return 0;
 }
 
+int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
+{
+    struct sockaddr_storage name;
+    socklen_t name_length = 0;
+    if (tx->free_count != tx->slots.count || length > LENGTH_MAX)
+        return 1;
+    if (to && to->family) {
+        if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
+            return 1;
+        name_length = udp_address_to_sockaddr(to, tx->family[0], &name);
+    }
+    ssize_t sent = sendto(tx->fd[0], data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
+    int error = sent < 0 ? errno : 0;
+    if (error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error))
+        return 1;
+    tx->stats.submits++;
+    if (!error && (uint64_t)sent != length)
+        error = EIO;
+    if (error) {
+        count_error(&tx->stats, error, 1);
+        return -error;
+    }
+    tx->stats.packets++;
+    tx->stats.bytes += length;
+    return 0;
+}
+
 int udp_tx_flush(struct udp_tx *tx)
 {
     return tx->tier->flush(tx);

@@ -69,6 +69,9 @@ uint32_t udp_tx_segments_max(void);
 void udp_tx_learn_peer(struct udp_tx *tx, uint32_t socket_index);
 /* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
+/* One datagram to an address or (NULL) the peer, past the queue of socket 0, which must be empty. 0, -errno of the datagram, or
+ * 1: it does not do so, or not now; push it. */
+int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to);
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
 /* Ends every packet that is queued and not with the kernel with `result` (-errno), to be reaped; returns how many. */
 unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result);

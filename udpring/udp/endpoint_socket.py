@@ -1,0 +1,103 @@
+"""The socket of ``open_datagram_endpoint``, as ``loop.create_datagram_endpoint`` makes its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["check_socket", "make_socket"]
+
+Pair = tuple[Any, Any]
+
+
+def check_socket(sock: socket.socket, modifiers: Mapping[str, object]) -> None:
+    """Raises ValueError unless it is a UDP socket, and given without arguments that are for making one."""
+    if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"A UDP Socket was expected, got {sock!r}")
+    problems = ", ".join(f"{name}={value}" for name, value in modifiers.items() if value)
+    if problems:
+        raise ValueError(
+            f"socket modifier keyword arguments can not be used when sock is specified. ({problems})"
+        )
+
+
+async def _resolved(
+    loop: asyncio.AbstractEventLoop, address: object, family: int, proto: int, flags: int
+) -> list[Any]:
+    """getaddrinfo(3), without a thread where the host is an address already."""
+    if not (isinstance(address, tuple) and len(address) == 2):
+        raise TypeError("2-tuple is expected")
+    host, port = address
+    kind: Any = {"family": family, "type": socket.SOCK_DGRAM, "proto": proto}
+    if isinstance(port, int):
+        with contextlib.suppress(socket.gaierror):
+            return list(socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **kind))
+    found = await loop.getaddrinfo(host, port, flags=flags, **kind)
+    if not found:
+        raise OSError("getaddrinfo() returned empty list")
+    return list(found)
+
+
+async def _candidates(
+    loop: asyncio.AbstractEventLoop, addresses: Pair, family: int, proto: int, flags: int
+) -> list[tuple[tuple[int, int], list[Any]]]:
+    """(family, protocol) and the local and remote address for it, best first."""
+    if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"family is AF_INET or AF_INET6, not {family!r}")
+    if not any(addresses):
+        if family == socket.AF_UNSPEC:
+            raise ValueError("unexpected address family")
+        return [((family, proto), [None, None])]
+    found: dict[tuple[int, int], list[Any]] = {}
+    for place, address in enumerate(addresses):
+        if address is not None:
+            for kind, _, protocol, _, resolved in await _resolved(loop, address, family, proto, flags):
+                pair = found.setdefault((kind, protocol), [None, None])
+                if pair[place] is None:
+                    pair[place] = resolved
+    whole = [
+        (key, pair)
+        for key, pair in found.items()
+        if all(pair[place] is not None for place in (0, 1) if addresses[place])
+    ]
+    if not whole:
+        raise ValueError("can not get address information")
+    return whole
+
+
+async def make_socket(
+    loop: asyncio.AbstractEventLoop,
+    addresses: Pair,
+    family: int,
+    proto: int,
+    flags: int,
+    reuse_port: bool | None,
+    allow_broadcast: bool | None,
+) -> tuple[socket.socket, Any]:
+    """The socket, and the only address that it may send to, or None."""
+    failed: OSError | None = None
+    for (kind, protocol), (local, remote) in await _candidates(loop, addresses, family, proto, flags):
+        made = None
+        try:
+            made = socket.socket(kind, socket.SOCK_DGRAM, protocol)
+            if reuse_port:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if allow_broadcast:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            made.setblocking(False)
+            if local:
+                made.bind(local)
+            if remote and not allow_broadcast:
+                made.connect(remote)  # of UDP: never waits
+            return made, remote
+        except BaseException as error:
+            if made is not None:
+                made.close()
+            if not isinstance(error, OSError):
+                raise
+            failed = failed or error
+    assert failed is not None
+    raise failed
