@@ -153,8 +153,8 @@ def test_addresses_with_scopes(tier: str) -> None:
 
 PENDING = """
 ip("tc qdisc replace dev lo root tbf rate 4mbit burst 3000 limit 100000000")
-# What is left in the bucket at the end would come out later, as ICMP errors for a closed port, on the account of
-# a socket that all namespaces share: nobody's ping would be answered.
+# What is left in the bucket at the end would come out later, as ICMP errors for a closed port, on the
+# account of a socket that all namespaces share: nobody's ping would be answered.
 atexit.register(ip, "tc qdisc del dev lo root")
 sink, other, source = udp(host="127.0.0.1"), udp(host="127.0.0.1"), udp()
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8000)
