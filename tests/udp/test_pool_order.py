@@ -13,8 +13,9 @@ import threading
 
 import pytest
 
-from tests.udp.conftest import Pair
 from udpring.udp import RecvRing
+
+from .conftest import Pair
 
 BOUND = 10.0
 
