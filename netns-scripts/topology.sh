@@ -80,9 +80,10 @@ address() {
 }
 
 # Even so the kernel delivers to an IPv6 address only a moment after it was added: a work item of its own makes the route.
+# (Without LD_PRELOAD: Debian 12's ip has an overlapping strncpy here, and a preloaded address sanitiser would end it.)
 address_is_ours() {
     for _ in {1..200}; do
-        [[ -n $(ip -n "$(ns "$1")" -6 route show table local "$2") ]] && return
+        [[ -n $(env -u LD_PRELOAD ip -n "$(ns "$1")" -6 route show table local "$2") ]] && return
         sleep 0.02
     done
     die 1 "the address $2 of node $1 did not come up within 4 s"
