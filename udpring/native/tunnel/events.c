@@ -111,18 +111,17 @@ static const uint8_t *fresh_nonce(struct worker *worker)
     return worker->nonces[--worker->nonces_left];
 }
 
-/* Replies are not for nothing, and while data flows there is a rate of them. When they run short they go to those who had none
- * in this second: so a few that ask all the time leave some for the others. */
+/* A reply costs ten times what a look at the message does, so there is a rate of them: what is saved goes into looking, and who is
+ * honest is seen. When they run short they go to those who had none in this second: a few that ask all the time leave some for
+ * the others. */
 static bool may_reply(struct worker *worker, const uint8_t cookie[MAC_COOKIE_BYTES])
 {
     uint32_t *replied = &worker->replied_s[(cookie[0] | cookie[1] << 8) % COOKIE_SENDERS];
     uint32_t second = (uint32_t)(worker->now / NS_PER_S);
-    if (plane_data_flows(worker)) {
-        uint32_t left = rate_refill(&worker->replies, worker->now, COOKIE_REPLY_NS, COOKIE_REPLY_BURST);
-        if (!left || (left < COOKIE_REPLY_BURST / 2 && *replied == second))
-            return false;
-        worker->replies.tokens--;
-    }
+    uint32_t left = rate_refill(&worker->replies, worker->now, COOKIE_REPLY_NS, COOKIE_REPLY_BURST);
+    if (!left || (left < COOKIE_REPLY_BURST / 2 && *replied == second))
+        return false;
+    worker->replies.tokens--;
     *replied = second;
     return true;
 }
