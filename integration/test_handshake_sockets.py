@@ -6,6 +6,7 @@ The flood comes in trains over loopback, a million messages a second and more: e
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import socket
 import struct
@@ -102,7 +103,9 @@ def test_an_honest_sender_is_answered_under_a_flood(bench: Bench, family: int) -
     with made[0] as sender, made[1] as honest, _flood(bench, family):
         honest.connect((LOOPBACK[family], bench.port))
         honest.setblocking(False)
-        for number in range(2000):
+        give_up = lib.udpring_now_ns() + 40_000_000_000
+        for number in itertools.count():
+            assert lib.udpring_now_ns() < give_up, f"never answered: {bench.drops()}"
             ours = _initiation()
             honest.send(ours)
             _data(bench, sender, number)
@@ -113,8 +116,6 @@ def test_an_honest_sender_is_answered_under_a_flood(bench: Bench, family: int) -
             assert len(answer) == 64
             assert answer[:4] == struct.pack("<I", 3)
             break
-        else:
-            pytest.fail(f"never answered: {bench.drops()}")
 
 
 @pytest.mark.parametrize("family", LOOPBACK, ids=["ipv4", "ipv6"])

@@ -24,7 +24,7 @@ enum {
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
     HANDSHAKE_BATCH = 64,       /* and in one pass */
-    HANDSHAKE_BUFFER_BYTES = 512 << 10,   /* of their sockets (the kernel doubles it): some 1000 messages, 30 ms of that rate */
+    HANDSHAKE_BUFFER_BYTES = 256 << 10,   /* of their sockets (the kernel doubles it): some 500 messages, 15 ms of that rate */
     COOKIE_REPLY_NS = 62500,    /* one of them is answered with a cookie in this time: 16 000 a second */
     COOKIE_REPLY_BURST = 512,
     COOKIE_SENDERS = 1024,      /* groups of senders, of which each gets a second reply in a second only if there are plenty */
