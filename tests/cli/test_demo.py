@@ -51,7 +51,7 @@ def test_a_missing_tool_is_named_with_its_package(
 def test_no_program_to_compare_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tools(tmp_path, monkeypatch, ip="exit 0", unshare="exit 0", nsenter="exit 0")
+    tools(tmp_path, monkeypatch, ip="exit 0", unshare="exit 0", nsenter="exit 0", setpriv="exit 0")
     assert main(["demo", "--against"]) == 3
     assert "wireguard-go is not installed" in capsys.readouterr().err
 
@@ -60,7 +60,7 @@ def test_neither_root_nor_user_namespace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused = 'echo "unshare: unshare failed: Operation not permitted" >&2; exit 1'
-    tools(tmp_path, monkeypatch, ip="exit 0", unshare=refused, nsenter="exit 0")
+    tools(tmp_path, monkeypatch, ip="exit 0", unshare=refused, nsenter="exit 0", setpriv="exit 0")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["demo"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
@@ -72,7 +72,7 @@ def test_root_without_the_right_to_namespaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused = 'echo "unshare: unshare failed: Operation not permitted" >&2; exit 1'
-    tools(tmp_path, monkeypatch, ip="exit 0", unshare=refused, nsenter="exit 0")
+    tools(tmp_path, monkeypatch, ip="exit 0", unshare=refused, nsenter="exit 0", setpriv="exit 0")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert main(["demo"]) == 3
     (line,) = capsys.readouterr().err.splitlines()

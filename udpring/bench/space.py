@@ -2,7 +2,7 @@
 
 Every process that is started here ends with this one, however this one ends: the holder by its pipe, the
 others by the signal that the kernel sends them (prctl(2), PR_SET_PDEATHSIG). So nothing has to be cleaned up
-after a benchmark that was killed.
+after a program that was killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn, TypeVar
+from typing import IO, Literal, NoReturn, TypeVar
 
 from udpring.errors import HostError, UdpringError
 
@@ -69,6 +69,10 @@ def _start_in_user_namespace(words: Sequence[str], say: Callable[[str], None]) -
     os.execvpe(enter[0], command, {**os.environ, INSIDE: "1"})
 
 
+GUARD = '[ "$PPID" = "$0" ] && exec "$@"'
+"""What sh(1) runs once the signal is asked for: the kernel sends none for an end that came before."""
+
+
 class Space:
     """A network namespace, held by a process that ends with us."""
 
@@ -104,9 +108,12 @@ class Space:
         """Whose namespace it is."""
         return self._holder.pid
 
-    def argv(self, *command: str) -> list[str]:
-        """The command line that runs ``command`` inside."""
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *command]
+    def argv(self, *command: str, at_our_end: Literal["KILL", "TERM"] = "KILL") -> list[str]:
+        """The command line that runs ``command`` inside; to be started by this process. The command gets the
+        signal ``at_our_end`` when the thread ends that started it."""
+        enter = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
+        bound = ["setpriv", "--pdeathsig", at_our_end, "--", "sh", "-c", GUARD, str(os.getpid())]
+        return [*enter, *bound, *command]
 
     def command(self, *command: str, timeout: float = 30) -> str:
         """Runs a command inside; its output. Raises UdpringError when it fails or takes longer than
@@ -132,7 +139,7 @@ class Space:
         when we end. To be called in the main thread: the kernel sends the signal when the thread ends that
         started it."""
         return subprocess.Popen(
-            self.argv("setpriv", "--pdeathsig", "TERM", "--", *command),
+            self.argv(*command, at_our_end="TERM"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -73,7 +73,7 @@ class Process:
         argv = own if program is None else [*program.split(), "-f", interface]
         try:
             self.process = subprocess.Popen(
-                space.argv(*argv),
+                space.argv(*argv, at_our_end="TERM"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if program is None else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

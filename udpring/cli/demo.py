@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints; progress goes to standard error."""
     from udpring.bench.space import become_root, require_tools  # noqa: PLC0415
 
-    require_tools("ip", "nsenter", "unshare")
+    require_tools("ip", "nsenter", "setpriv", "unshare")
     if args.against and not shutil.which(args.against.split()[0]):
         raise HostError(f"{args.against} is not installed", cure=f"apt-get install {args.against.split()[0]}")
     become_root(args.words, _progress)

@@ -1,0 +1,98 @@
+"""The benchmarks' namespaces: whatever runs in one ends with the program that made it, however that ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import until
+
+from udpring.bench.space import Space
+
+TOP = Path(__file__).resolve().parents[1]
+
+# Runs or starts a command in a namespace, after it has told the number of the process that holds that.
+OWNER = """
+import sys
+from udpring.bench.space import Space
+space = Space()
+print(space.pid, flush=True)
+if sys.argv[1] == "command":
+    space.command("sleep", "60", timeout=60)
+else:
+    space.spawn("sleep", "60").wait()
+"""
+
+ASKED_FOR = """
+import ctypes
+number = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(number))  # PR_GET_PDEATHSIG
+print(number.value)
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def child_sleeping(parent: int) -> int:
+    """The ``sleep`` that ``parent`` has started; 0 as long as there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            name, rest = (entry / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        if name == "sleep" and int(rest.split()[1]) == parent:
+            return int(entry.name)
+    return 0
+
+
+@pytest.mark.parametrize("way", ["command", "spawn"])
+def test_what_runs_in_it_ends_with_a_killed_owner(way: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, way],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=TOP,
+    ) as owner:
+        try:
+            assert owner.stdout
+            holder = int(owner.stdout.readline())
+            running = until(lambda: child_sleeping(owner.pid), "the command runs", timeout=30)
+        finally:
+            owner.kill()
+    until(lambda: gone(running), "the command has ended", timeout=30)
+    until(lambda: gone(holder), "the namespace's holder has ended", timeout=30)
+
+
+def test_a_command_whose_owner_is_gone_already_does_not_start(tmp_path: Path) -> None:
+    """Killed between the start of the command and the moment it asks for its signal."""
+    space = Space()
+    try:
+        trace = tmp_path / "trace"
+        words = space.argv("touch", str(trace))
+        orphaned = subprocess.run(["sh", "-c", '"$@"; true', "sh", *words], timeout=30, check=False)
+        assert orphaned.returncode == 0
+        assert not trace.exists()  # its parent was the shell, not us
+        assert subprocess.run(words, timeout=30, check=False).returncode == 0
+        assert trace.exists()
+    finally:
+        space.close()
+
+
+def test_a_command_is_killed_and_a_node_is_asked_to_end() -> None:
+    space = Space()
+    try:
+        assert int(space.command(sys.executable, "-c", ASKED_FOR)) == signal.SIGKILL
+        with space.spawn(sys.executable, "-c", ASKED_FOR) as node:
+            assert node.stdout
+            assert int(node.stdout.read()) == signal.SIGTERM
+    finally:
+        space.close()
