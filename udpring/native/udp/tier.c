@@ -57,13 +57,17 @@ void udp_tier_note(char reasons[UDP_TIER_REASON_BYTES], uint32_t tier, const str
              why->text);
 }
 
-/* Two sockets on loopback, `to` bound. IPv6 is tried where the host has no IPv4. */
+/* Two sockets on loopback, `to` bound. IPv6 is tried where the host has no IPv4. Where loopback was never up beside other
+ * interfaces (ip-netns(8)), it has no address to bind: the socket is bound to all, and nothing gets to it. */
 static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, socklen_t *length)
 {
     static const struct udpring_address loopback[] = {
         {.family = AF_INET, .ip = {127, 0, 0, 1}},
         {.family = AF_INET6, .ip = {[15] = 1}},
+        {.family = AF_INET},
+        {.family = AF_INET6},
     };
+    int code = 0;
     for (size_t i = 0; i < UR_ARRAY_LENGTH(loopback); i++) {
         *from = socket(loopback[i].family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         *to = socket(loopback[i].family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -71,12 +75,13 @@ static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, s
         if (*from >= 0 && *to >= 0 && !bind(*to, (struct sockaddr *)address, *length) &&
             !getsockname(*to, (struct sockaddr *)address, length))
             return 0;
+        code = -errno;
         if (*from >= 0)
             close(*from);
         if (*to >= 0)
             close(*to);
     }
-    return -errno;
+    return code;
 }
 
 /* Whether a datagram gets from one to the other at all. Not where loopback is down, as in a fresh network namespace, nor
