@@ -59,7 +59,7 @@ def test_loopback_that_carries_nothing_is_no_fault(rig: Rig, how: str) -> None:
         space.run("nft", FIREWALL)
     if how == "taken down":
         space.run("ip", "link", "set", "lo", "down")
-    # In the second no address of loopback can be bound: another interface has made the table of local addresses.
+    # In the second no address of loopback can be bound: another interface made the table of local addresses.
     fresh = {
         "never up": ["unshare", "--net"],
         "never up beside others": ["unshare", "--net", "sh", "-c", f'{NO_LOOPBACK} "$@"', "sh"],
