@@ -57,7 +57,7 @@ def test_traffic(rig: Rig, tmp_path: Path, family: int, psk: bool) -> None:
     set_both(tunnel, AES)
     singly(a.space, b.space)
     with Capture(b.space, tmp_path / "wire.pcap") as capture:
-        done = a.space.run("ping", "-n", "-c", "1", "-W", "3", b.inner4, check=False)
+        done = a.space.run("ping", "-n", "-c", "1", "-W", "20", b.inner4, check=False)
         assert done.returncode == 0, f"the first packet was lost: {done.stdout}"
         tunnel.ping(back=True)
         datagrams(a.space, b.space, a.inner4, b.inner4, range(0, 1393, 29))
@@ -90,7 +90,7 @@ def test_each_change_needs_the_other_end_and_a_new_handshake(rig: Rig, tmp_path:
         no_answer(tunnel)
         until(lambda: refused(b) > before, "b counts what it refused")  # noqa: B023 - asked in this round
         set_cipher(b, a, cipher)
-        tunnel.ping(deadline=15)
+        tunnel.ping()
         tunnel.ping(back=True)
 
 
@@ -122,6 +122,6 @@ def test_wireguard_go_takes_no_such_message_for_its_own(rig: Rig, tmp_path: Path
         until(lambda: refused(a) > 0, "the initiation without the marking is refused")
     else:
         assert b.status(a).received == 0
-        assert "Received message with unknown type" in b.log_text()
+        until(lambda: "Received message with unknown type" in b.log_text(), "it tells of them")
     set_cipher(a, b, CHACHA)
-    tunnel.ping(deadline=15)
+    tunnel.ping()

@@ -39,7 +39,7 @@ def test_embed_node(rig: Rig, subject: Program, tmp_path: Path) -> None:
         ping(tunnel.b.space, tunnel.a.inner6)
         until(lambda: f"{tunnel.b.public_key}: " in said.read_text(), "it tells of its peer")
         example.send_signal(signal.SIGINT)
-        assert example.wait(10) == 0, said.read_text()
+        assert example.wait(30) == 0, said.read_text()
     finally:
         example.kill()
         example.wait(10)

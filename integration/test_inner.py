@@ -183,7 +183,7 @@ def test_every_shape_arrives_as_it_was(taps: tuple[Tunnel, Tap, Tap]) -> None:
     for packet in wanted:
         out.send(packet)
     arrived: list[bytes] = []
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and set(wanted) - set(arrived):
         arrived += into.received()
         time.sleep(0.01)
@@ -225,7 +225,7 @@ def test_interleaved_flows_give_the_same_streams(taps: tuple[Tunnel, Tap, Tap]) 
             _joined(got.get(key, {}), firsts[key]) == _joined(wanted[key], firsts[key]) for key in wanted
         )
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not complete():
         assert time.monotonic() < deadline, "a stream differs or is not complete"
         arrived += into.received()

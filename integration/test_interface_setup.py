@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab import Space
 
 from udpring.errors import HostError
 from udpring.tunnel import keys
@@ -50,6 +51,7 @@ class Namespace:
         self.run("ip", "address", "add", "192.0.2.1/24", "dev", "out0")
         self.run("ip", "route", "add", "default", "via", "192.0.2.254")
         self.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.254", "mtu", "1300")
+        Space(self.name).wait_for_ipv6()
 
     def close(self) -> None:
         subprocess.run(("ip", "netns", "del", self.name), check=False)

@@ -23,7 +23,7 @@ def _daemon(node: Node) -> int:
     """Starts it in the background as wg-quick does; its pid. All is there when the command returns."""
     before = set(node.space.pids())
     # The pipes of capture_output would keep this call from returning if the daemon held them open.
-    node.space.run(*SUBJECT.argv, node.interface, timeout=20)
+    node.space.run(*SUBJECT.argv, node.interface, timeout=60)
     assert node.answers(), "the command returned before the UAPI socket answered"
     assert node.exists(), "the command returned before the interface was there"
     fresh = set(node.space.pids()) - before
@@ -57,7 +57,7 @@ def test_signals_end_it(rig: Rig, number: signal.Signals) -> None:
     node.start()
     assert node.process
     node.process.send_signal(number)
-    assert node.process.wait(10) == 0
+    assert node.process.wait(30) == 0
     _gone(node, node.process.pid)
 
 
@@ -178,7 +178,7 @@ def test_interface_in_another_namespace(rig: Rig, mover: str) -> None:
     ping(other.space, node.inner4)
     node.space.ip("link", "del", node.interface)
     assert node.process
-    assert node.process.wait(10) == 0
+    assert node.process.wait(30) == 0
     until(lambda: not node.uapi.exists(), "the socket file is gone")
 
 

@@ -26,7 +26,7 @@ with RecvRing(sink, tier=tier) as ring:
     source.sendto(b"single", to)
     packets = []
     while len(packets) < 4:
-        packets += ring.recv_batch(timeout=10)
+        packets += ring.recv_batch(timeout=30)
     print(json.dumps({
         "plain": plain, "addresses": [packet.address for packet in packets],
         "locals": [packet.local for packet in packets],

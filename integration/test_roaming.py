@@ -24,8 +24,8 @@ def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
     shook = a.status(b).handshake
     moves, stays = (a, b) if mover == "a" else (b, a)
     streams = [
-        TcpStream(moves.space, stays.space, stays.inner4, seconds=2.5, rate=400_000),
-        TcpStream(stays.space, moves.space, moves.inner6, seconds=2.5, rate=400_000),
+        TcpStream(moves.space, stays.space, stays.inner4, rate=400_000),
+        TcpStream(stays.space, moves.space, moves.inner6, rate=400_000),
     ]
     until(lambda: all(stream.received_bytes > 50_000 for stream in streams), "the streams flow")
     moves.port = 40000
@@ -45,7 +45,7 @@ def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> N
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     moves, stays = (a, b) if mover == "a" else (b, a)
-    stream = TcpStream(moves.space, stays.space, stays.inner4, seconds=2.5, rate=400_000)
+    stream = TcpStream(moves.space, stays.space, stays.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     new = _readdress(moves, family)
     if moves.program.name == GO.name and family == 4:
@@ -95,7 +95,7 @@ def test_moves_from_ipv4_to_ipv6(rig: Rig, programs: Programs) -> None:
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     shook = a.status(b).handshake
-    stream = TcpStream(a.space, b.space, b.inner4, seconds=3, rate=400_000)
+    stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     tunnel.topology.set("ipv4", "down")
     a.set_peer(b, "endpoint", b.outer(6))

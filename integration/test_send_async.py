@@ -79,7 +79,7 @@ async def main():
             tasks.start_soon(send, start)
             await until(lambda: len(ring._awaited) > start // 50 or start in reports)
     assert [reports[start].accepted for start in range(0, 200, 50)] == [50] * 4
-    assert turns > 10, "the loop was held up"
+    assert turns > 4, "the loop was held up"
     assert received(199) == list(range(200))
     assert ring.stats["requeued"], "the buffer was never full: the test tests nothing"
     assert not ring.pending and not ring._awaited and not ring.reap()
@@ -230,7 +230,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
 @tiers
 @loops
 def test_several_tasks_wait_for_room(tier: str, loop: str) -> None:
-    go(SEVERAL, tier, loop, "4mbit")
+    go(SEVERAL, tier, loop, "1mbit")
 
 
 @tiers
@@ -248,15 +248,15 @@ def test_closing_ends_the_waits(tier: str, loop: str) -> None:
 @tiers
 @loops
 def test_tickets_and_blocking_sends_beside_tasks(tier: str, loop: str) -> None:
-    go(MIXED, tier, loop, "4mbit")
+    go(MIXED, tier, loop, "1mbit")
 
 
 @tiers
 def test_the_descriptor(tier: str) -> None:
-    go(DESCRIPTOR, tier, "", "4mbit")
+    go(DESCRIPTOR, tier, "", "400kbit")
 
 
 @tiers
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_endpoint_pauses_its_protocol(tier: str, loop: str) -> None:
-    go(ENDPOINT, tier, loop, "4mbit")
+    go(ENDPOINT, tier, loop, "1mbit")

@@ -30,8 +30,8 @@ ended = []
 def work(ready):
     ring = SendRing(source, tier=tier)
     ticket = ring.submit(payloads, sink.getsockname()) if call != "send_batch" else None
-    ready(ring)
     try:
+        ready(ring)
         if call == "send_batch":
             ring.send_batch(payloads, sink.getsockname())
         elif call == "drain":

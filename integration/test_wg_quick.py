@@ -65,6 +65,7 @@ class Quick:
 
     def aside(self) -> dict[str, str]:
         """What wg-quick changes beside the interface."""
+        self.space.wait_for_ipv6()
         return {
             "routes4": self.space.ip("-4", "route", "show", "table", "all"),
             "routes6": self.space.ip("-6", "route", "show", "table", "all"),

@@ -27,7 +27,7 @@ def counters(node: Node) -> dict[str, Any]:
     path.unlink(missing_ok=True)
     assert node.process
     os.kill(node.process.pid, signal.SIGUSR1)
-    until(path.exists, "the counters are written")
+    until(path.exists, "the counters are written", interval=0.002)
     said: dict[str, Any] = json.loads(path.read_text())
     return said
 

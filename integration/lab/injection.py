@@ -28,7 +28,7 @@ def _open(node: Node, protocol: int) -> socket.socket:
         return sock
 
     sock = node.space.call(make)
-    sock.settimeout(10)
+    sock.settimeout(30)
     return sock
 
 
@@ -65,7 +65,7 @@ class Listener:
         source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
         return source in self._sources
 
-    def wait(self, count: int, seconds: float = 10.0) -> bool:
+    def wait(self, count: int, seconds: float = 30.0) -> bool:
         """Until there are ``count`` packets in all; False when they did not come."""
         deadline = time.monotonic() + seconds
         while len(self.packets) < count:

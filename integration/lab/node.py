@@ -151,12 +151,12 @@ class Node:
             )
             return self.answers()
 
-        until(ready, f"{self.program} {self.interface} serves its UAPI", timeout=20)
+        until(ready, f"{self.program} {self.interface} serves its UAPI", timeout=60)
 
     def answers(self) -> bool:
         """Does the UAPI socket take a connection?"""
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
+            probe.settimeout(30)
             try:
                 probe.connect(str(self.uapi))
             except OSError:
@@ -186,21 +186,21 @@ class Node:
         self.wg("setconf", self.interface, "/dev/stdin", stdin=self.configuration())
 
     def stop(self) -> None:
-        """SIGTERM; it must be gone within 10 s, its socket file too."""
+        """SIGTERM; it must be gone within 30 s, its socket file too."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
-                raise AssertionError(f"{self.program} did not end within 10 s of SIGTERM") from None
+                self.process.wait(30)
+                raise AssertionError(f"{self.program} did not end within 30 s of SIGTERM") from None
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy."""
         assert self.process
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
     def restart(self) -> None:
         """After stop or kill: the same configuration, a new process."""
@@ -238,7 +238,7 @@ class Node:
     def uapi_say(self, request: str) -> str:
         """One request on the UAPI socket, as written; the answer up to its blank line."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(30)
             sock.connect(str(self.uapi))
             sock.sendall(request.encode())
             answer = b""

@@ -24,7 +24,7 @@ class Tunnel:
     b: Node
     topology: Topology
 
-    def ping(self, *, back: bool = False, deadline: int = 10) -> None:
+    def ping(self, *, back: bool = False, deadline: int = 30) -> None:
         """Inner IPv4 and IPv6, from a to b or back."""
         here, there = (self.b, self.a) if back else (self.a, self.b)
         traffic.ping(here.space, there.inner4, deadline=deadline)
@@ -130,7 +130,7 @@ class Rig:
             except BaseException as failure:
                 failures.append(failure)
         with contextlib.suppress(AssertionError):
-            until(lambda: not leftovers(self.prefix), "all is gone", timeout=5)
+            until(lambda: not leftovers(self.prefix), "all is gone", timeout=20)
         left = leftovers(self.prefix)
         for each in UAPI.glob(f"{self.prefix}*"):
             each.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def until(condition: Callable[[], T], what: str, timeout: float = 10.0, interval: float = 0.05) -> T:
+def until(condition: Callable[[], T], what: str, timeout: float = 30.0, interval: float = 0.05) -> T:
     """Waits until ``condition()`` holds and returns its value; else AssertionError with ``what``."""
     deadline = time.monotonic() + timeout
     while True:
@@ -79,7 +80,7 @@ class Space:
         return result[0]
 
     def socket(self, address: str, kind: int, port: int = 0) -> socket.socket:
-        """A socket of the namespace, of the family of ``address``, bound to it; 10 s time-out."""
+        """A socket of the namespace, of the family of ``address``, bound to it; 30 s time-out."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def make() -> socket.socket:
@@ -93,7 +94,7 @@ class Space:
             return sock
 
         sock = self.call(make)
-        sock.settimeout(10.0)
+        sock.settimeout(30.0)
         return sock
 
     def wait_for_address(self, address: str) -> None:
@@ -103,6 +104,26 @@ class Space:
             # A preloaded address sanitiser would end it: Debian 12's ip has an overlapping strncpy here.
             show = ("env", "-u", "LD_PRELOAD", "ip", "-6", "route", "show", "table", "local", address)
             until(lambda: self.run(*show).stdout.strip(), f"{address} is local", interval=0.01)
+
+    def wait_for_ipv6(self) -> None:
+        """Waits until all links that are up have their IPv6 routes: an Ethernet link has a link-local
+        address, and the kernel delivers to each address. Both come a moment after the link or the address."""
+
+        def settled() -> bool:
+            links = json.loads(self.run(*show, "-json", "addr").stdout)
+            routes = self.run(*show, "route", "show", "table", "local").stdout
+            for link in links:
+                if "LOWER_UP" not in link["flags"]:
+                    continue
+                held = [each["local"] for each in link["addr_info"]]
+                if "BROADCAST" in link["flags"] and not any(each.startswith("fe80:") for each in held):
+                    return False
+                if not all(f"local {each} dev {link['ifname']} " in routes for each in held):
+                    return False
+            return True
+
+        show = ("env", "-u", "LD_PRELOAD", "ip", "-6")
+        until(settled, f"the IPv6 addresses of {self.name} are delivered to", interval=0.01)
 
     def argv(self, *command: str) -> list[str]:
         """The command line that runs ``command`` inside."""

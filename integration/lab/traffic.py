@@ -14,10 +14,12 @@ from collections.abc import Iterable
 from lab.space import Space
 
 SO_RCVBUFFORCE = 33
+#: Seconds after which a stream ends that nobody has finished, because its test has failed.
+ENDLESS = 60
 
 
 def ping(
-    space: Space, address: str, *, deadline: int = 10, size: int = 56, more: tuple[str, ...] = ()
+    space: Space, address: str, *, deadline: int = 30, size: int = 56, more: tuple[str, ...] = ()
 ) -> None:
     """One echo request a second until one is answered, AssertionError after ``deadline`` s."""
     done = space.run(
@@ -38,7 +40,8 @@ def unreached(space: Space, address: str, seconds: int = 1) -> bool:
 class TcpStream:
     """One TCP connection through the tunnel: both ends here, a thread each, both hashing what they move.
 
-    rate: bytes a second, or None for as fast as it goes. Ends after ``size`` bytes or ``seconds``.
+    rate: bytes a second, or None for as fast as it goes. Ends after ``size`` bytes or ``seconds``; with
+    neither of them at ``finish``.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TcpStream:
         self.sent, self.received = hashlib.sha256(), hashlib.sha256()
         self.sent_bytes = self.received_bytes = 0
         self.longest_silence = 0.0
+        self._over = threading.Event()
         self.retransmits = 0
         self.failures: list[BaseException] = []
         self._source = source
@@ -82,9 +86,7 @@ class TcpStream:
             sock.settimeout(self.timeout)
             sock.connect(self._where)
             begin = time.monotonic()
-            while (self.size is None or self.sent_bytes < self.size) and (
-                self.seconds is None or time.monotonic() - begin < self.seconds
-            ):
+            while self._goes_on(time.monotonic() - begin):
                 # Each block begins with its position, so that no two are alike.
                 piece = struct.pack("!Q", self.sent_bytes) + block
                 if self.rate is not None:
@@ -100,6 +102,13 @@ class TcpStream:
             sock.recv(1)  # until the far end has read all and closed
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             self.retransmits = struct.unpack_from("=I", info, 100)[0]  # tcpi_total_retrans
+
+    def _goes_on(self, age: float) -> bool:
+        if self.size is None and self.seconds is None:
+            return not self._over.is_set() and age < ENDLESS
+        return (self.size is None or self.sent_bytes < self.size) and (
+            self.seconds is None or age < self.seconds
+        )
 
     def _receive(self) -> None:
         with self._listener:
@@ -120,6 +129,7 @@ class TcpStream:
 
     def finish(self) -> TcpStream:
         """Waits for both ends; AssertionError if one failed or the content differs."""
+        self._over.set()
         for thread in self._threads:
             thread.join((self.seconds or 0) + 6 * self.timeout)
             assert not thread.is_alive(), (
@@ -140,7 +150,7 @@ def tcp(source: Space, target: Space, address: str, size: int = 4 << 20, timeout
 
 
 def datagrams(
-    source: Space, target: Space, source_address: str, address: str, sizes: Iterable[int], *, tries: int = 3
+    source: Space, target: Space, source_address: str, address: str, sizes: Iterable[int], *, tries: int = 10
 ) -> None:
     """Sends one UDP datagram of each size; each has to arrive whole and from the right address.
 

@@ -88,15 +88,17 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(10)
+            self._process.wait(30)
         finally:
             if self._process.poll() is None:
                 self._process.kill()
-                self._process.wait(10)
+                self._process.wait(30)
 
     def messages(self) -> list[Message]:
         """The UDP payloads so far, in order. Fragments are left out."""
-        found = []
+        found: list[Message] = []
+        if not self.path.stat().st_size:
+            return found  # tcpdump listens, but has not written the head of its file yet
         for packet in rdpcap(str(self.path)):
             if UDP not in packet:
                 continue
@@ -118,15 +120,11 @@ class Capture:
             )
         return found
 
-    def wait(self, count: int, kind: int, timeout: float = 10.0) -> list[Message]:
+    def wait(self, count: int, kind: int, timeout: float = 30.0) -> list[Message]:
         """Waits until ``count`` messages of a type were seen; returns those of that type."""
         deadline = time.monotonic() + timeout
         while True:
-            have = (
-                [message for message in self.messages() if message.type == kind]
-                if self.path.stat().st_size
-                else []
-            )
+            have = [message for message in self.messages() if message.type == kind]
             if len(have) >= count:
                 return have
             assert time.monotonic() < deadline, (
