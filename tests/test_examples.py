@@ -68,7 +68,7 @@ def serving(name: str, *arguments: object) -> Iterator[Server]:
 @contextlib.contextmanager
 def asking(port: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10.0)
+        sock.settimeout(30.0)
         sock.connect(("127.0.0.1", port))
         yield sock
 
@@ -266,7 +266,7 @@ def test_relay_keeps_clients_apart() -> None:
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         server.bind(("127.0.0.1", 0))
-        server.settimeout(10.0)
+        server.settimeout(30.0)
         pool = IPv4Network("127.78.0.0/29")
         words = ("127.0.0.1", server.getsockname()[1], "--pool", pool)
         relay = closing.enter_context(serving("relay.py", *words))

@@ -136,7 +136,7 @@ def test_datagrams_are_sent_to_each_host_in_turn_and_counted() -> None:
         assert sent.packets >= spray.BATCH
         assert sent.per_second > 0
         for sock in (one, two):
-            sock.settimeout(5)
+            sock.settimeout(30)
             assert sock.recv(100) == bytes(5)
 
 
@@ -179,7 +179,7 @@ def test_an_exchange_counts_answers_and_gives_up_what_gets_none(swallow: int) ->
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
     ):
         node.bind(("127.0.0.1", 0))
-        node.settimeout(10)
+        node.settimeout(30)
         here.connect(node.getsockname())
         thread = answering(node, response, 20, swallow)
         responses, cookies, seconds = handshakes.exchange(here, [bytes(148)] * 20, window=4)

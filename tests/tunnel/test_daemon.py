@@ -45,11 +45,11 @@ def background(work: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it with pipes; returns once the parent has ended and nobody holds the pipes any more."""
     text = BACKGROUND.format(work=work.replace("\n", "\n    "))
     return subprocess.run(
-        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
 
 
-def until(path: Path, seconds: float = 10) -> str:
+def until(path: Path, seconds: float = 30) -> str:
     end = time.monotonic() + seconds
     while not path.exists() or not path.read_text():
         assert time.monotonic() < end, f"{path} was not written"
@@ -124,10 +124,10 @@ def listener(path: Path, manner: str) -> subprocess.Popen[str]:
 def test_the_process_behind_a_socket_is_found_and_ended(tmp_path: Path) -> None:
     with listener(tmp_path / "wg0.sock", "good") as process:
         assert server_of(tmp_path / "wg0.sock") == process.pid
-        end_server("wg0", 10, tmp_path)
-        assert process.wait(10) == -signal.SIGTERM
+        end_server("wg0", 30, tmp_path)
+        assert process.wait(30) == -signal.SIGTERM
     with pytest.raises(HostError, match="nothing serves"):
-        end_server("wg0", 10, tmp_path)
+        end_server("wg0", 30, tmp_path)
 
 
 def test_one_that_does_not_end_is_told_after_the_time(tmp_path: Path) -> None:

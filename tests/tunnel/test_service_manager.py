@@ -19,7 +19,7 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
     name = str(tmp_path / "notify") if request.param == "path" else f"@udpring-{secrets.token_hex(8)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name.replace("@", "\0", 1) if name.startswith("@") else name)
-        sock.settimeout(10)
+        sock.settimeout(30)
         yield sock, name
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from udpring.udp import TIERS, Packet, RecvRing
 
-BOUND = 10.0  # seconds that anything on loopback may take before it counts as lost
+BOUND = 30.0  # seconds that anything on loopback may take before it counts as lost
 
 
 @pytest.fixture(params=TIERS)

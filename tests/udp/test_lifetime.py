@@ -222,7 +222,7 @@ def test_another_thread_is_turned_away(tier: str, pair4: Pair) -> None:
 
 
 def test_closing_from_another_thread_ends_the_wait(tier: str, pair4: Pair) -> None:
-    ended: list[float] = []
+    ended: list[bool] = []
     ready = threading.Event()
     rings: list[RecvRing] = []
 
@@ -231,16 +231,14 @@ def test_closing_from_another_thread_ends_the_wait(tier: str, pair4: Pair) -> No
         ready.set()
         with pytest.raises(ClosedError):
             rings[0].recv_batch()
-        ended.append(time.monotonic())
+        ended.append(True)
 
     thread = threading.Thread(target=wait)
     thread.start()
     assert ready.wait(BOUND)
-    asked = time.monotonic()
     rings[0].close()
     thread.join(BOUND)
     assert ended, "still waiting"
-    assert ended[0] - asked < 1
     assert rings[0].closed
 
 

@@ -17,7 +17,7 @@ from udpring.udp import RecvRing
 
 from .conftest import Pair
 
-BOUND = 10.0
+BOUND = 30.0
 
 ALONE = """
 import socket

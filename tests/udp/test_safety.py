@@ -176,10 +176,8 @@ def test_a_close_from_another_thread_ends_the_wait_at_once(
         thread = threading.Thread(target=wait)
         thread.start()
         assert waiting.wait(BOUND)
-        asked = time.monotonic()
         ring[0].close()
         assert ended.wait(BOUND), "still waiting"
-        assert time.monotonic() - asked < 5
         thread.join(BOUND)
         assert ring[0].closed
         ring[0].close()

@@ -18,10 +18,10 @@ def stop(*_):
     raise KeyboardInterrupt
 
 def other():  # takes the signal, so that the wait of the main thread is not interrupted
-    waiting.wait(10)
+    waiting.wait(60)
     time.sleep(0.3)
     signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-    time.sleep(5)
+    time.sleep(60)
 
 signal.signal(signal.SIGUSR1, stop)
 thread = threading.Thread(target=other, daemon=True)
@@ -34,7 +34,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             ring.recv_batch(timeout=None if call == "for ever" else 30)
         except KeyboardInterrupt:
-            print("handled", time.monotonic() - began < 4)
+            print("handled", time.monotonic() - began < 25)
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sender.sendto(b"after", sock.getsockname())
         sender.close()
@@ -47,7 +47,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_signal_that_does_not_interrupt_the_wait_is_handled(tier: str, call: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, call, tier], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PROGRAM, call, tier], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["handled True", "[b'after']"]
