@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from udpring.cli import demo
+from udpring.cli import _demo_lab, demo
 from udpring.cli.main import main
+from udpring.errors import HostError
 
 ROW = {
     "outer": "IPv4",
@@ -114,3 +116,21 @@ def test_the_table_says_what_was_used(capsys: pytest.CaptureFixture[str]) -> Non
     assert "tier mmsg, AEAD openssl" in said
     assert "io_uring is denied" in said
     assert "udpring divided by wireguard-go: handshake 1.00" in said
+
+
+def test_an_address_is_waited_for_until_the_kernel_delivers_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        def __init__(self) -> None:
+            self.routes = ["", "", "local fd99::1 dev under table local proto kernel metric 0 pref medium\n"]
+
+        def command(self, *words: str) -> str:
+            assert words[-1] == "fd99::1"
+            return self.routes.pop(0)
+
+    late: Any = Late()
+    _demo_lab._wait_until_local(late, "fd99::1")
+    assert not late.routes
+    monkeypatch.setattr(_demo_lab, "FIRST_ECHO_WAIT", 0)
+    late.routes = [""] * 1000
+    with pytest.raises(HostError, match="fd99::1 did not come up"):
+        _demo_lab._wait_until_local(late, "fd99::1")

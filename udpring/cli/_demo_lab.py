@@ -209,6 +209,9 @@ class Lab:
                 stack.callback(nodes[-1].close)
             texts = _configurations(outer)
             facts = [node.configure(text) for node, text in zip(nodes, texts, strict=True)]
+            for number, space in enumerate((self.a, self.b)):
+                for address in (OUTER["IPv6"][number], INNER["IPv6"][number]):
+                    _wait_until_local(space, address)
             # Neighbour discovery of the link below is none of the tunnel's business.
             self.a.begin(lambda: _echo(OUTER[outer][1], 1, FIRST_ECHO_WAIT))()
             target = INNER[inner][1]
@@ -241,6 +244,16 @@ class Lab:
             here.begin(lambda: _send(target, seconds))()
             received, lasted = receive()
         return received * 8e-9 / lasted, received
+
+
+def _wait_until_local(space: Space, address: str) -> None:
+    """The kernel delivers to an IPv6 address a moment after it was added, or its link set up: by a work item,
+    which has to wait for its turn where the machine is busy. An echo that comes before is lost."""
+    end = time.monotonic() + FIRST_ECHO_WAIT
+    while not space.command("ip", "-6", "route", "show", "table", "local", address).strip():
+        if time.monotonic() > end:
+            raise HostError(f"the address {address} did not come up within {FIRST_ECHO_WAIT:g} s")
+        time.sleep(0.005)
 
 
 def _family(address: str) -> socket.AddressFamily:
