@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,8 +28,13 @@ def run(*command: object, cwd: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the sdist, so that a file missing from MANIFEST.in shows."""
     out = tmp_path_factory.mktemp("dist")
+    # In a copy: an sdist is laid out in the directory that it is of, where others look or make one too.
+    copy = out / "copy"
+    shutil.copytree(
+        TOP, copy, ignore=shutil.ignore_patterns(".*", "build", "__pycache__", "*.so", "*.egg-info")
+    )
     setup = [sys.executable, "setup.py", "-q"]
-    run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=TOP)
+    run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=copy)
     (sdist,) = out.glob("udpring-*.tar.gz")
     # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, later ones warn without it.
     (out / "unpacked").mkdir()
