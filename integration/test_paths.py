@@ -31,7 +31,7 @@ def test_lossy_path(rig: Rig, programs: Programs) -> None:
     """5 % lost each way: the handshake is repeated until it works, TCP arrives whole."""
     tunnel = rig.tunnel(programs, topology=rig.topology("lossy", "--loss", "5"))
     a, b = tunnel.a, tunnel.b
-    ping(a.space, b.inner4, deadline=20)
+    ping(a.space, b.inner4, deadline=60)
     tcp(a.space, b.space, b.inner4, 1 << 20, timeout=60)
     tcp(b.space, a.space, a.inner6, 1 << 20, timeout=60)
     assert tunnel.topology["r"].nft_counter("loss", "lost") > 10, (

@@ -124,7 +124,7 @@ def test_a_wait_ends_on_time(ring: Ring) -> None:
 def test_a_wait_for_what_is_there_returns_at_once(ring: Ring) -> None:
     for _ in range(4):
         ring.nop()
-    assert ring.wait(4, 5)
+    assert ring.wait(4, 30)
     assert ring.wait(4)  # not taken yet, so it still counts
     assert len(ring.completions()) == 4
     assert ring.wait(0)
@@ -142,7 +142,7 @@ def test_a_wait_for_more_than_the_queue_holds_is_one_for_all_of_it() -> None:
     with Ring(8, cq_entries=8) as ring:
         for _ in range(8):
             ring.nop()
-        assert ring.wait(1000, 5)
+        assert ring.wait(1000, 30)
 
 
 def test_bad_times_are_refused(ring: Ring) -> None:
@@ -174,7 +174,7 @@ def test_a_signal_handler_runs_while_waiting(ring: Ring, queued: int) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-    assert len(ring.reap(queued, 5)) == queued
+    assert len(ring.reap(queued, 30)) == queued
 
 
 def test_a_handler_that_returns_does_not_end_the_wait(ring: Ring) -> None:
@@ -232,7 +232,7 @@ def test_completions_of_nobody_are_counted_and_skipped() -> None:
         for user_data in (0, 1, 2**63, 2 << 56 | 5, 2 << 56 | 2**31):
             raw.queue(ring, raw.sqe(raw.NOP, user_data=user_data))
         ticket = ring.nop()
-        ring.wait(6, 5)
+        ring.wait(6, 30)
         assert [completion.ticket for completion in ring.completions()] == [ticket]
         assert ring.info.stale == 5
 
@@ -305,7 +305,7 @@ def test_skip_success_is_silent_unless_it_fails(ring: Ring) -> None:
     ring.nop(flags=Flag.SKIP_SUCCESS)
     failing = ring.cancel(12345, flags=Flag.SKIP_SUCCESS)
     last = ring.nop()
-    ring.wait(2, 5)
+    ring.wait(2, 30)
     done = {completion.ticket: completion.result for completion in ring.completions()}
     assert done == {failing: -errno.ENOENT, last: 0}
     assert ring.info.in_flight == 0
@@ -358,10 +358,10 @@ def test_results_can_be_injected() -> None:
     with Ring(8) as ring:
         for result in (0, 1, 4096, -errno.EAGAIN, -errno.ENOBUFS, -(2**31), 2**31 - 1):
             ring.nop(result=result)
-            assert ring.reap(1, 5)[0].result == result
+            assert ring.reap(1, 30)[0].result == result
         ring.nop(result=-errno.ENOBUFS)
         with pytest.raises(OSError, match="buffer space") as caught:
-            ring.reap(1, 5)[0].check()
+            ring.reap(1, 30)[0].check()
         assert caught.value.errno == errno.ENOBUFS
 
 
@@ -389,7 +389,7 @@ with Ring(8) as ring:
         if done: break
     print(done[0].ticket == early, ring.info.queued)
     assert ring.retract(2) == 2
-    print([completion.ticket for completion in ring.reap(2, 5)] == tickets[:2], ring.info.queued)
+    print([completion.ticket for completion in ring.reap(2, 30)] == tickets[:2], ring.info.queued)
 """
 
 
@@ -424,9 +424,9 @@ def test_all_slots_busy_is_said_and_nothing_is_queued() -> None:
             ring.nop()
         assert caught.value.errno == errno.ENOBUFS
         assert ring.info.queued == 4
-        assert len(ring.reap(4, 5)) == 4
+        assert len(ring.reap(4, 30)) == 4
         ring.nop()
-        assert len(ring.reap(1, 5)) == 1
+        assert len(ring.reap(1, 30)) == 1
 
 
 def test_many_rounds_at_the_edge_lose_nothing() -> None:
@@ -440,9 +440,9 @@ def test_many_rounds_at_the_edge_lose_nothing() -> None:
             ring.wait(0, 0)
             got += [completion.ticket for completion in ring.completions()]
             while len(sent) - len(got) > 32:
-                got += [completion.ticket for completion in ring.reap(1, 5)]
+                got += [completion.ticket for completion in ring.reap(1, 30)]
         while len(got) < len(sent):
-            found = ring.reap(1, 5)
+            found = ring.reap(1, 30)
             assert found
             got += [completion.ticket for completion in found]
         assert sorted(got) == sorted(sent)

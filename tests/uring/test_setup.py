@@ -36,7 +36,7 @@ FALLBACKS = {
 
 def works(ring: Ring) -> bool:
     ticket = ring.nop()
-    return [(done.ticket, done.result) for done in ring.reap(1, 5)] == [(ticket, 0)]
+    return [(done.ticket, done.result) for done in ring.reap(1, 30)] == [(ticket, 0)]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ from udpring import UdpringError
 try:
     with Ring({entries}) as ring:
         ring.nop()
-        done = [completion.result for completion in ring.reap(1, 5)]
+        done = [completion.result for completion in ring.reap(1, 30)]
         info = ring.info
         out = {{"sq": info.sq_entries, "cq": info.cq_entries, "halvings": info.halvings,
                "flags": info.setup_flags, "done": done, "iowq": info.iowq_error}}
@@ -227,7 +227,7 @@ finally:
     resource.setrlimit(resource.RLIMIT_AS, old)
 with ring:
     ring.nop()
-    print(ring.info.halvings > 0, ring.info.sq_entries >= 8, len(ring.reap(1, 5)))
+    print(ring.info.halvings > 0, ring.info.sq_entries >= 8, len(ring.reap(1, 30)))
 """
     child = run_python(code)
     assert child.stdout.split() == ["True", "True", "1"], child.stderr
@@ -267,7 +267,7 @@ def test_a_disabled_ring_belongs_to_the_thread_that_enables_it() -> None:
     def own() -> None:
         ring.enable()
         ring.nop()
-        seen.append([done.result for done in ring.reap(2, 5)])
+        seen.append([done.result for done in ring.reap(2, 30)])
         seen.append(ring.info.iowq_error)
         with pytest.raises(RingError) as again:
             ring.enable()
