@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +80,17 @@ def test_it_leaves_nothing_behind() -> None:
             {name for name in links if "udpring" in name},
         )
 
+    gc.collect()  # an earlier test's garbage may hold some
     descriptors, threads, _ = state()
     for _ in range(10):
         udpring.probe()
+    # Joining a thread returns a moment before the kernel has ended it.
+    give_up = time.monotonic() + 30
+    while state()[1] > threads and time.monotonic() < give_up:
+        time.sleep(0.001)
     after = state()
-    assert after[:2] == (descriptors, threads)
+    assert after[0] == descriptors
+    assert after[1] <= threads
 
 
 def test_without_io_uring_a_node_still_runs() -> None:
