@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Callable
 
@@ -93,6 +94,33 @@ def test_the_payload_is_held_until_the_notification(
         assert ticket.report.accepted == 8
         payload.append(0)  # ours again
         assert b"".join(receive(sink, 8)) == bytes(payload[:-1])
+
+
+def test_the_descriptor_rests_while_a_notification_is_outstanding(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    """A loop has nothing to do until the kernel lets go, and is told then."""
+    if not can(tier):
+        return
+    source, sink = make_socket(), make_socket()
+    source.connect(sink.getsockname())
+    with SendRing(source, tier=tier, zero_copy=True) as ring:
+        for round_ in range(3):
+            source.setsockopt(SOL_UDP, UDP_CORK, 1)
+            if round_:
+                ring.fileno()  # asked for before or while it is out
+            ticket = ring.submit(os.urandom(8192), lengths=1024)
+            assert not select.select([ring], [], [], 0.02)[0]
+            assert ring.reap() == []
+            assert not select.select([ring], [], [], 0)[0]
+            assert not ticket.done
+            source.setsockopt(SOL_UDP, UDP_CORK, 0)
+            assert select.select([ring], [], [], BOUND)[0]
+            assert ring.drain(timeout=BOUND) == [ticket]
+            assert not select.select([ring], [], [], 0)[0]
+            assert ring.send_batch([b"copied"] * 3).accepted == 3
+            assert not select.select([ring], [], [], 0)[0]
+            receive(sink, 11)
 
 
 def test_a_time_out_waits_for_the_kernel_to_let_go(

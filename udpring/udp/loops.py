@@ -233,7 +233,8 @@ class AsyncSending:
     def fileno(self) -> int:
         """A descriptor for event loops: readable while ``reap()`` would move on what is pending.
 
-        Level-triggered, and quiet when nothing is pending. Poll it for reading (sic) with select(2), poll(2),
+        Level-triggered, and quiet when nothing is pending, or all of it waits for the kernel to let go of
+        payloads (zero copy). Poll it for reading (sic) with select(2), poll(2),
         epoll(7) or any loop; do not read, write or close it. It is not the socket's. Closing the ring in
         another thread makes it readable too. A socket that was closed under the ring need not: call
         ``reap`` once in a while, which reports it.

@@ -165,14 +165,16 @@ int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_
     return code;
 }
 
-/* Until the socket that holds us up is writable, or somebody wants to close. */
-static int wait_writable(struct udpring_send *send, int64_t timeout_ns)
+/* Until the socket that holds us up is writable, the kernel lets go of something, or somebody wants to close. */
+static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
 {
-    /* Not parked and nothing ended: the kernel is short of memory for the operation itself; look again in a moment. */
-    int fd = udp_tx_parked(send->tx);
-    if (fd < 0 && !timeout_ns)
+    if (!timeout_ns && udp_tx_parked(send->tx) < 0)
         return -ETIME;
-    struct pollfd polled[] = {{.fd = send->wake, .events = POLLIN}, {.fd = fd, .events = POLLOUT}};
+    struct pollfd polled[] = {{.fd = send->wake, .events = POLLIN}, {.fd = udp_tx_parked(send->tx), .events = POLLOUT}};
+    if (polled[1].fd < 0)
+        polled[1] = (struct pollfd){.fd = udp_tx_awaits_notice(send->tx), .events = POLLIN};
+    /* Neither, and nothing ended: the kernel is short of memory for the operation itself; look again in a moment. */
+    int fd = polled[1].fd;
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000}, moment = {.tv_nsec = 1000000};
     bool endless = timeout_ns < 0;
     int ready = fd < 0 ? ppoll(polled, 1, endless || timeout_ns > moment.tv_nsec ? &moment : &limit, NULL)
@@ -214,7 +216,7 @@ int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_jo
             if (left <= 0)
                 return -ETIME;
         }
-        code = wait_writable(send, left);
+        code = wait_ready(send, left);
         if (code)
             return code;
     }

@@ -1,5 +1,6 @@
-/* Sending in event loops: an epoll descriptor over the socket, for as long as something waits for room in its buffer, and over
- * the wake-up by which another thread says that it wants to close. */
+/* Sending in event loops: an epoll descriptor over the socket, for as long as something waits for room in its buffer, or over
+ * what tells of notifications (zero copy), as long as nothing waits but for them; and over the wake-up by which another
+ * thread says that it wants to close. */
 #include "../base.h"
 
 #include <sys/epoll.h>
@@ -11,12 +12,17 @@ void send_rest(struct udpring_send *send)
 {
     if (udp_handle_check(&send->owner))
         return;   /* a forked child shares the epoll descriptor with its parent */
+    struct epoll_event interest = {.events = EPOLLOUT};
     int wanted = send->tx ? udp_tx_parked(send->tx) : -1;
-    if (wanted < 0 && send->unfinished && send->tx)
-        wanted = send->socket.fd;   /* the kernel was short of memory, or will say more: to be tried again */
+    if (wanted < 0 && send->unfinished && send->tx) {
+        wanted = udp_tx_awaits_notice(send->tx);
+        if (wanted >= 0)
+            interest.events = EPOLLIN;
+        else
+            wanted = send->socket.fd;   /* the kernel was short of memory: to be tried again */
+    }
     if (wanted == send->polled)
         return;
-    struct epoll_event interest = {.events = EPOLLOUT};
     if (send->polled >= 0)
         (void)epoll_ctl(send->epoll, EPOLL_CTL_DEL, send->polled, NULL);   /* a closed socket has left by itself */
     if (wanted >= 0 && epoll_ctl(send->epoll, EPOLL_CTL_ADD, wanted, &interest) && errno != EEXIST)

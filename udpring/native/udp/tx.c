@@ -373,6 +373,16 @@ int udp_tx_parked(const struct udp_tx *tx)
     return -1;
 }
 
+int udp_tx_awaits_notice(struct udp_tx *tx)
+{
+    if (!tx->tier->notice || !tx->zero_copy.works || tx->done_count || tx->free_count == tx->slots.count)
+        return -1;
+    for (uint32_t i = 0; i < tx->sockets; i++)
+        if (tx->queue[i].count)
+            return -1;
+    return tx->tier->notice(tx);
+}
+
 int udp_tx_zero_copy(const struct udp_tx *tx)
 {
     return tx->zero_copy.outcome;

@@ -58,6 +58,7 @@ struct udp_tx_tier {
     bool (*close)(struct udp_tx *tx);      /* false: the kernel did not let go of the slots */
     int (*flush)(struct udp_tx *tx);
     void (*collect)(struct udp_tx *tx);    /* completions that came without a flush; NULL: there are none */
+    int (*notice)(struct udp_tx *tx);      /* readable when a completion is there, or comes; -1. NULL: there are none */
     struct ur_ring *(*ring)(struct udp_tx *tx);
     unsigned (*guests)(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
 };

@@ -10,7 +10,9 @@
 
 #include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "../uring/ops.h"
 #include "../uring/ring.h"
@@ -31,6 +33,8 @@ struct uring_tx {
     struct ur_ops ops;             /* one a slot */
     struct send_buffer buffer[UDP_RX_SOCKETS_MAX];
     struct udp_guest_queue guests;
+    bool has_event;                /* false also when open was not called; until somebody has to wait for a notification */
+    int event;                     /* eventfd that the kernel raises with each completion */
 };
 
 static int uring_open(struct udp_tx *tx, struct udpring_reason *why)
@@ -55,6 +59,8 @@ static bool uring_close(struct udp_tx *tx)
     uring_cancel_old(&uring->ops, &uring->ring);
     bool ended = ur_ring_close(&uring->ring) == 0;
     ur_ops_close(&uring->ops);
+    if (uring->has_event)
+        close(uring->event);
     return ended;
 }
 
@@ -225,6 +231,35 @@ static void uring_collect(struct udp_tx *tx)
     (void)take_completions(uring, &ignored);
 }
 
+/* The ring's own descriptor does not tell of work that is deferred until its thread enters (Linux 6.3 to 6.18 at least). */
+static bool make_event(struct uring_tx *uring)
+{
+    int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (event < 0)
+        return false;
+    if (ur_ring_register(&uring->ring, IORING_REGISTER_EVENTFD, &event, 1) < 0) {
+        close(event);
+        return false;
+    }
+    uring->event = event;
+    return uring->has_event = true;
+}
+
+static int uring_notice(struct udp_tx *tx)
+{
+    struct uring_tx *uring = (struct uring_tx *)tx;
+    eventfd_t ignored;
+    if (!uring->has_event && !make_event(uring))
+        return -1;
+    (void)eventfd_read(uring->event, &ignored);
+    /* What came before it was lowered. */
+    if (!ur_cq_ready(&uring->ring))
+        (void)ur_submit_and_wait(&uring->ring, 0, 0);
+    if (ur_cq_ready(&uring->ring))
+        (void)eventfd_write(uring->event, 1);
+    return uring->event;
+}
+
 static struct ur_ring *uring_ring(struct udp_tx *tx)
 {
     return &((struct uring_tx *)tx)->ring;
@@ -241,6 +276,7 @@ const struct udp_tx_tier udp_tx_uring = {
     .close = uring_close,
     .flush = uring_flush,
     .collect = uring_collect,
+    .notice = uring_notice,
     .ring = uring_ring,
     .guests = uring_guests,
 };
