@@ -150,8 +150,8 @@ class Bench:
         done = ffi.new("uint32_t *")
         assert lib.udpring_plane_prefixes(self.plane, prefix, 1, done) == 0
 
-    def key(self, *, initiator: bool = True) -> int:
-        """Installs a session; returns our index."""
+    def key(self, *, initiator: bool = True, ahead: int = 0) -> int:
+        """Installs a session, born `ahead` ns after now; returns our index."""
         index = ffi.new("uint32_t *")
         assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
         code = lib.udpring_plane_keypair(
@@ -162,7 +162,7 @@ class Bench:
             index[0],
             REMOTE_INDEX,
             initiator,
-            lib.udpring_now_ns(),
+            lib.udpring_now_ns() + ahead,
         )
         assert code in (0, 1), "1: staged packets have left on it"
         self.staged_left = code == 1
@@ -402,6 +402,22 @@ def test_a_key_past_its_time_neither_sends_nor_receives(keyed: Bench) -> None:
     keyed.app.sendto(b"x", (INNER_PEER, 6000))
     keyed.wait(lambda: keyed.state().staged == 1)
     lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+
+
+def test_a_key_younger_than_the_workers_clock_is_a_young_key(bench: Bench) -> None:
+    """A worker looks at the clock once a pass; a busy one may get a key that was made since."""
+    bench.set_endpoint(bench.peer_socket)
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    bench.app.sendto(b"staged", (INNER_PEER, 6000))
+    bench.wait(lambda: bench.state().staged == 1)
+    bench.key(ahead=3600 * 10**9)
+    assert bench.staged_left
+    assert b"staged" in bench.receive()[1]
+    bench.app.sendto(b"out", (INNER_PEER, 6000))
+    assert b"out" in bench.receive()[1]
+    bench.send(bench.seal(udp_packet(b"in")))
+    assert bench.app.recv(100) == b"in"
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
 
 
 def test_responder_does_not_send_before_the_first_data(bench: Bench) -> None:

@@ -74,7 +74,7 @@ static void accepted(struct worker *worker, struct peer *peer, struct keypair *k
         plane_change(worker, &roam);
     }
     bool asks = keypair == peer->current && keypair->initiator &&
-                worker->now - keypair->birth_ns >= WG_REKEY_ON_RECEIVE_NS;
+                keypair_age(keypair, worker->now) >= WG_REKEY_ON_RECEIVE_NS;
     if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED))
         plane_want_handshake(worker, peer);
     peer_stamp_received(worker, peer, length);
@@ -110,7 +110,7 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
         return;
     }
     uint64_t counter = wg_le64(message + 8);
-    if (ur_unlikely(worker->now - keypair->birth_ns >= WG_REJECT_AFTER_TIME_NS ||
+    if (ur_unlikely(keypair_age(keypair, worker->now) >= WG_REJECT_AFTER_TIME_NS ||
                     counter >= keypair->limits.reject_messages)) {
         plane_drop(worker, UDPRING_DROP_KEY_EXPIRED);
         return;

@@ -179,7 +179,7 @@ static int seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
         outbound_close_train(worker);    /* only the last of a train may be shorter */
     peer_stamp_sent(worker, peer, bytes, length != 0);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
-    if (ur_unlikely(old || (keypair->initiator && worker->now - keypair->birth_ns >= WG_REKEY_AFTER_TIME_NS)))
+    if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
         plane_want_handshake(worker, peer);
     return 0;
 }
@@ -197,9 +197,11 @@ static void staged_unlock(struct worker *worker)
         pthread_mutex_unlock(&worker->plane->staged_lock);
 }
 
+/* Or some are just being sent. */
 static bool has_staged(const struct peer *peer)
 {
-    return __atomic_load_n(&peer->staged_count, __ATOMIC_RELAXED) != 0;
+    return __atomic_load_n(&peer->staged_count, __ATOMIC_ACQUIRE) != 0 ||
+           __atomic_load_n(&peer->unstaging, __ATOMIC_ACQUIRE);
 }
 
 static void drop_staged(struct worker *worker, struct peer *peer, enum udpring_drop reason)
@@ -228,15 +230,8 @@ static void kick(struct worker *worker, const struct peer *peer)
         worker->kicked[worker->kicked_count++] = peer->id;
 }
 
-/* Under staged_lock. */
-static void flush_staged(struct worker *worker, struct peer *peer)
+static void send_staged(struct worker *worker, struct peer *peer)
 {
-    if (!peer->staged_count)
-        return;
-    if (!peer->endpoint.family) {
-        drop_staged(worker, peer, UDPRING_DROP_NO_ENDPOINT);
-        return;
-    }
     while (peer->staged_count && keypair_can_send(peer->current, worker->now)) {
         struct staged_packet *packet = peer_staged(peer);
         if (seal(worker, peer, packet->data, packet->length) < 0) {
@@ -249,6 +244,30 @@ static void flush_staged(struct worker *worker, struct peer *peer)
     }
     if (peer->staged_count)
         plane_want_handshake(worker, peer);
+}
+
+/* Under staged_lock. */
+static void flush_staged(struct worker *worker, struct peer *peer)
+{
+    if (!peer->staged_count)
+        return;
+    if (!peer->endpoint.family) {
+        drop_staged(worker, peer, UDPRING_DROP_NO_ENDPOINT);
+        return;
+    }
+    if (!plane_shared(worker->plane)) {
+        send_staged(worker, peer);
+        return;
+    }
+    /* What follows may be sealed by another worker, that of its flow: it waits for the lock until these have left. */
+    uint32_t before = peer->staged_count;
+    __atomic_store_n(&peer->unstaging, true, __ATOMIC_RELEASE);
+    send_staged(worker, peer);
+    if (peer->staged_count != before) {
+        outbound_close_train(worker);
+        (void)udp_tx_flush(worker->tx);   /* a socket that is gone is told by the next send too */
+    }
+    __atomic_store_n(&peer->unstaging, false, __ATOMIC_RELEASE);
 }
 
 void outbound_flush_staged(struct worker *worker, struct peer *peer)

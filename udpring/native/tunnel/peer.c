@@ -130,7 +130,7 @@ int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t
         dropped = 1;
     }
     peer->staged[(peer->staged_head + peer->staged_count) % STAGED_MAX] = copy;
-    __atomic_store_n(&peer->staged_count, peer->staged_count + 1, __ATOMIC_RELAXED);   /* looked at without the lock */
+    __atomic_store_n(&peer->staged_count, peer->staged_count + 1, __ATOMIC_RELEASE);   /* looked at without the lock */
     *total += length;
     return dropped;
 }
@@ -141,7 +141,7 @@ struct staged_packet *peer_unstage(struct peer *peer, size_t *total)
         return NULL;
     struct staged_packet *oldest = peer->staged[peer->staged_head];
     peer->staged_head = (peer->staged_head + 1) % STAGED_MAX;
-    __atomic_store_n(&peer->staged_count, peer->staged_count - 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&peer->staged_count, peer->staged_count - 1, __ATOMIC_RELEASE);
     *total -= oldest->length;
     return oldest;
 }

@@ -62,6 +62,7 @@ struct peer {
     uint64_t rx_bytes, tx_bytes;
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
+    bool unstaging;             /* a worker is sending what was staged; several workers only */
     bool owed_again;
     bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
 };
@@ -69,9 +70,15 @@ struct peer {
 /* 0, -ENOMEM, or -ENOTSUP: no library here has the cipher. */
 int keypair_new(struct keypair **keypair, uint32_t workers, const struct keypair_spec *spec) UR_MUST_CHECK;
 void keypair_free(struct keypair *keypair, struct index_table *indices);   /* NULL is fine */
+/* None is below zero: a worker's clock is that of when its pass began, and the handshake may have ended since. */
+static inline uint64_t keypair_age(const struct keypair *keypair, uint64_t now)
+{
+    int64_t age = (int64_t)(now - keypair->birth_ns);
+    return age > 0 ? (uint64_t)age : 0;
+}
 static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
 {
-    return keypair && keypair->may_send && now - keypair->birth_ns < WG_REJECT_AFTER_TIME_NS &&
+    return keypair && keypair->may_send && keypair_age(keypair, now) < WG_REJECT_AFTER_TIME_NS &&
            __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED) < keypair->limits.reject_messages &&
            __atomic_load_n(&keypair->blocks, __ATOMIC_RELAXED) < keypair->limits.reject_blocks;
 }

@@ -241,7 +241,9 @@ static void inbound_pass(struct worker *worker)
 static bool busy(const struct worker *worker)
 {
     return worker->more_inbound || (worker->tun_ready && outbound_has_room(worker)) ||
-           (worker->kicked_count && worker->out_free_count);
+           (worker->kicked_count && worker->out_free_count) ||
+           /* asked for by ourselves since they were made last: nobody has woken us, nor will */
+           (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE));
 }
 
 /* What a pass does between two waits. */
