@@ -26,6 +26,15 @@ def _rings_may_be_forgotten() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_ours_is_collected() -> Iterator[None]:
+    """What pytest and earlier tests hold is not looked through each time: that could take a minute."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Node:
     """Something to hang into a cycle."""
 
