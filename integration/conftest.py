@@ -13,6 +13,8 @@ from lab.reaper import Reaper
 from lab.rig import leftovers
 
 TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
+#: What all nodes of the run inherit, except where a test is about one of these.
+FORCED = ("UDPRING_TIER", "UDPRING_OFFLOADS", "UDPRING_WORKERS")
 _prefixes: list[str] = []
 _reaper = Reaper()
 
@@ -40,8 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def pytest_report_header() -> str:
-    return f"program under test: {' '.join(SUBJECT.argv)}"
+def pytest_report_header() -> list[str]:
+    forced = [f"{name}={value}" for name in FORCED if (value := os.environ.get(name))]
+    return [f"program under test: {' '.join(SUBJECT.argv)}", f"forced: {' '.join(forced) or 'nothing'}"]
 
 
 @pytest.hookimpl(wrapper=True)

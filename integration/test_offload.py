@@ -210,24 +210,28 @@ def flows_both_ways(tunnel: Tunnel) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+@pytest.mark.parametrize(
+    ("tier", "offloads"),
+    [("uring-multishot", "all"), ("uring-pool", "all"), ("mmsg", "all"), ("uring-multishot", "none")],
+)
 def test_a_link_too_small_for_trains_is_no_black_hole(
-    rig: Rig, tmp_path: Path, family: int, tier: str
+    rig: Rig, tmp_path: Path, family: int, tier: str, offloads: str
 ) -> None:
     """1420 bytes inside do not fit 1280 outside: the kernel refuses such trains and fragments datagrams."""
-    ends = [node_program(tmp_path, name, UDPRING_TIER=tier) for name in "ab"]
+    ends = [node_program(tmp_path, name, UDPRING_TIER=tier, UDPRING_OFFLOADS=offloads) for name in "ab"]
     tunnel = rig.tunnel(
         (ends[0], ends[1]), topology=rig.topology("two-nodes", "--mtu", "1280"), family=family
     )
     tunnel.ping()
     flows_both_ways(tunnel)
     for end in (tunnel.a, tunnel.b):
-        assert counters(end)["plane"]["trains_split"] > 0
+        assert (counters(end)["plane"]["trains_split"] > 0) == (offloads == "all")
         assert drops(end)["send_failed"] == 0
 
 
 def test_a_link_that_shrinks_under_a_stream_and_grows_again(rig: Rig, tmp_path: Path) -> None:
-    tunnel = rig.tunnel((node_program(tmp_path, "a"), node_program(tmp_path, "b")), both_know=True)
+    ends = [node_program(tmp_path, name, UDPRING_OFFLOADS="all") for name in "ab"]
+    tunnel = rig.tunnel((ends[0], ends[1]), both_know=True)
     tunnel.ping()
     running = TcpStream(tunnel.a.space, tunnel.b.space, tunnel.b.inner4)
     until(lambda: running.received_bytes > 8 << 20 or not running.running, "the stream flows")

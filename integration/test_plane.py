@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from lab import until
 
 from udpring._native import ffi, lib, reason, reason_text
+from udpring.tunnel.offloads import offload_flags
 
 pytestmark = [
     pytest.mark.netns,
@@ -93,6 +94,7 @@ class Bench:
         options = ffi.new(
             "struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420, "workers": workers}
         )
+        options.flags = offload_flags(None)  # as UDPRING_OFFLOADS says
         options.name = f"up{random.randrange(1 << 32):08x}".encode()
         code, why = ffi.new("int32_t *"), reason()
         self.plane = lib.udpring_plane_open(options, code, why)

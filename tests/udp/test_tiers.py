@@ -71,7 +71,10 @@ def test_a_name_that_is_no_tier_is_refused(pair4: Pair, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter", "io_uring_register"])
-def test_where_io_uring_is_denied_mmsg_runs_and_says_why(call: str, error: int) -> None:
+def test_where_io_uring_is_denied_mmsg_runs_and_says_why(
+    call: str, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM.format(tier=None), [Rule(call, error)])
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
@@ -102,8 +105,9 @@ def test_the_environment_forcing_in_vain_fails_too() -> None:
     assert "opening a receive ring" in done.stderr
 
 
-def test_a_tier_that_is_lost_later_is_left_for_the_next(pair4: Pair) -> None:
+def test_a_tier_that_is_lost_later_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found to work once may be denied later: the ring itself is what counts."""
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
     code = """
 import errno
 from seccomp import Rule, install

@@ -170,7 +170,8 @@ with a, b, SendRing(b, zero_copy=True) as tx:
 """
 
 
-def test_where_io_uring_is_denied_it_sends_all_the_same_and_says_why() -> None:
+def test_where_io_uring_is_denied_it_sends_all_the_same_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM, [Rule("io_uring_setup", errno.EPERM)])
     assert done.returncode == 0, done.stderr
     assert done.stdout == "mmsg | unsupported | tier mmsg copies; an io_uring tier is needed\n"
