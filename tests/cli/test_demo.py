@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from udpring.cli import _demo_lab, demo
 from udpring.cli.main import main
 from udpring.errors import HostError
+from udpring.tunnel.uapi_client import UapiClient
+
+from .conftest import Server
 
 ROW = {
     "outer": "IPv4",
@@ -134,3 +138,15 @@ def test_an_address_is_waited_for_until_the_kernel_delivers_to_it(monkeypatch: p
     late.routes = [""] * 1000
     with pytest.raises(HostError, match="fd99::1 did not come up"):
         _demo_lab._wait_until_local(late, "fd99::1")
+
+
+def test_a_program_is_asked_again_until_it_listens(tmp_path: Path) -> None:
+    client = UapiClient("wg0", tmp_path)
+    assert not _demo_lab._answers(client)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(client.path))
+        assert not _demo_lab._answers(client)
+
+
+def test_a_program_that_listens_answers(server: Server, tmp_path: Path) -> None:
+    assert _demo_lab._answers(UapiClient("wg0", tmp_path))

@@ -20,10 +20,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udpring.bench.space import Space, join
 from udpring.errors import HostError, UdpringError
+
+if TYPE_CHECKING:
+    from udpring.tunnel.uapi_client import UapiClient
 
 __all__ = ["Lab", "Measured", "NodeFacts"]
 
@@ -111,7 +114,7 @@ class Process:
         given = config.Config.loads(text)
         client = UapiClient(self.interface)
         end = time.monotonic() + 10
-        while not client.path.exists():
+        while not _answers(client):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise self._failure()
             time.sleep(0.02)
@@ -244,6 +247,15 @@ class Lab:
             here.begin(lambda: _send(target, seconds))()
             received, lasted = receive()
         return received * 8e-9 / lasted, received
+
+
+def _answers(client: UapiClient) -> bool:
+    """A socket's file is there before the program listens."""
+    try:
+        client.get()
+    except UdpringError:
+        return False
+    return True
 
 
 def _wait_until_local(space: Space, address: str) -> None:
