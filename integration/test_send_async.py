@@ -147,12 +147,17 @@ async def main():
         await until(lambda: ring._awaited)
         assert not ticket.done
         # Blocking calls go behind what waits, and move it on; the task is woken for it.
-        assert ring.send_batch(payloads(260, 10), to).accepted == 10
+        assert ring.send_batch(payloads(260, 1), to).accepted == 1
+        assert ring.send_batch(payloads(261, 9), to).accepted == 9
         assert ticket.done
         await until(lambda: done)
-    assert ring.reap() == [ticket]
+        # A single datagram does not pass those that wait.
+        ticket2 = ring.submit(payloads(270, 100), to)
+        assert not ticket2.done
+        assert (await ring.send_batch_async(payloads(370, 1), to)).accepted == 1
+    assert ring.reap() == [ticket, ticket2]
     assert done[0].accepted == 60
-    assert received(269) == list(range(270))
+    assert received(370) == list(range(371))
 
 with SendRing(source, tier=tier, gso=False) as ring:
     run(main)

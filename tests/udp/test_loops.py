@@ -61,7 +61,7 @@ def readable(ring: RecvRing | int, bound: float = 0) -> bool:
 
 
 async def until_waiting(ring: RecvRing) -> None:
-    while ring._watch is None or ring._watch._end is None:
+    while ring._watch is None or not ring._watch.waiting:
         await anyio.sleep(0)
 
 

@@ -133,7 +133,8 @@ class AddressList(Sequence[Address | None]):
         """From the bytes of ``struct udpring_address``es, one after the other."""
         if len(packed) % LAYOUT.size:
             raise ValueError(f"{len(packed)} bytes are no whole number of addresses of {LAYOUT.size}")
-        made = cls((), family)
+        made = cls.__new__(cls)
+        made._ipv6 = family == socket.AF_INET6
         made._packed = packed
         return made
 

@@ -54,7 +54,7 @@ class Batch(Sequence[Packet]):
     itself.
     """
 
-    __slots__ = ("_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
+    __slots__ = ("_anchor", "_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
 
     def __init__(self, call: Any, ipv6_socket: bool) -> None:
         """``call``: a ``struct udpring_recv_call`` to take the batch from. None gives an empty batch."""
@@ -62,7 +62,8 @@ class Batch(Sequence[Packet]):
         self._picked: range | None = None
         self._columns_raw: memoryview | None = None
         self._records_raw: list[bytes] | None = None
-        self._view: memoryview | None
+        self._view: memoryview | None = None  # made from the anchor when it is first asked for
+        self._anchor: Any = None
         if call is None:
             self._face = None
             self._count = 0
@@ -71,15 +72,18 @@ class Batch(Sequence[Packet]):
         face = self._face = call.batch
         # From here on it is ours. A signal's handler may raise in any call, so nothing stands between these
         # two: a batch that is still in `call` is given out again by the next receive.
-        anchor = _gc(call.base, partial(_release, face))
+        self._anchor = _gc(call.base, partial(_release, face))
         call.batch = _NULL
         self._count = call.count
-        self._view = memoryview(_buffer(anchor, call.bytes)).toreadonly()
 
     def _live(self) -> memoryview:
-        if self._view is None:
-            raise ClosedError("this batch was released; keep the packets or their data, not the batch")
-        return self._view
+        view = self._view
+        if view is None:
+            anchor = self._anchor
+            if anchor is None or self._face is None:
+                raise ClosedError("this batch was released; keep the packets or their data, not the batch")
+            view = self._view = memoryview(_buffer(anchor, self._face.bytes)).toreadonly()
+        return view
 
     def _column(self, place: int) -> memoryview:
         """One of the core's columns, of the datagrams that this one is made of."""
@@ -106,6 +110,9 @@ class Batch(Sequence[Packet]):
         if face is None:
             return b""
         offset, size = FIELDS[field]
+        if face.count == 1 and self._picked is None:
+            alone: bytes = _buffer(face.messages, RECORD)[offset : offset + size]
+            return alone
         out = bytearray(face.count * size)
         lib.udpring_batch_spread(face, offset, size, ffi.from_buffer(out))
         if self._picked is None:
@@ -227,6 +234,7 @@ class Batch(Sequence[Packet]):
     def release(self) -> None:
         """Drops the batch's hold on its buffers; those that nothing else looks at go back to the ring."""
         self._view = None
+        self._anchor = None
         self._face = None
         self._columns_raw = None
         self._records_raw = None
@@ -240,7 +248,8 @@ class Batch(Sequence[Packet]):
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        return f"<{name} of {self._count} packets>" if self._view is not None else f"<{name}, released>"
+        released = self._view is None and self._anchor is None
+        return f"<{name}, released>" if released else f"<{name} of {self._count} packets>"
 
 
 class BatchSlice(Batch):
@@ -252,6 +261,7 @@ class BatchSlice(Batch):
         """``picked``: which, by their index in ``batch``."""
         self._ipv6 = batch._ipv6
         self._face = batch._face
+        self._anchor = None
         self._view = batch._live()
         self._columns_raw = batch._columns_raw
         self._records_raw = batch._records_raw

@@ -3,10 +3,11 @@
 1. The loop is found at each wait: trio when its module is loaded and this is one of its tasks, else the
    running asyncio loop.
 2. What is waited on is a duplicate of the descriptor: the program may poll the original in the same loop.
-3. One task waits at a time. Nothing is taken off the ring before the task that asked for it runs again, so a
+3. An asyncio loop goes on watching between the waits (reader.py); trio is told at each.
+4. One task waits at a time. Nothing is taken off the ring before the task that asked for it runs again, so a
    cancelled wait loses nothing.
-4. Closing ends the wait; the duplicate is closed by the last who needs it.
-5. Sends that found the socket buffer full wait for room, each task with its own duplicate; whoever moves the
+5. Closing ends the wait; the duplicate is closed by the last who needs it.
+6. Sends that found the socket buffer full wait for room, each task with its own duplicate; whoever moves the
    queue on wakes those whose datagrams have gone.
 """
 
@@ -16,26 +17,49 @@ import errno
 import importlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self
 
 from udpring._native import check, ffi, lib
 from udpring.errors import ClosedError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from udpring.udp.batch import Batch
     from udpring.udp.jobs import Addresses, Lengths, Payloads, SendReport, Ticket
+    from udpring.udp.reader import LoopReader
 
 __all__ = ["BATCHES_A_TURN", "AsyncReceiving", "AsyncSending", "Watch", "give_way"]
 
 #: Batches that one wake-up of the loop may bring before its timers and other tasks get their turn.
 BATCHES_A_TURN = 4
 
-# A wait looks at the ring this often by itself, in seconds: a socket that somebody closed wakes nobody.
-_LOOK_SECONDS = 1.0
+#: A wait looks at the ring this often by itself, in seconds: a socket that somebody closed wakes nobody.
+LOOK_SECONDS = 1.0
+
+CLOSED = "closed while a task waited on it"
+
+
+class Turns:
+    """How often asyncio's loops of one thread have resumed a task that waited on a ring."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+_here = threading.local()
+
+
+def turns_here() -> Turns:
+    """Those of this thread."""
+    turns: Turns | None = getattr(_here, "turns", None)
+    if turns is None:
+        turns = _here.turns = Turns()
+    return turns
 
 
 def _trio() -> Any:
@@ -56,6 +80,16 @@ def _asyncio() -> Any:
     return importlib.import_module("asyncio")
 
 
+def _reader_class() -> type[LoopReader]:
+    """Likewise: it needs asyncio."""
+    made: type[LoopReader] = importlib.import_module("udpring.udp.reader").LoopReader
+    return made
+
+
+def _nothing() -> None:
+    return None
+
+
 async def give_way() -> None:
     """Lets the loop do one turn."""
     trio = _trio()
@@ -68,66 +102,75 @@ class Watch:
     def __init__(self, fd: int) -> None:
         self._fd = os.dup(fd)
         self._closed = False
-        self._end: Callable[[], object] | None = None  # ends the wait that is under way, as if in vain
+        self._reader: Callable[[], LoopReader | None] = _nothing  # weak: the loop has it, or nobody
+        self._end: Callable[[], object] | None = None  # ends the wait of a task of trio, as if in vain
 
-    async def wait(self, timeout: float | None) -> bool:
-        """Until it is ready: True; or ``timeout`` seconds have passed or somebody woke it: False. ClosedError
-        once closed."""
+    def wait(self, timeout: float) -> Awaitable[bool]:
+        """To be awaited at once. Until it is ready: True; or False: ``timeout`` seconds, one at most, have
+        passed, or somebody woke it. ClosedError once closed."""
         if self._closed:
-            raise ClosedError("closed while a task waited on it")
-        trio = _trio()
+            raise ClosedError(CLOSED)
+        trio = _trio() if "trio" in sys.modules else None
+        if trio:
+            return self._in_trio(trio, timeout)
+        loop = _asyncio().get_running_loop()
+        reader = self._reader()
+        if reader is None or reader.loop is not loop:
+            if reader is not None:
+                reader.leave()
+            reader = _reader_class()(loop, self._fd)
+            self._reader = weakref.ref(reader)
+        return reader.wait(timeout)
+
+    def wait_again(self) -> Awaitable[bool] | None:
+        """The same, when the running loop watches it already; else None, and nothing was done."""
+        reader = self._reader()
+        if reader is None or ("trio" in sys.modules and _trio()):
+            return None
+        return reader.wait_again()
+
+    async def _in_trio(self, trio: Any, timeout: float) -> bool:
+        low = trio.lowlevel
+        token = low.current_trio_token()
         try:
-            ready = await (self._in_trio(trio, timeout) if trio else self._in_asyncio(timeout))
+            with trio.move_on_after(timeout) as scope:
+                # Soon, for it may be called from outside of trio's tasks.
+                self._end = lambda: token.run_sync_soon(scope.cancel)
+                await low.wait_readable(self._fd)
         finally:
             self._end = None
             if self._closed:
                 os.close(self._fd)
         if self._closed:
-            raise ClosedError("closed while a task waited on it")
-        return ready
-
-    async def _in_asyncio(self, timeout: float | None) -> bool:
-        loop: asyncio.AbstractEventLoop = _asyncio().get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-
-        def wake(ready: bool) -> None:
-            if not future.done():
-                future.set_result(ready)
-
-        self._end = lambda: wake(False)
-        timer = None if timeout is None else loop.call_later(timeout, wake, False)
-        loop.add_reader(self._fd, wake, True)
-        try:
-            return await future
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if not loop.is_closed():
-                loop.remove_reader(self._fd)
-
-    async def _in_trio(self, trio: Any, timeout: float | None) -> bool:
-        low = trio.lowlevel
-        token = low.current_trio_token()
-        with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
-            # Soon, for it may be called from outside of trio's tasks.
-            self._end = lambda: token.run_sync_soon(scope.cancel)
-            await low.wait_readable(self._fd)
+            raise ClosedError(CLOSED)
         return not scope.cancelled_caught
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task is."""
+        reader = self._reader()
+        return self._end is not None or (reader is not None and reader.waiting)
 
     def wake(self) -> None:
         """Ends the wait that is under way, if any."""
+        reader = self._reader()
         if self._end is not None:
             self._end()
+        elif reader is not None:
+            reader.wake()
 
     def close(self) -> None:
         """Ends the wait that is under way, if any, with ClosedError. Twice is fine."""
         if self._closed:
             return
         self._closed = True
+        reader = self._reader()
+        if reader is not None:
+            reader.close()
         if self._end is None:
             os.close(self._fd)
         else:
-            self._end()  # whoever waits closes it: the loop still knows its number
+            self._end()  # whoever waits closes it: trio still knows its number
 
 
 class AsyncReceiving:
@@ -136,10 +179,12 @@ class AsyncReceiving:
     _watch: Watch | None = None
     _awaited = False
     _burst = 0  # batches taken since the loop last had its turn
+    _lone = False  # the last wait brought a single datagram
 
     if TYPE_CHECKING:
 
         def _usable(self) -> Any: ...
+        def _poll(self, max_packets: int) -> Batch | None: ...
         def recv_batch(self, max_packets: int = ..., timeout: float | None = ...) -> Batch: ...
 
     def fileno(self) -> int:
@@ -164,27 +209,44 @@ class AsyncReceiving:
         Raises ClosedError (also when the ring is closed meanwhile), WrongThreadError, RingError, RuntimeError
         when another task is waiting on this ring already.
         """
+        return await self._receive(max_packets, timeout)
+
+    async def _receive(self, max_packets: int, timeout: float | None, iterating: bool = False) -> Batch:
         if self._awaited:
             raise RuntimeError("another task is waiting on this ring: let one receive and share out")
         deadline = None if timeout is None else time.monotonic() + timeout
+        wait: Awaitable[bool] | None = None
         self._awaited = True
         try:
             if self._burst >= BATCHES_A_TURN:
                 self._burst = 0
                 await give_way()
-            batch = self.recv_batch(max_packets, 0)
-            if not batch and timeout is not None and timeout <= 0:
+            if self._lone and self._watch is not None and timeout is None and max_packets > 0:
+                # Datagrams come one at a time: the next is hardly there yet, and the loop is told when it is.
+                wait = self._watch.wait_again()
+            while True:
+                if wait is not None:
+                    self._burst = 0
+                    await wait
+                batch = self._poll(max_packets)
+                if batch is not None:
+                    self._burst += 1
+                    self._lone = wait is not None and batch._count == 1
+                    return batch
+                left = LOOK_SECONDS
+                if deadline is not None:
+                    left = min(left, deadline - time.monotonic())
+                    if left <= 0:
+                        break
+                wait = self._watched().wait(left)
+            if wait is None:
                 self._burst = 0
                 await give_way()  # a loop of polls must not stop all others
-            while not batch:
-                self._burst = 0
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return batch
-                await self._watched().wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
-                batch = self.recv_batch(max_packets, 0)
-            self._burst += 1
-            return batch
+            return self.recv_batch(max_packets, 0)
+        except ClosedError:
+            if iterating:
+                raise StopAsyncIteration from None
+            raise
         finally:
             self._awaited = False
 
@@ -192,12 +254,9 @@ class AsyncReceiving:
         self._usable()
         return self
 
-    async def __anext__(self) -> Batch:
+    def __anext__(self) -> Coroutine[Any, Any, Batch]:
         """The next batch; the iteration ends when the ring is closed."""
-        try:
-            return await self.recv_batch_async()
-        except ClosedError:
-            raise StopAsyncIteration from None
+        return self._receive(256, None, True)
 
     def _icmp_errors(self) -> list[OSError]:
         """What ICMP brought since the last call, oldest first, of which the last 16 are kept."""
@@ -221,11 +280,14 @@ class AsyncSending:
     """The part of ``SendRing`` that works in event loops."""
 
     _burst = 0  # batches sent since the loop last had its turn
+    _turn = -1  # which that was, as far as known
 
     if TYPE_CHECKING:
+        _turns: Turns  # of the thread that made the ring
         _tickets: list[Ticket]  # those that reap() gives
         _awaited: dict[Ticket, Watch]  # those that tasks wait for
         submit: Any
+        _send_alone: Any
 
         def _usable(self) -> Any: ...
         def _let_go(self, handle: Any, job: Any, held: object) -> None: ...
@@ -264,9 +326,17 @@ class AsyncSending:
         was.
         Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
         """
-        if self._burst >= BATCHES_A_TURN:
+        turn = self._turns.count
+        if turn != self._turn:
+            self._turn, self._burst = turn, 0
+        elif self._burst >= BATCHES_A_TURN:
             self._burst = 0
             await give_way()
+        if lengths is None and source is None and tos is None and ttl is None and not interface_index:
+            alone: SendReport | None = self._send_alone(payloads, address)
+            if alone is not None:
+                self._burst += 1
+                return alone
         ticket: Ticket = self.submit(
             payloads,
             address,
@@ -292,7 +362,7 @@ class AsyncSending:
             watch = self._awaited[ticket] = Watch(self.fileno())
             self._tickets.remove(ticket)
             while not ticket.done:
-                await watch.wait(_LOOK_SECONDS)
+                await watch.wait(LOOK_SECONDS)
                 if not ticket.done:
                     self._move()
         except BaseException as error:

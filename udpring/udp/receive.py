@@ -139,6 +139,23 @@ class RecvRing(AsyncReceiving):
             self._busy = False
             del handle  # held until here: `call` is part of it
 
+    def _poll(self, max_packets: int) -> Batch | None:
+        """``recv_batch`` that does not wait, and gives None for an empty batch."""
+        if not 0 < max_packets < _MOST:
+            return self.recv_batch(max_packets, 0) or None
+        handle = self._begin()
+        try:
+            call = self._call
+            call.max = max_packets
+            call.timeout_ns = 0
+            code = lib.udpring_recv_batch(call)
+            if code == 0:
+                return Batch(call, self._ipv6)
+        finally:
+            self._busy = False
+            del handle  # held until here: `call` is part of it
+        return None if code == -errno.ETIME else self.recv_batch(max_packets, 0) or None
+
     def _take_one(self) -> tuple[bytes, bytes, bool] | None:
         """A single datagram that the owner of the socket was told of, without a batch and without waiting.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 import warnings
-from typing import Any
+from typing import Any, cast
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, RingError
+from udpring.udp.address import Address, AddressList, to_core
+from udpring.udp.batch import Batch
 from udpring.udp.jobs import (
     Addresses,
     Lengths,
@@ -21,7 +24,7 @@ from udpring.udp.jobs import (
     fill_payloads,
     make_report,
 )
-from udpring.udp.loops import AsyncSending, Watch
+from udpring.udp.loops import AsyncSending, Watch, turns_here
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.waiting import wait_slice
 
@@ -84,6 +87,8 @@ class SendRing(AsyncSending):
         self._results = ffi.NULL
         self._room = 0
         self._plain = True  # the job has no options
+        self._copies = not zero_copy
+        self._turns = turns_here()
         self._held: tuple[Any, ...] = ()
         if not 0 <= entries < 1 << 31:
             raise ValueError(f"entries must not be negative: {entries}")
@@ -137,6 +142,10 @@ class SendRing(AsyncSending):
         Raises ClosedError, WrongThreadError, TypeError, OverflowError, ValueError (as many addresses as
         payloads are needed; lengths that do not fit the buffer).
         """
+        if lengths is None and source is None and tos is None and ttl is None and not interface_index:
+            alone = self._send_alone(payloads, address)
+            if alone is not None:
+                return alone
         handle = self._usable()
         if self._busy:
             raise RuntimeError("the send ring was used by a signal handler while it was busy")
@@ -189,6 +198,37 @@ class SendRing(AsyncSending):
             return 1
         code: int = lib.udpring_send_one(handle, data, len(data), packed or ffi.NULL, 1)
         return code
+
+    def _send_alone(self, payloads: Payloads, address: Addresses | None) -> SendReport | None:
+        """A single datagram without options, past the queue while that is empty. None: send it as a batch,
+        which also says what is wrong with it."""
+        handle = self._handle
+        if handle is None or self._busy or self._closing or not self._copies:
+            return None
+        if type(payloads) is Batch:
+            face: Any = payloads._face
+            if payloads._count != 1 or face.whole_trains:
+                return None
+            data: Any = face.base
+            size: int = face.bytes
+        elif type(payloads) is list and len(payloads) == 1 and type(payloads[0]) is bytes:
+            data = payloads[0]
+            size = len(data)
+        else:
+            return None
+        packed: Any
+        if type(address) is tuple and len(address) == 2 and type(address[0]) is str:
+            packed = to_core(cast(Address, address), self._family)
+        elif type(address) is AddressList and len(address) == 1:
+            packed = address.packed
+        elif address is None:
+            packed = ffi.NULL
+        else:
+            return None
+        code: int = lib.udpring_send_one(handle, data, size, packed, 0)
+        if code == 0:
+            return SendReport(1)
+        return None if code > 0 else SendReport(0, [(0, OSError(-code, os.strerror(-code)))])
 
     def _wait(self, handle: Any, job: Any, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))

@@ -1,0 +1,182 @@
+"""A descriptor that an asyncio loop (or uvloop) goes on watching between the waits of a task.
+
+1. Telling the loop at each wait costs more than all else, so it is told once. When the descriptor is readable
+   and no task waits, the loop is told to stop: it would call for ever. So it is when a look, once a second,
+   finds no task waiting.
+2. A task awaits the reader itself, which is a future as ``asyncio.isfuture`` has it. When the descriptor is
+   readable the loop resumes the task at once, not a turn later as after ``Future.set_result``.
+3. Whatever else ends a wait (the time is up, a cancellation, another task) leaves it to the loop's next turn.
+
+The reader knows nothing of the ring. Only the loop keeps it alive, and a task for as long as it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable, Generator
+from typing import Any
+
+from udpring.errors import ClosedError
+from udpring.udp.loops import CLOSED, LOOK_SECONDS, turns_here
+
+__all__ = ["LoopReader"]
+
+_CANCELLED = "cancelled"
+_running_loop = asyncio.get_running_loop
+
+
+class LoopReader:
+    """Has ``loop`` watch ``fd`` until ``leave()``. For one task at a time, in the loop's thread."""
+
+    __slots__ = (
+        "__weakref__",
+        "_asyncio_future_blocking",  # its class having this makes it a future
+        "_closed",
+        "_context",
+        "_fd",
+        "_look",
+        "_message",
+        "_outcome",
+        "_pid",
+        "_resume",
+        "_scheduled",
+        "_timer",
+        "_turns",
+        "loop",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = loop  # None: it has stopped watching
+        self._fd = fd
+        self._pid = os.getpid()
+        self._look: asyncio.TimerHandle | None = None  # serves one wait after the other
+        self._timer: asyncio.TimerHandle | None = None  # of a wait that is to end before
+        self._asyncio_future_blocking = False
+        self._outcome: bool | str | None = None  # ready, in vain, _CANCELLED; None: not known yet
+        self._message: Any = None
+        self._resume: Callable[[LoopReader], object] | None = None  # runs the task that waits, in its context
+        self._context: contextvars.Context | None = None
+        self._scheduled = False  # the loop's next turn does
+        self._closed = False
+        self._turns = turns_here()
+        # In a context of its own: that of the task would live as long as we do.
+        contextvars.Context().run(loop.add_reader, fd, self._readable)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task is."""
+        return self._resume is not None
+
+    def leave(self) -> None:
+        """The loop need not watch any more. Twice is fine."""
+        loop, self.loop = self.loop, None
+        look, self._look = self._look, None
+        if loop is None or loop.is_closed():
+            return
+        if look is not None:
+            look.cancel()
+        if os.getpid() == self._pid:  # a forked child shares the epoll instance with its parent
+            loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Leaves, and ends the wait that is under way, if any, with ClosedError."""
+        self._closed = True
+        self._end(False)
+        self.leave()
+
+    def wake(self) -> None:
+        """Ends the wait that is under way, if any, as in vain."""
+        self._end(False)
+
+    def wait(self, timeout: float) -> LoopReader:
+        """To be awaited at once. Until it is readable: True; or False: ``timeout`` seconds are over, or it
+        was time for a look, or somebody called ``wake()``. Raises ClosedError when it is closed meanwhile."""
+        loop = self.loop
+        assert loop is not None
+        if timeout < LOOK_SECONDS:
+            self._timer = loop.call_later(timeout, self.wake)
+        if self._look is None:
+            self._look = contextvars.Context().run(loop.call_later, LOOK_SECONDS, self._looked)
+        return self
+
+    def wait_again(self) -> LoopReader | None:
+        """The same for long, if it is the running loop that watches; else None."""
+        return self.wait(LOOK_SECONDS) if self.loop is not None and self.loop is _running_loop() else None
+
+    def __await__(self) -> Generator[LoopReader, None, bool]:
+        self._outcome = None
+        self._scheduled = False
+        self._asyncio_future_blocking = True
+        try:
+            yield self
+        finally:
+            self._resume = self._context = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        if self._closed:
+            raise ClosedError(CLOSED)
+        return self._outcome is True
+
+    # What the loop calls.
+
+    def _readable(self) -> None:
+        self._turns.count += 1
+        if self._resume is None:
+            self.leave()  # nobody fetches what is there
+            return
+        if self._outcome is None:
+            self._outcome = True
+        assert self._context is not None
+        self._context.run(self._resume, self)
+
+    def _looked(self) -> None:
+        self._look = None
+        if self._resume is None:
+            self.leave()
+        else:
+            self._end(False)
+
+    def _end(self, outcome: bool | str) -> bool:
+        """Ends the wait with the loop's next turn. Whether it ends that way: it may have ended before."""
+        ours = self._outcome is None
+        if ours:
+            self._outcome = outcome
+        loop = self.loop
+        if self._resume is not None and not self._scheduled and loop is not None and not loop.is_closed():
+            loop.call_soon(self._run)
+            self._scheduled = True  # after it: a signal may come in between, and once too often does no harm
+        return ours
+
+    def _run(self) -> None:
+        """Resumes the task, unless it was, and its wait has not ended since."""
+        if self._resume is not None and self._outcome is not None:
+            assert self._context is not None
+            self._context.run(self._resume, self)
+
+    # What a task calls of the future that it waits for.
+
+    def get_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the task."""
+        return self.loop
+
+    def add_done_callback(
+        self, resume: Callable[[LoopReader], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """``resume`` is the task's."""
+        self._context = contextvars.copy_context() if context is None else context
+        self._resume = resume
+
+    def result(self) -> None:
+        """Raises CancelledError when the wait was cancelled."""
+        if self._outcome is _CANCELLED:
+            message, self._message = self._message, None
+            raise asyncio.CancelledError(*(() if message is None else (message,)))
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Whether the wait ends for this; the task sees to it otherwise when it has ended."""
+        if self._outcome is None:
+            self._message = msg
+        return self._end(_CANCELLED)
