@@ -119,12 +119,22 @@ def test_without_the_right(rig: Rig) -> None:
 
 
 @udpring_only
-@pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "..", "a b"])
+@pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "..", "a b", "a\udcff"])
 def test_bad_names(rig: Rig, name: str) -> None:
     space = rig.topology()["a"]
     done = space.run(*SUBJECT.argv, name, check=False)
     assert done.returncode in (2, 3), done
     assert done.stderr
+
+
+def test_started_without_standard_streams(rig: Rig) -> None:
+    """As some supervisors and init scripts start it: descriptors 0 to 2 closed."""
+    node = _alone(rig)
+    for closed in (">&-", "<&- >&- 2>&-"):
+        node.space.run("sh", "-c", f'exec "$@" {closed}', "sh", *SUBJECT.argv, node.interface, timeout=20)
+        assert node.answers()
+        node.uapi.unlink()
+        until(lambda: not node.exists() and not node.space.pids(), "it ends")
 
 
 def test_start_and_stop_leave_nothing(rig: Rig) -> None:

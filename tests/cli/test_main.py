@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,35 @@ def test_exit_codes(
     monkeypatch.setattr(cli, "_modules", lambda _: {"fake": Command(outcome)})
     assert cli.main(["fake"]) == code
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "words"),
+    [
+        ("genkey", ">&-", "standard output cannot be written: Bad file descriptor"),
+        ("genpsk", "<&- >&-", "standard output cannot be written: Bad file descriptor"),
+        ("genkey", "> /dev/full", "standard output cannot be written: No space left on device"),
+        ("pubkey", "<&-", "standard input cannot be read: Bad file descriptor"),
+        ("pubkey", "<&- >&-", "standard input cannot be read: Bad file descriptor"),
+        ("check /nonexistent.conf", "<&- >&-", "/nonexistent.conf: there is no such file"),
+    ],
+)
+def test_closed_standard_streams_are_told_in_one_line(command: str, closed: str, words: str) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m udpring.cli.main {command} {closed}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, cwd=TOP, env=environment, check=False, timeout=60
+    )
+    assert done.returncode == (2 if command.startswith("check") else 1)
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_with_every_standard_stream_closed_the_exit_code_is_as_ever() -> None:
+    for words, code in (("pubkey", 1), ("check /nonexistent.conf", 2)):
+        line = f"exec {shlex.quote(sys.executable)} -m udpring.cli.main {words} <&- >&- 2>&-"
+        done = subprocess.run(["sh", "-c", line], cwd=TOP, check=False, timeout=60)
+        assert done.returncode == code, words
 
 
 def test_a_closed_pipe_is_quiet() -> None:

@@ -96,8 +96,9 @@ def test_the_environment_is_read_as_wireguard_go_reads_it() -> None:
     plain = DaemonOptions.read("wg0", False, {"WG_PROCESS_FOREGROUND": "0", "LOG_LEVEL": "loud"})
     assert (plain.foreground, plain.descriptors, plain.log_level) == (False, [], LEVELS["error"])
     assert DaemonOptions.read("wg0", True, {}).foreground
-    with pytest.raises(ConfigError, match="WG_TUN_FD"):
-        DaemonOptions.read("wg0", False, {"WG_TUN_FD": "five"})
+    for no_number in ("five", "-1", "2147483648", "9" * 5000):
+        with pytest.raises(ConfigError, match="WG_TUN_FD"):
+            DaemonOptions.read("wg0", False, {"WG_TUN_FD": no_number})
 
 
 LISTENER = """

@@ -55,9 +55,12 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("from 0.1 to 3600")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0.1 to 3600")
     return value
 
 

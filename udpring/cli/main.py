@@ -72,16 +72,28 @@ def _stop_writing() -> None:
     os.close(nowhere)
 
 
+def _flush() -> None:
+    """What is still buffered: what cannot be written is a failure, not a loss."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as failed:
+        _stop_writing()
+        raise UdpringError(f"standard output cannot be written: {failed.strerror}") from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; usage errors and ``--help`` leave by SystemExit, as
     argparse does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    cli.open_standard_streams()
     try:
         modules = _modules(arguments)
         args = _parser(modules).parse_args(arguments)
         args.words = arguments  # for a command that starts itself again
         code = modules[args.command].run(args)
-        sys.stdout.flush()
+        _flush()
     except ConfigError as error:
         _say(error)
         return MISUSED

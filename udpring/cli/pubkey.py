@@ -24,7 +24,10 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads one key, prints another. Raises UdpringError (exit 1, as ``wg``) when there is none to read."""
-    data = sys.stdin.buffer.read(_LIMIT + 1)
+    try:
+        data = sys.stdin.buffer.read(_LIMIT + 1)
+    except OSError as failed:
+        raise UdpringError(f"standard input cannot be read: {failed.strerror} ({_CURE})") from None
     text = data.decode("ascii", "replace").rstrip(" \t\r\n\v\f")
     try:
         private = keys.from_base64(text)

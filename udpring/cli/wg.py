@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from udpring import __version__
+from udpring import __version__, cli
 from udpring.errors import ConfigError, UdpringError
 from udpring.tunnel.daemon import HOST_CANNOT, DaemonOptions, start
 
@@ -31,6 +31,7 @@ exit status: 0 done, 1 failed, 2 bad usage, 3 the host cannot (not root, no TUN,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    cli.open_standard_streams()
     parser = argparse.ArgumentParser(
         prog="udpring-wg",
         description="Run one WireGuard interface, configured by wg; a drop-in for wireguard-go.",
@@ -44,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("interface", metavar="IFACE", help="interface name, 1 to 15 bytes")
     taken = parser.parse_args(arguments)
     name: str = taken.interface
-    if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", ".."):
-        parser.error(f"argument IFACE: {name!r} is no interface name: 1 to 15 bytes without '/'")
+    if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
+        parser.error(f"argument IFACE: {name!r} is no interface name: 1 to 15 bytes of UTF-8 without '/'")
     try:
         return start(DaemonOptions.read(name, taken.foreground, os.environ))
     except ConfigError as wrong:
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UdpringError as cannot:
         print(f"udpring-wg: {cannot}", file=sys.stderr)
         return HOST_CANNOT
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ LEVELS = {
     "silent": logging.CRITICAL + 1,
 }
 DONE, FAILED, HOST_CANNOT = 0, 1, 3
+DESCRIPTOR_MAX = 2**31 - 1
 
 log = logging.getLogger("udpring.node")
 
@@ -76,7 +77,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name)
     if not text:
         return None
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 10 or int(text) > DESCRIPTOR_MAX:
         raise ConfigError(f"{name} is no descriptor number", file="<environment>", text=text)
     return int(text)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
+from udpring.tunnel.keys import clamp
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
@@ -118,7 +119,9 @@ class Tunnel:
 
     def set_private_key(self, key: bytes | None) -> None:
         """A new identity: sessions expire, a peer with our own public key is removed; None: none (refuses
-        handshakes)."""
+        handshakes). Kept, and told, clamped, as the kernel has it."""
+        if key is not None:
+            key = clamp(key)
         if key == self._private_key:
             return
         outcomes = self.device.set_private_key(key, self._clock.boot())

@@ -188,7 +188,8 @@ def _scope_id(scope: str) -> int:
     try:
         return socket.if_nametoindex(scope)
     except OSError:
-        raise OSError(errno.ENODEV, f"no interface is called {scope!r}") from None
+        # Not ENODEV: wg would say "No such device" of the interface that it sets.
+        raise OSError(errno.EINVAL, f"no interface is called {scope!r}") from None
 
 
 class UapiServer:
