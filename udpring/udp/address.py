@@ -9,7 +9,7 @@ from typing import overload
 
 from udpring._native import ffi
 
-__all__ = ["Address", "AddressList", "from_core", "host_from_core", "to_core"]
+__all__ = ["Address", "AddressList", "family_of", "from_core", "host_from_core", "to_core"]
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -23,8 +23,22 @@ if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a 
     raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
 
 _NONE = bytes(LAYOUT.size)
+#: Hosts that ``socket`` reads without asking anybody.
+_SPECIAL: dict[tuple[str, int], str] = {
+    ("", socket.AF_INET): "0.0.0.0",
+    ("", socket.AF_INET6): "::",
+    ("<broadcast>", socket.AF_INET): "255.255.255.255",
+}
 _from_cache: dict[tuple[bytes, bool], Address | None] = {}
 _to_cache: dict[tuple[Address, int], bytes] = {}
+
+
+def family_of(sock: socket.socket) -> int:
+    """The address family of what a ring was given as its socket."""
+    try:
+        return sock.family
+    except AttributeError:
+        raise TypeError(f"sock is a socket.socket, not {sock!r}") from None
 
 
 def _host(family: int, ip: bytes, ipv6_socket: bool) -> str:
@@ -66,7 +80,12 @@ def _resolve(address: Address, socket_family: int) -> bytes:
         raise TypeError(f"a port is an integer: {address!r}")
     if not 0 <= port <= 65535:
         raise OverflowError(f"port must be 0-65535: {address!r}")
-    scope = address[3] if len(address) == 4 else 0
+    flow, scope = (*address[2:], 0, 0)[:2]
+    if not isinstance(flow, int) or not isinstance(scope, int):
+        raise TypeError(f"flowinfo and scope_id are integers: {address!r}")
+    if not (0 <= flow <= 0xFFFFF and 0 <= scope <= 0xFFFFFFFF):
+        raise OverflowError(f"flowinfo must be 0-1048575 and scope_id 0-4294967295: {address!r}")
+    host = _SPECIAL.get((host, socket_family), host)
     try:
         return LAYOUT.pack(socket.AF_INET, port, 0, socket.inet_pton(socket.AF_INET, host))
     except OSError:
@@ -91,8 +110,8 @@ def _resolve(address: Address, socket_family: int) -> bytes:
 def to_core(address: Address, socket_family: int) -> bytes:
     """The bytes of ``struct udpring_address`` for an address as ``sendto`` takes it.
 
-    A numeric host is read as it is (an IPv4 one also for an IPv6 socket); a name is resolved once, by
-    getaddrinfo(3).
+    A numeric host is read as it is (an IPv4 one also for an IPv6 socket), "" and "<broadcast>" as ``socket``
+    does; a name is resolved once, by getaddrinfo(3). A flow label is not carried.
     Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
     """
     key = (address, socket_family)

@@ -17,6 +17,7 @@ from udpring._native import ffi, lib
 from udpring.errors import ClosedError
 from udpring.udp.address import AddressList, host_from_core
 from udpring.udp.packet import FIELDS, RECORD, Packet, of_train
+from udpring.udp.uncopied import Uncopied
 
 __all__ = ["Batch", "BatchSlice", "Columns", "Packet"]
 
@@ -43,7 +44,7 @@ class Columns(NamedTuple):
     lengths: memoryview
 
 
-class Batch(Sequence[Packet]):
+class Batch(Uncopied, Sequence[Packet]):
     """The datagrams of one receive: a sequence of packets, and columns without an object for each.
 
     Empty (and false) when the time was up. Also a context manager. A slice is a ``BatchSlice``, which has the
@@ -55,6 +56,8 @@ class Batch(Sequence[Packet]):
     """
 
     __slots__ = ("_anchor", "_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
+
+    _instead = "payloads() are copies of what it holds"
 
     def __init__(self, call: Any, ipv6_socket: bool) -> None:
         """``call``: a ``struct udpring_recv_call`` to take the batch from. None gives an empty batch."""
@@ -271,6 +274,8 @@ class BatchSlice(Batch):
 
 def _slice_of(picked: range) -> slice:
     """The slice that picks what a range of indices (none negative) names."""
+    if not picked:
+        return slice(0, 0)  # it may begin at -1
     return slice(picked.start, picked.stop if picked.stop >= 0 else None, picked.step)
 
 

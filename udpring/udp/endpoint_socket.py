@@ -31,6 +31,8 @@ async def _resolved(
     if not (isinstance(address, tuple) and len(address) == 2):
         raise TypeError("2-tuple is expected")
     host, port = address
+    if isinstance(port, int) and not 0 <= port <= 65535:  # getaddrinfo(3) would take its low 16 bits
+        raise OverflowError(f"port must be 0-65535: {address!r}")
     kind: Any = {"family": family, "type": socket.SOCK_DGRAM, "proto": proto}
     if isinstance(port, int):
         with contextlib.suppress(socket.gaierror):

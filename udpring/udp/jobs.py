@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from udpring._native import ffi, lib
 from udpring.udp.address import LAYOUT, Address, AddressList, to_core
 from udpring.udp.batch import Batch
+from udpring.udp.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,6 +32,8 @@ _ORDERED = int(lib.UDPRING_SEND_ORDERED)
 _TOS = int(lib.UDPRING_SEND_TOS)
 _ADDRESS_BYTES = LAYOUT.size
 _NO_ADDRESS = bytes(LAYOUT.size)
+_REFUSED = LAYOUT.pack(0xFFFF, 0, 0, bytes(16))  # of no family that there is
+_ALL_KNOWN: dict[int, OSError] = {}  # never written to
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,22 @@ class SendReport:
     errors: list[tuple[int, OSError]] = field(default_factory=list)
 
 
-class Ticket:
+class Ticket(Uncopied):
     """Datagrams that were submitted and may still be on their way.
 
     Belongs to the ring's thread, as the ring. It moves when the ring is used: ``reap``, ``drain``,
     ``send_batch``.
     """
 
-    __slots__ = ("_held", "_job", "_report", "count")
+    __slots__ = ("_held", "_job", "_report", "_unknown", "count")
 
-    def __init__(self, job: Any, held: tuple[Any, ...]) -> None:
+    _instead = "its report is plain data"
+
+    def __init__(self, job: Any, held: tuple[Any, ...], unknown: dict[int, OSError]) -> None:
+        """``unknown``: of which datagrams the address was found wrong before they were sent, and how."""
         self._job = job
         self._held = held
+        self._unknown = unknown
         self._report: SendReport | None = None
         #: Datagrams in it.
         self.count: int = job.count
@@ -71,7 +78,7 @@ class Ticket:
                 raise RuntimeError(
                     f"{job.count - job.ended} of {job.count} datagrams have no result yet: reap() first"
                 )
-            self._report = make_report(job)
+            self._report = make_report(job, self._unknown)
             self._job = None
             self._held = ()
         return self._report
@@ -80,13 +87,15 @@ class Ticket:
         return f"<Ticket of {self.count} datagrams{'' if self.done else ', pending'}>"
 
 
-def make_report(job: Any) -> SendReport:
-    """Of a job that has ended."""
+def make_report(job: Any, unknown: dict[int, OSError]) -> SendReport:
+    """Of a job that has ended. ``unknown``: errors that say more than the core's, by their place."""
     count: int = job.count
     if not job.failed:
         return SendReport(count)
     results = ffi.unpack(job.results, count)
-    errors = [(i, OSError(-code, os.strerror(-code))) for i, code in enumerate(results) if code]
+    errors = [
+        (i, unknown.get(i) or OSError(-code, os.strerror(-code))) for i, code in enumerate(results) if code
+    ]
     return SendReport(count - len(errors), errors)
 
 
@@ -103,7 +112,7 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
         columns = payloads._columns()
         held = ffi.from_buffer("uint32_t[]", columns.lengths), ffi.from_buffer("uint8_t[]", columns.offsets)
         job.data = ffi.cast("uint8_t *", columns.base)
-        job.bytes = columns.size
+        job.bytes = columns.size if len(held[0]) else 0  # nothing is cut out of nothing
         job.lengths, job.offsets = held
         job.offset_bytes = columns.offsets.itemsize
         job.count = len(held[0])
@@ -112,8 +121,14 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
         raise TypeError(
             f"payloads is a sequence of payloads, not one {type(payloads).__name__}; with lengths= one buffer"
         )
-    several = cast("Sequence[bytes]", payloads if isinstance(payloads, (list, tuple)) else list(payloads))  # type: ignore[arg-type]
-    data = b"".join(several)
+    if not isinstance(payloads, Iterable):
+        raise TypeError(f"payloads is a sequence of buffers, not {payloads!r}")
+    several = cast("Sequence[bytes]", payloads if isinstance(payloads, (list, tuple)) else list(payloads))
+    try:
+        data = b"".join(several)
+    except TypeError:
+        _refuse_payload(several)
+        raise
     sizes = array("I", list(map(len, several)))
     if sum(sizes) != len(data):  # views of wider items count items, not bytes
         sizes = array("I", [memoryview(payload).nbytes for payload in several])
@@ -127,8 +142,24 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
     return whole, held
 
 
+def _refuse_payload(several: Sequence[object]) -> None:
+    """Raises a TypeError that names the first that cannot be sent."""
+    for place, payload in enumerate(several):
+        try:
+            contiguous = memoryview(cast("Buffer", payload)).c_contiguous
+        except TypeError:
+            raise TypeError(
+                f"payload {place} is no buffer (bytes, memoryview, ...): {payload!r:.100}"
+            ) from None
+        if not contiguous:
+            raise TypeError(f"payload {place} is a view with gaps or out of order: send bytes(view)")
+
+
 def _fill_contiguous(job: Any, payload: Buffer, lengths: Lengths) -> tuple[Any, ...]:
-    whole = ffi.from_buffer("uint8_t[]", payload)
+    try:
+        whole = ffi.from_buffer("uint8_t[]", payload)
+    except (TypeError, BufferError, ValueError) as error:
+        raise TypeError(f"with lengths= payloads is one contiguous buffer: {error}") from None
     size = len(whole)
     job.data = whole
     job.bytes = size
@@ -164,25 +195,55 @@ def _column(lengths: Sequence[int] | Buffer) -> Any:
         raise ValueError("lengths must be 0 to 4294967295 bytes each") from None
 
 
-def fill_addresses(job: Any, address: Addresses | None, family: int, one: Any) -> Any:
-    """Addresses of a job. ``one``: a ``struct udpring_address *`` to use when it is one for all."""
+def fill_addresses(
+    job: Any, address: Addresses | None, family: int, one: Any
+) -> tuple[Any, dict[int, OSError]]:
+    """Addresses of a job. ``one``: a ``struct udpring_address *`` to use when it is one for all.
+
+    Returns what must live as long as the job, and of a sequence the addresses that cannot be, by their place:
+    the core refuses those datagrams alone.
+    """
     if address is None:
         job.address_count = 0
-        return None
+        return None, _ALL_KNOWN
     if type(address) is tuple and address and isinstance(address[0], str):
         ffi.memmove(one, to_core(cast(Address, address), family), _ADDRESS_BYTES)
         job.addresses = one
         job.address_count = 1
-        return one
+        return one, _ALL_KNOWN
+    unknown = _ALL_KNOWN
     if not isinstance(address, AddressList):
-        address = AddressList(cast("Sequence[Address | None]", address), family)
+        if isinstance(address, str) or not isinstance(address, Iterable):
+            raise TypeError(
+                f"address is (host, port), or a sequence with one for each payload, not {address!r}"
+            )
+        several = cast(
+            "Sequence[Address | None]", address if isinstance(address, (list, tuple)) else list(address)
+        )
+        try:
+            address = AddressList(several, family)
+        except OSError:
+            address, unknown = _one_by_one(several, family)
     count: int = job.count
     if len(address) != count:
         raise ValueError(f"{len(address)} addresses for {count} payloads: give one for all, or one each")
     held = ffi.from_buffer("struct udpring_address[]", address.packed)
     job.addresses = held
     job.address_count = count
-    return held
+    return held, unknown
+
+
+def _one_by_one(several: Sequence[Address | None], family: int) -> tuple[AddressList, dict[int, OSError]]:
+    """Of addresses some of which cannot be (no such name, IPv6 on an IPv4 socket): these, by their place."""
+    unknown: dict[int, OSError] = {}
+    packed = []
+    for place, address in enumerate(several):
+        try:
+            packed.append(_NO_ADDRESS if address is None else to_core(address, family))
+        except OSError as error:
+            unknown[place] = error
+            packed.append(_REFUSED)
+    return AddressList.of_packed(b"".join(packed), family), unknown
 
 
 def fill_options(

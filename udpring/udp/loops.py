@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from udpring._native import check, ffi, lib
 from udpring.errors import ClosedError
+from udpring.udp.waiting import nanoseconds
 
 if TYPE_CHECKING:
     from udpring.udp.batch import Batch
@@ -214,7 +215,8 @@ class AsyncReceiving:
     async def _receive(self, max_packets: int, timeout: float | None, iterating: bool = False) -> Batch:
         if self._awaited:
             raise RuntimeError("another task is waiting on this ring: let one receive and share out")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        never = timeout is None or nanoseconds(timeout) < 0
+        deadline = None if never or timeout is None else time.monotonic() + timeout
         wait: Awaitable[bool] | None = None
         self._awaited = True
         try:

@@ -6,6 +6,7 @@ import struct
 
 from udpring._native import ffi, lib
 from udpring.udp.address import Address, from_core, host_from_core
+from udpring.udp.uncopied import Uncopied
 
 __all__ = ["FIELDS", "RECORD", "Packet", "of_train"]
 
@@ -24,10 +25,12 @@ _CONTROL_TRUNCATED = int(lib.UDPRING_PACKET_CONTROL_TRUNCATED)
 _u16, _u32, _u64 = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=Q")
 
 
-class Packet:
+class Packet(Uncopied):
     """One datagram, or one train of equal datagrams when ``segment_size`` is not 0 (UDP_GRO, udp(7))."""
 
     __slots__ = ("_ipv6", "_record", "data")
+
+    _instead = "bytes(packet) is a copy of its payload"
 
     def __init__(self, data: memoryview, record: bytes, ipv6_socket: bool) -> None:
         """``record``: the bytes of its ``struct udpring_packet``."""

@@ -11,11 +11,12 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, RingError
-from udpring.udp.address import LAYOUT
+from udpring.udp.address import LAYOUT, family_of
 from udpring.udp.batch import Batch
 from udpring.udp.loops import AsyncReceiving
 from udpring.udp.tiers import counters, tier_name, tier_number
-from udpring.udp.waiting import WAIT_SLICE_NS, wait_slice
+from udpring.udp.uncopied import Uncopied
+from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
 
 __all__ = ["RecvRing"]
 
@@ -24,7 +25,7 @@ _SOL_UDP, _UDP_GRO = 17, 104
 _ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
 
-class RecvRing(AsyncReceiving):
+class RecvRing(Uncopied, AsyncReceiving):
     """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6.
 
     The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
@@ -55,6 +56,8 @@ class RecvRing(AsyncReceiving):
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
 
+    _instead = "each thread or process makes its own, on a socket of its own"
+
     def __init__(
         self,
         sock: socket.socket,
@@ -75,7 +78,7 @@ class RecvRing(AsyncReceiving):
         self._closing = False
         self._busy = False
         self._sock = sock
-        self._ipv6 = sock.family == socket.AF_INET6
+        self._ipv6 = family_of(sock) == socket.AF_INET6
         self._thread = get_ident()
         options = ffi.new("struct udpring_recv_options *")
         options.fd = sock.fileno()
@@ -105,8 +108,8 @@ class RecvRing(AsyncReceiving):
         """Waits for the first datagram and takes what is there, up to ``max_packets`` datagrams.
 
         Of a train that has more, the rest comes with the next call.
-        timeout: seconds; None waits for ever, 0 polls. An empty batch when the time is up. Signals are
-        handled while waiting (Ctrl-C raises KeyboardInterrupt).
+        timeout: seconds; None waits for ever, 0 or less polls. An empty batch when the time is up. Signals
+        are handled while waiting (Ctrl-C raises KeyboardInterrupt).
         Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, RingError
         when the socket was closed (EBADF, also when another one has its number by now) or shut down for
         reading (ESHUTDOWN), which a wait notices within a fifth of a second, or when the program keeps more
@@ -117,8 +120,8 @@ class RecvRing(AsyncReceiving):
         left = -1
         deadline = 0
         if timeout is not None:
-            left = max(0, int(timeout * 1e9))
-            deadline = left and time.monotonic_ns() + left
+            left = nanoseconds(timeout)
+            deadline = time.monotonic_ns() + left if left > 0 else 0
         handle = self._begin()
         try:
             call = self._call
@@ -252,6 +255,9 @@ class RecvRing(AsyncReceiving):
     def close(self) -> None:
         """Cancels what is in flight, waits for it, and lets go; packets that are still looked at stay valid.
 
+        Datagrams that it had taken in and nobody fetched are lost. UDP_GRO is off again, but a train that is
+        in the socket by then stays one: a plain ``recv`` gets its datagrams as one.
+
         Called from another thread it only wakes the owner, whose ``recv_batch`` then closes and raises
         ClosedError. Closing twice is fine.
         """
@@ -268,6 +274,8 @@ class RecvRing(AsyncReceiving):
         check(code, "closing a receive ring")
 
     def __enter__(self) -> RecvRing:
+        if self.closed:
+            raise ClosedError("this receive ring was closed")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, RingError
-from udpring.udp.address import Address, AddressList, to_core
+from udpring.udp.address import Address, AddressList, family_of, to_core
 from udpring.udp.batch import Batch
 from udpring.udp.jobs import (
     Addresses,
@@ -26,7 +26,8 @@ from udpring.udp.jobs import (
 )
 from udpring.udp.loops import AsyncSending, Watch, turns_here
 from udpring.udp.tiers import counters, tier_name, tier_number
-from udpring.udp.waiting import wait_slice
+from udpring.udp.uncopied import Uncopied
+from udpring.udp.waiting import nanoseconds, wait_slice
 
 __all__ = ["SendReport", "SendRing", "Ticket"]
 
@@ -45,7 +46,7 @@ _ZERO_COPY = {
 }
 
 
-class SendRing(AsyncSending):
+class SendRing(Uncopied, AsyncSending):
     """Sends datagrams in batches on ``sock``, a UDP socket of AF_INET or AF_INET6, connected or not.
 
     Datagrams to one destination leave in the order given, also when the socket buffer is full; those of equal
@@ -64,6 +65,8 @@ class SendRing(AsyncSending):
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
 
+    _instead = "each thread or process makes its own, on the same socket or another"
+
     def __init__(
         self,
         sock: socket.socket,
@@ -78,7 +81,7 @@ class SendRing(AsyncSending):
         self._handle: Any = None
         self._closing = False
         self._sock = sock
-        self._family = sock.family
+        self._family = family_of(sock)
         self._busy = False
         self._tickets: list[Ticket] = []
         self._awaited: dict[Ticket, Watch] = {}
@@ -123,9 +126,10 @@ class SendRing(AsyncSending):
 
         payloads: buffers; or a Batch as received, sent from where it lies; or with ``lengths`` one buffer.
         address: one for all, a sequence with one each, an AddressList (packed once; ``Batch.addresses`` is
-            one), or None on a connected socket.
-        timeout: seconds to wait for room in the socket buffer; None for ever. What did not go by then is
-            reported with BlockingIOError.
+            one), or None on a connected socket. Of a sequence, an address that cannot be (IPv6 on an IPv4
+            socket, a name nobody knows) is an error of its datagram in the report.
+        timeout: seconds to wait for room in the socket buffer; None for ever, 0 or less not at all. What did
+            not go by then is reported with BlockingIOError.
         lengths: cuts one buffer into datagrams: an int for that many bytes each (the last may be shorter),
             or a sequence or uint32 buffer of lengths that use it up.
         source: the address of ours to send from, a host string (IP_PKTINFO, ip(7); IPV6_PKTINFO, ipv6(7)).
@@ -140,8 +144,10 @@ class SendRing(AsyncSending):
         ours), EAFNOSUPPORT (address or source of another family), ... as sendmsg(2) says.
         The payloads may be changed when this returned.
         Raises ClosedError, WrongThreadError, TypeError, OverflowError, ValueError (as many addresses as
-        payloads are needed; lengths that do not fit the buffer).
+        payloads are needed; lengths that do not fit the buffer), ``socket.gaierror`` for one address for all
+        that nobody knows.
         """
+        left = -1 if timeout is None else nanoseconds(timeout)
         if lengths is None and source is None and tos is None and ttl is None and not interface_index:
             alone = self._send_alone(payloads, address)
             if alone is not None:
@@ -158,7 +164,7 @@ class SendRing(AsyncSending):
         try:
             held = fill_payloads(job, payloads, lengths)
             count: int = job.count
-            to = fill_addresses(job, address, self._family, self._one)
+            to, unknown = fill_addresses(job, address, self._family, self._one)
             if source is not None or interface_index or tos is not None or ttl is not None or ordered:
                 self._plain = False
                 fill_options(job, self._family, source, interface_index, tos, ttl, ordered)
@@ -175,7 +181,7 @@ class SendRing(AsyncSending):
                 if code:
                     raise _refused(code)
                 if job.ended != count:
-                    self._wait(handle, job, timeout)
+                    self._wait(handle, job, left)
             finally:
                 # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring
                 # that was closed (by a signal handler) has let go of it.
@@ -184,7 +190,7 @@ class SendRing(AsyncSending):
             self._held = ()
             if self._awaited:
                 self._wake_sent()
-            return make_report(job) if job.failed else SendReport(count)
+            return make_report(job, unknown) if job.failed else SendReport(count)
         finally:
             self._busy = False
 
@@ -230,9 +236,9 @@ class SendRing(AsyncSending):
             return SendReport(1)
         return None if code > 0 else SendReport(0, [(0, OSError(-code, os.strerror(-code)))])
 
-    def _wait(self, handle: Any, job: Any, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
-        left = -1 if deadline is None else max(0, deadline - time.monotonic_ns())
+    def _wait(self, handle: Any, job: Any, left: int) -> None:
+        """``left``: nanoseconds, -1 for ever."""
+        deadline = None if left < 0 else time.monotonic_ns() + left
         code = -errno.EINTR
         while code == -errno.EINTR or (code == -errno.ETIME and left != 0):
             code = lib.udpring_send_run(handle, job, 0, wait_slice(left))
@@ -288,12 +294,12 @@ class SendRing(AsyncSending):
             raise RuntimeError("the send ring was used by a signal handler while it was busy")
         job = ffi.new("struct udpring_send_job *")
         held = fill_payloads(job, payloads, lengths)
-        to = fill_addresses(job, address, self._family, ffi.new("struct udpring_address *"))
+        to, unknown = fill_addresses(job, address, self._family, ffi.new("struct udpring_address *"))
         if source is not None or interface_index or tos is not None or ttl is not None or ordered:
             fill_options(job, self._family, source, interface_index, tos, ttl, ordered)
         results = ffi.new("int32_t[]", job.count)
         job.results = results
-        ticket = Ticket(job, (held, to, results))
+        ticket = Ticket(job, (held, to, results), unknown)
         self._tickets.append(ticket)  # first, so that what the core has got lives whatever happens
         try:
             code = lib.udpring_send_submit(handle, job)
@@ -314,7 +320,8 @@ class SendRing(AsyncSending):
         Raises ClosedError, WrongThreadError, RingError (the socket is gone).
         """
         handle = self._usable()
-        deadline = None if timeout is None else time.monotonic_ns() + max(0, int(timeout * 1e9))
+        whole = -1 if timeout is None else nanoseconds(timeout)
+        deadline = None if whole < 0 else time.monotonic_ns() + whole
         left = 0
         while True:
             finished = lib.udpring_send_finished(handle)
@@ -433,6 +440,8 @@ class SendRing(AsyncSending):
         check(code, "closing a send ring")
 
     def __enter__(self) -> SendRing:
+        if self.closed:
+            raise ClosedError(CLOSED)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,9 +6,31 @@ Python has noted it and handles it when the core returns. So the core returns no
 
 from __future__ import annotations
 
-__all__ = ["WAIT_SLICE_NS", "wait_slice"]
+__all__ = ["WAIT_SLICE_NS", "nanoseconds", "wait_slice"]
 
 WAIT_SLICE_NS = 200_000_000
+_FOR_EVER = 1e9  # seconds: 31 years
+
+
+def nanoseconds(timeout: float) -> int:
+    """A timeout in seconds as nanoseconds: 0 when it is past, -1 when it never comes (infinity).
+
+    Raises TypeError for what is no number, ValueError for NaN.
+    """
+    try:
+        if timeout <= 0:
+            return 0
+        if timeout >= _FOR_EVER:
+            return -1
+        return int(timeout * 1e9)
+    except TypeError:
+        raise TypeError(
+            f"a timeout is a number of seconds, or None to wait for ever, not {timeout!r}"
+        ) from None
+    except ValueError:
+        raise ValueError(
+            f"a timeout is a number of seconds, or None to wait for ever, not {timeout}"
+        ) from None
 
 
 def wait_slice(left: int) -> int:

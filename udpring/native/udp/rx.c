@@ -113,6 +113,9 @@ static int switch_on(struct udp_rx *rx, uint32_t socket, int level, int option, 
     value = 1;
     if (setsockopt(rx->fd[socket], level, option, &value, sizeof(value)))
         return -errno;
+    int code = udp_handle_claim_socket(&rx->marked[socket], rx->fd[socket]);
+    if (code)
+        return code;
     rx->ours[socket] |= (uint8_t)ours;
     return 0;
 }
@@ -134,6 +137,8 @@ static void switch_options_off(const struct udp_rx *rx)
 {
     int off = 0;
     for (uint32_t i = 0; i < rx->sockets; i++) {
+        if (rx->ours[i] && udp_handle_check_socket(&rx->marked[i]))
+            continue;   /* closed under the ring: who has its number now keeps its options */
         if (rx->ours[i] & UDP_RX_GRO)
             (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
         if (rx->ours[i] & UDP_RX_TIMESTAMPS)

@@ -1,6 +1,7 @@
 /* Inside of the receive side: what rx.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
 #ifndef UDPRING_UDP_RX_TIER_H
 #define UDPRING_UDP_RX_TIER_H
+#include "handle.h"
 #include "rx.h"
 #include "slots.h"
 #include "tier.h"
@@ -52,6 +53,7 @@ struct udp_rx {
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
     uint8_t ours[UDP_RX_SOCKETS_MAX]; /* enum udp_rx_option bits: switched on by us, to be switched off at close */
+    struct udp_handle_socket marked[UDP_RX_SOCKETS_MAX];   /* what `ours` was switched on at; not set while that is 0 */
     uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */

@@ -11,7 +11,6 @@ int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes
     if (base == MAP_FAILED)
         return -errno;
     (void)madvise(base, bytes, MADV_NOHUGEPAGE);   /* a huge page would touch 31 slots for one datagram */
-    (void)madvise(base, bytes, MADV_WIPEONFORK);   /* of 4.14; before, a child gets copies */
     *slots = (struct udp_slots){.base = base, .bytes = bytes, .stride = stride, .count = count};
     return 0;
 }

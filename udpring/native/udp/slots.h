@@ -1,6 +1,5 @@
 /* Slots: the memory that datagrams land in, or that a send keeps until it ended. Mapped, so that a page costs nothing
- * until it is touched, and empty in a forked child: what is in flight is the parent's, and whoever still looks at a packet
- * in the child reads zeros instead of dying (as with MADV_DONTFORK) or of seeing a copy that the parent pays for. */
+ * until it is touched. A forked child has a copy (on write), as of any memory: packets that it looks at stay what they were. */
 #ifndef UDPRING_UDP_SLOTS_H
 #define UDPRING_UDP_SLOTS_H
 #include "../base.h"

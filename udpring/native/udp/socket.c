@@ -2,23 +2,28 @@
 
 #include <arpa/inet.h>
 
-static int family_of(int fd)
+static int number_of(int fd, int option)
 {
-    int family = 0;
-    socklen_t length = sizeof(family);
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) ? -errno : family;
+    int number = 0;
+    socklen_t length = sizeof(number);
+    return getsockopt(fd, SOL_SOCKET, option, &number, &length) ? -errno : number;
+}
+
+int udp_socket_family(int fd, struct udpring_reason *why)
+{
+    int family = number_of(fd, SO_DOMAIN);
+    if (family < 0)
+        return ur_fail(why, family, "descriptor %d is no open socket: %s", fd, strerror(-family));
+    if (number_of(fd, SO_TYPE) != SOCK_DGRAM || (family != AF_INET && family != AF_INET6))
+        return ur_fail(why, -EPROTOTYPE, "descriptor %d is no UDP socket: give one of AF_INET or AF_INET6, SOCK_DGRAM", fd);
+    return family;
 }
 
 int udp_socket_prepare(int fd, struct udpring_reason *why)
 {
-    int type = 0, code = 0;
-    socklen_t length = sizeof(type);
-    int family = family_of(fd);
+    int code = 0, family = udp_socket_family(fd, why);
     if (family < 0)
-        return ur_fail(why, family, "descriptor %d is no open socket: %s", fd, strerror(-family));
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) || type != SOCK_DGRAM ||
-        (family != AF_INET && family != AF_INET6))
-        return ur_fail(why, -EPROTOTYPE, "descriptor %d is no UDP socket: give one of AF_INET or AF_INET6, SOCK_DGRAM", fd);
+        return family;
     if (family == AF_INET6) {
         code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
         if (!code)

@@ -17,6 +17,8 @@ struct udp_split;
  * split (socket_split.h) they get the datagrams that it names, and the pair `apart`, which may be NULL, all others. */
 int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct udp_split *split, uint16_t *port,
                      uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
+/* AF_INET or AF_INET6; -EPROTOTYPE for what is no UDP socket. */
+int udp_socket_family(int fd, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
 /* Options that any receiving socket needs (pktinfo, TOS) for a socket that the user made. */
 int udp_socket_prepare(int fd, struct udpring_reason *why) UR_MUST_CHECK;

@@ -103,12 +103,9 @@ void udp_tx_learn_peer(struct udp_tx *tx, uint32_t i)
 static int learn_families(struct udp_tx *tx, struct udpring_reason *why)
 {
     for (uint32_t i = 0; i < tx->sockets; i++) {
-        int family = 0;
-        socklen_t length = sizeof(family);
-        if (getsockopt(tx->fd[i], SOL_SOCKET, SO_DOMAIN, &family, &length))
-            return ur_fail(why, -errno, "descriptor %d is no open socket: %s", tx->fd[i], strerror(errno));
-        if (family != AF_INET && family != AF_INET6)
-            return ur_fail(why, -EPROTOTYPE, "descriptor %d is no UDP socket: give one of AF_INET or AF_INET6", tx->fd[i]);
+        int family = udp_socket_family(tx->fd[i], why);
+        if (family < 0)
+            return family;
         tx->family[i] = (uint8_t)family;
         udp_tx_learn_peer(tx, i);
     }

@@ -1,0 +1,18 @@
+"""What stands for memory or a ring of the core: a copy would be a second owner of it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+__all__ = ["Uncopied"]
+
+
+class Uncopied:
+    """Refuses copy.copy, copy.deepcopy and pickle, and says what to do instead."""
+
+    __slots__ = ()
+
+    _instead = ""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: {self._instead}")
