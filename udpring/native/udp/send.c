@@ -134,8 +134,8 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
         send_end_job(send, job);
         return 0;
     }
-    bool control = face->source.family || face->interface_index || face->ttl || face->flags & UDPRING_SEND_TOS;
-    if (!face->address_count && control)   /* the socket may have been connected since the last time */
+    job->control = face->source.family || face->interface_index || face->ttl || face->flags & UDPRING_SEND_TOS;
+    if (!face->address_count && job->control)   /* the socket may have been connected since the last time */
         udp_tx_learn_peer(send->tx, 0);
     job->next = NULL;
     if (send->first)

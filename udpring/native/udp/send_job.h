@@ -23,6 +23,7 @@ struct send_job {
     uint32_t *order;              /* [planned] index by position; NULL: the same */
     struct iovec *vector;         /* [planned] by position; NULL: flat */
     uint32_t planned, at;         /* positions laid out; position of the next to push */
+    bool control;                 /* its datagrams bear more than the socket's own source, TOS and TTL */
     uint32_t last;                /* length of the last datagram when there are no lengths */
     uint64_t flat;                /* flat: offset of position `at`; gathered without offsets: of index `planned` */
 };

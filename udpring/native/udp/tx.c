@@ -268,7 +268,7 @@ int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, con
 {
     struct sockaddr_storage name;
     socklen_t name_length = 0;
-    if (tx->free_count != tx->slots.count || length > LENGTH_MAX)
+    if (tx->free_count != tx->slots.count || length > LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
         return 1;
     if (to && to->family) {
         if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
@@ -288,6 +288,7 @@ int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, con
     }
     tx->stats.packets++;
     tx->stats.bytes += length;
+    tx->aside += udp_tx_charge(length, 1);
     return 0;
 }
 

@@ -82,6 +82,7 @@ struct udp_tx {
     uint8_t wire_family[UDP_RX_SOCKETS_MAX];   /* of its packets when it is connected: AF_INET for a v4-mapped peer */
     struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
     struct udp_tx_zero_copy zero_copy;
+    uint64_t aside;              /* udp_tx_charge() of what went past the queue of socket 0 since the last flush */
     char reason[UDP_TIER_REASON_BYTES];
 };
 
@@ -106,6 +107,8 @@ enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t resul
 
 /* tx_zero_copy.c. Opening: what can be had. */
 void udp_tx_zero_copy_open(struct udp_tx *tx, bool wanted);
+/* Whether a payload of this length should go without a copy. */
+bool udp_tx_zero_copy_wants(const struct udp_tx *tx, uint64_t length);
 /* Whether this slot goes without a copy now; marks it. */
 bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot);
 /* The notification came, with its result. */
@@ -119,6 +122,13 @@ void udp_tx_finish(struct udp_tx *tx, uint32_t slot);
 static inline uint32_t udp_tx_datagrams(const struct udp_tx_slot *slot)
 {
     return slot->segment_size ? (slot->length + slot->segment_size - 1) / slot->segment_size : 1;
+}
+
+/* What the kernel charges the socket's buffer for such a packet, at most: sk_buffs are rounded up to powers of two, fragments
+ * and segments have one each. */
+static inline uint64_t udp_tx_charge(uint64_t length, uint64_t datagrams)
+{
+    return 3 * length + 2048 * datagrams;
 }
 
 /* True for a result that says the socket itself is gone. */

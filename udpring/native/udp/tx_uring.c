@@ -64,13 +64,6 @@ static bool uring_close(struct udp_tx *tx)
     return ended;
 }
 
-/* What the kernel charges the socket for one packet, at most: sk_buffs are rounded up to powers of two, fragments and
- * segments have one each. */
-static uint64_t charge(const struct udp_tx_slot *slot)
-{
-    return 3 * (uint64_t)slot->length + 2048 * (uint64_t)udp_tx_datagrams(slot);
-}
-
 static void read_buffer(struct uring_tx *uring, uint32_t index)
 {
     int charged = 0, size = 0;
@@ -115,7 +108,8 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
         if (!sqe)
             break;
         uint32_t slot = udp_tx_queued(&uring->tx, queue, count);
-        buffer->charged += charge(udp_tx_slot(&uring->tx, slot));
+        const struct udp_tx_slot *send = udp_tx_slot(&uring->tx, slot);
+        buffer->charged += udp_tx_charge(send->length, udp_tx_datagrams(send));
         prepare(uring, sqe, index, slot);
         count++;
     } while (count < queue->count && buffer->charged < buffer->size);
@@ -200,6 +194,8 @@ static int uring_flush(struct udp_tx *tx)
 {
     struct uring_tx *uring = (struct uring_tx *)tx;
     int fatal = 0;
+    uring->buffer[0].charged += tx->aside;
+    tx->aside = 0;
     for (uint32_t i = 0; i < tx->sockets; i++) {
         if (tx->queue[i].blocked)
             uring->buffer[i].charged = uring->buffer[i].size;   /* try one alone first */

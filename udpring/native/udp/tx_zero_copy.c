@@ -26,6 +26,11 @@ void udp_tx_zero_copy_open(struct udp_tx *tx, bool wanted)
     zero_copy->outcome = zero_copy->works ? UDPRING_ZC_UNTRIED : found;
 }
 
+bool udp_tx_zero_copy_wants(const struct udp_tx *tx, uint64_t length)
+{
+    return ur_unlikely(tx->zero_copy.works) && length >= UDP_ZERO_COPY_BYTES;
+}
+
 bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot)
 {
     struct udp_tx_zero_copy *zero_copy = &tx->zero_copy;
