@@ -19,7 +19,7 @@ from udpring.udp import RecvRing
 from .conftest import BOUND, SOL_UDP, UDP_GRO, Pair, take
 
 SIZES = [0, 1, 2, 63, 64, 65, 1399, 1400, 1472, 1473, 4096, 9000, 32768, 65506, 65507]
-IP_RECVERR = 11
+IP_PKTINFO, IP_RECVERR = 8, 11
 
 
 def fill(size: int, seed: int) -> bytes:
@@ -79,6 +79,34 @@ def test_tos_and_ecn(tier: str, pair: Pair, tos: int) -> None:
         pair.source.sendto(b"x", pair.to)
         (packet,) = take(ring, 1)
         assert (packet.tos, packet.ecn) == (tos, tos & 3)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_local_address_and_tos_may_be_left_out(tier: str, pair: Pair, asked: bool) -> None:
+    """Also where the program itself has asked for them: it gets them."""
+    ipv6 = pair.sink.family == socket.AF_INET6
+    options = (
+        [(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS)]
+        if ipv6
+        else [(socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IP, socket.IP_RECVTOS)]
+    )
+    if ipv6:
+        options.append((socket.IPPROTO_IP, socket.IP_RECVTOS))
+    pair.source.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB9)
+    if pair.source.family == socket.AF_INET6:
+        pair.source.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0xB9)
+    for level, option in options if asked else []:
+        pair.sink.setsockopt(level, option, 1)
+    with RecvRing(pair.sink, tier=tier, local_addresses=False, tos=False) as ring:
+        assert [pair.sink.getsockopt(level, option) for level, option in options] == [asked] * len(options)
+        pair.source.sendto(b"x", pair.to)
+        batch = ring.recv_batch(timeout=BOUND)
+        assert list(batch.addresses) == [pair.seen_source]
+        assert batch.locals == [pair.local if asked else None]
+        assert (batch.tos.tolist(), batch.ecn.tolist()) == ([0xB9 * asked], [asked])
+        (packet,) = batch
+        assert (packet.local, packet.tos) == (pair.local if asked else None, 0xB9 * asked)
+        assert packet.interface_index == (socket.if_nametoindex("lo") if asked else 0)
 
 
 def test_a_datagram_longer_than_the_buffer_is_cut_and_says_so(tier: str, pair: Pair) -> None:

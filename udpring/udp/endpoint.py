@@ -147,7 +147,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._address = address
         self._protocol: _Datagrams = protocol
         tier = tier or os.environ.get("UDPRING_TIER") or _TIER
-        self._rx = RecvRing(sock, tier=tier)
+        self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # no protocol is told of them
         try:
             self._tx = SendRing(sock, tier=tier)
         except BaseException:

@@ -30,7 +30,7 @@ class RecvRing(Uncopied, AsyncReceiving):
 
     The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
     WrongThreadError. The socket stays the caller's and must live as long as the ring; pktinfo, TOS and the
-    drop counter are switched on for it (ip(7), ipv6(7)).
+    drop counter are switched on for it (ip(7), ipv6(7)) and stay on.
 
     buffers: in flight, 1 to 2048; 0 = 64.
     buffer_size: bytes of payload that a buffer holds, up to 65536; 0 = 65536 (memory is used only as far as
@@ -44,6 +44,11 @@ class RecvRing(Uncopied, AsyncReceiving):
     whole_trains: hand a train over as one packet with its ``segment_size``, instead of splitting it in place.
     timestamps: have the kernel note when it took each datagram in (SO_TIMESTAMPNS, socket(7)); put back at
         close.
+    local_addresses: False does not ask for the address of ours that each was sent to (IP_PKTINFO):
+        ``locals``, ``packet.local`` and ``interface_index`` are unknown, unless the program has switched it
+        on for the socket.
+    tos: False does not ask for the TOS octet (IP_RECVTOS): ``tos`` and ``ecn`` read 0 likewise. Datagrams
+        that come one by one are cheaper without the two (docs/performance.md).
     lease_limit: buffers that batches may hold; what comes beyond is copied, so that the kernel is never
         without a buffer because packets are kept. 0 = half of ``buffers``; beyond three quarters the kernel
         may have to wait for some to come back (``stats["starved"]``).
@@ -68,6 +73,8 @@ class RecvRing(Uncopied, AsyncReceiving):
         gro: bool | None = None,
         whole_trains: bool = False,
         timestamps: bool = False,
+        local_addresses: bool = True,
+        tos: bool = True,
         lease_limit: int = 0,
         copy_limit: int = 0,
         cq_entries: int = 0,
@@ -90,6 +97,8 @@ class RecvRing(Uncopied, AsyncReceiving):
         options.cq_entries = _bounded("cq_entries", cq_entries)
         options.whole_trains = whole_trains
         options.timestamps = timestamps
+        options.locals = local_addresses
+        options.tos = tos
         if gro is None:
             options.gro = lib.UDPRING_GRO_OFF if 0 < buffer_size < 65536 else lib.UDPRING_GRO_TRY
         else:

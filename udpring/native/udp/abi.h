@@ -81,6 +81,7 @@ struct udpring_recv_options {
     uint8_t gro;                        /* UDPRING_GRO_* */
     uint8_t whole_trains;               /* a train stays one datagram of its batch, with its segment_size */
     uint8_t timestamps;                 /* SO_TIMESTAMPNS while open */
+    uint8_t locals, tos;                /* IP_PKTINFO and IP_RECVTOS are switched on; else they stay as they are */
 };
 /* Datagrams, each data[offset .. offset + length): `count` of them, from `message_count` messages; a message that is a
  * train gave several, one after the other, unless trains are left whole.

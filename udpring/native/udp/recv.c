@@ -98,7 +98,8 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
             ur_fail(why, code, "descriptor %d is no open socket: %s", options->fd, strerror(-code));
     }
     if (!code)
-        code = udp_socket_prepare(options->fd, why);
+        code = udp_socket_prepare(
+            options->fd, (options->locals ? UDP_SOCKET_LOCAL : 0) | (options->tos ? UDP_SOCKET_TOS : 0), why);
     struct udp_rx_options inner = {
         .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = 1,
         .fd = {options->fd}, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,

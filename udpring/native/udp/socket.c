@@ -19,21 +19,19 @@ int udp_socket_family(int fd, struct udpring_reason *why)
     return family;
 }
 
-int udp_socket_prepare(int fd, struct udpring_reason *why)
+int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why)
 {
     int code = 0, family = udp_socket_family(fd, why);
     if (family < 0)
         return family;
-    if (family == AF_INET6) {
-        code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-        if (!code)
+    bool ipv6 = family == AF_INET6;
+    if (wants & UDP_SOCKET_LOCAL)
+        code = ipv6 ? udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1) : udp_socket_set(fd, SOL_IP, IP_PKTINFO, 1);
+    if (!code && wants & UDP_SOCKET_TOS) {
+        /* On a dual-stack socket both; some old kernels refuse IP_RECVTOS there, and then only the TOS of IPv4 is unknown. */
+        code = udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
+        if (ipv6)
             code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
-        /* For IPv4 arriving on a dual-stack socket; refused on some old kernels, and then only its TOS is unknown. */
-        (void)udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
-    } else {
-        code = udp_socket_set(fd, SOL_IP, IP_PKTINFO, 1);
-        if (!code)
-            code = udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
     }
     if (code)
         return ur_fail(why, code, "descriptor %d: pktinfo and TOS cannot be switched on: %s", fd, strerror(-code));

@@ -20,8 +20,10 @@ int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct ud
 /* AF_INET or AF_INET6; -EPROTOTYPE for what is no UDP socket. */
 int udp_socket_family(int fd, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
-/* Options that any receiving socket needs (pktinfo, TOS) for a socket that the user made. */
-int udp_socket_prepare(int fd, struct udpring_reason *why) UR_MUST_CHECK;
+/* Options of a receiving socket that the user made: its drops are counted, and each datagram brings what `wants` says. Either
+ * costs the kernel some 50 ns a datagram. */
+enum udp_socket_wants { UDP_SOCKET_LOCAL = 1, UDP_SOCKET_TOS = 2 };
+int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why) UR_MUST_CHECK;
 
 static inline int udp_socket_set(int fd, int level, int option, int value)
 {

@@ -28,7 +28,7 @@ static int open_one(int family, uint32_t fwmark, struct udpring_reason *why)
     int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP);
     if (fd < 0)
         return ur_fail(why, -errno, "no %s UDP socket: %s", name, strerror(errno));
-    int code = udp_socket_prepare(fd, why);
+    int code = udp_socket_prepare(fd, UDP_SOCKET_LOCAL | UDP_SOCKET_TOS, why);
     if (!code && family == AF_INET6)
         code = udp_socket_set(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     /* No path MTU discovery: the outer packet may be fragmented, as WireGuard's is. */

@@ -140,7 +140,7 @@ static int try_tier(uint32_t tier, struct udpring_reason *why)
     if (code)
         return ur_fail(why, code, "no loopback socket to try it on: %s", strerror(-code));
     bool carries = loopback_carries(from, to, &address, length);
-    code = udp_socket_prepare(to, why);
+    code = udp_socket_prepare(to, UDP_SOCKET_LOCAL | UDP_SOCKET_TOS, why);
     struct udp_rx_options options = {
         .tier = tier, .slots = PROBE_SLOTS, .slot_bytes = 2048, .sockets = 1, .fd = {to}};
     struct udp_rx *rx = NULL;
