@@ -157,7 +157,7 @@ class Rings(Calling):
         self._addresses: list[Any] = [
             each[0] if len(set(each)) == 1 else each if views else AddressList(each) for each in lists
         ]
-        self.rx = RecvRing(self.pair.inbox, tier=tier)
+        self.rx = RecvRing(self.pair.inbox, tier=tier, local_addresses=False, tos=False)
         self.tx = SendRing(self.pair.outbox, tier=tier)
 
     def send(self, turn: int) -> None:
