@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import udpring
-from tests.udp.conftest import SOL_UDP, UDP_GRO, Pair, send_train, take
 from udpring import AddressList, ClosedError, RecvRing, RingError, SendRing
+
+from .conftest import SOL_UDP, UDP_GRO, Pair, send_train, take
 
 SO_TIMESTAMPNS = 35
 
