@@ -5,7 +5,7 @@ The flow:
 1. ``start`` forks before there is any thread. The parent waits for one line from the child: ready, or what is
    wrong; only then it returns. The child leaves the caller's session, directory and descriptors behind.
 2. The child opens the interface and the UAPI socket, then says that it is ready.
-3. It serves until SIGTERM or SIGINT, until the interface is deleted, or until the socket file is removed;
+3. It serves until SIGTERM, SIGINT or SIGHUP, until the interface is deleted or the socket file removed;
    then it takes away what it made.
 
 In the foreground there is no fork and the log goes to standard error.
@@ -250,13 +250,15 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
-    """Resolved with the number of the first SIGTERM or SIGINT."""
+    """Resolved with the number of the first SIGTERM, SIGINT or SIGHUP, which stays ignored if it was
+    (nohup(1))."""
     stop: asyncio.Future[int] = loop.create_future()
 
     def resolve(number: int) -> None:
         if not stop.done():
             stop.set_result(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    for number in (signal.SIGTERM, signal.SIGINT, *hang_up):
         loop.add_signal_handler(number, resolve, number)
     return stop

@@ -89,8 +89,7 @@ static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, st
             code = 0;
             continue;
         }
-        ur_fail(why, code, "UDP port %u (%s): %s%s", chosen, i ? "IPv6" : "IPv4", strerror(-code),
-                code == -EADDRINUSE ? ": another program has it; choose another ListenPort or stop that program" : "");
+        ur_fail(why, code, "UDP port %u (%s): %s", chosen, i ? "IPv6" : "IPv4", strerror(-code));
         break;
     }
     if (!code && fd[0] < 0 && fd[1] < 0)
