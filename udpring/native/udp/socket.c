@@ -28,7 +28,8 @@ int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why)
     if (wants & UDP_SOCKET_LOCAL)
         code = ipv6 ? udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1) : udp_socket_set(fd, SOL_IP, IP_PKTINFO, 1);
     if (!code && wants & UDP_SOCKET_TOS) {
-        /* On a dual-stack socket both; some old kernels refuse IP_RECVTOS there, and then only the TOS of IPv4 is unknown. */
+        /* On a dual-stack socket both. Some old kernels refuse IP_RECVTOS there, and then only the TOS of IPv4 is unknown: that
+         * code is overwritten on purpose. */
         code = udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
         if (ipv6)
             code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
