@@ -14,6 +14,10 @@ import json, socket, struct, subprocess, sys
 from udpring import RecvRing
 tier = sys.argv[1]
 subprocess.run("ip link set lo up && ip addr add fe80::1/64 dev lo nodad", shell=True, check=True)
+# The kernel delivers to an address only a moment after it was added.
+ours = "env -u LD_PRELOAD ip -6 route show table local"
+while "local fe80::1 dev lo " not in subprocess.check_output(ours, shell=True, text=True):
+    pass
 index = socket.if_nametoindex("lo")
 source, sink = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
 sink.bind(("::", 0))
