@@ -164,6 +164,22 @@ def test_the_c_core_knows_no_python() -> None:
     assert not [name(path) for path in C if re.search(r"Python\.h|\bPy[A-Z]\w+\(", path.read_text())]
 
 
+def test_tests_import_their_neighbours_by_place() -> None:
+    """`from tests...` is found from the checkout alone, and not by the stages that test another build."""
+    wrong = [
+        name(path)
+        for path in TESTS
+        for node in ast.walk(parsed(path))
+        if (
+            isinstance(node, ast.ImportFrom)
+            and not node.level
+            and (node.module or "").split(".")[0] == "tests"
+        )
+        or (isinstance(node, ast.Import) and any(each.name.split(".")[0] == "tests" for each in node.names))
+    ]
+    assert not wrong
+
+
 def test_headers_have_guards() -> None:
     for path in files(NATIVE, ".h"):
         text = path.read_text()

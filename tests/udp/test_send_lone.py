@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.udp.conftest import Pair, take
 from udpring import ClosedError, RecvRing, SendReport, SendRing
+
+from .conftest import Pair, take
 
 Make = Callable[..., socket.socket]
 
