@@ -27,8 +27,10 @@ import udpring
 sink, source = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
 sink.bind(("127.0.0.1", 0))
 source.connect(sink.getsockname())
+{prepare}
 with udpring.RecvRing(sink, buffers={buffers}, tier="uring-pool", gro=False) as ring:
     for number in range(600):
+        {meanwhile}
         source.send(b"%d" % number)
         with ring.recv_batch(timeout=10) as batch:
             assert batch.payloads() == [b"%d" % number]
@@ -37,13 +39,47 @@ with udpring.RecvRing(sink, buffers={buffers}, tier="uring-pool", gro=False) as 
 """
 
 
-@pytest.mark.parametrize("buffers", [2, 16, 256])
-def test_no_receive_is_left_to_a_thread_of_the_kernel(buffers: int) -> None:
-    script = ALONE.format(buffers=buffers)
+# An entry in the socket's error queue lets each receive be tried again and again: cancels then miss some.
+TIMESTAMPS = """
+SO_TIMESTAMPING, SOFTWARE = 37, 1 << 1 | 1 << 4
+sink.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, SOFTWARE)
+source.setblocking(False)
+
+def meanwhile(number):
+    if number % 100 == 40:
+        sink.sendto(b"", source.getsockname())
+    elif number % 100 == 50:
+        assert sink.recvmsg(0, 500, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
+"""
+ERRORS = """
+IP_RECVERR = 11
+sink.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+with socket.socket(type=socket.SOCK_DGRAM) as gone:
+    gone.bind(("127.0.0.1", 0))
+    nobody = gone.getsockname()
+
+def meanwhile(number):
+    if number == 40:
+        sink.sendto(b"", nobody)
+"""
+
+
+def run_alone(buffers: int, prepare: str = "", meanwhile: str = "") -> None:
+    script = ALONE.format(buffers=buffers, prepare=prepare, meanwhile=meanwhile)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("buffers", [2, 16, 256])
+def test_no_receive_is_left_to_a_thread_of_the_kernel(buffers: int) -> None:
+    run_alone(buffers)
+
+
+@pytest.mark.parametrize("cause", [TIMESTAMPS, ERRORS], ids=["timestamps", "errors"])
+def test_nor_one_that_a_cancel_has_missed(cause: str) -> None:
+    run_alone(16, cause, "meanwhile(number)")
 
 
 @pytest.mark.parametrize("buffers", [16, 64])

@@ -37,6 +37,18 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
     }
 }
 
+unsigned udp_rx_drain_errors(int fd)
+{
+    unsigned count = 0;
+    for (; count < UDP_RX_ERRORS_A_PASS; count++) {
+        uint8_t control[256];
+        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
+        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+            break;
+    }
+    return count;
+}
+
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
                     const struct udp_rx_message *message)
 {

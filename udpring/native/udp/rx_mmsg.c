@@ -15,7 +15,6 @@
 #include "rx_tier.h"
 
 #define VECTOR 64          /* messages of one recvmmsg */
-#define ERRORS_A_PASS 16   /* ICMP errors taken off one socket before the others get their turn */
 #define NO_SLOT UINT32_MAX
 
 /* What stands in each slot before the payload. */
@@ -118,18 +117,6 @@ static bool mmsg_close(struct udp_rx *rx)
     return true;
 }
 
-/* Takes what IP_RECVERR queued off a socket: left there, it would keep the poll awake for ever. */
-static void drain_error_queue(struct mmsg_rx *mmsg, int fd)
-{
-    for (int i = 0; i < ERRORS_A_PASS; i++) {
-        uint8_t control[256];
-        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
-        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
-            return;
-        mmsg->rx.stats.icmp_errors++;
-    }
-}
-
 /* Reads what the poll said of one descriptor of ours. */
 static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
 {
@@ -193,7 +180,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
     if (!room)
         return 0;
     int got = -1;
-    for (int errors = 0; errors < ERRORS_A_PASS; errors++) {
+    for (int errors = 0; errors < UDP_RX_ERRORS_A_PASS; errors++) {
         got = recvmmsg(rx->fd[index], socket->vector, room, MSG_DONTWAIT, NULL);
         if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
             break;
@@ -201,7 +188,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
     }
     if (got < 0) {
         if (socket->error)
-            drain_error_queue(mmsg, rx->fd[index]);
+            rx->stats.icmp_errors += udp_rx_drain_errors(rx->fd[index]);
         socket->error = socket->readable = false;
         return 0;
     }

@@ -9,7 +9,8 @@
  * twice what a pass brings, and when a pass brings all that were in flight, twice as many at once.
  *
  * Renewal: an operation that was woken 128 times in vain (APOLL_MAX_RETRY) the kernel hands to a thread of its own, which
- * receives beside the others: what it takes is overtaken. So one that has waited for long is cancelled and armed anew. */
+ * receives beside the others: what it takes is overtaken. So one that has waited for long is cancelled and armed anew. A cancel
+ * misses one that the kernel is about to try again; it is looked at as all others are the next time. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -29,8 +30,8 @@ struct slot_header {
 #define WINDOW_LEAST 8u
 #define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
 
-#define RENEW_WAKES 16u        /* after so many wakes those that waited through all of them are renewed: by 32 at most */
-#define NOT_WAITING 0u         /* in armed_at: with us, with the caller, or being cancelled */
+#define RENEW_WAKES 16u        /* after so many wakes those that waited through all of them are renewed: by 32, missed ones by 48 */
+#define NOT_WAITING 0u         /* in armed_at: with us, or with the caller */
 
 struct pool_window {
     uint32_t most;             /* operations that should be in flight */
@@ -131,7 +132,6 @@ static void renew(struct pool_rx *pool, uint32_t socket)
         sqe->fd = -1;
         sqe->addr = user_data;
         sqe->user_data = UR_USER_DATA(UR_KIND_CANCEL, UR_GENERATION(user_data), slot);
-        pool->armed_at[slot] = NOT_WAITING;
     }
 }
 

@@ -85,4 +85,8 @@ bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);
 enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };
 /* Classes and counts an errno of a receive; a fatal one is kept in rx->fatal. */
 enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
+
+#define UDP_RX_ERRORS_A_PASS 16   /* ICMP errors taken off one socket before the others get their turn */
+/* Takes what IP_RECVERR queued off a socket: left there, it would keep every poll awake for ever. How many. */
+unsigned udp_rx_drain_errors(int fd);
 #endif

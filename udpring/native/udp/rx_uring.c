@@ -68,7 +68,12 @@ bool uring_rx_close(struct uring_rx *uring)
 void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
 {
     struct udp_backoff *backoff = &uring->backoff[socket];
-    if (udp_rx_fail(&uring->rx, error) != UDP_RX_TRANSIENT || error == EAGAIN || error == EINTR ||
+    enum udp_rx_error class = udp_rx_fail(&uring->rx, error);
+    if (class == UDP_RX_ICMP) {
+        unsigned queued = udp_rx_drain_errors(uring->rx.fd[socket]);   /* this one too, where IP_RECVERR is on */
+        uring->rx.stats.icmp_errors += queued > 1 ? queued - 1 : 0;
+    }
+    if (class != UDP_RX_TRANSIENT || error == EAGAIN || error == EINTR ||
         ++backoff->run <= ERRORS_FREE)
         return;
     uint32_t doublings = backoff->run - ERRORS_FREE - 1;
