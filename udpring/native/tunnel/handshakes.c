@@ -20,7 +20,7 @@ int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, st
 {
     /* With UDP_GRO as the data sockets have it: the kernel asks any socket of the port whether it may join data. */
     struct udp_rx_options options = {.tier = UDPRING_TIER_MMSG, .slots = HANDSHAKE_BATCH, .slot_bytes = HANDSHAKE_SLOT_BYTES,
-                                     .gro = gro};
+                                     .gro = gro, .secret = true};
     *handshakes = (struct handshakes){.fd = {-1, -1}};
     for (int family = 0; family < 2; family++)
         if (fd[family] >= 0)

@@ -122,7 +122,7 @@ static int rings_close(struct worker *worker)
 int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], struct udpring_reason *why)
 {
     struct udpring_plane *plane = worker->plane;
-    struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots,
+    struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots, .secret = true,
                                         .gro = !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)};
     struct udp_tx_options tx_options = {.slots = OUT_SLOTS * 2};   /* a refused train is sent again in pieces */
     uint8_t socket_of[2] = {0, 0};

@@ -181,6 +181,8 @@ static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
         code = rx->held ? udp_slots_map(&rx->slots, count, tier->header_bytes, rx->slot_bytes) : -ENOMEM;
     if (code)
         ur_fail(why, code, "no memory for %u receive buffers of %u bytes: %s", count, rx->slot_bytes, strerror(-code));
+    else if (options->secret)
+        udp_slots_wipe_on_fork(&rx->slots);
     rx->cq_entries = options->cq_entries;
     if (!code)
         code = switch_options_on(rx, options, why);

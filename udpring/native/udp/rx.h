@@ -26,6 +26,7 @@ struct udp_rx_options {
     bool pollable;                    /* udp_rx_pollable() is going to be called */
     bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
     bool gro_may_fail;                /* and without it where the kernel refuses */
+    bool secret;                      /* what is made of the packets is nobody else's: a forked child finds zeros in their memory */
     bool timestamps;                  /* SO_TIMESTAMPNS on the sockets while open, see packet.timestamp */
     uint32_t cq_entries;              /* completion queue of the io_uring tiers; 0 = room for every buffer */
 };

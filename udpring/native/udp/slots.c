@@ -15,6 +15,11 @@ int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes
     return 0;
 }
 
+void udp_slots_wipe_on_fork(struct udp_slots *slots)
+{
+    (void)madvise(slots->base, slots->bytes, MADV_WIPEONFORK);
+}
+
 void udp_slots_unmap(struct udp_slots *slots)
 {
     if (slots->base)

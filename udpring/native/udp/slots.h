@@ -1,5 +1,6 @@
 /* Slots: the memory that datagrams land in, or that a send keeps until it ended. Mapped, so that a page costs nothing
- * until it is touched. A forked child has a copy (on write), as of any memory: packets that it looks at stay what they were. */
+ * until it is touched. A forked child has a copy (on write), as of any memory: packets that it looks at stay what they were.
+ * Unless they are nobody's to look at: then it has zeros. */
 #ifndef UDPRING_UDP_SLOTS_H
 #define UDPRING_UDP_SLOTS_H
 #include "../base.h"
@@ -13,6 +14,7 @@ struct udp_slots {
 };
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;
+void udp_slots_wipe_on_fork(struct udp_slots *slots);   /* Linux 4.14 and later; before, a child gets copies */
 void udp_slots_unmap(struct udp_slots *slots);
 
 static inline uint8_t *udp_slot(const struct udp_slots *slots, uint32_t slot)
