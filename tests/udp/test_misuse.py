@@ -38,6 +38,30 @@ def test_closing_leaves_the_socket_alone_that_has_the_number_by_now(
     assert heir.getsockopt(SOL_UDP, UDP_GRO) == 0
 
 
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("first_goes", [True, False])
+def test_rings_that_share_a_socket_keep_its_options_until_the_last_goes(
+    tier: str, make_socket: Callable[..., socket.socket], first_goes: bool, before: int
+) -> None:
+    sink, source = make_socket(), make_socket()
+    sink.setsockopt(SOL_UDP, UDP_GRO, before)
+    rings = [RecvRing(sink, tier=tier, timestamps=True)]
+    with socket.socket(fileno=os.dup(sink.fileno())) as again:
+        rings.append(RecvRing(again, tier=tier, timestamps=True))
+        going, staying = rings if first_goes else rings[::-1]
+        send_train(source, sink.getsockname(), b"a" * 30 + b"b" * 10, 30)
+        going.close()
+        packets = take(staying, 2)
+        assert [bytes(packet) for packet in packets] == [b"a" * 30, b"b" * 10]
+        assert all(packet.timestamp for packet in packets)
+        with RecvRing(sink, tier=tier):
+            pass
+        assert staying.gro
+        staying.close()
+    assert sink.getsockopt(SOL_UDP, UDP_GRO) == before
+    assert sink.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS) == 0
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
 def test_only_udp_sockets_make_rings(tier: str, kind: socket.SocketKind) -> None:
     family = socket.AF_INET if kind == socket.SOCK_STREAM else socket.AF_UNIX

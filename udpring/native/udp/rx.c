@@ -115,30 +115,13 @@ static int check_options(const struct udp_rx_options *options, struct udpring_re
     return 0;
 }
 
-/* 0 when it is on, by us (then noted, to be switched off at close) or already before; else -errno. */
-static int switch_on(struct udp_rx *rx, uint32_t socket, int level, int option, enum udp_rx_option ours)
-{
-    int value = 0;
-    socklen_t length = sizeof(value);
-    if (!getsockopt(rx->fd[socket], level, option, &value, &length) && value)
-        return 0;
-    value = 1;
-    if (setsockopt(rx->fd[socket], level, option, &value, sizeof(value)))
-        return -errno;
-    int code = udp_handle_claim_socket(&rx->marked[socket], rx->fd[socket]);
-    if (code)
-        return code;
-    rx->ours[socket] |= (uint8_t)ours;
-    return 0;
-}
-
 static int switch_options_on(struct udp_rx *rx, const struct udp_rx_options *options, struct udpring_reason *why)
 {
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        int code = options->gro ? switch_on(rx, i, SOL_UDP, UDP_GRO, UDP_RX_GRO) : 0;
+        int code = options->gro ? udp_switch_on(rx->fd[i], SOL_UDP, UDP_GRO, &rx->gro[i]) : 0;
         if (code && !options->gro_may_fail)
             return ur_fail(why, code, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(-code));
-        code = options->timestamps ? switch_on(rx, i, SOL_SOCKET, SO_TIMESTAMPNS, UDP_RX_TIMESTAMPS) : 0;
+        code = options->timestamps ? udp_switch_on(rx->fd[i], SOL_SOCKET, SO_TIMESTAMPNS, &rx->timestamps[i]) : 0;
         if (code)
             return ur_fail(why, code, "SO_TIMESTAMPNS cannot be switched on: %s", strerror(-code));
     }
@@ -147,14 +130,9 @@ static int switch_options_on(struct udp_rx *rx, const struct udp_rx_options *opt
 
 static void switch_options_off(const struct udp_rx *rx)
 {
-    int off = 0;
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        if (rx->ours[i] && udp_handle_check_socket(&rx->marked[i]))
-            continue;   /* closed under the ring: who has its number now keeps its options */
-        if (rx->ours[i] & UDP_RX_GRO)
-            (void)setsockopt(rx->fd[i], SOL_UDP, UDP_GRO, &off, sizeof(off));
-        if (rx->ours[i] & UDP_RX_TIMESTAMPS)
-            (void)setsockopt(rx->fd[i], SOL_SOCKET, SO_TIMESTAMPNS, &off, sizeof(off));
+        udp_switch_off(rx->fd[i], rx->gro[i]);
+        udp_switch_off(rx->fd[i], rx->timestamps[i]);
     }
 }
 

@@ -1,7 +1,7 @@
 /* Inside of the receive side: what rx.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
 #ifndef UDPRING_UDP_RX_TIER_H
 #define UDPRING_UDP_RX_TIER_H
-#include "handle.h"
+#include "switches.h"
 #include "rx.h"
 #include "slots.h"
 #include "tier.h"
@@ -41,8 +41,6 @@ struct udp_rx_tier {
 
 extern const struct udp_rx_tier udp_rx_multishot, udp_rx_pool, udp_rx_mmsg;
 
-enum udp_rx_option { UDP_RX_GRO = 1, UDP_RX_TIMESTAMPS = 2 };
-
 /* Owner: the caller of udp_rx_open. Thread: that one. Freed by udp_rx_close(). The tier's own struct embeds it first. */
 struct udp_rx {
     const struct udp_rx_tier *tier;
@@ -52,8 +50,7 @@ struct udp_rx {
     uint32_t per_socket, slot_bytes, sockets;
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
-    uint8_t ours[UDP_RX_SOCKETS_MAX]; /* enum udp_rx_option bits: switched on by us, to be switched off at close */
-    struct udp_handle_socket marked[UDP_RX_SOCKETS_MAX];   /* what `ours` was switched on at; not set while that is 0 */
+    struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to be switched off at close; NULL: not by us */
     uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */
