@@ -6,8 +6,10 @@ import itertools
 import os
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark
@@ -17,17 +19,26 @@ from udpring._native import ffi, lib
 __all__ = ["pytestmark"]
 
 
-@pytest.fixture(params=["uring-multishot", "mmsg"])
-def many(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    # Loopback hands packets over by processor: on two of them it reorders all by itself.
+def on_one_processor(tier: str, workers: int) -> Iterator[Bench]:
+    """Loopback hands packets over by processor: on two of them it reorders all by itself."""
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})
     try:
-        made = Bench(TIERS[request.param], 8, WIREGUARD)
+        made = Bench(TIERS[tier], workers, WIREGUARD)
         yield made
         made.close()
     finally:
         os.sched_setaffinity(0, processors)
+
+
+@pytest.fixture(params=["uring-multishot", "mmsg"])
+def many(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    yield from on_one_processor(request.param, 8)
+
+
+@pytest.fixture(params=["uring-multishot", "mmsg"])
+def alone(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    yield from on_one_processor(request.param, 1)
 
 
 def address(host: str, port: int) -> object:
@@ -81,3 +92,73 @@ def test_what_was_staged_leaves_before_what_follows_it(many: Bench) -> None:
         flooding.join()
         for sock in flows:
             sock.close()
+
+
+def narrow(bench: Bench) -> None:
+    """From now on next to nothing fits into a socket of the plane, and what does leaves slowly."""
+    command = "tc qdisc replace dev lo root tbf rate 2mbit burst 3000 limit 100000000"
+    bench.inside(lambda: subprocess.run(command.split(), check=True))
+    narrowed = 0
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if not (entry.is_socket() and int(entry.name) > 2):
+            continue
+        with socket.socket(fileno=os.dup(int(entry.name))) as sock:
+            if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == bench.port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+                narrowed += 1
+    assert narrowed >= 2 * bench.stats().workers
+
+
+def send_numbered(bench: Bench, numbers: range) -> None:
+    """Each longer than the one before, which is the end of a train; and one by one."""
+    for number in numbers:
+        before = bench.stats().tun_packets_in
+        bench.app.sendto(struct.pack("!I", number) + bytes(500 + 20 * number), (INNER_PEER, 6000))
+        bench.wait(lambda: bench.stats().tun_packets_in > before)  # noqa: B023 - called before the next round
+
+
+@pytest.mark.parametrize("sent_before", [0, 10])
+def test_a_full_socket_of_one_worker_lets_no_other_overtake(many: Bench, sent_before: int) -> None:
+    """What was staged overtakes nothing of the last session; what follows does not overtake it."""
+    narrow(many)
+    many.key()
+    send_numbered(many, range(sent_before))
+    lib.udpring_plane_keys_erase(many.plane, many.peer)
+    send_numbered(many, range(sent_before, sent_before + 20))
+    assert many.state().staged == 20
+    many.key()
+    send_numbered(many, range(sent_before + 20, sent_before + 30))
+    seen = [struct.unpack_from("!I", many.receive()[1], 28)[0] for _ in range(sent_before + 30)]
+    assert seen == list(range(sent_before + 30))
+
+
+def test_however_many_peers_wait_for_a_slot_all_are_served(alone: Bench) -> None:
+    """Each has one packet staged, and a key, while the socket takes next to nothing; no other comes.
+    A fifth of them is removed before its turn comes."""
+    narrow(alone)
+    name = ffi.string(lib.udpring_plane_name(alone.plane)).decode()
+    alone.inside(lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True))
+    waiting = []
+    for number in range(500):
+        made = ffi.new("uint32_t *")
+        assert lib.udpring_plane_peer_add(alone.plane, made) == 0
+        alone.peer = made[0]
+        host = f"10.78.{number // 250}.{number % 250 + 1}"
+        alone.set_endpoint(alone.peer_socket)
+        alone.allow(alone.peer, host, 32)
+        alone.app.sendto(struct.pack("!I", number) + bytes(300), (host, 6000))
+        waiting.append(alone.peer)
+    for peer in waiting:
+        alone.peer = peer
+        alone.wait(lambda: alone.state().staged == 1)
+    for peer in waiting:
+        alone.peer = peer
+        alone.key()
+    before = alone.drops().get("no_peer", 0)
+    gone = set(range(0, len(waiting), 5))
+    for number in gone:
+        assert lib.udpring_plane_peer_remove(alone.plane, waiting[number]) == 0
+    dropped = alone.drops().get("no_peer", 0) - before
+    seen = [struct.unpack_from("!I", alone.receive()[1], 28)[0] for _ in range(len(waiting) - dropped)]
+    assert set(seen) | gone == set(range(len(waiting)))
+    assert len(set(seen)) == len(seen)

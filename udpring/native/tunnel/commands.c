@@ -74,9 +74,9 @@ static int source_clear(struct worker *worker, struct peer *peer)
     return 0;
 }
 
-static int staged_drop(struct worker *worker, struct peer *peer)
+static int run_staged_drop(struct worker *worker, struct peer *peer)
 {
-    outbound_drop_staged(worker, peer, UDPRING_DROP_HANDSHAKE_FAILED);
+    staged_drop(worker, peer, UDPRING_DROP_HANDSHAKE_FAILED);
     return 0;
 }
 
@@ -102,7 +102,7 @@ int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer)
 
 int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer)
 {
-    return on_peer(plane, peer, outbound_keepalive);
+    return on_peer(plane, peer, staged_keepalive);
 }
 
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer)
@@ -112,7 +112,7 @@ int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer)
 
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer)
 {
-    return on_peer(plane, peer, staged_drop);
+    return on_peer(plane, peer, run_staged_drop);
 }
 
 struct endpoint_arguments {
@@ -258,9 +258,7 @@ static int run_keypair(struct worker *worker, void *argument)
     peer->no_trains = false;   /* the route may take them by now; it is asked once a session */
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
-    uint32_t waited = peer->staged_count;
-    outbound_flush_staged(worker, peer);
-    return peer->staged_count < waited;
+    return staged_release(worker, peer);
 }
 
 int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,

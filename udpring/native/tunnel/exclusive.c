@@ -68,7 +68,7 @@ static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
         return;
     peer_keypair_confirm(peer, &worker->plane->indices);
     plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer->id, 0);
-    outbound_flush_staged(worker, peer);
+    (void)staged_release(worker, peer);
 }
 
 static void apply(struct worker *worker, const struct change *change)

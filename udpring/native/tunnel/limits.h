@@ -18,7 +18,7 @@ enum {
     TRAIN_SEGMENTS = 64,        /* UDP_MAX_SEGMENTS of the kernels before 6.9 */
     TRAIN_BYTES = 65507,        /* an IPv4 UDP payload: longer sends are refused (EMSGSIZE) */
     TRAINS_PER_READ = 16,       /* a super-packet of small segments becomes this many trains at most */
-    STAGED_MAX = 128,           /* packets a peer waits with for a key (kernel: MAX_STAGED_PACKETS) */
+    STAGED_MAX = 128,           /* packets a peer waits with for a key, of each worker (kernel: MAX_STAGED_PACKETS) */
     STAGED_BYTES_MAX = 32 << 20,/* of all peers together */
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
@@ -33,7 +33,6 @@ enum {
     PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
     WORKERS_MAX = 16,
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
-    KICKS_MAX = 64,             /* peers whose staged packets are sent on in one pass */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */

@@ -1,12 +1,11 @@
 /* Out: TUN -> UDP.
  *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
- *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake
+ *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
  *   3. pad, seal with the next nonce straight into a send slot, behind its header: the one copy is the cipher's own
  *   4. packets of one peer and one size that follow each other share a slot: a train (UDP_SEGMENT)
  *   5. push the slot to the send ring; it comes back at reap
  * Reads stop when slots run out: the interface's own queue then pushes back, nothing is lost here. */
 #include <netinet/in.h>
-#include <stdlib.h>
 
 #include "ecn.h"
 #include "plane.h"
@@ -138,9 +137,7 @@ static void train_unplace(struct worker *worker, uint32_t bytes)
     }
 }
 
-/* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is
- * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot; else the packet is dealt with. */
-static int seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length)
+int outbound_seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length)
 {
     struct keypair *keypair = peer->current;
     uint32_t full = padded(worker, length);
@@ -181,141 +178,6 @@ static int seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
         plane_want_handshake(worker, peer);
-    return 0;
-}
-
-/* Staged packets are rare, so one lock serves all peers; with one worker there is none. */
-static void staged_lock(struct worker *worker)
-{
-    if (plane_shared(worker->plane))
-        pthread_mutex_lock(&worker->plane->staged_lock);
-}
-
-static void staged_unlock(struct worker *worker)
-{
-    if (plane_shared(worker->plane))
-        pthread_mutex_unlock(&worker->plane->staged_lock);
-}
-
-/* Or some are just being sent. */
-static bool has_staged(const struct peer *peer)
-{
-    return __atomic_load_n(&peer->staged_count, __ATOMIC_ACQUIRE) != 0 ||
-           __atomic_load_n(&peer->unstaging, __ATOMIC_ACQUIRE);
-}
-
-static void drop_staged(struct worker *worker, struct peer *peer, enum udpring_drop reason)
-{
-    struct staged_packet *packet;
-    while ((packet = peer_unstage(peer, &worker->plane->staged_bytes))) {
-        plane_drop(worker, reason);
-        explicit_bzero(packet->data, packet->length);
-        free(packet);
-    }
-}
-
-void outbound_drop_staged(struct worker *worker, struct peer *peer, enum udpring_drop reason)
-{
-    staged_lock(worker);
-    drop_staged(worker, peer, reason);
-    staged_unlock(worker);
-}
-
-static void kick(struct worker *worker, const struct peer *peer)
-{
-    for (uint32_t i = 0; i < worker->kicked_count; i++)
-        if (worker->kicked[i] == peer->id)
-            return;
-    if (worker->kicked_count < KICKS_MAX)
-        worker->kicked[worker->kicked_count++] = peer->id;
-}
-
-static void send_staged(struct worker *worker, struct peer *peer)
-{
-    while (peer->staged_count && keypair_can_send(peer->current, worker->now)) {
-        struct staged_packet *packet = peer_staged(peer);
-        if (seal(worker, peer, packet->data, packet->length) < 0) {
-            kick(worker, peer);   /* the rest when slots have come back */
-            return;
-        }
-        peer_unstage(peer, &worker->plane->staged_bytes);
-        explicit_bzero(packet->data, packet->length);
-        free(packet);
-    }
-    if (peer->staged_count)
-        plane_want_handshake(worker, peer);
-}
-
-/* Under staged_lock. */
-static void flush_staged(struct worker *worker, struct peer *peer)
-{
-    if (!peer->staged_count)
-        return;
-    if (!peer->endpoint.family) {
-        drop_staged(worker, peer, UDPRING_DROP_NO_ENDPOINT);
-        return;
-    }
-    if (!plane_shared(worker->plane)) {
-        send_staged(worker, peer);
-        return;
-    }
-    /* What follows may be sealed by another worker, that of its flow: it waits for the lock until these have left. */
-    uint32_t before = peer->staged_count;
-    __atomic_store_n(&peer->unstaging, true, __ATOMIC_RELEASE);
-    send_staged(worker, peer);
-    if (peer->staged_count != before) {
-        outbound_close_train(worker);
-        (void)udp_tx_flush(worker->tx);   /* a socket that is gone is told by the next send too */
-    }
-    __atomic_store_n(&peer->unstaging, false, __ATOMIC_RELEASE);
-}
-
-void outbound_flush_staged(struct worker *worker, struct peer *peer)
-{
-    if (!has_staged(peer))
-        return;
-    staged_lock(worker);
-    flush_staged(worker, peer);
-    staged_unlock(worker);
-}
-
-void outbound_kicked(struct worker *worker)
-{
-    uint32_t waiting[KICKS_MAX];
-    uint32_t count = worker->kicked_count;
-    memcpy(waiting, worker->kicked, count * sizeof(*waiting));
-    worker->kicked_count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct peer *peer = plane_peer(worker->plane, waiting[i]);
-        if (peer)
-            outbound_flush_staged(worker, peer);
-    }
-}
-
-/* Behind those that wait already: order is kept. */
-static void stage_and_flush(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
-{
-    staged_lock(worker);
-    if (peer_stage(peer, packet, length, &worker->plane->staged_bytes))
-        plane_drop(worker, UDPRING_DROP_STAGING_FULL);
-    flush_staged(worker, peer);
-    staged_unlock(worker);
-}
-
-int outbound_keepalive(struct worker *worker, struct peer *peer)
-{
-    if (!peer->endpoint.family)
-        return -EDESTADDRREQ;
-    /* The passive keepalive answers what came in before it; what came in while it was pending is owed one more. */
-    bool again = peer->owed_since_ns && peer->owed_again;
-    if (has_staged(peer))
-        outbound_flush_staged(worker, peer);
-    else
-        stage_and_flush(worker, peer, (const uint8_t *)"", 0);
-    if (has_staged(peer) && !keypair_can_send(peer->current, worker->now))
-        return -ENOKEY;
-    if (again)
-        peer->owed_since_ns = worker->now;
     return 0;
 }
 
@@ -366,10 +228,10 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
         plane_drop(worker, UDPRING_DROP_NO_ENDPOINT);
         return;
     }
-    if (ur_likely(keypair_can_send(peer->current, worker->now) && !has_staged(peer)) &&
-        ur_likely(seal(worker, peer, packet, length) == 0))
+    if (ur_likely(keypair_can_send(peer->current, worker->now) && !peer->staging[worker->number].count) &&
+        ur_likely(outbound_seal(worker, peer, packet, length) == 0))
         return;
-    stage_and_flush(worker, peer, packet, length);
+    staged_put(worker, peer, packet, length);
 }
 
 /* Reads one packet or super-packet and sends what it stands for. Bytes read, or <= 0 when there is none. */

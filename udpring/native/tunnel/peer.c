@@ -101,47 +101,42 @@ void peer_keypairs_erase(struct peer *peer, struct index_table *indices)
     peer->previous = peer->current = peer->next = NULL;
 }
 
-static void staged_forget(struct peer *peer, size_t *total)
+void staging_forget(struct staging *staging, size_t *total)
 {
-    struct staged_packet *oldest = peer_unstage(peer, total);
-    if (oldest) {
-        explicit_bzero(oldest->data, oldest->length);
-        free(oldest);
-    }
+    struct staged_packet *oldest = staging->packets[staging->head];
+    staging->head = (staging->head + 1) % STAGED_MAX;
+    staging->count--;
+    __atomic_fetch_sub(total, oldest->length, __ATOMIC_RELAXED);
+    explicit_bzero(oldest->data, oldest->length);
+    free(oldest);
 }
 
-int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t *total)
+static struct staged_packet *copied(const uint8_t *packet, uint32_t length)
 {
-    int dropped = 0;
-    if (*total + length > STAGED_BYTES_MAX)
-        return -ENOMEM;
-    if (!peer->staged) {
-        peer->staged = calloc(STAGED_MAX, sizeof(struct staged_packet *));
-        if (!peer->staged)
-            return -ENOMEM;
-    }
     struct staged_packet *copy = malloc(sizeof(*copy) + length + WG_PADDING);
-    if (!copy)
+    if (copy) {
+        copy->length = length;
+        memcpy(copy->data, packet, length);
+    }
+    return copy;
+}
+
+int staging_put(struct staging *staging, const uint8_t *packet, uint32_t length, size_t *total)
+{
+    if (!staging->packets && !(staging->packets = calloc(STAGED_MAX, sizeof(*staging->packets))))
         return -ENOMEM;
-    copy->length = length;
-    memcpy(copy->data, packet, length);
-    if (peer->staged_count == STAGED_MAX) {
-        staged_forget(peer, total);
+    struct staged_packet *copy = NULL;
+    if (__atomic_add_fetch(total, length, __ATOMIC_RELAXED) <= STAGED_BYTES_MAX)
+        copy = copied(packet, length);
+    if (!copy) {
+        __atomic_fetch_sub(total, length, __ATOMIC_RELAXED);
+        return -ENOMEM;
+    }
+    int dropped = 0;
+    if (staging->count == STAGED_MAX) {
+        staging_forget(staging, total);
         dropped = 1;
     }
-    peer->staged[(peer->staged_head + peer->staged_count) % STAGED_MAX] = copy;
-    __atomic_store_n(&peer->staged_count, peer->staged_count + 1, __ATOMIC_RELEASE);   /* looked at without the lock */
-    *total += length;
+    staging->packets[(staging->head + staging->count++) % STAGED_MAX] = copy;
     return dropped;
-}
-
-struct staged_packet *peer_unstage(struct peer *peer, size_t *total)
-{
-    if (!peer->staged_count)
-        return NULL;
-    struct staged_packet *oldest = peer->staged[peer->staged_head];
-    peer->staged_head = (peer->staged_head + 1) % STAGED_MAX;
-    __atomic_store_n(&peer->staged_count, peer->staged_count - 1, __ATOMIC_RELEASE);
-    *total -= oldest->length;
-    return oldest;
 }

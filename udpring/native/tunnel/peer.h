@@ -43,10 +43,18 @@ struct keypair {
     struct replay_window window;
 };
 
-/* Owner: the peer's queue. Thread: the worker. Freed by whoever unstages it. */
+/* Owner: the queue it is in. Thread: that one's. Freed by whoever unstages it. */
 struct staged_packet {
     uint32_t length;
     uint8_t data[];
+};
+
+/* What one worker has staged for a peer. Owner: the peer. Thread: that worker, or worker 0 while all stand. Freed with the peer. */
+struct staging {
+    struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
+    uint32_t head, count;             /* the oldest is at head */
+    bool kicked;                      /* in that worker's list of those to send */
+    struct peer *next_kicked;
 };
 
 struct peer {
@@ -55,16 +63,14 @@ struct peer {
     struct udpring_address endpoint, source;
     uint32_t interface_index;
     struct keypair *previous, *current, *next;
-    /* staged: a ring of pointers, oldest at staged_head */
-    struct staged_packet **staged;   /* [STAGED_MAX], allocated at first use */
-    uint32_t staged_head, staged_count;
     /* atomic from here on */
     uint64_t rx_bytes, tx_bytes;
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
-    bool unstaging;             /* a worker is sending what was staged; several workers only */
     bool owed_again;
     bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
+    /* not atomic again */
+    struct staging staging[];   /* [workers] */
 };
 
 /* 0, -ENOMEM, or -ENOTSUP: no library here has the cipher. */
@@ -90,13 +96,13 @@ void peer_keypair_confirm(struct peer *peer, struct index_table *indices);
 void peer_keypairs_erase(struct peer *peer, struct index_table *indices);
 
 /* Keeps a copy; drops the oldest when there are STAGED_MAX. Returns how many were dropped for it, or -ENOMEM.
- * *total counts the bytes of all peers' staged packets. */
-int peer_stage(struct peer *peer, const uint8_t *packet, uint32_t length, size_t *total);
+ * *total counts the bytes of all that is staged, by any worker for any peer; atomic. */
+int staging_put(struct staging *staging, const uint8_t *packet, uint32_t length, size_t *total);
 /* The oldest staged packet, with WG_PADDING bytes of room behind it, or NULL. */
-static inline struct staged_packet *peer_staged(const struct peer *peer)
+static inline struct staged_packet *staging_oldest(const struct staging *staging)
 {
-    return peer->staged_count ? peer->staged[peer->staged_head] : NULL;
+    return staging->count ? staging->packets[staging->head] : NULL;
 }
-/* The same, and the caller's to free. */
-struct staged_packet *peer_unstage(struct peer *peer, size_t *total);
+/* Wipes and frees it. */
+void staging_forget(struct staging *staging, size_t *total);
 #endif

@@ -49,7 +49,7 @@ int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
     while (plane->peers[slot % plane->peers_capacity])
         slot++;
     slot %= plane->peers_capacity;
-    struct peer *peer = calloc(1, sizeof(*peer));
+    struct peer *peer = calloc(1, sizeof(*peer) + plane->worker_count * sizeof(peer->staging[0]));
     if (!peer)
         return -ENOMEM;
     peer->id = slot | plane->peer_generation[slot] << 20;
@@ -65,10 +65,9 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer)
 {
     udpring_trie_remove_peer(plane->trie, peer->id);
     peer_keypairs_erase(peer, &plane->indices);
-    outbound_drop_staged(&plane->workers[0], peer, UDPRING_DROP_NO_PEER);
+    staged_peer_gone(&plane->workers[0], peer);
     plane->peers[peer->id & SLOT_MASK] = NULL;
     plane->peers_count--;
-    free(peer->staged);
     explicit_bzero(peer, sizeof(*peer));
     free(peer);
 }

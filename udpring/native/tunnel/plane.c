@@ -45,8 +45,7 @@ static void plane_free(struct udpring_plane *plane)
             close(plane->group_apart[family]);
     free(plane->workers);
     mailbox_close(&plane->mailbox);
-    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
-                                &plane->staged_lock};
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock};
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_destroy(locks[i]);
     pthread_cond_destroy(&plane->command_done);
@@ -68,8 +67,7 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
     plane->mailbox.fd = -1;
     plane->workers = workers;
     plane->worker_count = count;
-    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
-                                &plane->staged_lock};
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock};
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_init(locks[i], NULL);
     pthread_cond_init(&plane->command_done, NULL);

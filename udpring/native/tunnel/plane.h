@@ -15,7 +15,7 @@
  *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers stand between two passes:
  *     commands run so on worker 0, and what a packet wants changed (a new key is confirmed, a peer roams) is put off to
  *     such a moment (exclusive.c). Within a pass they are read without a lock;
- *   - what every packet changes is atomic (nonces, stamps, byte counts) or has its own lock (replay window, staged packets).
+ *   - what every packet changes is atomic (nonces, stamps, byte counts) or has its own lock (replay window).
  *
  * Owner: Python's Plane object. Freed by udpring_plane_close(). */
 #ifndef UDPRING_TUNNEL_PLANE_H
@@ -100,8 +100,7 @@ struct worker {
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
-    uint32_t kicked[KICKS_MAX];         /* peers whose staged packets wait for slots of this worker */
-    uint32_t kicked_count;
+    struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct mac_engine mac;
@@ -148,7 +147,6 @@ struct udpring_plane {
     pthread_mutex_t change_lock;        /* protects changes */
     struct change changes[CHANGES_MAX];
     uint32_t change_count;              /* atomic to look at */
-    pthread_mutex_t staged_lock;        /* protects all peers' staged packets */
 
     /* changed only while all workers stand; read by all */
     uint32_t fwmark;
@@ -164,7 +162,7 @@ struct udpring_plane {
     uint32_t cookie_secrets;
 
     /* atomic */
-    size_t staged_bytes;                /* changed under staged_lock */
+    size_t staged_bytes;
     uint64_t load_until_ns;
     uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;
@@ -225,13 +223,22 @@ static inline bool outbound_has_room(const struct worker *worker)
 void outbound_pass(struct worker *worker);
 void outbound_close_train(struct worker *worker);
 bool outbound_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */
-/* Sends what is staged for the peer as far as there is a key and room; else asks for a key. */
-void outbound_flush_staged(struct worker *worker, struct peer *peer);
-void outbound_kicked(struct worker *worker);
-int outbound_keepalive(struct worker *worker, struct peer *peer);
+/* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is
+ * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot; else the packet is dealt with. */
+int outbound_seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
 int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
                      const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
-void outbound_drop_staged(struct worker *worker, struct peer *peer, enum udpring_drop reason);
+
+/* staged.c. By the worker that has read the packet: behind those that wait already, and sends what can be sent. */
+void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
+void staged_kicked(struct worker *worker);       /* of each pass, before the TUN device is read */
+/* All these on worker 0, with all workers standing. */
+uint32_t staged_count(const struct worker *worker, const struct peer *peer);
+/* There is a key: what any worker has staged may leave. True: some has left, or is about to. */
+bool staged_release(struct worker *worker, struct peer *peer);
+void staged_drop(struct worker *worker, struct peer *peer, enum udpring_drop reason);
+void staged_peer_gone(struct worker *worker, struct peer *peer);
+int staged_keepalive(struct worker *worker, struct peer *peer);
 
 /* inbound.c */
 void inbound_packet(struct worker *worker, struct udpring_packet *packet);

@@ -1,11 +1,11 @@
 /* Commands: what the plane knows of its peers and has counted. */
 #include "plane.h"
 
-static void peer_state(const struct peer *peer, struct udpring_peer_state *out)
+static void peer_state(const struct worker *worker, const struct peer *peer, struct udpring_peer_state *out)
 {
     *out = (struct udpring_peer_state){
         .peer = peer->id,
-        .staged = peer->staged_count,
+        .staged = staged_count(worker, peer),
         .rx_bytes = peer->rx_bytes,
         .tx_bytes = peer->tx_bytes,
         .unanswered_since_ns = peer->unanswered_since_ns,
@@ -38,7 +38,7 @@ static int run_peer_state(struct worker *worker, void *argument)
     if (!peer)
         return -ENOENT;
     peer->resting = arguments->rest;
-    peer_state(peer, arguments->out);
+    peer_state(worker, peer, arguments->out);
     return 0;
 }
 
@@ -55,7 +55,7 @@ static int run_peer_states(struct worker *worker, void *argument)
     uint32_t slot = arguments->peer;
     for (; slot < plane->peers_capacity && arguments->filled < arguments->max; slot++)
         if (plane->peers[slot])
-            peer_state(plane->peers[slot], &arguments->out[arguments->filled++]);
+            peer_state(worker, plane->peers[slot], &arguments->out[arguments->filled++]);
     *arguments->next = slot < plane->peers_capacity ? slot : 0;
     return 0;
 }

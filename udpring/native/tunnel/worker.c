@@ -102,7 +102,7 @@ static int rings_close(struct worker *worker)
         } else {
             ur_graveyard_leak(worker->tun_memory, WORKER_MEMORY);
             worker->tun_memory = NULL;
-            worker->out_free_count = worker->kicked_count = 0;   /* nobody writes to what the kernel may still read */
+            worker->out_free_count = 0;   /* nobody writes to what the kernel may still read */
             worker->train = -1;
             result = worker->quit ? 0 : worker_memory_open(worker);
         }
@@ -241,7 +241,7 @@ static void inbound_pass(struct worker *worker)
 static bool busy(const struct worker *worker)
 {
     return worker->more_inbound || (worker->tun_ready && outbound_has_room(worker)) ||
-           (worker->kicked_count && worker->out_free_count) ||
+           (__atomic_load_n(&worker->kicked_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* asked for by ourselves since they were made last: nobody has woken us, nor will */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE));
 }
@@ -259,7 +259,7 @@ static int work(struct worker *worker)
         return worker->failed;
     if (worker->number == 0)
         plane_run_changes(worker);
-    outbound_kicked(worker);
+    staged_kicked(worker);
     outbound_pass(worker);
     outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
     plane_see_data(worker);

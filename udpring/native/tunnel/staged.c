@@ -1,0 +1,165 @@
+/* Packets that wait for a key, or for a send slot.
+ *   1. a worker stages what it read itself, and alone sends it: all packets of a flow leave by one ring, so none is overtaken
+ *      by another, also when that ring's socket is full (a flow stays with its worker: tun_steer.c)
+ *   2. a key comes: each worker that has staged something for the peer is woken and finds it in its list
+ *   3. out of slots: the peer goes into the list, and the rest follows when slots have come back */
+#include <stdlib.h>
+
+#include "plane.h"
+
+static struct staging *own(const struct worker *worker, struct peer *peer)
+{
+    return &peer->staging[worker->number];
+}
+
+/* The first one is looked at by its worker outside of a pass as well. */
+static void set_first(struct worker *worker, struct peer *peer)
+{
+    __atomic_store_n(&worker->kicked_first, peer, __ATOMIC_RELEASE);
+}
+
+static void kick(struct worker *worker, struct peer *peer)
+{
+    struct staging *staging = own(worker, peer);
+    if (staging->kicked)
+        return;
+    staging->kicked = true;
+    staging->next_kicked = NULL;
+    if (worker->kicked_first)
+        own(worker, worker->kicked_last)->next_kicked = peer;
+    else
+        set_first(worker, peer);
+    worker->kicked_last = peer;
+}
+
+static struct peer *first_kicked(struct worker *worker)
+{
+    struct peer *peer = worker->kicked_first;
+    set_first(worker, own(worker, peer)->next_kicked);
+    own(worker, peer)->kicked = false;
+    return peer;
+}
+
+static void unkick(struct worker *worker, struct peer *peer)
+{
+    if (!own(worker, peer)->kicked)
+        return;
+    struct peer *before = NULL;
+    for (struct peer *other = worker->kicked_first; other != peer; other = own(worker, other)->next_kicked)
+        before = other;
+    if (!before) {
+        (void)first_kicked(worker);
+        return;
+    }
+    own(worker, before)->next_kicked = own(worker, peer)->next_kicked;
+    own(worker, peer)->kicked = false;
+    if (worker->kicked_last == peer)
+        worker->kicked_last = before;
+}
+
+static void drop(struct worker *worker, struct staging *staging, enum udpring_drop reason)
+{
+    while (staging->count) {
+        plane_drop(worker, reason);
+        staging_forget(staging, &worker->plane->staged_bytes);
+    }
+}
+
+/* Sends what this worker has staged for the peer as far as there is a key and room; else asks for a key. */
+static void flush(struct worker *worker, struct peer *peer)
+{
+    struct staging *staging = own(worker, peer);
+    if (!staging->count)
+        return;
+    if (!peer->endpoint.family) {
+        drop(worker, staging, UDPRING_DROP_NO_ENDPOINT);
+        return;
+    }
+    while (staging->count && keypair_can_send(peer->current, worker->now)) {
+        struct staged_packet *packet = staging_oldest(staging);
+        if (outbound_seal(worker, peer, packet->data, packet->length) < 0) {
+            kick(worker, peer);   /* the rest when slots have come back */
+            return;
+        }
+        staging_forget(staging, &worker->plane->staged_bytes);
+    }
+    if (staging->count)
+        plane_want_handshake(worker, peer);
+}
+
+void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
+{
+    if (staging_put(own(worker, peer), packet, length, &worker->plane->staged_bytes))
+        plane_drop(worker, UDPRING_DROP_STAGING_FULL);
+    flush(worker, peer);
+}
+
+uint32_t staged_count(const struct worker *worker, const struct peer *peer)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < worker->plane->worker_count; i++)
+        count += peer->staging[i].count;
+    return count;
+}
+
+bool staged_release(struct worker *worker, struct peer *peer)
+{
+    struct udpring_plane *plane = worker->plane;
+    uint32_t before = own(worker, peer)->count;
+    flush(worker, peer);
+    bool leaves = own(worker, peer)->count < before;
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        struct worker *other = &plane->workers[i];
+        if (other == worker || !own(other, peer)->count)
+            continue;
+        kick(other, peer);
+        worker_wake(other);
+        leaves = true;
+    }
+    return leaves;
+}
+
+void staged_kicked(struct worker *worker)
+{
+    struct peer *last = worker->kicked_last;   /* behind it are those that are out of slots again */
+    for (bool more = worker->kicked_first; more && worker->out_free_count;) {
+        struct peer *peer = first_kicked(worker);
+        more = peer != last && worker->kicked_first;
+        flush(worker, peer);
+    }
+}
+
+void staged_drop(struct worker *worker, struct peer *peer, enum udpring_drop reason)
+{
+    for (uint32_t i = 0; i < worker->plane->worker_count; i++)
+        drop(worker, &peer->staging[i], reason);
+}
+
+void staged_peer_gone(struct worker *worker, struct peer *peer)
+{
+    staged_drop(worker, peer, UDPRING_DROP_NO_PEER);
+    for (uint32_t i = 0; i < worker->plane->worker_count; i++) {
+        unkick(&worker->plane->workers[i], peer);
+        free(peer->staging[i].packets);
+    }
+}
+
+/* The empty packet waits, if it has to, as any other does. */
+int staged_keepalive(struct worker *worker, struct peer *peer)
+{
+    if (!peer->endpoint.family)
+        return -EDESTADDRREQ;
+    /* The passive keepalive answers what came in before it; what came in while it was pending is owed one more. */
+    bool again = peer->owed_since_ns && peer->owed_again;
+    if (!staged_count(worker, peer))
+        staged_put(worker, peer, (const uint8_t *)"", 0);
+    else if (keypair_can_send(peer->current, worker->now))
+        (void)staged_release(worker, peer);
+    else
+        plane_want_handshake(worker, peer);
+    if (staged_count(worker, peer) && !keypair_can_send(peer->current, worker->now))
+        return -ENOKEY;
+    if (again)
+        peer->owed_since_ns = worker->now;
+    return 0;
+}
