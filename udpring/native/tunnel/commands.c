@@ -255,7 +255,7 @@ static int run_keypair(struct worker *worker, void *argument)
     entry->keypair = keypair;
     peer_keypair_add(peer, keypair, &plane->indices);
     peer->wanted_ns = 0;
-    peer->no_trains = false;   /* the route may take them by now; it is asked once a session */
+    peer->trains = TRAINS_NOT_ASKED;   /* the route may take them by now; it is asked once a session */
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
     return staged_release(worker, peer);

@@ -55,7 +55,7 @@ void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const 
 {
     if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
         peer->endpoint = *endpoint;
-        peer->no_trains = false;
+        peer->trains = TRAINS_NOT_ASKED;
     }
     peer->source = *local;
     peer->interface_index = interface_index;

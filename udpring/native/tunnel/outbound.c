@@ -54,13 +54,32 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
         out->item.source = *from;
 }
 
+/* The first train of a session: whether the route takes it is to be known before more is pushed, which would else overtake
+ * what is then sent again in pieces. */
+static void ask_route(struct worker *worker, uint32_t id)
+{
+    do
+        (void)udp_tx_flush(worker->tx);   /* a socket that is gone is told by the next send too */
+    while (outbound_reap(worker));
+    struct peer *peer = plane_peer(worker->plane, id);
+    uint8_t asked = TRAINS_NOT_ASKED;
+    if (peer && udp_tx_parked(worker->tx) < 0)   /* else it waits itself, and the next one asks */
+        __atomic_compare_exchange_n(&peer->trains, &asked, TRAINS_TAKEN, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 void outbound_close_train(struct worker *worker)
 {
     if (worker->train < 0)
         return;
-    uint32_t slot = (uint32_t)worker->train;
+    uint32_t slot = (uint32_t)worker->train, id = worker->out[slot].peer;
+    bool single = worker->out[slot].packets == 1;
     worker->train = -1;
-    slot_push(worker, slot);
+    if (slot_push(worker, slot) < 0 || ur_likely(single))
+        return;
+    const struct peer *peer = plane_peer(worker->plane, id);
+    if (ur_unlikely(peer && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) == TRAINS_NOT_ASKED) &&
+        udp_tx_parked(worker->tx) < 0)
+        ask_route(worker, id);
 }
 
 /* The slot and place for one more sealed packet of `bytes` bytes to this peer: behind the others of an open train if all
@@ -70,7 +89,7 @@ static uint8_t *train_place(struct worker *worker, struct peer *peer, uint32_t b
     if (worker->train >= 0) {
         struct out_slot *out = &worker->out[worker->train];
         if (out->peer == peer->id && out->item.tos == tos && bytes <= out->item.segment_size && out->packets < TRAIN_SEGMENTS &&
-            out->item.length + bytes <= TRAIN_BYTES && !__atomic_load_n(&peer->no_trains, __ATOMIC_RELAXED) &&
+            out->item.length + bytes <= TRAIN_BYTES && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) != TRAINS_REFUSED &&
             !(worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)) {
             uint8_t *place = out->memory + out->item.length;
             out->item.length += bytes;
@@ -293,7 +312,7 @@ static bool resend_split(struct worker *worker, uint32_t slot)
     struct out_slot *out = &worker->out[slot];
     struct peer *peer = plane_peer(worker->plane, out->peer);
     if (peer)
-        __atomic_store_n(&peer->no_trains, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&peer->trains, TRAINS_REFUSED, __ATOMIC_RELAXED);
     struct udp_tx_item item = out->item;
     uint32_t size = item.segment_size, left = item.length;
     item.segment_size = 0;

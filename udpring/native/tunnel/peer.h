@@ -57,6 +57,9 @@ struct staging {
     struct peer *next_kicked;
 };
 
+/* What a peer's route makes of trains. */
+enum trains { TRAINS_NOT_ASKED, TRAINS_TAKEN, TRAINS_REFUSED };
+
 struct peer {
     uint32_t id;
     bool resting;               /* atomic: its timers rest: the next stamp posts ACTIVITY */
@@ -68,7 +71,7 @@ struct peer {
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
-    bool no_trains;             /* its route refused one: single datagrams until it roams or has a new key */
+    uint8_t trains;             /* enum trains: asked anew when it roams or has a new key */
     /* not atomic again */
     struct staging staging[];   /* [workers] */
 };

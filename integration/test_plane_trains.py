@@ -1,0 +1,44 @@
+"""Trains on a route that takes none: its MTU is smaller than the packets, which have to be fragmented."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark
+
+from udpring._native import lib
+
+__all__ = ["pytestmark"]
+
+
+@pytest.fixture(params=[(tier, workers) for tier in TIERS for workers in (1, 3)], ids=str)
+def narrow(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    tier, workers = request.param
+    made = Bench(TIERS[tier], workers, WIREGUARD)
+    made.inside(lambda: subprocess.run(["ip", "link", "set", "lo", "mtu", "1000"], check=True))
+    yield made
+    made.close()
+
+
+def stage(bench: Bench, sizes: tuple[int, ...], first: int) -> None:
+    """So that all leave in one pass: they wait for a key."""
+    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    for number, size in enumerate(sizes, first):
+        bench.app.sendto(struct.pack("!I", number) + bytes(size), (INNER_PEER, 6000))
+    bench.wait(lambda: bench.state().staged == len(sizes))
+
+
+def test_a_train_that_the_route_refuses_is_not_overtaken(narrow: Bench) -> None:
+    """In each session anew: the first train of it may be refused, and what follows it may be no train."""
+    number = 0
+    for _round in range(5):
+        # Equal ones make a train, a longer one begins another: alone it is none, and leaves in fragments.
+        for sizes in ((1100, 1100, 1100, 1300), (1200, 1200, 1320)):
+            stage(narrow, sizes, number)
+            narrow.key()
+            seen = [struct.unpack_from("!I", narrow.receive()[1], 28)[0] for _ in sizes]
+            assert seen == list(range(number, number + len(sizes)))
+            number += len(sizes)
