@@ -10,7 +10,10 @@
  *
  * Renewal: an operation that was woken 128 times in vain (APOLL_MAX_RETRY) the kernel hands to a thread of its own, which
  * receives beside the others: what it takes is overtaken. So one that has waited for long is cancelled and armed anew. A cancel
- * misses one that the kernel is about to try again; it is looked at as all others are the next time. */
+ * misses one that the kernel is about to try again; it is looked at as all others are the next time.
+ *
+ * Errors: one that lies on the socket (IP_RECVERR, time stamps of what was sent) makes the kernel try all operations again at
+ * once, and again, all 128 times. No cancel finds them then. So a poll for errors tells of them, and they are taken off. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -31,6 +34,7 @@ struct slot_header {
 #define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
 
 #define RENEW_WAKES 16u        /* after so many wakes those that waited through all of them are renewed: by 32, missed ones by 48 */
+#define WAKES_BY_ERROR 4u      /* tries that an error may cost each before it is taken off */
 #define NOT_WAITING 0u         /* in armed_at: with us, or with the caller */
 
 struct pool_window {
@@ -42,7 +46,7 @@ struct pool_window {
 /* Passes in which something arrived: each wakes every operation that waits. Counted from 1. */
 struct pool_wakes {
     uint32_t now, renewed;     /* and when we last looked for old operations */
-    bool woken;                /* in this pass */
+    uint32_t woken;            /* in this pass */
 };
 
 struct pool_rx {
@@ -108,7 +112,7 @@ static void renew(struct pool_rx *pool, uint32_t socket)
     struct uring_rx *uring = &pool->uring;
     struct pool_wakes *wakes = &pool->wakes[socket];
     wakes->now += wakes->woken;
-    wakes->woken = false;
+    wakes->woken = 0;
     if (wakes->now - wakes->renewed < RENEW_WAKES)
         return;
     uint32_t old = wakes->renewed;
@@ -144,6 +148,8 @@ static void arm(struct uring_rx *uring)
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
         fit_window(pool, i);
+        if (ur_unlikely(uring_rx_mind_errors(uring, i)))
+            pool->wakes[i].woken = WAKES_BY_ERROR;
         renew(pool, i);
         if (uring_rx_paused(uring, i))
             continue;
@@ -171,7 +177,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     if (cqe->res == -ECANCELED)
         pool->window[socket].renewed = true;
     else
-        pool->wakes[socket].woken = true;
+        pool->wakes[socket].woken = 1;
     if (ur_unlikely(cqe->res < 0)) {
         pool->idle[socket].slot[pool->idle[socket].count++] = slot;
         if (cqe->res != -ECANCELED)

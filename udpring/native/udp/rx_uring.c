@@ -1,12 +1,17 @@
 #include "rx_uring.h"
 
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define SQ_ENTRIES_LEAST 256u    /* room for guests and watches beside the receives */
 #define ERRORS_FREE 8            /* transient errors in a row before the first pause */
 #define PAUSE_LEAST_NS 1000000u
 #define PAUSE_DOUBLINGS 6        /* 64 ms at most */
 #define PAUSE_TOKEN UDP_RX_WATCHES   /* beyond the callers': the end of a pause, for who sleeps in an event loop */
+#define ERRORS_TOKEN (PAUSE_TOKEN + 1)   /* + socket: errors lie on it */
+#define TOKENS (ERRORS_TOKEN + UDP_RX_SOCKETS_MAX)
+#define ERRORS_MOST 65536u       /* taken off a socket at once */
 
 int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why)
 {
@@ -26,7 +31,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     if (!code)
         code = ur_ops_open(&uring->ops, UR_KIND_RECV, receives);
     if (!code)
-        code = ur_ops_open(&uring->watches, UR_KIND_WATCH, UDP_RX_WATCHES + 1);
+        code = ur_ops_open(&uring->watches, UR_KIND_WATCH, TOKENS);
     if (code == -ENOMEM && why && !*why->text)
         return ur_fail(why, code, "no memory for %u receive operations", receives);
     if (code)
@@ -34,7 +39,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     /* All are taken once and for all: an operation's slot is the number of the socket, receive slot or token. */
     for (uint32_t i = 0; i < receives; i++)
         (void)ur_ops_take(&uring->ops);
-    for (uint32_t i = 0; i <= UDP_RX_WATCHES; i++)
+    for (uint32_t i = 0; i < TOKENS; i++)
         (void)ur_ops_take(&uring->watches);
     return 0;
 }
@@ -79,6 +84,33 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
     uint32_t doublings = backoff->run - ERRORS_FREE - 1;
     backoff->until = ur_clock_ns(CLOCK_MONOTONIC) +
                      ((uint64_t)PAUSE_LEAST_NS << (doublings < PAUSE_DOUBLINGS ? doublings : PAUSE_DOUBLINGS));
+}
+
+static void take_errors(struct uring_rx *uring, uint32_t socket)
+{
+    struct udp_rx *rx = &uring->rx;
+    unsigned queued, all = 0;
+    int error = 0;
+    socklen_t length = sizeof(error);
+    /* First the one that is told without a queue, too: its entry taken off the queue, the kernel forgets it. */
+    bool told = !getsockopt(rx->fd[socket], SOL_SOCKET, SO_ERROR, &error, &length) && error;
+    if (told)
+        (void)udp_rx_fail(rx, error);
+    do {
+        queued = udp_rx_drain_errors(rx->fd[socket]);
+        all += queued;
+    } while (queued == UDP_RX_ERRORS_A_PASS && all < ERRORS_MOST);
+    rx->stats.icmp_errors += all && told ? all - 1 : all;
+}
+
+bool uring_rx_mind_errors(struct uring_rx *uring, uint32_t socket)
+{
+    uint32_t token = ERRORS_TOKEN + socket;
+    if (ur_likely(uring->watching & 1u << token))
+        return false;
+    take_errors(uring, socket);
+    (void)uring_rx_watch(&uring->rx, uring->rx.fd[socket], POLLERR, token);   /* or else the next time */
+    return true;
 }
 
 bool uring_rx_paused(struct uring_rx *uring, uint32_t socket)
@@ -134,6 +166,21 @@ void uring_rx_told(struct udp_rx *rx)
         (void)ur_submit_and_wait(ring, 0, 0);   /* what fails here fails in the wait, too, and is handled there */
 }
 
+static void take_watch(struct uring_rx *uring, const struct io_uring_cqe *cqe)
+{
+    int64_t token = ur_ops_resolve(&uring->watches, cqe->user_data);
+    if (ur_unlikely(token < 0)) {
+        uring->rx.stats.stale++;
+        return;
+    }
+    ur_ops_done(&uring->watches, (uint32_t)token);
+    if (token < ERRORS_TOKEN)
+        uring->rx.watched |= 1u << token;
+    else if (cqe->res < 0 || cqe->res & POLLHUP)
+        return;   /* shut down: it would complete for ever */
+    uring->watching &= ~(1u << token);
+}
+
 unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;
@@ -147,14 +194,7 @@ unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, uns
             if (!udp_guest_put(&uring->guests, cqe))
                 break;   /* stays in the queue until the guest has fetched */
         } else if (kind == UR_KIND_WATCH) {
-            int64_t token = ur_ops_resolve(&uring->watches, cqe->user_data);
-            if (token >= 0) {
-                ur_ops_done(&uring->watches, (uint32_t)token);
-                rx->watched |= 1u << token;
-                uring->watching &= ~(1u << token);
-            } else {
-                rx->stats.stale++;
-            }
+            take_watch(uring, cqe);
         }
     }
     ur_cq_advance(&uring->ring, taken);

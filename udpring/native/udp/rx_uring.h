@@ -51,6 +51,9 @@ unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned m
 void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error);
 /* True while the socket is in a pause. */
 bool uring_rx_paused(struct uring_rx *uring, uint32_t socket);
+/* Takes all errors off the socket whenever some come: a poll for errors alone completes, the next call takes them and polls
+ * again. True: it did. */
+bool uring_rx_mind_errors(struct uring_rx *uring, uint32_t socket);
 /* The time-out, shortened to the end of the first pause. */
 int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns);
 #endif
