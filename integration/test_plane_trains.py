@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark
+from test_plane import INNER_PEER, TIERS, Bench, pytestmark
+from test_plane_workers import on_one_processor
 
 from udpring._native import lib
 
@@ -16,11 +17,9 @@ __all__ = ["pytestmark"]
 
 @pytest.fixture(params=[(tier, workers) for tier in TIERS for workers in (1, 3)], ids=str)
 def narrow(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    tier, workers = request.param
-    made = Bench(TIERS[tier], workers, WIREGUARD)
-    made.inside(lambda: subprocess.run(["ip", "link", "set", "lo", "mtu", "1000"], check=True))
-    yield made
-    made.close()
+    for made in on_one_processor(*request.param):
+        made.inside(lambda made=made: subprocess.run(["ip", "link", "set", "lo", "mtu", "1000"], check=True))
+        yield made
 
 
 def stage(bench: Bench, sizes: tuple[int, ...], first: int) -> None:

@@ -94,6 +94,9 @@ def test_what_was_staged_leaves_before_what_follows_it(many: Bench) -> None:
             sock.close()
 
 
+STUCK = ("tbf", "rate", "8bit", "burst", "3000", "limit", "100000000")
+
+
 def narrow(bench: Bench) -> None:
     """From now on next to nothing fits into a socket of the plane, and what does leaves slowly."""
     command = "tc qdisc replace dev lo root tbf rate 2mbit burst 3000 limit 100000000"
@@ -162,3 +165,46 @@ def test_however_many_peers_wait_for_a_slot_all_are_served(alone: Bench) -> None
     seen = [struct.unpack_from("!I", alone.receive()[1], 28)[0] for _ in range(len(waiting) - dropped)]
     assert set(seen) | gone == set(range(len(waiting)))
     assert len(set(seen)) == len(seen)
+
+
+def test_what_a_bind_finds_unsent_is_counted(alone: Bench) -> None:
+    """A socket that takes nothing is waited for half a second, then it goes, and what was to leave by it."""
+    narrow(alone)
+    alone.inside(lambda: subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", *STUCK], check=True))
+    alone.key()
+    send_numbered(alone, range(20))
+    port = ffi.new("uint16_t *", 0)
+    assert lib.udpring_plane_bind(alone.plane, port, 0, ffi.NULL) == 0
+    stats = alone.stats()
+    assert stats.tx.packets < 20
+    assert stats.tx.packets + alone.drops().get("send_failed", 0) == 20
+
+
+def test_each_socket_is_waited_for_by_itself(alone: Bench) -> None:
+    """That of IPv4 is full for good. That of IPv6 is full as well, but has room soon: who would see it?"""
+    narrow(alone)
+    for command in (
+        "ip link add stuck type veth peer name other",
+        "ip addr add 192.0.2.1/24 dev stuck",
+        "ip link set stuck up",
+        "ip link set other up",
+        "ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:01 dev stuck",
+        f"tc qdisc replace dev stuck root {' '.join(STUCK)}",
+    ):
+        alone.inside(lambda command=command: subprocess.run(command.split(), check=True))
+    alone.key()
+    gone = address("192.0.2.2", 9)
+    assert lib.udpring_plane_endpoint(alone.plane, alone.peer, gone) == 0
+    send_numbered(alone, range(20))
+    with alone.inside(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as six:
+        six.bind(("::1", 0))
+        six.settimeout(30)
+        there = ffi.new("struct udpring_address *", {"family": socket.AF_INET6, "port": six.getsockname()[1]})
+        ffi.memmove(there.ip, socket.inet_pton(socket.AF_INET6, "::1"), 16)
+        assert lib.udpring_plane_endpoint(alone.plane, alone.peer, there) == 0
+        before = alone.stats().tun_packets_in
+        for number in range(20):
+            alone.app.sendto(bytes(500 + 20 * number), (INNER_PEER, 6000))
+        alone.wait(lambda: alone.stats().tun_packets_in == before + 20)
+        for _ in range(20):
+            six.recv(2000)

@@ -60,7 +60,7 @@ struct command {
     bool done;
 };
 
-enum { TOKEN_WAKE, TOKEN_TUN, TOKEN_WRITABLE, TOKEN_HANDSHAKE4, TOKEN_HANDSHAKE6 };
+enum { TOKEN_WAKE, TOKEN_TUN, TOKEN_WRITABLE4, TOKEN_WRITABLE6, TOKEN_HANDSHAKE4, TOKEN_HANDSHAKE6 };
 
 /* One thread of the plane. Owner: the plane. Thread: its own, but for the fields marked "any". Freed with the plane. */
 struct worker {
@@ -83,7 +83,7 @@ struct worker {
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
     struct udp_rx *rx;
     struct udp_tx *tx;
-    bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable;
+    bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable[2];
     int failed;                         /* it cannot go on: this is why (-errno) */
     bool more_inbound;                  /* the last harvest was full */
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */

@@ -41,6 +41,8 @@ static void drain_sends(struct worker *worker)
             poll(&writable, 1, 20);
         }
     }
+    udp_tx_abandon(worker->tx, -ECANCELED);   /* what the sockets never took: counted */
+    outbound_reap(worker);
 }
 
 static void slots_reset(struct worker *worker)
@@ -157,7 +159,7 @@ int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], str
     memcpy(worker->socket_of, socket_of, sizeof(socket_of));
     worker->rx = rx;
     worker->tx = tx;
-    worker->watching_tun = worker->watching_wake = worker->watching_writable = false;
+    worker->watching_tun = worker->watching_wake = worker->watching_writable[0] = worker->watching_writable[1] = false;
     return result;
 }
 
@@ -179,14 +181,13 @@ static int watch(struct worker *worker)
     int result = handshakes_watch(worker);
     if (result < 0)
         return result;
-    int parked = udp_tx_parked(worker->tx);
-    if (!worker->watching_writable && parked >= 0) {
-        result = udp_rx_watch(worker->rx, parked, POLLOUT, TOKEN_WRITABLE);
-        if (result < 0)
-            return result;
-        worker->watching_writable = true;
+    for (uint32_t i = 0; i < 2 && result == 0; i++) {
+        if (worker->watching_writable[i] || worker->fd[i] < 0 || !udp_tx_socket_parked(worker->tx, worker->socket_of[i]))
+            continue;
+        result = udp_rx_watch(worker->rx, worker->fd[i], POLLOUT, TOKEN_WRITABLE4 + i);
+        worker->watching_writable[i] = result == 0;
     }
-    return 0;
+    return result;
 }
 
 static void see_watched(struct worker *worker)
@@ -203,8 +204,9 @@ static void see_watched(struct worker *worker)
         worker->watching_tun = false;
         worker->tun_ready = true;
     }
-    if (fired & 1u << TOKEN_WRITABLE)
-        worker->watching_writable = false;
+    for (uint32_t i = 0; i < 2; i++)
+        if (fired & 1u << (TOKEN_WRITABLE4 + i))
+            worker->watching_writable[i] = false;
 }
 
 /* After what was delivered is there to be read. */

@@ -363,6 +363,11 @@ uint32_t udp_tx_room(const struct udp_tx *tx)
     return tx->free_count;
 }
 
+bool udp_tx_socket_parked(const struct udp_tx *tx, uint32_t socket_index)
+{
+    return socket_index < tx->sockets && tx->queue[socket_index].blocked;
+}
+
 int udp_tx_parked(const struct udp_tx *tx)
 {
     for (uint32_t i = 0; i < tx->sockets; i++)

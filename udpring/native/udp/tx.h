@@ -80,7 +80,8 @@ unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max);
 uint32_t udp_tx_pending(const struct udp_tx *tx);
 uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */
-int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor to watch for POLLOUT, or -1 */
+int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor to watch for POLLOUT, of the first that is; or -1 */
+bool udp_tx_socket_parked(const struct udp_tx *tx, uint32_t socket_index);
 /* Where all that is pending waits for notifications of zero copy: the descriptor to watch for POLLIN, at once, until
  * the next call here. Else, or where there is no such descriptor, -1. */
 int udp_tx_awaits_notice(struct udp_tx *tx);
