@@ -15,19 +15,36 @@
 #define UDP_GRO 104
 #endif
 
+#define REFUSALS_MOST 65536u   /* in a row, and no datagram among them */
+
 static const struct udp_rx_tier *const tiers[] = {
     [UDPRING_TIER_URING_MULTISHOT] = &udp_rx_multishot,
     [UDPRING_TIER_URING_POOL] = &udp_rx_pool,
     [UDPRING_TIER_MMSG] = &udp_rx_mmsg,
 };
 
+/* ICMP brings such errors (administratively prohibited, source route failed), but a host may refuse a socket so, too. */
+static bool refused_for_ever(struct udp_rx *rx, int error)
+{
+    if (error != EACCES && error != EOPNOTSUPP)
+        return false;
+    if (rx->refused.packets != rx->stats.packets)
+        rx->refused.count = 0;
+    rx->refused.packets = rx->stats.packets;
+    return ++rx->refused.count >= REFUSALS_MOST;
+}
+
 enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
 {
+    if (ur_unlikely(refused_for_ever(rx, error))) {
+        rx->fatal = -error;
+        return UDP_RX_FATAL;
+    }
     switch (error) {
     case EAGAIN: case EINTR: case ENOMEM: case ENOBUFS:
         rx->stats.transient_errors++;
         return UDP_RX_TRANSIENT;
-    case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case EOPNOTSUPP: case ESHUTDOWN: case ENOSYS: case EACCES:
+    case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case ESHUTDOWN: case ENOSYS:
         rx->fatal = -error;
         return UDP_RX_FATAL;
     default:   /* what ICMP brings: one event each, taken off the socket by reading it */

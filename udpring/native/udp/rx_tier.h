@@ -54,6 +54,7 @@ struct udp_rx {
     uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
     int fatal;                        /* -errno that ends receiving, or 0 */
+    struct { uint64_t packets; uint32_t count; } refused;   /* refusals since there were that many packets */
     uint32_t watched;                 /* tokens that fired */
     bool pollable;
     struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last ones, not fetched yet */

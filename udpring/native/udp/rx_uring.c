@@ -78,8 +78,8 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
         unsigned queued = udp_rx_drain_errors(uring->rx.fd[socket]);   /* this one too, where IP_RECVERR is on */
         uring->rx.stats.icmp_errors += queued > 1 ? queued - 1 : 0;
     }
-    if (class != UDP_RX_TRANSIENT || error == EAGAIN || error == EINTR ||
-        ++backoff->run <= ERRORS_FREE)
+    bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or each time by this host */
+    if ((class != UDP_RX_TRANSIENT && !refused) || error == EAGAIN || error == EINTR || ++backoff->run <= ERRORS_FREE)
         return;
     uint32_t doublings = backoff->run - ERRORS_FREE - 1;
     backoff->until = ur_clock_ns(CLOCK_MONOTONIC) +
