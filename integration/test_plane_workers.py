@@ -167,6 +167,38 @@ def test_however_many_peers_wait_for_a_slot_all_are_served(alone: Bench) -> None
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.parametrize("workers", [1, 8])
+def test_who_found_the_mailbox_full_asks_for_a_key_again(workers: int) -> None:
+    """More peers want a key than the mailbox holds, for one packet each that nobody sends again."""
+    crowded = Bench(TIERS["mmsg"], workers, WIREGUARD, mailbox=8)
+    try:
+        name = ffi.string(lib.udpring_plane_name(crowded.plane)).decode()
+        crowded.inside(
+            lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True)
+        )
+        asking = set()
+        for number in range(100):
+            made = ffi.new("uint32_t *")
+            assert lib.udpring_plane_peer_add(crowded.plane, made) == 0
+            crowded.peer = made[0]
+            crowded.set_endpoint(crowded.peer_socket)
+            crowded.allow(crowded.peer, f"10.78.0.{number + 1}", 32)
+            crowded.app.sendto(b"once", (f"10.78.0.{number + 1}", 6000))
+            crowded.wait(lambda: crowded.state().staged == 1)
+            asking.add(crowded.peer)
+        assert crowded.stats().events_lost
+
+        def all_heard() -> bool:
+            asking.difference_update(
+                e.peer for e in crowded.events() if e.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED
+            )
+            return not asking
+
+        crowded.wait(all_heard)
+    finally:
+        crowded.close()
+
+
 def test_what_a_bind_finds_unsent_is_counted(alone: Bench) -> None:
     """A socket that takes nothing is waited for half a second, then it goes, and what was to leave by it."""
     narrow(alone)

@@ -46,16 +46,17 @@ void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t res
     event_post(worker);
 }
 
-void plane_want_handshake(struct worker *worker, struct peer *peer)
+bool plane_want_handshake(struct worker *worker, struct peer *peer)
 {
     uint64_t wanted = get(&peer->wanted_ns);
     if (wanted && worker->now - wanted < WANTED_INTERVAL_NS)   /* a clock read by another worker may be a little ahead */
-        return;
+        return true;
     struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer->id);
     if (!event)
-        return;   /* asked again with the next packet */
+        return false;
     put(&peer->wanted_ns, worker->now);
     event_post(worker);
+    return true;
 }
 
 void plane_see_data(struct worker *worker)

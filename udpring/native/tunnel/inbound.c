@@ -76,7 +76,7 @@ static void accepted(struct worker *worker, struct peer *peer, struct keypair *k
     bool asks = keypair == peer->current && keypair->initiator &&
                 keypair_age(keypair, worker->now) >= WG_REKEY_ON_RECEIVE_NS;
     if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED))
-        plane_want_handshake(worker, peer);
+        (void)plane_want_handshake(worker, peer);
     peer_stamp_received(worker, peer, length);
     if (ur_unlikely(keypair == peer->next)) {
         struct change confirm = {.kind = CHANGE_CONFIRM, .peer = peer->id, .index = keypair->local_index};

@@ -196,7 +196,7 @@ int outbound_seal(struct worker *worker, struct peer *peer, uint8_t *packet, uin
     peer_stamp_sent(worker, peer, bytes, length != 0);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
-        plane_want_handshake(worker, peer);
+        (void)plane_want_handshake(worker, peer);   /* else with the next packet */
     return 0;
 }
 

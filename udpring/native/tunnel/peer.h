@@ -54,6 +54,7 @@ struct staging {
     struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
     uint32_t head, count;             /* the oldest is at head */
     bool kicked;                      /* in that worker's list of those to send */
+    bool unheard;                     /* the mailbox had no room to ask for a key */
     struct peer *next_kicked;
 };
 

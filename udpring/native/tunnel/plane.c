@@ -224,5 +224,12 @@ int32_t udpring_plane_eventfd(const struct udpring_plane *plane)
 
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max)
 {
-    return mailbox_take(&plane->mailbox, out, max);
+    uint32_t taken = mailbox_take(&plane->mailbox, out, max);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (ur_unlikely(taken && __atomic_load_n(&plane->unheard, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&plane->unheard, 0, __ATOMIC_SEQ_CST);
+        for (uint32_t i = 0; i < plane->worker_count; i++)
+            worker_wake(&plane->workers[i]);
+    }
+    return taken;
 }

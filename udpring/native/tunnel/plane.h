@@ -100,6 +100,7 @@ struct worker {
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
+    bool unheard;                       /* keys are to be asked for again, when the mailbox has room */
     struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
@@ -166,6 +167,7 @@ struct udpring_plane {
     uint64_t load_until_ns;
     uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;
+    uint32_t unheard;                   /* some worker is to be told when the mailbox has room */
 };
 
 static inline bool plane_shared(const struct udpring_plane *plane)
@@ -195,7 +197,7 @@ void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t res
 void plane_see_data(struct worker *worker);      /* at the end of a pass */
 bool plane_data_flows(const struct worker *worker);
 void plane_under_load(struct worker *worker);    /* from now on, for a second */
-void plane_want_handshake(struct worker *worker, struct peer *peer);
+bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length);
 void peer_stamp_sent(struct worker *worker, struct peer *peer, uint32_t bytes, bool data);
