@@ -18,8 +18,8 @@ from udpring.udp import SendReport, SendRing
 
 # Loopback hands packets over by processor: on two of them it reorders all by itself.
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-tier, rate, count, size, buffer, timeout, interrupt = json.loads(sys.argv[1])
-bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit 100000000"
+tier, rate, count, size, buffer, timeout, interrupt, limit, told = json.loads(sys.argv[1])
+bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit {limit}"
 for command in ("ip link set lo up", bucket):
     subprocess.run(command.split(), check=True)
 # What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port, on the
@@ -29,6 +29,7 @@ source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(
 sink.bind(("127.0.0.1", 0))
 sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+source.setsockopt(socket.IPPROTO_IP, 11, told)  # IP_RECVERR
 payloads = [struct.pack("!I", number) + bytes(number % size) for number in range(count)]
 with SendRing(source, tier=tier) as ring:
     signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -38,7 +39,9 @@ with SendRing(source, tier=tier) as ring:
     except KeyboardInterrupt:
         assert ring.pending == 0
         report = SendReport(-1)
-    again = ring.send_batch([struct.pack("!I", count)], sink.getsockname(), timeout=20)
+    again = SendReport(0)
+    while not again.accepted:  # the bucket may be full
+        again = ring.send_batch([struct.pack("!I", count)], sink.getsockname(), timeout=20)
     stats = ring.stats
 sink.settimeout(20)
 got = []
@@ -51,9 +54,9 @@ print(json.dumps({
 """
 
 
-def run(*arguments: object) -> dict[str, object]:
+def run(*arguments: object, limit: int = 100_000_000, told: bool = False) -> dict[str, object]:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, json.dumps(arguments)],
+        ["unshare", "-n", sys.executable, "-c", PROGRAM, json.dumps([*arguments, limit, told])],
         capture_output=True,
         text=True,
         check=False,
@@ -72,6 +75,18 @@ def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
     assert answer["errors"] == []
     assert answer["got"] == list(range(1501))
     assert answer["requeued"], "the buffer was never full: the test tests nothing"
+
+
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_order_holds_when_a_queue_behind_the_socket_refuses_some(tier: str) -> None:
+    """Who asks for errors (IP_RECVERR) is told of each that the bucket has no room for: ENOBUFS."""
+    answer = run(tier, "60mbit", 3000, 1200, 4_000_000, 20, 0, limit=20_000, told=True)
+    errors = answer["errors"]
+    assert isinstance(errors, list)
+    assert {code for _, code in errors} <= {"ENOBUFS"}
+    refused = {index for index, _ in errors}
+    assert answer["got"] == [number for number in range(3001) if number not in refused]
+    assert answer["requeued"], "the bucket was never full: the test tests nothing"
 
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])

@@ -5,7 +5,8 @@
  * 3. settle: each result goes through the error table; what must be sent again keeps its place in the queue.
  * Order: operations are independent, so one that finds the buffer full (EAGAIN) would be overtaken by the next if room
  * came up in between. Hence no more is submitted at once than fits by a bound on what the kernel charges, and near the
- * limit one by one. Nobody else is assumed to send much on the same socket. */
+ * limit one by one. Nobody else is assumed to send much on the same socket. Likewise ENOBUFS, which the kernel passes on where
+ * errors are asked for (IP_RECVERR): a full queue behind the socket refuses one and takes the next. There each goes alone. */
 #include "../base.h"
 
 #include <linux/sockios.h>
@@ -25,6 +26,7 @@
 /* The send buffer of one socket: what is in it at most, and its size. */
 struct send_buffer {
     uint64_t charged, size;
+    bool alone;                    /* one operation at a time */
 };
 
 struct uring_tx {
@@ -64,6 +66,16 @@ static bool uring_close(struct udp_tx *tx)
     return ended;
 }
 
+static bool asks_for_errors(int fd)
+{
+    int four = 0, six = 0;
+    socklen_t length = sizeof(four);
+    (void)getsockopt(fd, SOL_IP, IP_RECVERR, &four, &length);
+    length = sizeof(six);
+    (void)getsockopt(fd, SOL_IPV6, IPV6_RECVERR, &six, &length);
+    return four || six;
+}
+
 static void read_buffer(struct uring_tx *uring, uint32_t index)
 {
     int charged = 0, size = 0;
@@ -74,6 +86,7 @@ static void read_buffer(struct uring_tx *uring, uint32_t index)
         charged = 0, size = INT32_MAX;   /* the send will say what is wrong with this descriptor */
     buffer->charged = (uint64_t)charged;
     buffer->size = (uint64_t)size;
+    buffer->alone = asks_for_errors(uring->tx.fd[index]);
 }
 
 static void prepare(struct uring_tx *uring, struct io_uring_sqe *sqe, uint32_t index, uint32_t slot)
@@ -112,7 +125,7 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
         buffer->charged += udp_tx_charge(send->length, udp_tx_datagrams(send));
         prepare(uring, sqe, index, slot);
         count++;
-    } while (count < queue->count && buffer->charged < buffer->size);
+    } while (count < queue->count && buffer->charged < buffer->size && !buffer->alone);
     queue->submitted = count;
     queue->answered = 0;
 }
