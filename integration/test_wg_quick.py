@@ -53,9 +53,12 @@ class Quick:
 
     def picture(self) -> dict[str, str]:
         """What the namespace looks like, without names that differ by chance."""
+        addresses = ("-o", "addr", "show", "dev", self.interface, "scope", "global")
+        # The kernel calls a fresh IPv6 address tentative until a work item of its own has looked at it.
+        until(lambda: " tentative" not in self.space.ip(*addresses), "the addresses are settled")
         words = {
             "links": self.space.ip("-o", "link", "show", "dev", self.interface),
-            "addresses": self.space.ip("-o", "addr", "show", "dev", self.interface, "scope", "global"),
+            "addresses": self.space.ip(*addresses),
             **self.aside(),
         }
         mtu = re.search(r"mtu (\d+)", words.pop("links"))
