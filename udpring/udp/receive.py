@@ -31,6 +31,9 @@ class RecvRing(Uncopied, AsyncReceiving):
     The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
     WrongThreadError. The socket stays the caller's and must live as long as the ring; pktinfo, TOS and the
     drop counter are switched on for it (ip(7), ipv6(7)) and stay on.
+    The ring also empties the socket's error queue (errors by IP_RECVERR, time stamps of what was sent) and
+    counts that as ``icmp_errors``, on tier uring-multishot only when a receive is told of an error. To read
+    that queue yourself, send from another socket.
 
     buffers: in flight, 1 to 2048; 0 = 64.
     buffer_size: bytes of payload that a buffer holds, up to 65536; 0 = 65536 (memory is used only as far as
