@@ -1,8 +1,9 @@
-"""Fixtures of the integration tests. They need root and TUN; where these lack the tests skip and say so."""
+"""Fixtures of the integration tests. They need root, its rights and TUN; without one they skip and say so."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from lab.reaper import Reaper
 from lab.rig import leftovers
 
 TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
+#: Rights that root may lack in a container, by their bits (linux/capability.h).
+RIGHTS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
 #: What all nodes of the run inherit, except where a test is about one of these.
 FORCED = ("UDPRING_TIER", "UDPRING_OFFLOADS", "UDPRING_WORKERS")
 _prefixes: list[str] = []
@@ -22,6 +25,10 @@ _reaper = Reaper()
 def _missing() -> str:
     if os.geteuid() != 0:
         return "not root: run it with sudo, or in `unshare -Urnm`"
+    held = int(re.findall(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)[0], 16)
+    denied = [right for right, bit in RIGHTS.items() if not held >> bit & 1]
+    if denied:
+        return f"root without {' '.join(denied)}: give the container these"
     if not Path("/dev/net/tun").exists():
         return "no /dev/net/tun: modprobe tun, or give the container the device"
     absent = [tool for tool in TOOLS if not shutil.which(tool)]

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_plane import TIERS, WIREGUARD, Bench, udp_packet
+from test_plane import TIERS, WIREGUARD, Bench, pytestmark, udp_packet
+
+__all__ = ["pytestmark"]
 
 
 @pytest.fixture(params=TIERS)
