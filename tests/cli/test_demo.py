@@ -74,6 +74,16 @@ def test_neither_root_nor_user_namespace(
     assert "sudo" in line
 
 
+@pytest.mark.parametrize("name", ["UDPRING_TIER", "UDPRING_WORKERS", "UDPRING_OFFLOADS"])
+def test_a_wrong_setting_is_told_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "fastest")
+    monkeypatch.setattr("udpring.bench.space.become_root", pytest.fail)
+    assert main(["demo"]) == 2
+    assert name in capsys.readouterr().err
+
+
 def test_root_without_the_right_to_namespaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

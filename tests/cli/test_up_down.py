@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,39 @@ def test_udpring_wg_names_a_bad_descriptor(
     assert wg.main(["wg0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "WG_UAPI_FD" in line
+
+
+@pytest.mark.parametrize("command", ["up", "wg"])
+@pytest.mark.parametrize("flags", [[], ["-f"]], ids=["background", "foreground"])
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("UDPRING_TIER", "fastest", "uring-pool, mmsg"),
+        ("UDPRING_WORKERS", "17", "from 1 to 16"),
+        ("UDPRING_WORKERS", "two", "from 1 to 16"),
+        ("UDPRING_OFFLOADS", "some", "all, tun, udp, none"),
+    ],
+)
+def test_a_wrong_setting_in_the_environment_is_bad_usage(
+    tmp_path: Path, command: str, flags: list[str], name: str, value: str, cure: str
+) -> None:
+    file = tmp_path / "udpringtest0.conf"
+    file.write_text("[Interface]\nPrivateKey = " + "A" * 42 + "E=\n")
+    file.chmod(0o600)
+    words = ["udpring.cli.main", "up", *flags, str(file)]
+    if command == "wg":
+        words = ["udpring.cli.wg", *flags, "udpringtest0"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, name: value},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    (line,) = done.stderr.splitlines()
+    assert name in line
+    assert repr(value) in line
+    assert cure in line

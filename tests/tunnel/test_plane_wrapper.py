@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpring._native import ffi, lib
-from udpring.errors import ClosedError, HostError
+from udpring.errors import ClosedError, ConfigError, HostError
 from udpring.tunnel import plane as wrapper
 from udpring.tunnel.ciphers import aead_in_words, chosen_aead
 from udpring.tunnel.offloads import offload_flags
-from udpring.tunnel.plane import Plane, tier_number
+from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_values import Address, EventKind, Prefix
+from udpring.tunnel.tiers import TIERS, tier_number
 from udpring.wireguard.cipher import Cipher
 
 ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
@@ -98,7 +99,7 @@ def test_names_that_cannot_be_an_interfaces(name: str) -> None:
 
 
 def test_tiers_are_called_as_in_c() -> None:
-    for name, number in wrapper.TIERS.items():
+    for name, number in TIERS.items():
         assert ffi.string(lib.udpring_tier_name(number)).decode() == name
     with pytest.raises(ValueError, match="uring-multishot"):
         tier_number("fastest")
@@ -168,8 +169,10 @@ def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDPRING_OFFLOADS", "tun")
     assert offload_flags(None) == lib.UDPRING_PLANE_NO_UDP_OFFLOAD
     monkeypatch.setenv("UDPRING_OFFLOADS", "some")
-    with pytest.raises(HostError, match=r"'some' \(one of all, tun, udp, none"):
+    with pytest.raises(ConfigError, match=r"UDPRING_OFFLOADS .*: 'some' \(one of all, tun, udp, none"):
         Plane("udpringtest")
+    with pytest.raises(HostError, match=r"'some' \(one of all, tun, udp, none"):
+        offload_flags("some")
 
 
 def test_libraries_are_named_for_the_ciphers_in_use() -> None:

@@ -67,7 +67,14 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; progress goes to standard error."""
     from udpring.bench.space import become_root, require_tools  # noqa: PLC0415
+    from udpring.tunnel.offloads import offload_flags  # noqa: PLC0415
+    from udpring.tunnel.tiers import tier_number  # noqa: PLC0415
+    from udpring.tunnel.workers import workers_asked  # noqa: PLC0415
 
+    # The nodes take them from the environment: what is wrong there is told before anything is made.
+    tier_number("auto")
+    offload_flags(None)
+    workers_asked(None)
     require_tools("ip", "nsenter", "setpriv", "unshare")
     if args.against and not shutil.which(args.against.split()[0]):
         raise HostError(f"{args.against} is not installed", cure=f"apt-get install {args.against.split()[0]}")

@@ -26,7 +26,7 @@ EPILOG = """environment:
   UDPRING_OFFLOADS=all|tun|udp|none              what to use of the kernel's; all unless set
   UDPRING_WORKERS=N                threads for packets, 1 to 16; by the cores present unless set
 
-exit status: 0 done, 1 failed, 2 bad usage, 3 the host cannot (not root, no TUN, name taken)"""
+exit status: 0 done, 1 failed, 2 bad usage or environment, 3 the host cannot (not root, no TUN, name taken)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,7 +39,7 @@ LEVELS = {
     "error": logging.ERROR,
     "silent": logging.CRITICAL + 1,
 }
-DONE, FAILED, HOST_CANNOT = 0, 1, 3
+DONE, FAILED, MISUSED, HOST_CANNOT = 0, 1, 2, 3
 DESCRIPTOR_MAX = 2**31 - 1
 
 log = logging.getLogger("udpring.node")
@@ -86,7 +86,8 @@ def start(options: DaemonOptions) -> int:
     """Runs the tunnel, in the background unless ``options.foreground``; returns the exit code.
 
     In the background it returns once the interface exists and the UAPI socket answers (0), or with the
-    reason on standard error (3: the host cannot). Call it before any thread is started.
+    reason on standard error (2: the environment has a wrong setting; 3: the host cannot). Call it before any
+    thread is started.
     """
     if options.foreground:
         return report(*_run(options, lambda: None))
@@ -188,6 +189,8 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
     setup_log(options.interface, options.log_level, foreground=options.foreground)
     try:
         end = asyncio.run(serve(options, ready))
+    except ConfigError as wrong:
+        return MISUSED, str(wrong)
     except HostError as cannot:
         return HOST_CANNOT, str(cannot)
     if end is not None and end.failed:

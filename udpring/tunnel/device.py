@@ -24,10 +24,11 @@ from udpring.tunnel.control import End
 from udpring.tunnel.interface import Plan, needs_default_table, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.keys import to_base64
-from udpring.tunnel.plane import Plane, tier_number
+from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_values import Address, Prefix
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.tiers import tier_number
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import UapiServer
@@ -73,6 +74,8 @@ class Node:
     ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
     ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
     configuration has an Address. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too.
+
+    A ``UDPRING_*`` variable with a value that it cannot have is a ConfigError, at once or in ``start``.
 
     One event loop, one thread. ``start`` raises ConfigError (no PrivateKey) and HostError (not root, no TUN
     device, the name or the port is taken, ``ip`` failed), each with what to do about it; nothing is left

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from udpring._native import lib
-from udpring.errors import HostError
+from udpring.errors import ConfigError, HostError
 
 __all__ = ["OFFLOADS", "offload_flags"]
 
@@ -22,10 +22,15 @@ OFFLOADS: dict[str, int] = {
 def offload_flags(name: str | None) -> int:
     """The plane's flags for the offloads called ``name``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
 
-    Raises HostError with the names there are.
+    Raises HostError with the names there are, ConfigError when the variable has another.
     """
     asked = name or os.environ.get("UDPRING_OFFLOADS") or "all"
     try:
         return OFFLOADS[asked]
     except KeyError:
-        raise HostError(f"no offloads are called {asked!r}", cure=f"one of {', '.join(OFFLOADS)}") from None
+        cure = f"one of {', '.join(OFFLOADS)}"
+        if not name:
+            raise ConfigError(
+                "UDPRING_OFFLOADS names no offloads", file="<environment>", text=asked, cure=cure
+            ) from None
+        raise HostError(f"no offloads are called {asked!r}", cure=cure) from None

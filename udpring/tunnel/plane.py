@@ -22,12 +22,12 @@ from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+from udpring.tunnel.tiers import TIERS, tier_number
 from udpring.tunnel.workers import workers_asked
 from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "PREFIX_BATCH",
-    "TIERS",
     "Address",
     "Event",
     "EventKind",
@@ -35,16 +35,7 @@ __all__ = [
     "Plane",
     "PlaneStats",
     "Prefix",
-    "tier_number",
 ]
-
-TIERS: dict[str, int] = {
-    "auto": lib.UDPRING_TIER_AUTO,
-    "uring-multishot": lib.UDPRING_TIER_URING_MULTISHOT,
-    "uring-pool": lib.UDPRING_TIER_URING_POOL,
-    "mmsg": lib.UDPRING_TIER_MMSG,
-}
-"""The tiers by the names people use (``UDPRING_TIER``, ``tier=``)."""
 
 PREFIX_BATCH = 4096
 """Allowed IPs in one command: each command stops the worker for less than a millisecond at this size."""
@@ -56,14 +47,6 @@ _PREFIX = struct.Struct("=16sHBBI")
 assert _PREFIX.size == ffi.sizeof("struct udpring_prefix")
 _PEER_NONE: int = lib.UDPRING_PEER_NONE
 _MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
-
-
-def tier_number(name: str) -> int:
-    """The plane's number of the tier called ``name``. Raises ValueError with the names there are."""
-    try:
-        return TIERS[name]
-    except KeyError:
-        raise ValueError(f"no tier is called {name!r}: one of {', '.join(TIERS)}") from None
 
 
 def _address(raw: Any) -> Address | None:
@@ -127,7 +110,7 @@ class Plane:
     by the cores present (one up to four of them, then one for every four more).
 
     Raises HostError when the host cannot have it: no right, no TUN device, the name is taken, the tier is
-    not to be had.
+    not to be had. ConfigError when one of these variables has a value that it cannot have.
     """
 
     def __init__(

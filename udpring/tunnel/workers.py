@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from udpring.errors import HostError
+from udpring.errors import ConfigError, HostError
 
 __all__ = ["WORKERS_MAX", "workers_asked"]
 
@@ -15,11 +15,17 @@ WORKERS_MAX = 16
 def workers_asked(number: int | None) -> int:
     """The plane's option for ``number`` workers; None: as ``UDPRING_WORKERS`` says, else 0: by the cores.
 
-    Raises HostError when it is not a whole number from 1 to ``WORKERS_MAX``.
+    Raises HostError when it is not a whole number from 1 to ``WORKERS_MAX``, ConfigError when the variable
+    is not.
     """
     text = os.environ.get("UDPRING_WORKERS", "") if number is None else str(number)
     if not text:
         return 0
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= WORKERS_MAX:
-        raise HostError(f"{text!r} workers cannot be had", cure=f"a whole number from 1 to {WORKERS_MAX}")
+        cure = f"a whole number from 1 to {WORKERS_MAX}"
+        if number is None:
+            raise ConfigError(
+                "UDPRING_WORKERS is no number of workers", file="<environment>", text=text, cure=cure
+            )
+        raise HostError(f"{text!r} workers cannot be had", cure=cure)
     return int(text)
