@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from udpring.udp import TIERS, RecvRing, SendRing
 
 from .conftest import Pair, take
 
+SO_TIMESTAMPNS = 35
 # Opens both rings, carries datagrams and says what it got.
 PROGRAM = """
 import socket
@@ -133,3 +135,22 @@ def test_both_ends_may_run_on_different_tiers(tier: str, pair: Pair) -> None:
         with RecvRing(pair.sink, tier=tier) as receiver, SendRing(pair.source, tier=other) as sender:
             sender.send_batch([b"a", b"", b"c"], pair.to)
             assert [bytes(packet) for packet in take(receiver, 3)] == [b"a", b"", b"c"]
+
+
+def test_a_ring_that_cannot_be_opened_closes_nothing_of_the_program(tier: str) -> None:
+    """Whatever the host refuses first."""
+    program = f"""
+import os, socket, udpring
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.bind(("127.0.0.1", 0))
+    files = {{fd: os.readlink(f"/proc/self/fd/{{fd}}") for fd in range(sock.fileno() + 1)}}
+    try:
+        udpring.RecvRing(sock, tier={tier!r}, timestamps=True)
+    except udpring.RingError as refused:
+        print(refused)
+    assert files == {{fd: os.readlink(f"/proc/self/fd/{{fd}}") for fd in files}}
+"""
+    refused = Rule("setsockopt", errno.ENOMEM, ((1, "==", socket.SOL_SOCKET), (2, "==", SO_TIMESTAMPNS)))
+    done = run_python(program, [refused])
+    assert done.returncode == 0, done.stderr
+    assert "SO_TIMESTAMPNS" in done.stdout

@@ -44,7 +44,8 @@ struct mmsg_rx {
     uint32_t turn;                 /* the socket that is asked first */
     struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
     uint32_t watching;             /* tokens that are out */
-    int epoll;                     /* for sleepers elsewhere; -1: nobody asked */
+    bool has_epoll;                /* false also when open was not called */
+    int epoll;                     /* for sleepers elsewhere */
 };
 
 static struct mmsg_rx *self(struct udp_rx *rx)
@@ -90,7 +91,6 @@ static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
 {
     _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
     struct mmsg_rx *mmsg = self(rx);
-    mmsg->epoll = -1;
     mmsg->socket = calloc(rx->sockets, sizeof(*mmsg->socket));
     if (!mmsg->socket)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
@@ -112,7 +112,7 @@ static bool mmsg_close(struct udp_rx *rx)
     for (uint32_t i = 0; mmsg->socket && i < rx->sockets; i++)
         free(mmsg->socket[i].free);
     free(mmsg->socket);
-    if (mmsg->epoll >= 0)
+    if (mmsg->has_epoll)
         close(mmsg->epoll);
     return true;
 }
@@ -237,10 +237,12 @@ static void mmsg_release(struct udp_rx *rx, uint32_t slot)
 static int mmsg_pollable(struct udp_rx *rx, int event)
 {
     struct mmsg_rx *mmsg = self(rx);
-    if (mmsg->epoll < 0)
+    if (!mmsg->has_epoll) {
         mmsg->epoll = epoll_create1(EPOLL_CLOEXEC);
+        mmsg->has_epoll = mmsg->epoll >= 0;
+    }
     struct epoll_event interest = {.events = EPOLLIN};
-    if (mmsg->epoll < 0 || epoll_ctl(mmsg->epoll, EPOLL_CTL_ADD, event, &interest))
+    if (!mmsg->has_epoll || epoll_ctl(mmsg->epoll, EPOLL_CTL_ADD, event, &interest))
         return -errno;
     return mmsg->epoll;
 }
