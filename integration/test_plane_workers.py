@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -97,18 +99,27 @@ def test_what_was_staged_leaves_before_what_follows_it(many: Bench) -> None:
 STUCK = ("tbf", "rate", "8bit", "burst", "3000", "limit", "100000000")
 
 
+def sockets_of(bench: Bench) -> Iterator[socket.socket]:
+    """Those of the plane, to be closed."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if not (entry.is_socket() and int(entry.name) > 2):
+            continue
+        sock = socket.socket(fileno=os.dup(int(entry.name)))
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == bench.port:
+            yield sock
+        else:
+            sock.close()
+
+
 def narrow(bench: Bench) -> None:
     """From now on next to nothing fits into a socket of the plane, and what does leaves slowly."""
     command = "tc qdisc replace dev lo root tbf rate 2mbit burst 3000 limit 100000000"
     bench.inside(lambda: subprocess.run(command.split(), check=True))
     narrowed = 0
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        if not (entry.is_socket() and int(entry.name) > 2):
-            continue
-        with socket.socket(fileno=os.dup(int(entry.name))) as sock:
-            if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == bench.port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-                narrowed += 1
+    for sock in sockets_of(bench):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        sock.close()
+        narrowed += 1
     assert narrowed >= 2 * bench.stats().workers
 
 
@@ -167,36 +178,79 @@ def test_however_many_peers_wait_for_a_slot_all_are_served(alone: Bench) -> None
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("workers", [1, 8])
-def test_who_found_the_mailbox_full_asks_for_a_key_again(workers: int) -> None:
-    """More peers want a key than the mailbox holds, for one packet each that nobody sends again."""
-    crowded = Bench(TIERS["mmsg"], workers, WIREGUARD, mailbox=8)
-    try:
-        name = ffi.string(lib.udpring_plane_name(crowded.plane)).decode()
-        crowded.inside(
-            lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True)
+@pytest.fixture(params=["uring-multishot x1", "mmsg x1", "mmsg x8"])
+def crowded(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Its mailbox is as small as there is."""
+    tier, workers = request.param.split(" x")
+    with closing(Bench(TIERS[tier], int(workers), WIREGUARD, mailbox=8)) as made:
+        yield made
+
+
+def ask_for_keys(bench: Bench, count: int) -> set[int]:
+    """So many new peers, for one packet each that nobody sends again: more than the mailbox holds."""
+    name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
+    bench.inside(lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True))
+    asking = set()
+    for number in range(count):
+        made = ffi.new("uint32_t *")
+        assert lib.udpring_plane_peer_add(bench.plane, made) == 0
+        bench.peer = made[0]
+        bench.set_endpoint(bench.peer_socket)
+        bench.allow(bench.peer, f"10.78.0.{number + 1}", 32)
+        bench.app.sendto(b"once", (f"10.78.0.{number + 1}", 6000))
+        bench.wait(lambda: bench.state().staged == 1)
+        asking.add(bench.peer)
+    assert bench.stats().events_lost
+    return asking
+
+
+def test_who_found_the_mailbox_full_asks_for_a_key_again(crowded: Bench) -> None:
+    asking = ask_for_keys(crowded, 100)
+
+    def all_heard() -> bool:
+        asking.difference_update(
+            e.peer for e in crowded.events() if e.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED
         )
-        asking = set()
-        for number in range(100):
-            made = ffi.new("uint32_t *")
-            assert lib.udpring_plane_peer_add(crowded.plane, made) == 0
-            crowded.peer = made[0]
-            crowded.set_endpoint(crowded.peer_socket)
-            crowded.allow(crowded.peer, f"10.78.0.{number + 1}", 32)
-            crowded.app.sendto(b"once", (f"10.78.0.{number + 1}", 6000))
-            crowded.wait(lambda: crowded.state().staged == 1)
-            asking.add(crowded.peer)
-        assert crowded.stats().events_lost
+        return not asking
 
-        def all_heard() -> bool:
-            asking.difference_update(
-                e.peer for e in crowded.events() if e.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED
-            )
-            return not asking
+    crowded.wait(all_heard)
 
-        crowded.wait(all_heard)
-    finally:
-        crowded.close()
+
+def delete_interface(bench: Bench) -> None:
+    name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
+    bench.inside(lambda: subprocess.run(["ip", "link", "del", name], check=True))
+
+
+def shut_sockets(bench: Bench) -> None:
+    """No worker can receive any more."""
+    for sock in sockets_of(bench):
+        with pytest.raises(OSError, match="not connected"):  # it is done nevertheless
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "of_each"),
+    [
+        (delete_interface, lib.UDPRING_EVENT_TUN_GONE, False),
+        (shut_sockets, lib.UDPRING_EVENT_FATAL, True),
+    ],
+)
+def test_the_end_is_told_also_where_the_mailbox_is_full(
+    crowded: Bench, end: Callable[[Bench], None], kind: int, of_each: bool
+) -> None:
+    """It comes once: who is not told then never is, and waits for packets that nobody moves."""
+    expected = crowded.stats().workers if of_each else 1
+    ask_for_keys(crowded, 20)
+    told = crowded.stats().events + crowded.stats().events_lost
+    end(crowded)
+    crowded.wait(lambda: crowded.stats().events + crowded.stats().events_lost == told + expected)
+    poll = select.poll()
+    poll.register(lib.udpring_plane_eventfd(crowded.plane), select.POLLIN)
+    out, ends = ffi.new("struct udpring_event *"), 0
+    while poll.poll(0):
+        ends += lib.udpring_plane_events(crowded.plane, out, 1) == 1 and out.kind == kind
+    assert ends == expected
 
 
 def test_what_a_bind_finds_unsent_is_counted(alone: Bench) -> None:

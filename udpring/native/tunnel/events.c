@@ -37,13 +37,19 @@ static void event_post(struct worker *worker)
     worker->stats.events++;
 }
 
-void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t result)
+void plane_post(struct worker *worker, uint32_t kind, uint32_t peer)
 {
-    struct udpring_event *event = event_next(worker, kind, peer);
-    if (!event)
-        return;
-    event->result = result;
-    event_post(worker);
+    if (event_next(worker, kind, peer))
+        event_post(worker);
+}
+
+void plane_post_end(struct worker *worker, uint32_t kind, int32_t result)
+{
+    struct udpring_event event = {.kind = kind, .peer = UDPRING_PEER_NONE, .result = result, .now_ns = worker->now};
+    pthread_mutex_lock(&worker->plane->mailbox_lock);
+    mailbox_post_end(&worker->plane->mailbox, &event);
+    pthread_mutex_unlock(&worker->plane->mailbox_lock);
+    worker->stats.events++;
 }
 
 bool plane_want_handshake(struct worker *worker, struct peer *peer)

@@ -44,15 +44,29 @@ struct udpring_event *mailbox_next(struct mailbox *mailbox)
     return event;
 }
 
-void mailbox_post(struct mailbox *mailbox)
+/* One write per wake-up of the consumer, not one per event: it clears the flag before it looks. */
+static void signal_consumer(struct mailbox *mailbox)
 {
-    __atomic_store_n(&mailbox->tail, mailbox->tail + 1, __ATOMIC_SEQ_CST);
-    /* One write per wake-up of the consumer, not one per event: it clears the flag before it looks. */
     if (!__atomic_exchange_n(&mailbox->signalled, 1, __ATOMIC_SEQ_CST)) {
         uint64_t one = 1;
         if (write(mailbox->fd, &one, sizeof(one)) < 0)
             __atomic_store_n(&mailbox->signalled, 0, __ATOMIC_SEQ_CST);
     }
+}
+
+void mailbox_post(struct mailbox *mailbox)
+{
+    __atomic_store_n(&mailbox->tail, mailbox->tail + 1, __ATOMIC_SEQ_CST);
+    signal_consumer(mailbox);
+}
+
+void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event)
+{
+    if (mailbox->ends_tail == MAILBOX_ENDS)
+        return;   /* told already: each ends once */
+    mailbox->ends[mailbox->ends_tail] = *event;
+    __atomic_store_n(&mailbox->ends_tail, mailbox->ends_tail + 1, __ATOMIC_SEQ_CST);
+    signal_consumer(mailbox);
 }
 
 uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max)
@@ -61,19 +75,16 @@ uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32
     if (read(mailbox->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
         return 0;
     __atomic_store_n(&mailbox->signalled, 0, __ATOMIC_SEQ_CST);
+    uint32_t taken = 0;
+    uint32_t ends_tail = __atomic_load_n(&mailbox->ends_tail, __ATOMIC_SEQ_CST);
+    while (taken < max && mailbox->ends_head != ends_tail)
+        out[taken++] = mailbox->ends[mailbox->ends_head++];
     uint32_t tail = __atomic_load_n(&mailbox->tail, __ATOMIC_SEQ_CST);
     uint32_t head = mailbox->head;
-    uint32_t taken = 0;
-    while (taken < max && head + taken != tail) {
-        out[taken] = mailbox->events[(head + taken) & (mailbox->capacity - 1)];
-        taken++;
-    }
-    __atomic_store_n(&mailbox->head, head + taken, __ATOMIC_RELEASE);
-    if (head + taken != tail && !__atomic_exchange_n(&mailbox->signalled, 1, __ATOMIC_SEQ_CST)) {
-        /* The consumer stopped at its bound: it is woken again for the rest. */
-        uint64_t one = 1;
-        if (write(mailbox->fd, &one, sizeof(one)) < 0)
-            __atomic_store_n(&mailbox->signalled, 0, __ATOMIC_SEQ_CST);
-    }
+    for (; taken < max && head != tail; head++)
+        out[taken++] = mailbox->events[head & (mailbox->capacity - 1)];
+    __atomic_store_n(&mailbox->head, head, __ATOMIC_RELEASE);
+    if (head != tail || mailbox->ends_head != ends_tail)
+        signal_consumer(mailbox);   /* it stopped at its bound: it is woken again for the rest */
     return taken;
 }

@@ -295,7 +295,7 @@ void outbound_pass(struct worker *worker)
             if (got == -EBADFD || got == -EBADF || got == -ENODEV) {
                 worker->tun_gone = true;
                 if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
-                    plane_post(worker, UDPRING_EVENT_TUN_GONE, UDPRING_PEER_NONE, (int32_t)got);
+                    plane_post_end(worker, UDPRING_EVENT_TUN_GONE, (int32_t)got);
             }
             break;
         }

@@ -193,7 +193,8 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer);
 void plane_peers_free(struct udpring_plane *plane);
 
 /* events.c */
-void plane_post(struct worker *worker, uint32_t kind, uint32_t peer, int32_t result);
+void plane_post(struct worker *worker, uint32_t kind, uint32_t peer);   /* lost where the mailbox is full */
+void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost; once a worker, or plane */
 void plane_see_data(struct worker *worker);      /* at the end of a pass */
 bool plane_data_flows(const struct worker *worker);
 void plane_under_load(struct worker *worker);    /* from now on, for a second */

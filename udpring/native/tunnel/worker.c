@@ -377,7 +377,9 @@ void *worker_main(void *argument)
     while (result == 0 && !worker->quit) {
         int passed = pass(worker);
         if (passed < 0) {
-            plane_post(worker, UDPRING_EVENT_FATAL, UDPRING_PEER_NONE, passed);
+            exclusive_enter(worker);   /* whoever reads counters does so while workers stand */
+            plane_post_end(worker, UDPRING_EVENT_FATAL, passed);
+            exclusive_leave(worker);
             serve_commands_only(worker);
         }
     }
