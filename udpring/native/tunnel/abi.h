@@ -242,7 +242,7 @@ uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event 
 
 /* Commands: run by the worker between two passes; each returns 0 or -errno. */
 /* New sockets in the worker's namespace on *port (0: chosen, told), all with fwmark; sessions are kept, sources
- * forgotten. On failure the old ones stay. */
+ * forgotten. On failure all workers keep the old ones. */
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
 int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
 /* What follows from our public key, 32 bytes each: HASH("mac1----" || it) checks arriving handshakes, HASH("cookie--" || it)

@@ -10,26 +10,45 @@ int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2
     return udp_socket_group(group, plane->worker_count, apart, splits ? &handshakes_split : NULL, port, fwmark, why);
 }
 
+/* 1. Sockets for all workers, and rings on them, each in its worker. What fails here leaves all with what they had.
+ * 2. Each worker goes over to its own. */
 struct bind_arguments {
     uint16_t *port;
     uint32_t fwmark;
     struct udpring_reason *why;
-    int group[WORKERS_MAX][2];
-    int apart[2];
+    struct worker_rings rings[WORKERS_MAX];
 };
 
 /* In a worker, because that is where the network namespace is that the plane was started in. */
 static int run_open_group(struct worker *worker, void *argument)
 {
+    struct udpring_plane *plane = worker->plane;
     struct bind_arguments *bind = argument;
-    return plane_open_sockets(worker->plane, bind->group, bind->apart, bind->port, bind->fwmark, bind->why);
+    int group[WORKERS_MAX][2], apart[2];
+    int result = plane_open_sockets(plane, group, apart, bind->port, bind->fwmark, bind->why);
+    for (uint32_t i = 0; i < plane->worker_count; i++)
+        bind->rings[i] = (struct worker_rings){.fd = {group[i][0], group[i][1]}, .handshakes.fd = {-1, -1}};
+    memcpy(bind->rings[0].handshakes.fd, apart, sizeof(apart));
+    return result;
+}
+
+static int run_open_rings(struct worker *worker, void *argument)
+{
+    struct bind_arguments *bind = argument;
+    return worker_rings_open(worker, &bind->rings[worker->number], bind->why);
+}
+
+static int run_discard(struct worker *worker, void *argument)
+{
+    struct bind_arguments *bind = argument;
+    worker_rings_discard(&bind->rings[worker->number]);
+    return 0;
 }
 
 static int run_adopt(struct worker *worker, void *argument)
 {
     struct bind_arguments *bind = argument;
-    static const int none[2] = {-1, -1};
-    return worker_adopt(worker, bind->group[worker->number], worker->number ? none : bind->apart, bind->why);
+    return worker_adopt(worker, &bind->rings[worker->number], bind->why);
 }
 
 static int run_bound(struct worker *worker, void *argument)
@@ -54,17 +73,19 @@ int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t
     int result = worker_call(&plane->workers[0], run_open_group, &arguments);
     if (result < 0)
         return result;
-    for (uint32_t i = 0; i < plane->worker_count; i++) {
-        result = worker_call(&plane->workers[i], run_adopt, &arguments);
-        if (result < 0) {
-            while (++i < plane->worker_count)
-                for (int family = 0; family < 2; family++)
-                    if (arguments.group[i][family] >= 0)
-                        close(arguments.group[i][family]);
-            return result;
-        }
+    for (uint32_t i = 0; i < plane->worker_count && result == 0; i++)
+        result = worker_call(&plane->workers[i], run_open_rings, &arguments);
+    if (result < 0) {
+        for (uint32_t i = 0; i < plane->worker_count; i++)
+            worker_call(&plane->workers[i], run_discard, &arguments);
+        return result;
     }
-    return plane_call(plane, run_bound, &arguments);
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        int adopted = worker_call(&plane->workers[i], run_adopt, &arguments);
+        result = result ? result : adopted;   /* that worker ends, and says so; the others go over like it */
+    }
+    plane_call(plane, run_bound, &arguments);
+    return result;
 }
 
 static int run_mark(struct worker *worker, void *argument)

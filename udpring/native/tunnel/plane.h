@@ -51,6 +51,16 @@ struct out_slot {
 
 struct worker;
 
+/* Sockets and the rings on them, on their way to a worker. Owner: who opens them, until they are adopted or discarded.
+ * Thread: that worker's. Freed by worker_rings_discard(). */
+struct worker_rings {
+    int fd[2];                  /* -1: none; likewise those of handshakes */
+    uint8_t socket_of[2];
+    struct udp_rx *rx;
+    struct udp_tx *tx;
+    struct handshakes handshakes;
+};
+
 /* A request to a worker. Owner: the caller, on whose stack it lives until done. Thread: under command_lock. Nothing to free. */
 struct command {
     int (*run)(struct worker *worker, void *argument);
@@ -250,9 +260,11 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet);
 void counters_add(void *into, const void *from, size_t bytes);
 void worker_see_counters(struct worker *worker);
 void *worker_main(void *worker);
-/* Takes over these sockets in place of its own, and those of handshakes (-1: none for this worker); on failure it keeps its
- * own and closes these. */
-int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], struct udpring_reason *why);
+/* Opens rings on those sockets. On failure, too: discard it. */
+int worker_rings_open(struct worker *worker, struct worker_rings *rings, struct udpring_reason *why) UR_MUST_CHECK;
+void worker_rings_discard(struct worker_rings *rings);   /* also the sockets */
+/* Takes these in place of its own. On failure, too, but then it cannot go on. */
+int worker_adopt(struct worker *worker, const struct worker_rings *rings, struct udpring_reason *why) UR_MUST_CHECK;
 int worker_memory_open(struct worker *worker) UR_MUST_CHECK;
 void worker_memory_close(struct worker *worker);
 

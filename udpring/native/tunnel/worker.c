@@ -121,44 +121,49 @@ static int rings_close(struct worker *worker)
     return result;
 }
 
-int worker_adopt(struct worker *worker, const int fd[2], const int apart[2], struct udpring_reason *why)
+int worker_rings_open(struct worker *worker, struct worker_rings *rings, struct udpring_reason *why)
 {
     struct udpring_plane *plane = worker->plane;
     struct udp_rx_options rx_options = {.tier = plane->options.tier, .slots = plane->options.slots, .secret = true,
                                         .gro = !(plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD)};
     struct udp_tx_options tx_options = {.slots = OUT_SLOTS * 2};   /* a refused train is sent again in pieces */
-    uint8_t socket_of[2] = {0, 0};
     for (int family = 0; family < 2; family++)
-        if (fd[family] >= 0) {
-            socket_of[family] = (uint8_t)rx_options.sockets;
-            tx_options.fd[rx_options.sockets] = rx_options.fd[rx_options.sockets] = fd[family];
+        if (rings->fd[family] >= 0) {
+            rings->socket_of[family] = (uint8_t)rx_options.sockets;
+            tx_options.fd[rx_options.sockets] = rx_options.fd[rx_options.sockets] = rings->fd[family];
             tx_options.sockets = ++rx_options.sockets;
         }
-    struct udp_rx *rx = NULL;
-    struct udp_tx *tx = NULL;
-    struct handshakes handshakes;
-    int result = handshakes_open(&handshakes, apart, rx_options.gro, why);
+    int apart[2] = {rings->handshakes.fd[0], rings->handshakes.fd[1]};
+    int result = handshakes_open(&rings->handshakes, apart, rx_options.gro, why);
     if (result == 0)
-        result = udp_rx_open(&rx, &rx_options, why);
+        result = udp_rx_open(&rings->rx, &rx_options, why);
     if (result == 0) {
-        tx_options.tier = udp_rx_tier(rx);
-        result = udp_tx_open(&tx, &tx_options, why);
+        tx_options.tier = udp_rx_tier(rings->rx);
+        result = udp_tx_open(&rings->tx, &tx_options, why);
     }
-    if (result < 0) {
-        udp_rx_close(rx);
-        handshakes_close(&handshakes);
-        close_pair((int[]){fd[0], fd[1]});
-        return result;
-    }
-    result = worker->failed = rings_close(worker);
+    return result;
+}
+
+void worker_rings_discard(struct worker_rings *rings)
+{
+    (void)udp_tx_close(rings->tx);   /* nothing was pushed */
+    (void)udp_rx_close(rings->rx);
+    handshakes_close(&rings->handshakes);
+    close_pair(rings->fd);
+}
+
+int worker_adopt(struct worker *worker, const struct worker_rings *rings, struct udpring_reason *why)
+{
+    int result = worker->failed = rings_close(worker);
     if (result < 0)
         ur_fail(why, result, "no memory for packets in place of what the kernel has not given back: %s", strerror(-result));
-    handshakes.before = worker->handshakes.before;
-    worker->handshakes = handshakes;
-    memcpy(worker->fd, fd, sizeof(worker->fd));
-    memcpy(worker->socket_of, socket_of, sizeof(socket_of));
-    worker->rx = rx;
-    worker->tx = tx;
+    struct udpring_rx_stats before = worker->handshakes.before;
+    worker->handshakes = rings->handshakes;
+    worker->handshakes.before = before;
+    memcpy(worker->fd, rings->fd, sizeof(worker->fd));
+    memcpy(worker->socket_of, rings->socket_of, sizeof(worker->socket_of));
+    worker->rx = rings->rx;
+    worker->tx = rings->tx;
     worker->watching_tun = worker->watching_wake = worker->watching_writable[0] = worker->watching_writable[1] = false;
     return result;
 }
@@ -336,11 +341,17 @@ static int set_up(struct worker *worker)
         plane->fwmark = plane->options.fwmark;
         __atomic_store_n(&plane->port, port, __ATOMIC_RELEASE);
     }
-    int fd[2] = {plane->group[worker->number][0], plane->group[worker->number][1]};
-    int apart[2] = {plane->group_apart[0], plane->group_apart[1]};   /* worker 0 comes first, and takes them */
+    struct worker_rings rings = {.fd = {plane->group[worker->number][0], plane->group[worker->number][1]},
+                                 /* worker 0 comes first, and takes them */
+                                 .handshakes.fd = {plane->group_apart[0], plane->group_apart[1]}};
     plane->group[worker->number][0] = plane->group[worker->number][1] = -1;
     plane->group_apart[0] = plane->group_apart[1] = -1;
-    result = worker_adopt(worker, fd, apart, &worker->start_reason);
+    result = worker_rings_open(worker, &rings, &worker->start_reason);
+    if (result < 0) {
+        worker_rings_discard(&rings);
+        return result;
+    }
+    result = worker_adopt(worker, &rings, &worker->start_reason);
     if (result < 0)
         return result;
     if (worker->number == 0)

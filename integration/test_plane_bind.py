@@ -1,0 +1,127 @@
+"""A change of the port concerns all workers, or none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from seccomp import Rule, install
+from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, Suite, pytestmark
+from test_plane_workers import sockets_of
+
+from udpring._native import ffi, lib, reason, reason_text
+
+__all__ = ["pytestmark"]
+
+WORKERS = 3
+SOL_UDP, UDP_GRO = 17, 104
+
+
+class Limited(Bench):
+    """Its workers cannot switch UDP_GRO on for descriptors from `limit` on, so none can receive by them."""
+
+    def __init__(self, tier: int, workers: int, suite: Suite) -> None:
+        with open_devnull() as lowest:
+            self.limit = lowest + 200
+        super().__init__(tier, workers, suite)
+
+    def _open(self, tier: int, workers: int) -> None:
+        # A filter is of the thread that installs it, and of those that it starts.
+        install(
+            [
+                Rule(
+                    "setsockopt",
+                    errno.ENOMEM,
+                    ((0, ">=", self.limit), (1, "==", SOL_UDP), (2, "==", UDP_GRO)),
+                )
+            ]
+        )
+        super()._open(tier, workers)
+
+
+@contextmanager
+def open_devnull() -> Iterator[int]:
+    fd = os.open("/dev/null", os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def lowest_free(fd: int) -> Iterator[None]:
+    """Whoever opens something gets this descriptor, and the next one those above it."""
+    with open_devnull() as null:
+        taken = []
+        while (made := os.dup(null)) < fd:
+            taken.append(made)
+        os.close(made)
+        try:
+            yield
+        finally:
+            for made in taken:
+                os.close(made)
+
+
+@pytest.fixture(params=["uring-multishot", "mmsg"])
+def limited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limited]:
+    monkeypatch.setenv("UDPRING_OFFLOADS", "all")
+    with closing(Limited(TIERS[request.param], WORKERS, WIREGUARD)) as made:
+        yield made
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):  # it was the listing's own
+            found[entry.name] = str(entry.readlink())
+    return found
+
+
+def sockets(bench: Bench) -> int:
+    count = 0
+    for sock in sockets_of(bench):
+        sock.close()
+        count += 1
+    return count
+
+
+def both_ways(bench: Bench) -> None:
+    """Any worker receives and sends by that port: the kernel chooses which, by the other end's."""
+    before = bench.drops().get("unknown_index", 0)
+    for number in range(1, 17):
+        with bench.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as stranger:
+            stranger.sendto(bytes([4]) + bytes(1400), ("127.0.0.1", bench.port))
+        bench.wait(lambda: bench.drops().get("unknown_index", 0) == before + number)  # noqa: B023
+        with bench.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as flow:
+            flow.sendto(b"out", (INNER_PEER, 6000))
+        assert bench.peer_socket.recvfrom(2000)[1] == ("127.0.0.1", bench.port)
+
+
+@pytest.mark.parametrize("refused", range(WORKERS))
+def test_all_workers_keep_the_old_port_when_one_cannot_have_the_new_one(
+    limited: Limited, refused: int
+) -> None:
+    """Sockets are opened first of all: of handshakes, worker 0, 1, ...: this one cannot use its own."""
+    apart = limited.stats().handshake_sockets
+    assert sockets(limited) == apart + 2 * WORKERS
+    limited.key()
+    before = descriptors()
+    port, why = ffi.new("uint16_t *", 0), reason()
+    with lowest_free(limited.limit - apart - 2 * refused):
+        assert lib.udpring_plane_bind(limited.plane, port, 0, why) == -errno.ENOMEM
+    assert "UDP_GRO" in reason_text(why)
+    assert lib.udpring_plane_port(limited.plane) == limited.port
+    assert descriptors() == before
+    both_ways(limited)
+    # With what was in the way gone it does move.
+    assert lib.udpring_plane_bind(limited.plane, port, 0, why) == 0, reason_text(why)
+    assert sockets(limited) == 0
+    limited.port = port[0]
+    assert sockets(limited) == apart + 2 * WORKERS
+    both_ways(limited)
