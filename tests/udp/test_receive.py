@@ -243,6 +243,28 @@ def test_icmp_errors_on_an_unconnected_socket_do_no_harm(
             assert [bytes(packet) for packet in take(ring, 1)] == [b"%d" % round_]
 
 
+def test_an_error_that_is_also_queued_counts_once(
+    tier: str, make_socket: Callable[..., socket.socket]
+) -> None:
+    address = closed_port(make_socket, socket.AF_INET)
+    sink = make_socket()
+    sink.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})  # an error has come in full when we look, or not at all
+    try:
+        with RecvRing(sink, buffers=8, tier=tier) as ring:
+            for count in range(1, 11):
+                sink.sendto(b"anybody there?", address)
+                give_up = time.monotonic() + BOUND
+                while ring.stats["icmp_errors"] < count and time.monotonic() < give_up:
+                    assert not ring.recv_batch(timeout=0.01)
+                for _ in range(2):
+                    assert not ring.recv_batch(timeout=0)
+                assert ring.stats["icmp_errors"] == count
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
 @pytest.mark.parametrize("before", [0, 1])
 def test_gro_is_left_as_it_was_found(tier: str, pair4: Pair, before: int) -> None:
     pair4.sink.setsockopt(SOL_UDP, UDP_GRO, before)

@@ -66,6 +66,12 @@ unsigned udp_rx_drain_errors(int fd)
     return count;
 }
 
+void udp_rx_drain_told(struct udp_rx *rx, int fd)
+{
+    unsigned queued = udp_rx_drain_errors(fd);
+    rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;
+}
+
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
                     const struct udp_rx_message *message)
 {

@@ -184,6 +184,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
         got = recvmmsg(rx->fd[index], socket->vector, room, MSG_DONTWAIT, NULL);
         if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
             break;
+        udp_rx_drain_told(rx, rx->fd[index]);
         socket->error = false;   /* it was the pending error, and it is read now */
     }
     if (got < 0) {

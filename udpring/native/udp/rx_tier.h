@@ -87,4 +87,6 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
 #define UDP_RX_ERRORS_A_PASS 16   /* ICMP errors taken off one socket before the others get their turn */
 /* Takes what IP_RECVERR queued off a socket: left there, it would keep every poll awake for ever. How many. */
 unsigned udp_rx_drain_errors(int fd);
+/* The same for a socket whose receive was told of an error, which counts once: where IP_RECVERR is on it is queued, too. */
+void udp_rx_drain_told(struct udp_rx *rx, int fd);
 #endif

@@ -74,10 +74,8 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
 {
     struct udp_backoff *backoff = &uring->backoff[socket];
     enum udp_rx_error class = udp_rx_fail(&uring->rx, error);
-    if (class == UDP_RX_ICMP) {
-        unsigned queued = udp_rx_drain_errors(uring->rx.fd[socket]);   /* this one too, where IP_RECVERR is on */
-        uring->rx.stats.icmp_errors += queued > 1 ? queued - 1 : 0;
-    }
+    if (class == UDP_RX_ICMP)
+        udp_rx_drain_told(&uring->rx, uring->rx.fd[socket]);
     bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or each time by this host */
     if ((class != UDP_RX_TRANSIENT && !refused) || error == EAGAIN || error == EINTR || ++backoff->run <= ERRORS_FREE)
         return;
