@@ -159,7 +159,9 @@ struct udpring_send_options {
     uint32_t tier, slots;               /* as struct udp_tx_options */
     uint8_t gso;                        /* equal datagrams of one destination become UDP_SEGMENT trains */
     uint8_t zero_copy;                  /* send without a copy where that works: udpring_send_zero_copy() */
+    uint32_t helpers;                   /* threads beside the owner's that send to many destinations */
 };
+#define UDPRING_SEND_HELPERS_MAX 15
 /* job.flags */
 #define UDPRING_SEND_ORDERED 1          /* order over all destinations: only neighbours are joined to a train */
 #define UDPRING_SEND_TOS 2              /* `tos` counts, also when it is 0 */
@@ -200,6 +202,8 @@ int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_jo
 /* What of this job was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count, or -EBUSY. */
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
 /* Jobs that ended since the ring was opened. */
+/* Any thread: datagrams that helpers sent, as of the owner's last call. */
+uint64_t udpring_send_helped(const struct udpring_send *send);
 uint64_t udpring_send_finished(const struct udpring_send *send);
 /* A descriptor for event loops: readable while what is pending can move on (run, with timeout_ns 0, then moves it), and when
  * another thread wants to close; level-triggered, always the same one, not to be closed nor read by the caller. The first

@@ -2,6 +2,7 @@
  *
  * 1. udpring_send_submit checks a job, copies its lengths, and queues it behind the others.
  * 2. push_jobs lays out a window of it (grouped by destination), cuts trains off the front, and pushes each as one piece.
+ *    Where the ring has helpers, the window is first sent by all of them at once, as far as it goes (send_fan.c).
  * 3. udp_tx_flush sends; reap_all gives every datagram of a piece its result. A train that its route refuses is pushed
  *    again datagram by datagram, before anything else.
  * 4. A job is ended when all its datagrams have a result; the caller's memory is the caller's again. */
@@ -15,6 +16,7 @@
 
 #include "../uring/thread.h"
 #include "counters.h"
+#include "send_fan.h"
 #include "send_push.h"
 
 static void publish(struct udpring_send *send)
@@ -93,6 +95,8 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
         if (code)
             ur_fail(why, code, "no memory for a send ring: %s", strerror(-code));
     }
+    if (!code && options->helpers)
+        code = send_fan_open(&send->fan, options->helpers, why);
     if (code) {
         (void)udp_tx_close(send->tx);
         free_send(send);
@@ -122,7 +126,7 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
         if (!job)
             return -ENOMEM;
     }
-    code = send_job_take(job, face, send->trains);
+    code = send_job_take(job, face, send->trains || send->fan);
     if (code) {
         send_end_job(send, job);
         send->finished--;
@@ -245,6 +249,8 @@ static int end(struct udpring_send *send, bool tell)
     if (tell)
         send_drop(send, NULL, -ECANCELED);
     publish(send);
+    send_fan_close(send->fan, send->owner.forks == ur_fork_count());
+    send->fan = NULL;
     bool ended = udp_tx_close(send->tx);
     send->tx = NULL;
     if (tell)
@@ -299,6 +305,11 @@ uint64_t udpring_send_pending(const struct udpring_send *send)
 uint64_t udpring_send_finished(const struct udpring_send *send)
 {
     return send->finished;
+}
+
+uint64_t udpring_send_helped(const struct udpring_send *send)
+{
+    return __atomic_load_n(&send->helped, __ATOMIC_RELAXED);
 }
 
 int32_t udpring_send_parked(const struct udpring_send *send)

@@ -36,6 +36,13 @@ bool send_path_takes(struct send_paths *paths, const struct udpring_address *to,
     return !path->refused || segment < path->refused;
 }
 
+bool send_path_refuses(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment)
+{
+    to = to ? to : &peer;
+    const struct send_path *path = &paths->path[place(paths, to)];
+    return path->refused && segment >= path->refused && send_address_equal(&path->to, to);
+}
+
 bool send_path_must_wait(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment, bool ordered)
 {
     if (ur_likely(!paths->outstanding))

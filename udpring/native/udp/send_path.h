@@ -31,6 +31,8 @@ int send_paths_open(struct send_paths *paths, uint64_t seed) UR_MUST_CHECK;
 void send_paths_free(struct send_paths *paths);
 /* Whether a train of such segments may be tried. `to` NULL: the peer of the connected socket. */
 bool send_path_takes(struct send_paths *paths, const struct udpring_address *to, uint32_t segment);
+/* Whether it is known that such trains are refused. Any thread, as long as none does anything else here. */
+bool send_path_refuses(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment);
 /* Whether a send (segment 0: of a single datagram) must wait for the results of others to the same destination;
  * `ordered`: to any. */
 bool send_path_must_wait(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment, bool ordered);

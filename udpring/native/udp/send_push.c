@@ -1,13 +1,12 @@
 #include "send_push.h"
 
+#include "send_fan.h"
 #include "tx_tier.h"
 
 #define REAP 64
 #define SPARE_JOBS 8u             /* ended jobs whose memory is kept for the next ones */
 #define SPARE_CAPACITY 65536u     /* unless it is more than this many datagrams */
-/* Bytes of a train: with the headers of UDP, IPv6, a VLAN and Ethernet just under the 65536 at which a device takes no
- * more offload; also below the 65507 that IPv4 takes. */
-#define TRAIN_BYTES 65440u
+
 void send_end_job(struct udpring_send *send, struct send_job *job)
 {
     send->finished++;
@@ -43,9 +42,8 @@ static void free_piece(struct udpring_send *send, struct send_piece *piece)
         send_end_job(send, job);
 }
 
-/* What all sends of a job have in common, and where this one goes. */
-static int make_item(struct udpring_send *send, const struct send_job *job, const struct udpring_address *to,
-                     struct udp_tx_item *item)
+int send_make_item(const struct udpring_send *send, const struct send_job *job, const struct udpring_address *to,
+                   struct udp_tx_item *item)
 {
     const struct udpring_send_job *face = job->face;
     int family = to && to->family ? to->family : send->tx->wire_family[0];
@@ -69,7 +67,7 @@ static bool push_again(struct udpring_send *send)
         struct send_job *job = piece->job;
         struct udp_tx_item item;
         uint32_t first = piece->train.first;
-        int code = make_item(send, job, send_job_address(job, send_job_index(job, first)), &item);
+        int code = send_make_item(send, job, send_job_address(job, send_job_index(job, first)), &item);
         for (; piece->again < piece->train.count; piece->again++) {
             if (!udp_tx_room(send->tx))
                 return false;
@@ -108,12 +106,15 @@ static bool push_train(struct udpring_send *send, struct send_job *job)
 {
     if (!udp_tx_room(send->tx) || !send->free_count)
         return false;
-    if (job->at == job->planned)
+    if (job->at == job->planned) {
         send_job_plan(job, &send->plan);
+        if (send->fan && send_fan_out(send, job))
+            return true;
+    }
     const struct udpring_address *to = send_job_address(job, send_job_index(job, job->at));
     bool trains = send->trains && !(job->face->flags & UDPRING_SEND_PLAIN);
     struct send_train train;
-    send_job_cut(job, trains ? udp_tx_segments_max() : 1, TRAIN_BYTES, &train);
+    send_job_cut(job, trains ? udp_tx_segments_max() : 1, SEND_TRAIN_BYTES, &train);
     if (train.count > 1 && !send_path_takes(&send->paths, to, train.segment))
         send_job_cut(job, 1, 0, &train);
     uint32_t segment = train.count > 1 ? train.segment : 0;
@@ -122,7 +123,7 @@ static bool push_train(struct udpring_send *send, struct send_job *job)
     if (!job->control && train.count == 1 && send_lone(send, job, to, &train))
         return true;
     struct udp_tx_item item;
-    int code = make_item(send, job, to, &item);
+    int code = send_make_item(send, job, to, &item);
     send_job_advance(job, &train);
     uint32_t number = send->free[send->free_count - 1];
     item.data = train.data;

@@ -12,6 +12,9 @@
 #include "tx.h"
 
 #define SEND_NO_PIECE UINT32_MAX
+/* Bytes of a train: with the headers of UDP, IPv6, a VLAN and Ethernet just under the 65536 at which a device takes no
+ * more offload; also below the 65507 that IPv4 takes. */
+#define SEND_TRAIN_BYTES 65440u
 
 /* One send that has no result yet, or a refused train whose datagrams are being sent.
  * Owner: the udpring_send. Thread: its owner's. Freed with it. */
@@ -32,6 +35,7 @@ struct udpring_send {
     struct udpring_tx_stats published;  /* for any thread: udp_counters_read() */
     uint64_t pending;                   /* written by the owner; read by any thread, relaxed */
     int32_t zero_copy;                  /* likewise: UDPRING_ZC_* */
+    uint64_t helped;                    /* likewise: datagrams that helpers sent */
     int wake;                           /* eventfd */
     int epoll;                          /* for event loops; -1: nobody asked */
     int polled;                         /* the socket in it, or -1 */
@@ -46,7 +50,12 @@ struct udpring_send {
     uint64_t unfinished, finished;      /* datagrams without a result; jobs that ended */
     struct send_paths paths;
     struct send_plan plan;
+    struct send_fan *fan;               /* NULL: nobody helps */
 };
+
+/* What all sends of a job have in common, and where this one goes. 0 or -EAFNOSUPPORT. Reads only. */
+int send_make_item(const struct udpring_send *send, const struct send_job *job, const struct udpring_address *to,
+                   struct udp_tx_item *item);
 
 /* The job has all its results, or was never queued: its memory is for the next one. */
 void send_end_job(struct udpring_send *send, struct send_job *job);

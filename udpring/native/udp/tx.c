@@ -29,7 +29,7 @@ static void end(struct udp_tx *tx, uint32_t index, int32_t result)
         udp_tx_finish(tx, index);
 }
 
-static void count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams)
+void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams)
 {
     switch (error) {
     case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL:
@@ -84,7 +84,7 @@ enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t resu
     if (slot->flags & UDP_TX_SPLIT)
         tx->stats.split++;
     else
-        count_error(&tx->stats, error, udp_tx_datagrams(slot));
+        udp_tx_count_error(&tx->stats, error, udp_tx_datagrams(slot));
     end(tx, index, result);
     return UDP_TX_ENDED;
 }
@@ -208,7 +208,7 @@ bool udp_tx_close(struct udp_tx *tx)
     return ended;
 }
 
-static int check(const struct udp_tx *tx, const struct udp_tx_item *item)
+int udp_tx_check(const struct udp_tx *tx, const struct udp_tx_item *item)
 {
     if (item->socket_index >= tx->sockets)
         return -EINVAL;
@@ -221,16 +221,11 @@ static int check(const struct udp_tx *tx, const struct udp_tx_item *item)
         return -EAFNOSUPPORT;
     if (item->destination.family == AF_INET6 && tx->family[item->socket_index] != AF_INET6)
         return -EAFNOSUPPORT;
-    return tx->free_count ? 0 : -ENOBUFS;
+    return 0;
 }
 
-int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
+void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const struct udp_tx_item *item)
 {
-    int code = check(tx, item);
-    if (ur_unlikely(code))
-        return code;
-    uint32_t index = tx->free[--tx->free_count];
-    struct udp_tx_slot *slot = udp_tx_slot(tx, index);
     int family = item->destination.family ? item->destination.family : tx->wire_family[item->socket_index];
     bool train = item->segment_size && item->segment_size < item->length;   /* kernels refuse a train of one */
     size_t plain;
@@ -259,6 +254,17 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
     slot->tries = slot->flags = 0;
     slot->plain = slot->zero_copy = slot->ended = false;
     slot->noticed = true;
+}
+
+int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
+{
+    int code = udp_tx_check(tx, item);
+    if (!code && !tx->free_count)
+        code = -ENOBUFS;
+    if (ur_unlikely(code))
+        return code;
+    uint32_t index = tx->free[--tx->free_count];
+    udp_tx_lay_out(tx, udp_tx_slot(tx, index), item);
     struct udp_tx_queue *queue = &tx->queue[item->socket_index];
     queue->slot[(queue->head + queue->count++) & (tx->capacity - 1)] = index;
     return 0;
@@ -268,7 +274,7 @@ int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, con
 {
     struct sockaddr_storage name;
     socklen_t name_length = 0;
-    if (tx->free_count != tx->slots.count || length > LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
+    if (!udp_tx_rests(tx) || length > LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
         return 1;
     if (to && to->family) {
         if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
@@ -283,7 +289,7 @@ int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, con
     if (!error && (uint64_t)sent != length)
         error = EIO;
     if (error) {
-        count_error(&tx->stats, error, 1);
+        udp_tx_count_error(&tx->stats, error, 1);
         return -error;
     }
     tx->stats.packets++;

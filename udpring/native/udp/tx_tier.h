@@ -102,6 +102,11 @@ enum udp_tx_verdict {
     UDP_TX_RESEND,    /* changed, or never tried: send again at once, in its place */
     UDP_TX_PARK,      /* nothing of this socket can go now */
 };
+/* 0, or why such an item can never be sent: as udp_tx_push(). */
+int udp_tx_check(const struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
+/* Builds the message of an item that was checked. Any thread, on a slot of its own. */
+void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const struct udp_tx_item *item);
+void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams);
 /* The error table: judges the result of one send and counts it. */
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
 

@@ -1,0 +1,122 @@
+"""SendRing with helpers where not all goes at once: a full socket buffer, and trains that a route refuses.
+
+Each program runs in a network namespace of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """
+import atexit, os, random, socket, struct, subprocess, sys, time
+from udpring.udp import SendRing
+
+# Loopback hands packets over by processor: on two of them it reorders all by itself.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+tier = sys.argv[1]
+
+def ip(text):
+    subprocess.run(text.split(), check=True)
+
+def udp(family=socket.AF_INET, host=""):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind((host, 0))
+    sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+    sock.settimeout(20)
+    return sock
+
+ip("ip link set lo up")
+sinks = [udp(host="127.0.0.1") for _ in range(20)]
+source = udp()
+
+def batch(count, sizes):
+    # Where each goes, and what: it begins with its number.
+    chosen = random.Random(7)
+    where = [chosen.randrange(20) for _ in range(count)]
+    run = [chosen.choice(sizes) for _ in range(20)]
+    payloads = []
+    for number, n in enumerate(where):
+        if chosen.random() < 0.1:
+            run[n] = chosen.choice(sizes)
+        payloads.append(struct.pack("!I", number).ljust(run[n], b"."))
+    return where, payloads
+
+def arrived(where, payloads, refused=()):
+    for n, sink in enumerate(sinks):
+        right = [each for at, each in enumerate(payloads) if where[at] == n and at not in refused]
+        assert [sink.recv(65536) for _ in right] == right, n
+"""
+
+TIERS = pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
+
+
+def run(program: str, tier: str) -> None:
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", PRELUDE + program, tier],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+FULL = """
+ip("tc qdisc replace dev lo root tbf rate 200mbit burst 6000 limit 100000000")
+# What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port.
+atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+where, payloads = batch(1000, [100, 600, 600, 1200])
+to = [sinks[n].getsockname() for n in where]
+give_up = time.monotonic() + 40
+for buffer in (2304, 20000, 100000):
+    source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    with SendRing(source, entries=64, tier=tier, helpers=2) as ring:
+        while not (ring.stats["requeued"] and ring.stats["helped"]):
+            assert time.monotonic() < give_up, ring.stats
+            report = ring.send_batch(payloads, to)
+            assert (report.accepted, report.errors) == (1000, [])
+            arrived(where, payloads)
+        # What does not go in time is said, and the rest goes on.
+        report = ring.send_batch(payloads, to, timeout=0)
+        assert report.errors and {error.errno for _, error in report.errors} == {11}  # EAGAIN
+        arrived(where, payloads, dict(report.errors))
+        assert ring.send_batch(payloads, to).accepted == 1000
+        arrived(where, payloads)
+"""
+
+
+@TIERS
+def test_order_holds_when_the_buffer_is_full(tier: str) -> None:
+    run(FULL, tier)
+
+
+REFUSED = """
+ip("ip link set lo mtu 1400")
+where, payloads = batch(1000, [1000, 1000, 1300, 2000, 3000])
+to = [sinks[n].getsockname() for n in where]
+give_up = time.monotonic() + 40
+with SendRing(source, entries=32, tier=tier, helpers=2) as ring:
+    while not (ring.stats["split"] and ring.stats["helped"]):
+        assert time.monotonic() < give_up, ring.stats
+        report = ring.send_batch(payloads, to)
+        assert (report.accepted, report.errors) == (1000, [])
+        arrived(where, payloads)
+    assert ring.stats["trains"] and not ring.stats["too_big"]
+# What may not be fragmented is an error of each datagram that is too long, and of no other.
+source.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER
+with SendRing(source, tier=tier, helpers=2) as ring:
+    report = ring.send_batch(payloads, to)
+    wrong = [at for at, each in enumerate(payloads) if len(each) > 1400 - 28]
+    assert [at for at, _ in report.errors] == wrong
+    assert {error.errno for _, error in report.errors} == {90}  # EMSGSIZE
+    assert ring.stats["too_big"] == len(wrong)
+    arrived(where, payloads, wrong)
+"""
+
+
+@TIERS
+def test_trains_that_a_route_refuses_go_singly_and_in_order(tier: str) -> None:
+    run(REFUSED, tier)
