@@ -16,6 +16,8 @@ What comes out is a dict of JSON's types, the same that ``--json`` prints and th
     "rounds", "receive_buffer": bytes, "tiers": [name, best first], "left_out": [{"contender", "why"}],
     "figures": [{"pattern", "size", "burst", "part", "contender", "sent", "lost", "ns": {"median", "runs"} or
     null, "ratios": {other contender: number}}]}
+
+A figure of part ``both`` has "cpu_ns", too: the processor time of all threads, in the form of "ns".
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +33,15 @@ from typing import Any
 
 from udpring.bench.host import host_facts, load
 from udpring.bench.samples import ratio, spread
-from udpring.bench.udp_contenders import Contender, Looped, Mmsg, Rings, Round, SocketLoop
+from udpring.bench.udp_contenders import (
+    Contender,
+    Looped,
+    Mmsg,
+    Rings,
+    Round,
+    SocketLoop,
+    ThreadedSocketLoop,
+)
 from udpring.bench.udp_work import PATTERNS, Pair, Pattern, Work, lossless
 from udpring.errors import UdpringError
 from udpring.udp import TIERS, RecvRing
@@ -41,8 +52,10 @@ Say = Callable[[str], None]
 Opener = Callable[[Work], Contender]
 
 PARTS = ("send", "receive", "both", "receive-singles")
-PEERS = ("socket", "asyncio", "uvloop", "mmsg in C")
-WAYS = ("columns", "views")
+TWO_THREADS = "socket, 2 threads"
+PEERS = ("socket", TWO_THREADS, "asyncio", "uvloop", "mmsg in C")
+WAYS = ("columns", "views", "1 helper")
+"""How ours are used; with a helper: columns. That and two threads are left out with a single destination."""
 
 
 def contender_of(tier: str, way: str) -> str:
@@ -73,7 +86,12 @@ def measure(
     figures: list[dict[str, Any]] = []
     for pattern, size in works:
         say(f"{pattern.title}, {size} B")
-        figures += _measure_work(pattern, size, parts, kinds, openers, int(share * 1e9), rounds)
+        here = {
+            name: opener
+            for name, opener in openers.items()
+            if pattern.destinations > 1 or not _is_parallel(name)
+        }
+        figures += _measure_work(pattern, size, parts, kinds, here, int(share * 1e9), rounds)
     return {
         **facts,
         "load_average": [before, load()],
@@ -90,6 +108,7 @@ def _contenders(tiers: Sequence[str] | None) -> tuple[dict[str, Opener], list[st
     """How to set up each, peers first; the tiers that work; who is missing, and why."""
     openers: dict[str, Opener] = {
         "socket": SocketLoop,
+        TWO_THREADS: ThreadedSocketLoop,
         "asyncio": lambda work: Looped(work, asyncio.SelectorEventLoop),
     }
     left_out = []
@@ -112,9 +131,18 @@ def _contenders(tiers: Sequence[str] | None) -> tuple[dict[str, Opener], list[st
             continue
         for way in WAYS:
             openers[contender_of(tier, way)] = lambda work, tier=tier, way=way: Rings(  # type: ignore[misc]
-                work, tier, way == "views"
+                work, tier, way == "views", way == "1 helper"
             )
+    if len(os.sched_getaffinity(0)) < 2:
+        for name in [name for name in openers if _is_parallel(name)]:
+            del openers[name]
+            left_out.append({"contender": name, "why": "it needs two CPUs"})
     return openers, usable, left_out
+
+
+def _is_parallel(contender: str) -> bool:
+    """Whether it uses a second thread."""
+    return contender == TWO_THREADS or contender.endswith("1 helper")
 
 
 def _settle_allocator() -> None:
@@ -143,7 +171,12 @@ class _Samples:
         taken = (
             {"receive-singles": done.receive_ns}
             if fed
-            else {"send": done.send_ns, "receive": done.receive_ns, "both": done.send_ns + done.receive_ns}
+            else {
+                "send": done.send_ns,
+                "receive": done.receive_ns,
+                "both": done.send_ns + done.receive_ns,
+                "cpu": done.cpu_ns,
+            }
         )
         for part, ns in taken.items():
             self.ns.setdefault(part, []).append(None if done.lost else ns / done.sent)
@@ -196,6 +229,7 @@ def _figures(part: str, samples: dict[str, _Samples], pattern: Pattern, work: Wo
                 "lost": taken.lost,
                 "ns": spread(taken.ns[part]),
                 "ratios": {other: each for other, each in ratios.items() if each is not None},
+                **({"cpu_ns": spread(taken.ns["cpu"])} if part == "both" else {}),
             }
         )
     return figures

@@ -2,7 +2,8 @@
 sendmmsg(2) and recvmmsg(2) from C, and our rings on each tier.
 
 A round is bursts, one after the other, until its time is up: a burst is sent, then received, and each of the
-two is timed. The first burst of a round is not counted.
+two is timed. The first burst of a round is not counted. The processor time of the process is taken over all
+of them, so that who uses more than one thread shows it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import select
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +21,22 @@ from udpring.bench.udp_work import LOSS_WAIT, MmsgBursts, Pair, Work
 from udpring.errors import HostError
 from udpring.udp import AddressList, RecvRing, SendRing
 
-__all__ = ["Contender", "Looped", "Mmsg", "Rings", "Round", "SocketLoop"]
+__all__ = ["Contender", "Looped", "Mmsg", "Rings", "Round", "SocketLoop", "ThreadedSocketLoop"]
 
 _clock = time.perf_counter_ns
+_used = time.process_time_ns
 
 
 @dataclass(slots=True)
 class Round:
-    """What one took: datagrams that were sent and count, those of them that did not arrive, nanoseconds."""
+    """What one took: datagrams that were sent and count, those of them that did not arrive, nanoseconds; and
+    of processor time, of all threads, for both parts."""
 
     sent: int = 0
     lost: int = 0
     send_ns: int = 0
     receive_ns: int = 0
+    cpu_ns: int = 0
 
     def add(self, burst: int, arrived: int, began: int, between: int, ended: int) -> None:
         """One burst, and the three readings of the clock about its two parts."""
@@ -81,6 +86,7 @@ class Calling(Contender):
         done = Round()
         send(0)
         receive(burst)
+        before = _used()
         end = _clock() + budget_ns
         turn = 1
         while True:
@@ -91,6 +97,7 @@ class Calling(Contender):
             ended = _clock()
             done.add(burst, arrived, began, between, ended)
             if ended >= end:
+                done.cpu_ns = _used() - before
                 return done
             turn += 1
 
@@ -127,6 +134,42 @@ class SocketLoop(Calling):
         return count - left
 
 
+class ThreadedSocketLoop(SocketLoop):
+    """The same with a second thread that sends every other datagram; it costs the order of those to one
+    destination. ``sendto`` lets go of the interpreter while the kernel works."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._turn: int | None = 0
+        self._begin, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._second = threading.Thread(target=self._take_part, daemon=True)
+        self._second.start()
+
+    def _take_part(self) -> None:
+        while self._begin.acquire() and self._turn is not None:
+            self._send(self._turn, 1)
+            self._done.release()
+
+    def _send(self, turn: int, first: int) -> None:
+        sendto, payload = self.pair.outbox.sendto, self._payload
+        for address in self._addresses[turn % len(self._addresses)][first::2]:
+            sendto(payload, address)
+
+    def send(self, turn: int) -> None:
+        """See Calling."""
+        self._turn = turn
+        self._begin.release()
+        self._send(turn, 0)
+        self._done.acquire()
+
+    def close(self) -> None:
+        """Ends the second thread, and lets go of the sockets."""
+        self._turn = None
+        self._begin.release()
+        self._second.join()
+        super().close()
+
+
 class Mmsg(Calling):
     """sendmmsg(2) and recvmmsg(2), a burst a call, driven from C; no UDP_SEGMENT, no UDP_GRO."""
 
@@ -145,9 +188,9 @@ class Mmsg(Calling):
 
 class Rings(Calling):
     """Ours on one tier. Not ``views``: one buffer with a length goes out, columns are read. ``views``: an
-    object for each payload goes out, a memoryview for each is taken."""
+    object for each payload goes out, a memoryview for each is taken. ``helpers``: of the send ring."""
 
-    def __init__(self, work: Work, tier: str, views: bool) -> None:
+    def __init__(self, work: Work, tier: str, views: bool, helpers: int = 0) -> None:
         super().__init__(work)
         self._views = views
         self._size = work.size
@@ -158,7 +201,7 @@ class Rings(Calling):
             each[0] if len(set(each)) == 1 else each if views else AddressList(each) for each in lists
         ]
         self.rx = RecvRing(self.pair.inbox, tier=tier, local_addresses=False, tos=False)
-        self.tx = SendRing(self.pair.outbox, tier=tier)
+        self.tx = SendRing(self.pair.outbox, tier=tier, helpers=helpers)
 
     def send(self, turn: int) -> None:
         """See Calling."""
@@ -244,7 +287,7 @@ class Looped(Contender):
         loop = asyncio.get_running_loop()
         send, sink, burst = self.feed if fed else self._send, self._sink, self.work.burst
         done = Round()
-        turn = 0
+        turn = before = 0
         end = _clock() + budget_ns
         while True:
             sink.left, sink.enough = burst, loop.create_future()
@@ -258,8 +301,10 @@ class Looped(Contender):
             if turn:
                 done.add(burst, burst - max(0, sink.left), began, between, ended)
                 if ended >= end:
+                    done.cpu_ns = _used() - before
                     return done
             else:
+                before = _used()
                 end = _clock() + budget_ns
             turn += 1
 

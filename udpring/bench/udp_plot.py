@@ -13,8 +13,12 @@ __all__ = ["draw"]
 
 PANEL = (5.0, 3.4)
 """Inches."""
-PEER_COLORS = ("#b4b4b4", "#c08552", "#8a6d9e", "#555555")
-OUR_COLORS = ("#0b6e99", "#6fb1cc", "#2f7d4f", "#93c5a3", "#a4343a", "#dd9a9d")
+PEER_COLORS = ("#b4b4b4", "#8f8f8f", "#c08552", "#8a6d9e", "#555555")
+OUR_COLORS = (
+    *("#0b6e99", "#6fb1cc", "#123f5a"),
+    *("#2f7d4f", "#93c5a3", "#184a2c"),
+    *("#a4343a", "#dd9a9d", "#5e1b1f"),
+)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -31,6 +31,7 @@ GOALS = (
     Goal("to-1", 200, "columns", "socket", 20),
     Goal("to-64", 1200, "columns", "socket", 3),
     Goal("to-1000", 1200, "columns", "socket", 1.3),
+    Goal("to-1000", 1200, "1 helper", "socket", 1.3),
     Goal("to-1", 200, "columns", "asyncio", 20),
     Goal("to-1", 200, "columns", "uvloop", 20),
     Goal("to-1", 1200, "columns", "mmsg in C", 6),
@@ -101,7 +102,8 @@ def _head(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _parts(result: dict[str, Any]) -> Iterator[str]:
-    """A grid for each pattern and part: nanoseconds, and how many times as fast as the socket loop."""
+    """A grid for each pattern and part: nanoseconds, and how many times as fast as the socket loop; for both
+    parts together processor time, too, of all threads."""
     cells = {
         (each["pattern"], each["part"], each["size"], each["contender"]): each for each in result["figures"]
     }
@@ -112,22 +114,30 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
             bursts = sorted({each["burst"] for key, each in cells.items() if key[:2] == (pattern, part)})
             if not bursts:
                 continue
-            lines = [["ns a datagram", *(word for size in sizes for word in (f"{size} B", "x socket"))]]
+            timed = part == "both"
+            words = ("x socket", "CPU ns") if timed else ("x socket",)
+            lines = [["ns a datagram", *(word for size in sizes for word in (f"{size} B", *words))]]
             for name in contenders:
+                if (pattern, part, sizes[0], name) not in cells:
+                    continue  # of no use with this pattern
                 line = [name]
                 for size in sizes:
-                    line += _cell(cells[pattern, part, size, name])
+                    line += _cell(cells[pattern, part, size, name])[: 3 if timed else 2]
                 lines.append(line)
             many = " or ".join(map(str, bursts))
             yield f"\n{part}, {PATTERNS[pattern].title}, bursts of {many}"
             yield grid(lines, left=1)
 
 
-def _cell(figure: dict[str, Any]) -> tuple[str, str]:
+def _cell(figure: dict[str, Any]) -> tuple[str, str, str]:
     if figure["ns"] is None:
-        return "lost", "-"
-    by_socket = figure["ratios"].get("socket")
-    return f"{figure['ns']['median']:.0f}", "" if by_socket is None else f"{by_socket:.2f}"
+        return "lost", "-", "-"
+    by_socket, used = figure["ratios"].get("socket"), figure.get("cpu_ns")
+    return (
+        f"{figure['ns']['median']:.0f}",
+        "" if by_socket is None else f"{by_socket:.2f}",
+        "" if used is None else f"{used['median']:.0f}",
+    )
 
 
 def _goals(result: dict[str, Any]) -> Iterator[str]:
