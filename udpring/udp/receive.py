@@ -238,7 +238,8 @@ class RecvRing(Uncopied, AsyncReceiving):
         """Counters since the ring was opened (``struct udpring_rx_stats``), each only grows.
 
         ``packets`` counts a train as one. And what batches keep: ``leased`` of ``lease_limit`` buffers,
-        ``copies`` of ``copy_limit`` bytes; ``copied`` datagrams so far. Any thread.
+        ``copies`` of ``copy_limit`` bytes; ``copied`` datagrams so far. Any thread. Raises ClosedError after
+        close.
         """
         handle = self._handle
         if handle is None:

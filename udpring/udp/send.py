@@ -414,7 +414,7 @@ class SendRing(Uncopied, AsyncSending):
     @property
     def stats(self) -> dict[str, int]:
         """Counters since the ring was opened (``struct udpring_tx_stats``, and ``helped``: datagrams that
-        helpers sent); each only grows. Any thread."""
+        helpers sent); each only grows. Any thread. Raises ClosedError after close."""
         handle = self._handle
         if handle is None:
             raise ClosedError("this send ring was closed")
