@@ -6,7 +6,9 @@
  * Order: operations are independent, so one that finds the buffer full (EAGAIN) would be overtaken by the next if room
  * came up in between. Hence no more is submitted at once than fits by a bound on what the kernel charges, and near the
  * limit one by one. Nobody else is assumed to send much on the same socket. Likewise ENOBUFS, which the kernel passes on where
- * errors are asked for (IP_RECVERR): a full queue behind the socket refuses one and takes the next. There each goes alone. */
+ * errors are asked for (IP_RECVERR): a full queue behind the socket refuses one and takes the next. There each goes alone.
+ * And a send without a copy, which may be refused as such (more pieces than a packet takes) and then goes again with one:
+ * nothing is submitted behind it. */
 #include "../base.h"
 
 #include <linux/sockios.h>
@@ -125,6 +127,8 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
         buffer->charged += udp_tx_charge(send->length, udp_tx_datagrams(send));
         prepare(uring, sqe, index, slot);
         count++;
+        if (ur_unlikely(send->zero_copy))
+            break;   /* refused so, it is sent again: what came behind it in the same submission would have overtaken it */
     } while (count < queue->count && buffer->charged < buffer->size && !buffer->alone);
     queue->submitted = count;
     queue->answered = 0;
