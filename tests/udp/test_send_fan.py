@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,21 @@ def test_their_threads_end_with_the_ring(tier: str, make_socket: Make) -> None:
     ring = SendRing(make_socket(), tier=tier, helpers=3)
     with pytest.warns(ResourceWarning):
         del ring
+    until(lambda: not helping())
+
+
+def test_they_end_with_a_ring_that_another_thread_collects(tier: str, make_socket: Make) -> None:
+    """The ring itself stays, as only its own thread could end it."""
+    made = [SendRing(make_socket(), tier=tier, helpers=3)]
+
+    def drop() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # a recorded one would keep it for our thread
+            made.clear()
+
+    dropping = threading.Thread(target=drop)
+    dropping.start()
+    dropping.join()
     until(lambda: not helping())
 
 

@@ -202,9 +202,9 @@ int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_jo
 /* What of this job was not sent yet is not going to be: its result is -EAGAIN. Afterwards ended == count, or -EBUSY. */
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
 /* Jobs that ended since the ring was opened. */
+uint64_t udpring_send_finished(const struct udpring_send *send);
 /* Any thread: datagrams that helpers sent, as of the owner's last call. */
 uint64_t udpring_send_helped(const struct udpring_send *send);
-uint64_t udpring_send_finished(const struct udpring_send *send);
 /* A descriptor for event loops: readable while what is pending can move on (run, with timeout_ns 0, then moves it), and when
  * another thread wants to close; level-triggered, always the same one, not to be closed nor read by the caller. The first
  * call must be the owner's. Or -errno. */

@@ -236,6 +236,12 @@ int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job 
     return face->ended == face->count ? 0 : -EBUSY;
 }
 
+static void end_helpers(struct udpring_send *send)
+{
+    send_fan_close(send->fan, send->owner.forks == ur_fork_count());
+    send->fan = NULL;
+}
+
 /* Ends the send side. `tell`: the jobs are still there, and get their results. */
 static int end(struct udpring_send *send, bool tell)
 {
@@ -249,8 +255,7 @@ static int end(struct udpring_send *send, bool tell)
     if (tell)
         send_drop(send, NULL, -ECANCELED);
     publish(send);
-    send_fan_close(send->fan, send->owner.forks == ur_fork_count());
-    send->fan = NULL;
+    end_helpers(send);
     bool ended = udp_tx_close(send->tx);
     send->tx = NULL;
     if (tell)
@@ -272,6 +277,7 @@ void udpring_send_wake(struct udpring_send *send)
 
 void udpring_send_free(struct udpring_send *send)
 {
+    end_helpers(send);   /* whoever gives it up: nobody sends any more */
     if (!send->closed && end(send, false) < 0)
         return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
     free_send(send);
