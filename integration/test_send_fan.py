@@ -88,9 +88,100 @@ for buffer in (2304, 20000, 100000):
 """
 
 
+BEHIND = """
+import select
+ip("tc qdisc replace dev lo root tbf rate 200mbit burst 6000 limit 100000000")
+atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+where, payloads = batch(1000, [600, 1200])
+to = [sinks[n].getsockname() for n in where]
+source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20000)
+waited = 0
+with SendRing(source, entries=4096, tier=tier, gso=False, helpers=2) as ring:
+    for _ in range(5):
+        tickets = [ring.submit(payloads, to)]
+        waited += ring.pending
+        assert select.select([], [source], [], 20)[1]
+        tickets.append(ring.submit(payloads, to))
+        assert ring.drain(timeout=20) == tickets
+        assert [ticket.report.accepted for ticket in tickets] == [1000, 1000]
+        arrived(where * 2, payloads * 2)
+assert waited
+"""
+
+
+@TIERS
+def test_helpers_do_not_overtake_what_waits_for_room(tier: str) -> None:
+    run(BEHIND, tier)
+
+
 @TIERS
 def test_order_holds_when_the_buffer_is_full(tier: str) -> None:
     run(FULL, tier)
+
+
+# Who asks for errors (IP_RECVERR) is told of each that the bucket has no room for: ENOBUFS.
+TOLD = """
+ip("tc qdisc replace dev lo root tbf rate 60mbit burst 3000 limit 20000")
+atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+source.setsockopt(socket.IPPROTO_IP, 11, 1)
+where, payloads = batch(1000, [1200])
+to = [sinks[n].getsockname() for n in where]
+give_up = time.monotonic() + 40
+with SendRing(source, tier=tier, gso=False, helpers=2) as ring:
+    while not (ring.stats["requeued"] and ring.stats["helped"]):
+        assert time.monotonic() < give_up, ring.stats
+        report = ring.send_batch(payloads, to)
+        refused = dict(report.errors)
+        assert {error.errno for error in refused.values()} <= {105}
+        arrived(where, payloads, refused)
+        assert ring.stats["no_buffers"] == 0 or ring.stats["requeued"] >= 8
+"""
+
+
+@TIERS
+def test_what_a_queue_behind_the_socket_refuses_is_tried_again_in_order(tier: str) -> None:
+    run(TOLD, tier)
+
+
+STUCK = """
+ip("tc qdisc replace dev lo root tbf rate 8kbit burst 1600 limit 100000000")
+atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2304)
+to = [(f"127.0.1.{n + 1}", 9) for n in range(200)]
+with SendRing(source, tier=tier, helpers=2) as ring:
+    report = ring.send_batch([bytes(200)] * 200, to, timeout=0)
+    assert 0 < report.accepted < 100
+    assert {error.errno for _, error in report.errors} == {11}  # EAGAIN
+    stats = ring.stats
+    assert stats["packets"] == report.accepted
+    # One of each thread, and a few of the owner after them, but not all 200.
+    assert stats["submits"] - stats["packets"] < 20, stats
+"""
+
+
+@TIERS
+def test_a_full_buffer_is_not_tried_for_every_destination(tier: str) -> None:
+    run(STUCK, tier)
+
+
+THREADS = """
+import re, resource
+from udpring import RingError
+os.setuid(1 << 20 | os.getpid())   # nobody else's: root is not held to the limit
+resource.setrlimit(resource.RLIMIT_NPROC, (4, 4))
+try:
+    SendRing(source, tier=tier, helpers=15)
+    raise AssertionError("16 threads where 4 may be")
+except RingError as error:
+    assert re.match("opening a send ring: starting helper [2-4] of 15", str(error)), error
+give_up = time.monotonic() + 20
+while len(os.listdir("/proc/self/task")) > 1:   # one that ended is there for a moment more
+    assert time.monotonic() < give_up
+"""
+
+
+def test_those_that_were_started_end_when_one_cannot_be() -> None:
+    run(THREADS, "mmsg")
 
 
 REFUSED = """

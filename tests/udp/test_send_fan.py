@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,74 @@ def test_each_has_its_own_error(tier: str, make_socket: Make) -> None:
         assert stats["too_big"] == rounds  # the other never got to the kernel
 
 
+def test_without_trains_helpers_send_singles(tier: str, make_socket: Make) -> None:
+    source, sink = make_socket(), make_socket(host="0.0.0.0")
+    to = [(host, sink.getsockname()[1]) for host in hosts(50) for _ in range(4)]
+    with SendRing(source, tier=tier, gso=False, helpers=1) as tx:
+
+        def step() -> None:
+            assert tx.send_batch([b"x"] * 200, to).accepted == 200
+
+        until_helped(tx, step)
+        stats = tx.stats
+        assert stats["submits"] == stats["packets"]
+        assert stats["trains"] == 0
+
+
+def test_a_batch_as_received_to_many_or_one(tier: str, make_socket: Make) -> None:
+    """It lies at offsets, whether it is shared or not."""
+    source, middle, sink = make_socket(), make_socket(), make_socket(host="0.0.0.0")
+    port = sink.getsockname()[1]
+    payloads = [b"%d" % n for n in range(150)]
+    many = [(host, port) for host in hosts(150)]
+    with (
+        SendRing(source, tier=tier) as first,
+        RecvRing(middle, tier=tier, buffers=256) as between,
+        SendRing(middle, tier=tier, helpers=2) as tx,
+        RecvRing(sink, tier=tier, buffers=256) as rx,
+    ):
+        for to, ordered in ((many, False), (many, True), (("127.0.0.1", port), False)):
+            first.send_batch(payloads, middle.getsockname())
+            got: list[bytes] = []
+            while len(got) < 150:
+                batch = between.recv_batch(150 - len(got), timeout=BOUND)
+                got += batch.payloads()
+                here = to[: len(batch)] if isinstance(to, list) else to
+                assert tx.send_batch(batch, here, ordered=ordered).accepted == len(batch)
+            assert sorted(bytes(packet) for packet in take(rx, 150)) == sorted(got) == sorted(payloads)
+
+
+def test_a_single_error_is_told_whoever_got_it(tier: str, make_socket: Make) -> None:
+    source, sink = make_socket(), make_socket(host="0.0.0.0")
+    right = [(host, sink.getsockname()[1]) for host in hosts(200)]
+    rounds = 0
+    give_up = time.monotonic() + BOUND
+    with SendRing(source, tier=tier, helpers=2) as tx:
+        while tx.stats["helped"] < 3000:
+            assert time.monotonic() < give_up, tx.stats
+            to, at = right.copy(), rounds * 17 % 200
+            to[at] = ("255.255.255.255", 9)  # no SO_BROADCAST: EACCES
+            report = tx.send_batch([b"x"] * 200, to)
+            rounds += 1
+            assert report.accepted == 199
+            assert [(n, error.errno) for n, error in report.errors] == [(at, errno.EACCES)]
+        assert tx.stats["packets"] == rounds * 199
+        assert tx.stats["denied"] == rounds
+
+
+def test_a_window_that_begins_with_the_destination_of_the_last(tier: str, make_socket: Make) -> None:
+    """4096 datagrams are grouped and shared at a time. What the next begin with is not theirs to skip."""
+    source, sink = make_socket(), make_socket(host="0.0.0.0")
+    to = [(host, sink.getsockname()[1]) for host in hosts(200)]
+    order = [n % 199 for n in range(4095)] + [199] * 3 + [n % 199 for n in range(500)]
+    with SendRing(source, tier=tier, helpers=2) as tx:
+        tx.submit([b"x"] * len(order), [to[n] for n in order])
+        (ticket,) = tx.reap(wait=1, timeout=BOUND)
+        assert (ticket.report.accepted, ticket.report.errors) == (len(order), [])
+        assert tx.stats["packets"] == len(order)
+        assert tx.pending == 0
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), destinations=st.integers(1, 40), gso=st.booleans())
 def test_whatever_the_batch_all_of_it_arrives(
@@ -259,6 +328,19 @@ def test_a_closed_socket_is_told_for_each(tier: str, make_socket: Make) -> None:
 def test_a_number_that_cannot_be(make_socket: Make, helpers: int) -> None:
     with pytest.raises(ValueError, match=f"helpers must be 0 to 15: {helpers}"):
         SendRing(make_socket(), helpers=helpers)
+
+
+def test_helpers_take_no_signals(make_socket: Make) -> None:
+    with SendRing(make_socket(), helpers=2):
+        until(lambda: helping() == 2)
+        for task in Path("/proc/self/task").iterdir():
+            if (task / "comm").read_text() == "udpring-send\n":
+                (blocked,) = (
+                    line for line in (task / "status").read_text().splitlines() if line[:7] == "SigBlk:"
+                )
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1):
+                    assert int(blocked[7:], 16) >> (number - 1) & 1
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGALRM}
 
 
 def test_their_threads_end_with_the_ring(tier: str, make_socket: Make) -> None:

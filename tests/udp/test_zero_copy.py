@@ -74,6 +74,16 @@ def test_where_all_is_copied_it_stops_being_tried(tier: str, pair4: Pair) -> Non
         assert "copies" in ring.zero_copy_reason
 
 
+def test_helpers_leave_to_the_ring_what_goes_without_a_copy(tier: str, pair4: Pair) -> None:
+    if not can(tier):
+        return
+    to = [(f"127.0.0.{n + 1}", pair4.to[1]) for n in range(150)]
+    with SendRing(pair4.source, tier=tier, zero_copy=True, helpers=2) as ring:
+        assert ring.send_batch([b"x" * 5000 if n % 15 == 7 else b"x" for n in range(150)], to).accepted == 150
+        assert ring.stats["zero_copied"] == 10
+        assert ring.stats["packets"] == 150
+
+
 # On one CPU, as loopback hands packets over by CPU: on two of them it may reorder all by itself.
 ORDER = """
     import os, socket, sys
