@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark
+from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark, udp_packet
 
 from udpring._native import ffi, lib
 
@@ -214,6 +214,50 @@ def test_who_found_the_mailbox_full_asks_for_a_key_again(crowded: Bench) -> None
         return not asking
 
     crowded.wait(all_heard)
+
+
+def use_the_key_first(bench: Bench) -> None:
+    bench.key(initiator=False)
+    bench.send(bench.seal(b""))
+
+
+def send_data(bench: Bench) -> None:
+    bench.key()
+    bench.app.sendto(b"x", (INNER_PEER, 6000))
+
+
+def receive_data(bench: Bench) -> None:
+    bench.key()
+    bench.send(bench.seal(udp_packet(b"x")))
+
+
+@pytest.mark.parametrize(
+    ("happen", "kind"),
+    [
+        (use_the_key_first, lib.UDPRING_EVENT_KEY_CONFIRMED),
+        (send_data, lib.UDPRING_EVENT_ACTIVITY),
+        (receive_data, lib.UDPRING_EVENT_ACTIVITY),
+    ],
+)
+def test_what_the_mailbox_had_no_room_for_is_told_when_it_has(
+    crowded: Bench, happen: Callable[[Bench], None], kind: int
+) -> None:
+    """It is told once, and no later packet repeats it."""
+    peer = crowded.peer
+    waiting = {(asking, lib.UDPRING_EVENT_HANDSHAKE_WANTED) for asking in ask_for_keys(crowded, 20)}
+    waiting.add((peer, kind))
+    crowded.peer = peer
+    lost = crowded.stats().events_lost
+    happen(crowded)
+    crowded.wait(lambda: crowded.stats().events_lost > lost)
+    heard: list[tuple[int, int]] = []
+
+    def all_heard() -> bool:
+        heard.extend((event.peer, event.kind) for event in crowded.events())
+        return waiting <= set(heard)
+
+    crowded.wait(all_heard)
+    assert heard.count((peer, kind)) == 1
 
 
 def delete_interface(bench: Bench) -> None:

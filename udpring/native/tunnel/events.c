@@ -37,10 +37,32 @@ static void event_post(struct worker *worker)
     worker->stats.events++;
 }
 
-void plane_post(struct worker *worker, uint32_t kind, uint32_t peer)
+void plane_post(struct worker *worker, uint32_t kind, struct peer *peer)
 {
-    if (event_next(worker, kind, peer))
+    if (event_next(worker, kind, peer->id))
         event_post(worker);
+    else
+        plane_post_later(worker, kind, peer);
+}
+
+/* Each worker remembers, and posts, what it found no room for itself: nothing here is shared. */
+void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer)
+{
+    peer->staging[worker->number].unheard |= (uint8_t)(1u << kind);
+    worker->unheard = true;
+}
+
+/* Looked at before each wait: whoever takes events does not know of this worker before. */
+bool plane_unheard_due(const struct worker *worker)
+{
+    struct udpring_plane *plane = worker->plane;
+    if (ur_likely(!worker->unheard))
+        return false;
+    if (mailbox_depth(&plane->mailbox) < plane->mailbox.capacity)
+        return true;
+    __atomic_store_n(&plane->unheard, 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return mailbox_depth(&plane->mailbox) < plane->mailbox.capacity;   /* made meanwhile, by one who did not see that yet */
 }
 
 void plane_post_end(struct worker *worker, uint32_t kind, int32_t result)
@@ -206,8 +228,10 @@ static void stir(struct worker *worker, struct peer *peer)
     if (!__atomic_load_n(&peer->resting, __ATOMIC_RELAXED))
         return;
     struct udpring_event *event = event_next(worker, UDPRING_EVENT_ACTIVITY, peer->id);
-    if (!event)
-        return;   /* still resting, so the next stamp tries again */
+    if (!event) {
+        plane_post_later(worker, UDPRING_EVENT_ACTIVITY, peer);   /* still resting, but this stamp is set once */
+        return;
+    }
     __atomic_store_n(&peer->resting, false, __ATOMIC_RELAXED);
     event_post(worker);
 }
@@ -249,4 +273,31 @@ void peer_stamp_data_received(struct worker *worker, struct peer *peer)
     }
     put(&peer->owed_since_ns, worker->now);
     stir(worker, peer);
+}
+
+static bool waits(uint8_t unheard, enum udpring_event_kind kind)
+{
+    return unheard & 1u << kind;
+}
+
+/* What the mailbox had no room for, peer by peer from where it was full last, so that each has its turn. */
+void plane_post_unheard(struct worker *worker)
+{
+    struct udpring_plane *plane = worker->plane;
+    if (ur_likely(!plane_unheard_due(worker)))
+        return;
+    worker->unheard = false;
+    for (uint32_t left = plane->peers_capacity; left && !worker->unheard; left--) {   /* set: full again */
+        struct peer *peer = plane->peers[worker->unheard_slot++ % plane->peers_capacity];
+        uint8_t unheard = peer ? peer->staging[worker->number].unheard : 0;
+        if (!unheard)
+            continue;
+        peer->staging[worker->number].unheard = 0;
+        if (waits(unheard, UDPRING_EVENT_KEY_CONFIRMED))
+            plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
+        if (waits(unheard, UDPRING_EVENT_ACTIVITY))
+            stir(worker, peer);
+        if (waits(unheard, UDPRING_EVENT_HANDSHAKE_WANTED))
+            staged_flush(worker, peer);   /* there may be a key meanwhile */
+    }
 }

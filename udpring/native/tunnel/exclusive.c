@@ -67,7 +67,7 @@ static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
     if (!peer->next || peer->next->local_index != index)
         return;
     peer_keypair_confirm(peer, &worker->plane->indices);
-    plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer->id);
+    plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
     (void)staged_release(worker, peer);
 }
 

@@ -49,12 +49,13 @@ struct staged_packet {
     uint8_t data[];
 };
 
-/* What one worker has staged for a peer. Owner: the peer. Thread: that worker, or worker 0 while all stand. Freed with the peer. */
+/* What one worker has staged for a peer, and what it has yet to tell the control loop of it. Owner: the peer. Thread: that
+ * worker, or worker 0 while all stand. Freed with the peer. */
 struct staging {
     struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
     uint32_t head, count;             /* the oldest is at head */
     bool kicked;                      /* in that worker's list of those to send */
-    bool unheard;                     /* the mailbox had no room to ask for a key */
+    uint8_t unheard;                  /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
     struct peer *next_kicked;
 };
 

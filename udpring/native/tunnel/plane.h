@@ -110,7 +110,8 @@ struct worker {
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
-    bool unheard;                       /* keys are to be asked for again, when the mailbox has room */
+    bool unheard;                       /* some peer's events are to be posted when the mailbox has room */
+    uint32_t unheard_slot;              /* where to look for those first */
     struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
@@ -203,7 +204,11 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer);
 void plane_peers_free(struct udpring_plane *plane);
 
 /* events.c */
-void plane_post(struct worker *worker, uint32_t kind, uint32_t peer);   /* lost where the mailbox is full */
+/* Where the mailbox is full: when it has room. */
+void plane_post(struct worker *worker, uint32_t kind, struct peer *peer);
+void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer);
+void plane_post_unheard(struct worker *worker);  /* of each pass */
+bool plane_unheard_due(const struct worker *worker);   /* false: nothing waits, or whoever makes room wakes this worker */
 void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost; once a worker, or plane */
 void plane_see_data(struct worker *worker);      /* at the end of a pass */
 bool plane_data_flows(const struct worker *worker);
@@ -245,6 +250,7 @@ int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *by
 /* staged.c. By the worker that has read the packet: behind those that wait already, and sends what can be sent. */
 void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
 void staged_kicked(struct worker *worker);       /* of each pass, before the TUN device is read */
+void staged_flush(struct worker *worker, struct peer *peer);   /* sends what there is a key for; else asks for one */
 /* All these on worker 0, with all workers standing. */
 uint32_t staged_count(const struct worker *worker, const struct peer *peer);
 /* There is a key: what any worker has staged may leave. True: some has left, or is about to. */

@@ -2,7 +2,7 @@
  *   1. a worker stages what it read itself, and alone sends it: all packets of a flow leave by one ring, so none is overtaken
  *      by another, also when that ring's socket is full (a flow stays with its worker: tun_steer.c)
  *   2. a key comes: each worker that has staged something for the peer is woken and finds it in its list
- *   3. no room in the mailbox to ask for a key: asked again when there is; nobody may send another packet to the peer
+ *   3. no room in the mailbox to ask for a key: asked again when there is (events.c); nobody may send another packet to the peer
  *   4. out of slots: the peer goes into the list, and the rest follows when slots have come back */
 #include <stdlib.h>
 
@@ -66,28 +66,8 @@ static void drop(struct worker *worker, struct staging *staging, enum udpring_dr
     }
 }
 
-/* False: whoever makes room in the mailbox is going to wake this worker. */
-static bool mailbox_has_room(const struct worker *worker)
-{
-    struct udpring_plane *plane = worker->plane;
-    if (mailbox_depth(&plane->mailbox) < plane->mailbox.capacity)
-        return true;
-    __atomic_store_n(&plane->unheard, 1, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return mailbox_depth(&plane->mailbox) < plane->mailbox.capacity;   /* made meanwhile, by one who did not see that yet */
-}
-
-static void ask(struct worker *worker, struct peer *peer)
-{
-    struct staging *staging = own(worker, peer);
-    do
-        staging->unheard = !plane_want_handshake(worker, peer);
-    while (ur_unlikely(staging->unheard) && mailbox_has_room(worker));
-    worker->unheard |= staging->unheard;
-}
-
-/* Sends what this worker has staged for the peer as far as there is a key and room; else asks for a key. */
-static void flush(struct worker *worker, struct peer *peer)
+/* What this worker has staged, as far as there is room too. */
+void staged_flush(struct worker *worker, struct peer *peer)
 {
     struct staging *staging = own(worker, peer);
     if (!staging->count)
@@ -104,15 +84,15 @@ static void flush(struct worker *worker, struct peer *peer)
         }
         staging_forget(staging, &worker->plane->staged_bytes);
     }
-    if (staging->count)
-        ask(worker, peer);
+    if (staging->count && !plane_want_handshake(worker, peer))
+        plane_post_later(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer);
 }
 
 void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
 {
     if (staging_put(own(worker, peer), packet, length, &worker->plane->staged_bytes))
         plane_drop(worker, UDPRING_DROP_STAGING_FULL);
-    flush(worker, peer);
+    staged_flush(worker, peer);
 }
 
 uint32_t staged_count(const struct worker *worker, const struct peer *peer)
@@ -127,7 +107,7 @@ bool staged_release(struct worker *worker, struct peer *peer)
 {
     struct udpring_plane *plane = worker->plane;
     uint32_t before = own(worker, peer)->count;
-    flush(worker, peer);
+    staged_flush(worker, peer);
     bool leaves = own(worker, peer)->count < before;
     for (uint32_t i = 0; i < plane->worker_count; i++) {
         struct worker *other = &plane->workers[i];
@@ -140,30 +120,13 @@ bool staged_release(struct worker *worker, struct peer *peer)
     return leaves;
 }
 
-static void ask_again(struct worker *worker)
-{
-    struct udpring_plane *plane = worker->plane;
-    worker->unheard = false;
-    for (uint32_t slot = 0; slot < plane->peers_capacity; slot++) {
-        struct peer *peer = plane->peers[slot];
-        if (!peer || !own(worker, peer)->unheard)
-            continue;
-        own(worker, peer)->unheard = false;
-        flush(worker, peer);
-        if (worker->unheard)
-            return;   /* full again */
-    }
-}
-
 void staged_kicked(struct worker *worker)
 {
-    if (ur_unlikely(worker->unheard) && mailbox_has_room(worker))
-        ask_again(worker);
     struct peer *last = worker->kicked_last;   /* behind it are those that are out of slots again */
     for (bool more = worker->kicked_first; more && worker->out_free_count;) {
         struct peer *peer = first_kicked(worker);
         more = peer != last && worker->kicked_first;
-        flush(worker, peer);
+        staged_flush(worker, peer);
     }
 }
 

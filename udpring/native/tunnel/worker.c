@@ -250,7 +250,8 @@ static bool busy(const struct worker *worker)
     return worker->more_inbound || (worker->tun_ready && outbound_has_room(worker)) ||
            (__atomic_load_n(&worker->kicked_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* asked for by ourselves since they were made last: nobody has woken us, nor will */
-           (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE));
+           (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
+           plane_unheard_due(worker);
 }
 
 /* What a pass does between two waits. */
@@ -266,6 +267,7 @@ static int work(struct worker *worker)
         return worker->failed;
     if (worker->number == 0)
         plane_run_changes(worker);
+    plane_post_unheard(worker);
     staged_kicked(worker);
     outbound_pass(worker);
     outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
