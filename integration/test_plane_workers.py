@@ -260,6 +260,30 @@ def test_what_the_mailbox_had_no_room_for_is_told_when_it_has(
     assert heard.count((peer, kind)) == 1
 
 
+def test_a_rekey_on_receive_for_which_the_mailbox_had_no_room_is_asked_for_by_the_next_packet(
+    crowded: Bench,
+) -> None:
+    peer = crowded.peer
+    asking = ask_for_keys(crowded, 20)
+    crowded.peer = peer
+    crowded.key()
+    assert lib.udpring_plane_test_age(crowded.plane, peer, 166 * 10**9) == 0
+    lost = crowded.stats().events_lost
+    crowded.send(crowded.seal(b""))
+    crowded.wait(lambda: crowded.stats().events_lost > lost)
+
+    def heard() -> set[int]:
+        return {e.peer for e in crowded.events() if e.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED}
+
+    def all_heard() -> bool:
+        asking.difference_update(heard())
+        return not asking
+
+    crowded.wait(all_heard)
+    crowded.send(crowded.seal(b""))
+    crowded.wait(lambda: peer in heard())
+
+
 def delete_interface(bench: Bench) -> None:
     name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
     bench.inside(lambda: subprocess.run(["ip", "link", "del", name], check=True))

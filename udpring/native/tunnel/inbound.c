@@ -75,8 +75,9 @@ static void accepted(struct worker *worker, struct peer *peer, struct keypair *k
     }
     bool asks = keypair == peer->current && keypair->initiator &&
                 keypair_age(keypair, worker->now) >= WG_REKEY_ON_RECEIVE_NS;
-    if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED))
-        (void)plane_want_handshake(worker, peer);
+    if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED) &&
+        !plane_want_handshake(worker, peer))
+        __atomic_store_n(&keypair->asked_on_receive, false, __ATOMIC_RELAXED);   /* not heard: with the next packet */
     peer_stamp_received(worker, peer, length);
     if (ur_unlikely(keypair == peer->next)) {
         struct change confirm = {.kind = CHANGE_CONFIRM, .peer = peer->id, .index = keypair->local_index};
