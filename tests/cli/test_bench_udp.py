@@ -90,17 +90,35 @@ def test_only_names_each_kind_for_itself() -> None:
 def test_all_contenders_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--quick", "--seconds", "1", "--only", "to-64,200,receive-singles,both", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    contenders = list(dict.fromkeys(each["contender"] for each in result["figures"]))
+    contenders = udp.contenders_of(result)
     ours = [udp.contender_of(tier, way) for tier in result["tiers"] for way in udp.WAYS]
     left_out = [each["contender"] for each in result["left_out"]]
-    assert contenders == [*(peer for peer in udp.PEERS if peer not in left_out), *ours]
+    assert contenders == [each for each in (*udp.PEERS, *ours) if each not in left_out]
     assert "mmsg" in result["tiers"]
     for each in result["figures"]:
         assert (each["pattern"], each["size"]) == ("to-64", 200)
         assert each["sent"] > 0
         assert each["sent"] % each["burst"] == 0
         assert len([one for one in each["ns"]["runs"] if one is not None]) == 3 or each["lost"]
+        assert ("cpu_ns" in each) == (each["part"] == "both")
     assert {each["part"] for each in result["figures"]} == {"both", "receive-singles"}
+
+
+def test_a_second_thread_is_measured_where_it_can_be_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel = [udp.TWO_THREADS, "udpring mmsg, 1 helper"]
+    for cpus, usable in (({0, 1}, True), ({0}, False)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: cpus)
+        result = udp.measure(["to-1", "to-64"], [64], ["both"], ["mmsg"], 0.05, 1, lambda _: None)
+        have = {(each["pattern"], each["contender"]) for each in result["figures"]}
+        for name in parallel:
+            assert ("to-1", name) not in have
+            assert (("to-64", name) in have) == usable
+        left_out = [each["contender"] for each in result["left_out"]]
+        assert [name for name in parallel if name in left_out] == ([] if usable else parallel)
+        one, many = udp_table(result).split("both, ")[1:]
+        for name in parallel:
+            assert name not in one
+            assert (name in many) == usable
 
 
 def test_a_tier_is_measured_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ from udpring.bench.udp_work import PATTERNS, Pair, Pattern, Work, lossless
 from udpring.errors import UdpringError
 from udpring.udp import TIERS, RecvRing
 
-__all__ = ["PARTS", "PEERS", "WAYS", "contender_of", "measure"]
+__all__ = ["PARTS", "PEERS", "WAYS", "contender_of", "contenders_of", "measure"]
 
 Say = Callable[[str], None]
 Opener = Callable[[Work], Contender]
@@ -61,6 +61,13 @@ WAYS = ("columns", "views", "1 helper")
 def contender_of(tier: str, way: str) -> str:
     """The name of ours on a tier, in one of the WAYS."""
     return f"udpring {tier}, {way}"
+
+
+def contenders_of(result: dict[str, Any]) -> list[str]:
+    """All that have figures; peers first."""
+    ours = [contender_of(tier, way) for tier in result["tiers"] for way in WAYS]
+    have = {each["contender"] for each in result["figures"]}
+    return [name for name in (*PEERS, *ours) if name in have]
 
 
 def measure(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from udpring.bench.plot import require_drawable
-from udpring.bench.udp import PARTS
+from udpring.bench.udp import PARTS, PEERS, WAYS, contender_of, contenders_of
 from udpring.bench.udp_work import PATTERNS
 
 __all__ = ["draw"]
@@ -30,8 +30,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figures = result["figures"]
     patterns = list(dict.fromkeys(each["pattern"] for each in figures))
     parts = [part for part in PARTS if any(each["part"] == part for each in figures)]
-    contenders = list(dict.fromkeys(each["contender"] for each in figures))
-    colors = _colors(contenders)
+    contenders = contenders_of(result)
+    colors = _colors(result["tiers"])
     canvas = Canvas(figsize=(PANEL[0] * len(parts), PANEL[1] * len(patterns) + 1.2), layout="constrained")
     FigureCanvasAgg(canvas)
     canvas.suptitle(
@@ -53,10 +53,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
         canvas.savefig(file, format="png", dpi=120)
 
 
-def _colors(contenders: list[str]) -> dict[str, str]:
-    """Ours in colour, the others' dull."""
-    ours, peers = iter(OUR_COLORS * 2), iter(PEER_COLORS)
-    return {name: next(ours if name.startswith("udpring") else peers) for name in contenders}
+def _colors(tiers: list[str]) -> dict[str, str]:
+    """Ours in colour, one for each tier, the others' dull."""
+    ours = [contender_of(tier, way) for tier in tiers for way in WAYS]
+    return dict(zip(PEERS, PEER_COLORS, strict=True)) | dict(zip(ours, OUR_COLORS, strict=False))
 
 
 def _panel(axes: Any, figures: list[dict[str, Any]], contenders: list[str], colors: dict[str, str]) -> None:

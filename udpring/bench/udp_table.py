@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from udpring.bench.table import grid
-from udpring.bench.udp import PARTS, contender_of
+from udpring.bench.udp import PARTS, contender_of, contenders_of
 from udpring.bench.udp_work import PATTERNS
 
 __all__ = ["GOALS", "Goal", "goals_reached", "udp_table"]
@@ -107,7 +107,7 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
     cells = {
         (each["pattern"], each["part"], each["size"], each["contender"]): each for each in result["figures"]
     }
-    contenders = list(dict.fromkeys(each["contender"] for each in result["figures"]))
+    contenders = contenders_of(result)
     sizes = list(dict.fromkeys(each["size"] for each in result["figures"]))
     for pattern in dict.fromkeys(each["pattern"] for each in result["figures"]):
         for part in PARTS:
