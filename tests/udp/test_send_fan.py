@@ -472,4 +472,4 @@ REFUSED = """
 
 
 def test_a_host_that_gives_no_thread_is_an_error_with_its_reason() -> None:
-    assert "starting helper 1 of 3 of a send ring: Resource temporarily unavailable" in run(REFUSED)
+    assert "helper 1 of 3 of a send ring: Resource temporarily unavailable: ask for fewer" in run(REFUSED)

@@ -184,7 +184,8 @@ int send_fan_open(struct send_fan **opened, uint32_t helpers, struct udpring_rea
     for (; fan->threads < helpers; fan->threads++) {
         int code = start_thread(fan, &fan->thread[fan->threads]);
         if (code) {
-            ur_fail(why, code, "starting helper %u of %u of a send ring: %s", fan->threads + 1, helpers, strerror(-code));
+            ur_fail(why, code, "starting helper %u of %u of a send ring: %s: ask for fewer, or raise the limit of processes",
+                    fan->threads + 1, helpers, strerror(-code));
             send_fan_close(fan, true);
             return code;
         }
