@@ -21,6 +21,7 @@ from udpring.errors import RingError
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
 
 SECOND = 1_000_000_000
+WANTED_INTERVAL = SECOND // 2
 NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2)
 
 
@@ -84,6 +85,7 @@ class FakePeer:
     keypair: dict[str, Any] | None = None
     prefixes: dict[tuple[bytes, int], None] = field(default_factory=dict)
     next_keypair: dict[str, Any] | None = None
+    wanted: int | None = None
 
 
 class FakePlane:
@@ -296,7 +298,10 @@ class FakePlane:
         self._call("keepalive", peer)
         known = self._peer(peer)
         if known.keypair is None:
-            self.post(Event(EventKind.HANDSHAKE_WANTED, peer))
+            now = self.clock.boot()
+            if known.wanted is None or now - known.wanted >= WANTED_INTERVAL:
+                known.wanted = now
+                self.post(Event(EventKind.HANDSHAKE_WANTED, peer))
             raise RingError("no session", errno=errno.ENOKEY)
         now = self.clock.boot()
         known.state = replace(

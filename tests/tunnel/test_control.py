@@ -431,6 +431,31 @@ def test_another_private_key_expires_sessions(loop: VirtualLoop, sides: tuple[Si
     assert a.plane.mac1_key is None
 
 
+def test_late_private_key_starts_keepalive_handshake_at_once(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, _ = sides
+    a.tunnel.set_private_key(None)
+    a.tunnel.set_keepalive(a.peer, 25)
+    run_for(loop, 0.2)
+    assert not a.plane.sent, "without a private key there is nothing to send"
+    a.tunnel.set_private_key(a.key)
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 0.1)
+    assert [sent["message"][0] for sent in a.plane.sent] == [1]
+    assert a.plane.named("keepalive"), "the new session's first packet"
+
+
+def test_late_private_key_serves_staged_packets(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    a.tunnel.set_private_key(None)
+    a.plane.stamp(a.peer, staged=1)
+    wanted(a)
+    run_for(loop, 0.2)
+    assert not a.plane.sent
+    a.tunnel.set_private_key(a.key)
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 0.1)
+
+
 def test_after_close_nothing_is_left_in_the_loop(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, b = sides
     wanted(a)

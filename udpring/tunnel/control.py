@@ -20,15 +20,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from udpring.errors import RingError
+from udpring.tunnel.control_values import BootClock, ControlStats, End, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
-from udpring.tunnel.plane import Address, Event, EventKind, PeerState, Plane
+from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
 from udpring.wireguard.device import Device
@@ -58,35 +57,6 @@ each."""
 log = logging.getLogger("udpring.node")
 
 
-class BootClock:
-    """The two clocks of the control loop, in nanoseconds."""
-
-    def boot(self) -> int:
-        """CLOCK_BOOTTIME: the clock of the plane and of every timer."""
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-    def wall(self) -> int:
-        """UTC since the epoch: for TAI64N and what people read."""
-        return time.time_ns()
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a message came from and which way an answer goes: ``Source.handle`` of the protocol."""
-
-    source: Address
-    local: Address | None
-    interface_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Why a tunnel cannot go on. ``failed``: by an error, not because somebody deleted the interface."""
-
-    reason: str
-    failed: bool = False
-
-
 class PlaneIndices:
     """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
 
@@ -95,20 +65,6 @@ class PlaneIndices:
 
     def new(self, peer: int) -> int:
         return self._plane.index_new(peer)
-
-
-@dataclass(slots=True)
-class ControlStats:
-    """Counters of the control loop; each only grows."""
-
-    events: int = 0
-    messages_sent: int = 0
-    keepalives_sent: int = 0
-    handshakes_completed: int = 0
-    handshakes_given_up: int = 0
-    command_errors: int = 0
-    failures: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
 
 
 class Control:
@@ -334,9 +290,13 @@ class Control:
         try:
             self.plane.keepalive(outcome.peer)
         except RingError as refused:
-            # No session: the plane posts HANDSHAKE_WANTED, and the session's first packet is the keepalive.
             if refused.errno != errno.ENOKEY:
                 raise
+            # No session yet: its first packet will be the keepalive. Start the handshake here, because the
+            # plane asks for one at most twice a second and may have asked before there was a private key.
+            peer = self.device.by_id.get(outcome.peer)
+            if peer is not None:
+                self.carry_out(peer.handshake_wanted(self.clock.boot(), self.clock.wall()))
         else:
             self.stats.keepalives_sent += 1
 

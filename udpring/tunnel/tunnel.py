@@ -128,6 +128,10 @@ class Tunnel:
         self._private_key = key
         self.plane.identity(self.device.mac1_key, self.device.cookie_key)
         self.control.carry_out(outcomes)
+        if self.device.public_key is not None:
+            # Packets that waited for an identity need no further packet to ask for the handshake.
+            for peer in self.device.by_id:
+                self.control.kick(peer)
 
     def set_listen_port(self, port: int) -> None:
         """Moves to another UDP port; sessions and fwmark are kept. 0: the kernel chooses.

@@ -1,0 +1,53 @@
+"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from udpring.tunnel.plane_values import Address
+
+__all__ = ["BootClock", "ControlStats", "End", "Route"]
+
+
+class BootClock:
+    """The two clocks of the control loop, in nanoseconds."""
+
+    def boot(self) -> int:
+        """CLOCK_BOOTTIME: the clock of the plane and of every timer."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> int:
+        """UTC since the epoch: for TAI64N and what people read."""
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a message came from and which way an answer goes: ``Source.handle`` of the protocol."""
+
+    source: Address
+    local: Address | None
+    interface_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a tunnel cannot go on. ``failed``: by an error, not because somebody deleted the interface."""
+
+    reason: str
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class ControlStats:
+    """Counters of the control loop; each only grows."""
+
+    events: int = 0
+    messages_sent: int = 0
+    keepalives_sent: int = 0
+    handshakes_completed: int = 0
+    handshakes_given_up: int = 0
+    command_errors: int = 0
+    failures: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
