@@ -1,4 +1,4 @@
-"""A private key that comes after the peers: what waited for it starts at once (the kernel self-test asks it)."""
+"""A private key that comes after the peers: what waited for it starts at once."""
 
 from __future__ import annotations
 
