@@ -73,7 +73,7 @@ def test_traffic(rig: Rig, tmp_path: Path, family: int, psk: bool) -> None:
         assert status.handshake > 0
         assert status.received > 2 << 20
         assert "cipher=aes-256-gcm\n" in here.uapi_say("get=1\n\n")
-    shown = a.space.run(sys.executable, "-m", "udpring.cli.main", "show", a.interface, "--json").stdout
+    shown = a.space.run(sys.executable, "-P", "-m", "udpring.cli.main", "show", a.interface, "--json").stdout
     assert json.loads(shown)[a.interface]["peers"][b.public_key]["cipher"] == AES
 
 

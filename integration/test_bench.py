@@ -32,7 +32,7 @@ pytestmark = [needs_iperf3, pytest.mark.xdist_group("bench")]
 
 
 def argv(*words: str) -> list[str]:
-    return [sys.executable, "-m", "udpring.cli.main", "bench", *words]
+    return [sys.executable, "-P", "-m", "udpring.cli.main", "bench", *words]
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:

@@ -56,7 +56,7 @@ def child_sleeping(parent: int) -> int:
 @pytest.mark.parametrize("way", ["command", "spawn"])
 def test_what_runs_in_it_ends_with_a_killed_owner(way: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, way],
+        [sys.executable, "-P", "-c", OWNER, way],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -90,8 +90,8 @@ def test_a_command_whose_owner_is_gone_already_does_not_start(tmp_path: Path) ->
 def test_a_command_is_killed_and_a_node_is_asked_to_end() -> None:
     space = Space()
     try:
-        assert int(space.command(sys.executable, "-c", ASKED_FOR)) == signal.SIGKILL
-        with space.spawn(sys.executable, "-c", ASKED_FOR) as node:
+        assert int(space.command(sys.executable, "-P", "-c", ASKED_FOR)) == signal.SIGKILL
+        with space.spawn(sys.executable, "-P", "-c", ASKED_FOR) as node:
             assert node.stdout
             assert int(node.stdout.read()) == signal.SIGTERM
     finally:

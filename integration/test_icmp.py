@@ -62,7 +62,7 @@ with RecvRing(sink, tier=tier) as ring:
 def test_no_icmp_message_ends_receiving(message: tuple[int, int], times: int, tier: str) -> None:
     version, code = message
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, tier, str(version), str(code), str(times)],
+        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier, str(version), str(code), str(times)],
         capture_output=True,
         text=True,
         check=False,

@@ -21,7 +21,7 @@ import pytest
 from lab import Node, Rig, Space, Tunnel, until
 from lab.traffic import TcpStream, ping
 
-UDPRING = (sys.executable, "-m", "udpring.cli.main")
+UDPRING = (sys.executable, "-P", "-m", "udpring.cli.main")
 
 LIVES = """
 import asyncio, json, os, sys, threading
@@ -120,7 +120,7 @@ def check_lives(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def test_200_lives_of_a_node_leave_nothing() -> None:
-    command = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$0" -c "$1" 200 uapi'
+    command = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$0" -P -c "$1" 200 uapi'
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", command, sys.executable, LIVES],
         capture_output=True, text=True, timeout=110, env=environment(), check=False,
@@ -150,7 +150,7 @@ def readable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 def user_namespaces(env: dict[str, str]) -> None:
     enter = ("unshare", "--user", "--map-root-user", "--net")
     tried = subprocess.run(
-        as_nobody(*enter, sys.executable, "-c", "import udpring._native"),
+        as_nobody(*enter, sys.executable, "-P", "-c", "import udpring._native"),
         env=env, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     if tried.returncode:
@@ -159,7 +159,7 @@ def user_namespaces(env: dict[str, str]) -> None:
 
 def test_a_node_lives_in_a_user_namespace(readable: dict[str, str]) -> None:
     user_namespaces(readable)
-    command = 'ip link set lo up && exec "$0" -c "$1" 10 none'
+    command = 'ip link set lo up && exec "$0" -P -c "$1" 10 none'
     enter = as_nobody(
         "unshare", "--user", "--map-root-user", "--net", "sh", "-c", command, sys.executable, LIVES
     )
@@ -179,7 +179,7 @@ listening.listen()
 os.set_inheritable(tun, True)
 os.set_inheritable(listening.fileno(), True)
 os.environ.update(WG_TUN_FD=str(tun), WG_UAPI_FD=str(listening.fileno()))
-os.execv(sys.executable, [sys.executable, "-m", "udpring.cli.wg", sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-P", "-m", "udpring.cli.wg", sys.argv[1]])
 """
 
 
@@ -188,7 +188,7 @@ def test_descriptors_may_be_handed_in(rig: Rig) -> None:
     node = rig.node(rig.topology()["a"], inner=["10.1.2.3/24"])
     node.uapi.parent.mkdir(exist_ok=True)
     done = subprocess.run(
-        node.space.argv(sys.executable, "-c", HANDED_IN, node.interface, str(node.uapi)),
+        node.space.argv(sys.executable, "-P", "-c", HANDED_IN, node.interface, str(node.uapi)),
         capture_output=True, text=True, timeout=60, env=environment(), check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -216,7 +216,7 @@ class Embedded:
 
     def __init__(self, space: Space, name: str) -> None:
         self.process = subprocess.Popen(
-            space.argv(sys.executable, "-c", NODE, name),
+            space.argv(sys.executable, "-P", "-c", NODE, name),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
 
@@ -319,7 +319,7 @@ def test_a_flood_of_initiations_leaves_sessions_and_clients_alone(rig: Rig) -> N
     shook = b.status(a).handshake
     public = base64.b64decode(b.public_key).hex()
     flood = subprocess.Popen(
-        a.space.argv(sys.executable, "-c", FLOOD, b.space.ipv4, str(b.port), public, "5")
+        a.space.argv(sys.executable, "-P", "-c", FLOOD, b.space.ipv4, str(b.port), public, "5")
     )
     try:
         # ``statuses`` fails if wg is not answered within its time.

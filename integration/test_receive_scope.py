@@ -43,7 +43,7 @@ with RecvRing(sink, tier=tier) as ring:
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_link_local_source_has_its_scope(tier: str) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, tier],
+        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier],
         capture_output=True,
         text=True,
         check=False,

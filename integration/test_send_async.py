@@ -222,7 +222,7 @@ run(main)
 
 def go(program: str, *arguments: object) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", SETUP + program, json.dumps(arguments)],
+        ["unshare", "-n", sys.executable, "-P", "-c", SETUP + program, json.dumps(arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -69,7 +69,7 @@ print(*ended)
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_sender_that_is_held_up_can_be_ended(tier: str, call: str, end: str) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, tier, call, end],
+        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier, call, end],
         capture_output=True,
         text=True,
         check=False,

@@ -55,7 +55,7 @@ TIERS = pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"
 
 def run(program: str, tier: str) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PRELUDE + program, tier],
+        ["unshare", "-n", sys.executable, "-P", "-c", PRELUDE + program, tier],
         capture_output=True,
         text=True,
         check=False,

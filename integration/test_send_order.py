@@ -56,7 +56,7 @@ print(json.dumps({
 
 def run(*arguments: object, limit: int = 100_000_000, told: bool = False) -> dict[str, object]:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, json.dumps([*arguments, limit, told])],
+        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, json.dumps([*arguments, limit, told])],
         capture_output=True,
         text=True,
         check=False,

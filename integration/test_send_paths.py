@@ -41,7 +41,7 @@ TIERS = pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 
 def run(program: str, tier: str) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PRELUDE + program, tier],
+        ["unshare", "-n", sys.executable, "-P", "-c", PRELUDE + program, tier],
         capture_output=True,
         text=True,
         check=False,

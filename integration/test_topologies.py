@@ -131,7 +131,7 @@ def test_a_killed_run_is_cleaned_up() -> None:
     assert _say("two-nodes", "up", prefix).returncode == 0
     try:
         here = str(Path(__file__).parent)
-        done = subprocess.run([sys.executable, "-c", program, here, prefix], check=False, timeout=60)
+        done = subprocess.run([sys.executable, "-P", "-c", program, here, prefix], check=False, timeout=60)
         assert done.returncode == -signal.SIGKILL
         until(lambda: not leftovers(prefix), "all of it is gone")
     finally:

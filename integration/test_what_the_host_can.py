@@ -31,7 +31,7 @@ print(json.dumps([found.as_dict(), seen.hex()]))
 
 def probed(rig: Rig, *rules: str) -> tuple[dict[str, Any], bytes]:
     begin = [sys.executable, str(SECCOMP), *rules, "--"] if rules else []
-    said = rig.topology()["a"].run(*begin, sys.executable, "-c", WATCHED, timeout=60)
+    said = rig.topology()["a"].run(*begin, sys.executable, "-P", "-c", WATCHED, timeout=60)
     found, seen = json.loads(said.stdout)
     return found, bytes.fromhex(seen)
 
@@ -65,7 +65,7 @@ def test_loopback_that_carries_nothing_is_no_fault(rig: Rig, how: str) -> None:
         "never up beside others": ["unshare", "--net", "sh", "-c", f'{NO_LOOPBACK} "$@"', "sh"],
     }.get(how, [])
     code = "import json; from udpring.udp.probe import probe_udp; print(json.dumps(probe_udp().as_dict()))"
-    found = json.loads(space.run(*fresh, sys.executable, "-c", code, timeout=60).stdout)
+    found = json.loads(space.run(*fresh, sys.executable, "-P", "-c", code, timeout=60).stdout)
     assert found["tier"] == "uring-multishot"
     assert found["UDP_SEGMENT"]["works"]
     assert found["UDP_GRO"]["works"]

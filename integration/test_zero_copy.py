@@ -48,7 +48,7 @@ TO = ("192.0.2.9", 9)
 
 def run(program: str, tier: str) -> None:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PRELUDE + program, tier],
+        ["unshare", "-n", sys.executable, "-P", "-c", PRELUDE + program, tier],
         capture_output=True,
         text=True,
         check=False,

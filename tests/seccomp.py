@@ -110,7 +110,7 @@ def run_python(
     code: str, rules: Sequence[Rule] = (), *, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``code`` in a child interpreter under the filter; output as text, its status not checked."""
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [sys.executable, "-P", "-W", "error", "-c", code]
     if rules:
         command = [*launcher(*rules), *command]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

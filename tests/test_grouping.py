@@ -21,7 +21,7 @@ def test_a_group_stays_on_one_worker(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
     # A configuration of its own, or it would be looked for further up.
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = xdist_group\n")
-    words = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+    words = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
     assert len(list(tmp_path.glob("gw*"))) == 1, "each group is spread over all workers"

@@ -39,7 +39,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, later ones warn without it.
     (out / "unpacked").mkdir()
     run("tar", "-xzf", sdist, "-C", out / "unpacked", cwd=out)
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+    ]
     run(*pip, "--wheel-dir", out, out / "unpacked" / f"udpring-{VERSION}", cwd=out)
     (wheel,) = out.glob("*.whl")
     return wheel
@@ -60,15 +70,15 @@ def test_the_wheel_holds_the_core_and_the_types_and_no_sources(wheel: Path) -> N
 
 
 def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    run(sys.executable, "-P", "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
+    pip = [sys.executable, "-P", "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
     run(*pip, wheel, cwd=tmp_path)
     # The dependencies come from the environment of the test, so no network is needed. A path in a .pth file
     # does not bring that environment's own .pth files along, and so not its editable udpring.
     (site_packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     dependencies = Path(pytest.__file__).parent.parent
     (site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
-    where = run(python, "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
+    where = run(python, "-P", "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(site_packages)
     assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)

@@ -243,6 +243,73 @@ def test_public_names_are_documented(path: Path) -> None:
     assert not bare
 
 
+INTERPRETER = r"(?:python[\d.]*\"?|sys\.executable\)?\}|\"\$(?:0|1|PYTHON|python)\")"
+IN_TEXT = re.compile(rf"{INTERPRETER}((?: -[A-Za-z]+(?: \w+(?=\s-))?)*) -[mc](?![\w-])")
+
+
+def unsafe_in_text(text: str) -> Iterator[str]:
+    """Command lines in scripts, documents and strings: an interpreter with -m or -c and neither -P nor -I."""
+    for hit in IN_TEXT.finditer(text):
+        if not {"-P", "-I"} & set(hit.group(1).split()):
+            yield hit.group()
+
+
+def is_interpreter(node: ast.expr) -> bool:
+    words = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+    words |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    if isinstance(node, ast.Constant):
+        words |= {str(node.value).rsplit("/", 1)[-1].rstrip("0123456789.")}
+    return not isinstance(node, ast.List | ast.Tuple | ast.Starred) and bool({"executable", "python"} & words)
+
+
+def unsafe_in_lists(tree: ast.Module) -> Iterator[int]:
+    """The same of argument lists: [sys.executable, "-m", ...]."""
+    for node in ast.walk(tree):
+        words = (
+            node.elts
+            if isinstance(node, ast.List | ast.Tuple)
+            else node.args
+            if isinstance(node, ast.Call)
+            else []
+        )
+        for position, word in enumerate(words):
+            options = [
+                each.value if isinstance(each, ast.Constant) else None for each in words[position + 1 :]
+            ]
+            first = next((at for at, each in enumerate(options) if each in ("-m", "-c")), None)
+            if first is None or not is_interpreter(word):
+                continue
+            between = options[:first]
+            if None not in between and not {"-P", "-I"} & set(between):
+                yield word.lineno
+
+
+def test_helpers_never_import_from_the_current_directory() -> None:
+    """``python -m`` and ``-c`` put the current directory first on sys.path; -P and -I do not."""
+    everything = [path for path in files(TOP) if path.suffix in (".py", ".sh", ".md", ".service", "")]
+    found = []
+    for path in everything:
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name(path)}: {hit}" for hit in unsafe_in_text(text) if path != Path(__file__)]
+        if path.suffix == ".py":
+            found += [f"{name(path)}:{line}" for line in unsafe_in_lists(ast.parse(text))]
+    assert not found, "add -P (or -I, which also ignores PYTHONPATH)"
+
+
+def test_unsafe_command_lines_are_seen() -> None:
+    unsafe = ['exec "$0" -c "$1"', "python3 -W error -m x", "{sys.executable} -m x", ".venv/bin/python -c x"]
+    safe = ['"$1" -I -c x', "python3 -P -m x", "{shlex.quote(sys.executable)} -P -m x", "python setup.py -q"]
+    assert [text for text in unsafe + safe if list(unsafe_in_text(text))] == unsafe
+    lists = ast.parse(
+        "[sys.executable, '-X', 'dev', '-c', x]\n(*a, sys.executable, '-P', '-m', x)\n"
+        "run(python, '-m', x)\nrun('ping', '-c', '1')\nrun(sys.executable, script, '-c')\n"
+    )
+    assert list(unsafe_in_lists(lists)) == [1, 3]
+
+
 DOCUMENTS = [
     "README.md",
     "ARCHITECTURE.md",

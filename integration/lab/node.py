@@ -41,7 +41,7 @@ def _subject() -> Program:
     installed = Path(sys.executable).with_name("udpring-wg")
     if installed.exists():
         return Program("udpring", (str(installed),))
-    return Program("udpring", (sys.executable, "-m", "udpring.cli.wg"))
+    return Program("udpring", (sys.executable, "-P", "-m", "udpring.cli.wg"))
 
 
 #: The program under test: $UDPRING_WG_PROGRAM, else udpring-wg of the environment that runs pytest.

@@ -324,7 +324,7 @@ def test_without_matplotlib_the_cure_is_told_before_anything_runs(tmp_path: Path
         "import sys; sys.modules['matplotlib'] = None; from udpring.cli.main import main; sys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, "bench", "tunnel", "--plot", str(tmp_path / "a.png")],
+        [sys.executable, "-P", "-c", program, "bench", "tunnel", "--plot", str(tmp_path / "a.png")],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ from seccomp import Rule, launcher
 
 import udpring
 
-COMMAND = [sys.executable, "-m", "udpring.cli.main", "doctor"]
+COMMAND = [sys.executable, "-P", "-m", "udpring.cli.main", "doctor"]
 NO_TUN = Rule("ioctl", errno.EPERM, ((1, "==", 0x400454CA),))
 
 

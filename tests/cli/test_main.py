@@ -27,7 +27,7 @@ def udpring_command(
     *arguments: str, stdin: str = "", umask: int = 0o077, **more: object
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-m", "udpring.cli.main", *arguments],
+        [sys.executable, "-P", "-m", "udpring.cli.main", *arguments],
         input=stdin,
         text=True,
         timeout=60,
@@ -94,7 +94,9 @@ def test_key_commands_load_neither_the_compiled_module_nor_asyncio() -> None:
         "bad = {'udpring._core', 'udpring._native', 'asyncio', 'socket', 'cryptography'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=TOP, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -179,7 +181,7 @@ def test_exit_codes(
     ],
 )
 def test_closed_standard_streams_are_told_in_one_line(command: str, closed: str, words: str) -> None:
-    line = f"exec {shlex.quote(sys.executable)} -m udpring.cli.main {command} {closed}"
+    line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {command} {closed}"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         ["sh", "-c", line], capture_output=True, text=True, cwd=TOP, env=environment, check=False, timeout=60
@@ -191,7 +193,7 @@ def test_closed_standard_streams_are_told_in_one_line(command: str, closed: str,
 
 def test_with_every_standard_stream_closed_the_exit_code_is_as_ever() -> None:
     for words, code in (("pubkey", 1), ("check /nonexistent.conf", 2)):
-        line = f"exec {shlex.quote(sys.executable)} -m udpring.cli.main {words} <&- >&- 2>&-"
+        line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {words} <&- >&- 2>&-"
         done = subprocess.run(["sh", "-c", line], cwd=TOP, check=False, timeout=60)
         assert done.returncode == code, words
 

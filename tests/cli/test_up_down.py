@@ -99,7 +99,7 @@ def test_a_wrong_setting_in_the_environment_is_bad_usage(
     if command == "wg":
         words = ["udpring.cli.wg", *flags, "udpringtest0"]
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-P", "-m", *words],
         env={**os.environ, name: value},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -446,7 +446,9 @@ def other_ipsecmb(folder: Path, *options: str) -> Path:
 def real_ipsecmb() -> str:
     """The path of the library that is really there."""
     find = "import ctypes; ctypes.CDLL('libIPSec_MB.so.1'); print(open('/proc/self/maps').read())"
-    maps = subprocess.run([sys.executable, "-c", find], capture_output=True, text=True, check=True).stdout
+    maps = subprocess.run(
+        [sys.executable, "-P", "-c", find], capture_output=True, text=True, check=True
+    ).stdout
     real = re.search(r"(/\S*libIPSec_MB\.so\S*)", maps)
     assert real is not None
     return real.group(1)

@@ -45,7 +45,11 @@ def background(work: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it with pipes; returns once the parent has ended and nobody holds the pipes any more."""
     text = BACKGROUND.format(work=work.replace("\n", "\n    "))
     return subprocess.run(
-        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-P", "-c", text, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -115,7 +119,7 @@ signal.pause()
 
 def listener(path: Path, manner: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", LISTENER, os.fspath(path), manner], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", LISTENER, os.fspath(path), manner], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     assert process.stdout.readline() == "listening\n"

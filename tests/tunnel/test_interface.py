@@ -280,4 +280,4 @@ def test_a_program_that_is_not_there_or_does_not_end() -> None:
     with pytest.raises(HostError, match=r"udpring-none is not installed \(install it"):
         interface_setup._run(("udpring-none",))
     with pytest.raises(HostError, match=r"did not end within 0\.2 s"):
-        interface_setup._run((sys.executable, "-c", "import signal; signal.pause()"), timeout=0.2)
+        interface_setup._run((sys.executable, "-P", "-c", "import signal; signal.pause()"), timeout=0.2)

@@ -73,7 +73,7 @@ BEFORE = TOLD + "meanwhile(40)\n"
 def run_alone(buffers: int, prepare: str = "", meanwhile: str = "") -> None:
     script = ALONE.format(buffers=buffers, prepare=prepare, meanwhile=meanwhile)
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 

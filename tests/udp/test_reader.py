@@ -515,7 +515,7 @@ with RecvRing(sink, tier=sys.argv[1]) as ring:
 
 def test_a_forked_child_does_not_take_the_reader_away(tier: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKED, tier], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-P", "-c", FORKED, tier], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[b'0']", "[b'1']", "[b'2']"]
@@ -524,7 +524,7 @@ def test_a_forked_child_does_not_take_the_reader_away(tier: str) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_ctrl_c_in_a_wait(tier: str, loop: str) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, tier, loop],
+        [sys.executable, "-P", "-c", INTERRUPTED, tier, loop],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

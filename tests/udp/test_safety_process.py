@@ -37,7 +37,10 @@ with RecvRing(sock, tier=tier) as rx, SendRing(sock, tier=tier) as tx:
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_ctrl_c_ends_a_wait_and_the_ring_goes_on(tier: str) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, tier], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", INTERRUPTED, tier],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert child.stdout is not None
@@ -60,7 +63,7 @@ def test_ctrl_c_ends_a_wait_and_the_ring_goes_on(tier: str) -> None:
 
 def run(program: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(program), *arguments],
+        [sys.executable, "-P", "-X", "dev", "-c", textwrap.dedent(program), *arguments],
         capture_output=True,
         text=True,
         check=False,

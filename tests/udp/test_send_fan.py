@@ -282,7 +282,7 @@ ORDER = """
 
 def run(program: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(program), *arguments],
+        [sys.executable, "-P", "-X", "dev", "-c", textwrap.dedent(program), *arguments],
         capture_output=True,
         text=True,
         check=False,

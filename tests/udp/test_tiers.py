@@ -119,7 +119,7 @@ exec(PROGRAM)
 """
     path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")])  # noqa: PTH120
     done = subprocess.run(
-        [sys.executable, "-c", f"PROGRAM = {PROGRAM.format(tier=None)!r}\n{code}"],
+        [sys.executable, "-P", "-c", f"PROGRAM = {PROGRAM.format(tier=None)!r}\n{code}"],
         capture_output=True,
         text=True,
         timeout=60,

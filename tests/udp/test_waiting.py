@@ -47,7 +47,11 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_signal_that_does_not_interrupt_the_wait_is_handled(tier: str, call: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, call, tier], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-P", "-c", PROGRAM, call, tier],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["handled True", "[b'after']"]

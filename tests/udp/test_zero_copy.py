@@ -110,7 +110,7 @@ ORDER = """
 def test_what_is_refused_without_a_copy_keeps_its_place(tier: str) -> None:
     """Interleaved with those to another destination, the datagrams of a train lie in more pieces than a
     packet that is not copied may have."""
-    subprocess.run([sys.executable, "-c", textwrap.dedent(ORDER), tier], check=True, timeout=60)
+    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(ORDER), tier], check=True, timeout=60)
 
 
 def test_the_payload_is_held_until_the_notification(

@@ -155,7 +155,13 @@ def test_the_sysctl_is_named_when_it_is_the_cause(tmp_path: Path, value: int, wo
     apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", cover + ' "$@"', "sh"]
     if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this host allows no user namespaces")
-    inside = [*launcher(Rule("io_uring_setup", errno.EPERM)), sys.executable, "-c", REPORT.format(entries=8)]
+    inside = [
+        *launcher(Rule("io_uring_setup", errno.EPERM)),
+        sys.executable,
+        "-P",
+        "-c",
+        REPORT.format(entries=8),
+    ]
     child = subprocess.run([*apart, *inside], capture_output=True, text=True, check=False, timeout=60)
     assert words in child.stdout, child.stderr
     assert f"kernel.io_uring_disabled = {value}" in child.stdout

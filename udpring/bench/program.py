@@ -9,13 +9,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from udpring.bench.interpreter import module_argv
 from udpring.bench.space import Space
 from udpring.errors import ConfigError, HostError, UdpringError
 from udpring.tunnel.uapi_client import UapiClient
@@ -56,7 +56,7 @@ class Program:
         forced = {"LOG_LEVEL": "verbose", "UDPRING_TIER": tier, "UDPRING_WORKERS": workers and str(workers)}
         env = tuple((name, value) for name, value in forced.items() if value)
         name = "udpring" if cipher is Cipher.CHACHA20_POLY1305 else f"udpring {cipher}"
-        return cls(f"{name} {variant}".rstrip(), (sys.executable, "-m", "udpring.cli.wg"), env, cipher)
+        return cls(f"{name} {variant}".rstrip(), tuple(module_argv("udpring.cli.wg")), env, cipher)
 
     @classmethod
     def variants(

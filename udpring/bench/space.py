@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal, NoReturn, TypeVar
 
+from udpring.bench.interpreter import module_argv
 from udpring.errors import HostError, UdpringError
 
 __all__ = ["Space", "become_root", "join", "require_tools"]
@@ -65,7 +66,7 @@ def _start_in_user_namespace(words: Sequence[str], say: Callable[[str], None]) -
         )
     say("not root: using a user namespace")
     sys.stdout.flush()
-    command = [*enter, sys.executable, "-m", "udpring.cli.main", *words]
+    command = [*enter, *module_argv("udpring.cli.main", *words)]
     os.execvpe(enter[0], command, {**os.environ, INSIDE: "1"})
 
 

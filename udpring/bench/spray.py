@@ -1,4 +1,4 @@
-"""A process that sends datagrams at a rate for a time, and ends: ``python -m udpring.bench.spray JOB``.
+"""A process that sends datagrams at a rate for a time, and ends: ``python -P -m udpring.bench.spray JOB``.
 
 JOB is a ``Job`` as JSON. It prints ``started`` when it begins, and at the end one JSON object: how many it
 sent, in how many seconds. What the kernel refused is not counted as sent.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 
+from udpring.bench.interpreter import module_argv
 from udpring.bench.space import Space
 from udpring.errors import UdpringError
 from udpring.udp.send import SendRing
@@ -103,7 +104,7 @@ def begin(space: Space, job: Job) -> Callable[[], Sent]:
 
     Raises UdpringError where it fails. It ends by itself after ``job.seconds``.
     """
-    process = space.spawn(sys.executable, "-m", "udpring.bench.spray", json.dumps(asdict(job)))
+    process = space.spawn(*module_argv("udpring.bench.spray", json.dumps(asdict(job))))
     assert process.stdout
     if process.stdout.readline() != "started\n":
         process.communicate()

@@ -15,13 +15,13 @@ import socket
 import statistics
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from udpring.bench.interpreter import module_argv
 from udpring.bench.space import Space, join
 from udpring.errors import HostError, UdpringError
 
@@ -72,7 +72,7 @@ class Process:
         self.space = space
         self.program = program
         self.interface = interface
-        own = [sys.executable, "-m", "udpring.cli._demo_node"]
+        own = module_argv("udpring.cli._demo_node")
         argv = own if program is None else [*program.split(), "-f", interface]
         try:
             self.process = subprocess.Popen(
