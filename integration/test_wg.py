@@ -256,6 +256,24 @@ def test_clients_that_misbehave_do_not_hinder_others(node: Node) -> None:
 
 
 @udpring_only
+def test_idle_clients_do_not_lock_wg_out(node: Node) -> None:
+    """More idle clients than there is room for: each newcomer gets the place of the longest idle one."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(130):
+            sock = socket.socket(socket.AF_UNIX)
+            sockets.append(sock)
+            sock.connect(str(node.uapi))  # blocking, as wg does: a full backlog is waited for
+            sock.settimeout(30)
+        assert "listening port" in node.wg("show", node.interface)
+        sockets[-1].sendall(b"get=1\n\n")
+        assert b"listen_port" in sockets[-1].recv(65536), "the youngest is still served"
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@udpring_only
 def test_peer_rules(node: Node) -> None:
     """update_only of an unknown peer is ignored; the own key too; removal of one allowed IP."""
     one, two = secrets.token_bytes(32).hex(), secrets.token_bytes(32).hex()

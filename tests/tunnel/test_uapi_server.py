@@ -4,92 +4,25 @@ other."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
 import os
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_plane import FakePlane
+from served import Served, served, serving, until
 
 from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
-from udpring.tunnel.control import BootClock
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.socket_file import SocketFile, socket_path
-from udpring.tunnel.tunnel import Tunnel
-from udpring.tunnel.uapi_server import MAX_CLIENTS, UapiServer
 from udpring.wireguard.cipher import Cipher
 
 KEY_A, KEY_B, KEY_C = (public_key(generate_private_key()).hex() for _ in range(3))
 PSK = "11" * 32
-
-
-class Served:
-    def __init__(self, path: Path) -> None:
-        self.plane = FakePlane(BootClock())
-        self.tunnel = Tunnel(self.plane, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
-        self.path = path
-        self.server = UapiServer(self.tunnel, SocketFile(path))
-
-    def peer(self, key: str) -> int:
-        found = self.tunnel.find(bytes.fromhex(key))
-        assert found is not None
-        return found
-
-    async def ask(self, request: str) -> str:
-        """One request on a connection of its own; the answer up to its blank line."""
-        reader, writer = await asyncio.open_unix_connection(self.path, limit=1 << 26)
-        try:
-            writer.write(request.encode())
-            return (await asyncio.wait_for(reader.readuntil(b"\n\n"), 30)).decode()
-        finally:
-            writer.close()
-            await writer.wait_closed()
-
-    async def set(self, *lines: str) -> str:
-        return await self.ask("set=1\n" + "".join(f"{line}\n" for line in lines) + "\n")
-
-
-@contextlib.asynccontextmanager
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Served(tmp_path / "fake0.sock")
-    made.tunnel.start()
-    made.server.start()
-    try:
-        yield made
-    finally:
-        await made.server.close()
-        made.tunnel.close()
-
-
-def serving(
-    test: Callable[[Served], Coroutine[Any, Any, None]],
-) -> Callable[[Path], None]:
-    """The test runs in an event loop, against a server of its own."""
-
-    def run(tmp_path: Path) -> None:
-        async def body() -> None:
-            async with served(tmp_path) as made:
-                await test(made)
-
-        asyncio.run(body())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come about"
-        await asyncio.sleep(0.005)
 
 
 @serving
@@ -323,22 +256,6 @@ async def test_a_client_that_does_not_read_holds_up_nobody(here: Served) -> None
     assert time.monotonic() - started < 10
     slow.close()
     half.close()
-
-
-@serving
-async def test_many_clients_are_turned_away_above_the_limit_only(here: Served) -> None:
-    connections = []
-    for _ in range(MAX_CLIENTS + 1):
-        connections.append(await asyncio.open_unix_connection(here.path))
-    assert await asyncio.wait_for(connections[-1][0].read(), 10) == b""
-    connections[0][1].close()
-    await connections[0][1].wait_closed()
-    await until(lambda: len(here.server._clients) < MAX_CLIENTS)
-    assert (await here.ask("get=1\n\n")).endswith("errno=0\n\n")
-    for _, writer in connections[1:]:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 @serving

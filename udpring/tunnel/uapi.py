@@ -158,6 +158,11 @@ class RequestParser:
         self._message = ""
         self._broken = False
 
+    @property
+    def within_request(self) -> bool:
+        """Whether a request has begun that is not over, if only by a part of its first line."""
+        return self._request is not None or self._lines.unfinished
+
     def feed(self, data: bytes) -> Iterator[Operation]:
         """Operations of all complete lines so far, parsed one by one as the iterator advances.
 

@@ -7,6 +7,8 @@ The flow of one connection:
 3. Allowed IPs gather, across peers, into one plane command of ``PREFIX_BATCH``; anything that could see the
    difference flushes them first.
 4. An answer is written piece by piece; a client that does not read stops only its own connection.
+5. A client that makes no progress is closed after a while, and earlier where the table is full and another
+   one comes (``uapi_clients``).
 
 No lock is held between lines: requests of two clients may interleave, each line is applied whole.
 """
@@ -22,17 +24,19 @@ from collections.abc import Iterable, Iterator
 
 from udpring.tunnel import uapi
 from udpring.tunnel.control import End
+from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.plane import PREFIX_BATCH, Address, PeerState, Prefix
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
+from udpring.tunnel.uapi_clients import Client, ClientTable, Clock
 
-__all__ = ["MAX_CLIENTS", "RequestApplier", "UapiServer", "device_state"]
+__all__ = ["RequestApplier", "UapiServer", "device_state"]
 
 TAKE = 1 << 14
 """Bytes of requests between two turns of the event loop: some hundred lines, milliseconds of work."""
 PIECE = 1 << 16
 """Bytes of an answer that are written at once."""
-MAX_CLIENTS = 128
+NO_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger("udpring.uapi")
 
@@ -195,10 +199,12 @@ def _scope_id(scope: str) -> int:
 class UapiServer:
     """Accepts clients on a SocketFile until closed. Owns the socket file."""
 
-    def __init__(self, tunnel: Tunnel, socket_file: SocketFile) -> None:
+    def __init__(self, tunnel: Tunnel, socket_file: SocketFile, *, clock: Clock | None = None) -> None:
         self._tunnel = tunnel
         self._file = socket_file
-        self._clients: set[asyncio.Task[None]] = set()
+        self.clients = ClientTable(clock or asyncio.get_running_loop().time)
+        self._serving: set[asyncio.Task[None]] = set()
+        self._gate = FloodGate()
         self._accepting: asyncio.Task[None] | None = None
         self.gone: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         """Resolved when the socket file is removed: the interface is meant to end."""
@@ -215,7 +221,8 @@ class UapiServer:
 
     async def close(self) -> None:
         """Ends all connections and removes the socket file if it is still ours."""
-        tasks = [*self._clients, *([self._accepting] if self._accepting else [])]
+        self.clients.close()
+        tasks = [*self._serving, *([self._accepting] if self._accepting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -229,21 +236,29 @@ class UapiServer:
             try:
                 client, _ = await loop.sock_accept(self._file.socket)
             except OSError as refused:
-                # Out of descriptors, or the client went away again. Wait a little: the socket stays readable.
-                log.warning("UAPI client not accepted: %s", refused)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._clients) >= MAX_CLIENTS:
-                log.warning("more than %d UAPI clients: one is turned away", MAX_CLIENTS)
-                client.close()
+                await self._not_accepted(refused)
                 continue
             client.setblocking(False)
-            task = loop.create_task(self._serve(client))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+            try:
+                await self.clients.room()
+            except BaseException:
+                client.close()
+                raise
+            task = loop.create_task(self._serve(self.clients.add(client)))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, client: socket.socket) -> None:
-        with client:
+    async def _not_accepted(self, refused: OSError) -> None:
+        """Out of descriptors or memory, which an idle client may give back, or the client went away again."""
+        passes, held = self._gate.passes("accept")
+        if passes:
+            log.warning("UAPI client not accepted: %s (%d more lines were held back)", refused, held)
+        if refused.errno in NO_MEANS:
+            self.clients.evict()
+        await asyncio.sleep(0.1)  # the socket stays readable
+
+    async def _serve(self, client: Client) -> None:
+        with client.socket:
             try:
                 await self._converse(client)
             except uapi.UapiProtocolError as wrong:
@@ -252,13 +267,14 @@ class UapiServer:
                 pass  # it went away; what it had set stays
             except Exception:
                 log.exception("UAPI connection failed")
+            finally:
+                self.clients.discard(client)
 
-    async def _converse(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        parser = uapi.RequestParser()
+    async def _converse(self, client: Client) -> None:
+        parser = client.parser
         applier = RequestApplier(self._tunnel)
         while True:
-            data = await loop.sock_recv(client, TAKE)
+            data = await client.receive(TAKE)
             operations = parser.feed(data) if data else parser.close()
             for operation in operations:
                 match operation:
@@ -294,18 +310,17 @@ class UapiServer:
             )
         return end
 
-    async def _send(self, client: socket.socket, lines: Iterable[bytes]) -> None:
-        loop = asyncio.get_running_loop()
+    async def _send(self, client: Client, lines: Iterable[bytes]) -> None:
         piece = bytearray()
         for line in lines:
             piece += line
             if len(piece) >= PIECE:
-                await loop.sock_sendall(client, piece)
+                await client.send(piece)
                 piece = bytearray()
                 await asyncio.sleep(0)
         if piece:
             with contextlib.suppress(BrokenPipeError):
-                await loop.sock_sendall(client, piece)
+                await client.send(piece)
 
 
 def _errno(refused: OSError | ValueError) -> int:

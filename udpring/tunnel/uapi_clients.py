@@ -1,0 +1,222 @@
+"""The clients of a UAPI socket: how long each has been silent, and which one goes when there is no room.
+
+A client makes progress when a byte comes from it or when it reads a byte of an answer. One that makes none
+for ``IDLE_SECONDS`` is closed. When the table is full and another client knocks, the one that has been silent
+longest goes: first among clients between two requests, after ``SPARE_BETWEEN`` seconds of silence, then among
+clients inside a request, after ``SPARE_WITHIN``. If none may go, the newcomer waits. A slow client that makes
+progress is never closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterator
+
+from udpring.tunnel import uapi
+
+__all__ = ["IDLE_SECONDS", "MAX_CLIENTS", "Client", "ClientTable"]
+
+MAX_CLIENTS = 128
+IDLE_SECONDS = 60.0
+SPARE_BETWEEN = 1.0
+SPARE_WITHIN = 10.0
+
+log = logging.getLogger("udpring.uapi")
+
+Clock = Callable[[], float]
+
+
+class Client:
+    """One connection and the parser of its requests. ``clock`` gives seconds that never go back."""
+
+    def __init__(self, sock: socket.socket, clock: Clock) -> None:
+        self.socket = sock
+        self.parser = uapi.RequestParser()
+        self.ended = False
+        self._clock = clock
+        self._since = clock()
+        self._waits_for: str | None = "bytes"
+        self._unread = 0
+
+    # ---- its bytes ----
+
+    async def receive(self, most: int) -> bytes:
+        """What has come, up to ``most`` bytes; nothing at the end, also where the connection was reset."""
+        self._wait("bytes")
+        try:
+            return await asyncio.get_running_loop().sock_recv(self.socket, most)
+        except ConnectionError:
+            return b""
+        finally:
+            self._waits_for = None
+
+    async def send(self, data: bytes | bytearray) -> None:
+        """Writes all of it; waits while the client does not read. Raises OSError where it went away."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.socket.send(view) :]
+            except BlockingIOError:
+                self._wait("room")
+                try:
+                    await _writable(self.socket)
+                finally:
+                    self._waits_for = None
+
+    def _wait(self, what: str) -> None:
+        self._waits_for = what
+        self._since = self._clock()
+        self._unread = self._outstanding() if what == "room" else 0
+
+    def _outstanding(self) -> int:
+        """Bytes of memory that the client has not read yet (SIOCOUTQ, unix(7)); -1: it is gone."""
+        try:
+            answer = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return -1
+        return int(struct.unpack("i", answer)[0])
+
+    # ---- its silence ----
+
+    @property
+    def within_request(self) -> bool:
+        """Whether it is inside a request, or has an answer to read."""
+        return self.parser.within_request or self._waits_for == "room"
+
+    def silence(self) -> float:
+        """Seconds since it last made progress; 0 while the work is ours."""
+        if self._waits_for is None:
+            return 0.0
+        if self._has_progressed():
+            self._since = self._clock()
+        return self._clock() - self._since
+
+    def _has_progressed(self) -> bool:
+        if self._waits_for == "room":
+            before, self._unread = self._unread, self._outstanding()
+            return before != self._unread
+        # Bytes may be there that the event loop has not come to yet.
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def end(self, why: str) -> None:
+        """Ends the connection: a request that is under way fails with ETIMEDOUT and what it has set stays."""
+        if self.ended:
+            return
+        self.ended = True
+        self.parser.fail(errno.ETIMEDOUT, why)
+        how = socket.SHUT_RDWR if self._waits_for == "room" else socket.SHUT_RD
+        with contextlib.suppress(OSError):  # it may have gone by itself
+            self.socket.shutdown(how)
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)
+
+
+class ClientTable:
+    """The clients of one server, ``most`` at a time."""
+
+    def __init__(self, clock: Clock, *, most: int = MAX_CLIENTS, idle: float = IDLE_SECONDS) -> None:
+        self._clock = clock
+        self._most = most
+        self._idle = idle
+        self._clients: dict[Client, None] = {}
+        self._left = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self._clients))
+
+    def add(self, sock: socket.socket) -> Client:
+        """A new client; call ``room`` first."""
+        client = Client(sock, self._clock)
+        self._clients[client] = None
+        self._watch()
+        return client
+
+    def discard(self, client: Client) -> None:
+        """The client has gone."""
+        self._clients.pop(client, None)
+        self._left.set()
+        if not self._clients:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the watch over idle clients."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def room(self) -> None:
+        """Returns when there is room for one more: at once, by ending the longest silent client, or when a
+        client leaves or has been silent long enough."""
+        while len(self._clients) >= self._most and not self.evict():
+            self._left.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), self._next_chance())
+
+    def evict(self) -> bool:
+        """Ends the client that has been silent longest, if one has been for long enough."""
+        silences = {client: client.silence() for client in self._clients}
+        spare = {False: SPARE_BETWEEN, True: SPARE_WITHIN}
+        may_go = [client for client in silences if silences[client] >= spare[client.within_request]]
+        if not may_go:
+            return False
+        longest = max(may_go, key=lambda client: (not client.within_request, silences[client]))
+        log.info(
+            "more than %d UAPI clients: one that was silent for %.0f s is closed",
+            self._most,
+            silences[longest],
+        )
+        longest.end("closed in favour of another client")
+        self.discard(longest)
+        return True
+
+    def close_idle(self) -> None:
+        """Ends the clients that have made no progress for too long."""
+        for client in self:
+            if client.silence() >= self._idle:
+                log.info("a UAPI client made no progress for %.0f s: closed", self._idle)
+                client.end(f"no progress for {self._idle:g} s")
+                self.discard(client)
+
+    def _next_chance(self) -> float:
+        waits = (
+            (SPARE_WITHIN if client.within_request else SPARE_BETWEEN) - client.silence()
+            for client in self._clients
+        )
+        return max(min(waits, default=SPARE_BETWEEN), 0.05)
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle / 4, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.close_idle()
+        if self._clients:
+            self._watch()
