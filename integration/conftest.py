@@ -12,6 +12,7 @@ import pytest
 from lab import GO, SUBJECT, Program, Rig
 from lab.reaper import Reaper
 from lab.rig import leftovers
+from lab.unprivileged import readable_copy
 
 TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
 #: Rights that root may lack in a container, by their bits (linux/capability.h).
@@ -84,6 +85,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     finally:
         made.close()
         _reaper.forget(made.prefix)
+
+
+@pytest.fixture(scope="session")
+def readable() -> Iterator[dict[str, str]]:
+    """An environment in which everybody may read the package."""
+    with readable_copy() as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from lab.device_node import with_node
+from lab.unprivileged import as_nobody, user_namespaces
 
 COMMAND = (sys.executable, "-P", "-m", "udpring.cli.main")
 INSTALLED = Path(sys.executable).with_name("udpring")
@@ -22,24 +25,33 @@ with open({trap!r}, "a") as caught:
 """
 
 
+def plant(folder: Path) -> Path:
+    """A directory with an ``udpring`` package and standard modules of its own, which write ``trap`` beside
+    it."""
+    trap = TRAP.format(trap=str(folder / "trap"))
+    here = folder / "here"
+    here.mkdir()
+    for package in ("udpring", "udpring/cli", "udpring/bench", "udpring/tunnel"):
+        (here / package).mkdir()
+        (here / package / "__init__.py").write_text(trap)
+    for name in ("cli/main", "cli/wg", "cli/_demo_node", "bench/spray"):
+        (here / "udpring" / f"{name}.py").write_text(trap)
+    for name in STANDARD:
+        (here / f"{name}.py").write_text(trap)
+    return here
+
+
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A directory with an ``udpring`` package and standard modules of its own, which write ``trap``."""
-    trap = TRAP.format(trap=str(tmp_path / "trap"))
-    folder = tmp_path / "here"
-    folder.mkdir()
-    for package in ("udpring", "udpring/cli", "udpring/bench", "udpring/tunnel"):
-        (folder / package).mkdir()
-        (folder / package / "__init__.py").write_text(trap)
-    for name in ("cli/main", "cli/wg", "cli/_demo_node", "bench/spray"):
-        (folder / "udpring" / f"{name}.py").write_text(trap)
-    for name in STANDARD:
-        (folder / f"{name}.py").write_text(trap)
-    return folder
+    return plant(tmp_path)
 
 
-def run(folder: Path, *words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+def run(
+    folder: Path, *words: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
     trap = folder.parent / "trap"
     assert not trap.exists(), trap.read_text()
     return done
@@ -69,6 +81,22 @@ def test_helper_processes_import_nothing_from_here(planted: Path, words: list[st
     done = run(planted, *COMMAND, *words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+def test_demo_in_a_user_namespace_imports_nothing_from_here(readable: dict[str, str]) -> None:
+    """There the whole command is started a second time."""
+    user_namespaces(readable)
+    home = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
+    home.mkdir()
+    try:
+        here = plant(home)
+        for each in (home, *here.rglob("*"), here):
+            each.chmod(0o777)
+        words = [*with_node(), *as_nobody(*COMMAND, "demo", "--seconds", "0.1", "--json")]
+        done = run(here, *words, environment=readable)
+        assert done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize("program", [COMMAND, (str(INSTALLED),)], ids=["module", "installed"])

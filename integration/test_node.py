@@ -6,20 +6,19 @@ import base64
 import ipaddress
 import json
 import os
-import pwd
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import Node, Rig, Space, Tunnel, until
+from lab.device_node import with_node
 from lab.traffic import TcpStream, ping
+from lab.unprivileged import as_nobody, environment, user_namespaces
 
 UDPRING = (sys.executable, "-P", "-m", "udpring.cli.main")
 
@@ -101,12 +100,6 @@ asyncio.run(main())
 """
 
 
-def environment(**more: str) -> dict[str, str]:
-    """So that a child finds the package however this process found it, from any directory."""
-    path = [entry for entry in sys.path if entry and Path(entry, "udpring").is_dir()]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", **more}
-
-
 def check_lives(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout)
@@ -128,39 +121,10 @@ def test_200_lives_of_a_node_leave_nothing() -> None:
     check_lives(done)
 
 
-def as_nobody(*command: str) -> list[str]:
-    nobody = pwd.getpwnam("nobody")
-    ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    return ["setpriv", *ids, "--", *command]
-
-
-@pytest.fixture
-def readable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A copy of the package that everybody may read: this one may lie where only its owner gets."""
-    place = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
-    place.mkdir(mode=0o755)
-    package = next(Path(entry, "udpring") for entry in environment()["PYTHONPATH"].split(os.pathsep))
-    shutil.copytree(package, place / "udpring", ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"))
-    for found in [place, *place.rglob("*")]:
-        found.chmod(0o755 if found.is_dir() else 0o644)
-    yield environment(PYTHONPATH=str(place))
-    shutil.rmtree(place)
-
-
-def user_namespaces(env: dict[str, str]) -> None:
-    enter = ("unshare", "--user", "--map-root-user", "--net")
-    tried = subprocess.run(
-        as_nobody(*enter, sys.executable, "-P", "-c", "import udpring._native"),
-        env=env, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    if tried.returncode:
-        pytest.skip(f"no user namespace for nobody, or no such interpreter: {tried.stderr.strip()[-200:]}")
-
-
 def test_a_node_lives_in_a_user_namespace(readable: dict[str, str]) -> None:
     user_namespaces(readable)
     command = 'ip link set lo up && exec "$0" -P -c "$1" 10 none'
-    enter = as_nobody(
+    enter = with_node() + as_nobody(
         "unshare", "--user", "--map-root-user", "--net", "sh", "-c", command, sys.executable, LIVES
     )
     check_lives(
@@ -456,7 +420,7 @@ def test_demo_prints_a_table() -> None:
 def test_demo_works_without_root(readable: dict[str, str]) -> None:
     user_namespaces(readable)
     done = subprocess.run(
-        as_nobody(*UDPRING, "demo", "--seconds", "0.1", "--json"),
+        with_node() + as_nobody(*UDPRING, "demo", "--seconds", "0.1", "--json"),
         capture_output=True, text=True, timeout=100, env=readable, cwd="/", check=False,
     )  # fmt: skip
     check_demo(done)

@@ -26,6 +26,7 @@ from pathlib import Path
 CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 for _name, _x86, _generic in (
     ("mmap", 9, 222),
+    ("openat", 257, 56),
     ("ioctl", 16, 29),
     ("setsockopt", 54, 208),
     ("getsockopt", 55, 209),

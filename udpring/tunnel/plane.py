@@ -94,8 +94,10 @@ _CURES = {
 def _host_error(code: int, what: str, why: str) -> HostError:
     """A HostError with what a person can do about it, unless the plane's own words already say so."""
     number = -code
-    text = why or os.strerror(number)
-    cure = "" if ": " in why and number != errno.EADDRINUSE else _CURES.get(number, "see: udpring doctor")
+    text, _, cure = why[:-1].rpartition(" (") if why.endswith(")") else (why, "", "")
+    text = text or os.strerror(number)
+    if not cure and (": " not in why or number == errno.EADDRINUSE):
+        cure = _CURES.get(number, "see: udpring doctor")
     return HostError(text if what in text else f"{what}: {text}", errno=number, cure=cure)
 
 

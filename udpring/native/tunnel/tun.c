@@ -66,25 +66,6 @@ void tun_refresh(struct tun *tun)
     }
 }
 
-static int explain(int code, const char *name, struct udpring_reason *why)
-{
-    switch (code) {
-    case ENOENT:
-    case ENODEV:
-    case ENXIO:
-        return ur_fail(why, -code, "/dev/net/tun is missing: load the tun module (modprobe tun) or pass the device to the container");
-    case EACCES:
-    case EPERM:
-        return ur_fail(why, -EPERM, "interface %s: no right to make a TUN device: run as root or with CAP_NET_ADMIN", name);
-    case EBUSY:
-        return ur_fail(why, -EBUSY, "interface %s: the name is taken: choose another or delete it (ip link delete %s)", name, name);
-    case EINVAL:
-        return ur_fail(why, -EINVAL, "interface %s: not a valid name, or taken by an interface that is no TUN device: choose another", name);
-    default:
-        return ur_fail(why, -code, "interface %s: %s", name, strerror(code));
-    }
-}
-
 static int set_mtu(struct tun *tun, uint32_t mtu)
 {
     struct ifreq request = {0};
@@ -122,16 +103,16 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
     *tun = (struct tun){.fd = fd, .query_fd = -1, .mtu = mtu};
     bool made = fd < 0;
     if (made) {
-        tun->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+        tun->fd = open(TUN_NODE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (tun->fd < 0)
-            return explain(errno, name, why);
+            return tun_refused_node(errno, why);
         struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0) |
                                                     (many ? IFF_MULTI_QUEUE : 0))};
         snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
         if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
             int code = errno;
             tun_close(tun);
-            return explain(code, name, why);
+            return tun_refused_interface(code, name, why);
         }
         memcpy(tun->name, request.ifr_name, IFNAMSIZ);
         tun->vnet = offload;
@@ -168,17 +149,17 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
 
 int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why)
 {
-    *queue = (struct tun){.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK), .query_fd = -1, .mtu = first->mtu,
+    *queue = (struct tun){.fd = open(TUN_NODE, O_RDWR | O_CLOEXEC | O_NONBLOCK), .query_fd = -1, .mtu = first->mtu,
                           .vnet = first->vnet, .many = true};
     if (queue->fd < 0)
-        return explain(errno, first->name, why);
+        return tun_refused_node(errno, why);
     struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (first->vnet ? IFF_VNET_HDR : 0))};
     memcpy(request.ifr_name, first->name, IFNAMSIZ);
     memcpy(queue->name, first->name, IFNAMSIZ);
     if (ioctl(queue->fd, TUNSETIFF, &request) != 0) {
         int code = errno;
         tun_close(queue);
-        return explain(code, first->name, why);
+        return tun_refused_interface(code, first->name, why);
     }
     queue->offloads = first->offloads;   /* the device's, not the queue's */
     return 0;

@@ -10,6 +10,7 @@
 
 #include "vnet.h"
 
+#define TUN_NODE "/dev/net/tun"
 #define TUN_OFFLOAD_UDP 0x20u   /* TUN_F_USO4: UDP super-packets, both families (Linux 6.2) */
 
 struct tun {
@@ -24,7 +25,7 @@ struct tun {
 
 /* Creates the interface (name may hold %d) with this MTU, or takes over `fd` when it is >= 0. `offload`: super-packets
  * both ways, as far as the kernel takes them.
- * -EBUSY: the name is taken; -EPERM, -ENOENT: no right, no device; each with the cure in `why`. */
+ * -EBUSY: the name is taken; -EPERM: no right; -ENOENT, -EACCES: no device node, or not for us; each with the cure in `why`. */
 int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload,
              bool many, struct udpring_reason *why) UR_MUST_CHECK;
 /* One more queue of an interface that was made with `many`. The kernel gives each TCP flow, and all else between two
@@ -32,6 +33,9 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
 int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why) UR_MUST_CHECK;
 /* Has the kernel choose queues so. 0, or -errno: it then chooses by its own table of flows, which may move one. */
 int tun_steer(const struct tun *tun);
+/* The code, negative, and in words what was refused, with the cure in parentheses: opening TUN_NODE, or TUNSETIFF. */
+int tun_refused_node(int code, struct udpring_reason *why);
+int tun_refused_interface(int code, const char *name, struct udpring_reason *why);
 void tun_close(struct tun *tun);
 /* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
  * There are VNET_HEADER bytes of room before `packet`. */

@@ -1,0 +1,14 @@
+"""A TUN device node of a test's own, in a mount namespace: the host's may be closed to all but root."""
+
+from __future__ import annotations
+
+#: What the node is: the real device (tun(4): major 10, minor 200), or a number that no driver has.
+TUN, DRIVERLESS = "10 200", "10 254"
+
+
+def with_node(mode: int = 0o666, device: str | None = TUN, options: str = "mode=0755") -> list[str]:
+    """The beginning of a command line: what follows sees a /dev/net with such a node (None: without one), on
+    a filesystem mounted with ``options``. Needs root."""
+    make = f"mknod -m {mode:04o} /dev/net/tun c {device} && " if device else ""
+    script = f'mount -t tmpfs -o {options} tmpfs /dev/net && {make}exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
