@@ -72,6 +72,25 @@ def test_the_parent_returns_when_the_child_is_ready_and_the_child_keeps_nothing(
     assert set(child["fds"].values()) == {"/dev/null"}, "no pipe and no directory of the caller's"
 
 
+def test_an_attached_child_is_the_callers_until_it_is_ready(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    first = (
+        "os.system('echo before; pwd')\n"
+        "assert os.getsid(0) == os.getsid(os.getppid())\n"
+        "assert not os.path.exists(f'/proc/self/fd/{left}')\n"
+    )
+    text = BACKGROUND.format(work=(first + TELL).replace("\n", "\n    "))
+    text = text.replace("keep=[kept]", "keep=[kept], attached=True")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", text, str(told)],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"before\n{tmp_path}\n", "")
+    child = json.loads(until(told))
+    assert (child["cwd"], child["leads"]) == ("/", True)
+    assert set(child["fds"].values()) == {"/dev/null"}
+
+
 @pytest.mark.parametrize(
     ("work", "code", "words"),
     [

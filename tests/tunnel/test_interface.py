@@ -11,8 +11,8 @@ import pytest
 from udpring.errors import HostError
 from udpring.tunnel import interface_setup, keys
 from udpring.tunnel.config import Config
-from udpring.tunnel.interface import Command, HostFacts, Plan, Step, hook_commands, interface_mtu, plan
-from udpring.tunnel.interface_setup import Setup, run_hooks
+from udpring.tunnel.interface import Command, HostFacts, Plan, Step, interface_mtu, plan
+from udpring.tunnel.interface_setup import Setup
 
 PUBLIC = keys.to_base64(bytes(range(32)))
 OTHER = keys.to_base64(bytes(range(1, 33)))
@@ -175,23 +175,6 @@ def test_dns_by_resolvconf_or_a_warning() -> None:
     without = plan(asked, "wg0", HostFacts())
     assert len(without.steps) == 1
     assert "resolvconf" in without.warnings[0]
-
-
-def test_hooks() -> None:
-    asked = config("PostUp = echo %i; x %i\nPostUp = second")
-    assert hook_commands(asked.interface.post_up, "wg0") == (
-        Command(("bash", "-c", "echo wg0; x wg0")),
-        Command(("bash", "-c", "second")),
-    )
-
-
-def test_hooks_run_in_order_and_stop_at_the_first_that_fails(tmp_path: object) -> None:
-    log = f"{tmp_path}/log"
-    hooks = [f"echo %i >> {log}", "exit 3", f"echo never >> {log}"]
-    with pytest.raises(HostError, match="ended with 3: exit 3"):
-        run_hooks(hook_commands(hooks, "wg0"))
-    with open(log) as written:  # noqa: PTH123
-        assert written.read() == "wg0\n"
 
 
 # --- running a plan, on a host that only writes down ---

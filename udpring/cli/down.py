@@ -1,10 +1,25 @@
-"""``udpring down NAME``: ends the process that serves an interface, and waits until it is gone."""
+"""``udpring down NAME``: takes an interface down as wg-quick does, and waits until it is gone.
+
+The flow, for an interface of ``udpring up``:
+1. The file is read again. 2. PreDown; where it fails the interface stays up. 3. The node's process is
+   asked to take the interface down without hooks, and ends. 4. PostDown.
+Where the file cannot be read any more, the node's process runs the hooks that it has loaded. An interface of
+another program is only ended: its hooks are that program's.
+"""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from udpring.cli import Subparsers
+from udpring.errors import ConfigError
+
+if TYPE_CHECKING:
+    from udpring.tunnel.config import Config
 
 WAIT_SECONDS = 60.0
 
@@ -14,17 +29,43 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "down",
         help="take a node down",
-        description="Ends the node that serves an interface: PreDown and PostDown are run, routes, addresses "
-        "and the interface go. Returns when it is gone.",
+        description="Ends the node that serves an interface: PreDown and PostDown are run here, routes, "
+        "addresses, DNS and the interface go. Returns when it is gone. A PreDown that fails leaves it up.",
     )
     parser.add_argument("name", metavar="NAME", help="the interface, or its configuration file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Asks the process at the other end of the UAPI socket to end."""
-    from udpring.tunnel import config  # noqa: PLC0415
-    from udpring.tunnel.process import end_server  # noqa: PLC0415
+    """Runs the hooks, and asks the process at the other end of the UAPI socket to end between them."""
+    from udpring.tunnel import config, up_record  # noqa: PLC0415
+    from udpring.tunnel.hooks import HookScope, run_hooks  # noqa: PLC0415
+    from udpring.tunnel.process import end_server, server_of  # noqa: PLC0415
+    from udpring.tunnel.socket_file import socket_path  # noqa: PLC0415
+    from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
 
-    name, _ = config.locate(args.name)
-    end_server(name, WAIT_SECONDS)
+    name, path = config.locate(args.name)
+    server_of(socket_path(SOCKET_DIRECTORY, name))
+    record = up_record.find(name)
+    if record is None:
+        end_server(name, WAIT_SECONDS)
+        return 0
+    loaded = _load(path.resolve() if args.name != name else record.file)
+    if loaded is None:
+        end_server(name, WAIT_SECONDS)
+        return 0
+    scope = HookScope(name, Path(loaded.file), loaded.interface)
+    run_hooks(scope, "PreDown", loaded.interface.pre_down)
+    end_server(name, WAIT_SECONDS, number=signal.SIGUSR1)
+    run_hooks(scope, "PostDown", loaded.interface.post_down)
     return 0
+
+
+def _load(file: Path) -> Config | None:
+    """The configuration as it is now; None where it cannot be used."""
+    from udpring.tunnel.config import Config  # noqa: PLC0415
+
+    try:
+        return Config.load(file)
+    except ConfigError as wrong:
+        print(f"udpring: warning: {wrong}: it goes down as it was last read", file=sys.stderr)
+        return None

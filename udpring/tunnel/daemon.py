@@ -97,11 +97,17 @@ def start(options: DaemonOptions) -> int:
     )
 
 
-def detach(work: Callable[[Callable[[], None]], tuple[int, str]], *, keep: list[int] | None = None) -> int:
+def detach(
+    work: Callable[[Callable[[], None]], tuple[int, str]],
+    *,
+    keep: list[int] | None = None,
+    attached: bool = False,
+) -> int:
     """Forks; the child runs ``work(ready)`` on its own, the parent returns when it calls ``ready`` or ends.
 
     ``work`` returns its exit code and one line of what was wrong. Descriptors in ``keep`` stay open in the
-    child.
+    child. With ``attached`` the child keeps the caller's session, directory and standard streams until it
+    calls ``ready``: programs that it starts before are run where the caller stands, and heard.
     """
     read_end, write_end = os.pipe()
     sys.stdout.flush()
@@ -109,11 +115,19 @@ def detach(work: Callable[[Callable[[], None]], tuple[int, str]], *, keep: list[
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _leave_the_caller({write_end, *(keep or [])})
-        os._exit(_child(work, write_end))
+        kept = {write_end, *(keep or [])}
+        _close_all_but({0, 1, 2, *kept})
+        if not attached:
+            _leave_the_caller(kept)
+        os._exit(_child(work, write_end, kept if attached else None))
     os.close(write_end)
     with os.fdopen(read_end, encoding="utf-8", errors="replace") as answer:
-        said = answer.read()
+        try:
+            said = answer.read()
+        except KeyboardInterrupt:
+            if not attached:
+                raise
+            said = answer.read()  # the child got the interrupt too: what it takes back, it says here
     code, _, line = said.partition(" ")
     if code == "ready":
         return DONE
@@ -121,7 +135,10 @@ def detach(work: Callable[[Callable[[], None]], tuple[int, str]], *, keep: list[
     return report(int(code) if code.isdecimal() else FAILED, line or "the background process ended at once")
 
 
-def _child(work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int) -> int:
+def _child(
+    work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int, attached: set[int] | None
+) -> int:
+    """Runs ``work``. ``attached``: the descriptors to keep when the caller is left, once ready."""
     told = False
 
     def tell(text: str) -> None:
@@ -131,8 +148,13 @@ def _child(work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int
             os.write(write_end, text.encode("utf-8", "replace")[:4096])
             os.close(write_end)
 
+    def ready() -> None:
+        if attached is not None and not told:
+            _leave_the_caller(attached)
+        tell("ready")
+
     try:
-        code, line = work(lambda: tell("ready"))
+        code, line = work(ready)
     except BaseException as unexpected:
         log.exception("the tunnel failed")
         code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
@@ -142,13 +164,18 @@ def _child(work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int
 
 
 def _leave_the_caller(keep: set[int]) -> None:
-    """A session, a directory and standard streams of its own; nothing of the caller's stays open."""
+    """A session, a directory and standard streams of its own."""
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         if stream not in keep:
             os.dup2(null, stream)
+    if null > 2:
+        os.close(null)
+
+
+def _close_all_but(keep: set[int]) -> None:
     lowest = 3
     for kept in sorted(number for number in keep if number >= 3):
         os.closerange(lowest, kept)
@@ -163,8 +190,11 @@ def report(code: int, line: str) -> int:
     return code
 
 
-def setup_log(interface: str, level: int, *, foreground: bool) -> None:
-    """The ``udpring`` log: to standard error in the foreground, else to syslog where there is one."""
+def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = False) -> None:
+    """The ``udpring`` log: to standard error in the foreground, else to syslog where there is one.
+
+    With ``attached`` warnings go to standard error too: it is the caller's until the node is ready.
+    """
     root = logging.getLogger("udpring")
     root.setLevel(level)
     root.propagate = False
@@ -181,6 +211,11 @@ def setup_log(interface: str, level: int, *, foreground: bool) -> None:
                 logging.Formatter(f"udpring-wg[{os.getpid()}]: ({interface}) %(levelname)s %(message)s")
             )
     root.handlers[:] = [handler]
+    if attached:
+        shown = logging.StreamHandler()
+        shown.setLevel(logging.WARNING)
+        shown.setFormatter(logging.Formatter("udpring: %(levelname)s: %(message)s"))
+        root.addHandler(shown)
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:

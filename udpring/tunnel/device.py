@@ -152,7 +152,6 @@ class Node:
             self._server = UapiServer(tunnel, await SocketFile.open(path))
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
-        await self._interface_made()
         self._apply_peers(self._config, None)
         await self._apply_interface(self._config)
         log.debug(
@@ -163,9 +162,6 @@ class Node:
             self.aead,
             tunnel.listen_port,
         )
-
-    async def _interface_made(self) -> None:
-        """For a subclass: the interface exists, nothing is set on it yet."""
 
     def _ended(self, gone: asyncio.Future[End]) -> None:
         if gone.cancelled() or self._end is None or self._end.done():

@@ -31,7 +31,6 @@ __all__ = [
     "HostFacts",
     "Plan",
     "Step",
-    "hook_commands",
     "interface_mtu",
     "needs_default_table",
     "plan",
@@ -114,11 +113,6 @@ class Plan:
     def lines(self) -> tuple[str, ...]:
         """For ``--dry-run``: each command as ``wg-quick`` prints it."""
         return tuple(f"[#] {command}" for command in self.commands())
-
-
-def hook_commands(hooks: Iterable[str], interface: str) -> tuple[Command, ...]:
-    """PreUp, PostUp, PreDown or PostDown: each text for bash, ``%i`` replaced by the interface's name."""
-    return tuple(Command(("bash", "-c", hook.replace("%i", interface))) for hook in hooks)
 
 
 def interface_mtu(config: Config, facts: HostFacts) -> int:

@@ -24,7 +24,7 @@ from udpring.errors import HostError
 from udpring.tunnel.config import Address, Config
 from udpring.tunnel.interface import FIRST_TABLE, Command, Firewall, HostFacts, Plan, needs_default_table
 
-__all__ = ["Setup", "gather", "run_hooks"]
+__all__ = ["Setup", "gather"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ _PACKAGES = {
     "ip": "iproute2",
     "nft": "nftables",
     "sysctl": "procps",
-    "bash": "bash",
     "resolvconf": "openresolv",
 }
 
@@ -158,23 +157,6 @@ def gather(
 
 
 # --- running ---
-
-
-def run_hooks(commands: Iterable[Command]) -> None:
-    """Runs PreUp, PostUp, ... (``interface.hook_commands``) one after the other, their output on ours.
-
-    Raises HostError for the first that fails. They may run as long as they want.
-    """
-    for command in commands:
-        _log.info("[#] %s", command.argv[-1])
-        try:
-            status = subprocess.run(command.argv, stdin=subprocess.DEVNULL, check=False).returncode
-        except FileNotFoundError:
-            raise HostError("bash is not installed", cure="install it: apt-get install bash") from None
-        if status:
-            raise HostError(
-                f"the command of the configuration ended with {status}: {command.argv[-1]}", cure="correct it"
-            )
 
 
 def _batch_key(command: Command) -> tuple[str, ...]:

@@ -42,8 +42,14 @@ def server_of(path: Path) -> int:
     return int(process)
 
 
-def end_server(interface: str, seconds: float, directory: str | os.PathLike[str] = SOCKET_DIRECTORY) -> None:
-    """Sends SIGTERM to the process that serves the interface and waits, at most so long, until it is gone.
+def end_server(
+    interface: str,
+    seconds: float,
+    directory: str | os.PathLike[str] = SOCKET_DIRECTORY,
+    *,
+    number: signal.Signals = signal.SIGTERM,
+) -> None:
+    """Sends a signal to the process that serves the interface and waits, at most so long, until it is gone.
 
     Raises HostError: nobody serves it, it is not ours to end, or it does not end in time.
     """
@@ -56,7 +62,7 @@ def end_server(interface: str, seconds: float, directory: str | os.PathLike[str]
         return
     try:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            signal.pidfd_send_signal(handle, number)
         waiting = select.poll()
         waiting.register(handle, select.POLLIN)
         if not waiting.poll(seconds * 1000):

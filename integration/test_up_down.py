@@ -1,0 +1,96 @@
+"""`udpring up` and `down` with hooks, DNS and files as a host has them: what happens, and what is left."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Rig
+from lab.host import Host
+
+from udpring.tunnel import keys
+
+PRIVATE = keys.to_base64(keys.generate_private_key())
+PUBLIC = keys.to_base64(keys.public_key(keys.generate_private_key()))
+PEER = f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = 192.0.2.9:5\n"
+
+
+@pytest.fixture
+def host(rig: Rig, tmp_path: Path) -> Iterator[Host]:
+    made = Host(f"{rig.prefix}h", tmp_path)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def name(rig: Rig, host: Host) -> Iterator[str]:
+    """An interface's name; the interface goes when the test ends."""
+    interface = rig.prefix + secrets.token_hex(2)
+    yield interface
+    if host.has(interface):
+        host.udpring("down", interface)
+        host.wait_gone(interface)
+
+
+def text(interface: str = "", peer: str = PEER, key: str = f"PrivateKey = {PRIVATE}\n") -> str:
+    return f"[Interface]\n{key}Address = 10.9.0.1/24\n{interface}\n{peer}"
+
+
+# ---- hooks ----
+
+
+def test_a_half_failed_post_up_undoes_everything(host: Host, name: str) -> None:
+    before = host.aside()
+    said = host.folder / "said"
+    hooks = f"PostUp = echo no such rule >&2; false; echo opened >> {said}\nPostDown = echo down >> {said}\n"
+    done = host.udpring("up", str(host.file(name, text(hooks))))
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[0] == "no such rule"
+    assert "PostUp ended with 1" in done.stderr.splitlines()[1]
+    assert not said.exists()
+    assert not host.has(name)
+    assert host.aside() == before
+
+
+def test_hooks_run_where_the_caller_stands(host: Host, name: str) -> None:
+    hooks = "".join(
+        f'{key} = echo "{key} $INTERFACE $CONFIG_FILE" >> told\n'
+        for key in ("PreUp", "PostUp", "PreDown", "PostDown")
+    )
+    hooks += "PreUp = ip link show %i && touch too-early; true\n"
+    file = host.file(name, text(hooks))
+    assert host.udpring("up", f"./{file.name}").returncode == 0
+    down = host.udpring("down", f"./{file.name}")
+    assert (down.returncode, down.stderr) == (0, "")
+    assert (host.folder / "told").read_text().splitlines() == [
+        f"{key} {name} {file}" for key in ("PreUp", "PostUp", "PreDown", "PostDown")
+    ]
+    assert not (host.folder / "too-early").exists(), "PreUp comes before the interface"
+
+
+def test_a_failing_pre_down_leaves_it_up(host: Host, name: str) -> None:
+    file = host.file(name, text("PreDown = echo not now >&2; exit 5\nPostDown = touch gone\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    down = host.udpring("down", name)
+    assert down.returncode == 3
+    assert down.stderr.splitlines()[0] == "not now"
+    assert host.has(name)
+    assert not (host.folder / "gone").exists()
+    host.file(name, text("PostDown = touch gone; exit 5\n"))
+    down = host.udpring("down", name)
+    assert down.returncode == 3, "PostDown fails when all is gone"
+    assert not host.has(name)
+    assert (host.folder / "gone").exists()
+
+
+def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
+    file = host.file(name, text("PreUp = echo up >> told\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    again = host.udpring("up", str(file))
+    assert (again.returncode, f"{name} exists already" in again.stderr) == (3, True)
+    assert (host.folder / "told").read_text() == "up\n"

@@ -1,0 +1,147 @@
+"""The process behind ``udpring up``: a node with the commands of its wg-quick file.
+
+The flow:
+1. PreUp; 2. the node: interface, peers, addresses, MTU, DNS, routes; 3. PostUp; then it is ready. Whatever
+   fails takes back all that was done.
+4. SIGHUP reads the file again.
+5. SIGTERM, SIGINT, the end of the interface or of its socket file: PreDown, SaveConfig, the node is taken
+   down, PostDown. SIGUSR1 comes from ``udpring down``, which does these itself: the node is taken down, no
+   more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from udpring.errors import HostError, UdpringError
+from udpring.tunnel import daemon, up_record
+from udpring.tunnel.blocking import run_blocking
+from udpring.tunnel.config import Config
+from udpring.tunnel.device import Node
+from udpring.tunnel.hooks import HookScope, run_hooks
+from udpring.tunnel.service_manager import ServiceManager
+
+log = logging.getLogger("udpring.node")
+
+
+@dataclass(frozen=True, slots=True)
+class UpRequest:
+    """What the command line and the environment ask for."""
+
+    name: str
+    path: Path
+    loaded: Config
+    foreground: bool
+    environment: Mapping[str, str]
+
+
+async def run_node(request: UpRequest, ready: Callable[[], None]) -> str:
+    """Runs the node to its end; returns what it failed by, or nothing."""
+    return await _UpNode(request).run(ready)
+
+
+class _UpNode:
+    def __init__(self, request: UpRequest) -> None:
+        self.request = request
+        self.loop = asyncio.get_running_loop()
+        self.stop = daemon.stop_signal(self.loop)
+        self.handed_over: asyncio.Future[None] = self.loop.create_future()
+        self.manager = ServiceManager(request.environment)
+        self.node = Node(request.loaded, name=request.name, set_up_interface=True, uapi=True)
+        self.reloading: set[asyncio.Task[None]] = set()
+        self.attached = True
+
+    async def run(self, ready: Callable[[], None]) -> str:
+        name, settings = self.request.name, self.request.loaded.interface
+        _require_free(name)
+        await self._hooks("PreUp", settings.pre_up)
+        async with self.node as node:
+            await self._hooks("PostUp", settings.post_up)
+            if self.stop.done() and not self.request.foreground:
+                raise UdpringError(f"{name}: interrupted, and taken down again")
+            record = up_record.write(name, self.request.path, allow_hooks=False)
+            try:
+                self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+                self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
+                log.info(
+                    "%s is up: tier %s, AEAD %s, UDP port %d", name, node.tier, node.aead, node.listen_port
+                )
+                self.attached = self.request.foreground
+                ready()
+                self.manager.ready()
+                failure = await self._serve()
+                if not self.handed_over.done():
+                    await self._try_hooks("PreDown", node.config.interface.pre_down)
+            finally:
+                record.remove()
+        if not self.handed_over.done():
+            await self._try_hooks("PostDown", node.config.interface.post_down)
+        return failure
+
+    async def _serve(self) -> str:
+        """Until the end has come; what the node failed by."""
+        ended = self.loop.create_task(self.node.wait())
+        ends: list[asyncio.Future[Any]] = [self.stop, self.handed_over, ended]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        end = ended.result() if ended.done() else None
+        self.manager.stopping()
+        ended.cancel()
+        self.loop.remove_signal_handler(signal.SIGHUP)
+        for task in self.reloading:
+            task.cancel()
+        return end.reason if end is not None and end.failed else ""
+
+    # ---- signals ----
+
+    def _hand_over(self) -> None:
+        if not self.handed_over.done():
+            self.handed_over.set_result(None)
+
+    def _hang_up(self) -> None:
+        task = self.loop.create_task(self._reload())
+        self.reloading.add(task)
+        task.add_done_callback(self.reloading.discard)
+
+    async def _reload(self) -> None:
+        path = self.request.path
+        self.manager.reloading()
+        try:
+            await self.node.reload(await run_blocking(lambda: Config.load(path), name="udpring-load"))
+            log.info("%s was read again", path)
+        except (UdpringError, OSError) as wrong:
+            log.error("not reloaded: %s", wrong)
+        self.manager.ready()
+
+    # ---- hooks ----
+
+    async def _hooks(self, key: str, hooks: tuple[str, ...]) -> None:
+        scope = HookScope(self.request.name, self.request.path, self.node.config.interface)
+        if hooks:
+            await run_blocking(
+                lambda: run_hooks(scope, key, hooks, attached=self.attached), name="udpring-hooks"
+            )
+
+    async def _try_hooks(self, key: str, hooks: tuple[str, ...]) -> None:
+        """On the way down a hook that fails is logged and does not stop the rest."""
+        try:
+            await self._hooks(key, hooks)
+        except (UdpringError, OSError) as failed:
+            log.error("%s", failed)
+
+
+def _require_free(name: str) -> None:
+    """PreUp of an interface that is up already must not run."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return
+    raise HostError(
+        f"the interface {name} exists already", cure="take it down: udpring down, or ip link delete"
+    )

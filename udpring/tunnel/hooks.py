@@ -1,0 +1,93 @@
+"""PreUp, PostUp, PreDown and PostDown, run as wg-quick(8) runs them.
+
+Each hook is a text for bash. A shell of its own evaluates it under ``set -e -o pipefail`` with
+``extglob``, so a hook fails as soon as one of its commands does. ``%i`` is the interface's name. The shell
+variables that a hook finds in wg-quick (``$INTERFACE``, ``$CONFIG_FILE``, ``$MTU``, ...) are set, but not
+exported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from udpring.errors import HostError
+from udpring.tunnel.config import InterfaceConfig
+
+__all__ = ["HookScope", "has_hooks", "run_hooks"]
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 2000
+"""Characters of a failed hook's standard error that go into the log."""
+
+
+def has_hooks(settings: InterfaceConfig) -> bool:
+    """Whether the configuration has a command to run."""
+    return bool(settings.pre_up or settings.post_up or settings.pre_down or settings.post_down)
+
+
+@dataclass(frozen=True, slots=True)
+class HookScope:
+    """What a hook can refer to: the interface, the file, and the settings of its ``[Interface]``."""
+
+    interface: str
+    file: Path
+    settings: InterfaceConfig
+
+    def argv(self, hook: str) -> tuple[str, ...]:
+        """The command line of the shell that evaluates ``hook``."""
+        return ("bash", "-c", f'{self._prelude()}eval "$1"', "udpring", self.text(hook))
+
+    def text(self, hook: str) -> str:
+        """The hook with the interface's name in place of ``%i``."""
+        return hook.replace("%i", self.interface)
+
+    def _prelude(self) -> str:
+        settings = self.settings
+        one = {
+            "INTERFACE": self.interface,
+            "CONFIG_FILE": str(self.file),
+            "PROGRAM": "udpring",
+            "MTU": "" if settings.mtu is None else str(settings.mtu),
+            "TABLE": "" if settings.table == "auto" else settings.table,
+            "SAVE_CONFIG": "1" if settings.save_config else "0",
+        }
+        many = {
+            "ADDRESSES": map(str, settings.addresses),
+            "DNS": map(str, settings.dns),
+            "DNS_SEARCH": settings.dns_search,
+        }
+        lines = ["set -e -o pipefail", "shopt -s extglob", "export LC_ALL=C"]
+        lines += [f"{name}={shlex.quote(value)}" for name, value in one.items()]
+        lines += [f"{name}=({' '.join(map(shlex.quote, values))})" for name, values in many.items()]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: bool = True) -> None:
+    """Runs the hooks of ``key`` (PreUp, ...) one after the other, their output on ours.
+
+    Raises HostError for the first that fails. They may run as long as they want. Where nobody sees our
+    standard error, ``attached=False`` puts a failed hook's into the error.
+    """
+    for hook in hooks:
+        _log.info("[#] %s", scope.text(hook))
+        with os.fdopen(os.memfd_create("udpring-hook", os.MFD_CLOEXEC), "w+b") as written:
+            try:
+                status = subprocess.run(
+                    scope.argv(hook), stderr=None if attached else written, check=False
+                ).returncode
+            except FileNotFoundError:
+                raise HostError("bash is not installed", cure="install it: apt-get install bash") from None
+            if status:
+                written.seek(0)
+                said = " ".join(written.read().decode("utf-8", "replace").split())[-_SHOWN:]
+                raise HostError(
+                    f"{key} ended with {status}: {scope.text(hook)}{': ' if said else ''}{said}",
+                    cure="correct the command; one part of it that fails makes all of it fail",
+                )
