@@ -94,3 +94,33 @@ def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
     again = host.udpring("up", str(file))
     assert (again.returncode, f"{name} exists already" in again.stderr) == (3, True)
     assert (host.folder / "told").read_text() == "up\n"
+
+
+# ---- files that others can change ----
+
+
+def test_hooks_of_a_strangers_file_are_refused(host: Host, name: str) -> None:
+    file = host.file(name, text("PostUp = echo up >> told\nPostDown = echo down >> told\n"), mode=0o666)
+    refused = host.udpring("up", str(file))
+    assert refused.returncode == 2
+    assert "can be written by everybody" in refused.stderr
+    assert "--allow-hooks" in refused.stderr
+    assert not host.has(name)
+    assert not (host.folder / "told").exists()
+    assert host.udpring("up", "--allow-hooks", str(file)).returncode == 0
+    assert host.udpring("down", name).returncode == 0, "what was allowed stays allowed"
+    assert (host.folder / "told").read_text() == "up\ndown\n"
+
+
+def test_a_strangers_file_without_hooks_comes_up(host: Host, name: str) -> None:
+    assert host.udpring("up", str(host.file(name, text(), mode=0o666))).returncode == 0
+
+
+def test_hooks_that_a_stranger_wrote_since_are_not_run(host: Host, name: str) -> None:
+    file = host.file(name, text(f"PostDown = echo ours >> {host.folder}/told\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    host.file(name, text(f"PostDown = echo theirs >> {host.folder}/told\n"), mode=0o666)
+    down = host.udpring("down", name)
+    assert down.returncode == 0
+    assert "can be written by everybody" in down.stderr
+    assert (host.folder / "told").read_text() == "ours\n"

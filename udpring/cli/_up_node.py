@@ -25,8 +25,9 @@ from udpring.tunnel import daemon, up_record
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config
 from udpring.tunnel.device import Node
-from udpring.tunnel.hooks import HookScope, run_hooks
+from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
 from udpring.tunnel.service_manager import ServiceManager
+from udpring.tunnel.trusted_file import require_trusted
 
 log = logging.getLogger("udpring.node")
 
@@ -39,6 +40,7 @@ class UpRequest:
     path: Path
     loaded: Config
     foreground: bool
+    allow_hooks: bool
     environment: Mapping[str, str]
 
 
@@ -66,7 +68,7 @@ class _UpNode:
             await self._hooks("PostUp", settings.post_up)
             if self.stop.done() and not self.request.foreground:
                 raise UdpringError(f"{name}: interrupted, and taken down again")
-            record = up_record.write(name, self.request.path, allow_hooks=False)
+            record = up_record.write(name, self.request.path, allow_hooks=self.request.allow_hooks)
             try:
                 self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
                 self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
@@ -110,14 +112,19 @@ class _UpNode:
         task.add_done_callback(self.reloading.discard)
 
     async def _reload(self) -> None:
-        path = self.request.path
         self.manager.reloading()
         try:
-            await self.node.reload(await run_blocking(lambda: Config.load(path), name="udpring-load"))
-            log.info("%s was read again", path)
+            await self.node.reload(await run_blocking(self._load, name="udpring-load"))
+            log.info("%s was read again", self.request.path)
         except (UdpringError, OSError) as wrong:
             log.error("not reloaded: %s", wrong)
         self.manager.ready()
+
+    def _load(self) -> Config:
+        loaded = Config.load(self.request.path)
+        if has_hooks(loaded.interface) and not self.request.allow_hooks:
+            require_trusted(self.request.path)
+        return loaded
 
     # ---- hooks ----
 

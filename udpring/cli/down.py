@@ -3,7 +3,7 @@
 The flow, for an interface of ``udpring up``:
 1. The file is read again. 2. PreDown; where it fails the interface stays up. 3. The node's process is
    asked to take the interface down without hooks, and ends. 4. PostDown.
-Where the file cannot be read any more, the node's process runs the hooks that it has loaded. An interface of
+Where the file cannot be used any more, the node's process runs the hooks that it has loaded. An interface of
 another program is only ended: its hooks are that program's.
 """
 
@@ -33,6 +33,11 @@ def register(subparsers: Subparsers) -> None:
         "addresses, DNS and the interface go. Returns when it is gone. A PreDown that fails leaves it up.",
     )
     parser.add_argument("name", metavar="NAME", help="the interface, or its configuration file")
+    parser.add_argument(
+        "--allow-hooks",
+        action="store_true",
+        help="run PreDown and PostDown also from a file that others than root can change",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if record is None:
         end_server(name, WAIT_SECONDS)
         return 0
-    loaded = _load(path.resolve() if args.name != name else record.file)
+    loaded = _load(
+        path.resolve() if args.name != name else record.file, args.allow_hooks or record.allow_hooks
+    )
     if loaded is None:
         end_server(name, WAIT_SECONDS)
         return 0
@@ -60,12 +67,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(file: Path) -> Config | None:
+def _load(file: Path, allow_hooks: bool) -> Config | None:
     """The configuration as it is now; None where it cannot be used."""
     from udpring.tunnel.config import Config  # noqa: PLC0415
+    from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
+    from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
 
     try:
-        return Config.load(file)
+        loaded = Config.load(file)
+        if has_hooks(loaded.interface) and not allow_hooks:
+            require_trusted(file)
+        return loaded
     except ConfigError as wrong:
         print(f"udpring: warning: {wrong}: it goes down as it was last read", file=sys.stderr)
         return None

@@ -31,6 +31,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="do not detach, log to standard error"
     )
+    parser.add_argument(
+        "--allow-hooks",
+        action="store_true",
+        help="run PreUp, PostUp, PreDown and PostDown also from a file that others than root can change",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 
 
@@ -39,12 +44,16 @@ def run(args: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415
 
     from udpring.tunnel import config, daemon  # noqa: PLC0415
+    from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
+    from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
 
     name, path = config.locate(args.file)
     # The background process works in /, and SIGHUP reads the file again.
     path = path.resolve()
     loaded = config.Config.load(path)
     loaded.require_private_key()
+    if has_hooks(loaded.interface) and not args.allow_hooks:
+        require_trusted(path)
     for warning in loaded.warnings:
         print(f"udpring: warning: {warning}", file=sys.stderr)
     level = logging.DEBUG if args.verbose else logging.INFO
@@ -54,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
         daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground)
         environment = os.environ if args.foreground else {}
-        return _serve(UpRequest(name, path, loaded, args.foreground, environment), ready)
+        return _serve(UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment), ready)
 
     if args.foreground:
         return daemon.report(*work(lambda: None))

@@ -1,0 +1,50 @@
+"""Whether a configuration's commands may be run: whoever can write the file, or rename it, could run them
+as us.
+
+As sshd judges its files: the file, and each folder above it, belongs to root or to the user that runs
+this, and nobody else can write it. A folder with the sticky bit, such as /tmp, may be open to others, who
+cannot replace an entry that is not theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from udpring.errors import ConfigError
+
+__all__ = ["require_trusted"]
+
+
+def require_trusted(path: Path) -> None:
+    """Raises ConfigError, which names the culprit, for a file that somebody else can change.
+
+    ``path`` has no symbolic links: what was judged is what is read.
+    """
+    owners = {0, os.geteuid()}
+    for each in (path, *path.parents):
+        why = _flaw(each, owners, folder=each is not path)
+        if why:
+            raise ConfigError(
+                f"its commands are not run: {each} {why}",
+                file=os.fspath(path),
+                cure="let root own it and nobody else write it, or say --allow-hooks",
+            )
+
+
+def _flaw(path: Path, owners: set[int], *, folder: bool) -> str:
+    try:
+        found = path.lstat()
+    except OSError as failed:
+        return f"cannot be looked at: {failed.strerror}"
+    if not folder and not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    if found.st_uid not in owners:
+        return f"belongs to user {found.st_uid}"
+    open_to = [
+        who for who, bit in (("its group", stat.S_IWGRP), ("everybody", stat.S_IWOTH)) if found.st_mode & bit
+    ]
+    if open_to and not (folder and found.st_mode & stat.S_ISVTX):
+        return f"can be written by {open_to[-1]}"
+    return ""
