@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from fake_plane import SECOND, FakePlane, VirtualLoop, virtual_loop
 
+from udpring._native import lib
 from udpring.errors import RingError
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Address, Event, EventKind
@@ -398,6 +399,21 @@ def test_the_end_of_the_plane_is_told_once(
     end = loop.run_until_complete(asyncio.wait_for(a.tunnel.gone, 5))
     assert words in end.reason
     assert end.failed == (event.kind == EventKind.FATAL)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [(lib.UDPRING_REFUSED_ALL, "super-packets written"), (lib.UDPRING_REFUSED_SHORT_LAST, "short last")],
+)
+def test_refused_coalescing_is_a_warning(
+    loop: VirtualLoop, sides: tuple[Side, Side], caplog: pytest.LogCaptureFixture, result: int, words: str
+) -> None:
+    a, _ = sides
+    a.plane.post(Event(EventKind.COALESCING_REFUSED, result=result))
+    until(loop, lambda: a.tunnel.control.stats.events == 1, 5)
+    (said,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert words in said.getMessage()
+    assert not a.tunnel.gone.done()
 
 
 def test_events_of_a_removed_peer_mean_nothing(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

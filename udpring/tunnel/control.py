@@ -1,5 +1,4 @@
-"""The control loop: what the plane reports goes into the protocol, what the protocol answers goes to the
-plane.
+"""The control loop: the plane's reports go into the protocol, the protocol's answers go to the plane.
 
 The flow, one turn:
 1. The plane's eventfd becomes readable; up to ``EVENTS_A_TURN`` events are taken (then the event loop gets
@@ -24,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from udpring.errors import RingError
+from udpring.tunnel.coalescing import tell_refused
 from udpring.tunnel.control_values import BootClock, ControlStats, End, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
@@ -199,6 +199,8 @@ class Control:
         elif kind == EventKind.FATAL:
             name = errno.errorcode.get(-event.result, str(event.result))
             self._end(End(f"the worker of the plane cannot go on: {name}", failed=True))
+        elif kind == EventKind.COALESCING_REFUSED:
+            tell_refused(self.plane.name, event.result)
         elif event.peer is not None and event.peer in self.device.by_id:
             peer = self.device.by_id[event.peer]
             if kind == EventKind.HANDSHAKE_WANTED:

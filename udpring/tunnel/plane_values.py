@@ -24,6 +24,7 @@ class EventKind(IntEnum):
     ACTIVITY = lib.UDPRING_EVENT_ACTIVITY
     TUN_GONE = lib.UDPRING_EVENT_TUN_GONE
     FATAL = lib.UDPRING_EVENT_FATAL
+    COALESCING_REFUSED = lib.UDPRING_EVENT_COALESCING_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class PlaneStats:
     events: int
     events_lost: int
     trains_split: int
+    super_packets_split: int
     rests: int
     yields: int
     drops: dict[str, int]

@@ -178,8 +178,11 @@ enum udpring_event_kind {
     UDPRING_EVENT_KEY_CONFIRMED,     /* peer: first data on the next keypair (responder): the session is live */
     UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they rested */
     UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
-    UDPRING_EVENT_FATAL              /* the worker cannot go on: result holds -errno */
+    UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
+    UDPRING_EVENT_COALESCING_REFUSED /* the device refuses super-packets, which are no longer made; result: see below */
 };
+#define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
+#define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
 #define UDPRING_EVENT_UNDER_LOAD 1   /* event.flags: the mailbox was an eighth full within the last second */
 #define UDPRING_EVENT_MAC2_VALID 2   /* event.flags: mac2 is valid under the present or the last cookie secret */
 #define UDPRING_MESSAGE_MAX 148
@@ -218,6 +221,7 @@ struct udpring_plane_stats {
     uint64_t tun_packets_in, tun_bytes_in, tun_packets_out, tun_bytes_out;
     uint64_t passes, commands, events, events_lost;
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
+    uint64_t super_packets_split;   /* super-packets that the TUN device refused, written again as single packets */
     uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
     uint64_t drops[32];               /* by enum udpring_drop */

@@ -1,14 +1,7 @@
 #include "coalesce.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include "checksum.h"
-
-enum { TCP_HEADER_MIN = 20, TCP_SEQUENCE = 4, TCP_ACKNOWLEDGEMENT = 8, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_WINDOW = 14,
-       TCP_CHECKSUM = 16, TCP_URGENT = 18 };
-enum { UDP_HEADER = 8, UDP_LENGTH = 4, UDP_CHECKSUM = 6 };
-enum { TCP_PSH = 0x08, TCP_ACK = 0x10 };
+#include "coalesce_write.h"
 
 static uint32_t get16(const uint8_t *at)
 {
@@ -18,12 +11,6 @@ static uint32_t get16(const uint8_t *at)
 static uint32_t get32(const uint8_t *at)
 {
     return get16(at) << 16 | get16(at + 2);
-}
-
-static void put16(uint8_t *at, uint32_t value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
 }
 
 /* What is known of one packet before it is looked for among the flows. */
@@ -119,9 +106,16 @@ static bool same_tcp(const struct coalesce_flow *flow, const struct parsed *p)
            memcmp(first + TCP_HEADER_MIN, next + TCP_HEADER_MIN, bytes - TCP_HEADER_MIN) == 0;
 }
 
-static bool joins(const struct coalesce_flow *flow, const struct parsed *p)
+/* A shorter packet may be the last of a super-packet, where the device takes such. */
+static bool length_joins(const struct coalescer *coalescer, const struct coalesce_flow *flow, uint32_t payload)
 {
-    return p->mergeable && !flow->ended && p->payload <= flow->segment && flow->count <= COALESCE_PIECES &&
+    return payload == flow->segment ||
+           (payload < flow->segment && coalesce_taken(&coalescer->refusals, flow->protocol, flow->v6, true));
+}
+
+static bool joins(const struct coalescer *coalescer, const struct coalesce_flow *flow, const struct parsed *p)
+{
+    return p->mergeable && !flow->ended && length_joins(coalescer, flow, p->payload) && flow->count <= COALESCE_PIECES &&
            flow->length + p->payload <= COALESCE_BYTES && p->header == flow->header && same_ip(flow, p) &&
            (p->protocol == IPPROTO_UDP || same_tcp(flow, p)) && checksums_hold(p);
 }
@@ -153,57 +147,9 @@ static void begin(struct coalesce_flow *flow, const struct parsed *p)
     flow->parts[1] = (struct iovec){.iov_base = p->packet, .iov_len = p->length};
 }
 
-/* The header of the super-packet: lengths of the whole, and the pseudo-header's sum where the checksum goes. */
-static void fill(const struct coalesce_flow *flow, struct vnet_header *vnet)
-{
-    uint8_t *packet = flow->packet, *transport = packet + flow->transport;
-    uint32_t bytes = flow->length - flow->transport;
-    bool tcp = flow->protocol == IPPROTO_TCP;
-    if (flow->v6) {
-        put16(packet + 4, flow->length - 40);
-    } else {
-        put16(packet + 2, flow->length);
-        checksum_ipv4_header(packet, 20);
-    }
-    if (!tcp)
-        put16(transport + UDP_LENGTH, bytes);
-    *vnet = (struct vnet_header){
-        .flags = VNET_NEEDS_CSUM,
-        .gso_type = !tcp ? VNET_GSO_UDP_L4 : flow->v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4,
-        .hdr_len = (uint16_t)flow->header,
-        .gso_size = (uint16_t)flow->segment,
-        .csum_start = (uint16_t)flow->transport,
-        .csum_offset = tcp ? TCP_CHECKSUM : UDP_CHECKSUM,
-    };
-    uint64_t sum = flow->v6 ? checksum_pseudo(packet + 8, 32, flow->protocol, bytes)
-                            : checksum_pseudo(packet + 12, 8, flow->protocol, bytes);
-    uint16_t folded = checksum_fold(sum);
-    memcpy(transport + vnet->csum_offset, &folded, sizeof(folded));
-}
-
-static void write_packet(struct coalescer *coalescer, uint8_t *packet, uint32_t length)
-{
-    struct vnet_header vnet = {0};
-    struct iovec parts[2] = {[1] = {.iov_base = packet, .iov_len = length}};
-    coalescer->refused += tun_write(coalescer->tun, &vnet, parts, 2) < 0;
-}
-
-static void write_flow(struct coalescer *coalescer, struct coalesce_flow *flow)
-{
-    if (flow->count == 2) {
-        write_packet(coalescer, flow->packet, flow->length);
-        return;
-    }
-    struct vnet_header vnet;
-    fill(flow, &vnet);
-    if (tun_write(coalescer->tun, &vnet, flow->parts, flow->count) < 0)
-        coalescer->refused += (uint64_t)flow->count - 1;
-    coalescer->super_packets++;
-}
-
 static void end_flow(struct coalescer *coalescer, uint32_t index)
 {
-    write_flow(coalescer, &coalescer->flow[index]);
+    coalesce_write_flow(coalescer, &coalescer->flow[index]);
     coalescer->used--;
     if (index != coalescer->used)
         coalescer->flow[index] = coalescer->flow[coalescer->used];
@@ -222,7 +168,7 @@ static uint32_t oldest(const struct coalescer *coalescer)
 void coalesce_flush(struct coalescer *coalescer)
 {
     for (uint32_t i = 0; i < coalescer->used; i++)
-        write_flow(coalescer, &coalescer->flow[i]);
+        coalesce_write_flow(coalescer, &coalescer->flow[i]);
     coalescer->used = 0;
 }
 
@@ -230,29 +176,30 @@ void coalesce_packet(struct coalescer *coalescer, uint8_t *packet, uint32_t leng
 {
     coalescer->packets++;
     if (!coalescer->tun->vnet || !coalescer->tun->offloads) {
-        write_packet(coalescer, packet, length);
+        coalesce_write_packet(coalescer, packet, length);
         return;
     }
     struct parsed p = parse(packet, length);
     if (!p.flow) {
         /* A fragment or ICMP may belong to any of them: none may be passed. */
         coalesce_flush(coalescer);
-        write_packet(coalescer, packet, length);
+        coalesce_write_packet(coalescer, packet, length);
         return;
     }
     for (uint32_t i = 0; i < coalescer->used; i++) {
         if (!same_flow(&coalescer->flow[i], &p))
             continue;
-        if (joins(&coalescer->flow[i], &p)) {
+        if (joins(coalescer, &coalescer->flow[i], &p)) {
             join(&coalescer->flow[i], &p);
             return;
         }
         end_flow(coalescer, i);
         break;
     }
-    bool kernel_takes = p.protocol == IPPROTO_TCP || coalescer->tun->offloads & TUN_OFFLOAD_UDP;
+    bool kernel_takes = (p.protocol == IPPROTO_TCP || coalescer->tun->offloads & TUN_OFFLOAD_UDP) &&
+                        coalesce_taken(&coalescer->refusals, p.protocol, p.v6, false);
     if (!p.mergeable || !kernel_takes || !checksums_hold(&p)) {
-        write_packet(coalescer, packet, length);
+        coalesce_write_packet(coalescer, packet, length);
         return;
     }
     if (coalescer->used == COALESCE_FLOWS)

@@ -13,6 +13,8 @@ enum {
     COALESCE_FLOWS = 16,        /* super-packets being built at once */
     COALESCE_PIECES = 64,       /* packets in one */
     COALESCE_BYTES = 65535,     /* its IP length */
+    COALESCE_KINDS = 4,         /* TCP and UDP, over IPv4 and IPv6 */
+    COALESCE_REFUSALS = 8,      /* so many in a row, and none taken between them: the device takes none of this kind */
 };
 
 /* A super-packet being built: the first packet's header, whose lengths are set when it is written, and the payloads. */
@@ -30,9 +32,18 @@ struct coalesce_flow {
     struct iovec parts[1 + COALESCE_PIECES];
 };
 
+/* What the device makes of super-packets. By kind (coalesce_kind()), and whether the last segment is short.
+ * Owner: the coalescer it is embedded in. Thread: the worker. Nothing to free. */
+struct coalesce_refusals {
+    uint64_t count;             /* super-packets that were refused, and written again in pieces */
+    uint8_t in_a_row[COALESCE_KINDS][2];   /* COALESCE_REFUSALS: no more of these are made */
+    bool news[2];               /* some kind is no longer made: not at all; not with a short last segment. Cleared when told */
+};
+
 struct coalescer {
     const struct tun *tun;
-    uint64_t packets, super_packets, refused;   /* in; of these, written as super-packets; refused by the device */
+    uint64_t packets, super_packets, refused;   /* packets in; super-packets written; packets that the device did not take */
+    struct coalesce_refusals refusals;
     uint32_t used;
     struct coalesce_flow flow[COALESCE_FLOWS];  /* the first `used` are open */
 };

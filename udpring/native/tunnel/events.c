@@ -74,6 +74,18 @@ void plane_post_end(struct worker *worker, uint32_t kind, int32_t result)
     worker->stats.events++;
 }
 
+void plane_tell_refusals(struct worker *worker)
+{
+    bool *news = worker->coalescer.refusals.news;
+    for (int32_t which = UDPRING_REFUSED_ALL; which <= UDPRING_REFUSED_SHORT_LAST; which++) {
+        if (ur_likely(!news[which]))
+            continue;
+        news[which] = false;
+        if (!__atomic_exchange_n(&worker->plane->refused_posted[which], 1, __ATOMIC_RELAXED))
+            plane_post_end(worker, UDPRING_EVENT_COALESCING_REFUSED, which);
+    }
+}
+
 bool plane_want_handshake(struct worker *worker, struct peer *peer)
 {
     uint64_t wanted = get(&peer->wanted_ns);

@@ -32,7 +32,7 @@ enum {
     HANDSHAKE_SLOT_BYTES = 16 << 10,      /* a train of 64 initiations */
     PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
     WORKERS_MAX = 16,
-    MAILBOX_ENDS = 1 + WORKERS_MAX,       /* what ends once, the device and each worker, beside the mailbox's events */
+    MAILBOX_ENDS = 3 + WORKERS_MAX,       /* what ends once: the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */

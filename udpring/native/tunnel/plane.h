@@ -178,6 +178,7 @@ struct udpring_plane {
     uint64_t load_until_ns;
     uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;
+    uint32_t refused_posted[2];         /* by UDPRING_REFUSED_* */
     uint32_t unheard;                   /* some worker is to be told when the mailbox has room */
 };
 
@@ -211,6 +212,7 @@ void plane_post_unheard(struct worker *worker);  /* of each pass */
 bool plane_unheard_due(const struct worker *worker);   /* false: nothing waits, or whoever makes room wakes this worker */
 void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost; once a worker, or plane */
 void plane_see_data(struct worker *worker);      /* at the end of a pass */
+void plane_tell_refusals(struct worker *worker); /* of each pass: that super-packets are no longer made, once a plane */
 bool plane_data_flows(const struct worker *worker);
 void plane_under_load(struct worker *worker);    /* from now on, for a second */
 bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */

@@ -89,6 +89,7 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     add_handshakes(out, &worker->handshakes);
     counters_add(&out->tx, &worker->tx_seen, sizeof(out->tx));
     out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
+    out->super_packets_split += worker->coalescer.refusals.count;
 }
 
 static int run_stats(struct worker *worker, void *argument)

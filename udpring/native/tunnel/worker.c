@@ -272,6 +272,7 @@ static int work(struct worker *worker)
     outbound_pass(worker);
     outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
     plane_see_data(worker);
+    plane_tell_refusals(worker);
     int result = handshakes_pass(worker);
     if (result < 0)
         return result;

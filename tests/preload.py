@@ -1,0 +1,31 @@
+"""Builds a library that stands before the C library's functions in a program, by LD_PRELOAD (ld.so(8)).
+
+A seccomp filter (seccomp.py) sees the numbers that a system call is given. Such a library sees what they
+point to, and can count, so it is for failures that depend on either.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+__all__ = ["build", "preload"]
+
+
+def build(source: Path, directory: Path) -> Path:
+    """The library of one C file, in ``directory``."""
+    library = directory / f"{source.stem}.so"
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
+    # The compiler must not run under the sanitisers of this interpreter.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    command = [*compiler, *flags, source, "-o", library, "-ldl"]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    return library
+
+
+def preload(library: Path) -> str:
+    """The value of LD_PRELOAD: behind the sanitisers, which must come first."""
+    return f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
