@@ -124,3 +124,41 @@ def test_hooks_that_a_stranger_wrote_since_are_not_run(host: Host, name: str) ->
     assert down.returncode == 0
     assert "can be written by everybody" in down.stderr
     assert (host.folder / "told").read_text() == "ours\n"
+
+
+# ---- DNS ----
+
+
+def test_dns_without_a_resolver_undoes_everything(host: Host, name: str) -> None:
+    before = host.aside()
+    file = host.file(name, text("DNS = 10.9.0.53\nPreUp = echo pre >> told\nPostUp = echo post >> told\n"))
+    done = host.udpring("up", str(file), path=host.path_without("resolvconf", "resolvectl"))
+    assert done.returncode == 3
+    assert "neither resolvconf nor resolvectl" in done.stderr
+    assert (host.folder / "told").read_text() == "pre\n"
+    assert not host.has(name)
+    assert host.aside() == before
+
+
+@pytest.mark.parametrize("program", ["resolvconf", "resolvectl"])
+def test_dns_that_the_resolver_refuses_undoes_everything(host: Host, name: str, program: str) -> None:
+    host.resolvconf(program, status=1)
+    before = host.aside()
+    file = host.file(name, text("DNS = 10.9.0.53\n"))
+    done = host.udpring("up", str(file), path=host.path_without("resolvconf"))
+    assert done.returncode == 3
+    assert program in done.stderr
+    assert not host.has(name)
+    assert host.aside() == before
+
+
+def test_resolvectl_gets_servers_and_domains_and_is_reverted(host: Host, name: str) -> None:
+    host.resolvconf("resolvectl")
+    file = host.file(name, text("DNS = 10.9.0.53, ~corp.example\nDNS = fe80::1%eth0\n"))
+    assert host.udpring("up", str(file), path=host.path_without("resolvconf")).returncode == 0
+    assert host.udpring("down", name).returncode == 0
+    assert host.dns_calls() == [
+        f"resolvectl dns {name} 10.9.0.53 fe80::1%eth0",
+        f"resolvectl domain {name} ~corp.example ~.",
+        f"resolvectl revert {name}",
+    ]

@@ -62,6 +62,16 @@ class Host:
         path.write_text(text)
         path.chmod(0o755)
 
+    def path_without(self, *names: str) -> str:
+        """A PATH with every program of this one but these."""
+        farm = self.folder / "path"
+        farm.mkdir()
+        for folder in os.environ["PATH"].split(":"):
+            for program in Path(folder).glob("*"):
+                if program.name not in names and not (farm / program.name).is_symlink():
+                    (farm / program.name).symlink_to(program)
+        return str(farm)
+
     def resolvconf(self, name: str = "resolvconf", status: int = 0) -> None:
         """A resolvconf (or resolvectl) that writes down its calls."""
         self.program(name, _RECORDER.format(log=self.dns_log, name=name, status=status))
@@ -88,8 +98,10 @@ class Host:
             check=False,
         )
 
-    def udpring(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run(*UDPRING, *words, **environment)
+    def udpring(
+        self, *words: str, path: str | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self.run(*UDPRING, *words, path=path, **environment)
 
     def file(self, interface: str, text: str, mode: int = 0o600) -> Path:
         path = self.folder / f"{interface}.conf"

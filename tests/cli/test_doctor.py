@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from seccomp import Rule, launcher
@@ -56,3 +58,32 @@ def test_each_missing_thing_has_its_cure() -> None:
         if line.lower().startswith("missing: "):
             assert lines[number + 1].startswith("  cure: ")
     assert "mmsg" in next(line for line in lines if "(in use)" in line)
+
+
+def test_programs_that_up_needs_are_listed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        COMMAND,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PATH": str(tmp_path)},
+        check=False,
+    )
+    for words in ("resolvconf or resolvectl", "nft or iptables-restore", "bash", "sysctl"):
+        assert f"missing: {words}: " in done.stdout
+    assert "apt-get install openresolv" in done.stdout
+    for name in ("resolvectl", "nft"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [*COMMAND, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PATH": str(tmp_path)},
+        check=False,
+    )
+    tools = json.loads(done.stdout)["up_tools"]
+    assert {name: tool["works"] for name, tool in tools.items()} == {
+        "hooks": False, "DNS": True, "firewall": True, "sysctl": False,
+    }  # fmt: skip

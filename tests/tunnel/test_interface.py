@@ -162,19 +162,41 @@ def test_table_off_is_no_routes() -> None:
     assert planned.fwmark == 0
 
 
-def test_dns_by_resolvconf_or_a_warning() -> None:
-    asked = config("DNS = 1.1.1.1, example.org, fd00::53, example.net")
-    step = plan(asked, "wg0", HostFacts(resolvconf="tun.wg0")).steps[-1]
+def test_dns_by_resolvconf() -> None:
+    asked = config("DNS = 1.1.1.1, example.org, fd00::53, ~corp.example, fe80::1%eth0, ~.")
+    step = plan(asked, "wg0", HostFacts(resolvconf="tun.wg0", resolvectl=True)).steps[-1]
     assert step == Step(
         Command(
             ("resolvconf", "-a", "tun.wg0", "-m", "0", "-x"),
-            "nameserver 1.1.1.1\nnameserver fd00::53\nsearch example.org example.net\n",
+            "nameserver 1.1.1.1\nnameserver fd00::53\nnameserver fe80::1%eth0\n"
+            "search example.org ~corp.example ~.\n",
         ),
         Command(("resolvconf", "-d", "tun.wg0", "-f")),
     )
-    without = plan(asked, "wg0", HostFacts())
-    assert len(without.steps) == 1
-    assert "resolvconf" in without.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("dns", "domains"),
+    [("", "~."), (", example.org, ~corp.example", "example.org ~corp.example ~."), (", ~.", "~.")],
+)
+def test_dns_by_resolvectl_takes_every_name(dns: str, domains: str) -> None:
+    planned = plan(config(f"DNS = 1.1.1.1, fe80::1%eth0{dns}"), "wg0", HostFacts(resolvectl=True))
+    assert texts(planned)[1:] == [
+        "resolvectl dns wg0 1.1.1.1 fe80::1%eth0",
+        " ".join(f"'{word}'" if "~" in word else word for word in f"resolvectl domain wg0 {domains}".split()),
+    ]
+    assert str(planned.undo_commands()[0]) == "resolvectl revert wg0"
+
+
+def test_dns_that_cannot_be_set_is_a_failure() -> None:
+    with pytest.raises(HostError, match="neither resolvconf nor resolvectl"):
+        plan(config("DNS = 1.1.1.1"), "wg0", HostFacts())
+
+
+def test_search_domains_alone_set_nothing() -> None:
+    planned = plan(config("DNS = example.org"), "wg0", HostFacts(resolvconf="wg0"))
+    assert len(planned.steps) == 1
+    assert "no server" in planned.warnings[0]
 
 
 # --- running a plan, on a host that only writes down ---

@@ -23,7 +23,8 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="what this host can do, what it lacks, and the cure",
-        description="Tries what udpring uses (io_uring, UDP offloads, TUN device, ciphers) and prints what "
+        description="Tries what udpring uses (io_uring, UDP offloads, TUN device, ciphers, "
+        "the programs that `udpring up` needs) and prints what "
         "works, what does not, and what to do about it. Exit code 0: a node can run here; 3: it cannot.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, as udpring.probe().as_dict()")
@@ -85,6 +86,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
         yield "limit", name, "-", "not known here" if value is None else str(value)
     yield "limit", "memlock", "-", "none" if limits.memlock is None else f"{limits.memlock} bytes"
     yield "tool", "iproute2", _state(found.iproute2), found.iproute2.reason
+    yield from _features("up", found.up_tools)
 
 
 def _features(area: str, features: tuple[Feature, ...]) -> Iterator[Row]:

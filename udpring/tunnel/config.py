@@ -63,8 +63,9 @@ _UNWRITABLE = re.compile(r"[\n\r\0#]")
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _HOST_LABELS = re.compile(r"[\w.-]+")
 _DOTTED_DIGITS = re.compile(r"[0-9.]+")
-_SCOPE = re.compile(r"[^\s/%\[\]#,]{1,15}")
-_SEARCH_DOMAIN = re.compile(r"[\w.-]+", re.ASCII)
+SCOPE = re.compile(r"[^\s/%\[\]#,]{1,15}")
+# "~" makes it a routing domain of systemd-resolved: its names are asked for here, and it completes none.
+_SEARCH_DOMAIN = re.compile(r"~?[\w.-]+", re.ASCII)
 
 
 def _require(good: bool, message: str, cure: str = "", text: str = "") -> None:
@@ -105,7 +106,7 @@ def check_search_domain(domain: str) -> None:
     _require(
         _SEARCH_DOMAIN.fullmatch(domain) is not None,
         "neither an address nor a search domain",
-        "1.1.1.1, fd00::53, example.org",
+        "1.1.1.1, fd00::53, example.org, ~corp.example",
         domain,
     )
 
@@ -140,7 +141,7 @@ class Endpoint:
                 socket.inet_pton(socket.AF_INET6, host)
             except (OSError, ValueError):
                 raise ConfigError("the endpoint's host is not an IPv6 address", text=self.host) from None
-            good_scope = bool(_SCOPE.fullmatch(scope)) if percent else True
+            good_scope = bool(SCOPE.fullmatch(scope)) if percent else True
             _require(good_scope, "the endpoint's scope is not an interface", "fe80::1%eth0", self.host)
         elif _DOTTED_DIGITS.fullmatch(self.host):
             try:

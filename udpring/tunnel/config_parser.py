@@ -13,7 +13,6 @@ preshared key, nor of a line that could be a piece of one.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,11 +40,11 @@ from udpring.tunnel.config_values import (
     parse_endpoint,
     parse_fwmark,
     parse_interface_address,
-    parse_ip,
     parse_keepalive,
     parse_key,
     parse_network,
     parse_number,
+    parse_scoped_ip,
     without_blanks,
 )
 from udpring.tunnel.keys import to_base64
@@ -290,9 +289,7 @@ def _apply_addresses(_: _Parser, section: _Section, value: Value) -> None:
 def _apply_dns(_: _Parser, section: _Section, value: Value) -> None:
     for word in value.words():
         if ":" in word.text or _DOTTED_DIGITS.fullmatch(word.text):
-            version, number = parse_ip(word.text, word)
-            address = ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
-            _append(section, "dns", address)
+            _append(section, "dns", parse_scoped_ip(word))
         else:
             check_search_domain(word.text)
             _append(section, "dns_search", word.text)

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from udpring.tunnel.config import BLANKS, Endpoint, InterfaceAddress, Network
+from udpring.tunnel.config import BLANKS, SCOPE, Address, Endpoint, InterfaceAddress, Network
 from udpring.tunnel.keys import KeyFormatError, from_base64
 from udpring.wireguard.cipher import Cipher
 
@@ -119,6 +119,17 @@ def parse_ip(text: str, value: Value) -> tuple[int, int]:
         return version, int.from_bytes(socket.inet_pton(family, text), "big")
     except (OSError, ValueError):
         raise BadValueError("not an IP address", value=value) from None
+
+
+def parse_scoped_ip(value: Value) -> Address:
+    """An address, that of a link perhaps with its interface: fe80::1%eth0."""
+    text, percent, scope = value.text.partition("%")
+    version, number = parse_ip(text, value)
+    if not percent:
+        return ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
+    if version == 4 or not SCOPE.fullmatch(scope):
+        raise BadValueError("the address's scope is not an interface", "fe80::1%eth0", value)
+    return ipaddress.IPv6Address(f"{ipaddress.IPv6Address(number)}%{scope}")
 
 
 def parse_bits(text: str, version: int, value: Value) -> int:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from udpring.errors import HostError
 from udpring.tunnel.config import MAX_MTU, MIN_MTU, Config, InterfaceAddress, Network
 
 __all__ = [
@@ -75,7 +76,7 @@ class HostFacts:
 
     ``endpoint_mtus``: MTUs of the routes to the peers' endpoints; ``default_mtu``: of the default route,
     None without one; ``free_table``: a routing table without routes; ``resolvconf``: the name to give DNS
-    servers under, None where there is no resolvconf(8).
+    servers under, None where there is no resolvconf(8); ``resolvectl``: whether there is resolvectl(1).
     """
 
     endpoint_mtus: tuple[int, ...] = ()
@@ -85,6 +86,7 @@ class HostFacts:
     src_valid_mark: bool = False
     """Whether net.ipv4.conf.all.src_valid_mark is set already: a container may be unable to set it."""
     resolvconf: str | None = None
+    resolvectl: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ def needs_default_table(config: Config) -> bool:
 
 
 def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
-    """The steps for ``interface``, which exists, is down, and has no addresses yet."""
+    """The steps for ``interface``, which exists, is down, and has no addresses yet.
+
+    Raises HostError where the configuration has DNS servers and the host nothing to set them with: names
+    would be asked for past the tunnel.
+    """
     settings = config.interface
     mtu = interface_mtu(config, facts)
     fwmark = settings.fwmark
@@ -140,11 +146,10 @@ def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
     steps = [_address(address, interface) for address in settings.addresses]
     steps.append(_link_up(interface, mtu))
     warnings = []
-    if settings.dns or settings.dns_search:
-        if facts.resolvconf is None:
-            warnings.append("DNS is left as it is: this host has no resolvconf (install openresolv)")
-        else:
-            steps.append(_dns(config, facts.resolvconf))
+    if settings.dns:
+        steps += _dns(config, interface, facts)
+    elif settings.dns_search:
+        warnings.append("DNS has search domains and no server: nothing is set, as under wg-quick")
     steps += _routes(config, interface, fwmark, facts)
     if needs_default_table(config) and facts.firewall is None:
         warnings.append(
@@ -174,14 +179,29 @@ def _link_up(interface: str, mtu: int) -> Step:
     )
 
 
-def _dns(config: Config, name: str) -> Step:
+def _dns(config: Config, interface: str, facts: HostFacts) -> Iterator[Step]:
+    """The tunnel's servers before all others (``-m 0``) and instead of them (``-x``)."""
     settings = config.interface
-    text = "".join(f"nameserver {address}\n" for address in settings.dns)
-    if settings.dns_search:
-        text += f"search {' '.join(settings.dns_search)}\n"
-    return Step(
-        Command(("resolvconf", "-a", name, "-m", "0", "-x"), text), Command(("resolvconf", "-d", name, "-f"))
-    )
+    if facts.resolvconf is not None:
+        name = facts.resolvconf
+        text = "".join(f"nameserver {address}\n" for address in settings.dns)
+        if settings.dns_search:
+            text += f"search {' '.join(settings.dns_search)}\n"
+        yield Step(
+            Command(("resolvconf", "-a", name, "-m", "0", "-x"), text),
+            Command(("resolvconf", "-d", name, "-f")),
+        )
+    elif facts.resolvectl:
+        # The domain "~." sends every name to these servers: what resolvectl itself makes of resolvconf's -x.
+        domains = dict.fromkeys((*settings.dns_search, "~."))
+        revert = Command(("resolvectl", "revert", interface))
+        yield Step(Command(("resolvectl", "dns", interface, *map(str, settings.dns))), revert)
+        yield Step(Command(("resolvectl", "domain", interface, *domains)))
+    else:
+        raise HostError(
+            "DNS cannot be set: this host has neither resolvconf nor resolvectl",
+            cure="apt-get install openresolv, or take DNS out of the configuration",
+        )
 
 
 def _route(network: Network, interface: str, table: object = None) -> Step:

@@ -37,6 +37,7 @@ _PACKAGES = {
     "nft": "nftables",
     "sysctl": "procps",
     "resolvconf": "openresolv",
+    "resolvectl": "systemd-resolved",
 }
 
 
@@ -152,7 +153,8 @@ def gather(
         free_table=_free_table(prefix) if default_table and not config.interface.fwmark else FIRST_TABLE,
         firewall=_firewall() if default_table else None,
         src_valid_mark=_src_valid_mark(prefix) if default_table else False,
-        resolvconf=_resolvconf(interface) if config.interface.dns or config.interface.dns_search else None,
+        resolvconf=_resolvconf(interface) if config.interface.dns else None,
+        resolvectl=shutil.which("resolvectl") is not None,
     )
 
 

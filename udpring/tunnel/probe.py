@@ -16,6 +16,7 @@ from pathlib import Path
 
 from udpring._native import ffi, lib, reason, reason_text
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.up_tools import UP_TOOLS, find_tools
 from udpring.udp.probe import UdpProbe, probe_udp
 from udpring.uring.probe import Feature, UringProbe, probe_uring
 from udpring.wireguard.cipher import Cipher
@@ -106,6 +107,8 @@ class HostProbe:
     limits: Limits
     iproute2: Feature
     """Only for `udpring up` and nodes with addresses in their configuration."""
+    up_tools: tuple[Feature, ...] = ()
+    """What else `udpring up` may need, in the order of ``up_tools.UP_TOOLS``."""
 
     @property
     def can_run_node(self) -> bool:
@@ -144,6 +147,7 @@ class HostProbe:
             "capabilities": dict(self.capabilities),
             "limits": asdict(self.limits),
             "iproute2": self.iproute2.as_dict(),
+            "up_tools": {each.name: each.as_dict() for each in self.up_tools},
         }
 
 
@@ -165,6 +169,7 @@ def probe() -> HostProbe:
         capabilities=_capabilities(),
         limits=_limits(),
         iproute2=_iproute2(),
+        up_tools=find_tools(),
     )
 
 
@@ -313,6 +318,11 @@ def _missing_speed(found: HostProbe) -> list[Missing]:
     if not found.iproute2:
         effect = "`udpring up` and nodes with addresses cannot set up their interface"
         missing.append(Missing("iproute2", effect, "apt-get install iproute2"))
+    for tool, has in zip(UP_TOOLS, found.up_tools, strict=False):
+        if not has:
+            missing.append(
+                Missing(" or ".join(tool.programs), tool.effect, f"apt-get install {tool.package}")
+            )
     return missing
 
 
