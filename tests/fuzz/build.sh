@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds the C harnesses, as OSS-Fuzz does it or for scripts/fuzz.
+#
+# Usage: tests/fuzz/build.sh [NAME]...      all of them without a name
+# Environment, as in OSS-Fuzz (google.github.io/oss-fuzz, "new project guide"); defaults for a plain clang in brackets:
+#   CC [clang]   CFLAGS [address and undefined-behaviour sanitiser, coverage for the fuzzer]
+#   LIB_FUZZING_ENGINE [-fsanitize=fuzzer]   OUT [build/fuzz/bin]   WORK [build/fuzz/work]
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+native=$here/../../udpring/native
+top=$(cd -- "$here/../.." && pwd)
+CC=${CC:-clang}
+CFLAGS=${CFLAGS:--O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fsanitize=fuzzer-no-link}
+LIB_FUZZING_ENGINE=${LIB_FUZZING_ENGINE--fsanitize=fuzzer}
+OUT=${OUT:-$top/build/fuzz/bin}
+WORK=${WORK:-$top/build/fuzz/work}
+mkdir -p "$OUT" "$WORK"
+
+read -ra flags <<<"$CFLAGS $(pkg-config --cflags libcrypto)"
+read -ra engine <<<"$LIB_FUZZING_ENGINE"
+# No function versions chosen at load time: a sanitiser's run-time is not up by then.
+flags+=(-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wno-unused-parameter -Wno-unknown-attributes -Wno-gnu-variable-sized-type-not-at-end -D__SANITIZE_ADDRESS__ -I"$native" -I"$here" -pthread)
+read -ra libraries <<<"$(pkg-config --libs libcrypto) -ldl -pthread"
+
+compile() { # compile SOURCE OBJECT
+    if [[ $2 -nt $1 && $2 -nt $here/build.sh && -z $(find "$native" "$here" -maxdepth 2 -name '*.h' -newer "$2" -print -quit) ]]; then
+        return
+    fi
+    rm -f "$2"
+    "$CC" "${flags[@]}" -c "$1" -o "$2"
+}
+
+# The core, and the models that several harnesses share.
+objects=()
+running=0
+for source in "$native"/*.c "$native"/*/*.c "$here"/model_*.c; do
+    room=$(basename -- "$(dirname -- "$source")")
+    object=$WORK/$room-$(basename -- "$source" .c).o
+    objects+=("$object")
+    compile "$source" "$object" &
+    ((++running % ${JOBS:-2})) || wait -n
+done
+wait
+
+names=("$@")
+((${#names[@]})) || mapfile -t names < <(cd -- "$here" && printf '%s\n' fuzz_*.c | sed 's/^fuzz_//; s/\.c$//')
+rm -f "$WORK/core.a"
+ar rcs "$WORK/core.a" "${objects[@]}"   # fails where one did not compile
+for name in "${names[@]}"; do
+    parts=()
+    # A harness in several files: NAME_*.c beside it; and the calls it answers itself, in NAME.wrap, one a line.
+    for source in "$here/fuzz_$name.c" "$here/${name}"_*.c; do
+        [[ -e $source ]] || continue
+        object=$WORK/$(basename -- "$source" .c).o
+        compile "$source" "$object"
+        parts+=("$object")
+    done
+    wrapped=()
+    [[ -e $here/$name.wrap ]] && mapfile -t wrapped < <(sed 's/^/-Wl,--wrap=/' "$here/$name.wrap")
+    "$CC" "${flags[@]}" "${engine[@]}" "${parts[@]}" "${wrapped[@]}" "$WORK/core.a" "${libraries[@]}" -o "$OUT/$name"
+done

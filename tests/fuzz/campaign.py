@@ -1,0 +1,282 @@
+"""Builds the fuzz harnesses, runs them, and shows what they cover. ``scripts/fuzz`` starts this.
+
+docs/fuzzing.md explains it. Exit codes: 0 nothing found, 1 a harness stopped with a finding or did not
+build, 2 bad usage, 3 the host lacks clang.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parent.parent
+BUILD = TOP / "build" / "fuzz"
+SEEDS = HERE / "corpus"
+
+C_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c")))
+PYTHON_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
+# Longer inputs bring these harnesses nothing but slowness.
+LONGEST = {"plane": 4096, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
+
+SANITIZED = (
+    "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "
+    "-fsanitize=fuzzer-no-link"
+)
+COVERED = "-O1 -g -fprofile-instr-generate -fcoverage-mapping -fsanitize=fuzzer-no-link"
+# Errors of a harness stop it; leaks are looked for by its own counts where it has them.
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+}
+
+
+def lacking(name: str) -> str:
+    """What the host lacks to run this harness, in words; empty when nothing."""
+    if name in PYTHON_HARNESSES:
+        if importlib.util.find_spec("atheris") is None:
+            return "atheris is not installed: pyproject.toml names the platforms it has wheels for"
+        return ""
+    if not shutil.which("clang"):
+        return "clang is not installed: sudo apt-get install clang libclang-rt-14-dev llvm"
+    probe = subprocess.run(
+        ["clang", "-fsanitize=fuzzer,address", "-x", "c", "-", "-o", "/dev/null"],
+        input="int LLVMFuzzerTestOneInput(const char *b, long n) { return 0; }",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (
+        ""
+        if probe.returncode == 0
+        else f"clang has no libFuzzer: sudo apt-get install libclang-rt-14-dev: {probe.stderr[:200]}"
+    )
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """One build at a time: test workers and a campaign may start together."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(kind: str, flags: str) -> Path:
+    """Builds all C harnesses with these flags, what has changed alone; returns the folder they lie in."""
+    folder = BUILD / kind
+    environment = os.environ | {
+        "CC": "clang",
+        "CFLAGS": flags,
+        "OUT": str(folder / "bin"),
+        "WORK": str(folder / "work"),
+    }
+    with locked():
+        built = subprocess.run(
+            [HERE / "build.sh"], env=environment, capture_output=True, text=True, check=False
+        )
+    if built.returncode:
+        sys.stderr.write(built.stdout + built.stderr)
+        raise SystemExit("fuzz: the harnesses do not build")
+    return folder / "bin"
+
+
+def command(name: str, binaries: Path | None) -> list[str]:
+    if name in PYTHON_HARNESSES:
+        return [sys.executable, "-P", str(HERE / f"fuzz_{name}.py")]
+    assert binaries is not None
+    return [str(binaries / name)]
+
+
+def seeds(name: str) -> list[Path]:
+    return sorted(path for path in (SEEDS / name).glob("*") if path.is_file())
+
+
+@dataclass
+class Result:
+    name: str
+    code: int
+    executions: int
+    output: str
+
+
+def run(
+    name: str, binaries: Path | None, arguments: list[str], environment: dict[str, str] | None = None
+) -> Result:
+    done = subprocess.run(
+        [*command(name, binaries), *arguments],
+        env=os.environ | ENVIRONMENT | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=BUILD,
+        check=False,
+    )
+    counted = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stdout)
+    return Result(name, done.returncode, int(counted.group(1)) if counted else 0, done.stdout)
+
+
+def replay(name: str, binaries: Path | None) -> Result:
+    """Each input of the repository's corpus once."""
+    return run(name, binaries, [f"-artifact_prefix={BUILD}/", *map(str, seeds(name))])
+
+
+def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path) -> Result:
+    found = BUILD / "findings"
+    own = corpus / name
+    for folder in (found, own, SEEDS / name):
+        folder.mkdir(parents=True, exist_ok=True)
+    return run(
+        name,
+        binaries,
+        [
+            f"-max_total_time={seconds}",
+            f"-max_len={LONGEST.get(name, 1024)}",
+            "-timeout=25",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            f"-artifact_prefix={found}/{name}-",
+            str(own),
+            str(SEEDS / name),
+        ],
+    )
+
+
+def report(result: Result) -> bool:
+    """True when nothing was found."""
+    print(
+        f"{result.name:12} {result.executions:>12,} inputs  {'FAILED' if result.code else 'ok'}", flush=True
+    )
+    if result.code:
+        print("\n".join(result.output.splitlines()[-80:]))
+        print(
+            f"fuzz: mend the fault and keep its input: cp build/fuzz/findings/{result.name}-... "
+            f"tests/fuzz/corpus/{result.name}/regression-WHAT"
+        )
+    return result.code == 0
+
+
+def campaign(names: list[str], seconds: int, jobs: int, corpus: Path) -> int:
+    binaries = build("sanitized", SANITIZED) if any(name in C_HARNESSES for name in names) else None
+    each = max(1, seconds // len(names))
+    with ThreadPoolExecutor(jobs) as pool:
+        good = [report(result) for result in pool.map(lambda name: fuzz(name, binaries, each, corpus), names)]
+    return 0 if all(good) else 1
+
+
+def minimise(names: list[str], corpus: Path) -> int:
+    """Adds to the repository's corpus what the working one covers beyond it."""
+    binaries = build("sanitized", SANITIZED) if any(name in C_HARNESSES for name in names) else None
+    for name in names:
+        (SEEDS / name).mkdir(parents=True, exist_ok=True)
+        result = run(name, binaries, ["-merge=1", "-use_counters=0", str(SEEDS / name), str(corpus / name)])
+        size = sum(path.stat().st_size for path in seeds(name))
+        print(f"{name:12} {len(seeds(name)):5} inputs  {size:8} bytes")
+        if result.code:
+            sys.stderr.write(result.output)
+            return 1
+    return 0
+
+
+def lines_of(files: list[dict[str, object]]) -> Iterator[tuple[str, int, int]]:
+    for file in files:
+        path = Path(str(file["filename"])).resolve()
+        if path.is_relative_to(TOP / "udpring" / "native"):
+            summary = file["summary"]["lines"]  # type: ignore[index]
+            if summary["count"]:
+                yield (
+                    path.relative_to(TOP / "udpring" / "native").as_posix(),
+                    summary["covered"],
+                    summary["count"],
+                )
+
+
+def coverage(names: list[str], corpus: Path) -> int:
+    """Lines of each C file that the corpora reach, the repository's and the working one."""
+    for tool in ("llvm-profdata", "llvm-cov"):
+        if not shutil.which(tool):
+            raise SystemExit(f"fuzz: {tool} is not installed: sudo apt-get install llvm")
+    chosen = [name for name in names if name in C_HARNESSES]
+    binaries = build("coverage", COVERED)
+    with tempfile.TemporaryDirectory() as folder:
+        profiles = []
+        for name in chosen:
+            profiles.append(f"{folder}/{name}.profraw")
+            folders = [str(path) for path in (SEEDS / name, corpus / name) if path.is_dir()]
+            result = run(name, binaries, ["-runs=0", *folders], {"LLVM_PROFILE_FILE": profiles[-1]})
+            if result.code:
+                return int(not report(result))
+        merged = f"{folder}/all.profdata"
+        subprocess.run(["llvm-profdata", "merge", "-o", merged, *profiles], check=True)
+        objects = [part for name in chosen for part in ("-object", str(binaries / name))]
+        exported = subprocess.run(
+            ["llvm-cov", "export", "-summary-only", "-instr-profile", merged, *objects],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    files = json.loads(exported.stdout)["data"][0]["files"]
+    for file, covered, count in sorted(lines_of(files)):
+        print(f"{file:36} {covered:5} of {count:5} lines  {100 * covered / count:6.1f} %")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/fuzz",
+        description="Coverage-guided fuzzing. `coverage` shows which lines the corpora reach; `minimise` "
+        "adds to tests/fuzz/corpus what the working corpus covers beyond it.",
+    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help="harnesses, or: all, coverage, minimise")
+    parser.add_argument("--list", action="store_true", help="name the harnesses")
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="of fuzzing, shared by the harnesses named (60)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="harnesses that run at a time (1)")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=BUILD / "corpus",
+        help="where inputs are kept, one folder a harness (build/fuzz/corpus)",
+    )
+    arguments = parser.parse_args()
+    every = [*C_HARNESSES, *PYTHON_HARNESSES]
+    if arguments.list:
+        print("\n".join(every))
+        return 0
+    if not arguments.name:
+        parser.error("name a harness, all, coverage or minimise; --list names the harnesses")
+    action = {"coverage": coverage, "minimise": minimise}.get(arguments.name[0])
+    wanted = arguments.name[1:] if action else arguments.name
+    names = every if wanted in ([], ["all"]) else wanted
+    unknown = [name for name in names if name not in every]
+    if unknown:
+        parser.error(f"no harness {unknown[0]}; --list names them")
+    for name in names:
+        if why := lacking(name):
+            print(f"fuzz: {name}: {why}", file=sys.stderr)
+            if len(names) == 1 or name in C_HARNESSES:
+                return 3
+    names = [name for name in names if not lacking(name)]
+    corpus = arguments.corpus.absolute()
+    if action:
+        return action(names, corpus)
+    return campaign(names, arguments.seconds, arguments.jobs, corpus)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
