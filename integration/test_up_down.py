@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Rig
-from lab.host import Host
+from lab import Rig, until
+from lab.host import UDPRING, Host
 
 from udpring.tunnel import keys
+from udpring.tunnel.config import Config
 
 PRIVATE = keys.to_base64(keys.generate_private_key())
 PUBLIC = keys.to_base64(keys.public_key(keys.generate_private_key()))
@@ -162,3 +165,47 @@ def test_resolvectl_gets_servers_and_domains_and_is_reverted(host: Host, name: s
         f"resolvectl domain {name} ~corp.example ~.",
         f"resolvectl revert {name}",
     ]
+
+
+# ---- SaveConfig ----
+
+
+@pytest.mark.parametrize("how", ["down", "SIGTERM"])
+def test_save_config_keeps_what_runs(host: Host, name: str, how: str) -> None:
+    host.resolvconf()
+    file = host.file(name, text("SaveConfig = true\nMTU = 1380\nDNS = 10.9.0.53, corp.example\nPostUp = :\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    host.run("ip", "address", "add", "10.9.7.1/32", "dev", name)
+    host.run("ip", "link", "set", "mtu", "1300", "dev", name)
+    host.run("wg", "set", name, "listen-port", "40404", "peer", PUBLIC, "persistent-keepalive", "7")
+    added = keys.to_base64(keys.public_key(keys.generate_private_key()))
+    host.run("wg", "set", name, "peer", added, "allowed-ips", "10.8.0.0/16")
+    if how == "down":
+        assert host.udpring("down", name).returncode == 0
+    else:
+        (process,) = host.space.pids()
+        os.kill(process, signal.SIGTERM)
+        until(lambda: not host.space.pids(), "the node has ended")
+    saved = Config.load(file)
+    assert not saved.warnings
+    assert file.stat().st_mode & 0o777 == 0o600
+    settings = saved.interface
+    assert settings.private_key == keys.from_base64(PRIVATE)
+    assert (settings.listen_port, settings.mtu, settings.post_up) == (40404, 1300, (":",))
+    assert [str(each) for each in settings.addresses] == ["10.9.0.1/24", "10.9.7.1/32"]
+    assert ([str(each) for each in settings.dns], settings.dns_search) == (["10.9.0.53"], ("corp.example",))
+    first, second = saved.peers
+    assert (first.persistent_keepalive, str(first.endpoint)) == (7, "192.0.2.9:5")
+    assert second.public_key == keys.from_base64(added)
+    assert host.udpring("up", str(file)).returncode == 0, "it comes up from that again"
+
+
+def test_a_file_that_cannot_be_saved_leaves_it_up(host: Host, name: str) -> None:
+    file = host.file(name, text("SaveConfig = true\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    before = file.read_text()
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    down = host.run("unshare", "--mount", "sh", "-c", read_only, str(host.folder), *UDPRING, "down", name)
+    assert (down.returncode, "cannot be saved" in down.stderr) == (3, True)
+    assert host.has(name)
+    assert file.read_text() == before

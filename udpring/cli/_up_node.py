@@ -26,6 +26,7 @@ from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config
 from udpring.tunnel.device import Node
 from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
+from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.trusted_file import require_trusted
 
@@ -81,6 +82,7 @@ class _UpNode:
                 failure = await self._serve()
                 if not self.handed_over.done():
                     await self._try_hooks("PreDown", node.config.interface.pre_down)
+                    await self._try_save()
             finally:
                 record.remove()
         if not self.handed_over.done():
@@ -139,6 +141,17 @@ class _UpNode:
         """On the way down a hook that fails is logged and does not stop the rest."""
         try:
             await self._hooks(key, hooks)
+        except (UdpringError, OSError) as failed:
+            log.error("%s", failed)
+
+    async def _try_save(self) -> None:
+        config = self.node.config
+        if not config.interface.save_config:
+            return
+        try:
+            await run_blocking(
+                lambda: save(self.request.name, self.request.path, config), name="udpring-save"
+            )
         except (UdpringError, OSError) as failed:
             log.error("%s", failed)
 

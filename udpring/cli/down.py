@@ -1,8 +1,8 @@
 """``udpring down NAME``: takes an interface down as wg-quick does, and waits until it is gone.
 
 The flow, for an interface of ``udpring up``:
-1. The file is read again. 2. PreDown; where it fails the interface stays up. 3. The node's process is
-   asked to take the interface down without hooks, and ends. 4. PostDown.
+1. The file is read again. 2. PreDown, and SaveConfig; where one fails the interface stays up. 3. The node's
+   process is asked to take the interface down without hooks, and ends. 4. PostDown.
 Where the file cannot be used any more, the node's process runs the hooks that it has loaded. An interface of
 another program is only ended: its hooks are that program's.
 """
@@ -30,7 +30,8 @@ def register(subparsers: Subparsers) -> None:
         "down",
         help="take a node down",
         description="Ends the node that serves an interface: PreDown and PostDown are run here, routes, "
-        "addresses, DNS and the interface go. Returns when it is gone. A PreDown that fails leaves it up.",
+        "addresses, DNS and the interface go. SaveConfig = true writes what runs to the file. Returns "
+        "when all is gone. A PreDown that fails leaves it up.",
     )
     parser.add_argument("name", metavar="NAME", help="the interface, or its configuration file")
     parser.add_argument(
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from udpring.tunnel import config, up_record  # noqa: PLC0415
     from udpring.tunnel.hooks import HookScope, run_hooks  # noqa: PLC0415
     from udpring.tunnel.process import end_server, server_of  # noqa: PLC0415
+    from udpring.tunnel.saved_config import save  # noqa: PLC0415
     from udpring.tunnel.socket_file import socket_path  # noqa: PLC0415
     from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
 
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     scope = HookScope(name, Path(loaded.file), loaded.interface)
     run_hooks(scope, "PreDown", loaded.interface.pre_down)
+    if loaded.interface.save_config:
+        save(name, scope.file, loaded)
     end_server(name, WAIT_SECONDS, number=signal.SIGUSR1)
     run_hooks(scope, "PostDown", loaded.interface.post_down)
     return 0
