@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -39,6 +40,33 @@ def test_a_life(listener: tuple[socket.socket, str]) -> None:
     assert said[1][0] == "RELOADING=1"
     assert said[1][1].startswith("MONOTONIC_USEC=")
     assert said[3] == ["STOPPING=1"]
+
+
+def test_full_socket_blocks_nobody_and_loses_no_state(listener: tuple[socket.socket, str]) -> None:
+    sock, name = listener
+
+    async def live() -> list[bytes]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"full", name.replace("@", "\0", 1) if name.startswith("@") else name)
+        manager = ServiceManager(
+            {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())}
+        )
+        manager.ready()
+        manager.reloading()
+        manager.ready()
+        said: list[bytes] = []
+        while said.count(b"READY=1") < 2:
+            said.append(await asyncio.to_thread(sock.recv, 1000))
+        manager.stopping()
+        return said
+
+    said = [
+        each for each in asyncio.run(asyncio.wait_for(live(), 60)) if each not in (b"full", b"WATCHDOG=1")
+    ]
+    assert [each.split(b"\n")[0] for each in said] == [b"READY=1", b"RELOADING=1", b"READY=1"]
 
 
 def test_the_watchdog_is_fed_while_the_loop_runs(listener: tuple[socket.socket, str]) -> None:

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         return _serve(UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment), ready)
 
     if args.foreground:
-        return daemon.report(*work(lambda: None))
+        return daemon.report(*work(lambda: None), bounded=True)
     return daemon.detach(work, attached=True)
 
 

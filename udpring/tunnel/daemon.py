@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udpring.errors import ConfigError, HostError
+from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
 
 if TYPE_CHECKING:
     import asyncio
 
     from udpring.tunnel.control import End
 
-__all__ = ["DaemonOptions", "detach", "report", "serve", "setup_log", "start", "stop_signal"]
+__all__ = ["DaemonOptions", "close_log", "detach", "report", "serve", "setup_log", "start", "stop_signal"]
 
 SYSLOG = "/dev/log"
 LEVELS = {
@@ -90,7 +91,7 @@ def start(options: DaemonOptions) -> int:
     thread is started.
     """
     if options.foreground:
-        return report(*_run(options, lambda: None))
+        return report(*_run(options, lambda: None), bounded=True)
     return detach(
         lambda ready: _run(options, ready),
         keep=options.descriptors,
@@ -150,6 +151,7 @@ def _child(
 
     def ready() -> None:
         if attached is not None and not told:
+            close_log()  # what the caller is to see
             _leave_the_caller(attached)
         tell("ready")
 
@@ -160,6 +162,7 @@ def _child(
         code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
     with contextlib.suppress(OSError):
         tell(f"{code} {line}")
+    close_log()
     return code
 
 
@@ -183,39 +186,65 @@ def _close_all_but(keep: set[int]) -> None:
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
-def report(code: int, line: str) -> int:
-    """Prints what was wrong, as one line, and returns the exit code."""
+def report(code: int, line: str, *, bounded: bool = False) -> int:
+    """Prints what was wrong, as one line, and returns the exit code. ``bounded``: a standard error that is
+    stalled holds the end of the process up for a second at most."""
     if code and line:
-        print(f"udpring: {' '.join(line.split())}", file=sys.stderr)
+        text = f"udpring: {' '.join(line.split())}"
+        if bounded:
+            sink = DescriptorSink(sys.stderr.fileno())
+            write_within(LAST_SECONDS, lambda: sink.write(logging.ERROR, text))
+        else:
+            print(text, file=sys.stderr)
     return code
 
 
 def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = False) -> None:
-    """The ``udpring`` log: to standard error in the foreground, else to syslog where there is one.
+    """The log: to standard error in the foreground, else to syslog where there is one. Call it after the
+    last fork. No line blocks its writer (``log_writer``).
 
     With ``attached`` warnings go to standard error too: it is the caller's until the node is ready.
     """
-    root = logging.getLogger("udpring")
-    root.setLevel(level)
-    root.propagate = False
-    handler: logging.Handler = logging.NullHandler()
+    handlers: list[logging.Handler] = []
     if foreground:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(f"%(levelname)s: ({interface}) %(asctime)s %(message)s"))
+        handlers.append(
+            _handler(DescriptorSink(sys.stderr.fileno()), f"%(levelname)s: ({interface}) %(asctime)s")
+        )
     elif level <= logging.CRITICAL and Path(SYSLOG).exists():
-        from logging.handlers import SysLogHandler  # noqa: PLC0415 - quick to start where there is no syslog
-
-        with contextlib.suppress(OSError):
-            handler = SysLogHandler(SYSLOG, SysLogHandler.LOG_DAEMON)
-            handler.setFormatter(
-                logging.Formatter(f"udpring-wg[{os.getpid()}]: ({interface}) %(levelname)s %(message)s")
-            )
-    root.handlers[:] = [handler]
+        handlers.append(
+            _handler(SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]"), f"({interface}) %(levelname)s")
+        )
     if attached:
-        shown = logging.StreamHandler()
-        shown.setLevel(logging.WARNING)
-        shown.setFormatter(logging.Formatter("udpring: %(levelname)s: %(message)s"))
-        root.addHandler(shown)
+        handlers.append(_handler(DescriptorSink(sys.stderr.fileno()), "udpring: %(levelname)s:"))
+        handlers[-1].setLevel(logging.WARNING)
+    # Python's own loggers too, or what they say would go to a standard error that may block.
+    logging.captureWarnings(True)
+    for name in ("udpring", "asyncio", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.setLevel(level if name == "udpring" else max(level, logging.WARNING))
+        logger.propagate = False
+        for old in logger.handlers:
+            old.close()
+        logger.handlers[:] = handlers or [logging.NullHandler()]
+    sys.unraisablehook = _log_unraisable
+
+
+def _handler(sink: Sink, head: str) -> logging.Handler:
+    handler = LogHandler(sink)
+    handler.setFormatter(logging.Formatter(f"{head} %(message)s"))
+    return handler
+
+
+def _log_unraisable(what: sys.UnraisableHookArgs) -> None:
+    if what.exc_value is not None:
+        info = (what.exc_type, what.exc_value, what.exc_traceback)
+        log.error("%s", what.err_msg or "an exception was ignored", exc_info=info)
+
+
+def close_log() -> None:
+    """Gives the last lines a bounded time to be written."""
+    for handler in logging.getLogger("udpring").handlers:
+        handler.close()
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:

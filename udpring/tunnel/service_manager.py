@@ -2,6 +2,9 @@
 
 ``READY=1`` when the interface is up, ``RELOADING=1`` and ``READY=1`` around a reload, ``STOPPING=1`` at the
 end, and ``WATCHDOG=1`` at half the interval that WATCHDOG_USEC gives: an event loop that hangs is seen.
+
+Nothing here blocks. A change of state that a full socket does not take is sent again until it does. A sign of
+life is not, as the next one follows.
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ import contextlib
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping
 
 __all__ = ["ServiceManager"]
+
+RETRY_SECONDS = 0.1
+UNSENT_MAX = 8
 
 
 class ServiceManager:
@@ -25,17 +32,37 @@ class ServiceManager:
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         self._timer: asyncio.TimerHandle | None = None
         self._interval = 0.0
+        self._unsent: deque[bytes] = deque(maxlen=UNSENT_MAX)
+        self._again: asyncio.TimerHandle | None = None
         microseconds = environment.get("WATCHDOG_USEC", "")
         if microseconds.isdecimal() and environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             self._interval = int(microseconds) / 2e6
 
     def tell(self, *assignments: str) -> None:
         """Sends them in one message; that nobody listens is no error."""
-        if not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        if self._address:
+            self._unsent.append("\n".join(assignments).encode())
+            self._send()
+
+    def _send(self) -> None:
+        """Sends what is unsent, in order, as far as the socket takes it."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        while self._unsent:
+            try:
+                self._try(self._unsent[0])
+            except BlockingIOError:
+                self._again = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._send)
+                return
+            except OSError:
+                pass  # nobody listens
+            self._unsent.popleft()
+
+    def _try(self, message: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            sock.sendto("\n".join(assignments).encode(), self._address)
+            sock.sendto(message, self._address)
 
     def ready(self) -> None:
         """All is up; from now on the watchdog hears of the event loop that is running."""
@@ -50,10 +77,13 @@ class ServiceManager:
     def stopping(self) -> None:
         """The end begins."""
         self.tell("STOPPING=1")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._again = None
 
     def _alive(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.tell("WATCHDOG=1")
+        if not self._unsent:
+            with contextlib.suppress(OSError):
+                self._try(b"WATCHDOG=1")
         self._timer = loop.call_later(self._interval, self._alive, loop)

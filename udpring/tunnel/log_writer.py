@@ -1,0 +1,182 @@
+"""Log lines that never hold up whoever logs them.
+
+A pipe, a terminal or a syslog socket whose reader stalls blocks a write for ever, so the event loop does not
+write. The flow:
+1. ``LogHandler`` formats a line in the caller's thread and puts it into a bounded queue.
+2. A thread of its own, started with the first line, writes the queue to the sink. Only that thread can block.
+3. A line that finds no room is dropped and counted. The count is written as a line of its own as soon as
+   there is room, in the place of the dropped lines.
+4. At the end of the process ``close`` waits a bounded time for the queue to empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = [
+    "LAST_SECONDS",
+    "ROOM",
+    "DescriptorSink",
+    "LineQueue",
+    "LogHandler",
+    "Sink",
+    "SyslogSink",
+    "write_within",
+]
+
+ROOM = 256 << 10
+"""Bytes of lines that may wait."""
+LAST_SECONDS = 1.0
+"""At the end of the process the queue is given so long to empty."""
+DAEMON_FACILITY = 3 << 3
+_SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+class Sink(Protocol):
+    """Where lines go. ``write`` may block and may raise OSError; it is called by one thread."""
+
+    def write(self, level: int, line: str) -> None: ...
+
+
+class DescriptorSink:
+    """A file descriptor: standard error."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, level: int, line: str) -> None:
+        """Writes the line with its newline, also where the descriptor is non-blocking for others' sake."""
+        rest = memoryview((line + "\n").encode("utf-8", "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
+
+
+class SyslogSink:
+    """The datagram socket of a syslog daemon or of journald (RFC 3164, syslog(3))."""
+
+    def __init__(self, path: str, identity: str) -> None:
+        self._path = path
+        self._identity = identity
+        self._socket: socket.socket | None = None
+
+    def write(self, level: int, line: str) -> None:
+        """Sends the line; a daemon that was restarted is connected to again."""
+        severity = next((number for least, number in _SEVERITIES if level >= least), 7)
+        text = f"<{DAEMON_FACILITY | severity}>{self._identity}: {line}"
+        data = text.encode("utf-8", "backslashreplace")
+        if self._socket is not None:
+            try:
+                self._socket.send(data)
+                return
+            except OSError:
+                self._socket.close()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(self._path)
+        self._socket.send(data)
+
+
+class LineQueue:
+    """Takes lines from any thread without waiting and gives them to the sink in a thread of its own."""
+
+    def __init__(self, sink: Sink, room: int = ROOM) -> None:
+        self._sink = sink
+        self._room = room
+        self._changed = threading.Condition()
+        self._lines: deque[tuple[int, str]] = deque()
+        self._size = 0
+        self._dropped = 0
+        self._writing = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, level: int, line: str) -> None:
+        """Never blocks: the lock is held by nobody who writes."""
+        with self._changed:
+            if self._size + len(line) > self._room:
+                self._dropped += 1
+                return
+            if self._dropped:
+                self._append(*self._notice())
+            self._append(level, line)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="udpring-log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def close(self, seconds: float = LAST_SECONDS) -> None:
+        """Waits until all is written, at most so long. Lines may be put afterwards too."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while (self._lines or self._dropped or self._writing) and self._thread is not None:
+                left = end - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return
+
+    def _append(self, level: int, line: str) -> None:
+        self._lines.append((level, line))
+        self._size += len(line)
+
+    def _notice(self) -> tuple[int, str]:
+        dropped, self._dropped = self._dropped, 0
+        return logging.WARNING, f"{dropped} log lines were dropped: whoever reads the log was too slow"
+
+    def _take(self) -> tuple[int, str]:
+        """The next line; waits for one."""
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+            while not self._lines and not self._dropped:
+                self._changed.wait()
+            self._writing = True
+            if not self._lines:
+                return self._notice()
+            level, line = self._lines.popleft()
+            self._size -= len(line)
+            return level, line
+
+    def _run(self) -> None:
+        while True:
+            level, line = self._take()
+            with contextlib.suppress(OSError):  # there is nowhere to tell that the log cannot be written
+                self._sink.write(level, line)
+
+
+class LogHandler(logging.Handler):
+    """A handler whose ``emit`` never blocks."""
+
+    def __init__(self, sink: Sink, room: int = ROOM) -> None:
+        super().__init__()
+        self._queue = LineQueue(sink, room)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Formats the record here and queues the line."""
+        try:
+            line = self.format(record)
+        except Exception as broken:
+            line = f"a log line of {record.name}:{record.lineno} could not be formatted: {broken!r}"
+        self._queue.put(record.levelno, line)
+
+    def close(self) -> None:
+        """Gives what is queued a bounded time to be written; the logging module calls it at exit."""
+        self._queue.close()
+        super().close()
+
+
+def write_within(seconds: float, work: Callable[[], object]) -> None:
+    """Runs a write that may block for ever, and goes on without it when it takes longer."""
+    thread = threading.Thread(target=work, name="udpring-last-line", daemon=True)
+    thread.start()
+    thread.join(seconds)
