@@ -209,3 +209,21 @@ def test_a_file_that_cannot_be_saved_leaves_it_up(host: Host, name: str) -> None
     assert (down.returncode, "cannot be saved" in down.stderr) == (3, True)
     assert host.has(name)
     assert file.read_text() == before
+
+
+# ---- values ----
+
+
+def test_a_hook_sets_the_private_key(host: Host, name: str) -> None:
+    (host.folder / "key").write_text(PRIVATE)
+    file = host.file(name, text("PostUp = wg set %i private-key key\n", key=""))
+    done = host.udpring("up", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = host.run("wg", "show", name, "private-key").stdout.strip()
+    assert shown == PRIVATE
+    (process,) = host.space.pids()
+    host.file(name, file.read_text() + "PersistentKeepalive = 9\n")
+    os.kill(process, signal.SIGHUP)
+    show = ("wg", "show", name, "persistent-keepalive")
+    until(lambda: host.run(*show).stdout.split()[-1] == "9", "the file is read again")
+    assert host.run("wg", "show", name, "private-key").stdout.strip() == PRIVATE, "the live key stays"

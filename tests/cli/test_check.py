@@ -52,6 +52,12 @@ def test_a_node_needs_a_private_key_and_a_fragment_does_not(
     assert main(["check", "--fragment", path]) == 0
 
 
+def test_a_post_up_may_set_the_private_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hook = "PostUp = wg set %i private-key key"
+    assert main(["check", file(tmp_path, GOOD.replace(f"PrivateKey = {PRIVATE}", hook))]) == 0
+    assert "no PrivateKey: PostUp has to set it" in capsys.readouterr().err
+
+
 def test_one_bad_file_of_two_is_2_and_both_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

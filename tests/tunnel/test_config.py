@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,10 @@ def test_fwmark(value: str, mark: int) -> None:
     assert Config.loads(f"[Interface]\nFwMark = {value}").interface.fwmark == mark
 
 
-@pytest.mark.parametrize(("value", "table"), [("OFF", "off"), ("Auto", "auto"), ("main", "main"), ("7", "7")])
+@pytest.mark.parametrize(
+    ("value", "table"),
+    [("OFF", "off"), ("Auto", "auto"), ("main", "main"), ("7", "7"), ("0", "0"), ("", "auto")],
+)
 def test_table(value: str, table: str) -> None:
     assert Config.loads(f"[Interface]\nTable = {value}").interface.table == table
 
@@ -274,11 +278,15 @@ def test_warnings(text: str, warning: str) -> None:
         ("DNS = a!b", 7, "a!b", "neither an address nor a search domain"),
         ("MTU = 67", 7, "67", "from 68 to 65535"),
         ("MTU = 65536", 7, "65536", "from 68 to 65535"),
-        ("Table = 0", 9, "0", "not a routing table"),
+        ("Table = 4294967296", 9, "4294967296", "not a routing table"),
+        ("ListenPort = no-such-service", 14, "no-such-service", "/etc/services has no UDP port"),
+        ("FwMark =", 9, "", "no value"),
+        ("SaveConfig =", 13, "", "no value"),
+        ("DNS = 10.0.0.1%eth0", 7, "10.0.0.1%eth0", "neither an address"),
+        ("DNS = fe80::1%", 7, "fe80::1%", "scope is not an interface"),
         ("Table = a/b", 9, "a/b", "not a routing table"),
         ("SaveConfig = yes", 14, "yes", "neither 'true' nor 'false'"),
         ("PostUp = a\rb", 10, "a\rb", "put it into a script"),
-        ("PostUp =", 9, "", "no value"),
         ("PostUp = a\0b", 10, "", "NUL"),
         ("[Peers]", 1, "[Peers]", "did you mean [Peer]?"),
         ("[", 1, "", "unknown section"),
@@ -335,9 +343,57 @@ def test_a_peer_without_a_key_and_one_given_twice() -> None:
     error = one_error(f"[Peer]\nAllowedIPs = 10.0.0.0/8\n[Peer]\nPublicKey = {PUBLIC}")
     assert (error.line, error.column) == (1, 1)
     assert "no PublicKey" in str(error)
-    error = one_error(f"[Peer]\nPublicKey = {PUBLIC}\n[Peer]\n\nPublicKey = {PUBLIC}")
-    assert (error.line, error.text) == (5, PUBLIC)
-    assert "line 2" in str(error)
+
+
+def test_a_peer_of_two_sections_is_one_as_under_wg() -> None:
+    config = Config.loads(
+        f"[Peer]\nPublicKey = {PUBLIC}\nPresharedKey = {PRIVATE}\nEndpoint = 192.0.2.1:5\n"
+        f"AllowedIPs = 10.0.0.1/32, 10.0.0.2/32\nPersistentKeepalive = 7\n"
+        f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.0.0.3/32\n"
+        f"[Peer]\nEndpoint = 192.0.2.9:6\nPublicKey = {PUBLIC}\nAllowedIPs = 10.0.0.2/32, 10.0.0.3/32\n",
+        "f.conf",
+    )
+    other, peer = config.peers
+    assert (peer.preshared_key, peer.persistent_keepalive) == (SECRET, 7)
+    assert peer.endpoint == Endpoint("192.0.2.9", 6)
+    assert [str(each) for each in peer.allowed_ips] == ["10.0.0.2/32", "10.0.0.3/32"]
+    assert other.public_key != peer.public_key
+    assert config.warnings == (
+        "f.conf:12:1: the peer of line 2 again: AllowedIPs of this section replace those of that one",
+        "f.conf:13:27: AllowedIPs 10.0.0.3/32 moves here from the peer of line 9",
+    )
+
+
+@pytest.mark.parametrize("key", ["PreUp", "PostUp", "PreDown", "PostDown", "DNS", "Address", "MTU", "Table"])
+@pytest.mark.parametrize("end", ["", " ", "  # none", " \r"])
+def test_empty_values_that_wg_quick_takes(key: str, end: str) -> None:
+    assert Config.loads(f"[Interface]\n{key} ={end}\n") == Config()
+
+
+def test_an_empty_value_takes_the_earlier_one_back() -> None:
+    assert Config.loads("[Interface]\nMTU = 1400\nTable = 5\nMTU =\nTable =\n") == Config()
+
+
+def test_ports_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = {("ntp", "udp"): 123, ("domain", "udp"): 53}
+    monkeypatch.setattr(socket, "getservbyname", lambda *asked: ports[asked])
+    config = Config.loads(f"[Interface]\nListenPort = ntp\n[Peer]\nPublicKey={PUBLIC}\nEndpoint=h:domain")
+    assert config.interface.listen_port == 123
+    assert config.peers[0].endpoint == Endpoint("h", 53)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "wg0.conf"
+    file.write_bytes("[Interface]\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"UTF-16 or UTF-32.*iconv"):
+        Config.load(file)
+
+
+def test_routing_domains_and_scoped_servers() -> None:
+    settings = Config.loads("[Interface]\nDNS = fe80::1%eth0, ~corp.example, ~., 10.0.0.1").interface
+    assert [str(each) for each in settings.dns] == ["fe80::1%eth0", "10.0.0.1"]
+    assert settings.dns_search == ("~corp.example", "~.")
 
 
 def test_a_checker_sees_every_error_in_order_and_a_bound() -> None:

@@ -57,7 +57,7 @@ class _UpNode:
         self.stop = daemon.stop_signal(self.loop)
         self.handed_over: asyncio.Future[None] = self.loop.create_future()
         self.manager = ServiceManager(request.environment)
-        self.node = Node(request.loaded, name=request.name, set_up_interface=True, uapi=True)
+        self.node = Node(request.loaded, name=request.name, set_up_interface=True, uapi=True, key_later=True)
         self.reloading: set[asyncio.Task[None]] = set()
         self.attached = True
 
@@ -124,6 +124,7 @@ class _UpNode:
 
     def _load(self) -> Config:
         loaded = Config.load(self.request.path)
+        loaded.require_private_key_or_hook()
         if has_hooks(loaded.interface) and not self.request.allow_hooks:
             require_trusted(self.request.path)
         return loaded

@@ -62,5 +62,7 @@ def _check(
     if checked is None:
         return None, file_warnings, errors
     if not fragment:
-        checked.require_private_key()
+        checked.require_private_key_or_hook()
+        if checked.interface.private_key is None:
+            file_warnings += (f"{path}: [Interface] has no PrivateKey: PostUp has to set it",)
     return checked, file_warnings + checked.warnings, ()

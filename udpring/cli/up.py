@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     # The background process works in /, and SIGHUP reads the file again.
     path = path.resolve()
     loaded = config.Config.load(path)
-    loaded.require_private_key()
+    loaded.require_private_key_or_hook()
     if has_hooks(loaded.interface) and not args.allow_hooks:
         require_trusted(path)
     for warning in loaded.warnings:

@@ -94,7 +94,7 @@ def check_table(table: str) -> None:
     """Raises ConfigError for what cannot name a routing table."""
     named = _TABLE.fullmatch(table) is not None
     _require(
-        named and (not table.isdecimal() or 1 <= int(table) <= 0xFFFFFFFF),
+        named and (not table.isdecimal() or int(table) <= 0xFFFFFFFF),
         "not a routing table",
         "'auto', 'off', or a table's number or name",
         table,
@@ -311,6 +311,11 @@ class Config:
             )
         return self.interface.private_key
 
+    def require_private_key_or_hook(self) -> None:
+        """Raises ConfigError where there is neither a private key nor a PostUp, which may set one."""
+        if not self.interface.post_up:
+            self.require_private_key()
+
     def dumps(self) -> str:
         """The configuration as text, secrets included: write it to a file that only its owner can read."""
         return "\n".join(_dump(self))
@@ -336,6 +341,12 @@ def read(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
         ) from None
     if len(data) > MAX_FILE_SIZE:
         raise ConfigError(f"has more than {MAX_FILE_SIZE} bytes", file=name, cure="is it a configuration?")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:2]:
+        raise ConfigError(
+            "is UTF-16 or UTF-32 text, a configuration is UTF-8",
+            file=name,
+            cure=f"iconv -f UTF-16 -t UTF-8 {name} > NEW, or save it as UTF-8",
+        )
     # Comments and commands may be in any encoding: bytes that are not UTF-8 pass through.
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     return text, (f"{name}: is world accessible (chmod 600 it, it holds keys)",) if exposed else ()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from udpring.errors import ConfigError
@@ -44,10 +44,10 @@ from udpring.tunnel.config_values import (
     parse_key,
     parse_network,
     parse_number,
+    parse_port,
     parse_scoped_ip,
     without_blanks,
 )
-from udpring.tunnel.keys import to_base64
 
 __all__ = ["MAX_ERRORS", "parse"]
 
@@ -215,24 +215,39 @@ class _Parser:
             return
         public_key = section.fields["public_key"]
         assert isinstance(public_key, bytes)
-        if public_key in self.peer_lines:
-            first = self.peer_lines[public_key]
-            line = section.lines["PublicKey"]
-            message = f"the peer of line {first} again"
-            self._error(line, 1, message, to_base64(public_key), "merge them into one [Peer]")
-            return
+        before = self._earlier(section, public_key)
         self.peer_lines[public_key] = section.lines["PublicKey"]
         for network, place in section.networks.items():
             other = self.prefix_places.setdefault(network, place)
             if other != place:
                 self.warn(*place, f"AllowedIPs {network} moves here from the peer of line {other[0]}")
                 self.prefix_places[network] = place
+        given = {**before, **section.fields, "allowed_ips": tuple(section.networks)}
+        if section.name:
+            given["name"] = section.name
         try:
-            peer = PeerConfig(allowed_ips=tuple(section.networks), name=section.name, **section.fields)
+            peer = PeerConfig(**given)
         except ConfigError as wrong:
             self._error(section.line, 1, wrong.message, wrong.text, wrong.cure)
         else:
             self.peers.append(peer)
+
+    def _earlier(self, section: _Section, public_key: bytes) -> dict[str, Any]:
+        """What an earlier section of this peer has set, taken out of ``peers``: as under wg, it holds where
+        this one is silent, except for AllowedIPs."""
+        line = self.peer_lines.get(public_key)
+        if line is None:
+            return {}
+        self.warn(
+            section.lines["PublicKey"],
+            1,
+            f"the peer of line {line} again: AllowedIPs of this section replace those of that one",
+        )
+        (earlier,) = [peer for peer in self.peers if peer.public_key == public_key]
+        self.peers.remove(earlier)
+        for network in earlier.allowed_ips:
+            self.prefix_places.pop(network, None)
+        return {each.name: getattr(earlier, each.name) for each in fields(earlier)}
 
     def _build_interface(self) -> InterfaceConfig | None:
         try:
@@ -266,6 +281,7 @@ class _Rule:
     repeats: bool = False
     """Whether a further line adds to the first; else the last one counts."""
     may_be_empty: bool = False
+    """As under wg-quick, which takes its own keys without a value."""
 
 
 def _into(name: str, parse: Callable[[Value], object]) -> _Apply:
@@ -297,14 +313,20 @@ def _apply_dns(_: _Parser, section: _Section, value: Value) -> None:
 
 def _hook(name: str) -> _Apply:
     def apply(_: _Parser, section: _Section, value: Value) -> None:
+        if not value.text:
+            return
         check_hook(value.text)
         _append(section, name, value.text)
 
     return apply
 
 
+def _parse_mtu(value: Value) -> int | None:
+    return parse_number(value, MIN_MTU, MAX_MTU) if value.text else None
+
+
 def _apply_table(_: _Parser, section: _Section, value: Value) -> None:
-    text = value.compact
+    text = value.compact or "auto"
     table = text.lower() if text.lower() in ("off", "auto") else text
     check_table(table)
     section.fields["table"] = table
@@ -342,16 +364,16 @@ _RULES: dict[str, dict[str, _Rule]] = {
     for kind, rules in {
         "Interface": [
             _Rule("PrivateKey", _into("private_key", lambda value: parse_key(value, secret=True))),
-            _Rule("ListenPort", _into("listen_port", lambda value: parse_number(value, 0, 0xFFFF))),
+            _Rule("ListenPort", _into("listen_port", lambda value: parse_port(value, value.compact, 0))),
             _Rule("FwMark", _into("fwmark", parse_fwmark)),
-            _Rule("Address", _apply_addresses, repeats=True),
-            _Rule("DNS", _apply_dns, repeats=True),
-            _Rule("MTU", _into("mtu", lambda value: parse_number(value, MIN_MTU, MAX_MTU))),
-            _Rule("Table", _apply_table),
-            _Rule("PreUp", _hook("pre_up"), repeats=True),
-            _Rule("PostUp", _hook("post_up"), repeats=True),
-            _Rule("PreDown", _hook("pre_down"), repeats=True),
-            _Rule("PostDown", _hook("post_down"), repeats=True),
+            _Rule("Address", _apply_addresses, repeats=True, may_be_empty=True),
+            _Rule("DNS", _apply_dns, repeats=True, may_be_empty=True),
+            _Rule("MTU", _into("mtu", _parse_mtu), may_be_empty=True),
+            _Rule("Table", _apply_table, may_be_empty=True),
+            _Rule("PreUp", _hook("pre_up"), repeats=True, may_be_empty=True),
+            _Rule("PostUp", _hook("post_up"), repeats=True, may_be_empty=True),
+            _Rule("PreDown", _hook("pre_down"), repeats=True, may_be_empty=True),
+            _Rule("PostDown", _hook("post_down"), repeats=True, may_be_empty=True),
             _Rule("SaveConfig", _into("save_config", parse_boolean)),
         ],
         "Peer": [

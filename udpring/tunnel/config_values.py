@@ -18,6 +18,7 @@ from udpring.wireguard.cipher import Cipher
 _BLANKS = re.compile(r"[ \t\r\v\f]+")
 _ITEM = re.compile(r"[^, \t\r\v\f]+")
 _DECIMAL = re.compile(r"[0-9]{1,20}")
+_SERVICE = re.compile(r"(?=.*[a-z])[a-z0-9-]{1,32}", re.IGNORECASE | re.ASCII)
 _FWMARK = re.compile(r"(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 
 
@@ -85,6 +86,20 @@ def parse_number(value: Value, least: int, most: int, also: str = "") -> int:
     text = value.compact
     if not _DECIMAL.fullmatch(text) or not least <= int(text) <= most:
         raise BadValueError(f"not a number from {least} to {most}{also}")
+    return int(text)
+
+
+def parse_port(value: Value, text: str, least: int) -> int:
+    """A UDP port by its number, or by its name in /etc/services."""
+    if _SERVICE.fullmatch(text):
+        try:
+            return socket.getservbyname(text, "udp")
+        except OSError:
+            raise BadValueError(
+                f"/etc/services has no UDP port of the name {text}", "write its number"
+            ) from None
+    if not _DECIMAL.fullmatch(text) or not least <= int(text) <= 0xFFFF:
+        raise BadValueError(f"the port is not a number from {least} to 65535", "or a name of /etc/services")
     return int(text)
 
 
@@ -178,11 +193,7 @@ def parse_endpoint(value: Value) -> tuple[Endpoint, bool]:
         if not (host.startswith("[") and host.endswith("]")) or ":" not in host:
             raise BadValueError("the brackets hold no IPv6 address", "[IPV6]:PORT")
         host = host[1:-1]
-    if not _DECIMAL.fullmatch(port_text) or not 1 <= int(port_text) <= 0xFFFF:
-        raise BadValueError(
-            "the endpoint's port is not a number from 1 to 65535", "HOST:PORT, or [IPV6]:PORT"
-        )
-    return Endpoint(host, int(port_text)), ":" in host and not bracketed
+    return Endpoint(host, parse_port(value, port_text, 1)), ":" in host and not bracketed
 
 
 def parse_boolean(value: Value) -> bool:

@@ -74,6 +74,7 @@ class Node:
     ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
     ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
     configuration has an Address. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too.
+    ``key_later``: start without a PrivateKey too, which ``wg set`` is to give it.
 
     A ``UDPRING_*`` variable with a value that it cannot have is a ConfigError, at once or in ``start``.
 
@@ -91,6 +92,7 @@ class Node:
         workers: int | None = None,
         set_up_interface: bool | None = None,
         uapi: bool = False,
+        key_later: bool = False,
     ) -> None:
         self._config = config
         self._asked_name = name or DEFAULT_NAME
@@ -100,6 +102,7 @@ class Node:
         self._workers = workers
         self._set_up_interface = set_up_interface
         self._uapi = uapi
+        self._key_later = key_later
         self._tunnel: Tunnel | None = None
         self._resolver: Resolver | None = None
         self._server: UapiServer | None = None
@@ -124,14 +127,17 @@ class Node:
         async with self._changing:
             if self._tunnel is not None:
                 return
-            key = self._config.require_private_key()
+            key = self._key_of(self._config)
             try:
                 await self._start(key)
             except BaseException:
                 await self._take_down()
                 raise
 
-    async def _start(self, key: bytes) -> None:
+    def _key_of(self, config: Config) -> bytes | None:
+        return config.interface.private_key if self._key_later else config.require_private_key()
+
+    async def _start(self, key: bytes | None) -> None:
         loop = asyncio.get_running_loop()
         settings = self._config.interface
         plane = Plane(
@@ -144,7 +150,8 @@ class Node:
         self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark)
         self._resolver = Resolver()
         self._end = loop.create_future()
-        tunnel.set_private_key(key)
+        if key is not None:
+            tunnel.set_private_key(key)
         tunnel.start()
         tunnel.gone.add_done_callback(self._ended)
         if self._uapi:
@@ -207,13 +214,14 @@ class Node:
 
         Raises ConfigError and HostError; the port, which may be taken, is tried before anything is changed.
         """
-        key = config.require_private_key()
+        key = self._key_of(config)
         async with self._changing:
             tunnel = self._live()
             # 0 means any: the port that it has will do.
             if config.interface.listen_port:
                 tunnel.set_listen_port(config.interface.listen_port)
-            tunnel.set_private_key(key)
+            if key is not None:
+                tunnel.set_private_key(key)
             before, self._config = self._config, config
             if config.interface.fwmark != before.interface.fwmark:
                 tunnel.set_fwmark(config.interface.fwmark)
