@@ -15,6 +15,7 @@ from pathlib import Path
 
 from udpring.cli.wg import main
 from udpring.tunnel.tunnel import Tunnel
+from udpring.uring.ring import graveyard
 
 _start = Tunnel.start
 
@@ -24,7 +25,7 @@ def _start_watched(tunnel: Tunnel) -> None:
     target = Path(os.environ["UDPRING_COUNTERS"])
 
     def write() -> None:
-        said = dataclasses.asdict(tunnel.stats())
+        said = dataclasses.asdict(tunnel.stats()) | {"graveyard": graveyard()[0]}
         fresh = target.with_suffix(".new")
         fresh.write_text(json.dumps(said))
         fresh.rename(target)
