@@ -20,7 +20,7 @@ except ImportError as missing:
         cure="build it: scripts/bootstrap, or pip install .",
     ) from missing
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

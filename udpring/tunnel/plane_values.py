@@ -126,6 +126,7 @@ class PlaneStats:
     events_lost: int
     trains_split: int
     super_packets_split: int
+    shortages: int
     rests: int
     yields: int
     drops: dict[str, int]

@@ -222,6 +222,7 @@ struct udpring_plane_stats {
     uint64_t passes, commands, events, events_lost;
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
     uint64_t super_packets_split;   /* super-packets that the TUN device refused, written again as single packets */
+    uint64_t shortages;         /* passes that failed for want of memory or room, and were tried again */
     uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
     uint64_t drops[32];               /* by enum udpring_drop */

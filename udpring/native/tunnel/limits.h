@@ -39,6 +39,7 @@ enum {
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
     PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
+    SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for want of memory: 64 ms at most */
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
 };
 
@@ -60,6 +61,9 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* A reader catches up within this; who keeps the CPU for longer is no reader. */
 #define PACING_LONG_NS 300000ull
+/* A pass that fails for want of memory or room is tried again after this, then after longer, for so long in all. */
+#define SHORTAGE_PAUSE_NS 1000000ull
+#define SHORTAGE_NS (10 * NS_PER_S)
 /* Close and re-bind wait this long for sends in flight. */
 #define DRAIN_NS (NS_PER_S / 2)
 

@@ -276,10 +276,25 @@ static ssize_t outbound_read(struct worker *worker)
     return got;
 }
 
-void outbound_pass(struct worker *worker)
+/* What a read of the TUN device that brought nothing means: 0, or -errno where it failed though there may be something. */
+static int outbound_nothing(struct worker *worker, int got)
+{
+    worker->tun_ready = false;
+    if (got == -EAGAIN || got == 0)
+        return 0;
+    if (got != -EBADFD && got != -EBADF && got != -ENODEV)
+        return got;   /* also -EIO: the interface is on its way out, and gone when it is asked again */
+    worker->tun_gone = true;
+    if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
+        plane_post_end(worker, UDPRING_EVENT_TUN_GONE, got);
+    return 0;
+}
+
+int outbound_pass(struct worker *worker)
 {
     if (!worker->tun_ready || worker->tun_gone)
-        return;
+        return 0;
+    int result = 0;
     if (worker->now - worker->mtu_checked_ns >= MTU_CHECK_NS) {
         worker->mtu_checked_ns = worker->now;
         tun_refresh(&worker->tun);
@@ -291,17 +306,13 @@ void outbound_pass(struct worker *worker)
             break;
         ssize_t got = outbound_read(worker);
         if (got <= 0) {
-            worker->tun_ready = false;
-            if (got == -EBADFD || got == -EBADF || got == -ENODEV) {
-                worker->tun_gone = true;
-                if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
-                    plane_post_end(worker, UDPRING_EVENT_TUN_GONE, (int32_t)got);
-            }
+            result = outbound_nothing(worker, (int)got);
             break;
         }
         bytes += (uint32_t)got;
     }
     outbound_close_train(worker);
+    return result;
 }
 
 /* The route takes no trains of this size (a smaller MTU, a device without checksum offload): the same packets once more,

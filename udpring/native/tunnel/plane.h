@@ -37,6 +37,7 @@
 #include "moderation.h"
 #include "pacing.h"
 #include "peer.h"
+#include "shortage.h"
 #include "tun.h"
 
 /* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.
@@ -94,6 +95,7 @@ struct worker {
     struct udp_rx *rx;
     struct udp_tx *tx;
     bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable[2];
+    struct shortage shortage;
     int failed;                         /* it cannot go on: this is why (-errno) */
     bool more_inbound;                  /* the last harvest was full */
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
@@ -240,7 +242,7 @@ static inline bool outbound_has_room(const struct worker *worker)
     bool singly = worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD || worker->stats.trains_split;
     return worker->out_free_count > (singly ? OUT_SLOTS_SINGLY : OUT_SLOTS_RESERVED);
 }
-void outbound_pass(struct worker *worker);
+int outbound_pass(struct worker *worker) UR_MUST_CHECK;   /* 0, or why the TUN device could not be read */
 void outbound_close_train(struct worker *worker);
 bool outbound_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */
 /* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is

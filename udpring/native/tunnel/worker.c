@@ -269,17 +269,17 @@ static int work(struct worker *worker)
         plane_run_changes(worker);
     plane_post_unheard(worker);
     staged_kicked(worker);
-    outbound_pass(worker);
+    int result = outbound_pass(worker);
     outbound_close_train(worker);    /* of commands and staged packets, when the device had nothing */
     plane_see_data(worker);
     plane_tell_refusals(worker);
-    int result = handshakes_pass(worker);
-    if (result < 0)
-        return result;
+    int read = handshakes_pass(worker), flushed;
     do
-        result = udp_tx_flush(worker->tx);
-    while (outbound_reap(worker) && result == 0);
-    return result;
+        flushed = udp_tx_flush(worker->tx);
+    while (outbound_reap(worker) && flushed == 0);
+    if (ur_unlikely(flushed == 0 && udp_tx_stalled(worker->tx)))
+        flushed = -EAGAIN;
+    return flushed ? flushed : read ? read : result;
 }
 
 /* Lets datagrams gather, if that is worth it. Whatever comes meanwhile is there when the pass begins. */
@@ -296,22 +296,37 @@ static bool perhaps_rest(struct worker *worker)
     return true;
 }
 
-static int pass(struct worker *worker)
+/* Until there is something to do. A shortage is told (shortage.h), and no reason to leave out the rest of the pass. */
+static int wait(struct worker *worker, bool *rested)
 {
     int result = watch(worker);
-    if (result < 0)
+    if (ur_unlikely(result < 0))
         return result;
-    bool rested = !busy(worker) && perhaps_rest(worker);
+    *rested = !busy(worker) && perhaps_rest(worker);
     result = udp_rx_wait(worker->rx, busy(worker) ? 0 : handshakes_patience(worker));
-    if (result < 0 && result != -ETIME && result != -EINTR)
-        return result;
+    return result == -ETIME || result == -EINTR ? 0 : result;
+}
+
+static int pass(struct worker *worker)
+{
+    bool rested = false;
+    int waited = wait(worker, &rested);
+    if (ur_unlikely(waited < 0 && !shortage_is(waited)))
+        return waited;
     exclusive_enter(worker);
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     worker->stats.passes++;
     worker->stats.rests += rested;
-    result = work(worker);
+    int result = work(worker);
+    if (ur_likely(result == 0))
+        result = waited ? waited : udp_rx_short(worker->rx) ? -EAGAIN : 0;
+    bool again = ur_unlikely(result) && shortage_is(result) && !worker->failed;
+    worker->stats.shortages += again;
     worker_see_counters(worker);
     exclusive_leave(worker);
+    if (ur_unlikely(again))
+        return worker->quit ? 0 : shortage_pause(&worker->shortage, result, worker->wake_fd);
+    worker->shortage.since = 0;
     return result;
 }
 
@@ -320,7 +335,9 @@ static void serve_commands_only(struct worker *worker)
 {
     while (!worker->quit) {
         struct pollfd wake = {.fd = worker->wake_fd, .events = POLLIN};
-        poll(&wake, 1, -1);
+        struct timespec pause = {.tv_nsec = SHORTAGE_PAUSE_NS};
+        if (poll(&wake, 1, -1) < 0)
+            clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);   /* short of memory: look all the same, a little later */
         uint64_t count;
         if (read(worker->wake_fd, &count, sizeof(count)) < 0)
             count = 0;

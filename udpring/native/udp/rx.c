@@ -266,6 +266,11 @@ int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     return code;
 }
 
+bool udp_rx_short(const struct udp_rx *rx)
+{
+    return rx->short_of_memory;
+}
+
 void udp_rx_told(struct udp_rx *rx)
 {
     if (rx->tier->told)

@@ -40,6 +40,8 @@ const char *udp_rx_tier_reason(const struct udp_rx *rx);
 /* Waits for packets, watched descriptors or guest completions. timeout_ns: negative none, 0 poll.
  * 0 something may be there, -ETIME, -EINTR, or a fatal -errno (EBADF, ENOTSOCK) with the socket named by the caller. */
 int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
+/* The kernel had no memory for the last wait, or for a receive since. Both try again by themselves; for who would give up. */
+bool udp_rx_short(const struct udp_rx *rx);
 /* Somebody else says that packets may be there: the next harvest looks without a wait before it. */
 void udp_rx_told(struct udp_rx *rx);
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);

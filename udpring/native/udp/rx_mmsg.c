@@ -16,6 +16,7 @@
 
 #define VECTOR 64          /* messages of one recvmmsg */
 #define NO_SLOT UINT32_MAX
+#define SHORT_PAUSE_NS 1000000
 
 /* What stands in each slot before the payload. */
 struct slot_header {
@@ -129,6 +130,14 @@ static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
     socket->error = (events & POLLERR) != 0;
 }
 
+/* What could not be received keeps the socket readable: the poll would return at once, again and again. */
+static void rest_short(struct udp_rx *rx)
+{
+    struct timespec pause = {.tv_nsec = SHORT_PAUSE_NS};
+    nanosleep(&pause, NULL);
+    rx->short_of_memory = false;
+}
+
 static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
 {
     struct mmsg_rx *mmsg = self(rx);
@@ -137,6 +146,8 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     nfds_t count = rx->sockets;
     if (rx->watched)
         timeout_ns = 0;   /* not fetched yet: it is something */
+    if (ur_unlikely(rx->short_of_memory))
+        rest_short(rx);
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);
@@ -188,6 +199,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
         socket->error = false;   /* it was the pending error, and it is read now */
     }
     if (got < 0) {
+        rx->short_of_memory = errno == ENOMEM || errno == ENOBUFS;
         if (socket->error)
             rx->stats.icmp_errors += udp_rx_drain_errors(rx->fd[index]);
         socket->error = socket->readable = false;

@@ -57,6 +57,7 @@ struct udp_rx {
     struct { uint64_t packets; uint32_t count; } refused;   /* refusals since there were that many packets */
     uint32_t watched;                 /* tokens that fired */
     bool pollable;
+    bool short_of_memory;             /* the kernel had none for the last wait, or for a receive since */
     struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last ones, not fetched yet */
     char reason[UDP_TIER_REASON_BYTES];
 };

@@ -142,6 +142,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     bool waiting = uring->guests.count || rx->watched;   /* not fetched yet: they are something */
     int64_t limit = waiting ? 0 : uring_rx_until_pause_ends(uring, timeout_ns);
     int code = ur_submit_and_wait(&uring->ring, 1, limit);
+    rx->short_of_memory = false;
     if (ur_likely(!code))
         return 0;
     if (code == -ETIME)
@@ -151,6 +152,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
         if (!ur_cq_ready(&uring->ring)) {   /* nothing to reap that would relieve it: the kernel is short of memory */
             struct timespec pause = {.tv_nsec = PAUSE_LEAST_NS};
             nanosleep(&pause, NULL);
+            rx->short_of_memory = true;
         }
         return 0;
     }

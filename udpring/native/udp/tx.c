@@ -303,6 +303,11 @@ int udp_tx_flush(struct udp_tx *tx)
     return tx->tier->flush(tx);
 }
 
+bool udp_tx_stalled(const struct udp_tx *tx)
+{
+    return tx->stalled;
+}
+
 unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void *context, uint64_t token), void *context)
 {
     unsigned count = 0;

@@ -88,6 +88,8 @@ bool udp_tx_rests(const struct udp_tx *tx);
 /* Owner's thread, after the others: counts it, and leaves it empty. */
 void udp_tx_count_beside(struct udp_tx *tx, struct udp_tx_beside *beside);
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
+/* The kernel had no memory to take all of it: flush again, a little later. */
+bool udp_tx_stalled(const struct udp_tx *tx);
 /* Ends every packet that is queued and not with the kernel with `result` (-errno), to be reaped; returns how many. */
 unsigned udp_tx_abandon(struct udp_tx *tx, int32_t result);
 /* The same for those whose token `match` says yes to; the order of the others stays. */

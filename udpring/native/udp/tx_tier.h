@@ -82,6 +82,7 @@ struct udp_tx {
     uint8_t wire_family[UDP_RX_SOCKETS_MAX];   /* of its packets when it is connected: AF_INET for a v4-mapped peer */
     struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
     struct udp_tx_zero_copy zero_copy;
+    bool stalled;                /* the kernel did not take all that the last flush queued */
     uint64_t aside;              /* udp_tx_charge() of what went past the queue of socket 0 since the last flush */
     char reason[UDP_TIER_REASON_BYTES];
 };

@@ -211,6 +211,7 @@ static int uring_flush(struct udp_tx *tx)
 {
     struct uring_tx *uring = (struct uring_tx *)tx;
     int fatal = 0;
+    tx->stalled = false;
     uring->buffer[0].charged += tx->aside;
     tx->aside = 0;
     for (uint32_t i = 0; i < tx->sockets; i++) {
@@ -228,8 +229,10 @@ static int uring_flush(struct udp_tx *tx)
         if (ur_unlikely(code < 0))
             return code;
         /* Nothing ended: the kernel is short of memory, or guests do not fetch. What is queued goes with the next flush. */
-        if (!take_completions(uring, &fatal))
+        if (!take_completions(uring, &fatal)) {
+            tx->stalled = ur_sq_queued(&uring->ring) != 0;
             return fatal;
+        }
     }
 }
 
