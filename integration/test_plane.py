@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 CLONE_NEWNET = 0x40000000
+UDP_SEGMENT = 103
 APP, INNER_PEER = "10.77.0.1", "10.77.0.2"
 APP6, INNER_PEER6 = "fd77::1", "fd77::2"
 TIERS = {
@@ -630,6 +631,37 @@ def test_unanswered_data_is_stamped_until_anything_comes(keyed: Bench) -> None:
     assert keyed.state().unanswered_since_ns == first != 0
     keyed.send(keyed.seal(b""))
     keyed.wait(lambda: keyed.state().unanswered_since_ns == 0)
+
+
+def test_what_no_route_takes_is_not_counted_as_sent(keyed: Bench) -> None:
+    """The kernel's rules: tx_bytes and the timer of unanswered data are of what was sent, owed ones of all."""
+    nowhere = ffi.new("struct udpring_address *", {"family": socket.AF_INET, "port": 9})
+    ffi.memmove(nowhere.ip, socket.inet_aton("203.0.113.9"), 4)
+    assert lib.udpring_plane_endpoint(keyed.plane, keyed.peer, nowhere) == 0
+    before, failed = keyed.state(), keyed.drops().get("send_failed", 0)
+    for size in (100, 1392, 1392):
+        keyed.app.sendto(bytes(size), (INNER_PEER, 6000))
+    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    arguments = (keyed.peer, bytes(148), 148, 0, ffi.NULL, ffi.NULL, 0)
+    assert lib.udpring_plane_send(keyed.plane, *arguments) == 0
+    keyed.wait(lambda: keyed.drops().get("send_failed", 0) == failed + 5)
+    after = keyed.state()
+    assert (after.tx_bytes, after.unanswered_since_ns) == (before.tx_bytes, 0)
+    assert after.last_sent_ns > before.last_sent_ns
+
+
+def test_what_is_counted_as_sent_is_what_arrives(keyed: Bench) -> None:
+    before = keyed.state().tx_bytes
+    arrived = 0
+    for size in (0, 1, 1000, 1392, 1392, 700):
+        keyed.app.sendto(bytes(size), (INNER_PEER, 6000))
+        arrived += len(keyed.peer_socket.recv(70000))
+    # One super-packet where the host has these, which leaves as a train.
+    segments = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 100))]
+    keyed.app.sendmsg([bytes(950)], segments, 0, (INNER_PEER, 6000))
+    for _ in range(10):
+        arrived += len(keyed.peer_socket.recv(70000))
+    assert keyed.state().tx_bytes == before + arrived
 
 
 def test_activity_is_posted_once_per_rest(keyed: Bench) -> None:

@@ -256,14 +256,22 @@ static void add(const struct worker *worker, uint64_t *counter, uint32_t bytes)
         *counter += bytes;
 }
 
-void peer_stamp_sent(struct worker *worker, struct peer *peer, uint32_t bytes, bool data)
+void peer_stamp_sent(struct worker *worker, struct peer *peer)
 {
-    add(worker, &peer->tx_bytes, bytes);
     put(&peer->last_sent_ns, worker->now);
     put(&peer->last_traversal_ns, worker->now);
     put(&peer->owed_since_ns, 0);
     __atomic_store_n(&peer->owed_again, false, __ATOMIC_RELAXED);
-    if (data && !get(&peer->unanswered_since_ns)) {
+}
+
+void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data)
+{
+    struct peer *peer = plane_peer(worker->plane, id);
+    if (ur_unlikely(!peer))
+        return;   /* removed meanwhile, or a stranger */
+    add(worker, &peer->tx_bytes, bytes);
+    /* Another worker may have had the answer already. */
+    if (data && !get(&peer->unanswered_since_ns) && get(&peer->last_received_ns) <= worker->now) {
         put(&peer->unanswered_since_ns, worker->now);
         stir(worker, peer);
     }

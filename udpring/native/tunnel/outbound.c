@@ -42,6 +42,7 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
     bool sticky = from && from->family == to->family;
     out->peer = peer;
     out->packets = 0;
+    out->data = false;
     out->item = (struct udp_tx_item){
         .data = out->memory,
         .token = slot,
@@ -191,9 +192,11 @@ int outbound_seal(struct worker *worker, struct peer *peer, uint8_t *packet, uin
         plane_drop(worker, UDPRING_DROP_SEND_FAILED);
         return 0;
     }
-    if (bytes < worker->out[worker->train].item.segment_size)
+    uint32_t slot = (uint32_t)worker->train;
+    worker->out[slot].data |= length != 0;
+    if (bytes < worker->out[slot].item.segment_size)
         outbound_close_train(worker);    /* only the last of a train may be shorter */
-    peer_stamp_sent(worker, peer, bytes, length != 0);
+    peer_stamp_sent(worker, peer);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
         (void)plane_want_handshake(worker, peer);   /* else with the next packet */
@@ -220,7 +223,7 @@ int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *by
     out->packets = 1;
     int result = slot_push(worker, (uint32_t)slot);
     if (result == 0 && peer)
-        peer_stamp_sent(worker, peer, length, false);
+        peer_stamp_sent(worker, peer);
     return result;
 }
 
@@ -361,6 +364,8 @@ bool outbound_reap(struct worker *worker)
                 } else {
                     worker->stats.drops[UDPRING_DROP_SEND_FAILED] += out->in_flight ? 1 : out->packets;
                 }
+            } else {
+                peer_stamp_taken(worker, out->peer, (uint32_t)done[i].result, out->data);
             }
             if (ur_unlikely(out->in_flight > 1)) {
                 out->in_flight--;

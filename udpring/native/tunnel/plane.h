@@ -46,6 +46,7 @@ struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
     uint32_t peer;              /* whom it goes to, UDPRING_PEER_NONE: a reply to a stranger */
     uint32_t packets;
+    bool data;                  /* not only keepalives and handshakes */
     uint32_t in_flight;         /* operations that read from it, when a refused train was split; else 0 */
     struct udp_tx_item item;
 };
@@ -220,7 +221,10 @@ void plane_under_load(struct worker *worker);    /* from now on, for a second */
 bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length);
-void peer_stamp_sent(struct worker *worker, struct peer *peer, uint32_t bytes, bool data);
+/* A message of the peer is about to be sent: whatever becomes of it (kernel: wg_timers_any_authenticated_packet_sent). */
+void peer_stamp_sent(struct worker *worker, struct peer *peer);
+/* The kernel took so many bytes of its messages (kernel: tx_bytes, wg_timers_data_sent). */
+void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data);
 void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes);
 void peer_stamp_data_received(struct worker *worker, struct peer *peer);
 
