@@ -634,7 +634,7 @@ def test_unanswered_data_is_stamped_until_anything_comes(keyed: Bench) -> None:
 
 
 def test_what_no_route_takes_is_not_counted_as_sent(keyed: Bench) -> None:
-    """The kernel's rules: tx_bytes and the timer of unanswered data are of what was sent, owed ones of all."""
+    """As in the kernel: tx_bytes and the stamp of unanswered data are of what was sent, others of all."""
     nowhere = ffi.new("struct udpring_address *", {"family": socket.AF_INET, "port": 9})
     ffi.memmove(nowhere.ip, socket.inet_aton("203.0.113.9"), 4)
     assert lib.udpring_plane_endpoint(keyed.plane, keyed.peer, nowhere) == 0
