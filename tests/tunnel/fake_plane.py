@@ -108,6 +108,8 @@ class FakePlane:
         self.taken_ports = {53}
         self.port = address.port if address else 1000
         self._queue: deque[Event] = deque()
+        # Polls as a TUN descriptor does: writable while the interface is up.
+        self._tun = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._next_peer = 7
         self._next_index = 100
@@ -126,6 +128,13 @@ class FakePlane:
         if known.resting and stirring:
             known.resting = False
             self.post(Event(EventKind.ACTIVITY, peer))
+
+    def set_link(self, up: bool) -> None:
+        """As ``ip link set up`` and ``down``, where no netlink message is heard."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._tun)
+        if not up:
+            os.eventfd_write(self._tun, 2**64 - 2)
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == name]
@@ -147,9 +156,13 @@ class FakePlane:
         if not self.closed:
             self.closed = True
             os.close(self._eventfd)
+            os.close(self._tun)
 
     def fileno(self) -> int:
         return self._eventfd
+
+    def tun_fileno(self) -> int:
+        return self._tun
 
     def events(self, maximum: int = 64) -> list[Event]:
         with suppress(BlockingIOError):

@@ -472,6 +472,59 @@ def test_late_private_key_serves_staged_packets(loop: VirtualLoop, sides: tuple[
     until(loop, lambda: a.plane.peers[a.peer].keypair, 0.1)
 
 
+def test_down_interface_is_silent_and_its_peers_start_when_it_comes_up(
+    loop: VirtualLoop, sides: tuple[Side, Side]
+) -> None:
+    a, b = sides
+    a.plane.set_link(False)
+    wanted(a)
+    run_for(loop, 1)
+    a.tunnel.set_keepalive(a.peer, 25)
+    a.plane.stamp(a.peer, staged=1)
+    a.tunnel.start_peer(a.peer)
+    wanted(b)
+    run_for(loop, 120)
+    assert not a.plane.sent, "neither an initiation nor an answer to one"
+    assert not a.plane.named("keepalive")
+    a.plane.set_link(True)
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 0.5)
+
+
+def test_interface_that_goes_down_forgets_its_sessions(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    a.tunnel.set_keepalive(a.peer, 10)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    a.plane.stamp(a.peer, unanswered_since=loop.clock.boot(), staged=3)
+    sent, keepalives = len(a.plane.sent), len(a.plane.named("keepalive"))
+    a.plane.set_link(False)
+    run_for(loop, 700)
+    assert (len(a.plane.sent), len(a.plane.named("keepalive"))) == (sent, keepalives)
+    assert a.plane.peers[a.peer].keypair is None
+    assert a.plane.named("staged_drop") == [("staged_drop", a.peer)]
+    assert a.plane.mac1_key is None, "the plane lets no handshake in"
+    a.tunnel.set_private_key(generate_private_key())
+    assert a.plane.mac1_key is None
+    a.tunnel.set_private_key(a.key)
+    a.plane.set_link(True)
+    until(loop, lambda: a.plane.peers[a.peer].keypair, 0.5)
+    assert a.plane.mac1_key is not None
+    run_for(loop, 60)
+    assert a.tunnel.control.stats.failures == 0
+    assert len(a.plane.sent) == sent + 1, "no timer of the old session came back"
+
+
+def test_short_way_down_is_enough_to_start_anew(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """Down and up between two looks, told by netlink: the keepalive is sent at once."""
+    a, b = sides
+    a.tunnel.set_keepalive(a.peer, 600)
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
+    run_for(loop, 1)
+    for up in (False, True):
+        a.plane.set_link(up)
+        a.tunnel.control._link.look()
+    until(loop, lambda: b.tunnel.control.stats.handshakes_completed == 2, 1)
+
+
 def test_after_close_nothing_is_left_in_the_loop(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, b = sides
     wanted(a)

@@ -10,8 +10,10 @@ The flow, one turn:
 
 The plane stamps times instead of re-arming timers, so a peer with traffic is looked at every ``POLL`` (ten
 seconds: no protocol timer that traffic starts is shorter), and a peer without is told to rest: its next stamp
-posts one ACTIVITY event. Runs in the thread of the event loop; an exception in one event or timer is logged
-and counted, never the end of the loop.
+posts one ACTIVITY event. While the interface is down nothing is sent and no timer runs (``link``).
+
+Runs in the thread of the event loop; an exception in one event or timer is logged and counted, never the end
+of the loop.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from udpring.errors import RingError
 from udpring.tunnel.coalescing import tell_refused
-from udpring.tunnel.control_values import BootClock, ControlStats, End, Route
+from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route, protocol_state
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
+from udpring.tunnel.link import Link
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
@@ -41,6 +45,7 @@ TIMERS_A_TURN = 64
 TURN_BUDGET = SECOND // 200
 """No turn holds the event loop longer than this plus one event: handshakes cost a third of a millisecond
 each."""
+PACKET_EVENTS = (EventKind.HANDSHAKE, EventKind.HANDSHAKE_WANTED, EventKind.KEY_CONFIRMED, EventKind.ACTIVITY)
 NO_STAMPS = (0, 0, 0)
 POLL = KEEPALIVE_TIMEOUT
 """The shortest timer that traffic alone starts (whitepaper section 6.5)."""
@@ -55,16 +60,6 @@ SWEEP_FROM = 32
 each."""
 
 log = logging.getLogger("udpring.node")
-
-
-class PlaneIndices:
-    """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
-
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
-
-    def new(self, peer: int) -> int:
-        return self._plane.index_new(peer)
 
 
 class Control:
@@ -102,9 +97,11 @@ class Control:
         self._touched: dict[int, None] = {}
         self._look: asyncio.Handle | None = None
         self._kicked: set[int] = set()
+        self._resuming: set[int] = set()
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._opened: int | None = None
         self._running = False
+        self._link = Link(plane.tun_fileno(), self._link_changed)
         self._carry: dict[type, Callable[..., None]] = {
             protocol.SendMessage: self._send_message,
             protocol.InstallKeypair: self._install_keypair,
@@ -127,6 +124,8 @@ class Control:
         """Begins to read events. The plane must be open; call in the event loop's thread."""
         self._running = True
         self._refresh_cookie_secret(self.clock.boot(), force=True)
+        self._link.start(self._loop)
+        self.show_identity()
         self._loop.add_reader(self.plane.fileno(), self._readable)
 
     def stop(self) -> None:
@@ -135,6 +134,7 @@ class Control:
             return
         self._running = False
         self._loop.remove_reader(self.plane.fileno())
+        self._link.stop()
         for handle in (self._timer, self._again, self._look):
             if handle is not None:
                 handle.cancel()
@@ -142,6 +142,41 @@ class Control:
         self._waiting.clear()
         self._touched.clear()
         self.gone.cancel()
+
+    # ---- the interface, up and down ----
+
+    def show_identity(self) -> None:
+        """Tells the plane by which keys handshakes are let in: by none while the interface is down."""
+        up = self._link.up
+        self.plane.identity(self.device.mac1_key if up else None, self.device.cookie_key if up else None)
+
+    def _link_changed(self) -> None:
+        """Down: silence, until it comes up again. Up: what waits starts at once, a few peers a turn."""
+        up = self._link.up
+        log.debug("%s is %s", self.plane.name, "up" if up else "down: no handshakes, no keepalives")
+        try:
+            self.show_identity()
+            if up:
+                self._resuming.update(self.device.by_id)
+                for number in self.device.by_id:
+                    self.kick(number)
+            else:
+                self._suspend()
+        except Exception:
+            self.stats.failures += 1
+            self.report("link", logging.ERROR, "a change of the interface failed", trace=True)
+
+    def _suspend(self) -> None:
+        """As the kernel's ``wg_stop``: keys, staged packets, handshakes and timers of all peers go."""
+        states = {state.peer: state for state in self.plane.peer_states()}
+        for number, peer in self.device.by_id.items():
+            state = states[number]
+            erased = replace(protocol_state(state), session_birth=0, send_counter=0)
+            self.carry_out(peer.suspend(erased))
+            if state.staged:
+                self.plane.staged_drop(number)
+            self.forget(number)
+        self._arm()
 
     # ---- events in ----
 
@@ -155,6 +190,7 @@ class Control:
         self._again = None
         if not self._running:
             return
+        self._link.look()
         started = self.clock.boot()
         handled = 0
         more = True
@@ -192,6 +228,8 @@ class Control:
     def _dispatch(self, event: Event) -> None:
         now, wall = self.clock.boot(), self.clock.wall()
         kind = event.kind
+        if not self._link.up and kind in PACKET_EVENTS:
+            return
         if kind == EventKind.HANDSHAKE:
             self.carry_out(self._receive(event, now, wall))
         elif kind == EventKind.TUN_GONE:
@@ -250,6 +288,8 @@ class Control:
                 self.report(type(outcome).__name__, logging.DEBUG, "%s", refused)
 
     def _send_message(self, outcome: protocol.SendMessage) -> None:
+        if not self._link.up:
+            return
         if outcome.to is None:
             self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS)
         else:
@@ -286,6 +326,8 @@ class Control:
         )
 
     def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
+        if not self._link.up:
+            return  # it starts when the interface comes up
         if self._opened == outcome.peer:
             self._opened = None  # a staged packet has opened the session: one or the other, as the kernel
             return
@@ -329,12 +371,16 @@ class Control:
 
     def touch(self, peer: int) -> None:
         """The peer's timers are looked at again, once, at the end of this turn."""
+        if not self._link.up:
+            return
         self._touched[peer] = None
         if self._look is None and self._running:
             self._look = self._loop.call_soon(self._look_at_touched)
 
     def kick(self, peer: int) -> None:
         """The peer has just been set up: packets staged for it may ask for a handshake at once."""
+        if not self._link.up:
+            return
         self._kicked.add(peer)
         self.touch(peer)
 
@@ -342,6 +388,7 @@ class Control:
         """The peer is gone: no timer of it fires any more."""
         self._deadlines.set(peer, None)
         self._kicked.discard(peer)
+        self._resuming.discard(peer)
         self._touched.pop(peer, None)
         self._seen.pop(peer, None)
 
@@ -359,6 +406,8 @@ class Control:
         self._run_timers(self._deadlines.due(self.clock.boot(), TIMERS_A_TURN))
 
     def _run_timers(self, peers: list[int]) -> None:
+        if not self._link.look():
+            return
         states: dict[int, PeerState] = {}
         if SWEEP_FROM <= len(peers) >= len(self.device.by_id) // 4:
             states = {state.peer: state for state in self.plane.peer_states()}
@@ -381,6 +430,9 @@ class Control:
             return None
         now = self.clock.boot()
         state = state or self.plane.peer_state(number)
+        if number in self._resuming:
+            self._resuming.discard(number)
+            self.carry_out(peer.resume(now))
         if number in self._kicked:
             self._kicked.discard(number)
             if state.staged and not state.session_birth:
@@ -443,18 +495,3 @@ class Control:
             log.log(level, "%s: %d more lines were held back", kind, held)
         if passes:
             log.log(level, text, *arguments, exc_info=trace)
-
-
-def protocol_state(state: PeerState) -> protocol.PeerState:
-    """The part of a peer's state that the protocol's timers look at."""
-    return protocol.PeerState(
-        unanswered_since=state.unanswered_since,
-        owed_since=state.owed_since,
-        owed_again=state.owed_again,
-        last_traversal=state.last_traversal,
-        last_received=state.last_received,
-        last_sent=state.last_sent,
-        session_birth=state.session_birth,
-        send_counter=state.send_counter,
-        has_endpoint=state.endpoint is not None,
-    )

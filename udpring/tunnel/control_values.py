@@ -1,13 +1,16 @@
-"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters."""
+"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters, and
+how the plane's facts look to the protocol."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane import Plane
+from udpring.tunnel.plane_values import Address, PeerState
+from udpring.wireguard import events as protocol
 
-__all__ = ["BootClock", "ControlStats", "End", "Route"]
+__all__ = ["BootClock", "ControlStats", "End", "PlaneIndices", "Route", "protocol_state"]
 
 
 class BootClock:
@@ -51,3 +54,28 @@ class ControlStats:
     command_errors: int = 0
     failures: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+
+
+class PlaneIndices:
+    """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def new(self, peer: int) -> int:
+        return self._plane.index_new(peer)
+
+
+def protocol_state(state: PeerState) -> protocol.PeerState:
+    """The part of a peer's state that the protocol's timers look at."""
+    return protocol.PeerState(
+        unanswered_since=state.unanswered_since,
+        owed_since=state.owed_since,
+        owed_again=state.owed_again,
+        last_traversal=state.last_traversal,
+        last_received=state.last_received,
+        last_sent=state.last_sent,
+        session_birth=state.session_birth,
+        send_counter=state.send_counter,
+        has_endpoint=state.endpoint is not None,
+    )

@@ -197,6 +197,11 @@ class Plane:
         fd: int = lib.udpring_plane_eventfd(self._handle())
         return fd
 
+    def tun_fileno(self) -> int:
+        """The TUN device's descriptor, to poll only: it is writable while the interface is up."""
+        fd: int = lib.udpring_plane_tun_fd(self._handle())
+        return fd
+
     def events(self, maximum: int = 64) -> list[Event]:
         """Takes up to ``maximum`` events; never blocks. Fewer came back: there are no more for now."""
         handle = self._handle()

@@ -126,7 +126,7 @@ class Tunnel:
             return
         outcomes = self.device.set_private_key(key, self._clock.boot())
         self._private_key = key
-        self.plane.identity(self.device.mac1_key, self.device.cookie_key)
+        self.control.show_identity()
         self.control.carry_out(outcomes)
         if self.device.public_key is not None:
             # Packets that waited for an identity need no further packet to ask for the handshake.

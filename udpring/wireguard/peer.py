@@ -203,6 +203,24 @@ class Peer:
             outcomes.append(SendKeepalive(self.id))
         return outcomes
 
+    def suspend(self, state: PeerState) -> list[Outcome]:
+        """The interface went down: handshakes and timers end, keys go (kernel ``wg_stop``). Staged packets
+        are the caller's to drop. ``state``: the plane's, as it is with the keys erased."""
+        outcomes: list[Outcome] = list(self._abandon_outgoing())
+        if self._timers.erase_at is not None:
+            outcomes.append(EraseKeys(self.id))
+        self._timers.stop(state)
+        self._last_handshake_sent = None
+        self._session_live = False
+        return outcomes
+
+    def resume(self, now: int) -> list[Outcome]:
+        """The interface came up: a persistent keepalive starts at once (kernel ``wg_open``)."""
+        if not self._persistent_keepalive:
+            return []
+        self._timers.persistent_begin(now)
+        return [SendKeepalive(self.id)]
+
     def close(self) -> list[Outcome]:
         """For the device: the peer is removed."""
         self._timers.handshake_finished()

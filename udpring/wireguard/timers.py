@@ -125,6 +125,18 @@ class Timers:
         self._owed_stamp = state.owed_since
         self._again_at = None
 
+    def stop(self, state: PeerState) -> None:
+        """Nothing is armed any more; what the plane has stamped so far arms nothing either."""
+        self.handshake_finished()
+        self.erase_at = None
+        self._silence_stamp, self._silence_at = state.unanswered_since, None
+        self._silence_mark = (state.session_birth, state.send_counter)
+        self._owed_stamp, self._again_at = state.owed_since, None
+
+    def persistent_begin(self, now: int) -> None:
+        """The interval counts from now."""
+        self._persistent_since = now
+
     def persistent_set(self, seconds: int, now: int) -> None:
         self.persistent_interval = seconds * SECOND
         self._persistent_since = now

@@ -241,6 +241,8 @@ uint16_t udpring_plane_port(const struct udpring_plane *plane);         /* the p
 const char *udpring_plane_tier_reason(const struct udpring_plane *plane);
 /* Why handshakes have no sockets of their own, so that a flood of them costs data; empty when they have. */
 const char *udpring_plane_sharing_reason(const struct udpring_plane *plane);
+/* The TUN device, the plane's own: to poll, never to read or write. Writable while the interface is up. */
+int32_t udpring_plane_tun_fd(const struct udpring_plane *plane);
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
 /* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);

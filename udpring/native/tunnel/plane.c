@@ -217,6 +217,11 @@ const char *udpring_plane_sharing_reason(const struct udpring_plane *plane)
     return plane->sharing_reason.text;
 }
 
+int32_t udpring_plane_tun_fd(const struct udpring_plane *plane)
+{
+    return plane->workers[0].tun.fd;
+}
+
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane)
 {
     return plane->mailbox.fd;

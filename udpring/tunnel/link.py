@@ -1,0 +1,106 @@
+"""Whether the TUN interface is administratively up, and who has to know when that changes.
+
+A TUN descriptor polls writable exactly while its interface is up (drivers/net/tun.c ``tun_chr_poll``), also
+after the interface was moved to another network namespace, and no right is needed to ask. The kernel wakes
+who waits for it when the interface comes up. When it goes down, rtnetlink wakes us in our own namespace;
+elsewhere ``look`` notices, which its user calls before it sends anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+
+__all__ = ["Link"]
+
+RTMGRP_LINK = 1
+MESSAGES_A_TURN = 64
+_MESSAGE_ROOM = 65536
+
+
+class Link:
+    """Watches the interface of a TUN descriptor, from ``start`` to ``stop``, and calls ``changed``."""
+
+    def __init__(self, tun: int, changed: Callable[[], None]) -> None:
+        self._tun = tun
+        self._changed = changed
+        self._poll = select.poll()
+        self._poll.register(tun, select.POLLOUT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: int | None = None
+        self._gone = False
+        self._events: socket.socket | None = None
+        self.up = self._is_up()
+        """As it was when it was looked at last."""
+
+    def _is_up(self) -> bool:
+        events = sum(event for _, event in self._poll.poll(0))
+        if events & (select.POLLERR | select.POLLNVAL):
+            self._gone = True  # the interface was deleted
+        return bool(events & select.POLLOUT)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to watch. A host that gives no netlink socket is watched by ``look`` alone."""
+        self._loop = loop
+        with contextlib.suppress(OSError):
+            self._events = socket.socket(
+                socket.AF_NETLINK,
+                socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+                socket.NETLINK_ROUTE,
+            )
+            self._events.bind((0, RTMGRP_LINK))
+            loop.add_reader(self._events, self._heard)
+        self.up = self._is_up()
+        self._wait_while_down()
+
+    def stop(self) -> None:
+        """Ends the watch. May be called again."""
+        loop, self._loop = self._loop, None
+        events, self._events = self._events, None
+        if loop is None:
+            return
+        if events is not None:
+            loop.remove_reader(events)
+            events.close()
+        self._wait_no_longer(loop)
+
+    def look(self) -> bool:
+        """Whether the interface is up, now. Calls ``changed`` first if that is news."""
+        up = self._is_up()
+        if self._gone:
+            self._wait_while_down()
+        elif up != self.up:
+            self.up = up
+            self._wait_while_down()
+            self._changed()
+        return self.up
+
+    def _heard(self) -> None:
+        """Some interface changed; which one does not matter, the answer is cheap."""
+        assert self._events is not None
+        # An overflow (ENOBUFS) lost messages, no state: we look anyway.
+        with contextlib.suppress(OSError):
+            for _ in range(MESSAGES_A_TURN):
+                self._events.recv(_MESSAGE_ROOM)
+        self.look()
+
+    def _wait_while_down(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        if self.up or self._gone:
+            self._wait_no_longer(loop)
+        elif self._waiting is None:
+            # A duplicate: the descriptor itself may be watched elsewhere.
+            self._waiting = os.dup(self._tun)
+            loop.add_writer(self._waiting, self.look)
+
+    def _wait_no_longer(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            loop.remove_writer(waiting)
+            os.close(waiting)
