@@ -15,10 +15,12 @@ from udpring.errors import HostError, RingError, WrongThreadError
 try:
     from udpring import _core
 except ImportError as missing:
-    raise HostError(
-        f"udpring's compiled module cannot be loaded: {missing}",
-        cure="build it: scripts/bootstrap, or pip install .",
-    ) from missing
+    text, cure = str(missing), "build it: scripts/bootstrap, or pip install ."
+    if os.strerror(errno.EMFILE) in text:
+        cure = "raise the limit: ulimit -n 1024"
+    elif "map segment" in text or os.strerror(errno.ENOMEM) in text:
+        cure = "free memory, or raise the limits (ulimit -v, the cgroup's memory.max)"
+    raise HostError(f"udpring's compiled module cannot be loaded: {text}", cure=cure) from missing
 
 ABI_VERSION = 10
 

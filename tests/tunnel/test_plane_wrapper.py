@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -118,8 +119,10 @@ def test_a_descriptor_that_is_no_tun_device_is_refused_and_stays_the_callers() -
 
 
 def test_host_errors_say_what_to_do() -> None:
-    for number in wrapper._CURES:
+    for number in (errno.EBUSY, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.EIO):
         assert wrapper._host_error(-number, "interface wg0", "").cure
+    own = wrapper._host_error(-1, "interface wg0", "interface wg0: no right (run it (twice) as root)")
+    assert (own.message, own.cure) == ("interface wg0: no right", "run it (twice) as root")
     taken = wrapper._host_error(-98, "UDP port 5", "UDP port 5: Address already in use")
     assert "ListenPort" in str(taken)
     assert str(taken).count("UDP port 5") == 1

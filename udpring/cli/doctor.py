@@ -82,6 +82,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
         ("rmem_max", limits.rmem_max),
         ("wmem_max", limits.wmem_max),
         ("io_uring_disabled", limits.io_uring_disabled),
+        ("open files", limits.open_files if limits.open_files >= 0 else "none"),
     ):
         yield "limit", name, "-", "not known here" if value is None else str(value)
     yield "limit", "memlock", "-", "none" if limits.memlock is None else f"{limits.memlock} bytes"

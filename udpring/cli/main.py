@@ -17,6 +17,7 @@ from types import ModuleType
 import udpring
 from udpring import cli
 from udpring.errors import ConfigError, HostError, UdpringError
+from udpring.tunnel.refusals import SHORTAGES, explained
 
 __all__ = ["DONE", "FAILED", "HOST_CANNOT", "INTERRUPTED", "MISUSED", "command_names", "main"]
 
@@ -67,7 +68,10 @@ def _say(error: object) -> None:
 def _stop_writing() -> None:
     """After a broken pipe: what is still buffered goes nowhere, and the interpreter's own flush stays
     silent."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        nowhere = os.memfd_create("nowhere")
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
@@ -83,12 +87,27 @@ def _flush() -> None:
         raise UdpringError(f"standard output cannot be written: {failed.strerror}") from None
 
 
+def _failed(error: Exception) -> int:
+    """Says what was refused; raises again what is a fault of the program."""
+    shortage = isinstance(error, MemoryError | ImportError | RuntimeError) or (
+        isinstance(error, OSError) and error.errno in SHORTAGES
+    )
+    if isinstance(error, UdpringError) or (isinstance(error, OSError) and not shortage):
+        _say(error)
+        return FAILED
+    refusal = explained(error)
+    if refusal is None:
+        raise error
+    _say(refusal)
+    return HOST_CANNOT
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; usage errors and ``--help`` leave by SystemExit, as
     argparse does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    cli.open_standard_streams()
     try:
+        cli.open_standard_streams()
         modules = _modules(arguments)
         args = _parser(modules).parse_args(arguments)
         args.words = arguments  # for a command that starts itself again
@@ -103,11 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _stop_writing()
         return FAILED
-    except (UdpringError, OSError) as error:
-        _say(error)
-        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        return _failed(error)
     return int(code)
 
 

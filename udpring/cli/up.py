@@ -71,16 +71,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(request: UpRequest, ready: Callable[[], None]) -> tuple[int, str]:
-    import asyncio  # noqa: PLC0415
-
     from udpring.cli._up_node import run_node  # noqa: PLC0415
+    from udpring.tunnel.refusals import explained, run_loop  # noqa: PLC0415
+
+    up = False
+
+    def is_up() -> None:
+        nonlocal up
+        ready()
+        up = True
 
     try:
-        failed = asyncio.run(run_node(request, ready))
+        failed = run_loop(lambda: run_node(request, is_up))
     except ConfigError as wrong:
         return 2, str(wrong)
     except HostError as cannot:
         return 3, str(cannot)
-    except (UdpringError, OSError) as broken:
-        return 1, str(broken)
+    except Exception as broken:
+        refusal = explained(broken)
+        if refusal is None and not isinstance(broken, UdpringError):
+            raise
+        return 1 if up or refusal is None else 3, str(refusal or broken)
     return (1, failed) if failed else (0, "")

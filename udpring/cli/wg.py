@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from udpring import __version__, cli
 from udpring.errors import ConfigError, UdpringError
-from udpring.tunnel.daemon import HOST_CANNOT, DaemonOptions, start
+from udpring.tunnel.daemon import HOST_CANNOT, MISUSED, DaemonOptions, start
+from udpring.tunnel.refusals import explained
 
 __all__ = ["main"]
 
@@ -31,7 +32,24 @@ exit status: 0 done, 1 failed, 2 bad usage or environment, 3 the host cannot (no
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    cli.open_standard_streams()
+    try:
+        cli.open_standard_streams()
+        return _main(arguments)
+    except ConfigError as wrong:
+        print(f"udpring-wg: {wrong}", file=sys.stderr)
+        return MISUSED
+    except UdpringError as cannot:
+        print(f"udpring-wg: {cannot}", file=sys.stderr)
+        return HOST_CANNOT
+    except Exception as failed:
+        refusal = explained(failed)
+        if refusal is None:
+            raise
+        print(f"udpring-wg: {refusal}", file=sys.stderr)
+        return HOST_CANNOT
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="udpring-wg",
         description="Run one WireGuard interface, configured by wg; a drop-in for wireguard-go.",
@@ -47,14 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name: str = taken.interface
     if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
         parser.error(f"argument IFACE: {name!r} is no interface name: 1 to 15 bytes of UTF-8 without '/'")
-    try:
-        return start(DaemonOptions.read(name, taken.foreground, os.environ))
-    except ConfigError as wrong:
-        print(f"udpring-wg: {wrong}", file=sys.stderr)
-        return 2
-    except UdpringError as cannot:
-        print(f"udpring-wg: {cannot}", file=sys.stderr)
-        return HOST_CANNOT
+    return start(DaemonOptions.read(name, taken.foreground, os.environ))
 
 
 def _is_utf8(name: str) -> bool:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from udpring.errors import HostError
+from udpring.tunnel.refusals import cure_of
 
 __all__ = ["run_blocking"]
 
@@ -44,7 +48,11 @@ async def run_blocking(work: Callable[[], T], *, name: str, abandon: bool = Fals
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as refused:
+        cure = cure_of(errno.EAGAIN)
+        raise HostError(f"no thread for {name}: {refused}", errno=errno.EAGAIN, cure=cure) from None
     if abandon:
         return await done
     try:

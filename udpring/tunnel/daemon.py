@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
+from udpring.tunnel.refusals import cure_of, explained, run_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,17 +111,22 @@ def detach(
     child. With ``attached`` the child keeps the caller's session, directory and standard streams until it
     calls ``ready``: programs that it starts before are run where the caller stands, and heard.
     """
-    read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    try:
+        read_end, write_end = os.pipe()
+        child = os.fork()
+    except OSError as refused:
+        number = refused.errno or 0
+        text = f"no process in the background: {refused.strerror}"
+        raise HostError(text, errno=number, cure=cure_of(number)) from None
     if child == 0:
-        os.close(read_end)
-        kept = {write_end, *(keep or [])}
-        _close_all_but({0, 1, 2, *kept})
-        if not attached:
-            _leave_the_caller(kept)
-        os._exit(_child(work, write_end, kept if attached else None))
+        code = FAILED
+        try:
+            os.close(read_end)
+            code = _child(work, write_end, {write_end, *(keep or [])}, attached)
+        finally:
+            os._exit(code)
     os.close(write_end)
     with os.fdopen(read_end, encoding="utf-8", errors="replace") as answer:
         try:
@@ -129,17 +135,18 @@ def detach(
             if not attached:
                 raise
             said = answer.read()  # the child got the interrupt too: what it takes back, it says here
-    code, _, line = said.partition(" ")
-    if code == "ready":
+    word, _, line = said.partition(" ")
+    if word == "ready":
         return DONE
     os.waitpid(child, 0)
-    return report(int(code) if code.isdecimal() else FAILED, line or "the background process ended at once")
+    return report(int(word) if word.isdecimal() else FAILED, line or "the background process ended at once")
 
 
 def _child(
-    work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int, attached: set[int] | None
+    work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int, keep: set[int], attached: bool
 ) -> int:
-    """Runs ``work``. ``attached``: the descriptors to keep when the caller is left, once ready."""
+    """Runs ``work``. ``keep``: the descriptors to keep when the caller is left, now or, ``attached``, once
+    ready."""
     told = False
 
     def tell(text: str) -> None:
@@ -150,16 +157,23 @@ def _child(
             os.close(write_end)
 
     def ready() -> None:
-        if attached is not None and not told:
+        if attached and not told:
             close_log()  # what the caller is to see
-            _leave_the_caller(attached)
+            _leave_the_caller(keep)
         tell("ready")
 
     try:
+        _close_all_but({0, 1, 2, *keep})
+        if not attached:
+            _leave_the_caller(keep)
         code, line = work(ready)
     except BaseException as unexpected:
-        log.exception("the tunnel failed")
-        code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
+        refusal = explained(unexpected)
+        if refusal is not None and not told:
+            code, line = HOST_CANNOT, str(refusal)
+        else:
+            log.exception("the tunnel failed")
+            code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
     with contextlib.suppress(OSError):
         tell(f"{code} {line}")
     close_log()
@@ -168,14 +182,24 @@ def _child(
 
 def _leave_the_caller(keep: set[int]) -> None:
     """A session, a directory and standard streams of its own."""
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        if stream not in keep:
-            os.dup2(null, stream)
-    if null > 2:
-        os.close(null)
+    what, cure = "session of its own (setsid)", ""
+    try:
+        os.setsid()
+        what = "working directory (chdir /)"
+        os.chdir("/")
+        what = f"{os.devnull} to take the place of the standard streams"
+        cure = f"make it: mknod -m 666 {os.devnull} c 1 3, or stay in the foreground"
+        null = os.open(os.devnull, os.O_RDWR)
+        what, cure = "standard streams of its own (dup2)", ""
+        for stream in (0, 1, 2):
+            if stream not in keep:
+                os.dup2(null, stream)
+        if null > 2:
+            os.close(null)
+    except OSError as refused:
+        number = refused.errno or 0
+        text = f"no {what}: {refused.strerror}"
+        raise HostError(text, errno=number, cure=cure or cure_of(number)) from None
 
 
 def _close_all_but(keep: set[int]) -> None:
@@ -248,15 +272,23 @@ def close_log() -> None:
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
-    import asyncio  # noqa: PLC0415 - after the fork, so that the parent is small
-
     setup_log(options.interface, options.log_level, foreground=options.foreground)
+    up = False
+
+    def is_up() -> None:
+        nonlocal up
+        ready()
+        up = True
+
     try:
-        end = asyncio.run(serve(options, ready))
+        end = run_loop(lambda: serve(options, is_up))
     except ConfigError as wrong:
         return MISUSED, str(wrong)
-    except HostError as cannot:
-        return HOST_CANNOT, str(cannot)
+    except Exception as failed:
+        refusal = explained(failed)
+        if refusal is None:
+            raise
+        return FAILED if up else HOST_CANNOT, str(refusal)
     if end is not None and end.failed:
         return FAILED, end.reason
     return DONE, ""

@@ -23,6 +23,7 @@ from typing import Any
 from udpring.errors import HostError
 from udpring.tunnel.config import Address, Config
 from udpring.tunnel.interface import FIRST_TABLE, Command, Firewall, HostFacts, Plan, needs_default_table
+from udpring.tunnel.refusals import cure_of
 
 __all__ = ["Setup", "gather"]
 
@@ -57,6 +58,11 @@ def _run(
     except PermissionError as failed:
         raise HostError(
             f"no right to run {argv[0]}", errno=failed.errno or 0, cure="run this as root"
+        ) from None
+    except OSError as failed:
+        number = failed.errno or 0
+        raise HostError(
+            f"{argv[0]} cannot be started: {failed.strerror}", errno=number, cure=cure_of(number)
         ) from None
     except subprocess.TimeoutExpired:
         raise HostError(

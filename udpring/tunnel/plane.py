@@ -10,7 +10,6 @@ Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -22,6 +21,7 @@ from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+from udpring.tunnel.refusals import cure_of
 from udpring.tunnel.tiers import TIERS, tier_number
 from udpring.tunnel.workers import workers_asked
 from udpring.wireguard.cipher import Cipher
@@ -80,25 +80,12 @@ def _drop_names() -> list[str]:
     return names
 
 
-_CURES = {
-    errno.EBUSY: "choose another name, or remove it: ip link delete dev NAME",
-    errno.EPERM: "run it as root (CAP_NET_ADMIN), or in a user namespace: unshare -Urnm",
-    errno.EACCES: "run it as root (CAP_NET_ADMIN), or in a user namespace: unshare -Urnm",
-    errno.ENOENT: "load the module (modprobe tun), or give the container /dev/net/tun",
-    errno.ENODEV: "load the module (modprobe tun), or give the container /dev/net/tun",
-    errno.EADDRINUSE: "choose another ListenPort, or stop the program that has this one (ss -lnup)",
-    errno.ENOMEM: "free memory, or raise the limits (ulimit -l, cgroup)",
-}
-
-
 def _host_error(code: int, what: str, why: str) -> HostError:
-    """A HostError with what a person can do about it, unless the plane's own words already say so."""
+    """The plane's words, with the cure that stands in parentheses at their end, else by the errno."""
     number = -code
-    text, _, cure = why[:-1].rpartition(" (") if why.endswith(")") else (why, "", "")
+    text, _, cure = why[:-1].partition(" (") if why.endswith(")") else (why, "", "")
     text = text or os.strerror(number)
-    if not cure and (": " not in why or number == errno.EADDRINUSE):
-        cure = _CURES.get(number, "see: udpring doctor")
-    return HostError(text if what in text else f"{what}: {text}", errno=number, cure=cure)
+    return HostError(text if what in text else f"{what}: {text}", errno=number, cure=cure or cure_of(number))
 
 
 class Plane:

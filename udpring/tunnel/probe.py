@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from udpring._native import ffi, lib, reason, reason_text
+from udpring.errors import HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.refusals import require_descriptors
 from udpring.tunnel.up_tools import UP_TOOLS, find_tools
 from udpring.udp.probe import UdpProbe, probe_udp
 from udpring.uring.probe import Feature, UringProbe, probe_uring
@@ -81,6 +83,10 @@ class Limits:
     wmem_max: int | None
     memlock: int | None
     io_uring_disabled: int | None
+    open_files: int = -1
+    """RLIMIT_NOFILE; -1: no limit."""
+    open_files_why: str = ""
+    """Why a node cannot open all that it needs; empty where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +267,17 @@ def _limits() -> Limits:
         wmem_max=_number("net/core/wmem_max"),
         memlock=None if memlock == resource.RLIM_INFINITY else memlock,
         io_uring_disabled=_number("kernel/io_uring_disabled"),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        open_files_why=_open_files_why(),
     )
+
+
+def _open_files_why() -> str:
+    try:
+        require_descriptors()
+    except HostError as refused:
+        return str(refused)
+    return ""
 
 
 def _iproute2() -> Feature:
@@ -274,6 +290,8 @@ def _iproute2() -> Feature:
 
 def _missing_for_good(found: HostProbe) -> list[Missing]:
     missing = []
+    if found.limits.open_files_why:
+        missing.append(Missing("open files", "no node comes up", found.limits.open_files_why, True))
     if not found.tun.device:
         missing.append(Missing("a TUN device", "no node comes up", found.tun.device.reason, True))
     if not found.udp.tier:

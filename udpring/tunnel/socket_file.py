@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from udpring.errors import HostError
+from udpring.tunnel.refusals import cure_of
 
 __all__ = ["SocketFile", "socket_path"]
 
@@ -158,7 +159,12 @@ def _listen(path: Path) -> socket.socket:
             errno=errno.ENAMETOOLONG,
             cure="use a shorter directory",
         )
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as refused:
+        number = refused.errno or 0
+        text = f"no UNIX socket for {path}: {refused.strerror}"
+        raise HostError(text, errno=number, cure=cure_of(number)) from None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind), so no moment
@@ -171,17 +177,29 @@ def _listen(path: Path) -> socket.socket:
                 raise
             _remove_stale(path)
             listening.bind(os.fspath(path))
-        listening.listen(BACKLOG)
+        try:
+            listening.listen(BACKLOG)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as refused:
         listening.close()
         if isinstance(refused, HostError):
             raise
-        raise HostError(
-            f"{path}: {refused.strerror or refused}",
-            errno=refused.errno or 0,
-            cure="run it as root, with a writable directory",
-        ) from refused
+        number = refused.errno or 0
+        text = f"{path}: {refused.strerror or refused}"
+        raise HostError(text, errno=number, cure=_cure(number, path.parent)) from refused
     return listening
+
+
+def _cure(number: int, directory: Path) -> str:
+    if number in (errno.EACCES, errno.EPERM):
+        return f"run it as root, with the right to write to {directory}"
+    if number == errno.EROFS:
+        return f"mount a writable filesystem there: mount -t tmpfs tmpfs {directory}"
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
+        return f"make the directory: mkdir -p {directory}"
+    return cure_of(number)
 
 
 def _remove_stale(path: Path) -> None:

@@ -85,25 +85,36 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
     return plane;
 }
 
+static int refused(struct udpring_reason *why, int code, const char *part)
+{
+    return ur_fail(why, code, "no %s: %s", part, strerror(-code));
+}
+
 static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
 {
     if (!aead_chosen(UDPRING_CIPHER_CHACHA20_POLY1305))
         return ur_fail(why, -ENOTSUP, "%s", aead_why(UDPRING_CIPHER_CHACHA20_POLY1305));
     int result = mailbox_open(&plane->mailbox, plane->options.mailbox ? plane->options.mailbox : MAILBOX_DEFAULT);
-    if (result == 0)
-        result = index_table_open(&plane->indices);
-    if (result == 0 && !(plane->trie = udpring_trie_new()))
-        result = -ENOMEM;
+    if (result < 0)
+        return refused(why, result, "mailbox (eventfd)");
+    result = index_table_open(&plane->indices);
+    if (result < 0)
+        return refused(why, result, "table of receiver indices (getrandom)");
+    if (!(plane->trie = udpring_trie_new()))
+        return refused(why, -ENOMEM, "table of allowed IPs");
     for (uint32_t i = 0; i < plane->worker_count && result == 0; i++) {
         struct worker *worker = &plane->workers[i];
         worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        result = worker->wake_fd < 0 ? -errno : worker_memory_open(worker);
-        if (result == 0 && (result = mac_engine_open(&worker->mac, why)) < 0)
-            return result;
-        if (result == 0 && (result = cookie_sealer_open(&worker->cookie_sealer, why)) < 0)
-            return result;
+        if (worker->wake_fd < 0)
+            return refused(why, -errno, "wake-up of a worker (eventfd)");
+        result = worker_memory_open(worker);
+        if (result < 0)
+            return refused(why, result, "memory for packets (mmap of 18 MiB)");
+        result = mac_engine_open(&worker->mac, why);
+        if (result == 0)
+            result = cookie_sealer_open(&worker->cookie_sealer, why);
     }
-    return result < 0 ? ur_fail(why, result, "opening the data plane: %s", strerror(-result)) : 0;
+    return result;
 }
 
 static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
@@ -137,7 +148,7 @@ static int worker_start(struct worker *worker, struct udpring_reason *why)
     int result = -pthread_create(&worker->thread, NULL, worker_main, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (result < 0)
-        return ur_fail(why, result, "starting a worker thread: %s", strerror(-result));
+        return ur_fail(why, result, "no worker thread (pthread_create): %s", strerror(-result));
     pthread_mutex_lock(&plane->command_lock);
     while (!worker->started)
         pthread_cond_wait(&plane->command_done, &plane->command_lock);
@@ -170,7 +181,7 @@ struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *opt
 {
     struct udpring_plane *plane = plane_new(options);
     if (!plane) {
-        *code = ur_fail(why, -ENOMEM, "opening the data plane: out of memory");
+        *code = ur_fail(why, -ENOMEM, "no memory for the data plane");
         return NULL;
     }
     int result = parts_open(plane, why);

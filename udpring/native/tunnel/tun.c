@@ -17,17 +17,24 @@
 #define TUNGETDEVNETNS _IO('T', 227)
 #endif
 
+/* For requests about interfaces, which any family takes (net/socket.c sock_do_ioctl). A sandbox may lack AF_INET, none lacks
+ * AF_UNIX. */
+static int any_socket(void)
+{
+    return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
 /* A socket in the network namespace of the interface. The interface may have been moved since it was made, and ours
  * may not be left for more than this moment: only the calling thread changes, and it comes back. */
 static int query_socket(const struct tun *tun)
 {
     int there = ioctl(tun->fd, TUNGETDEVNETNS);
     if (there < 0)
-        return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        return any_socket();
     int here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     int fd = -1;
     if (here >= 0 && setns(there, CLONE_NEWNET) == 0) {
-        fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        fd = any_socket();
         if (setns(here, CLONE_NEWNET) != 0) {
             /* Cannot happen while we hold the right to enter a namespace we came from; sockets must not be opened
              * in the wrong one, so nothing may go on from here. */
@@ -35,7 +42,7 @@ static int query_socket(const struct tun *tun)
             fd = -1;
         }
     } else {
-        fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        fd = any_socket();
     }
     if (here >= 0)
         close(here);
@@ -66,17 +73,17 @@ void tun_refresh(struct tun *tun)
     }
 }
 
-static int set_mtu(struct tun *tun, uint32_t mtu)
+static int set_mtu(const struct tun *tun, uint32_t mtu, struct udpring_reason *why)
 {
     struct ifreq request = {0};
     memcpy(request.ifr_name, tun->name, IFNAMSIZ);
     request.ifr_mtu = (int)mtu;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = any_socket();
     if (fd < 0)
-        return -errno;
+        return ur_fail(why, -errno, "interface %s: no UNIX socket to set its MTU by: %s", tun->name, strerror(errno));
     int result = ioctl(fd, SIOCSIFMTU, &request) == 0 ? 0 : -errno;
     close(fd);
-    return result;
+    return result < 0 ? ur_fail(why, result, "interface %s: MTU %u refused: %s", tun->name, mtu, strerror(-result)) : 0;
 }
 
 /* The most that this kernel takes, found by asking. */
@@ -137,10 +144,10 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
     }
     set_offloads(tun, offload);
     if (mtu && made) {
-        int result = set_mtu(tun, mtu);
+        int result = set_mtu(tun, mtu, why);
         if (result < 0) {
             tun_close(tun);
-            return ur_fail(why, result, "interface %s: MTU %u refused: %s", name, mtu, strerror(-result));
+            return result;
         }
     }
     tun_refresh(tun);

@@ -28,19 +28,25 @@ static int open_one(int family, uint32_t fwmark, struct udpring_reason *why)
     int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP);
     if (fd < 0)
         return ur_fail(why, -errno, "no %s UDP socket: %s", name, strerror(errno));
+    const char *option = "pktinfo and TOS";
     int code = udp_socket_prepare(fd, UDP_SOCKET_LOCAL | UDP_SOCKET_TOS, why);
-    if (!code && family == AF_INET6)
+    if (!code && family == AF_INET6) {
+        option = "IPV6_V6ONLY";
         code = udp_socket_set(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+    }
     /* No path MTU discovery: the outer packet may be fragmented, as WireGuard's is. */
-    if (!code)
+    if (!code) {
+        option = "MTU_DISCOVER";
         code = family == AF_INET ? udp_socket_set(fd, SOL_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
                                  : udp_socket_set(fd, SOL_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
-    if (!code && fwmark)
+    }
+    if (!code && fwmark) {
+        option = "SO_MARK, which needs CAP_NET_ADMIN";
         code = udp_socket_set(fd, SOL_SOCKET, SO_MARK, (int)fwmark);
+    }
     if (code) {
         close(fd);
-        return ur_fail(why, code, "%s UDP socket cannot be set up: %s%s", name, strerror(-code),
-                       code == -EPERM ? " (SO_MARK needs CAP_NET_ADMIN)" : "");
+        return ur_fail(why, code, "%s UDP socket refuses %s: %s", name, option, strerror(-code));
     }
     grow_buffers(fd);
     return fd;
@@ -89,11 +95,11 @@ static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, st
             code = 0;
             continue;
         }
-        ur_fail(why, code, "UDP port %u (%s): %s", chosen, i ? "IPv6" : "IPv4", strerror(-code));
+        ur_fail(why, code, "binding UDP port %u, %s: %s", chosen, i ? "IPv6" : "IPv4", strerror(-code));
         break;
     }
     if (!code && fd[0] < 0 && fd[1] < 0)
-        code = ur_fail(why, -EAFNOSUPPORT, "this host has neither IPv4 nor IPv6");
+        code = ur_fail(why, -EAFNOSUPPORT, "no UDP socket: this host or its sandbox has neither AF_INET nor AF_INET6");
     if (code) {
         for (int i = 0; i < 2; i++) {
             if (fd[i] >= 0)
