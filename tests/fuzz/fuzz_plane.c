@@ -1,0 +1,452 @@
+/* The whole plane as a state machine, on a kernel of the harness's own: packets from the TUN device, datagrams and trains from the
+ * network, every command, errors of sends and writes, full sockets, time. The workers are the real ones (worker.c).
+ *
+ * Oracles: a nonce is used once and leaves once (model_aead.c); what leaves opens to what was read, in order, to its peer
+ * (plane_out.c); what is written is what came sealed, in order of its flow (plane_in.c); each slot has one owner; each packet and
+ * message is accounted for by a counter; at the end no key, staged byte or descriptor is left. */
+#include <netinet/in.h>
+
+#include "plane_model.h"
+
+struct model model;
+
+static uint8_t scratch[MODEL_PACKET_MAX + 4096];
+static struct model_flow flows[NETS * 4];
+static struct mac_engine mac;
+static const uint8_t mac1_key[32] = {1}, cookie_key[32] = {2};
+
+uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination)
+{
+    uint8_t net = 0;
+    if (length >= 20 && packet[0] >> 4 == 4)
+        net = packet[destination ? 16 : 12];
+    else if (length >= 40 && packet[0] >> 4 == 6 && packet[destination ? 24 : 8] == 0xfd)
+        net = packet[destination ? 25 : 9];
+    return net >= FIRST_NET && net < FIRST_NET + NETS ? model.owner[net - FIRST_NET] : NOBODY;
+}
+
+struct session *model_session(uint32_t index, bool local)
+{
+    for (uint32_t i = model.sessions; i-- > 0;)
+        if ((local ? model.session[i].local : model.session[i].remote) == index)
+            return &model.session[i];
+    return NULL;
+}
+
+/* ---- commands ---- */
+
+static void set_net(uint8_t net, uint8_t slot, bool remove)
+{
+    uint8_t life = model.present[slot];
+    uint32_t done;
+    struct udpring_prefix prefixes[2] = {
+        {.family = AF_INET, .cidr = 8, .peer = model.life[life].id, .remove = remove, .ip = {FIRST_NET + net}},
+        {.family = AF_INET6, .cidr = 16, .peer = model.life[life].id, .remove = remove, .ip = {0xfd, FIRST_NET + net}},
+    };
+    threads_run();   /* what came before goes by the old table, what comes after by the new one */
+    if (!remove)
+        model.owner[net] = life;
+    else if (model.owner[net] == life)
+        model.owner[net] = NOBODY;
+    CLAIM(udpring_plane_prefixes(model.plane, prefixes, 2, &done) == 0 && done == 2, "%u prefixes set", done);
+}
+
+static struct udpring_address address_of(uint8_t slot, uint8_t choice)
+{
+    /* The second byte names the peer: an address is never another's. */
+    struct udpring_address address = {.family = choice & 1 ? AF_INET6 : AF_INET, .port = (uint16_t)(1000 + (choice >> 4)),
+                                      .ip = {192, slot, 0, choice >> 1 & 3}};
+    return address;
+}
+
+static void set_endpoint(uint8_t slot, uint8_t choice)
+{
+    struct life *life = &model.life[model.present[slot]];
+    struct udpring_address address = address_of(slot, choice);
+    if ((choice & 0xe) == 0xe)
+        address.family = 0;
+    life->reordered |= life->family && life->family != address.family;   /* the two sockets are independent */
+    life->family = address.family;
+    CLAIM(udpring_plane_endpoint(model.plane, life->id, &address) == 0, "an endpoint");
+}
+
+static void add_peer(uint8_t slot, uint8_t choice)
+{
+    struct life *life = &model.life[model.lives];
+    *life = (struct life){.slot = slot};
+    CLAIM(udpring_plane_peer_add(model.plane, &life->id) == 0, "a peer");
+    model.present[slot] = (uint8_t)model.lives++;
+    set_net(slot, slot, false);
+    if (choice & 1)
+        set_endpoint(slot, choice & 0xf1);
+}
+
+static void replace_peer(uint8_t slot, uint8_t choice)
+{
+    if (model.lives == LIVES)
+        return;
+    uint8_t life = model.present[slot];
+    threads_run();
+    for (uint32_t net = 0; net < NETS; net++)
+        if (model.owner[net] == life)
+            model.owner[net] = NOBODY;
+    CLAIM(udpring_plane_peer_remove(model.plane, model.life[life].id) == 0, "a peer is removed");
+    add_peer(slot, choice);
+}
+
+static void new_session(struct input *input, uint8_t slot)
+{
+    uint8_t choice = input_u8(input), age = input_u8(input), life = model.present[slot];
+    struct session *session = &model.session[model.sessions];
+    uint8_t keys[64] = {0};
+    if (model.sessions == SESSIONS)
+        return;
+    CLAIM(udpring_plane_index_new(model.plane, model.life[life].id, &session->local) == 0, "an index");
+    if ((choice & 0x1f) == 0x1f) {   /* the handshake was given up */
+        CLAIM(udpring_plane_index_release(model.plane, session->local) == 0, "an index is released");
+        return;
+    }
+    int32_t cipher = (choice & 6) == 6 ? UDPRING_CIPHER_AES_256_GCM : UDPRING_CIPHER_CHACHA20_POLY1305;
+    session->send_secret = 2 * model.sessions + 1;
+    session->receive_secret = 2 * model.sessions + 2;
+    session->remote = 5000 + model.sessions++;
+    session->type = cipher == UDPRING_CIPHER_AES_256_GCM ? WG_TYPE_DATA | WG_MARK_AES_256_GCM : WG_TYPE_DATA;
+    session->life = life;
+    session->counter = 0;
+    memcpy(keys, &session->send_secret, sizeof(session->send_secret));
+    memcpy(keys + 32, &session->receive_secret, sizeof(session->receive_secret));
+    int result = udpring_plane_keypair(model.plane, model.life[life].id, cipher, keys, session->local, session->remote, choice & 1,
+                                       threads_now_ns - (choice & 8 ? age * 1000000000ull : 0));
+    CLAIM(result >= 0, "a keypair: %d", result);
+}
+
+static void change_keys(struct input *input, uint8_t slot)
+{
+    uint32_t id = model.life[model.present[slot]].id;
+    uint8_t what = input_u8(input);
+    switch (what & 7) {
+    case 0: udpring_plane_keys_erase(model.plane, id); break;
+    case 1: udpring_plane_keys_expire(model.plane, id); break;
+    case 2: udpring_plane_staged_drop(model.plane, id); break;
+    case 3: udpring_plane_source_clear(model.plane, id); break;
+    case 4: udpring_plane_test_age(model.plane, id, (what >> 3) * 8000000000ull); break;
+    case 5: udpring_plane_test_blocks(model.plane, id, GCM_REJECT_AFTER_BLOCKS - (what >> 3) * 90); break;
+    default: {
+        const struct peer *peer = plane_peer(model.plane, id);
+        bool gcm = peer->current && peer->current->data_type != WG_TYPE_DATA;
+        uint64_t next = (gcm ? GCM_REJECT_AFTER_MESSAGES : WG_REJECT_AFTER_MESSAGES) - (what >> 3);
+        if (peer->current && peer->current->counter < next)
+            udpring_plane_test_counter(model.plane, id, next);
+    }
+    }
+}
+
+static void send_something(struct input *input, uint8_t slot)
+{
+    uint8_t choice = input_u8(input), message[UDPRING_MESSAGE_MAX] = {1};
+    struct udpring_address to = address_of(slot, choice), from = {.family = to.family, .ip = {10, 0, 0, 1}};
+    model.others++;
+    if (choice & 2)
+        udpring_plane_keepalive(model.plane, model.life[model.present[slot]].id);
+    else
+        udpring_plane_send(model.plane, choice & 4 ? UDPRING_PEER_NONE : model.life[model.present[slot]].id, message,
+                           input_u8(input) % (UDPRING_MESSAGE_MAX + 1u), choice, choice & 8 ? &to : NULL, choice & 8 ? &from : NULL, 1);
+}
+
+static void look(struct input *input, uint8_t slot)
+{
+    static struct udpring_peer_state states[PEERS + 1];
+    struct udpring_plane_stats stats;
+    struct udpring_prefix prefixes[8];
+    uint32_t next;
+    uint8_t choice = input_u8(input);
+    CLAIM(udpring_plane_peer_state(model.plane, model.life[model.present[slot]].id, choice & 1, states) == 0, "a state");
+    CLAIM(udpring_plane_peer_states(model.plane, 0, states, PEERS + 1, &next) == PEERS && !next, "the states of all");
+    CLAIM(udpring_plane_stats(model.plane, &stats) == 0 && stats.peers == PEERS, "%u peers", stats.peers);
+    uint32_t owned = 0;
+    for (uint32_t net = 0; net < NETS; net++)
+        owned += 2 * (model.owner[net] == model.present[slot]);
+    CLAIM(udpring_plane_prefixes_list(model.plane, model.life[model.present[slot]].id, prefixes, 8) == owned, "%u prefixes", owned);
+}
+
+/* ---- packets ---- */
+
+/* An inner packet of a flow to or from this net; some are changed. */
+static uint32_t inner_packet(struct input *input, uint8_t net, uint8_t *out, struct model_flow **used)
+{
+    static const uint32_t sizes[] = {100, 1200, 0, 1380};
+    uint8_t choice = input_u8(input), size = input_u8(input);
+    struct model_flow *flow = &flows[net * 4 + (choice & 3)];
+    uint32_t payload = size & 4 ? sizes[size & 3] : size >> 3;
+    flow->flags = choice & 0x10 ? 8 : 0;
+    flow->tos = choice >> 6;
+    *used = flow;
+    uint32_t length = model_packet(flow, payload, choice, out);
+    if ((choice & 0x2c) == 0x2c)
+        out[input_u8(input) % (length < 64 ? length : 64)] = input_u8(input);
+    return length;
+}
+
+static void make_super(struct input *input, const struct model_flow *flow, struct kernel_packet *packet)
+{
+    bool v6 = flow->v6;
+    uint32_t ip = v6 ? 40 : 20, more = input_u16(input) % 60000;
+    uint8_t size = input_u8(input);
+    if (packet->length + more > 65535)
+        more = 0;
+    memset(packet->bytes + packet->length, 0x42, more);
+    packet->length += more;
+    uint32_t claimed = packet->length - (v6 ? 40 : 0);
+    packet->bytes[v6 ? 4 : 2] = (uint8_t)(claimed >> 8);
+    packet->bytes[v6 ? 5 : 3] = (uint8_t)claimed;
+    packet->vnet = (struct vnet_header){
+        .flags = VNET_NEEDS_CSUM, .gso_type = !flow->tcp ? VNET_GSO_UDP_L4 : v6 ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4,
+        .hdr_len = (uint16_t)model_header_bytes(flow), .csum_start = (uint16_t)ip, .csum_offset = flow->tcp ? 16 : 6,
+        .gso_size = (uint16_t)(size & 1 ? 1380 : 60 + size * 5)};
+    if (size == 254)
+        ((uint8_t *)&packet->vnet)[input_u8(input) % sizeof(packet->vnet)] = input_u8(input);
+    if (packet->vnet.gso_size && packet->length / packet->vnet.gso_size > 400)
+        packet->vnet.gso_size = 1000;   /* the kernel makes no more of 64 KiB; slots bound what one read may become */
+}
+
+static void from_device(struct input *input, uint8_t slot)
+{
+    struct model_flow *flow;
+    uint8_t how = input_u8(input);
+    struct kernel_packet packet = {.bytes = scratch};
+    uint32_t queue = model.plane->worker_count > 1 ? slot & 1 : 0;
+    if (how < 8) {
+        packet.length = 1 + input_u8(input);
+        input_copy(input, scratch, packet.length);
+        input_copy(input, &packet.vnet, sizeof(packet.vnet));
+    } else if (how < 16) {
+        packet.error = how & 1 ? EIO : EAGAIN;
+        packet.length = 1;
+    } else {
+        packet.length = inner_packet(input, slot ^ 1, scratch, &flow);   /* the model's destination is the net beside */
+        if (how >= 120)
+            make_super(input, flow, &packet);
+    }
+    uint32_t copies = how % 5 ? 1 : 32;   /* a burst, so that slots and queues run out */
+    while (copies--) {
+        packet.bytes = exactly(scratch, packet.length);
+        kernel_put(kernel_nth(KERNEL_TUN, 0, queue), &packet);
+    }
+}
+
+static uint32_t data_message(struct input *input, uint8_t slot, uint8_t *out)
+{
+    static uint8_t plain[4096];
+    struct model_flow *flow;
+    uint8_t choice = input_u8(input);
+    struct session *session = NULL;
+    for (uint32_t i = model.sessions, skip = choice & 3; i-- > 0 && !session;)
+        if (model.life[model.session[i].life].slot == slot && !skip--)
+            session = &model.session[i];
+    if (!session)
+        return 0;
+    uint32_t length = choice & 64 ? 0 : inner_packet(input, slot, plain, &flow);
+    uint32_t padded = (length + 15) & ~15u;
+    memset(plain + length, 0, padded - length);
+    uint64_t counter = choice & 4 ? input_u16(input) : choice & 8 ? WG_REJECT_AFTER_MESSAGES - input_u8(input) : session->counter++;
+    uint32_t type = htole32(session->type), index = htole32(session->local);
+    uint64_t wire = htole64(counter);
+    memcpy(out, &type, 4);
+    memcpy(out + 4, &index, 4);
+    memcpy(out + 8, &wire, 8);
+    model_seal(session->receive_secret, counter, plain, padded, out + WG_DATA_HEADER);
+    if ((choice & 0xb0) == 0xb0)
+        out[input_u8(input) % (padded + WG_DATA_MIN)] ^= input_u8(input);
+    return padded + WG_DATA_MIN;
+}
+
+static uint32_t handshake_message(struct input *input, uint8_t *out)
+{
+    static const uint32_t lengths[] = {WG_INITIATION_BYTES, WG_RESPONSE_BYTES, WG_COOKIE_REPLY_BYTES};
+    uint8_t choice = input_u8(input);
+    uint32_t kind = choice % 3, length = lengths[kind], index = model.sessions ? model.session[input_u8(input) % model.sessions].local : 0;
+    memset(out, 0, length);
+    out[0] = (uint8_t)(kind + 1);
+    if (choice & 4)
+        memcpy(out + 1, "uAG", 3);
+    memcpy(out + (kind == 1 ? 8 : 4), &index, 4);
+    size_t written;
+    if (choice & 8 && EVP_MAC_init(mac.context, mac1_key, 32, NULL) && EVP_MAC_update(mac.context, out, length - 32))
+        EVP_MAC_final(mac.context, out + length - 32, &written, 16);
+    out[length - 1] = choice & 16 ? 1 : 0;
+    return length - (choice & 0x60 ? 0 : choice >> 7);
+}
+
+static uint32_t one_message(struct input *input, uint8_t slot, uint8_t *out)
+{
+    uint8_t how = input_u8(input);
+    if (how >= 40)
+        return data_message(input, slot, out);
+    if (how >= 16)
+        return handshake_message(input, out);
+    uint32_t length = input_u8(input);
+    input_copy(input, out, length);
+    return length;
+}
+
+/* A datagram, or a train of messages of one length; to the socket that the kernel's program would choose, or to another. */
+static void from_network(struct input *input, uint8_t slot)
+{
+    uint8_t choice = input_u8(input);
+    uint32_t messages = choice & 1 ? 1 : 1 + (choice >> 4), segment = 0;
+    struct kernel_packet packet = {.bytes = scratch, .source = address_of(slot, input_u8(input)), .tos = choice >> 1 & 3, .interface_index = 1};
+    packet.local = (struct udpring_address){.family = packet.source.family, .ip = {10, 0, 0, choice & 1}};
+    for (uint32_t i = 0; i < messages && packet.length < 60000; i++) {
+        uint32_t length = one_message(input, slot, scratch + packet.length);
+        if (!segment)
+            segment = length;
+        if (length > segment)
+            length = segment;
+        packet.length += length;
+        if (length < segment || !length)
+            break;
+    }
+    if (packet.length > segment)
+        packet.segment = segment;
+    if (choice & 8)
+        packet.error = choice & 0x10 ? ECONNREFUSED : ENOMEM;
+    bool data = packet.length >= WG_DATA_MIN && (wg_le32(scratch) & ~WG_MARK_AES_256_GCM) == WG_TYPE_DATA;
+    uint32_t which = data != ((choice & 0xf6) == 0xf6) ? 1 + (slot & 1) % model.plane->worker_count : 0;
+    struct life *life = &model.life[model.present[slot]];
+    life->reordered |= life->family != packet.source.family;   /* it may roam to the other socket */
+    packet.bytes = exactly(scratch, packet.length);
+    kernel_put(kernel_nth(KERNEL_UDP, packet.source.family, which), &packet);
+}
+
+/* ---- the kernel's moods ---- */
+
+static void set_errors(struct input *input)
+{
+    static const int errors[] = {EMSGSIZE, EIO, EINVAL, ENETUNREACH, EPERM, ENOBUFS, EAGAIN, ECONNREFUSED};
+    uint8_t choice = input_u8(input);
+    if (choice & 0x80) {
+        model.write_error = choice & 1 ? EIO : EINVAL;
+        model.write_errors = choice >> 2 & 7;
+        model.only_supers = choice & 2;
+        return;
+    }
+    model.send_error = errors[choice & 7];
+    model.send_errors = choice >> 3 & 7;
+    model.only_trains = choice & 0x40;
+}
+
+static void set_full(uint8_t choice)
+{
+    for (uint32_t i = 0; i < KERNEL_FDS; i++)
+        if (kernel.file[i].kind == KERNEL_UDP)
+            kernel.file[i].full = choice & 1 && (choice & 2 || kernel.file[i].family == AF_INET);
+}
+
+static void rebind(struct input *input)
+{
+    uint16_t port = (uint16_t)input_u16(input);
+    struct udpring_reason why;
+    for (uint32_t i = 0; i < LIVES; i++)
+        model.life[i].reordered = true;   /* new sockets: what waited in the old ones' buffers is not ours to order */
+    CLAIM(udpring_plane_bind(model.plane, &port, port & 1, &why) == 0, "a new port");
+}
+
+static void quiet(void)
+{
+    threads_run();
+    in_check_quiet();
+    out_check_quiet();
+}
+
+static void step(struct input *input)
+{
+    uint8_t operation = input_u8(input), slot = operation >> 6;
+    switch (operation & 31) {
+    case 0: case 1: case 2: case 3: from_device(input, slot); return;
+    case 4: case 5: case 6: case 7: case 8: from_network(input, slot); return;
+    case 9: case 10: new_session(input, slot); break;
+    case 11: change_keys(input, slot); break;
+    case 12: if (operation & 32) replace_peer(slot, input_u8(input)); break;
+    case 13: send_something(input, slot); break;
+    case 14: set_endpoint(slot, input_u8(input)); break;
+    case 15: set_net(input_u8(input) % NETS, slot, operation & 32); break;
+    case 16: set_errors(input); return;
+    case 17: set_full(input_u8(input)); return;
+    case 18: look(input, slot); break;
+    case 19: udpring_plane_cookie_secret(model.plane, operation & 32 ? mac1_key : cookie_key); break;
+    case 20: kernel.mtu = (uint32_t[]){1420, 1280, 68, 9000, 65535, 1421, 576, 1500}[input_u8(input) & 7]; return;
+    case 21: if (operation & 32) rebind(input); break;
+    case 22: threads_pass_time((uint64_t)input_u8(input) * input_u8(input) * 100000u); break;
+    case 23: threads_pass_time((uint64_t)input_u8(input) * 1000000000u); break;
+    case 24: kernel.device_gone |= (operation & 0xe0) == 0xe0; break;
+    case 25: quiet(); break;
+    default: threads_run(); break;
+    }
+}
+
+static void open_plane(struct input *input)
+{
+    uint8_t choice = input_u8(input);
+    struct udpring_plane_options options = {
+        .name = "fuzz0", .tun_fd = -1, .tier = UDPRING_TIER_MMSG, .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
+        .listen_port = 51820, .workers = choice & 4 ? 2 : 1,
+        .flags = (uint16_t)((choice & 8 ? UDPRING_PLANE_NO_UDP_OFFLOAD : 0) | (choice & 16 ? UDPRING_PLANE_NO_TUN_OFFLOAD : 0))};
+    struct udpring_reason why = {""};
+    int32_t code;
+    kernel_reset();
+    kernel.active = true;
+    kernel.mtu = 1420;
+    kernel.offloads = choice & 32 ? 0x7f : choice & 64 ? 0x1f : 0x7f;
+    kernel.tun_read = out_read;
+    kernel.tun_write = in_write;
+    kernel.received = in_received;
+    kernel.send = out_send;
+    threads_now_ns = 1000000000000u;
+    threads_active = true;
+    model.plane = udpring_plane_open(&options, &code, &why);
+    CLAIM(model.plane, "%d: %s", code, why.text);
+    CLAIM(udpring_plane_identity(model.plane, mac1_key, cookie_key) == 0, "an identity");
+    memset(model.owner, NOBODY, sizeof(model.owner));
+    uint8_t endpoints = input_u8(input);
+    for (uint8_t slot = 0; slot < PEERS; slot++)
+        add_peer(slot, endpoints >> slot & 1);
+}
+
+static void close_plane(void)
+{
+    model.send_errors = model.write_errors = 0;
+    set_full(0);
+    threads_pass_time(2000000000);
+    quiet();
+    for (uint8_t slot = 0; slot < PEERS; slot++)
+        CLAIM(udpring_plane_peer_remove(model.plane, model.life[model.present[slot]].id) == 0, "a peer is removed");
+    CLAIM(!model_aead.keys, "%d keys are left", model_aead.keys);
+    CLAIM(!model.plane->staged_bytes, "%zu staged bytes are left", model.plane->staged_bytes);
+    for (uint32_t i = 0; i < model.plane->worker_count; i++)
+        CLAIM(!model.plane->workers[i].kicked_first, "worker %u has a peer in its list that is gone", i);
+    udpring_plane_close(model.plane);
+    threads_reset();
+    threads_active = false;
+    kernel_reset();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    struct input input = {.bytes = bytes, .length = length};
+    struct udpring_reason why;
+    if (!mac.context)
+        CLAIM(mac_engine_open(&mac, &why) == 0, "%s", why.text);
+    memset(&model, 0, sizeof(model));
+    for (uint32_t i = 0; i < UR_ARRAY_LENGTH(flows); i++)
+        flows[i] = (struct model_flow){.v6 = i & 1, .tcp = i & 2, .net = (uint8_t)(FIRST_NET + i / 4), .source = (uint8_t)i, .destination = 9,
+                                       .ports = (uint8_t)i, .options = i & 4 ? 12 : 0, .sequence = 0xffff0000u};
+    model_aead_reset();
+    out_reset();
+    in_reset();
+    open_plane(&input);
+    model_aead.fail_seal_at = input_u8(&input);
+    while (input_left(&input, 1))
+        step(&input);
+    close_plane();
+    return 0;
+}

@@ -1,0 +1,26 @@
+/* A cipher for the harness: as fast as a checksum, and no secret. It keeps the rules of one: what was sealed under another key,
+ * counter or length does not open. It remembers each nonce. */
+#ifndef UDPRING_FUZZ_MODEL_AEAD_H
+#define UDPRING_FUZZ_MODEL_AEAD_H
+#include "input.h"
+#include "tunnel/aead.h"
+
+/* The first bytes of a key. */
+uint64_t model_secret(const uint8_t key[AEAD_KEY_BYTES]);
+/* length bytes, then the tag. */
+void model_seal(uint64_t secret, uint64_t counter, const uint8_t *in, uint32_t length, uint8_t *out);
+/* In and out may be the same. False: not authentic. */
+bool model_open(uint64_t secret, uint64_t counter, const uint8_t *in, uint32_t sealed_length, uint8_t *out);
+
+/* What the core has done with the cipher. */
+extern struct model_aead {
+    int32_t keys;               /* alive */
+    uint64_t sealed, opened, empty_opened;
+    uint64_t fail_seal_at;      /* the seal of this number fails; 0: none */
+} model_aead;
+
+/* Before an input. */
+void model_aead_reset(void);
+/* This nonce leaves the host: it was sealed by the core, so, and has not left before. */
+void model_nonce_leaves(uint64_t secret, uint64_t counter, const uint8_t *sealed, uint32_t length);
+#endif

@@ -1,0 +1,75 @@
+/* A kernel for one plane: the system calls that the core makes on its TUN device, UDP sockets, eventfds and clock, answered from
+ * what the harness put there. Nothing of it reaches the real one, and everything is the same each time. */
+#ifndef UDPRING_FUZZ_MODEL_KERNEL_H
+#define UDPRING_FUZZ_MODEL_KERNEL_H
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "input.h"
+#include "tunnel/vnet.h"
+#include "udp/abi.h"
+
+enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128 };
+
+enum kernel_kind { KERNEL_CLOSED, KERNEL_EVENT, KERNEL_TUN, KERNEL_UDP, KERNEL_OTHER };
+
+/* A packet of the device, a datagram (a train with `segment`), or an error instead of one.
+ * Owner: the descriptor's queue; freed when it is read. */
+struct kernel_packet {
+    uint8_t *bytes;
+    uint32_t length, segment;
+    int error;
+    struct vnet_header vnet;
+    struct udpring_address source, local;
+    uint32_t interface_index;
+    uint8_t tos;
+};
+
+struct kernel_file {
+    enum kernel_kind kind;
+    int family;
+    uint64_t event;
+    bool full;                  /* a socket whose send buffer has no room */
+    bool bound, group_program;
+    bool vnet;                  /* of the device: IFF_VNET_HDR */
+    uint32_t number;            /* among the open files of its kind and family when it was opened */
+    uint16_t port;
+    struct kernel_packet queue[KERNEL_QUEUE];
+    uint32_t head, count;
+};
+
+/* A message that is being sent, with what its ancillary data says. */
+struct kernel_send {
+    int fd;
+    const struct msghdr *message;
+    struct udpring_address destination, source;
+    uint32_t interface_index, segment, length;
+    int32_t tos;
+};
+
+extern struct kernel {
+    struct kernel_file file[KERNEL_FDS];
+    uint32_t mtu, offloads;     /* of the device: TUN_F_* that it takes */
+    bool active;
+    bool device_gone;           /* the interface was deleted */
+    uint64_t random;
+    /* The harness's part. */
+    void (*tun_read)(uint32_t queue, const struct kernel_packet *packet);
+    int (*tun_write)(uint32_t queue, const struct vnet_header *vnet, const struct iovec *parts, int count);
+    void (*received)(int fd, const struct kernel_packet *packet, bool truncated);
+    int32_t (*send)(const struct kernel_send *send);   /* what the kernel answers */
+} kernel;
+
+void kernel_reset(void);
+struct kernel_file *kernel_file(int fd);
+/* Queues a packet whose bytes become the kernel's; false: the queue is full, and it is lost. */
+bool kernel_put(struct kernel_file *file, const struct kernel_packet *packet);
+/* The n-th open file of a kind, or NULL. */
+struct kernel_file *kernel_nth(enum kernel_kind kind, int family, uint32_t n);
+/* poll(2) events of a file that are there now. */
+short kernel_events(const struct kernel_file *file, short wanted);
+/* The next packet of a TUN queue, its vnet header first; -errno. */
+ssize_t kernel_tun_read(struct kernel_file *file, uint8_t *into, size_t room);
+ssize_t kernel_receive(int fd, struct msghdr *header);
+int32_t kernel_send(int fd, const struct msghdr *header);
+#endif

@@ -1,0 +1,202 @@
+#include "model_threads.h"
+
+#include <pthread.h>
+#include <ucontext.h>
+
+enum { FIBERS_MAX = 4, STACK_BYTES = 512 << 10, DEADLINES_MAX = 10000 };
+
+/* Owner: this file. */
+struct fiber {
+    ucontext_t context;
+    uint8_t *stack;
+    void *(*entry)(void *);
+    void *argument;
+    bool started, done, waiting;
+    uint64_t deadline_ns;
+    bool (*ready)(void *context);
+    void *ready_context;
+};
+
+uint64_t threads_now_ns;
+static struct fiber fibers[FIBERS_MAX];
+static uint32_t fiber_count;
+static struct fiber *running;       /* NULL: the harness itself */
+static ucontext_t main_context;
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FIBERS_ASAN 1
+#endif
+#endif
+#ifdef FIBERS_ASAN
+void __sanitizer_start_switch_fiber(void **save, const void *bottom, size_t size);
+void __sanitizer_finish_switch_fiber(void *save, const void **bottom, size_t *size);
+static const void *main_bottom;
+static size_t main_size;
+#endif
+
+static void to_main(struct fiber *fiber, bool ends)
+{
+    running = NULL;
+#ifdef FIBERS_ASAN
+    void *save = NULL;
+    __sanitizer_start_switch_fiber(ends ? NULL : &save, main_bottom, main_size);
+#endif
+    swapcontext(&fiber->context, &main_context);
+#ifdef FIBERS_ASAN
+    __sanitizer_finish_switch_fiber(save, &main_bottom, &main_size);
+#endif
+}
+
+static void to_fiber(struct fiber *fiber)
+{
+    running = fiber;
+#ifdef FIBERS_ASAN
+    void *save = NULL;
+    __sanitizer_start_switch_fiber(&save, fiber->stack, STACK_BYTES);
+#endif
+    swapcontext(&main_context, &fiber->context);
+#ifdef FIBERS_ASAN
+    __sanitizer_finish_switch_fiber(save, NULL, NULL);
+#endif
+}
+
+static void begin(void)
+{
+    struct fiber *fiber = running;
+#ifdef FIBERS_ASAN
+    __sanitizer_finish_switch_fiber(NULL, &main_bottom, &main_size);
+#endif
+    fiber->entry(fiber->argument);
+    fiber->done = true;
+    to_main(fiber, true);
+}
+
+static bool can_run(const struct fiber *fiber)
+{
+    if (fiber->done)
+        return false;
+    return !fiber->waiting || threads_now_ns >= fiber->deadline_ns || fiber->ready(fiber->ready_context);
+}
+
+void threads_run(void)
+{
+    CLAIM(!running, "only the harness runs the fibers");
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t i = 0; i < fiber_count; i++)
+            if (can_run(&fibers[i])) {
+                to_fiber(&fibers[i]);
+                moved = true;
+            }
+    }
+}
+
+static uint64_t next_deadline(void)
+{
+    uint64_t next = UINT64_MAX;
+    for (uint32_t i = 0; i < fiber_count; i++)
+        if (!fibers[i].done && fibers[i].waiting && fibers[i].deadline_ns < next)
+            next = fibers[i].deadline_ns;
+    return next;
+}
+
+void threads_pass_time(uint64_t ns)
+{
+    uint64_t until = threads_now_ns + ns;
+    threads_run();
+    for (uint32_t i = 0; next_deadline() <= until; i++) {
+        CLAIM(i < DEADLINES_MAX, "a fiber wakes for ever");
+        if (threads_now_ns < next_deadline())
+            threads_now_ns = next_deadline();
+        threads_run();
+    }
+    if (threads_now_ns < until)
+        threads_now_ns = until;
+}
+
+bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline_ns)
+{
+    while (!ready(context)) {
+        if (threads_now_ns >= deadline_ns)
+            return false;
+        if (!running) {   /* the harness's own thread waits: the clock moves on */
+            threads_pass_time(deadline_ns - threads_now_ns);
+            continue;
+        }
+        struct fiber *fiber = running;
+        fiber->ready = ready;
+        fiber->ready_context = context;
+        fiber->deadline_ns = deadline_ns;
+        fiber->waiting = true;
+        to_main(fiber, false);
+        fiber->waiting = false;
+    }
+    return true;
+}
+
+void threads_reset(void)
+{
+    for (uint32_t i = 0; i < fiber_count; i++)
+        CLAIM(fibers[i].done, "fiber %u runs still", i);
+    fiber_count = 0;
+}
+
+/* ---- what the core calls ---- */
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument);
+int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument);
+int __real_pthread_join(pthread_t thread, void **result);
+
+bool threads_active;
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument)
+{
+    if (!threads_active)
+        return __real_pthread_create(thread, attributes, entry, argument);
+    CLAIM(fiber_count < FIBERS_MAX, "too many fibers");
+    struct fiber *fiber = &fibers[fiber_count];
+    uint8_t *stack = fiber->stack ? fiber->stack : malloc(STACK_BYTES);
+    CLAIM(stack, "no memory for a stack");
+    *fiber = (struct fiber){.stack = stack, .entry = entry, .argument = argument};
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = stack;
+    fiber->context.uc_stack.ss_size = STACK_BYTES;
+    fiber->context.uc_link = NULL;
+    makecontext(&fiber->context, begin, 0);
+    *thread = fiber_count++;
+    return 0;
+}
+
+int __wrap_pthread_join(pthread_t thread, void **result)
+{
+    if (!threads_active)
+        return __real_pthread_join(thread, result);
+    for (uint32_t i = 0; !fibers[thread].done; i++) {
+        CLAIM(i < DEADLINES_MAX, "a thread does not end");
+        threads_run();
+        if (!fibers[thread].done)
+            threads_pass_time(1000000);
+    }
+    return 0;
+}
+
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+{
+    static uint32_t idle;
+    static uint64_t before;
+    CLAIM(!running, "a worker waits for a condition");
+    idle = threads_now_ns == before ? idle + 1 : 0;
+    before = threads_now_ns;
+    CLAIM(idle < DEADLINES_MAX, "nobody will ever say so");
+    pthread_mutex_unlock(mutex);
+    threads_run();
+    if (idle > 2) {   /* nothing moves without the clock */
+        threads_pass_time(1000000);
+        before = threads_now_ns;
+    }
+    pthread_mutex_lock(mutex);
+    return 0;
+}

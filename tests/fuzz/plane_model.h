@@ -1,0 +1,61 @@
+/* What the harness knows of the plane that it drives: peers, sessions, who owns which addresses; and the two oracles. */
+#ifndef UDPRING_FUZZ_PLANE_MODEL_H
+#define UDPRING_FUZZ_PLANE_MODEL_H
+#include "input.h"
+#include "model_aead.h"
+#include "model_delivery.h"
+#include "model_kernel.h"
+#include "model_threads.h"
+#include "tunnel/plane.h"
+
+enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, NOBODY = 255, EXPECTED = 2048, WORKERS = 2 };
+
+/* One life of a peer, from add to remove; packets are its own, not its successor's. */
+struct life {
+    uint32_t id;
+    uint8_t slot;
+    uint16_t family;            /* of the endpoint as last known */
+    bool reordered;             /* its packets may overtake each other from now on, for a reason that the core names */
+};
+
+struct session {
+    uint64_t send_secret, receive_secret, counter;
+    uint32_t local, remote, type;
+    uint8_t life;
+};
+
+extern struct model {
+    struct udpring_plane *plane;
+    struct life life[LIVES];
+    uint32_t lives;
+    uint8_t present[PEERS];     /* life by slot */
+    uint8_t owner[NETS];        /* life by net, NOBODY: no peer's */
+    struct session session[SESSIONS];
+    uint32_t sessions;
+    /* Errors that the kernel answers sends with, while there are some left. */
+    int send_error;
+    uint32_t send_errors;
+    bool only_trains;
+    int write_error;            /* of the TUN device, likewise */
+    uint32_t write_errors;
+    bool only_supers;
+    /* Counted by the oracles. */
+    uint64_t messages_in, handshake_events, packets_read, packets_left, others;
+} model;
+
+/* Whose a packet's address is, by the IP header's destination or source; NOBODY. */
+uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
+struct session *model_session(uint32_t index, bool local);
+
+/* plane_out.c: what is read from the device leaves sealed, once, in order, to its peer. */
+void out_reset(void);
+void out_read(uint32_t queue, const struct kernel_packet *packet);
+int32_t out_send(const struct kernel_send *send);
+void out_check_quiet(void);     /* nothing is on its way: every packet that did not leave was counted */
+
+/* plane_in.c: what came sealed is written to the device, once, in order, and nothing else is. */
+void in_reset(void);
+void in_received(int fd, const struct kernel_packet *packet, bool truncated);
+int in_write(uint32_t queue, const struct vnet_header *vnet, const struct iovec *parts, int count);
+void in_check_quiet(void);
+#endif

@@ -1,0 +1,191 @@
+#include "plane_model.h"
+
+/* A packet on its way out. Owner: the list of its worker; what is found there again by length and hash. */
+struct expected {
+    uint64_t hash;
+    uint32_t length;
+    uint8_t life;
+    enum { WAITING, LEFT, PASSED } state;   /* PASSED: a later one of the same peer has left */
+};
+
+static struct expected expected[WORKERS][EXPECTED];
+static uint32_t expected_count[WORKERS];
+
+static uint64_t hash_of(const uint8_t *bytes, uint32_t length)
+{
+    uint64_t hash = 1469598103934665603u;
+    for (uint32_t i = 0; i < length; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    return hash;
+}
+
+void out_reset(void)
+{
+    memset(expected_count, 0, sizeof(expected_count));
+}
+
+/* Room for more: those that have left are forgotten. */
+static void shrink(uint32_t queue)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < expected_count[queue]; i++)
+        if (expected[queue][i].state != LEFT)
+            expected[queue][kept++] = expected[queue][i];
+    if (kept == EXPECTED)
+        memmove(expected[queue], expected[queue] + EXPECTED / 4, (kept -= EXPECTED / 4) * sizeof(expected[queue][0]));
+    expected_count[queue] = kept;
+}
+
+static void expect(void *context, const uint8_t *packet, uint32_t length)
+{
+    uint32_t queue = *(const uint32_t *)context;
+    model.packets_read++;
+    uint8_t life = model_owner(packet, length, true);
+    if (life == NOBODY)
+        return;
+    if (expected_count[queue] == EXPECTED)
+        shrink(queue);
+    expected[queue][expected_count[queue]++] = (struct expected){.hash = hash_of(packet, length), .length = length, .life = life};
+}
+
+void out_read(uint32_t queue, const struct kernel_packet *packet)
+{
+    if (!model_segment(&packet->vnet, packet->bytes, packet->length, expect, &queue))
+        model.others++;   /* refused as a whole, and counted as one */
+}
+
+static bool is_it(const struct expected *each, const uint8_t *plain, uint32_t length)
+{
+    if (each->length > length || length - each->length >= WG_PADDING)
+        return false;
+    for (uint32_t i = each->length; i < length; i++)
+        if (plain[i])
+            return false;
+    return hash_of(plain, each->length) == each->hash;
+}
+
+static bool leaves(uint32_t queue, uint8_t life, const uint8_t *plain, uint32_t length, bool passed)
+{
+    for (uint32_t i = 0; i < expected_count[queue]; i++) {
+        struct expected *each = &expected[queue][i];
+        if (each->life != life || each->state != (passed ? PASSED : WAITING) || !is_it(each, plain, length))
+            continue;
+        each->state = LEFT;
+        for (uint32_t before = 0; before < i && !passed; before++)
+            if (expected[queue][before].life == life && expected[queue][before].state == WAITING)
+                expected[queue][before].state = PASSED;
+        return true;
+    }
+    return false;
+}
+
+static void data_leaves(const struct kernel_send *send, const uint8_t *message, uint32_t length)
+{
+    static uint8_t plain[MODEL_PACKET_MAX + WG_PADDING];
+    CLAIM(length >= WG_DATA_MIN, "a data message of %u bytes", length);
+    const struct session *session = model_session(wg_le32(message + 4), false);
+    CLAIM(session, "receiver %u is no peer's", wg_le32(message + 4));
+    uint64_t counter = wg_le64(message + 8);
+    CLAIM(wg_le32(message) == session->type, "type %x under a key of type %x", wg_le32(message), session->type);
+    CLAIM(counter < (session->type == WG_TYPE_DATA ? WG_REJECT_AFTER_MESSAGES : GCM_REJECT_AFTER_MESSAGES), "counter %lu", counter);
+    model_nonce_leaves(session->send_secret, counter, message + WG_DATA_HEADER, length - WG_DATA_HEADER);
+    uint8_t slot = model.life[session->life].slot;
+    CLAIM(send->destination.ip[1] == slot, "a packet for peer %u goes to an address of peer %u", slot, send->destination.ip[1]);
+    CLAIM(model_open(session->send_secret, counter, message + WG_DATA_HEADER, length - WG_DATA_HEADER, plain), "it does not open");
+    length -= WG_DATA_MIN;
+    if (!length)
+        return;   /* a keepalive */
+    model.packets_left++;
+    for (uint32_t queue = 0; queue < WORKERS; queue++)
+        if (leaves(queue, session->life, plain, length, false))
+            return;
+    for (uint32_t queue = 0; queue < WORKERS && model.life[session->life].reordered; queue++)
+        if (leaves(queue, session->life, plain, length, true))
+            return;
+    CLAIM(false, "a packet of %u bytes leaves that was never read, or late, for life %u", length, session->life);
+}
+
+static void message_leaves(const struct kernel_send *send, const uint8_t *message, uint32_t length)
+{
+    uint32_t type = length >= 4 ? wg_le32(message) & ~WG_MARK_AES_256_GCM : 0;
+    if (type == WG_TYPE_DATA)
+        data_leaves(send, message, length);
+    else
+        CLAIM(!send->segment, "handshakes in a train");
+}
+
+/* A train that a route refuses after it took others may be passed by what is on its way already (tx.h, outbound.c). */
+static void refused(const struct kernel_send *send, const uint8_t *message)
+{
+    const struct session *session = send->segment ? model_session(wg_le32(message + 4), false) : NULL;
+    if (!session)
+        return;
+    const struct peer *peer = plane_peer(model.plane, model.life[session->life].id);
+    if (!peer || peer->trains != TRAINS_NOT_ASKED)
+        model.life[session->life].reordered = true;
+}
+
+int32_t out_send(const struct kernel_send *send)
+{
+    static uint8_t data[MODEL_PACKET_MAX];
+    uint32_t length = 0;
+    for (size_t i = 0; i < send->message->msg_iovlen; i++) {
+        const struct iovec *part = &send->message->msg_iov[i];
+        CLAIM(length + part->iov_len <= sizeof(data), "more than any datagram");
+        memcpy(data + length, part->iov_base, part->iov_len);
+        length += (uint32_t)part->iov_len;
+    }
+    if (model.send_errors && (send->segment || !model.only_trains)) {
+        model.send_errors--;
+        refused(send, data);
+        return -model.send_error;
+    }
+    uint32_t segment = send->segment ? send->segment : length;
+    CLAIM(!send->segment || send->segment < length, "a train of one");
+    for (uint32_t at = 0; at < length; at += segment)
+        message_leaves(send, data + at, length - at < segment ? length - at : segment);
+    return (int32_t)length;
+}
+
+/* Each slot is free once, or in use. */
+static void check_slots(const struct worker *worker)
+{
+    bool seen[OUT_SLOTS] = {false};
+    CLAIM(worker->out_free_count <= OUT_SLOTS, "%u free slots", worker->out_free_count);
+    for (uint32_t i = 0; i < worker->out_free_count; i++) {
+        CLAIM(worker->out_free[i] < OUT_SLOTS && !seen[worker->out_free[i]], "slot %u is free twice", worker->out_free[i]);
+        seen[worker->out_free[i]] = true;
+    }
+    CLAIM(worker->train < 0 || !seen[worker->train], "slot %d is free and a train", worker->train);
+    if (worker->tx && !udp_tx_pending(worker->tx))
+        CLAIM(worker->out_free_count + (worker->train >= 0) == OUT_SLOTS, "%u slots are lost", OUT_SLOTS - worker->out_free_count);
+}
+
+static uint64_t staged(void)
+{
+    uint64_t count = 0;
+    for (uint32_t slot = 0; slot < model.plane->peers_capacity; slot++)
+        if (model.plane->peers[slot])
+            count += staged_count(&model.plane->workers[0], model.plane->peers[slot]);
+    return count;
+}
+
+void out_check_quiet(void)
+{
+    uint64_t dropped = 0;
+    bool pending = false;
+    for (uint32_t i = 0; i < model.plane->worker_count; i++) {
+        const struct worker *worker = &model.plane->workers[i];
+        check_slots(worker);
+        pending |= worker->train >= 0 || (worker->tx && udp_tx_pending(worker->tx));
+        for (uint32_t reason = UDPRING_DROP_NO_PEER; reason < UDPRING_DROP_COUNT; reason++)
+            dropped += worker->stats.drops[reason];
+    }
+    if (pending)
+        return;
+    uint64_t lost = model.packets_read - model.packets_left, waiting = staged();
+    CLAIM(lost <= dropped + waiting, "%lu of %lu packets did not leave, %lu are counted as dropped, %lu are staged", lost,
+          model.packets_read, dropped, waiting);
+    CLAIM(dropped <= lost + model.others, "%lu are counted as dropped, %lu packets did not leave, %lu other messages", dropped, lost,
+          model.others);
+}
