@@ -247,7 +247,9 @@ static void inbound_pass(struct worker *worker)
 /* More to do without waiting: the TUN device may hold more and there is room for it, or the receive side does. */
 static bool busy(const struct worker *worker)
 {
-    return worker->more_inbound || (worker->tun_ready && outbound_has_room(worker)) ||
+    return worker->more_inbound ||
+           worker->shortage.since ||   /* the pause took the wake-up of a command */
+           (worker->tun_ready && outbound_has_room(worker)) ||
            (__atomic_load_n(&worker->kicked_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* asked for by ourselves since they were made last: nobody has woken us, nor will */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
