@@ -100,7 +100,7 @@ class FakePlane:
         self.lossy: Callable[[bytes], bool] = lambda message: False
         self.calls: list[tuple[Any, ...]] = []
         self.sent: list[dict[str, Any]] = []
-        self.fail: dict[str, OSError] = {}
+        self.fail: dict[str, Exception] = {}
         self.peers: dict[int, FakePeer] = {}
         self.indices: dict[int, int] = {}
         self.mac1_key: bytes | None = None
@@ -200,6 +200,8 @@ class FakePlane:
 
     def endpoint(self, peer: int, address: Address) -> None:
         self._call("endpoint", peer, address)
+        if address.scope_id >> 32:
+            raise OverflowError("as cffi")
         known = self._peer(peer)
         known.state = replace(known.state, endpoint=address, source=None)
 
@@ -223,6 +225,7 @@ class FakePlane:
         self._peer(peer).prefixes.clear()
 
     def prefixes_list(self, peer: int) -> list[tuple[bytes, int]]:
+        self._call("prefixes_list", peer)
         return sorted(self._peer(peer).prefixes, key=lambda prefix: (len(prefix[0]), prefix))
 
     def index_new(self, peer: int) -> int:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
+from udpring.tunnel.decimal_text import parse_decimal
+
 __all__ = ["Between", "ended_by_signals", "progress"]
 
 
@@ -19,11 +21,8 @@ class Between:
         self.low, self.high = low, high
 
     def __call__(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = self.low - 1
-        if not self.low <= number <= self.high:
+        number = parse_decimal(text, self.high, self.low)
+        if number is None:
             raise argparse.ArgumentTypeError(f"{text!r} is no number from {self.low} to {self.high}")
         return number
 

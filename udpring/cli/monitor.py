@@ -21,6 +21,7 @@ from udpring.cli import Subparsers
 from udpring.cli.show import ago, names_of, size
 from udpring.errors import HostError
 from udpring.tunnel import keys, uapi
+from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.uapi_client import UapiClient, interfaces
 from udpring.wireguard.constants import REJECT_AFTER_TIME
 
@@ -82,10 +83,9 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        count = int(text)
-        if count > 0:
-            return count
+    count = parse_decimal(text, sys.maxsize, 1)
+    if count is not None:
+        return count
     raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udpring.errors import ConfigError, HostError
+from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
 from udpring.tunnel.refusals import cure_of, explained, run_loop
 
@@ -79,9 +80,10 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name)
     if not text:
         return None
-    if not text.isdecimal() or len(text) > 10 or int(text) > DESCRIPTOR_MAX:
+    number = parse_decimal(text, DESCRIPTOR_MAX)
+    if number is None:
         raise ConfigError(f"{name} is no descriptor number", file="<environment>", text=text)
-    return int(text)
+    return number
 
 
 def start(options: DaemonOptions) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from udpring._native import lib
+from udpring.tunnel.decimal_text import parse_decimal
 
 __all__ = ["Address", "Event", "EventKind", "PeerState", "PlaneStats", "Prefix"]
 
@@ -25,6 +26,16 @@ class EventKind(IntEnum):
     TUN_GONE = lib.UDPRING_EVENT_TUN_GONE
     FATAL = lib.UDPRING_EVENT_FATAL
     COALESCING_REFUSED = lib.UDPRING_EVENT_COALESCING_REFUSED
+
+
+def _scope_id(scope: str) -> int:
+    """The number of an interface, given by number or name."""
+    number = parse_decimal(scope, 0xFFFFFFFF)
+    if number is not None:
+        return number
+    if scope.isdecimal():
+        raise ValueError(f"no interface has the number {scope}")
+    return socket.if_nametoindex(scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Address:
             if ip.ipv4_mapped is not None:
                 ip = ip.ipv4_mapped
             elif ip.scope_id:
-                scope = int(ip.scope_id) if ip.scope_id.isdigit() else socket.if_nametoindex(ip.scope_id)
+                scope = _scope_id(ip.scope_id)
         return cls(ip.packed, port, scope)
 
     @property

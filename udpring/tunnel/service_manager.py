@@ -17,7 +17,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
+from udpring.tunnel.decimal_text import parse_decimal
+
 __all__ = ["ServiceManager"]
+
+WATCHDOG_USEC_MAX = 2**63 - 1
 
 RETRY_SECONDS = 0.1
 UNSENT_MAX = 8
@@ -34,9 +38,9 @@ class ServiceManager:
         self._interval = 0.0
         self._unsent: deque[bytes] = deque(maxlen=UNSENT_MAX)
         self._again: asyncio.TimerHandle | None = None
-        microseconds = environment.get("WATCHDOG_USEC", "")
-        if microseconds.isdecimal() and environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
-            self._interval = int(microseconds) / 2e6
+        microseconds = parse_decimal(environment.get("WATCHDOG_USEC", ""), WATCHDOG_USEC_MAX)
+        if microseconds and environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+            self._interval = microseconds / 2e6
 
     def tell(self, *assignments: str) -> None:
         """Sends them in one message; that nobody listens is no error."""

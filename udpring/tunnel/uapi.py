@@ -29,6 +29,7 @@ from udpring.tunnel.uapi_values import (
     DEVICE_KEYS,
     NO_KEY,
     PEER_KEYS,
+    SCOPE_ID_MAX,
     AllowedIp,
     BadValueError,
     DeviceState,
@@ -63,6 +64,7 @@ from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "MAX_LINE",
+    "SCOPE_ID_MAX",
     "SOCKET_DIRECTORY",
     "AllowedIp",
     "DeviceState",
@@ -256,6 +258,8 @@ class RequestParser:
             self._set_error(errno.EINVAL, f"{key}: {wrong}")
         except UnicodeDecodeError:
             self._set_error(errno.EINVAL, f"{key[:32]!r}: not ASCII")
+        except MemoryError:
+            self._set_error(errno.ENOMEM, "no memory")
         return None
 
 

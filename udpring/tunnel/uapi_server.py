@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 
 from udpring.tunnel import uapi
 from udpring.tunnel.control import End
+from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.plane import PREFIX_BATCH, Address, PeerState, Prefix
 from udpring.tunnel.socket_file import SocketFile
@@ -187,8 +188,9 @@ class RequestApplier:
 
 
 def _scope_id(scope: str) -> int:
-    if not scope or scope.isdecimal():
-        return int(scope or 0)
+    number = parse_decimal(scope or "0", uapi.SCOPE_ID_MAX)
+    if number is not None:
+        return number
     try:
         return socket.if_nametoindex(scope)
     except OSError:
@@ -279,7 +281,7 @@ class UapiServer:
             for operation in operations:
                 match operation:
                     case uapi.GetRequest():
-                        await self._send(client, uapi.format_get(device_state(self._tunnel)))
+                        await self._get(client)
                     case uapi.EndRequest():
                         end = self._finish(applier, operation)
                         await self._send(client, [uapi.format_status(end)])
@@ -289,19 +291,27 @@ class UapiServer:
                 return
             await asyncio.sleep(0)
 
+    async def _get(self, client: Client) -> None:
+        try:
+            await self._send(client, uapi.format_get(device_state(self._tunnel)))
+        except ConnectionError:
+            raise  # the client's fault, not the request's
+        except Exception as failed:
+            client.parser.fail(_errno(failed), str(failed))
+
     def _apply(
         self, parser: uapi.RequestParser, applier: RequestApplier, operation: uapi.SetOperation
     ) -> None:
         try:
             applier.apply(operation)
-        except (OSError, ValueError) as refused:
+        except Exception as refused:
             parser.fail(_errno(refused), str(refused))
 
     def _finish(self, applier: RequestApplier, end: uapi.EndRequest) -> uapi.EndRequest:
         """Even a request that failed carries out the lines before the bad one."""
         try:
             applier.finish()
-        except (OSError, ValueError) as refused:
+        except Exception as refused:
             if not end.errno:
                 end = uapi.EndRequest(end.request, _errno(refused), str(refused))
         if end.errno:
@@ -323,6 +333,14 @@ class UapiServer:
                 await client.send(piece)
 
 
-def _errno(refused: OSError | ValueError) -> int:
-    number = refused.errno if isinstance(refused, OSError) else errno.EINVAL
-    return number or errno.EIO
+def _errno(refused: Exception) -> int:
+    """What the client is told; a failure that nobody expected is logged whole."""
+    match refused:
+        case OSError():
+            return refused.errno or errno.EIO
+        case MemoryError():
+            return errno.ENOMEM
+        case ValueError() | OverflowError():
+            return errno.EINVAL
+    log.error("a UAPI request failed", exc_info=refused)
+    return errno.EIO

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.keys import KEY_LENGTH, KeyFormatError, from_hex
 from udpring.wireguard.cipher import Cipher
 
@@ -160,15 +161,17 @@ class BadValueError(Exception):
     """A value that breaks its key's rule; the text is for the log and holds nothing of a key."""
 
 
-_DIGITS = re.compile(r"[0-9]{1,20}")
+SCOPE_ID_MAX = 0xFFFFFFFF
+"""Of an interface's number in a link-local address."""
 _SCOPE = re.compile(r"[^\s/%\[\]]{1,15}")  # IFNAMSIZ - 1
 
 
 def parse_number(value: str, most: int) -> int:
     """A decimal number from 0 to ``most``."""
-    if not _DIGITS.fullmatch(value) or int(value) > most:
+    number = parse_decimal(value, most)
+    if number is None:
         raise BadValueError(f"not a decimal number from 0 to {most}")
-    return int(value)
+    return number
 
 
 def parse_key(value: str) -> bytes:
@@ -205,6 +208,8 @@ def parse_endpoint(value: str) -> tuple[bytes, int, str]:
     if not colon or not host:
         raise BadValueError("not ADDRESS:PORT")
     host, percent, scope = (host[1:-1] if bracketed else host).partition("%")
+    if scope.isdecimal() and parse_decimal(scope, SCOPE_ID_MAX) is None:
+        raise BadValueError(f"the scope is not the number of an interface: at most {SCOPE_ID_MAX}")
     if bracketed != (":" in host) or (percent and (not bracketed or not _SCOPE.fullmatch(scope))):
         raise BadValueError("neither IPV4:PORT nor [IPV6]:PORT nor [IPV6%SCOPE]:PORT")
     _, ip = _address(host)
@@ -224,6 +229,8 @@ def parse_prefix(value: str) -> tuple[int, bytes, int]:
     family, ip = _address(text)
     width = len(ip) * 8
     cidr = parse_number(bits, width)
+    if bits[0] == "0" and bits != "0":
+        raise BadValueError("the prefix length has a leading zero")
     if cidr < width:
         number = int.from_bytes(ip, "big")
         host_bits = width - cidr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from udpring.errors import ConfigError, HostError
+from udpring.tunnel.decimal_text import parse_decimal
 
 __all__ = ["WORKERS_MAX", "workers_asked"]
 
@@ -21,11 +22,12 @@ def workers_asked(number: int | None) -> int:
     text = os.environ.get("UDPRING_WORKERS", "") if number is None else str(number)
     if not text:
         return 0
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= WORKERS_MAX:
+    asked = parse_decimal(text, WORKERS_MAX, 1)
+    if asked is None:
         cure = f"a whole number from 1 to {WORKERS_MAX}"
         if number is None:
             raise ConfigError(
                 "UDPRING_WORKERS is no number of workers", file="<environment>", text=text, cure=cure
             )
         raise HostError(f"{text!r} workers cannot be had", cure=cure)
-    return int(text)
+    return asked
