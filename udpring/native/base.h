@@ -15,6 +15,15 @@
 
 #define UR_MUST_CHECK __attribute__((warn_unused_result))
 #define UR_PRINTF(string, first) __attribute__((format(printf, string, first)))
+/* For large arrays of each pass, which are written before they are read: the build zeroes all other locals. */
+#ifdef __has_attribute
+#if __has_attribute(uninitialized)
+#define UR_UNINITIALIZED __attribute__((uninitialized))
+#endif
+#endif
+#ifndef UR_UNINITIALIZED
+#define UR_UNINITIALIZED
+#endif
 #define ur_likely(x) __builtin_expect(!!(x), 1)
 #define ur_unlikely(x) __builtin_expect(!!(x), 0)
 #define UR_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))

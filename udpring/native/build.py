@@ -79,6 +79,43 @@ def has_ipsecmb() -> bool:
     return probe.returncode == 0
 
 
+def takes(compiler: list[str], flags: list[str]) -> bool:
+    """Whether the compiler knows these flags on this machine."""
+    try:
+        probe = subprocess.run(
+            [*compiler, *flags, "-Werror", "-O2", "-x", "c", "-", "-c", "-o", os.devnull],
+            input="int main(void) { return 0; }",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as missing:
+        raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
+    return probe.returncode == 0
+
+
+# Each is left out where the compiler does not have it, and then the next of its line is tried. -U: a
+# distribution's own compiler may set a lower one.
+HARDENING = [
+    [["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]],
+    [["-fstack-protector-strong"]],
+    [["-fstack-clash-protection"]],
+    [["-fcf-protection=full"]],
+    [["-mbranch-protection=standard"]],
+    [["-ftrivial-auto-var-init=zero"]],
+]
+HARDENED_LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
+
+
+def hardening() -> list[str]:
+    """The flags of HARDENING that this compiler takes. Not for a sanitiser, whose checks they would hide."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    chosen: list[str] = []
+    for line in HARDENING:
+        chosen += next((flags for flags in line if takes(compiler, flags)), [])
+    return chosen
+
+
 def make_builder() -> cffi.FFI:
     builder = cffi.FFI()
     builder.cdef("\n".join(declarations(path) for path in ABI))
@@ -106,7 +143,8 @@ def make_builder() -> cffi.FFI:
         ]
         link_args.append(f"-fsanitize={sanitizers}")
     else:
-        compile_args += ["-O2", "-g"]
+        compile_args += ["-O2", "-g", *hardening()]
+        link_args += HARDENED_LINK
     libraries = ["crypto"]
     macros: list[tuple[str, str | None]] = []
     if has_ipsecmb():

@@ -114,7 +114,7 @@ int handshakes_pass(struct worker *worker)
     int result = udp_rx_wait(handshakes->rx, 0);
     if (result < 0 && result != -ETIME && result != -EINTR)
         return result;
-    struct udpring_packet packets[HANDSHAKE_BATCH];
+    UR_UNINITIALIZED struct udpring_packet packets[HANDSHAKE_BATCH];
     unsigned count = udp_rx_harvest(handshakes->rx, packets, HANDSHAKE_BATCH);
     for (unsigned i = 0; i < count; i++)
         if (pay(worker, &packets[i]))

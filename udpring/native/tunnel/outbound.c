@@ -343,7 +343,7 @@ static bool resend_split(struct worker *worker, uint32_t slot)
 
 bool outbound_reap(struct worker *worker)
 {
-    struct udp_tx_done done[64];
+    UR_UNINITIALIZED struct udp_tx_done done[64];
     unsigned count;
     bool again = false;
     do {

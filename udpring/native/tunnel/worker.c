@@ -228,7 +228,7 @@ static void perhaps_give_way(struct worker *worker)
 
 static void inbound_pass(struct worker *worker)
 {
-    struct udpring_packet packets[RX_BATCH];
+    UR_UNINITIALIZED struct udpring_packet packets[RX_BATCH];
     unsigned count = udp_rx_harvest(worker->rx, packets, RX_BATCH);
     for (unsigned i = 0; i < count; i++) {
         uint64_t datagrams = worker->datagrams_out;

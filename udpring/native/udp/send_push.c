@@ -201,7 +201,7 @@ static void take_result(struct udpring_send *send, const struct udp_tx_done *don
 /* Returns how many sends ended. */
 static unsigned reap_all(struct udpring_send *send)
 {
-    struct udp_tx_done done[REAP];
+    UR_UNINITIALIZED struct udp_tx_done done[REAP];
     unsigned count, all = 0;
     do {
         count = udp_tx_reap(send->tx, done, REAP);

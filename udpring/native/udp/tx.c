@@ -272,7 +272,7 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
 
 int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
 {
-    struct sockaddr_storage name;
+    UR_UNINITIALIZED struct sockaddr_storage name;
     socklen_t name_length = 0;
     if (!udp_tx_rests(tx) || length > LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
         return 1;
