@@ -164,6 +164,49 @@ def test_descriptors_may_be_handed_in(rig: Rig) -> None:
     until(lambda: not node.space.pids(), "the process ends")
 
 
+LAUNCHER = """
+import os, socket, subprocess, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[2])
+listening.listen()
+descriptor = listening.fileno()
+environment = dict(os.environ, WG_UAPI_FD=str(descriptor))
+words = [sys.executable, "-P", "-m", "udpring.cli.wg", "-f", sys.argv[1]]
+node = subprocess.Popen(words, pass_fds=[descriptor], env=environment)
+print(node.pid, flush=True)
+print(node.wait(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_down_ends_the_node_and_not_its_launcher(rig: Rig) -> None:
+    """The launcher made the socket and handed it in by WG_UAPI_FD."""
+    node = rig.node(rig.topology()["a"], inner=["10.1.2.3/24"])
+    node.uapi.parent.mkdir(exist_ok=True)
+    with subprocess.Popen(
+        node.space.argv(sys.executable, "-P", "-c", LAUNCHER, node.interface, str(node.uapi)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
+    ) as launcher:  # fmt: skip
+        assert launcher.stdout
+        assert int(launcher.stdout.readline())
+        until(lambda: node.answers() and node.exists(), "the node serves its socket")
+        down = [sys.executable, "-P", "-m", "udpring.cli.main", "down", node.interface]
+
+        def ended() -> bool:
+            """The socket takes connections before the node has its interface."""
+            done = subprocess.run(
+                down, capture_output=True, text=True, timeout=60, env=environment(), check=False
+            )
+            return done.returncode == 0
+
+        until(ended, "udpring down ends it")
+        assert launcher.stdout.readline() == "0\n", "the node ended in order"
+        assert launcher.poll() is None
+        launcher.communicate("", timeout=30)
+        assert launcher.returncode == 0
+    until(lambda: not node.exists(), "the interface is gone")
+
+
 # ---- reload ----
 
 

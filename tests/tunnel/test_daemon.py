@@ -126,6 +126,7 @@ def test_the_environment_is_read_as_wireguard_go_reads_it() -> None:
 
 LISTENER = """
 import os, signal, socket, sys
+null = os.open("/dev/null", os.O_RDWR)
 listening = socket.socket(socket.AF_UNIX)
 listening.bind(sys.argv[1])
 listening.listen()
@@ -134,6 +135,18 @@ if sys.argv[2] == "deaf":
 print("listening", flush=True)
 signal.pause()
 """
+
+
+NAME = f"udpring{os.getpid()}"
+"""Nobody else serves it while tests run side by side."""
+
+
+@pytest.fixture
+def without_tun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who listens at the socket counts as the server: these tests have no right to a TUN device."""
+    path = "udpring.tunnel.process._TUN_DEVICE"
+    monkeypatch.setattr(path, Path("/dev/null").stat().st_rdev)
+    monkeypatch.setattr("udpring.tunnel.process._names", lambda facts, interface: True)
 
 
 def listener(path: Path, manner: str) -> subprocess.Popen[str]:
@@ -145,23 +158,35 @@ def listener(path: Path, manner: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.usefixtures("without_tun")
 def test_the_process_behind_a_socket_is_found_and_ended(tmp_path: Path) -> None:
-    with listener(tmp_path / "wg0.sock", "good") as process:
-        assert server_of(tmp_path / "wg0.sock") == process.pid
-        end_server("wg0", 30, tmp_path)
+    with listener(tmp_path / f"{NAME}.sock", "good") as process:
+        assert server_of(tmp_path / f"{NAME}.sock") == process.pid
+        end_server(NAME, 30, tmp_path)
         assert process.wait(30) == -signal.SIGTERM
     with pytest.raises(HostError, match="nothing serves"):
-        end_server("wg0", 30, tmp_path)
+        end_server(NAME, 30, tmp_path)
 
 
+@pytest.mark.usefixtures("without_tun")
 def test_one_that_does_not_end_is_told_after_the_time(tmp_path: Path) -> None:
-    with listener(tmp_path / "wg0.sock", "deaf") as process:
+    with listener(tmp_path / f"{NAME}.sock", "deaf") as process:
         with pytest.raises(HostError, match=f"kill -9 {process.pid}"):
-            end_server("wg0", 0.1, tmp_path)
+            end_server(NAME, 0.1, tmp_path)
+        process.kill()
+
+
+def test_process_without_the_interface_is_left_alone(tmp_path: Path) -> None:
+    """Whoever made the socket need not be who serves it."""
+    with listener(tmp_path / f"{NAME}.sock", "good") as process:
+        with pytest.raises(HostError) as refused:
+            end_server(NAME, 30, tmp_path)
+        assert process.poll() is None
+        assert os.geteuid() or str(process.pid) in str(refused.value)
         process.kill()
 
 
 def test_a_plain_file_is_nobodys_socket(tmp_path: Path) -> None:
-    (tmp_path / "wg0.sock").touch()
+    (tmp_path / f"{NAME}.sock").touch()
     with pytest.raises(HostError, match="nothing serves"):
-        server_of(tmp_path / "wg0.sock")
+        server_of(tmp_path / f"{NAME}.sock")

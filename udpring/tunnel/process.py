@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from udpring.errors import HostError
@@ -18,11 +19,45 @@ from udpring.tunnel.uapi import SOCKET_DIRECTORY
 __all__ = ["end_server", "server_of"]
 
 _UCRED = struct.Struct("3i")
+_TUN_DEVICE = os.makedev(10, 200)
+"""Documentation/admin-guide/devices.txt."""
+_ACCEPTS = "00010000"
+"""The flag of a socket that listens (net/unix/af_unix.c unix_seq_show)."""
 
 
 def server_of(path: Path) -> int:
-    """The process id of who listens at a UNIX socket (SO_PEERCRED, unix(7)). Raises HostError: nobody
-    does."""
+    """The process that serves the interface of this UAPI socket. Raises HostError: nobody does, or it cannot
+    be told which.
+
+    SO_PEERCRED names who called listen(2) (unix(7)), which may be the launcher that handed the socket in by
+    WG_UAPI_FD. What proves a server is the TUN descriptor of the interface beside the listening socket.
+    """
+    interface = path.stem
+    listener = _listener_of(path)
+    servers = [process for process in _processes() if _serves(process, interface, path.name)]
+    if len(servers) == 1:
+        return servers[0]
+    cure = f"remove {path}: the process that serves it then ends by itself"
+    if servers:
+        raise HostError(
+            f"processes {', '.join(map(str, servers))} hold both the interface {interface} and its socket",
+            errno=errno.EEXIST,
+            cure=cure,
+        )
+    if os.geteuid():
+        raise HostError(
+            f"no right to see which process serves {interface}", errno=errno.EPERM, cure="run it as root"
+        )
+    raise HostError(
+        f"process {listener or 'of another PID namespace'} made the socket {path}, but does not hold the "
+        f"interface {interface}",
+        errno=errno.ESRCH,
+        cure=cure,
+    )
+
+
+def _listener_of(path: Path) -> int:
+    """The process id that called listen(2); 0 where it is in another PID namespace."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.connect(os.fspath(path))
@@ -34,12 +69,44 @@ def server_of(path: Path) -> int:
                 cure="run it as root" if denied else "see what is up: udpring show",
             ) from None
         process, _, _ = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if process <= 0:
-        raise HostError(
-            f"the process behind {path} is in another PID namespace",
-            cure=f"end it there, or remove {path}: it then ends by itself",
-        )
-    return int(process)
+    return max(int(process), 0)
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()]
+
+
+def _serves(process: int, interface: str, socket_name: str) -> bool:
+    """Whether the process holds a TUN descriptor of the interface and a listening socket of that name."""
+    folder = Path(f"/proc/{process}")
+    try:
+        descriptors = list(os.scandir(folder / "fd"))
+    except OSError:
+        return False  # gone, or not ours to look into
+    links = set()
+    holds_interface = False
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            links.add(str(Path(descriptor.path).readlink()))
+            if descriptor.stat().st_rdev == _TUN_DEVICE:
+                facts = (folder / "fdinfo" / descriptor.name).read_text()
+                holds_interface |= _names(facts, interface)
+    return holds_interface and any(f"socket:[{inode}]" in links for inode in _listening(folder, socket_name))
+
+
+def _names(facts: str, interface: str) -> bool:
+    """Whether a TUN descriptor's fdinfo names the interface (drivers/net/tun.c tun_chr_show_fdinfo)."""
+    return f"iff:\t{interface}" in facts.splitlines()
+
+
+def _listening(folder: Path, socket_name: str) -> Iterator[str]:
+    """The inodes of listening UNIX sockets of that file name, in the network namespace of the process."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "net" / "unix").read_text(errors="replace").splitlines():
+            # Num RefCount Protocol Flags Type St Inode Path; the path as it was bound, /run or /var/run.
+            fields = line.split(maxsplit=7)
+            if len(fields) == 8 and fields[3] == _ACCEPTS and fields[7].rpartition("/")[2] == socket_name:
+                yield fields[6]
 
 
 def end_server(
