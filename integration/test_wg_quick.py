@@ -71,11 +71,16 @@ class Quick:
         self.space.wait_for_ipv6()
         return {
             "routes4": self.space.ip("-4", "route", "show", "table", "all"),
-            "routes6": self.space.ip("-6", "route", "show", "table", "all"),
+            "routes6": self._without_link_local(self.space.ip("-6", "route", "show", "table", "all")),
             "rules4": self.space.ip("-4", "rule"),
             "rules6": self.space.ip("-6", "rule"),
-            "firewall": self.space.run("nft", "list", "ruleset").stdout,
+            "firewall": self._without_link_local(self.space.run("nft", "list", "ruleset").stdout),
         }
+
+    def _without_link_local(self, text: str) -> str:
+        """wireguard-go's interface gets a link-local address, ours and the kernel's WireGuard's do not."""
+        ours = re.compile(rf"\b{self.interface}\b.*\bfe80:|\bfe80:.*\b{self.interface}\b")
+        return "\n".join(line for line in text.splitlines() if not ours.search(line))
 
 
 def _settled(text: str) -> str:

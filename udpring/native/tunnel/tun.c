@@ -150,6 +150,8 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
             return result;
         }
     }
+    if (made)
+        (void)tun_no_addresses_by_itself(tun);   /* without AF_NETLINK or IPv6 there is nothing to be done */
     tun_refresh(tun);
     return 0;
 }

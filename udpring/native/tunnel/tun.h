@@ -33,6 +33,9 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
 int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why) UR_MUST_CHECK;
 /* Has the kernel choose queues so. 0, or -errno: it then chooses by its own table of flows, which may move one. */
 int tun_steer(const struct tun *tun);
+/* Has the kernel give the interface no fe80:: address when it is set up, as its own WireGuard does. 0, or -errno: it then
+ * gets one, which harms nothing. */
+int tun_no_addresses_by_itself(const struct tun *tun);
 /* The code, negative, and in words what was refused, with the cure in parentheses: opening TUN_NODE, or TUNSETIFF. */
 int tun_refused_node(int code, struct udpring_reason *why);
 int tun_refused_interface(int code, const char *name, struct udpring_reason *why);
