@@ -25,7 +25,7 @@ def _say(script: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_they_are_all_here() -> None:
-    assert ALL == ["dual-stack", "hub-and-spokes", "lossy", "narrow-mtu", "nat", "two-nodes"]
+    assert ALL == ["dual-stack", "hub-and-spokes", "lossy", "narrow-mtu", "nat", "two-nodes", "two-uplinks"]
 
 
 @pytest.mark.parametrize("script", ALL)

@@ -84,3 +84,17 @@ def test_a_world_accessible_file_is_warned_of(tmp_path: Path, capsys: pytest.Cap
     tmp_path.chmod(0o700)
     assert main(["check", path]) == 0
     assert capsys.readouterr().err == "", "a closed directory is enough, as for wg-quick"
+
+
+def test_an_endpoint_inside_its_own_allowed_ips_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looping = GOOD.replace("10.0.0.0/8", "0.0.0.0/1, 128.0.0.0/1") + "Endpoint = 10.3.0.2:51820\n"
+    path = file(tmp_path, looping)
+    assert main(["check", path]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"udpring: warning: {path}: peer(")
+    assert "the route to the endpoint 10.3.0.2:51820 leads into the tunnel itself" in warning
+    file(tmp_path, looping.replace("0.0.0.0/1, 128.0.0.0/1", "0.0.0.0/0"))
+    assert main(["check", path]) == 0
+    assert capsys.readouterr().err == ""

@@ -22,7 +22,7 @@ from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, Pl
 
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
-NO_STATS = PlaneStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2)
+NO_STATS = PlaneStats(*[0] * 17, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2)
 
 
 class Clock(Protocol):
@@ -95,6 +95,7 @@ class FakePlane:
         self.name = name
         self.tier_reason = "fake"
         self.sharing_reason = ""
+        self.routes_reason = ""
         self.closed = False
         self.other: FakePlane | None = None
         self.lossy: Callable[[bytes], bool] = lambda message: False

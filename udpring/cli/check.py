@@ -9,7 +9,13 @@ from pathlib import Path
 
 from udpring.cli import Subparsers
 from udpring.errors import ConfigError
-from udpring.tunnel import config, config_parser
+from udpring.tunnel import config, config_parser, endpoint_routes
+from udpring.tunnel.keys import key_label
+
+_CURE = (
+    "it would get no packet; write 0.0.0.0/0 or ::/0, which leaves the way to endpoints open, "
+    "or add a route to the endpoint in PostUp"
+)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -65,4 +71,8 @@ def _check(
         checked.require_private_key_or_hook()
         if checked.interface.private_key is None:
             file_warnings += (f"{path}: [Interface] has no PrivateKey: PostUp has to set it",)
-    return checked, file_warnings + checked.warnings, ()
+    loops = tuple(
+        f"{path}: {key_label(loop.public_key)}: {loop}: {_CURE}"
+        for loop in endpoint_routes.loops_of_config(checked)
+    )
+    return checked, file_warnings + checked.warnings + loops, ()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from udpring.cli import Subparsers
+from udpring.errors import UdpringError
 
 if TYPE_CHECKING:
     from udpring.tunnel.probe import HostProbe
@@ -25,7 +27,8 @@ def register(subparsers: Subparsers) -> None:
         help="what this host can do, what it lacks, and the cure",
         description="Tries what udpring uses (io_uring, UDP offloads, TUN device, ciphers, "
         "the programs that `udpring up` needs) and prints what "
-        "works, what does not, and what to do about it. Exit code 0: a node can run here; 3: it cannot.",
+        "works, what does not, and what to do about it; before it interfaces that run and whose packets to a "
+        "peer come back to them. Exit code 0: a node can run here; 3: it cannot.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, as udpring.probe().as_dict()")
 
@@ -35,7 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from udpring.tunnel.probe import probe  # noqa: PLC0415
 
     found = probe()
-    print(json.dumps(found.as_dict(), indent=2) if args.json else "\n".join(as_text(found)))
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        print("\n".join((*_loops(), *as_text(found))))
     return 0 if found.can_run_node else _CANNOT
 
 
@@ -88,6 +94,23 @@ def _rows(found: HostProbe) -> Iterator[Row]:
     yield "limit", "memlock", "-", "none" if limits.memlock is None else f"{limits.memlock} bytes"
     yield "tool", "iproute2", _state(found.iproute2), found.iproute2.reason
     yield from _features("up", found.up_tools)
+
+
+def _loops() -> Iterator[str]:
+    """Interfaces that run and cannot reach a peer, because its packets come back to them."""
+    from udpring.tunnel.endpoint_routes import loops_of_device  # noqa: PLC0415
+    from udpring.tunnel.keys import key_label  # noqa: PLC0415
+    from udpring.tunnel.uapi_client import UapiClient, interfaces  # noqa: PLC0415
+
+    found = False
+    for name in interfaces():
+        with suppress(UdpringError):
+            for loop in loops_of_device(UapiClient(name).get(), name):
+                found = True
+                yield f"LOOP: {name}, {key_label(loop.public_key)}: {loop}: its packets are dropped"
+                yield "  cure: add a route to the endpoint (ip route add), or set FwMark and a rule for it"
+    if found:
+        yield ""
 
 
 def _features(area: str, features: tuple[Feature, ...]) -> Iterator[Row]:

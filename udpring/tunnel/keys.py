@@ -18,6 +18,7 @@ __all__ = [
     "from_hex",
     "generate_preshared_key",
     "generate_private_key",
+    "key_label",
     "public_key",
     "to_base64",
     "to_hex",
@@ -112,3 +113,9 @@ def from_hex(text: str) -> bytes:
     if len(text) != HEX_LENGTH:
         raise KeyFormatError(f"a key has {HEX_LENGTH} hexadecimal digits, this has {len(text)}", len(text))
     return bytes.fromhex(text)
+
+
+def key_label(public_key: bytes) -> str:
+    """A public key short enough for a log line, as wireguard-go writes it: ``peer(AbCd…WxYz)``."""
+    text = to_base64(public_key)
+    return f"peer({text[:4]}…{text[39:43]})"

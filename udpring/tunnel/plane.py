@@ -179,6 +179,12 @@ class Plane:
         """Why handshakes have no sockets of their own, so that a flood costs data; empty: they have."""
         return str(ffi.string(lib.udpring_plane_sharing_reason(self._handle())).decode())
 
+    @property
+    def routes_reason(self) -> str:
+        """Why routes are not looked up, so that packets may leave from an address that no longer fits; empty:
+        they are."""
+        return str(ffi.string(lib.udpring_plane_routes_reason(self._handle())).decode())
+
     def fileno(self) -> int:
         """An eventfd, readable while events wait."""
         fd: int = lib.udpring_plane_eventfd(self._handle())
@@ -211,6 +217,7 @@ class Plane:
             interface_index=raw.interface_index,
             under_load=bool(raw.flags & lib.UDPRING_EVENT_UNDER_LOAD),
             mac2_valid=bool(raw.flags & lib.UDPRING_EVENT_MAC2_VALID),
+            loops=bool(raw.flags & lib.UDPRING_EVENT_LOOPS),
             result=raw.result,
             now=raw.now_ns,
         )

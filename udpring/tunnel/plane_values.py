@@ -26,6 +26,7 @@ class EventKind(IntEnum):
     TUN_GONE = lib.UDPRING_EVENT_TUN_GONE
     FATAL = lib.UDPRING_EVENT_FATAL
     COALESCING_REFUSED = lib.UDPRING_EVENT_COALESCING_REFUSED
+    PATH = lib.UDPRING_EVENT_PATH
 
 
 def _scope_id(scope: str) -> int:
@@ -98,6 +99,7 @@ class Event:
     interface_index: int = 0
     under_load: bool = False
     mac2_valid: bool = False
+    loops: bool = False
     result: int = 0
     now: int = 0
 
@@ -140,6 +142,10 @@ class PlaneStats:
     shortages: int
     rests: int
     yields: int
+    route_notices: int
+    route_sweeps: int
+    route_lookups: int
+    route_failures: int
     drops: dict[str, int]
     rx: dict[str, int]
     tx: dict[str, int]

@@ -13,7 +13,6 @@ Everything runs in the thread of the event loop. Methods that change something r
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
 import logging
 import os
@@ -23,23 +22,17 @@ from dataclasses import dataclass, replace
 from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
-from udpring.tunnel.keys import clamp
+from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
 
-__all__ = ["MAX_PEERS", "Tunnel", "TunnelStats", "key_label"]
+__all__ = ["MAX_PEERS", "Tunnel", "TunnelStats"]
 
 MAX_PEERS = 1 << 16
 """As wireguard-go (device/constants.go MaxPeers)."""
 
 log = logging.getLogger("udpring.node")
-
-
-def key_label(public_key: bytes) -> str:
-    """A public key short enough for a log line, as wireguard-go writes it: ``peer(AbCd…WxYz)``."""
-    text = base64.b64encode(public_key).decode()
-    return f"peer({text[:4]}…{text[39:43]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +70,8 @@ class Tunnel:
         """Begins to handle handshakes and timers."""
         if reason := self.plane.sharing_reason:
             log.warning("%s: handshakes and data share sockets, a flood costs data: %s", self.name, reason)
+        if reason := self.plane.routes_reason:
+            log.warning("%s: a change of routes is not followed at once: %s", self.name, reason)
         self.control.start()
 
     def close(self) -> None:

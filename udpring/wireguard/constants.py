@@ -63,6 +63,8 @@ RATE_BURST: Final = 5
 # ---- implementation: ours ----
 CROSSING_TIME: Final = 1 * SECOND
 """An initiation that arrives this soon after we sent ours may have crossed it on the way: see ``peer.py``."""
+PATH_CHANGE_TIMEOUT: Final = 1 * SECOND
+"""In place of REKEY_TIMEOUT where packets leave by another way since the last handshake message."""
 RATE_TABLE_SIZE: Final = 16384
 """Sources the rate limiter remembers at once; a source is forgotten as soon as its bucket is full again (250
 ms)."""

@@ -25,6 +25,7 @@ from .constants import (
     INITIATION_INTERVAL,
     KEY_LENGTH,
     MAX_PERSISTENT_KEEPALIVE,
+    PATH_CHANGE_TIMEOUT,
     REKEY_TIMEOUT,
 )
 from .cookie import MacSigner
@@ -87,6 +88,7 @@ class Peer:
         "_last_handshake_sent",
         "_last_initiation",
         "_outgoing",
+        "_path_is_new",
         "_persistent_keepalive",
         "_preshared_key",
         "_random",
@@ -120,6 +122,7 @@ class Peer:
         self._outgoing: _Outgoing | None = None
         self._last_handshake_sent: int | None = None
         self._session_live = False  # a session was confirmed since we last sent a handshake message
+        self._path_is_new = False  # packets leave by another way since then
         self._timestamp_sent: bytes | None = None
         self._timestamp_received = b""
         self._last_initiation: int | None = None
@@ -242,6 +245,19 @@ class Peer:
         outcomes += self._completed(now, wall, initiator=False)
         return outcomes
 
+    def path_changed(self, now: int, wall: int) -> list[Outcome]:
+        """Packets to the peer leave by another way now: what a handshake sent before may be lost. The next
+        initiation need not wait for the rest of its 5 s, only until a second has passed since the last."""
+        if self._session_live or self._last_handshake_sent is None:
+            return []
+        self._path_is_new = True
+        if self._timers.retransmit_at is None or self._static_static is None:
+            return []
+        if now < self._earliest():
+            self._timers.handshake_postponed(self._earliest())
+            return []
+        return self._send_initiation(now, wall)
+
     def deadline(self, state: PeerState) -> int | None:
         """Boot ns of the next timer; None: none until a stamp changes. Ask again after anything was done
         here."""
@@ -289,8 +305,11 @@ class Peer:
         return [ClearSource(self.id), *self._send_initiation(now, wall)]
 
     def _earliest(self) -> int:
-        """No initiation before this: 5 s after the last initiation or response we sent."""
-        return 0 if self._last_handshake_sent is None else self._last_handshake_sent + REKEY_TIMEOUT
+        """No initiation before this: 5 s after the last initiation or response we sent, or one where it may
+        have gone astray."""
+        if self._last_handshake_sent is None:
+            return 0
+        return self._last_handshake_sent + (PATH_CHANGE_TIMEOUT if self._path_is_new else REKEY_TIMEOUT)
 
     def _send_initiation(self, now: int, wall: int) -> list[Outcome]:
         assert self._identity is not None
@@ -414,6 +433,7 @@ class Peer:
     def _handshake_sent(self, now: int) -> None:
         self._last_handshake_sent = now
         self._session_live = False
+        self._path_is_new = False
 
     def _completed(self, now: int, wall: int, *, initiator: bool) -> list[Outcome]:
         self._session_live = True

@@ -122,6 +122,31 @@ int32_t udpring_coalesce(int32_t fd, uint32_t offloads, const uint8_t *packets, 
 /* RFC 1071 over length bytes, the first (an even number) summed apart from the others; in host byte order. */
 uint32_t udpring_checksum(const uint8_t *bytes, uint32_t length, uint32_t first);
 
+/* ---- rtnetlink messages (test access) ---- */
+struct udpring_route_query {
+    struct udpring_address to, from;    /* from: family 0: none */
+    uint32_t interface_index;           /* 0: any */
+    uint32_t mark;
+    uint16_t from_port;                 /* 0: none */
+};
+struct udpring_route_answer {
+    uint32_t interface_index;           /* packets leave by it */
+    uint8_t local;                      /* the destination is an address of this host */
+};
+struct udpring_link_note {
+    uint32_t interface_index;
+    uint32_t vrf;                       /* the VRF that it belongs to; 0: none */
+};
+/* Both write at most 256 bytes and return how many. */
+int32_t udpring_route_request(const struct udpring_route_query *query, uint32_t sequence, uint8_t *request);
+int32_t udpring_links_request(uint32_t sequence, uint8_t *request);
+/* 0; -ENODATA: the answer with this number is not in there; else the -errno that it holds. */
+int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_route_answer *answer);
+/* 1: the dump with this number ended; 0: it goes on; else the -errno that it holds. *count: the links in there, of which max are
+ * written to out. */
+int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_link_note *out, uint32_t max,
+                      uint32_t *count);
+
 /* ---- why a packet was dropped: one counter each ---- */
 enum udpring_drop {
     UDPRING_DROP_TOO_SHORT,            /* in: not as long as its type says, or shorter than any message */
@@ -147,6 +172,7 @@ enum udpring_drop {
     UDPRING_DROP_HANDSHAKE_FAILED,     /* out: staged when the handshake was given up */
     UDPRING_DROP_BAD_OUTER,            /* out: what the TUN gave is no IPv4 or IPv6 packet */
     UDPRING_DROP_SEND_FAILED,          /* out: the socket refused it (see tx stats) */
+    UDPRING_DROP_ROUTING_LOOP,         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel */
     UDPRING_DROP_COUNT
 };
 const char *udpring_drop_name(int32_t reason);   /* "too_short", ...; NULL past the end */
@@ -179,12 +205,14 @@ enum udpring_event_kind {
     UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they rested */
     UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
     UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
-    UDPRING_EVENT_COALESCING_REFUSED /* the device refuses super-packets, which are no longer made; result: see below */
+    UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made; result: see below */
+    UDPRING_EVENT_PATH               /* peer, which waits for something: packets leave by another way now; or a loop began or ended */
 };
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
 #define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
 #define UDPRING_EVENT_UNDER_LOAD 1   /* event.flags: the mailbox was an eighth full within the last second */
 #define UDPRING_EVENT_MAC2_VALID 2   /* event.flags: mac2 is valid under the present or the last cookie secret */
+#define UDPRING_EVENT_LOOPS 4        /* event.flags of PATH: packets to the peer come back, and are dropped */
 #define UDPRING_MESSAGE_MAX 148
 
 struct udpring_event {
@@ -225,6 +253,8 @@ struct udpring_plane_stats {
     uint64_t shortages;         /* passes that failed for want of memory or room, and were tried again */
     uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
+    uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */
+    uint64_t route_lookups, route_failures;   /* questions to the routing tables; those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */
     uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers;
     uint32_t handshake_sockets; /* 0: handshakes and data share sockets, see udpring_plane_sharing_reason */
@@ -243,6 +273,8 @@ const char *udpring_plane_tier_reason(const struct udpring_plane *plane);
 const char *udpring_plane_sharing_reason(const struct udpring_plane *plane);
 /* The TUN device, the plane's own: to poll, never to read or write. Writable while the interface is up. */
 int32_t udpring_plane_tun_fd(const struct udpring_plane *plane);
+/* Why routes are not looked up, so that sources are used unchecked; empty when they are. */
+const char *udpring_plane_routes_reason(const struct udpring_plane *plane);
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
 /* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);

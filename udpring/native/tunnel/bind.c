@@ -58,11 +58,22 @@ static int run_bound(struct worker *worker, void *argument)
     __atomic_store_n(&plane->port, *bind->port, __ATOMIC_RELEASE);
     plane->fwmark = bind->fwmark;
     for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
-        if (plane->peers[slot]) {
-            memset(&plane->peers[slot]->source, 0, sizeof(plane->peers[slot]->source));
-            plane->peers[slot]->interface_index = 0;
-        }
+        if (plane->peers[slot])
+            peer_forget_source(plane, plane->peers[slot]);
+    plane_see_binding(plane);
+    routes_ask(&plane->routes, UDPRING_PEER_NONE);
     return 0;
+}
+
+void plane_see_binding(struct udpring_plane *plane)
+{
+    for (int family = 0; family < 2; family++) {
+        int bound = 0, fd = plane->workers[0].fd[family];
+        socklen_t length = sizeof(bound);
+        if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &bound, &length) != 0)
+            bound = 0;
+        plane->bound_to[family] = (uint32_t)bound;
+    }
 }
 
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
@@ -100,6 +111,13 @@ static int run_mark(struct worker *worker, void *argument)
             return result;
     }
     plane->fwmark = *fwmark;
+    /* The routes may be others now: the kernel chooses sources until they have been looked up. */
+    for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
+        if (plane->peers[slot]) {
+            memset(&plane->peers[slot]->source, 0, sizeof(plane->peers[slot]->source));
+            plane->peers[slot]->path_version++;
+        }
+    routes_ask(&plane->routes, UDPRING_PEER_NONE);
     return 0;
 }
 

@@ -69,8 +69,7 @@ static int keys_expire(struct worker *worker, struct peer *peer)
 
 static int source_clear(struct worker *worker, struct peer *peer)
 {
-    memset(&peer->source, 0, sizeof(peer->source));
-    peer->interface_index = 0;
+    peer_forget_source(worker->plane, peer);
     return 0;
 }
 
@@ -119,7 +118,19 @@ struct endpoint_arguments {
     uint32_t peer, bytes, interface_index;
     bool received;
     const struct udpring_address *endpoint, *local;
+    struct path path;
 };
+
+/* In the caller's thread, so that no worker waits for the kernel's answer. */
+static void look_up(struct udpring_plane *plane, struct endpoint_arguments *arguments)
+{
+    struct path_query query;
+    path_query_of(plane, arguments->endpoint->family, &query);
+    query.endpoint = *arguments->endpoint;
+    query.heard_on = *arguments->local;
+    query.heard_by = arguments->interface_index;
+    routes_choose(&plane->routes, &query, &arguments->path);
+}
 
 static int run_endpoint(struct worker *worker, void *argument)
 {
@@ -128,7 +139,8 @@ static int run_endpoint(struct worker *worker, void *argument)
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer)
         return -ENOENT;
-    peer_roam(peer, arguments->endpoint, arguments->local, arguments->interface_index);
+    peer_roam(plane, peer, arguments->endpoint, arguments->local, arguments->interface_index);
+    peer_take_path(worker, peer, &arguments->path, false);
     if (arguments->received)
         peer_stamp_received(worker, peer, arguments->bytes);
     return 0;
@@ -140,13 +152,17 @@ int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const
     if (endpoint->family && endpoint->family != AF_INET && endpoint->family != AF_INET6)
         return -EAFNOSUPPORT;
     struct endpoint_arguments arguments = {.peer = peer, .endpoint = endpoint, .local = &none};
+    look_up(plane, &arguments);
     return plane_call(plane, run_endpoint, &arguments);
 }
 
 int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
                                     const struct udpring_address *local, uint32_t interface_index)
 {
-    struct endpoint_arguments arguments = {peer, bytes, interface_index, true, source, local};
+    const struct udpring_address none = {0};
+    struct endpoint_arguments arguments = {.peer = peer, .bytes = bytes, .interface_index = interface_index, .received = true,
+                                           .endpoint = source, .local = local ? local : &none};
+    look_up(plane, &arguments);
     return plane_call(plane, run_endpoint, &arguments);
 }
 
@@ -287,7 +303,13 @@ static int run_send(struct worker *worker, void *argument)
     struct peer *peer = send->peer == UDPRING_PEER_NONE ? NULL : plane_peer(plane, send->peer);
     if (!peer && (send->peer != UDPRING_PEER_NONE || !send->to))
         return -ENOENT;
-    return outbound_message(worker, peer, send->bytes, send->length, send->tos, send->to, send->from, send->interface_index);
+    const struct udpring_address *to = send->to, *from = send->from;
+    uint32_t interface_index = send->interface_index;
+    if (to && peer && memcmp(to, &peer->endpoint, sizeof(*to)) == 0)
+        to = NULL;   /* it was looked up when the message that this answers was found authentic */
+    else if (to)
+        interface_index = routes_reply_interface(&plane->routes, to, from ? from : to, interface_index);
+    return outbound_message(worker, peer, send->bytes, send->length, send->tos, to, from, interface_index);
 }
 
 int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,

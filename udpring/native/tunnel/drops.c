@@ -25,6 +25,7 @@ static const char *const names[] = {
     [UDPRING_DROP_HANDSHAKE_FAILED] = "handshake_failed",
     [UDPRING_DROP_BAD_OUTER] = "bad_outer",
     [UDPRING_DROP_SEND_FAILED] = "send_failed",
+    [UDPRING_DROP_ROUTING_LOOP] = "routing_loop",
 };
 _Static_assert(UR_ARRAY_LENGTH(names) == UDPRING_DROP_COUNT, "each drop reason has a name");
 _Static_assert(UDPRING_DROP_COUNT <= UR_ARRAY_LENGTH(((struct udpring_plane_stats *)0)->drops), "each has a counter");

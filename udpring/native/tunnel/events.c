@@ -39,16 +39,20 @@ static void event_post(struct worker *worker)
 
 void plane_post(struct worker *worker, uint32_t kind, struct peer *peer)
 {
-    if (event_next(worker, kind, peer->id))
-        event_post(worker);
-    else
+    struct udpring_event *event = event_next(worker, kind, peer->id);
+    if (!event) {
         plane_post_later(worker, kind, peer);
+        return;
+    }
+    if (kind == UDPRING_EVENT_PATH && __atomic_load_n(&peer->loops, __ATOMIC_RELAXED))
+        event->flags = UDPRING_EVENT_LOOPS;
+    event_post(worker);
 }
 
 /* Each worker remembers, and posts, what it found no room for itself: nothing here is shared. */
 void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer)
 {
-    peer->staging[worker->number].unheard |= (uint8_t)(1u << kind);
+    peer->staging[worker->number].unheard |= (uint16_t)(1u << kind);
     worker->unheard = true;
 }
 
@@ -180,7 +184,8 @@ static void ask_for_cookie(struct worker *worker, const struct udpring_packet *p
         return;
     memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
     /* What the socket refuses is counted there; the sender will ask again. */
-    (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local, packet->interface_index);
+    (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
+                           routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
 }
 
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
@@ -295,7 +300,7 @@ void peer_stamp_data_received(struct worker *worker, struct peer *peer)
     stir(worker, peer);
 }
 
-static bool waits(uint8_t unheard, enum udpring_event_kind kind)
+static bool waits(uint16_t unheard, enum udpring_event_kind kind)
 {
     return unheard & 1u << kind;
 }
@@ -309,12 +314,14 @@ void plane_post_unheard(struct worker *worker)
     worker->unheard = false;
     for (uint32_t left = plane->peers_capacity; left && !worker->unheard; left--) {   /* set: full again */
         struct peer *peer = plane->peers[worker->unheard_slot++ % plane->peers_capacity];
-        uint8_t unheard = peer ? peer->staging[worker->number].unheard : 0;
+        uint16_t unheard = peer ? peer->staging[worker->number].unheard : 0;
         if (!unheard)
             continue;
         peer->staging[worker->number].unheard = 0;
         if (waits(unheard, UDPRING_EVENT_KEY_CONFIRMED))
             plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
+        if (waits(unheard, UDPRING_EVENT_PATH))
+            plane_post(worker, UDPRING_EVENT_PATH, peer);
         if (waits(unheard, UDPRING_EVENT_ACTIVITY))
             stir(worker, peer);
         if (waits(unheard, UDPRING_EVENT_HANDSHAKE_WANTED))

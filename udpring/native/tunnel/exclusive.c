@@ -50,17 +50,6 @@ void exclusive_end(struct udpring_plane *plane)
     pthread_mutex_unlock(&plane->gate);
 }
 
-void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const struct udpring_address *local,
-               uint32_t interface_index)
-{
-    if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
-        peer->endpoint = *endpoint;
-        peer->trains = TRAINS_NOT_ASKED;
-    }
-    peer->source = *local;
-    peer->interface_index = interface_index;
-}
-
 static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
 {
     /* By index: the keypair may be gone, or confirmed by another packet, since this was asked for. */
@@ -81,11 +70,11 @@ static void apply(struct worker *worker, const struct change *change)
         confirm(worker, peer, change->index);
         break;
     case CHANGE_ROAM:
-        peer_roam(peer, &change->endpoint, &change->local, change->interface_index);
+        peer_roam(worker->plane, peer, &change->endpoint, &change->local, change->interface_index);
+        peer_ask_path(worker->plane, peer);
         break;
     case CHANGE_SOURCE_LOST:
-        memset(&peer->source, 0, sizeof(peer->source));
-        peer->interface_index = 0;
+        peer_source_lost(peer, &change->local);
         break;
     }
 }

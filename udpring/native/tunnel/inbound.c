@@ -67,8 +67,8 @@ static bool same_address(const struct udpring_address *one, const struct udpring
 static void accepted(struct worker *worker, struct peer *peer, struct keypair *keypair,
                      const struct udpring_packet *packet, uint32_t length)
 {
-    if (ur_unlikely(!same_address(&peer->endpoint, &packet->source) || !same_address(&peer->source, &packet->local) ||
-                    peer->interface_index != packet->interface_index)) {
+    if (ur_unlikely(!same_address(&peer->endpoint, &packet->source) || !same_address(&peer->heard_on, &packet->local) ||
+                    peer->heard_by != packet->interface_index)) {
         struct change roam = {.kind = CHANGE_ROAM, .peer = peer->id, .endpoint = packet->source, .local = packet->local,
                               .interface_index = packet->interface_index};
         plane_change(worker, &roam);

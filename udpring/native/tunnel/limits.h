@@ -40,6 +40,14 @@ enum {
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
     PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
     SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for want of memory: 64 ms at most */
+    ROUTES_ASKED_MAX = 64,      /* peers that roamed and wait for a look-up; beyond, all are looked up */
+    ROUTES_BATCH = 64,          /* peers that the workers stand for at once while their routes are looked up */
+    ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
+    ROUTES_NOTICES_A_ROUND = 256,
+    ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
+    ROUTES_REST = 9,            /* the watch thread rests for this many times as long as it worked */
+    VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
+    LOOP_HOPS_MAX = 16,         /* tunnels within this tunnel */
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
 };
 
@@ -64,6 +72,9 @@ enum {
 /* A pass that fails for want of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
+/* Bounds of the watch thread's rest. */
+#define ROUTES_REST_MIN_NS (NS_PER_S / 500)
+#define ROUTES_REST_MAX_NS (NS_PER_S / 2)
 /* Close and re-bind wait this long for sends in flight. */
 #define DRAIN_NS (NS_PER_S / 2)
 

@@ -47,7 +47,7 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
         .data = out->memory,
         .token = slot,
         .destination = *to,
-        .interface_index = sticky ? interface_index : 0,
+        .interface_index = interface_index,
         .tos = tos,
         .socket_index = worker->socket_of[to->family == AF_INET ? 0 : 1],
     };
@@ -213,6 +213,10 @@ int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *by
         from = &peer->source;
         interface_index = peer->interface_index;
     }
+    if (peer && peer_loops(worker, peer)) {
+        plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
+        return 0;
+    }
     int slot = slot_take(worker);
     if (slot < 0)
         return slot;
@@ -248,6 +252,10 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
     }
     if (ur_unlikely(!peer->endpoint.family)) {
         plane_drop(worker, UDPRING_DROP_NO_ENDPOINT);
+        return;
+    }
+    if (peer_loops(worker, peer)) {
+        plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
         return;
     }
     if (ur_likely(keypair_can_send(peer->current, worker->now) && !peer->staging[worker->number].count) &&
@@ -352,7 +360,7 @@ bool outbound_reap(struct worker *worker)
             uint32_t slot = (uint32_t)done[i].token;
             struct out_slot *out = &worker->out[slot];
             if (ur_unlikely(done[i].flags & UDP_TX_SOURCE_DROPPED)) {
-                struct change lost = {.kind = CHANGE_SOURCE_LOST, .peer = out->peer};
+                struct change lost = {.kind = CHANGE_SOURCE_LOST, .peer = out->peer, .local = out->item.source};
                 plane_change(worker, &lost);
             }
             if (ur_unlikely(done[i].result < 0)) {

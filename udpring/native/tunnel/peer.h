@@ -55,7 +55,7 @@ struct staging {
     struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
     uint32_t head, count;             /* the oldest is at head */
     bool kicked;                      /* in that worker's list of those to send */
-    uint8_t unheard;                  /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
+    uint16_t unheard;                 /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
     struct peer *next_kicked;
 };
 
@@ -65,14 +65,22 @@ enum trains { TRAINS_NOT_ASKED, TRAINS_TAKEN, TRAINS_REFUSED };
 struct peer {
     uint32_t id;
     bool resting;               /* atomic: its timers rest: the next stamp posts ACTIVITY */
-    struct udpring_address endpoint, source;
-    uint32_t interface_index;
+    bool through_tunnel;        /* the route to its endpoint leads into our own TUN device */
+    bool check_pending;         /* the watch thread has been asked for its route */
+    struct udpring_address endpoint;
+    struct udpring_address heard_on;   /* where its last authentic packet came to; family 0: nowhere */
+    uint32_t heard_by;          /* and the interface */
+    uint32_t interface_index;   /* to send by; 0: the routes decide */
+    struct udpring_address source;     /* to send from; family 0: the kernel chooses (routes.h) */
+    uint32_t leaves_by;         /* by the last look-up; 0: no route */
+    uint32_t path_version;      /* raised when what a look-up depends on changes */
     struct keypair *previous, *current, *next;
     /* atomic from here on */
     uint64_t rx_bytes, tx_bytes;
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
+    bool loops;                 /* what goes to it comes back (paths.c); told of */
     uint8_t trains;             /* enum trains: asked anew when it roams or has a new key */
     /* not atomic again */
     struct staging staging[];   /* [workers] */

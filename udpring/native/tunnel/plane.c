@@ -30,6 +30,7 @@ static void worker_free(struct worker *worker)
 /* Everything but the workers' rings, which they open and close themselves. */
 static void plane_free(struct udpring_plane *plane)
 {
+    routes_close(&plane->routes);
     plane_peers_free(plane);
     if (plane->trie)
         udpring_trie_free(plane->trie);
@@ -45,7 +46,8 @@ static void plane_free(struct udpring_plane *plane)
             close(plane->group_apart[family]);
     free(plane->workers);
     mailbox_close(&plane->mailbox);
-    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock};
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
+                                &plane->routes.lock, &plane->routes.links_lock, &plane->routes.asked_lock};
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_destroy(locks[i]);
     pthread_cond_destroy(&plane->command_done);
@@ -65,9 +67,11 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
     }
     plane->options = *options;
     plane->mailbox.fd = -1;
+    plane->routes.lookup_fd = plane->routes.notice_fd = plane->routes.wake_fd = -1;
     plane->workers = workers;
     plane->worker_count = count;
-    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock};
+    pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
+                                &plane->routes.lock, &plane->routes.links_lock, &plane->routes.asked_lock};
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_init(locks[i], NULL);
     pthread_cond_init(&plane->command_done, NULL);
@@ -133,6 +137,9 @@ static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
         if (result < 0)
             return result;
     }
+    result = routes_open(&plane->routes, first->fd);
+    if (result < 0)
+        return ur_fail(why, result, "watching routes: %s", strerror(-result));
     if (plane_shared(plane))
         (void)tun_steer(first);   /* without it (no right to load the program) the kernel's own choice serves */
     return 0;
@@ -192,6 +199,8 @@ struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *opt
         if (result < 0)
             workers_stop(plane, i);
     }
+    if (result == 0 && (result = routes_start(plane, why)) < 0)
+        workers_stop(plane, plane->worker_count);
     *code = result;
     if (result < 0) {
         plane_free(plane);
@@ -204,6 +213,7 @@ void udpring_plane_close(struct udpring_plane *plane)
 {
     if (!plane)
         return;
+    routes_stop(&plane->routes);   /* it needs worker 0 until then */
     workers_stop(plane, plane->worker_count);
     plane_free(plane);
 }
@@ -231,6 +241,11 @@ const char *udpring_plane_sharing_reason(const struct udpring_plane *plane)
 int32_t udpring_plane_tun_fd(const struct udpring_plane *plane)
 {
     return plane->workers[0].tun.fd;
+}
+
+const char *udpring_plane_routes_reason(const struct udpring_plane *plane)
+{
+    return plane->routes.why.text;
 }
 
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane)

@@ -38,6 +38,7 @@
 #include "pacing.h"
 #include "peer.h"
 #include "shortage.h"
+#include "routes.h"
 #include "tun.h"
 
 /* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.
@@ -137,7 +138,7 @@ struct change {
     uint32_t peer;
     uint32_t index;                     /* CONFIRM: our index of the keypair that was used first */
     uint32_t interface_index;           /* ROAM */
-    struct udpring_address endpoint, local;
+    struct udpring_address endpoint, local;   /* ROAM; SOURCE_LOST: the source */
 };
 
 struct udpring_plane {
@@ -165,6 +166,7 @@ struct udpring_plane {
 
     /* changed only while all workers stand; read by all */
     uint32_t fwmark;
+    uint32_t bound_to[2];               /* the interface that the sockets are bound to (ip vrf exec); 0: none */
     struct peer **peers;                /* [peers_capacity] by slot */
     uint32_t peers_capacity, peers_count;
     uint32_t *peer_generation;          /* [peers_capacity] */
@@ -182,6 +184,7 @@ struct udpring_plane {
     uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;
     uint32_t refused_posted[2];         /* by UDPRING_REFUSED_* */
+    struct routes routes;               /* has locks of its own */
     uint32_t unheard;                   /* some worker is to be told when the mailbox has room */
 };
 
@@ -236,8 +239,24 @@ void exclusive_end(struct udpring_plane *plane);
 /* The change is made now if this is the only worker, else at the next moment when all stand. */
 void plane_change(struct worker *worker, const struct change *change);
 void plane_run_changes(struct worker *worker);
-void peer_roam(struct peer *peer, const struct udpring_address *endpoint, const struct udpring_address *local,
-               uint32_t interface_index);
+
+/* paths.c. By Python's thread between two commands, or on worker 0. */
+void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query);
+/* These on worker 0, with all workers standing. */
+/* An authentic packet came so; until its path is known it is answered from where it came to. */
+void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *endpoint,
+               const struct udpring_address *local, uint32_t interface_index);
+void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
+/* routes_changed: the control loop is to know, if it waits for something of the peer's. */
+void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
+void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until it is heard again */
+void peer_source_lost(struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
+/* By any worker, for a peer whose packets go through our own TUN device: whether they come back, and are to be dropped. */
+bool path_loops(struct worker *worker, struct peer *peer);
+static inline bool peer_loops(struct worker *worker, struct peer *peer)
+{
+    return ur_unlikely(peer->through_tunnel) && path_loops(worker, peer);
+}
 
 /* outbound.c */
 /* Whether there are slots for all that one read of the TUN device may become. */
@@ -285,6 +304,8 @@ void worker_memory_close(struct worker *worker);
 /* bind.c: sockets for all workers, and for handshakes where the kernel can tell them apart (else `apart` stays -1) */
 int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
                        struct udpring_reason *why) UR_MUST_CHECK;
+
+void plane_see_binding(struct udpring_plane *plane);   /* of worker 0's sockets */
 
 /* command.c */
 int worker_call(struct worker *worker, int (*run)(struct worker *, void *), void *argument);

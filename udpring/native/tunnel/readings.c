@@ -108,6 +108,10 @@ static int run_stats(struct worker *worker, void *argument)
     worker_see_counters(worker);   /* the caller's own are in the middle of a pass */
     for (uint32_t i = 0; i < plane->worker_count; i++)
         add_worker(out, &plane->workers[i]);
+    out->route_notices = __atomic_load_n(&plane->routes.notices, __ATOMIC_RELAXED);
+    out->route_sweeps = __atomic_load_n(&plane->routes.sweeps, __ATOMIC_RELAXED);
+    out->route_lookups = __atomic_load_n(&plane->routes.lookups, __ATOMIC_RELAXED);
+    out->route_failures = __atomic_load_n(&plane->routes.failures, __ATOMIC_RELAXED);
     return 0;
 }
 

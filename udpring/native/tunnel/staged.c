@@ -76,6 +76,10 @@ void staged_flush(struct worker *worker, struct peer *peer)
         drop(worker, staging, UDPRING_DROP_NO_ENDPOINT);
         return;
     }
+    if (peer_loops(worker, peer)) {
+        drop(worker, staging, UDPRING_DROP_ROUTING_LOOP);
+        return;
+    }
     while (staging->count && keypair_can_send(peer->current, worker->now)) {
         struct staged_packet *packet = staging_oldest(staging);
         if (outbound_seal(worker, peer, packet->data, packet->length) < 0) {

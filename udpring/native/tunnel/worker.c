@@ -377,6 +377,8 @@ static int set_up(struct worker *worker)
     if (result < 0)
         return result;
     if (worker->number == 0)
+        plane_see_binding(plane);
+    if (worker->number == 0)
         snprintf(plane->tier_reason, sizeof(plane->tier_reason), "%s", udp_rx_tier_reason(worker->rx));
     /* A library may keep something a thread (aead_ipsecmb.c): made here, so that no packet has to. */
     struct aead_key *first = NULL;

@@ -1,0 +1,150 @@
+"""Endpoints whose route leads into the tunnel itself: found in a configuration before it is used, and at
+interfaces that run.
+
+A packet for such a peer comes back to the interface, is encrypted once more, and so on. The plane drops it
+(native/tunnel/paths.c). An endpoint that is reached through *another* peer of the same interface is none of
+that: it is followed to where it ends.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from udpring.tunnel.config import Address, Config, Network
+from udpring.tunnel.uapi_values import DeviceState, format_endpoint
+
+__all__ = ["Loop", "loops_of_config", "loops_of_device"]
+
+_TIMEOUT = 10.0
+ASKED_MAX = 64
+HOPS_MAX = 16
+"""As native/tunnel/limits.h LOOP_HOPS_MAX."""
+
+RouteDevice = Callable[[Address, int], str | None]
+"""By which interface packets with this mark leave for an address; None: by none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A peer, by its public key, and the endpoint that cannot be reached. ``prefix``: the allowed IPs that it
+    lies in."""
+
+    public_key: bytes
+    endpoint: str
+    prefix: Network
+
+    def __str__(self) -> str:
+        where = f"by AllowedIPs {self.prefix}"
+        return f"the route to the endpoint {self.endpoint} leads into the tunnel itself, {where}"
+
+
+def loops_of_config(config: Config) -> tuple[Loop, ...]:
+    """Those that ``udpring up`` would make: by routes in the main table. A default route (``/0``) is none of
+    them, as it goes to a table that marked packets do not look at. Where a command of the configuration
+    names the endpoint, or FwMark is set and one adds a rule, it is taken to know what it does."""
+    settings = config.interface
+    if settings.table != "auto":
+        return ()
+    commands = " ".join((*settings.pre_up, *settings.post_up))
+    if settings.fwmark and "rule" in commands:
+        return ()
+    endpoints = {
+        peer.public_key: (address, str(peer.endpoint))
+        for peer in config.peers
+        if peer.endpoint is not None and (address := peer.endpoint.address) is not None
+        if peer.endpoint.host not in commands
+    }
+    allowed = {
+        peer.public_key: tuple(network for network in peer.allowed_ips if network.prefixlen)
+        for peer in config.peers
+    }
+    return tuple(_loops(endpoints, allowed, lambda address: True))
+
+
+def loops_of_device(
+    device: DeviceState, interface: str, device_of: RouteDevice | None = None
+) -> tuple[Loop, ...]:
+    """Those of a running interface, by the routes of this network namespace. None where the interface is in
+    another one. At most ``ASKED_MAX`` endpoints are asked for."""
+    if device_of is None:
+        if not _is_here(interface) or not shutil.which("ip"):
+            return ()
+        device_of = route_device
+    ask, mark, left = device_of, device.fwmark, iter(range(ASKED_MAX))
+    endpoints: dict[bytes, tuple[Address, str]] = {}
+    allowed: dict[bytes, tuple[Network, ...]] = {}
+    for peer in device.peers:
+        allowed[peer.public_key] = tuple(ipaddress.ip_network(prefix) for prefix in peer.allowed_ips)
+        if peer.endpoint is not None and not peer.endpoint[2]:
+            address = ipaddress.ip_address(peer.endpoint[0])
+            endpoints[peer.public_key] = (address, format_endpoint(*peer.endpoint))
+
+    def through_tunnel(address: Address) -> bool:
+        return next(left, None) is not None and ask(address, mark) == interface
+
+    return tuple(_loops(endpoints, allowed, through_tunnel))
+
+
+def _is_here(interface: str) -> bool:
+    """Whether it is in this network namespace; /sys may show another one."""
+    try:
+        return bool(socket.if_nametoindex(interface))
+    except OSError:
+        return False
+
+
+def route_device(address: Address, mark: int) -> str | None:
+    """As ``ip route get`` says."""
+    words = ["ip", "-json", "route", "get", str(address), *(["mark", str(mark)] if mark else [])]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        routes = json.loads(done.stdout or "[]")
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return str(routes[0]["dev"]) if routes and "dev" in routes[0] else None
+
+
+class _Owners:
+    """Who has the longest prefix that an address lies in."""
+
+    def __init__(self, allowed: Mapping[bytes, tuple[Network, ...]]) -> None:
+        self._owners = {network: key for key, networks in allowed.items() for network in networks}
+        self._lengths = sorted(
+            {(network.version, network.prefixlen) for network in self._owners}, reverse=True
+        )
+
+    def find(self, address: Address) -> tuple[bytes, Network] | None:
+        for version, length in self._lengths:
+            if version == address.version:
+                network = ipaddress.ip_network((address.packed, length), strict=False)
+                if owner := self._owners.get(network):
+                    return owner, network
+        return None
+
+
+def _loops(
+    endpoints: Mapping[bytes, tuple[Address, str]],
+    allowed: Mapping[bytes, tuple[Network, ...]],
+    through_tunnel: Callable[[Address], bool],
+) -> Iterator[Loop]:
+    owners = _Owners(allowed)
+    into: dict[bytes, tuple[bytes, Network]] = {}
+    for key, (address, _) in endpoints.items():
+        found = owners.find(address)
+        if found and through_tunnel(address):
+            into[key] = found
+    for key, (_, prefix) in into.items():
+        at = key
+        for _ in range(HOPS_MAX):
+            if at not in into:
+                break
+            at = into[at][0]
+            if at == key:
+                yield Loop(key, endpoints[key][1], prefix)
+                break
