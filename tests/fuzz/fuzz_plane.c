@@ -227,7 +227,7 @@ static void from_device(struct input *input, uint8_t slot)
         if (how >= 120)
             make_super(input, flow, &packet);
     }
-    uint32_t copies = how % 5 ? 1 : 32;   /* a burst, so that slots and queues run out */
+    uint32_t copies = how % 5 ? 1 : how >= 120 ? 4 : 32;   /* a burst, so that slots and queues run out */
     while (copies--) {
         packet.bytes = exactly(scratch, packet.length);
         kernel_put(kernel_nth(KERNEL_TUN, 0, queue), &packet);

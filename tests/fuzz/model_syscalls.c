@@ -71,9 +71,9 @@ WRAP(int, socket, int family, int type, int protocol)
 {
     if (!kernel.active)
         return __real_socket(family, type, protocol);
-    if (family != AF_INET && family != AF_INET6)
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
         return fail(EAFNOSUPPORT);
-    bool udp = (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_DGRAM;
+    bool udp = family != AF_UNIX && (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_DGRAM;
     return open_file(udp && protocol == IPPROTO_UDP ? KERNEL_UDP : KERNEL_OTHER, family);
 }
 

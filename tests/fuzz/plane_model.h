@@ -8,7 +8,7 @@
 #include "model_threads.h"
 #include "tunnel/plane.h"
 
-enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, NOBODY = 255, EXPECTED = 2048, WORKERS = 2 };
+enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, NOBODY = 255, EXPECTED = 4096, WORKERS = 2 };
 
 /* One life of a peer, from add to remove; packets are its own, not its successor's. */
 struct life {
@@ -40,6 +40,7 @@ extern struct model {
     uint32_t write_errors;
     bool only_supers;
     /* Counted by the oracles. */
+    bool forgot;                /* more packets were read than plane_out.c keeps */
     uint64_t messages_in, handshake_events, packets_read, packets_left, others;
 } model;
 
