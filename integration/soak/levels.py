@@ -91,12 +91,16 @@ class Levels:
     least_samples: int = 2
     base: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
+    series: list[tuple[int, int]] = field(default_factory=list)
+    """Age in seconds and resident memory, about once a minute."""
     samples: int = 0
 
     def take(self, age: float, levels: dict[str, int]) -> list[str]:
         """One sample; the violations it shows."""
         self.last = levels
         self.samples += 1
+        if not self.series or age - self.series[-1][0] >= 60:
+            self.series.append((int(age), levels.get("rss", 0)))
         wrong = [f"{name} is {levels[name]}, must be 0" for name in ZERO if levels.get(name)]
         if age < self.warm_after or self.samples <= self.least_samples:
             self.base = {name: max(level, self.base.get(name, level)) for name, level in levels.items()}

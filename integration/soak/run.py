@@ -257,6 +257,7 @@ class Soak:
             )
             for (name, pid), levels in self.levels.items()
         }
+        figures["memory"] = {f"{name} {pid}": levels.series for (name, pid), levels in self.levels.items()}
         figures["flows"] = {
             flow.name: f"sent {flow.next} refused {flow.refused} received {flow.order.received} "
             f"late {flow.order.late} longest gap {flow.longest_gap:.1f} s"
