@@ -149,12 +149,12 @@ class Timers:
 
     def deadline(self, state: PeerState) -> int | None:
         """The earliest deadline, or None: nothing to wait for until a stamp changes."""
-        return min((at for at in self._armed(state).values()), default=None)
+        return min((at for _, at in self._all(state) if at is not None), default=None)
 
     def due(self, now: int, state: PeerState) -> set[Timer]:
         """Which timers are to be acted upon at ``now``. They are taken: the same stamp does not fire again,
         RETRANSMIT and ERASE are disarmed."""
-        fired = {timer for timer, at in self._armed(state).items() if at <= now}
+        fired = {timer for timer, at in self._all(state) if at is not None and at <= now}
         if Timer.RETRANSMIT in fired:
             self.retransmit_at = None
         if Timer.ERASE in fired:
@@ -168,15 +168,14 @@ class Timers:
             self._persistent_since = now
         return fired
 
-    def _armed(self, state: PeerState) -> dict[Timer, int]:
-        armed = {
-            Timer.RETRANSMIT: self.retransmit_at,
-            Timer.NEW_HANDSHAKE: self._new_handshake(state),
-            Timer.KEEPALIVE: self._keepalive(state),
-            Timer.PERSISTENT: self._persistent(state),
-            Timer.ERASE: self.erase_at,
-        }
-        return {timer: at for timer, at in armed.items() if at is not None}
+    def _all(self, state: PeerState) -> tuple[tuple[Timer, int | None], ...]:
+        return (
+            (Timer.RETRANSMIT, self.retransmit_at),
+            (Timer.NEW_HANDSHAKE, self._new_handshake(state)),
+            (Timer.KEEPALIVE, self._keepalive(state)),
+            (Timer.PERSISTENT, self._persistent(state)),
+            (Timer.ERASE, self.erase_at),
+        )
 
     def _new_handshake(self, state: PeerState) -> int | None:
         if not state.unanswered_since:
