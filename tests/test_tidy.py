@@ -316,6 +316,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "docs/performance.md",
     "docs/from-socket-to-udpring.md",
+    "docs/security.md",
 ]
 
 
@@ -333,6 +334,16 @@ def test_documents_name_what_exists(document: str) -> None:
         if not there or (test and not re.search(rf"def {test}\b", (TOP / path).read_text())):
             missing.append(quoted)
     assert not missing
+
+
+def test_every_promise_of_security_names_its_test() -> None:
+    """Rows of the section Promises; that the tests exist is checked above."""
+    text = (TOP / "docs" / "security.md").read_text()
+    promises = text[text.index("\n## Promises\n") : text.index("\n## Inherited from WireGuard\n")]
+    rows = [line for line in promises.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row != "| promise | test |"]
+    assert len(rows) > 30
+    assert not [row for row in rows if not re.search(r"`(?:tests|integration)/\S+\.py::test_\w+`", row)]
 
 
 def test_only_documents_that_are_there_are_referred_to() -> None:
