@@ -338,7 +338,7 @@ def test_documents_name_what_exists(document: str) -> None:
 
 def test_every_promise_of_security_names_its_test() -> None:
     """Rows of the section Promises; that the tests exist is checked above."""
-    text = (TOP / "docs" / "security.md").read_text()
+    text = (TOP / "docs/security.md").read_text()
     promises = text[text.index("\n## Promises\n") : text.index("\n## Inherited from WireGuard\n")]
     rows = [line for line in promises.splitlines() if line.startswith("| ")]
     rows = [row for row in rows if row != "| promise | test |"]
