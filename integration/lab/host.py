@@ -54,6 +54,8 @@ class Host:
         self.space.wait_for_address("2001:db8::1")
 
     def close(self) -> None:
+        if self.space.path.exists():
+            until(lambda: not self.space.pids(), "all its programs have ended")
         subprocess.run(("ip", "netns", "del", self.space.name), check=False, timeout=30)
 
     def program(self, name: str, text: str) -> None:
