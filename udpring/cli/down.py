@@ -45,13 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs the hooks, and asks the process at the other end of the UAPI socket to end between them."""
     from udpring.tunnel import config, up_record  # noqa: PLC0415
     from udpring.tunnel.hooks import HookScope, run_hooks  # noqa: PLC0415
-    from udpring.tunnel.process import end_server, server_of  # noqa: PLC0415
+    from udpring.tunnel.process import end_server  # noqa: PLC0415
     from udpring.tunnel.saved_config import save  # noqa: PLC0415
-    from udpring.tunnel.socket_file import socket_path  # noqa: PLC0415
-    from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
 
     name, path = config.locate(args.name)
-    server_of(socket_path(SOCKET_DIRECTORY, name))
     record = up_record.find(name)
     if record is None:
         end_server(name, WAIT_SECONDS)
