@@ -226,7 +226,8 @@ class FakePlane:
         self._peer(peer).prefixes.clear()
 
     def prefixes_list(self, peer: int) -> list[tuple[bytes, int]]:
-        self._call("prefixes_list", peer)
+        if "prefixes_list" in self.fail:
+            raise self.fail["prefixes_list"]
         return sorted(self._peer(peer).prefixes, key=lambda prefix: (len(prefix[0]), prefix))
 
     def index_new(self, peer: int) -> int:
