@@ -1,0 +1,28 @@
+"""Whether a node's interface is up, as ``udpring.tunnel.link.Link`` tells it, without a descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class ModelLink:
+    """``life`` has the truth; this is what the control loop knows of it."""
+
+    def __init__(self, life: Any, changed: Callable[[], None]) -> None:
+        self._life, self._changed = life, changed
+        self.up: bool = life.node.interface_up
+        life.link = self
+
+    def start(self, loop: object) -> None:
+        self.up = self._life.node.interface_up
+
+    def stop(self) -> None:
+        pass
+
+    def look(self) -> bool:
+        """Whether it is up, now; tells of a change first."""
+        if self.up != self._life.node.interface_up:
+            self.up = self._life.node.interface_up
+            self._changed()
+        return self.up
