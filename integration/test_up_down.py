@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,31 @@ def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
     again = host.udpring("up", str(file))
     assert (again.returncode, f"{name} exists already" in again.stderr) == (3, True)
     assert (host.folder / "told").read_text() == "up\n"
+
+
+def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) -> None:
+    before = host.aside()
+    file = host.file(name, text("PostUp = touch begun; sleep 600\nPostDown = touch down\n"))
+    running = subprocess.Popen(
+        host.space.argv(*UDPRING, "up", str(file)),
+        cwd=host.folder,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until((host.folder / "begun").exists, "PostUp has begun")
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+        _, said = running.communicate(timeout=60)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 3, said
+    assert "PostUp ended with -2" in said
+    assert not host.has(name)
+    assert not (host.folder / "down").exists()
+    assert host.aside() == before
 
 
 # ---- files that others can change ----

@@ -98,3 +98,14 @@ def test_an_endpoint_inside_its_own_allowed_ips_is_warned_of(
     file(tmp_path, looping.replace("0.0.0.0/1, 128.0.0.0/1", "0.0.0.0/0"))
     assert main(["check", path]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_commands_that_up_would_refuse_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, GOOD.replace("[Peer]", "PostUp = true\n[Peer]"))
+    assert main(["check", path]) == 0
+    assert capsys.readouterr().err == ""
+    Path(path).chmod(0o620)
+    assert main(["check", path]) == 0
+    assert "its commands are not run" in capsys.readouterr().err

@@ -69,6 +69,7 @@ def _check(
         return None, file_warnings, errors
     if not fragment:
         checked.require_private_key_or_hook()
+        file_warnings += _hooks_refused(checked, path)
         if checked.interface.private_key is None:
             file_warnings += (f"{path}: [Interface] has no PrivateKey: PostUp has to set it",)
     loops = tuple(
@@ -76,3 +77,17 @@ def _check(
         for loop in endpoint_routes.loops_of_config(checked)
     )
     return checked, file_warnings + checked.warnings + loops, ()
+
+
+def _hooks_refused(checked: config.Config, path: str) -> tuple[str, ...]:
+    """That `udpring up` would not run the commands of this file."""
+    from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
+    from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
+
+    if not has_hooks(checked.interface):
+        return ()
+    try:
+        require_trusted(Path(path).resolve())
+    except ConfigError as wrong:
+        return (str(wrong),)
+    return ()
