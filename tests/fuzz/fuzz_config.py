@@ -1,8 +1,7 @@
 """The text of a configuration file.
 
 Oracles: nothing but ConfigError comes of it, each with a place inside the text; no error or warning
-shows a key; what was
-understood, written and read again, is the same.
+shows a key; what was understood, written and read again, is the same.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
  * message is accounted for by a counter; at the end no key, staged byte or descriptor is left. */
 #include <netinet/in.h>
 
+#include "model_uring.h"
+#include "uring/ops.h"
 #include "plane_model.h"
 
 struct model model;
@@ -351,6 +353,14 @@ static void rebind(struct input *input)
     CLAIM(udpring_plane_bind(model.plane, &port, port & 1, &why) == 0, "a new port");
 }
 
+/* Completions of nothing that is in flight: a message of another ring, one of an operation's former life. */
+static void stray(struct input *input)
+{
+    uint8_t choice = input_u8(input);
+    uint64_t user_data = choice & 0x80 ? uring_ended(choice & 7) : UR_USER_DATA(UR_KIND_MESSAGE, choice, input_u8(input));
+    uring_post_stray(choice & 7, user_data, (int32_t)input_u8(input) - 128, IORING_CQE_F_MORE);
+}
+
 static void quiet(void)
 {
     threads_run();
@@ -380,21 +390,24 @@ static void step(struct input *input)
     case 23: threads_pass_time((uint64_t)input_u8(input) * 1000000000u); break;
     case 24: kernel.device_gone |= (operation & 0xe0) == 0xe0; break;
     case 25: quiet(); break;
+    case 26: stray(input); break;
     default: threads_run(); break;
     }
 }
 
 static void open_plane(struct input *input)
 {
-    uint8_t choice = input_u8(input);
+    static const uint8_t tiers[] = {UDPRING_TIER_MMSG, UDPRING_TIER_URING_MULTISHOT, UDPRING_TIER_URING_POOL, UDPRING_TIER_MMSG};
+    uint8_t choice = input_u8(input), peers = input_u8(input);
     struct udpring_plane_options options = {
-        .name = "fuzz0", .tun_fd = -1, .tier = UDPRING_TIER_MMSG, .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
+        .name = "fuzz0", .tun_fd = -1, .tier = tiers[peers >> 4 & 3], .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
         .listen_port = 51820, .workers = choice & 4 ? 2 : 1,
         .flags = (uint16_t)((choice & 8 ? UDPRING_PLANE_NO_UDP_OFFLOAD : 0) | (choice & 16 ? UDPRING_PLANE_NO_TUN_OFFLOAD : 0))};
     struct udpring_reason why = {""};
     int32_t code;
     kernel_reset();
-    kernel.active = true;
+    uring_reset();
+    kernel.active = kernel.has_uring = true;
     kernel.mtu = 1420;
     kernel.offloads = choice & 32 ? 0x7f : choice & 64 ? 0x1f : 0x7f;
     kernel.tun_read = out_read;
@@ -407,9 +420,8 @@ static void open_plane(struct input *input)
     CLAIM(model.plane, "%d: %s", code, why.text);
     CLAIM(udpring_plane_identity(model.plane, mac1_key, cookie_key) == 0, "an identity");
     memset(model.owner, NOBODY, sizeof(model.owner));
-    uint8_t endpoints = input_u8(input);
     for (uint8_t slot = 0; slot < PEERS; slot++)
-        add_peer(slot, endpoints >> slot & 1);
+        add_peer(slot, peers >> slot & 1);
 }
 
 static void close_plane(void)

@@ -1,8 +1,7 @@
 """Both ends of the UAPI: requests and answers of any bytes, cut anywhere.
 
 Oracles: nothing but UapiProtocolError is raised; where the bytes are cut changes nothing; what was
-understood, written
-again and parsed again, is the same; no more is kept than one chunk and one line.
+understood, written again and parsed again, is the same; no more is kept than one chunk and one line.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ extern struct kernel {
     struct kernel_file file[KERNEL_FDS];
     uint32_t mtu, offloads;     /* of the device: TUN_F_* that it takes */
     bool active;
+    bool has_uring;
     bool device_gone;           /* the interface was deleted */
     uint64_t random;
     /* The harness's part. */
@@ -61,6 +62,8 @@ extern struct kernel {
 } kernel;
 
 void kernel_reset(void);
+/* A new descriptor, or -1 with errno. */
+int kernel_open(enum kernel_kind kind, int family);
 struct kernel_file *kernel_file(int fd);
 /* Queues a packet whose bytes become the kernel's; false: the queue is full, and it is lost. */
 bool kernel_put(struct kernel_file *file, const struct kernel_packet *packet);

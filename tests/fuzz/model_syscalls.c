@@ -9,11 +9,13 @@
 #include <stdarg.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "model_kernel.h"
 #include "model_threads.h"
+#include "model_uring.h"
 
 #include "udp/socket.h"
 
@@ -33,7 +35,7 @@ static int32_t answer(int64_t result)
     return result < 0 ? fail((int)-result) : (int32_t)result;
 }
 
-static int open_file(enum kernel_kind kind, int family)
+int kernel_open(enum kernel_kind kind, int family)
 {
     uint32_t number = 0;
     for (int i = 0; i < KERNEL_FDS; i++) {
@@ -56,7 +58,7 @@ static int open_file(enum kernel_kind kind, int family)
 WRAP(int, open, const char *path, int flags, ...)
 {
     if (kernel.active && !strcmp(path, "/dev/net/tun"))
-        return open_file(KERNEL_TUN, 0);
+        return kernel_open(KERNEL_TUN, 0);
     if (kernel.active)
         return fail(ENOENT);
     return __real_open(path, flags, 0600);
@@ -64,7 +66,7 @@ WRAP(int, open, const char *path, int flags, ...)
 
 WRAP(int, eventfd, unsigned initial, int flags)
 {
-    return kernel.active ? open_file(KERNEL_EVENT, 0) : __real_eventfd(initial, flags);
+    return kernel.active ? kernel_open(KERNEL_EVENT, 0) : __real_eventfd(initial, flags);
 }
 
 WRAP(int, socket, int family, int type, int protocol)
@@ -74,7 +76,7 @@ WRAP(int, socket, int family, int type, int protocol)
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
         return fail(EAFNOSUPPORT);
     bool udp = family != AF_UNIX && (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_DGRAM;
-    return open_file(udp && protocol == IPPROTO_UDP ? KERNEL_UDP : KERNEL_OTHER, family);
+    return kernel_open(udp && protocol == IPPROTO_UDP ? KERNEL_UDP : KERNEL_OTHER, family);
 }
 
 WRAP(int, close, int fd)
@@ -173,6 +175,12 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
         return request == SIOCSIFMTU ? 0 : fail(ENOTTY);
     ((struct ifreq *)argument)->ifr_mtu = (int)kernel.mtu;
     return 0;
+}
+
+WRAP(void *, mmap, void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    void *ring = kernel_file(fd) ? uring_map(fd, (uint64_t)offset) : NULL;
+    return ring ? ring : __real_mmap(address, bytes, protection, flags, fd, offset);
 }
 
 WRAP(int, fstat, int fd, struct stat *status)
