@@ -25,6 +25,8 @@ EPILOG = """environment:
   WG_PROCESS_FOREGROUND=1          as -f
   UDPRING_TIER=uring-multishot|uring-pool|mmsg   instead of the best that works here
   UDPRING_OFFLOADS=all|tun|udp|none              what to use of the kernel's; all unless set
+  UDPRING_TIMESTAMPS=DIRECTORY     keep the peers' last timestamps there, so that an initiation that was
+                                   captured before a restart stays a replay; off unless set
   UDPRING_WORKERS=N                threads for packets, 1 to 16; by the cores present unless set
 
 exit status: 0 done, 1 failed, 2 bad usage or environment, 3 the host cannot (not root, no TUN, name taken)"""

@@ -30,6 +30,7 @@ from udpring.tunnel.coalescing import tell_refused
 from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route, protocol_state
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
+from udpring.tunnel.handshake_reports import HandshakeReports
 from udpring.tunnel.link import Link
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.tunnel.routing_loops import RoutingLoops
@@ -66,7 +67,7 @@ class Control:
 
     ``gone`` is resolved once when the plane cannot go on (the interface was
     deleted, the worker failed). ``forgotten`` is called with the id of a peer that the protocol removed
-    (its key became our own).
+    (its key became our own), ``heard`` after a handshake message that was authentic.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Control:
         loop: asyncio.AbstractEventLoop,
         clock: BootClock | None = None,
         forgotten: Callable[[int], None] = lambda peer: None,
+        heard: Callable[[], None] = lambda: None,
         label: Callable[[int], str] = str,
     ) -> None:
         self.plane = plane
@@ -86,6 +88,7 @@ class Control:
         self.gone: asyncio.Future[End] = loop.create_future()
         self._loop = loop
         self._forgotten = forgotten
+        self._heard = heard
         self._label = label
         self._gate = FloodGate()
         self._deadlines = Deadlines()
@@ -102,6 +105,7 @@ class Control:
         self._opened: int | None = None
         self._running = False
         self._link = Link(plane.tun_fileno(), self._link_changed)
+        reports = HandshakeReports(self.stats, self.report, label)
         self._carry: dict[type, Callable[..., None]] = {
             protocol.SendMessage: self._send_message,
             protocol.InstallKeypair: self._install_keypair,
@@ -113,9 +117,9 @@ class Control:
             protocol.ClearSource: lambda outcome: self.plane.source_clear(outcome.peer),
             protocol.ReleaseIndex: lambda outcome: self.plane.index_release(outcome.index),
             protocol.RemovedPeer: self._removed_peer,
-            protocol.Dropped: self._dropped,
-            protocol.HandshakeCompleted: self._handshake_completed,
-            protocol.HandshakeGivenUp: self._handshake_given_up,
+            protocol.Dropped: reports.dropped,
+            protocol.HandshakeCompleted: reports.completed,
+            protocol.HandshakeGivenUp: reports.given_up,
         }
 
     # ---- life ----
@@ -326,6 +330,7 @@ class Control:
         self.plane.authenticated(
             outcome.peer, outcome.length, route.source, route.local, route.interface_index
         )
+        self._heard()
 
     def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
         if not self._link.up:
@@ -350,24 +355,6 @@ class Control:
         self.plane.peer_remove(outcome.peer)
         self.forget(outcome.peer)
         self._forgotten(outcome.peer)
-
-    def _dropped(self, outcome: protocol.Dropped) -> None:
-        reason = str(outcome.reason)
-        self.stats.dropped[reason] = self.stats.dropped.get(reason, 0) + 1
-        self.report(f"dropped {reason}", logging.DEBUG, "handshake message dropped: %s", reason)
-
-    def _handshake_completed(self, outcome: protocol.HandshakeCompleted) -> None:
-        self.stats.handshakes_completed += 1
-        role = "initiator" if outcome.initiator else "responder"
-        self.report(
-            "completed", logging.DEBUG, "%s: handshake completed as %s", self._label(outcome.peer), role
-        )
-
-    def _handshake_given_up(self, outcome: protocol.HandshakeGivenUp) -> None:
-        self.stats.handshakes_given_up += 1
-        self.report(
-            "given up", logging.INFO, "%s: no answer to handshakes, given up", self._label(outcome.peer)
-        )
 
     # ---- timers ----
 

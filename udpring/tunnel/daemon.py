@@ -307,6 +307,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
+    from udpring.tunnel.timestamp_file import timestamp_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
     from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
     from udpring.tunnel.uapi_server import UapiServer  # noqa: PLC0415
@@ -317,6 +318,7 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     tun_fd = -1 if options.tun_fd is None else options.tun_fd
     tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd), loop=loop)
     try:
+        tunnel.keep_timestamps(timestamp_path(None, tunnel.name))
         path = socket_path(SOCKET_DIRECTORY, tunnel.name)
         server = UapiServer(tunnel, await SocketFile.open(path, descriptor=options.uapi_fd))
         try:

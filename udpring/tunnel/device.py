@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -29,6 +30,7 @@ from udpring.tunnel.plane_values import Address, Prefix
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.tiers import tier_number
+from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import UapiServer
@@ -74,7 +76,9 @@ class Node:
     ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
     ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
     configuration has an Address. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too.
-    ``key_later``: start without a PrivateKey too, which ``wg set`` is to give it.
+    ``key_later``: start without a PrivateKey too, which ``wg set`` is to give it. ``timestamps``: a directory
+    in which the peers' last timestamps are kept across restarts, so that a captured initiation stays a replay
+    (or ``UDPRING_TIMESTAMPS``; off unless given).
 
     A ``UDPRING_*`` variable with a value that it cannot have is a ConfigError, at once or in ``start``.
 
@@ -93,6 +97,7 @@ class Node:
         set_up_interface: bool | None = None,
         uapi: bool = False,
         key_later: bool = False,
+        timestamps: str | os.PathLike[str] | None = None,
     ) -> None:
         self._config = config
         self._asked_name = name or DEFAULT_NAME
@@ -103,6 +108,7 @@ class Node:
         self._set_up_interface = set_up_interface
         self._uapi = uapi
         self._key_later = key_later
+        self._timestamps = timestamps
         self._tunnel: Tunnel | None = None
         self._resolver: Resolver | None = None
         self._server: UapiServer | None = None
@@ -148,6 +154,7 @@ class Node:
             fwmark=settings.fwmark,
         )
         self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark)
+        tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
         self._resolver = Resolver()
         self._end = loop.create_future()
         if key is not None:

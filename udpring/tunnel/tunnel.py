@@ -18,12 +18,14 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
+from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
 
@@ -58,13 +60,34 @@ class Tunnel:
         self.plane = plane
         self.device = Device(random=random, indices=PlaneIndices(plane))
         self.control = Control(
-            plane, self.device, loop=loop, clock=clock, forgotten=self._forgotten, label=self.label
+            plane,
+            self.device,
+            loop=loop,
+            clock=clock,
+            forgotten=self._forgotten,
+            heard=self._heard,
+            label=self.label,
         )
+        self._loop = loop
+        self._timestamps: TimestampFile | None = None
         self._clock = self.control.clock
         self._private_key: bytes | None = None
         self._listen_port = plane.port
         self._fwmark = fwmark
         self._closed = False
+
+    def keep_timestamps(self, path: Path | None) -> None:
+        """Keeps the peers' timestamps in a file from now on; None: in memory alone. Call it before peers are
+        added. Raises HostError: the file cannot be written."""
+        if path is not None:
+            self._timestamps = TimestampFile(path, self._received_timestamps, loop=self._loop)
+
+    def _received_timestamps(self) -> dict[bytes, bytes]:
+        return {key: peer.timestamp_received for key, peer in self.device.peers.items()}
+
+    def _heard(self) -> None:
+        if self._timestamps is not None:
+            self._timestamps.changed()
 
     def start(self) -> None:
         """Begins to handle handshakes and timers."""
@@ -81,6 +104,8 @@ class Tunnel:
             return
         self._closed = True
         self.control.stop()
+        if self._timestamps is not None:
+            self._timestamps.close()
         self.plane.close()
         self._private_key = None
 
@@ -174,7 +199,9 @@ class Tunnel:
             raise RingError(f"more than {MAX_PEERS} peers", errno=errno.ENOSPC)
         peer = self.plane.peer_add()
         try:
-            self.device.add_peer(peer, public_key, self._clock.boot())
+            added = self.device.add_peer(peer, public_key, self._clock.boot())
+            if self._timestamps is not None:
+                added.restore_timestamp(self._timestamps.of(public_key))
         except BaseException:
             self.plane.peer_remove(peer)
             raise
@@ -184,7 +211,10 @@ class Tunnel:
         """Forgets the peer: its keys are zeroised, its allowed IPs go."""
         if not self.knows(peer):
             return
+        public_key = self.device.by_id[peer].public_key
         outcomes = self.device.remove_peer(peer)
+        if self._timestamps is not None:
+            self._timestamps.forget(public_key)
         self.control.carry_out(outcomes)
         self.control.forget(peer)
         self.plane.peer_remove(peer)

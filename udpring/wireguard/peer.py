@@ -27,6 +27,7 @@ from .constants import (
     MAX_PERSISTENT_KEEPALIVE,
     PATH_CHANGE_TIMEOUT,
     REKEY_TIMEOUT,
+    TIMESTAMP_LENGTH,
 )
 from .cookie import MacSigner
 from .events import (
@@ -205,6 +206,18 @@ class Peer:
         if identity is not None and self._persistent_keepalive:
             outcomes.append(SendKeepalive(self.id))
         return outcomes
+
+    @property
+    def timestamp_received(self) -> bytes:
+        """The timestamp of its last authentic initiation; empty: none was received."""
+        return self._timestamp_received
+
+    def restore_timestamp(self, timestamp: bytes) -> None:
+        """What an earlier run received: initiations up to it are replays. Raises ValueError unless it is
+        empty or has 12 bytes."""
+        if len(timestamp) not in (0, TIMESTAMP_LENGTH):
+            raise ValueError(f"a TAI64N timestamp has {TIMESTAMP_LENGTH} bytes, this one {len(timestamp)}")
+        self._timestamp_received = max(self._timestamp_received, timestamp)
 
     def suspend(self, state: PeerState) -> list[Outcome]:
         """The interface went down: handshakes and timers end, keys go (kernel ``wg_stop``). Staged packets
