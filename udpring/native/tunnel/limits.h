@@ -19,7 +19,8 @@ enum {
     TRAIN_BYTES = 65507,        /* an IPv4 UDP payload: longer sends are refused (EMSGSIZE) */
     TRAINS_PER_READ = 16,       /* a super-packet of small segments becomes this many trains at most */
     STAGED_MAX = 128,           /* packets a peer waits with for a key, of each worker (kernel: MAX_STAGED_PACKETS) */
-    STAGED_BYTES_MAX = 32 << 20,/* of all peers together */
+    STAGED_BYTES_MAX = 32 << 20,/* of all peers together, in equal shares for the workers */
+    STAGED_OVERHEAD = 64,       /* what each counts for beyond its bytes */
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */

@@ -8,6 +8,7 @@
 #include "index_table.h"
 #include "limits.h"
 #include "replay.h"
+#include "staging.h"
 
 #include <pthread.h>
 
@@ -41,22 +42,6 @@ struct keypair {
     bool asked_on_receive;      /* atomic: one request for a new key per old one (kernel: sent_lastminute_handshake) */
     pthread_mutex_t window_lock;    /* protects window when there are several workers */
     struct replay_window window;
-};
-
-/* Owner: the queue it is in. Thread: that one's. Freed by whoever unstages it. */
-struct staged_packet {
-    uint32_t length;
-    uint8_t data[];
-};
-
-/* What one worker has staged for a peer, and what it has yet to tell the control loop of it. Owner: the peer. Thread: that
- * worker, or worker 0 while all stand. Freed with the peer. */
-struct staging {
-    struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
-    uint32_t head, count;             /* the oldest is at head */
-    bool kicked;                      /* in that worker's list of those to send */
-    uint16_t unheard;                 /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
-    struct peer *next_kicked;
 };
 
 /* What a peer's route makes of trains. */
@@ -107,15 +92,4 @@ void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_t
 /* The peer has used `next`, which becomes current. */
 void peer_keypair_confirm(struct peer *peer, struct index_table *indices);
 void peer_keypairs_erase(struct peer *peer, struct index_table *indices);
-
-/* Keeps a copy; drops the oldest when there are STAGED_MAX. Returns how many were dropped for it, or -ENOMEM.
- * *total counts the bytes of all that is staged, by any worker for any peer; atomic. */
-int staging_put(struct staging *staging, const uint8_t *packet, uint32_t length, size_t *total);
-/* The oldest staged packet, with WG_PADDING bytes of room behind it, or NULL. */
-static inline struct staged_packet *staging_oldest(const struct staging *staging)
-{
-    return staging->count ? staging->packets[staging->head] : NULL;
-}
-/* Wipes and frees it. */
-void staging_forget(struct staging *staging, size_t *total);
 #endif

@@ -80,6 +80,7 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
         worker->plane = plane;
         worker->number = i;
         worker->train = -1;
+        worker->staged.most = STAGED_BYTES_MAX / count;
         worker->coalescer.tun = &worker->tun;
         worker->wake_fd = worker->tun.fd = worker->tun.query_fd = worker->fd[0] = worker->fd[1] = -1;
         plane->group[i][0] = plane->group[i][1] = plane->group_apart[0] = plane->group_apart[1] = -1;

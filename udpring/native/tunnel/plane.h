@@ -116,6 +116,7 @@ struct worker {
     uint32_t out_free_count;
     bool unheard;                       /* some peer's events are to be posted when the mailbox has room */
     uint32_t unheard_slot;              /* where to look for those first */
+    struct staging_all staged;          /* of all peers */
     struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
@@ -179,7 +180,6 @@ struct udpring_plane {
     uint32_t cookie_secrets;
 
     /* atomic */
-    size_t staged_bytes;
     uint64_t load_until_ns;
     uint64_t data_ns;                   /* when data was moved last, within DATA_STAMP_NS */
     uint32_t tun_gone_posted;

@@ -58,12 +58,20 @@ static void unkick(struct worker *worker, struct peer *peer)
         worker->kicked_last = before;
 }
 
-static void drop(struct worker *worker, struct staging *staging, enum udpring_drop reason)
+/* `worker`: whose queue it is. */
+static void drop(struct worker *worker, struct peer *peer, enum udpring_drop reason)
 {
+    struct staging *staging = own(worker, peer);
     while (staging->count) {
         plane_drop(worker, reason);
-        staging_forget(staging, &worker->plane->staged_bytes);
+        staging_forget(&worker->staged, staging);
     }
+}
+
+static void ask_for_key(struct worker *worker, struct peer *peer)
+{
+    if (!plane_want_handshake(worker, peer))
+        plane_post_later(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer);
 }
 
 /* What this worker has staged, as far as there is room too. */
@@ -73,11 +81,11 @@ void staged_flush(struct worker *worker, struct peer *peer)
     if (!staging->count)
         return;
     if (!peer->endpoint.family) {
-        drop(worker, staging, UDPRING_DROP_NO_ENDPOINT);
+        drop(worker, peer, UDPRING_DROP_NO_ENDPOINT);
         return;
     }
     if (peer_loops(worker, peer)) {
-        drop(worker, staging, UDPRING_DROP_ROUTING_LOOP);
+        drop(worker, peer, UDPRING_DROP_ROUTING_LOOP);
         return;
     }
     while (staging->count && keypair_can_send(peer->current, worker->now)) {
@@ -86,17 +94,21 @@ void staged_flush(struct worker *worker, struct peer *peer)
             kick(worker, peer);   /* the rest when slots have come back */
             return;
         }
-        staging_forget(staging, &worker->plane->staged_bytes);
+        staging_forget(&worker->staged, staging);
     }
-    if (staging->count && !plane_want_handshake(worker, peer))
-        plane_post_later(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer);
+    if (staging->count)
+        ask_for_key(worker, peer);
 }
 
 void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
 {
-    if (staging_put(own(worker, peer), packet, length, &worker->plane->staged_bytes))
-        plane_drop(worker, UDPRING_DROP_STAGING_FULL);
+    uint32_t gone;
+    bool kept = staging_put(&worker->staged, own(worker, peer), packet, length, &gone) == 0;
+    worker->stats.drops[UDPRING_DROP_STAGING_FULL] += gone + !kept;
     staged_flush(worker, peer);
+    /* A key is wanted all the same: the packet's sender will send it again. */
+    if (ur_unlikely(!kept && !keypair_can_send(peer->current, worker->now) && !peer_loops(worker, peer)))
+        ask_for_key(worker, peer);
 }
 
 uint32_t staged_count(const struct worker *worker, const struct peer *peer)
@@ -137,7 +149,7 @@ void staged_kicked(struct worker *worker)
 void staged_drop(struct worker *worker, struct peer *peer, enum udpring_drop reason)
 {
     for (uint32_t i = 0; i < worker->plane->worker_count; i++)
-        drop(worker, &peer->staging[i], reason);
+        drop(&worker->plane->workers[i], peer, reason);
 }
 
 void staged_peer_gone(struct worker *worker, struct peer *peer)
