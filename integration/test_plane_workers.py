@@ -57,7 +57,10 @@ def test_a_change_of_worker_0_keeps_no_other_from_being_made(many: Bench) -> Non
         many.events()
         gone = address("192.0.2.77", 0)
         assert lib.udpring_plane_authenticated(many.plane, many.peer, 0, endpoint, gone, 0) == 0
-        assert lib.udpring_plane_send(many.plane, many.peer, b"hello", 5, 0, ffi.NULL, ffi.NULL, 0) == 0
+        assert (
+            lib.udpring_plane_send(many.plane, many.peer, b"hello", 5, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL)
+            == 0
+        )
         assert many.peer_socket.recv(100) == b"hello"
         with many.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as other:
             other.sendto(many.seal(b""), ("127.0.0.1", many.port))

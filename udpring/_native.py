@@ -22,7 +22,7 @@ except ImportError as missing:
         cure = "free memory, or raise the limits (ulimit -v, the cgroup's memory.max)"
     raise HostError(f"udpring's compiled module cannot be loaded: {text}", cure=cure) from missing
 
-ABI_VERSION = 12
+ABI_VERSION = 13
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

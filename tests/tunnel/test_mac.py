@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Iterator
 from hashlib import blake2s
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpring._native import ffi, lib, reason, reason_text
-from udpring.wireguard.cookie import xopen
+from udpring.wireguard.cookie import xopen, xseal
 
 
 def keyed(key: bytes, data: bytes) -> bytes:
@@ -116,3 +117,30 @@ def test_python_opens_the_cookie_reply(
     message = bytes(reply)
     assert message[:32] == bytes([3, 0, 0, 0]) + sender + nonce
     assert xopen(key, nonce, message[32:], mac1) == cookie
+
+
+REPLIES = given(
+    key=KEYS,
+    cookie=COOKIES,
+    mac1=COOKIES,
+    nonce=st.binary(min_size=24, max_size=24),
+    sender=st.binary(min_size=4, max_size=4),
+    at=st.integers(8, 63),
+    bit=st.integers(0, 7),
+)
+
+
+@REPLIES
+def test_the_core_opens_what_python_seals(
+    key: bytes, cookie: bytes, mac1: bytes, nonce: bytes, sender: bytes, at: int, bit: int
+) -> None:
+    reply = b"\3\0\0\0" + sender + nonce + xseal(key, nonce, cookie, mac1)
+    opened = ffi.new("uint8_t[16]")
+    assert lib.udpring_cookie_open(key, reply, mac1, opened) == 0
+    assert bytes(opened) == cookie
+    for forged, answered in (
+        (reply[:at] + bytes([reply[at] ^ 1 << bit]) + reply[at + 1 :], mac1),
+        (reply, bytes([mac1[0] ^ 1 << bit]) + mac1[1:]),
+    ):
+        assert lib.udpring_cookie_open(key, forged, answered, opened) == -errno.EBADMSG
+        assert bytes(opened) == bytes(16)

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Raised whenever an abi.h changes; udpring/_native.py refuses a module built from another one. */
-#define UDPRING_ABI_VERSION 12
+#define UDPRING_ABI_VERSION 13
 
 /* Why something could not be had, in words for a person: what was wrong, where, what to do. */
 #define UDPRING_REASON_BYTES 256

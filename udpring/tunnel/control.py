@@ -127,7 +127,6 @@ class Control:
     def start(self) -> None:
         """Begins to read events. The plane must be open; call in the event loop's thread."""
         self._running = True
-        self._refresh_cookie_secret(self.clock.boot(), force=True)
         self._link.start(self._loop)
         self.show_identity()
         self._loop.add_reader(self.plane.fileno(), self._readable)
@@ -214,8 +213,6 @@ class Control:
 
     def _take(self) -> int:
         events = self.plane.events(EVENTS_A_BATCH)
-        if any(event.kind == EventKind.HANDSHAKE for event in events):
-            self._refresh_cookie_secret(self.clock.boot())
         self._waiting.extend(events)
         return len(events)
 
@@ -273,11 +270,6 @@ class Control:
         if not self.gone.done():
             self.gone.set_result(why)
 
-    def _refresh_cookie_secret(self, now: int, *, force: bool = False) -> None:
-        secret, changed = self.device.cookie_secret(now)
-        if changed or force:
-            self.plane.cookie_secret(secret)
-
     # ---- outcomes out ----
 
     def carry_out(self, outcomes: Iterable[protocol.Outcome]) -> None:
@@ -296,8 +288,10 @@ class Control:
     def _send_message(self, outcome: protocol.SendMessage) -> None:
         if not self._link.up:
             return
+        peer = None if outcome.peer is None else self.device.by_id[outcome.peer]
+        answer = None if peer is None else peer.cookie_key
         if outcome.to is None:
-            self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS)
+            self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS, cookie_key=answer)
         else:
             route = outcome.to.handle
             assert isinstance(route, Route)
@@ -308,6 +302,7 @@ class Control:
                 to=route.source,
                 source=route.local,
                 interface_index=route.interface_index,
+                cookie_key=answer,
             )
         self.stats.messages_sent += 1
 

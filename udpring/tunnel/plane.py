@@ -247,10 +247,6 @@ class Plane:
         code = lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32), _bytes(cookie_key, 32))
         check(code, "set identity")
 
-    def cookie_secret(self, secret: bytes | None) -> None:
-        """The secret that mac2 is checked with; the one before it stays valid until the next."""
-        check(lib.udpring_plane_cookie_secret(self._handle(), _bytes(secret, 32)), "set cookie secret")
-
     # ---- peers ----
 
     def peer_add(self) -> int:
@@ -376,8 +372,12 @@ class Plane:
         to: Address | None = None,
         source: Address | None = None,
         interface_index: int = 0,
+        cookie_key: bytes | None = None,
     ) -> None:
         """Sends handshake bytes: to the peer's endpoint, or to ``to`` from the local address ``source``.
+
+        ``cookie_key``: of an initiation or a response, what the peer seals its cookie replies with. Events
+        then bring the one authentic reply to this message, and no other.
 
         Raises RingError (EDESTADDRREQ: the peer has no endpoint).
         """
@@ -390,6 +390,7 @@ class Plane:
             _new_address(to),
             _new_address(source),
             interface_index,
+            _bytes(cookie_key, 32),
         )
         check(code, f"send a handshake message to {to or f'peer {peer}'}")
 

@@ -60,20 +60,13 @@ class CookieIssuer:
     just before the change can still be used. Cookie = keyed BLAKE2s-128 (secret) of address bytes and port
     (big-endian); an IPv4-mapped address counts as IPv4."""
 
-    __slots__ = ("_born", "_previous", "_random", "_secret", "_told")
+    __slots__ = ("_born", "_previous", "_random", "_secret")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self._secret = b""
         self._previous = b""
         self._born = 0
-        self._told = True
-
-    def secret(self, now: int) -> tuple[bytes, bool]:
-        """The secret at ``now``, and whether it changed since this was last asked."""
-        self._rotate(now)
-        changed, self._told = not self._told, True
-        return self._secret, changed
 
     def reply(
         self,
@@ -105,7 +98,6 @@ class CookieIssuer:
         self._previous = self._secret if age < 2 * COOKIE_SECRET_LIFETIME else b""
         self._secret = self._random(KEY_LENGTH)
         self._born = now
-        self._told = False
 
     def __repr__(self) -> str:
         return "CookieIssuer(<secret>)"

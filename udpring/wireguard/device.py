@@ -131,13 +131,8 @@ class Device:
 
     # ---- load ----
 
-    def cookie_secret(self, now: int) -> tuple[bytes, bool]:
-        """The present cookie secret, and whether it changed since this was last asked: then the plane needs
-        it. It lives 120 s; the one before stays valid meanwhile."""
-        return self._issuer.secret(now)
-
     def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
-        """What the plane checks by itself: a mac2 under the present or the last secret."""
+        """Whether a mac2 is valid under the present or the last secret here. The plane has its own secret."""
         return self._issuer.mac2_valid(message, source, now)
 
     # ---- messages ----

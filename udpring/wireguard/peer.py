@@ -29,7 +29,7 @@ from .constants import (
     REKEY_TIMEOUT,
     TIMESTAMP_LENGTH,
 )
-from .cookie import MacSigner
+from .cookie import MacSigner, cookie_key
 from .events import (
     Authenticated,
     ClearSource,
@@ -132,6 +132,11 @@ class Peer:
         return f"Peer(id={self.id}, public_key={self.public_key.hex()})"
 
     # ---- configuration ----
+
+    @property
+    def cookie_key(self) -> bytes:
+        """What this peer seals its cookie replies with."""
+        return cookie_key(self.public_key)
 
     @property
     def preshared_key(self) -> bytes | None:

@@ -110,6 +110,8 @@ int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const
 /* The cookie reply of 64 bytes to the message with this sender index and mac1: XChaCha20-Poly1305 of the cookie under key. */
 int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uint8_t *sender, const uint8_t *mac1,
                              const uint8_t *cookie, uint8_t *reply);
+/* The cookie, of 16 bytes, in a reply to the message with this mac1. 0, -EBADMSG: not authentic. */
+int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie);
 
 /* ---- offloads (test access) ---- */
 /* The packets that the super-packet behind a `struct virtio_net_hdr` of 10 bytes stands for, one behind the other in out;
@@ -155,7 +157,8 @@ enum udpring_drop {
     UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
     UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while there are slots, and tokens */
     UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
-    UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's */
+    UDPRING_DROP_BAD_COOKIE,           /* in: a cookie reply that is not authentic, or that no message of ours waits for */
+    UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's, or nobody's who waits for a response */
     UDPRING_DROP_CIPHER_MISMATCH,      /* in: marked for another cipher than its keypair has */
     UDPRING_DROP_KEY_EXPIRED,          /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */
     UDPRING_DROP_REPLAYED,             /* in: counter seen before or behind the window */
@@ -165,7 +168,7 @@ enum udpring_drop {
     UDPRING_DROP_ECN,                  /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */
     UDPRING_DROP_TUN_FULL,             /* in: the TUN device did not take it */
     UDPRING_DROP_MAILBOX_FULL,         /* in: the control loop lags behind */
-    UDPRING_DROP_FLOODED,              /* in: no data, and more than is looked at in a second; most are the kernel's drops */
+    UDPRING_DROP_FLOODED,              /* in: no data, and more than is looked at in a second, or no message: mostly the kernel's drops */
     UDPRING_DROP_NO_PEER,              /* out: no peer's allowed-IPs has the destination */
     UDPRING_DROP_NO_ENDPOINT,          /* out: the peer's address is not known */
     UDPRING_DROP_STAGING_FULL,         /* out: staged too long a queue, oldest dropped */
@@ -199,7 +202,7 @@ struct udpring_plane_options {
 
 /* events */
 enum udpring_event_kind {
-    UDPRING_EVENT_HANDSHAKE = 1,     /* a handshake message with a valid mac1: bytes, source, local, flags */
+    UDPRING_EVENT_HANDSHAKE = 1,     /* a message with a valid mac1, or an authentic cookie reply: bytes, source, local, flags */
     UDPRING_EVENT_HANDSHAKE_WANTED,  /* peer: there is something to send and no fresh key, or the key grows old */
     UDPRING_EVENT_KEY_CONFIRMED,     /* peer: first data on the next keypair (responder): the session is live */
     UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they rested */
@@ -287,8 +290,6 @@ int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
 /* What follows from our public key, 32 bytes each: HASH("mac1----" || it) checks arriving handshakes, HASH("cookie--" || it)
  * seals cookie replies. NULL, NULL: all handshakes are refused. Under load a message without a valid mac2 is answered here. */
 int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key, const uint8_t *cookie_key);
-/* What mac2 is made from, 32 bytes. */
-int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret);   /* the old one stays valid until the next */
 int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *endpoint);
@@ -308,9 +309,12 @@ int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_
 int32_t udpring_plane_keys_erase(struct udpring_plane *plane, uint32_t peer);    /* zeroises all keypairs of the peer */
 int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer);   /* no more sending on them; still receiving */
 /* Handshake bytes. to NULL: the peer's endpoint and source; else that address from that local address (cookie replies,
- * responses). Counts as an authenticated send of the peer unless it is UDPRING_PEER_NONE. */
+ * responses). Counts as an authenticated send of the peer unless it is UDPRING_PEER_NONE. cookie_key: of an initiation or a
+ * response, 32 bytes, HASH("cookie--" || the peer's public key): one authentic cookie reply to this message is let in, and no
+ * other. NULL: as before. */
 int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
-                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
+                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index,
+                           const uint8_t *cookie_key);
 /* A handshake message of this peer was authentic: roam there, stamp the receive, count its bytes. */
 int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
                                     const struct udpring_address *local, uint32_t interface_index);
@@ -329,4 +333,6 @@ int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, u
 int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, uint64_t blocks);
 /* Test access: the current keypairs' birth is moved back by this much, so that the time limits can be reached. */
 int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns);
+/* Test access: the secret behind our cookies is older by this much. */
+int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns);
 #endif

@@ -274,6 +274,7 @@ static int run_keypair(struct worker *worker, void *argument)
     peer->trains = TRAINS_NOT_ASKED;   /* the route may take them by now; it is asked once a session */
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
+    cookies_forget(peer);
     return staged_release(worker, peer);
 }
 
@@ -294,6 +295,7 @@ struct send_arguments {
     const uint8_t *bytes;
     uint8_t tos;
     const struct udpring_address *to, *from;
+    const uint8_t *cookie_key;
 };
 
 static int run_send(struct worker *worker, void *argument)
@@ -309,15 +311,19 @@ static int run_send(struct worker *worker, void *argument)
         to = NULL;   /* it was looked up when the message that this answers was found authentic */
     else if (to)
         interface_index = routes_reply_interface(&plane->routes, to, from ? from : to, interface_index);
-    return outbound_message(worker, peer, send->bytes, send->length, send->tos, to, from, interface_index);
+    int result = outbound_message(worker, peer, send->bytes, send->length, send->tos, to, from, interface_index);
+    if (result == 0 && peer && send->cookie_key)
+        cookies_await(peer, send->bytes, send->length, send->cookie_key);
+    return result;
 }
 
 int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
-                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
+                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index,
+                           const uint8_t *cookie_key)
 {
-    if (length > UDPRING_MESSAGE_MAX)
+    if (length > UDPRING_MESSAGE_MAX || (cookie_key && length < WG_RESPONSE_BYTES))
         return -EMSGSIZE;
-    struct send_arguments arguments = {peer, length, interface_index, bytes, tos, to, from};
+    struct send_arguments arguments = {peer, length, interface_index, bytes, tos, to, from, cookie_key};
     return plane_call(plane, run_send, &arguments);
 }
 
@@ -379,4 +385,15 @@ int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint6
 {
     struct test_arguments arguments = {peer, age_ns};
     return plane_call(plane, run_test_age, &arguments);
+}
+
+static int run_test_cookie_age(struct worker *worker, void *argument)
+{
+    worker->plane->cookies.born_ns -= *(const uint64_t *)argument;
+    return 0;
+}
+
+int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns)
+{
+    return plane_call(plane, run_test_cookie_age, &age_ns);
 }

@@ -72,14 +72,21 @@ static void hchacha20(const uint8_t key[32], const uint8_t nonce[16], uint8_t su
     explicit_bzero(x, sizeof(x));
 }
 
+/* XChaCha20-Poly1305 is ChaCha20-Poly1305 with these. */
+static void derive(const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES], uint8_t subkey[32], uint8_t short_nonce[12])
+{
+    hchacha20(key, nonce, subkey);
+    memset(short_nonce, 0, 4);
+    memcpy(short_nonce + 4, nonce + 16, 8);
+}
+
 int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
                       const uint8_t sender[4], const uint8_t mac1[MAC_BYTES], const uint8_t cookie[MAC_COOKIE_BYTES],
                       uint8_t reply[COOKIE_REPLY_BYTES])
 {
-    uint8_t subkey[32], short_nonce[12] = { 0 };
+    uint8_t subkey[32], short_nonce[12];
     int written = 0;
-    hchacha20(key, nonce, subkey);
-    memcpy(short_nonce + 4, nonce + 16, 8);
+    derive(key, nonce, subkey, short_nonce);
     memset(reply, 0, COOKIE_REPLY_BYTES);
     reply[0] = WG_TYPE_COOKIE_REPLY;
     memcpy(reply + 4, sender, 4);
@@ -94,6 +101,25 @@ int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const
     return sealed ? 0 : -EIO;
 }
 
+int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t reply[COOKIE_REPLY_BYTES],
+                      const uint8_t mac1[MAC_BYTES], uint8_t cookie[MAC_COOKIE_BYTES])
+{
+    uint8_t subkey[32], short_nonce[12], tag[16];
+    int written = 0;
+    derive(key, reply + AT_NONCE, subkey, short_nonce);
+    memcpy(tag, reply + AT_TAG, sizeof(tag));
+    EVP_CIPHER_CTX *context = sealer->context;
+    bool opened = EVP_DecryptInit_ex2(context, NULL, subkey, short_nonce, NULL) &&
+                  EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, sizeof(tag), tag) &&
+                  EVP_DecryptUpdate(context, NULL, &written, mac1, MAC_BYTES) &&
+                  EVP_DecryptUpdate(context, cookie, &written, reply + AT_SEALED, MAC_COOKIE_BYTES) &&
+                  EVP_DecryptFinal_ex(context, cookie + MAC_COOKIE_BYTES, &written) > 0;
+    explicit_bzero(subkey, sizeof(subkey));
+    if (!opened)
+        explicit_bzero(cookie, MAC_COOKIE_BYTES);
+    return opened ? 0 : -EBADMSG;
+}
+
 /* Test access: one reply by a sealer of its own. */
 int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uint8_t *sender, const uint8_t *mac1,
                              const uint8_t *cookie, uint8_t *reply)
@@ -102,6 +128,16 @@ int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uin
     int result = cookie_sealer_open(&sealer, NULL);
     if (result == 0)
         result = cookie_reply_make(&sealer, key, nonce, sender, mac1, cookie, reply);
+    cookie_sealer_close(&sealer);
+    return result;
+}
+
+int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie)
+{
+    struct cookie_sealer sealer;
+    int result = cookie_sealer_open(&sealer, NULL);
+    if (result == 0)
+        result = cookie_reply_open(&sealer, key, reply, mac1, cookie);
     cookie_sealer_close(&sealer);
     return result;
 }

@@ -1,5 +1,5 @@
-/* The cookie reply (whitepaper 5.4.7): what a node under load answers to a handshake message without a valid mac2. Made
- * here, per message, because a flood is answered at the flood's rate or the honest peer among it never gets its cookie. */
+/* The cookie reply (whitepaper 5.4.7): what a node under load answers to a handshake message without a valid mac2. Made and
+ * opened here, because both are asked for at a flood's rate, or the honest peer among it never gets its cookie. */
 #ifndef UDPRING_TUNNEL_COOKIE_REPLY_H
 #define UDPRING_TUNNEL_COOKIE_REPLY_H
 #include <openssl/evp.h>
@@ -24,4 +24,7 @@ void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent; fine on
 int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
                       const uint8_t sender[4], const uint8_t mac1[MAC_BYTES], const uint8_t cookie[MAC_COOKIE_BYTES],
                       uint8_t reply[COOKIE_REPLY_BYTES]) UR_MUST_CHECK;
+/* The cookie in the reply to a message with this mac1. key: of the one who replied. 0, -EBADMSG: not authentic. */
+int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t reply[COOKIE_REPLY_BYTES],
+                      const uint8_t mac1[MAC_BYTES], uint8_t cookie[MAC_COOKIE_BYTES]) UR_MUST_CHECK;
 #endif

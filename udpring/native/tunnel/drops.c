@@ -8,6 +8,7 @@ static const char *const names[] = {
     [UDPRING_DROP_BAD_MAC1] = "bad_mac1",
     [UDPRING_DROP_BAD_MAC2] = "bad_mac2",
     [UDPRING_DROP_NO_IDENTITY] = "no_identity",
+    [UDPRING_DROP_BAD_COOKIE] = "bad_cookie",
     [UDPRING_DROP_UNKNOWN_INDEX] = "unknown_index",
     [UDPRING_DROP_CIPHER_MISMATCH] = "cipher_mismatch",
     [UDPRING_DROP_KEY_EXPIRED] = "key_expired",

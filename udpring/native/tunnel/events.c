@@ -1,6 +1,4 @@
 /* What packets mean for the control loop: stamps that timers read, and events where it must act. */
-#include <sys/random.h>
-
 #include "plane.h"
 
 /* Stamps are written by every worker and each stands for itself: whichever write is last is right. */
@@ -122,110 +120,72 @@ void plane_under_load(struct worker *worker)
     put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
 }
 
-/* The cookie of this sender under the present secret (0) or the last one (1). */
-static bool cookie_of(struct worker *worker, uint32_t secret, const struct udpring_packet *packet,
-                      uint8_t cookie[MAC_COOKIE_BYTES])
+bool plane_is_under_load(const struct worker *worker)
 {
-    uint32_t ip_bytes = packet->source.family == AF_INET ? 4 : 16;
-    return secret < worker->plane->cookie_secrets &&
-           mac_cookie(&worker->mac, worker->plane->cookie_secret[secret], packet->source.ip, ip_bytes, packet->source.port, cookie) == 0;
+    return worker->now < get(&worker->plane->load_until_ns);
 }
 
-/* Is the cookie that this sender got from us, now or before the last change of the secret, behind this mac2? */
-static bool mac2_valid(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
+/* Whose a response or a cookie reply says it is for, by the index that it names: offset 8 or 4. A response answers an
+ * initiation that waits, so once its index is a keypair's there is nothing more to answer. NULL: nobody's. */
+static struct peer *answered(const struct worker *worker, const uint8_t *message)
 {
-    static const uint8_t none[MAC_BYTES];
-    if (memcmp(message + length - MAC_BYTES, none, MAC_BYTES) == 0)   /* who has no cookie says so; no need to look further */
+    bool response = message[0] == WG_TYPE_RESPONSE;
+    const struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + (response ? 8 : 4)));
+    return entry && !(response && entry->keypair) ? plane_peer(worker->plane, entry->peer) : NULL;
+}
+
+/* Whether an initiation or a response is for Python: *flags of its event. */
+static bool admitted(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length,
+                     uint32_t *flags)
+{
+    if (!mac_check1(&worker->mac, worker->plane->mac1_key, message, length)) {
+        plane_drop(worker, UDPRING_DROP_BAD_MAC1);
         return false;
-    for (uint32_t secret = 0; secret < 2; secret++) {
-        uint8_t cookie[MAC_COOKIE_BYTES];
-        if (cookie_of(worker, secret, packet, cookie) && mac_check2(&worker->mac, cookie, message, length))
-            return true;
     }
-    return false;
-}
-
-/* A nonce never used before, out of a supply: under a flood a system call for each would cost as much as the sealing. */
-static const uint8_t *fresh_nonce(struct worker *worker)
-{
-    if (!worker->nonces_left) {
-        if (getrandom(worker->nonces, sizeof(worker->nonces), 0) != sizeof(worker->nonces))
-            return NULL;
-        worker->nonces_left = UR_ARRAY_LENGTH(worker->nonces);
-    }
-    return worker->nonces[--worker->nonces_left];
-}
-
-/* A reply costs ten times what a look at the message does, so there is a rate of them: what is saved goes into looking, and who is
- * honest is seen. When they run short they go to those who had none in this second: a few that ask all the time leave some for
- * the others. */
-static bool may_reply(struct worker *worker, const uint8_t cookie[MAC_COOKIE_BYTES])
-{
-    uint32_t *replied = &worker->replied_s[(cookie[0] | cookie[1] << 8) % COOKIE_SENDERS];
-    uint32_t second = (uint32_t)(worker->now / NS_PER_S);
-    uint32_t left = rate_refill(&worker->replies, worker->now, COOKIE_REPLY_NS, COOKIE_REPLY_BURST);
-    if (!left || (left < COOKIE_REPLY_BURST / 2 && *replied == second))
+    if (mailbox_depth(&worker->plane->mailbox) >= worker->plane->mailbox.capacity / 8)
+        plane_under_load(worker);
+    if (!plane_is_under_load(worker))
+        return true;
+    *flags |= UDPRING_EVENT_UNDER_LOAD;
+    if (!cookies_mac2_valid(worker, packet, message, length)) {
+        /* The mailbox is for those who proved their address. */
+        cookies_ask(worker, packet, message, length);
+        plane_drop(worker, UDPRING_DROP_BAD_MAC2);
         return false;
-    worker->replies.tokens--;
-    *replied = second;
+    }
+    *flags |= UDPRING_EVENT_MAC2_VALID;
     return true;
 }
 
-/* Answers a message without a valid mac2, from the address that it came to. Other handshakes keep their slots. */
-static void ask_for_cookie(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
-                           uint32_t length)
-{
-    uint8_t cookie[MAC_COOKIE_BYTES], reply[COOKIE_REPLY_BYTES];
-    const uint8_t *nonce;
-    if (worker->out_free_count < OUT_SLOTS_RESERVED / 2 || !cookie_of(worker, 0, packet, cookie) ||
-        !may_reply(worker, cookie) || !(nonce = fresh_nonce(worker)) ||
-        cookie_reply_make(&worker->cookie_sealer, worker->plane->cookie_key, nonce, message + 4, message + length - 2 * MAC_BYTES, cookie,
-                          reply) != 0)
-        return;
-    memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
-    /* What the socket refuses is counted there; the sender will ask again. */
-    (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
-                           routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
-}
-
+/* The cheapest first: a stranger's message costs a look-up, then a token, then one pass of a cipher. */
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
-                          uint32_t length)
+                          uint32_t length, struct rate *rate)
 {
-    uint32_t peer = UDPRING_PEER_NONE, flags = 0;
-    uint32_t depth = mailbox_depth(&worker->plane->mailbox);
-    uint32_t type = message[0];
-    if (type != WG_TYPE_COOKIE_REPLY) {
-        if (!worker->plane->has_identity) {
-            plane_drop(worker, UDPRING_DROP_NO_IDENTITY);
-            return;
-        }
-        if (!mac_check1(&worker->mac, worker->plane->mac1_key, message, length)) {
-            plane_drop(worker, UDPRING_DROP_BAD_MAC1);
-            return;
-        }
-        if (depth >= worker->plane->mailbox.capacity / 8)
-            plane_under_load(worker);
-        if (worker->now < get(&worker->plane->load_until_ns)) {
-            flags |= UDPRING_EVENT_UNDER_LOAD;
-            if (!mac2_valid(worker, packet, message, length)) {
-                /* The mailbox is for those who proved their address. */
-                ask_for_cookie(worker, packet, message, length);
-                plane_drop(worker, UDPRING_DROP_BAD_MAC2);
-                return;
-            }
-            flags |= UDPRING_EVENT_MAC2_VALID;
-        }
+    uint32_t flags = 0, type = message[0];
+    struct peer *peer = NULL;
+    if (type != WG_TYPE_INITIATION && !(peer = answered(worker, message))) {
+        plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
+        return;
     }
-    if (type != WG_TYPE_INITIATION) {
-        /* Who the reply is for: the index named in a response (offset 8) or a cookie reply (offset 4). */
-        struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + (type == WG_TYPE_RESPONSE ? 8 : 4)));
-        if (!entry) {
-            plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
+    if (type == WG_TYPE_COOKIE_REPLY && !cookies_awaited(peer, message)) {
+        plane_drop(worker, UDPRING_DROP_BAD_COOKIE);
+        return;
+    }
+    if (!worker->plane->has_identity) {
+        plane_drop(worker, UDPRING_DROP_NO_IDENTITY);
+        return;
+    }
+    if (type == WG_TYPE_COOKIE_REPLY) {
+        if (!handshakes_pay(worker, rate))
+            return;
+        if (!cookies_open(worker, peer, message)) {
+            plane_drop(worker, UDPRING_DROP_BAD_COOKIE);
             return;
         }
-        peer = entry->peer;
+    } else if (!handshakes_pay(worker, rate) || !admitted(worker, packet, message, length, &flags)) {
+        return;
     }
-    struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE, peer);
+    struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE, peer ? peer->id : UDPRING_PEER_NONE);
     if (!event) {
         plane_drop(worker, UDPRING_DROP_MAILBOX_FULL);
         return;
@@ -237,6 +197,8 @@ void plane_post_handshake(struct worker *worker, const struct udpring_packet *pa
     event->local = packet->local;
     memcpy(event->message, message, length);
     event_post(worker);
+    if (type == WG_TYPE_COOKIE_REPLY)
+        cookies_forget(peer);   /* one reply each: the same once more is dropped unopened */
 }
 
 /* Something that a timer waits for has changed; tell the control loop once, if that peer's timers rest. */

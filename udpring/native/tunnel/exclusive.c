@@ -56,6 +56,7 @@ static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
     if (!peer->next || peer->next->local_index != index)
         return;
     peer_keypair_confirm(peer, &worker->plane->indices);
+    cookies_forget(peer);
     plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
     (void)staged_release(worker, peer);
 }
@@ -100,7 +101,8 @@ void plane_change(struct worker *worker, const struct change *change)
 void plane_run_changes(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
-    if (ur_likely(!__atomic_load_n(&plane->change_count, __ATOMIC_ACQUIRE)))
+    bool renew = __atomic_load_n(&plane->cookies.renew, __ATOMIC_RELAXED);
+    if (ur_likely(!__atomic_load_n(&plane->change_count, __ATOMIC_ACQUIRE) && !renew))
         return;
     struct change changes[CHANGES_MAX];
     pthread_mutex_lock(&plane->change_lock);
@@ -109,6 +111,8 @@ void plane_run_changes(struct worker *worker)
     __atomic_store_n(&plane->change_count, 0, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&plane->change_lock);
     exclusive_begin(plane);
+    if (renew)
+        (void)cookies_renew(plane, worker->now);
     for (uint32_t i = 0; i < count; i++)
         apply(worker, &changes[i]);
     exclusive_end(plane);

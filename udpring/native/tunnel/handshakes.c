@@ -1,7 +1,9 @@
 /* 1. watch: a socket that was empty is watched, once; nothing is received from it on its own
  * 2. pass: when there is something, a batch is read and handled as any message is (inbound.c)
  * 3. while data flows there is a rate, far above what the control loop can answer. Beyond it nothing is read, and the node is
- *    under load: the kernel sheds what its small buffer does not hold, before it costs us anything. */
+ *    under load: the kernel sheds what its small buffer does not hold, before it costs us anything
+ * 4. a message that passes the look-ups takes a token (handshakes_pay); what is no message, or answers nothing of ours, takes
+ *    none */
 #include "handshakes.h"
 
 #include <poll.h>
@@ -9,10 +11,20 @@
 
 #include "plane.h"
 
+#define WORD(type) __builtin_bswap32(type)
+#define MARKED(type) __builtin_bswap32((type) | WG_MARK_AES_256_GCM)
+
 const struct udp_split handshakes_split = {
-    .word = {__builtin_bswap32(WG_TYPE_DATA), __builtin_bswap32(WG_TYPE_DATA | WG_MARK_AES_256_GCM)},
+    .word = {WORD(WG_TYPE_DATA), MARKED(WG_TYPE_DATA)},
     .words = 2,
     .least = WG_DATA_MIN,
+    .apart = {
+        {WORD(WG_TYPE_INITIATION), WG_INITIATION_BYTES}, {MARKED(WG_TYPE_INITIATION), WG_INITIATION_BYTES},
+        {WORD(WG_TYPE_RESPONSE), WG_RESPONSE_BYTES}, {MARKED(WG_TYPE_RESPONSE), WG_RESPONSE_BYTES},
+        {WORD(WG_TYPE_COOKIE_REPLY), WG_COOKIE_REPLY_BYTES}, {MARKED(WG_TYPE_COOKIE_REPLY), WG_COOKIE_REPLY_BYTES},
+    },
+    .aparts = 6,
+    .train_least = 2 * WG_DATA_MIN,
     .buffer_bytes = HANDSHAKE_BUFFER_BYTES,
 };
 
@@ -32,6 +44,7 @@ int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, st
 void handshakes_close(struct handshakes *handshakes)
 {
     if (handshakes->rx) {
+        udp_rx_see_drops(handshakes->rx);
         counters_add(&handshakes->before, udp_rx_stats(handshakes->rx), sizeof(handshakes->before));
         handshakes->seen = (struct udpring_rx_stats){0};
         (void)udp_rx_close(handshakes->rx);
@@ -42,6 +55,12 @@ void handshakes_close(struct handshakes *handshakes)
             close(handshakes->fd[family]);
         handshakes->fd[family] = -1;
     }
+}
+
+void handshakes_see_drops(struct handshakes *handshakes)
+{
+    if (handshakes->rx)
+        udp_rx_see_drops(handshakes->rx);
 }
 
 void handshakes_see_counters(struct handshakes *handshakes)
@@ -80,24 +99,25 @@ int64_t handshakes_patience(const struct worker *worker)
     const struct handshakes *handshakes = &worker->handshakes;
     if (ur_likely(!handshakes->more))
         return -1;
-    if (handshakes->rate.tokens >= HANDSHAKE_BATCH)
-        return 0;
-    return (int64_t)((HANDSHAKE_BATCH - handshakes->rate.tokens) * HANDSHAKE_NS);
+    int64_t looks = rate_lacks(&handshakes->rate, HANDSHAKE_NS, HANDSHAKE_BATCH);
+    int64_t reads = rate_lacks(&handshakes->reads, HANDSHAKE_READ_NS, HANDSHAKE_BATCH);
+    return looks > reads ? looks : reads;
 }
 
-/* A token for each message, of a train too; what there is none for is shed here. False: nothing is left of it. */
-static bool pay(struct worker *worker, struct udpring_packet *packet)
+bool handshakes_pay(struct worker *worker, struct rate *rate)
 {
-    uint32_t size = packet->segment_size ? packet->segment_size : packet->length;
-    uint32_t messages = size ? (packet->length + size - 1) / size : 1;
-    uint32_t *tokens = &worker->handshakes.rate.tokens;
-    if (ur_unlikely(messages > *tokens)) {
-        worker->stats.drops[UDPRING_DROP_FLOODED] += messages - *tokens;
-        messages = *tokens;
-        packet->length = messages * size;
+    if (rate == &worker->strays && !rate->tokens) {
+        bool shared = *worker->plane->sharing_reason.text;   /* all handshakes come so */
+        if (shared && !plane_data_flows(worker))
+            return true;
+        rate_refill(rate, worker->now, shared ? HANDSHAKE_NS : STRAY_NS, shared ? HANDSHAKE_BURST : STRAY_BURST);
     }
-    *tokens -= messages;
-    return messages != 0;
+    if (ur_unlikely(!rate->tokens)) {
+        plane_drop(worker, UDPRING_DROP_FLOODED);
+        return false;
+    }
+    rate->tokens--;
+    return true;
 }
 
 int handshakes_pass(struct worker *worker)
@@ -106,19 +126,21 @@ int handshakes_pass(struct worker *worker)
     if (ur_likely(!handshakes->more))
         return 0;
     if (!plane_data_flows(worker))
-        handshakes->rate.tokens = HANDSHAKE_BURST;
+        handshakes->rate.tokens = handshakes->reads.tokens = HANDSHAKE_BURST;
     if (rate_refill(&handshakes->rate, worker->now, HANDSHAKE_NS, HANDSHAKE_BURST) < HANDSHAKE_BATCH) {
         plane_under_load(worker);
         return 0;
     }
+    if (rate_refill(&handshakes->reads, worker->now, HANDSHAKE_READ_NS, HANDSHAKE_BURST) < HANDSHAKE_BATCH)
+        return 0;
     int result = udp_rx_wait(handshakes->rx, 0);
     if (result < 0 && result != -ETIME && result != -EINTR)
         return result;
     UR_UNINITIALIZED struct udpring_packet packets[HANDSHAKE_BATCH];
     unsigned count = udp_rx_harvest(handshakes->rx, packets, HANDSHAKE_BATCH);
+    handshakes->reads.tokens -= count;
     for (unsigned i = 0; i < count; i++)
-        if (pay(worker, &packets[i]))
-            inbound_packet(worker, &packets[i]);
+        inbound_packet(worker, &packets[i], &handshakes->rate);
     coalesce_flush(&worker->coalescer);   /* data may have come in a handshake's train */
     for (unsigned i = 0; i < count; i++)
         udp_rx_release(handshakes->rx, packets[i].slot);

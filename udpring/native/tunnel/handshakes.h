@@ -1,6 +1,9 @@
-/* Sockets of their own for all that is no data message, so that a flood of it neither fills the buffer that data waits in
- * nor takes the worker's time from data: the kernel sorts (udp/socket_split.h), we read last, and while data flows so much
- * a second. */
+/* Sockets of their own for handshake messages, so that a flood of them neither fills the buffer that data waits in nor takes
+ * the worker's time from data: the kernel sorts (udp/socket_split.h), we read last, and while data flows so many a second.
+ *
+ * Each message that costs more than a look-up takes a token, wherever it came from. Two buckets: the sockets of their own
+ * have one, and what comes in trains of data (a peer's, or an attacker's that begin with data) has a small one beside it,
+ * so that such trains take nothing from those who knock where they should. */
 #ifndef UDPRING_TUNNEL_HANDSHAKES_H
 #define UDPRING_TUNNEL_HANDSHAKES_H
 #include "../udp/rx.h"
@@ -15,7 +18,8 @@ struct handshakes {
     struct udp_rx *rx;          /* NULL: they share. Always of tier mmsg: what is not read at once can be shed */
     bool watching[2];
     bool more;                  /* a socket may hold messages */
-    struct rate rate;           /* messages that may be read now */
+    struct rate rate;           /* messages that may be looked at now */
+    struct rate reads;          /* and datagrams that may be read */
     struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
 };
 
@@ -26,9 +30,12 @@ int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, st
 /* Also the sockets. Counters are kept. */
 void handshakes_close(struct handshakes *handshakes);
 void handshakes_see_counters(struct handshakes *handshakes);
+void handshakes_see_drops(struct handshakes *handshakes);   /* what the kernel has shed up to now */
 
 /* Before the wait: watches what is empty. */
 int handshakes_watch(struct worker *worker) UR_MUST_CHECK;
+/* One token of `rate`, which is the worker's own. False: there is none, and the message is counted as flooded. */
+bool handshakes_pay(struct worker *worker, struct rate *rate) UR_MUST_CHECK;
 /* How long the worker may wait for their sake: 0 not at all, negative for ever. */
 int64_t handshakes_patience(const struct worker *worker);
 void handshakes_fired(struct handshakes *handshakes, uint32_t tokens);   /* of udp_rx_watched() */

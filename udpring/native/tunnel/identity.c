@@ -1,4 +1,4 @@
-/* Commands: who we are, and what cookies are made from. */
+/* Commands: who we are. */
 #include "plane.h"
 
 struct identity_arguments {
@@ -21,19 +21,4 @@ int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_
 {
     struct identity_arguments arguments = { mac1_key, cookie_key };
     return plane_call(plane, run_identity, &arguments);
-}
-
-static int run_cookie_secret(struct worker *worker, void *argument)
-{
-    struct udpring_plane *plane = worker->plane;
-    memcpy(plane->cookie_secret[1], plane->cookie_secret[0], 32);
-    memcpy(plane->cookie_secret[0], argument, 32);
-    if (plane->cookie_secrets < 2)
-        plane->cookie_secrets++;
-    return 0;
-}
-
-int32_t udpring_plane_cookie_secret(struct udpring_plane *plane, const uint8_t *secret)
-{
-    return plane_call(plane, run_cookie_secret, (void *)secret);
 }

@@ -140,15 +140,16 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
 }
 
 static void handshake_message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
-                              uint32_t expected)
+                              uint32_t expected, struct rate *rate)
 {
     if (length == expected)
-        plane_post_handshake(worker, packet, bytes, length);
+        plane_post_handshake(worker, packet, bytes, length, rate);
     else
         plane_drop(worker, UDPRING_DROP_TOO_SHORT);
 }
 
-static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length)
+static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
+                    struct rate *rate)
 {
     if (ur_unlikely(length < WG_DATA_MIN)) {
         plane_drop(worker, UDPRING_DROP_TOO_SHORT);
@@ -162,22 +163,22 @@ static void message(struct worker *worker, struct udpring_packet *packet, uint8_
         return;
     case WG_TYPE_INITIATION:
     case WG_TYPE_INITIATION | WG_MARK_AES_256_GCM:
-        handshake_message(worker, packet, bytes, length, WG_INITIATION_BYTES);
+        handshake_message(worker, packet, bytes, length, WG_INITIATION_BYTES, rate);
         return;
     case WG_TYPE_RESPONSE:
     case WG_TYPE_RESPONSE | WG_MARK_AES_256_GCM:
-        handshake_message(worker, packet, bytes, length, WG_RESPONSE_BYTES);
+        handshake_message(worker, packet, bytes, length, WG_RESPONSE_BYTES, rate);
         return;
     case WG_TYPE_COOKIE_REPLY:
     case WG_TYPE_COOKIE_REPLY | WG_MARK_AES_256_GCM:
-        handshake_message(worker, packet, bytes, length, WG_COOKIE_REPLY_BYTES);
+        handshake_message(worker, packet, bytes, length, WG_COOKIE_REPLY_BYTES, rate);
         return;
     default:
         plane_drop(worker, UDPRING_DROP_BAD_TYPE);
     }
 }
 
-void inbound_packet(struct worker *worker, struct udpring_packet *packet)
+void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate)
 {
     if (ur_unlikely(packet->flags & UDPRING_PACKET_TRUNCATED)) {
         plane_drop(worker, UDPRING_DROP_TRUNCATED);
@@ -187,7 +188,7 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet)
     uint32_t offset = 0;
     do {
         uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
-        message(worker, packet, packet->data + offset, length);
+        message(worker, packet, packet->data + offset, length, rate);
         offset += segment;
     } while (offset < packet->length);
 }

@@ -24,13 +24,16 @@ enum {
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
+    HANDSHAKE_READ_NS = 10000,  /* while data flows, one datagram is read from their sockets in this time, whatever it is */
+    STRAY_NS = 250000,          /* the same for those that came in a train of data: 4000 a second, of each worker */
+    STRAY_BURST = 128,
     HANDSHAKE_BATCH = 64,       /* and in one pass */
     HANDSHAKE_BUFFER_BYTES = 256 << 10,   /* of their sockets (the kernel doubles it): some 500 messages, 15 ms of that rate */
     COOKIE_REPLY_NS = 62500,    /* one of them is answered with a cookie in this time: 16 000 a second */
     COOKIE_REPLY_BURST = 512,
     COOKIE_SENDERS = 1024,      /* groups of senders, of which each gets a second reply in a second only if there are plenty */
     COOKIE_NONCE_SUPPLY = 10,   /* asked for at once: up to 256 bytes come whole (getrandom(2)) */
-    HANDSHAKE_SLOT_BYTES = 16 << 10,      /* a train of 64 initiations */
+    HANDSHAKE_SLOT_BYTES = 64 << 10,      /* any train: data may be behind a handshake */
     PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
     WORKERS_MAX = 16,
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* what ends once: the device, two kinds of coalescing, each worker */
@@ -53,6 +56,8 @@ enum {
 };
 
 #define NS_PER_S 1000000000ull
+/* A secret that cookies are made from is replaced after this long (whitepaper 5.4.7). */
+#define COOKIE_SECRET_NS (120 * NS_PER_S)
 /* A peer asks the control loop for a handshake no more often than this. */
 #define WANTED_INTERVAL_NS (NS_PER_S / 2)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
@@ -81,6 +86,6 @@ enum {
 
 _Static_assert(OUT_SLOT_BYTES >= TRAIN_BYTES, "a slot holds any train");
 _Static_assert(OUT_SLOT_BYTES >= WG_DATA_HEADER + OUT_DATA_MAX + WG_PADDING + WG_TAG, "a slot holds any sealed packet");
-_Static_assert(HANDSHAKE_SLOT_BYTES >= TRAIN_SEGMENTS * WG_INITIATION_BYTES, "joined initiations are read whole");
+_Static_assert(HANDSHAKE_SLOT_BYTES >= TRAIN_BYTES, "a train is read whole");
 _Static_assert(OUT_SLOTS_SINGLY < OUT_SLOTS, "reads of the TUN device need slots");
 #endif

@@ -5,6 +5,7 @@
 #include "../base.h"
 #include "abi.h"
 #include "aead.h"
+#include "cookies.h"
 #include "index_table.h"
 #include "limits.h"
 #include "replay.h"
@@ -60,6 +61,7 @@ struct peer {
     uint32_t leaves_by;         /* by the last look-up; 0: no route */
     uint32_t path_version;      /* raised when what a look-up depends on changes */
     struct keypair *previous, *current, *next;
+    struct cookie_awaited cookie_awaited;
     /* atomic from here on */
     uint64_t rx_bytes, tx_bytes;
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;

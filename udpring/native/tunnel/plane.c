@@ -102,6 +102,9 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
     int result = mailbox_open(&plane->mailbox, plane->options.mailbox ? plane->options.mailbox : MAILBOX_DEFAULT);
     if (result < 0)
         return refused(why, result, "mailbox (eventfd)");
+    result = cookies_renew(plane, ur_clock_ns(CLOCK_BOOTTIME));
+    if (result < 0)
+        return refused(why, result, "cookie secret (getrandom)");
     result = index_table_open(&plane->indices);
     if (result < 0)
         return refused(why, result, "table of receiver indices (getrandom)");

@@ -30,6 +30,7 @@
 #include "allowed_ips.h"
 #include "coalesce.h"
 #include "cookie_reply.h"
+#include "cookies.h"
 #include "handshakes.h"
 #include "index_table.h"
 #include "mac.h"
@@ -120,6 +121,7 @@ struct worker {
     struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
+    struct rate strays;                 /* handshake messages that may be looked at among data */
     struct mac_engine mac;
     struct cookie_sealer cookie_sealer;
     uint8_t nonces[COOKIE_NONCE_SUPPLY][COOKIE_NONCE_BYTES];   /* random, for cookie replies */
@@ -176,8 +178,7 @@ struct udpring_plane {
     bool has_identity;
     uint8_t mac1_key[32];
     uint8_t cookie_key[32];
-    uint8_t cookie_secret[2][32];       /* present, last */
-    uint32_t cookie_secrets;
+    struct cookie_secrets cookies;
 
     /* atomic */
     uint64_t load_until_ns;
@@ -221,9 +222,11 @@ void plane_see_data(struct worker *worker);      /* at the end of a pass */
 void plane_tell_refusals(struct worker *worker); /* of each pass: that super-packets are no longer made, once a plane */
 bool plane_data_flows(const struct worker *worker);
 void plane_under_load(struct worker *worker);    /* from now on, for a second */
+bool plane_is_under_load(const struct worker *worker);
 bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */
+/* A handshake message of the right length. What it takes beyond look-ups is paid from `rate`. */
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
-                          uint32_t length);
+                          uint32_t length, struct rate *rate);
 /* A message of the peer is about to be sent: whatever becomes of it (kernel: wg_timers_any_authenticated_packet_sent). */
 void peer_stamp_sent(struct worker *worker, struct peer *peer);
 /* The kernel took so many bytes of its messages (kernel: tx_bytes, wg_timers_data_sent). */
@@ -287,7 +290,8 @@ void staged_peer_gone(struct worker *worker, struct peer *peer);
 int staged_keepalive(struct worker *worker, struct peer *peer);
 
 /* inbound.c */
-void inbound_packet(struct worker *worker, struct udpring_packet *packet);
+/* Handshake messages in it are paid for from `rate`. */
+void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
 
 /* worker.c */
 void counters_add(void *into, const void *from, size_t bytes);

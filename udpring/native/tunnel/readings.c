@@ -67,7 +67,7 @@ uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, 
     return arguments.filled;
 }
 
-/* What the kernel shed of handshakes is told apart from data that was lost. */
+/* What the kernel shed of handshakes, and of what is no message, is told apart from data that was lost. */
 static void add_handshakes(struct udpring_plane_stats *out, const struct handshakes *handshakes)
 {
     struct udpring_rx_stats sum = handshakes->before;
@@ -105,6 +105,7 @@ static int run_stats(struct worker *worker, void *argument)
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,
     };
+    handshakes_see_drops(&worker->handshakes);
     worker_see_counters(worker);   /* the caller's own are in the middle of a pass */
     for (uint32_t i = 0; i < plane->worker_count; i++)
         add_worker(out, &plane->workers[i]);

@@ -232,7 +232,7 @@ static void inbound_pass(struct worker *worker)
     unsigned count = udp_rx_harvest(worker->rx, packets, RX_BATCH);
     for (unsigned i = 0; i < count; i++) {
         uint64_t datagrams = worker->datagrams_out;
-        inbound_packet(worker, &packets[i]);
+        inbound_packet(worker, &packets[i], &worker->strays);
         if (worker->datagrams_out != datagrams) {
             worker->datagram_buffers++;
             perhaps_give_way(worker);

@@ -1,6 +1,8 @@
 #include "rx.h"
 
+#include <linux/sock_diag.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "../uring/graveyard.h"
 #include "../uring/thread.h"
@@ -13,6 +15,10 @@
 #endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
+#endif
+
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
 #endif
 
 #define REFUSALS_MOST 65536u   /* in a row, and no datagram among them */
@@ -72,6 +78,27 @@ void udp_rx_drain_told(struct udp_rx *rx, int fd)
     rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;
 }
 
+/* A datagram tells the socket's count of when it was queued: that may be less than is known already. */
+static void count_drops(struct udp_rx *rx, uint32_t socket, uint32_t drops)
+{
+    uint32_t more = drops - rx->drops[socket];
+    if (ur_unlikely((int32_t)more > 0)) {
+        rx->stats.kernel_drops += more;
+        rx->drops[socket] = drops;
+    }
+}
+
+void udp_rx_see_drops(struct udp_rx *rx)
+{
+    for (uint32_t socket = 0; socket < rx->sockets; socket++) {
+        uint32_t memory[SK_MEMINFO_VARS];
+        socklen_t length = sizeof(memory);
+        if (getsockopt(rx->fd[socket], SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 &&
+            length > SK_MEMINFO_DROPS * sizeof(*memory))
+            count_drops(rx, socket, memory[SK_MEMINFO_DROPS]);
+    }
+}
+
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
                     const struct udp_rx_message *message)
 {
@@ -105,10 +132,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
             packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
         }
     }
-    if (ur_unlikely(drops != rx->drops[socket])) {
-        stats->kernel_drops += drops - rx->drops[socket];
-        rx->drops[socket] = drops;
-    }
+    count_drops(rx, socket, drops);
     if (ur_unlikely(message->flags & (MSG_TRUNC | MSG_CTRUNC))) {
         if (message->flags & MSG_TRUNC) {
             packet->flags |= UDPRING_PACKET_TRUNCATED;

@@ -47,6 +47,8 @@ void udp_rx_told(struct udp_rx *rx);
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
+/* Counts what the kernel has dropped up to now, of which only the next datagram would tell. */
+void udp_rx_see_drops(struct udp_rx *rx);
 
 /* For who sleeps elsewhere, in an event loop: returns the descriptor that is readable while udp_rx_wait() would not have to
  * wait, or -errno. It is `event`, an eventfd of the caller that lives longer than the receive side, or an epoll

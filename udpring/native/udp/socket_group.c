@@ -2,7 +2,7 @@
  *
  * 1. The first pair is bound alone: another program that has the port is found out.
  * 2. It is then opened to the others (SO_REUSEPORT), which are bound beside it: a group for each family, in that order.
- * 3. The group's program (socket_split.c) says which of its sockets gets a datagram. */
+ * 3. The group's program (socket_split.c) says which of its sockets gets a datagram; a filter discards what is none. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -164,9 +164,13 @@ int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct ud
         code = open_pair(fd[opened++], port, fwmark, true, why);
     if (!code && splits) {
         shrink_buffer(apart, split->buffer_bytes);
-        for (int i = 0; i < 2 && !code; i++)
-            if (apart[i] >= 0)
-                code = udp_split_attach(apart[i], i ? AF_INET6 : AF_INET, split, count, why);
+        for (int i = 0; i < 2 && !code; i++) {
+            if (apart[i] < 0)
+                continue;
+            code = udp_split_attach(apart[i], i ? AF_INET6 : AF_INET, split, count, why);
+            if (!code)
+                (void)udp_split_filter(apart[i], split);   /* without it, what it would discard is read and dropped */
+        }
     }
     if (!code)
         return 0;

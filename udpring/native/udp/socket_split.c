@@ -1,6 +1,8 @@
-/* The program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF; what it returns is the place of a socket in
- * the group. A load beyond the end ends it with 0: so what is too short goes where the rest goes.
- * Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF, Documentation/networking/filter.rst. */
+/* The group's program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF; what it returns is the place of a
+ * socket in the group. A load beyond the end ends it with 0: so what has no four bytes goes to the socket apart. A place that
+ * no socket has would not drop the datagram: the kernel falls back to a hash of the addresses.
+ * A socket's filter sees the UDP header first; what it returns is how many bytes to keep, and 0 drops the datagram.
+ * Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF, Documentation/networking/filter.rst, net/core/sock_reuseport.c. */
 #include "socket_split.h"
 
 #include <linux/filter.h>
@@ -13,7 +15,7 @@
 #define SO_ATTACH_REUSEPORT_CBPF 51
 #endif
 
-enum { PROGRAM_MAX = 32 };
+enum { PROGRAM_MAX = 96, UDP_HEADER = 8 };
 
 struct program {
     struct sock_filter code[PROGRAM_MAX];
@@ -23,6 +25,14 @@ struct program {
 static void put(struct program *program, uint16_t code, uint32_t k)
 {
     program->code[program->length++] = (struct sock_filter)BPF_STMT(code, k);
+}
+
+/* To a place in the program, ahead: where the comparison holds, and where it does not. */
+static void put_jump(struct program *program, uint16_t compare, uint32_t k, uint32_t then, uint32_t otherwise)
+{
+    uint32_t next = program->length + 1u;
+    program->code[program->length++] =
+        (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | compare | BPF_K), k, (uint8_t)(then - next), (uint8_t)(otherwise - next));
 }
 
 /* The sender's port (and ours), then its address, into one word. */
@@ -49,15 +59,41 @@ static void put_sender(struct program *program, int family)
     }
 }
 
+/* Instructions that put_apart() writes for each kind of message. */
+enum { APART_STEPS = 5 };
+
+/* On to `then` if these are messages of a kind that goes apart, and whole ones; `otherwise` for the first word of one that
+ * is not whole. Falls through for any other word, which is loaded. `header` bytes stand before the payload. */
+static void put_apart(struct program *program, const struct udp_split *split, uint32_t header, uint32_t then,
+                      uint32_t otherwise)
+{
+    for (uint32_t i = 0; i < split->aparts; i++) {
+        uint32_t next = program->length + APART_STEPS;
+        put_jump(program, BPF_JEQ, split->apart[i].word, program->length + 1u, next);
+        put(program, BPF_LD | BPF_W | BPF_LEN, 0);
+        put(program, BPF_ALU | BPF_SUB | BPF_K, header);
+        put(program, BPF_ALU | BPF_MOD | BPF_K, split->apart[i].bytes);
+        put_jump(program, BPF_JEQ, 0, then, otherwise);
+    }
+}
+
 static void build(struct program *program, int family, const struct udp_split *split, uint32_t count, uint32_t odd)
 {
+    uint32_t other = 1 + split->words + split->aparts * APART_STEPS, many = other + 2, apart = many + 2, choose = apart + 1;
     *program = (struct program){.length = 0};
-    put(program, BPF_LD | BPF_B | BPF_ABS, split->least - 1);
     put(program, BPF_LD | BPF_W | BPF_ABS, 0);
-    for (uint32_t i = 0; i < split->words; i++)   /* to behind the return, over the comparisons that are left */
-        program->code[program->length++] =
-            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, split->word[i], (uint8_t)(split->words - i), 0);
+    for (uint32_t i = 0; i < split->words; i++)
+        put_jump(program, BPF_JEQ, split->word[i], many, program->length + 1u);
+    put_apart(program, split, 0, apart, other);
+    /* other: a train that begins so may hold messages for the many */
+    put(program, BPF_LD | BPF_W | BPF_LEN, 0);
+    put_jump(program, BPF_JGE, split->train_least, choose, apart);
+    /* many: */
+    put(program, BPF_LD | BPF_W | BPF_LEN, 0);
+    put_jump(program, BPF_JGE, split->least, choose, apart);
+    /* apart: */
     put(program, BPF_RET | BPF_K, 0);
+    /* choose: */
     if (count == 1) {
         put(program, BPF_RET | BPF_K, 1);
         return;
@@ -70,7 +106,20 @@ static void build(struct program *program, int family, const struct udp_split *s
     put(program, BPF_RET | BPF_A, 0);
 }
 
-_Static_assert(PROGRAM_MAX >= 2 + UDP_SPLIT_WORDS_MAX + 1 + 13 + 5, "the longest program: IPv6, several sockets");
+_Static_assert(PROGRAM_MAX >= 1 + UDP_SPLIT_WORDS_MAX + UDP_SPLIT_APART_MAX * APART_STEPS + 5 + 13 + 5,
+               "the longest program: IPv6, several sockets");
+
+int udp_split_filter(int fd, const struct udp_split *split)
+{
+    struct program program = {.length = 0};
+    uint32_t discard = 1 + split->aparts * APART_STEPS, keep = discard + 1;
+    put(&program, BPF_LD | BPF_W | BPF_ABS, UDP_HEADER);
+    put_apart(&program, split, UDP_HEADER, keep, discard);
+    put(&program, BPF_RET | BPF_K, 0);
+    put(&program, BPF_RET | BPF_K, UINT32_MAX);
+    struct sock_fprog attached = {.len = program.length, .filter = program.code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof(attached)) ? -errno : 0;
+}
 
 int udp_split_attach(int fd, int family, const struct udp_split *split, uint32_t count, struct udpring_reason *why)
 {
