@@ -216,8 +216,9 @@ class Bench:
         return state
 
     def events(self) -> list[Any]:
-        out = ffi.new("struct udpring_event[64]")
-        return [out[i] for i in range(lib.udpring_plane_events(self.plane, out, 64))]
+        """They are good until the next call: who holds one does not hold the memory it lies in."""
+        self.taken = ffi.new("struct udpring_event[64]")
+        return [self.taken[i] for i in range(lib.udpring_plane_events(self.plane, self.taken, 64))]
 
     def dropped(self, reason_name: str, message: bytes) -> None:
         """Sends a message that must be dropped for this reason and change nothing else."""
