@@ -644,7 +644,7 @@ def test_what_no_route_takes_is_not_counted_as_sent(keyed: Bench) -> None:
     for size in (100, 1392, 1392):
         keyed.app.sendto(bytes(size), (INNER_PEER, 6000))
     assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
-    arguments = (keyed.peer, bytes(148), 148, 0, ffi.NULL, ffi.NULL, 0)
+    arguments = (keyed.peer, bytes(148), 148, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL)
     assert lib.udpring_plane_send(keyed.plane, *arguments) == 0
     keyed.wait(lambda: keyed.drops().get("send_failed", 0) == failed + 5)
     after = keyed.state()

@@ -152,7 +152,8 @@ static void send_something(struct input *input, uint8_t slot)
         udpring_plane_keepalive(model.plane, model.life[model.present[slot]].id);
     else
         udpring_plane_send(model.plane, choice & 4 ? UDPRING_PEER_NONE : model.life[model.present[slot]].id, message,
-                           input_u8(input) % (UDPRING_MESSAGE_MAX + 1u), choice, choice & 8 ? &to : NULL, choice & 8 ? &from : NULL, 1);
+                           input_u8(input) % (UDPRING_MESSAGE_MAX + 1u), choice, choice & 8 ? &to : NULL, choice & 8 ? &from : NULL, 1,
+                           choice & 16 ? cookie_key : NULL);
 }
 
 static void look(struct input *input, uint8_t slot)
@@ -383,7 +384,7 @@ static void step(struct input *input)
     case 16: set_errors(input); return;
     case 17: set_full(input_u8(input)); return;
     case 18: look(input, slot); break;
-    case 19: udpring_plane_cookie_secret(model.plane, operation & 32 ? mac1_key : cookie_key); break;
+    case 19: udpring_plane_test_cookie_age(model.plane, operation & 32 ? COOKIE_SECRET_NS : 2 * COOKIE_SECRET_NS); break;
     case 20: kernel.mtu = (uint32_t[]){1420, 1280, 68, 9000, 65535, 1421, 576, 1500}[input_u8(input) & 7]; return;
     case 21: if (operation & 32) rebind(input); break;
     case 22: threads_pass_time((uint64_t)input_u8(input) * input_u8(input) * 100000u); break;
@@ -433,9 +434,11 @@ static void close_plane(void)
     for (uint8_t slot = 0; slot < PEERS; slot++)
         CLAIM(udpring_plane_peer_remove(model.plane, model.life[model.present[slot]].id) == 0, "a peer is removed");
     CLAIM(!model_aead.keys, "%d keys are left", model_aead.keys);
-    CLAIM(!model.plane->staged_bytes, "%zu staged bytes are left", model.plane->staged_bytes);
-    for (uint32_t i = 0; i < model.plane->worker_count; i++)
-        CLAIM(!model.plane->workers[i].kicked_first, "worker %u has a peer in its list that is gone", i);
+    for (uint32_t i = 0; i < model.plane->worker_count; i++) {
+        const struct worker *worker = &model.plane->workers[i];
+        CLAIM(!worker->staged.bytes && !worker->staged.steps, "%zu staged bytes are left", worker->staged.bytes);
+        CLAIM(!worker->kicked_first, "worker %u has a peer in its list that is gone", i);
+    }
     udpring_plane_close(model.plane);
     threads_reset();
     threads_active = false;
