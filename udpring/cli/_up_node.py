@@ -69,10 +69,11 @@ class _UpNode:
             await self._hooks("PostUp", settings.post_up)
             if self.stop.done() and not self.request.foreground:
                 raise UdpringError(f"{name}: interrupted, and taken down again")
+            self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            # Before the record, which is what `udpring down` goes by.
+            self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
             record = up_record.write(name, self.request.path, allow_hooks=self.request.allow_hooks)
             try:
-                self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-                self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
                 log.info(
                     "%s is up: tier %s, AEAD %s, UDP port %d", name, node.tier, node.aead, node.listen_port
                 )
