@@ -271,19 +271,20 @@ def calm(stage: Stage) -> str:
     return ""
 
 
+# Who is told an endpoint anew may send by another way than before, until the peer has answered by the one it uses.
 KINDS = (
-    Kind("kill -9", killed, 40),
+    Kind("kill -9", killed, 40, reorders=True),
     Kind("link flaps", link_flaps, 30, reorders=True),
     Kind("link lost", link_lost, 30, reorders=True),
     Kind("default route moves", route_moves, 20, reorders=True),
     Kind("address changes", address_changes, 30, reorders=True),
     Kind("MTU changes", mtu_changes, 20, reorders=True),
-    Kind("disk full", disk_full, 40),
+    Kind("disk full", disk_full, 40, reorders=True),
     Kind("limits lowered", limits_lowered, 30, reorders=True),
     Kind("suspended", suspended, 30),
     Kind("idle peers come and go", peers_come_and_go, 15),
-    Kind("peer removed and added", peer_readded, 30),
-    Kind("key changes", key_changes, 40),
+    Kind("peer removed and added", peer_readded, 30, reorders=True),
+    Kind("key changes", key_changes, 40, reorders=True),
     Kind("port changes", port_changes, 30, reorders=True),
     Kind("calm", calm, 15, long_only=True),
 )
