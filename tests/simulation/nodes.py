@@ -23,6 +23,10 @@ from .world import KIND_PATH, SECOND, START, WALL, Datagram, Loop, Path, World
 CLOCK_MARGIN = 60 * SECOND
 
 
+#: No datagram is on its way for longer.
+SLOWEST = 5 * SECOND
+
+
 class Clock:
     """The two clocks of one node."""
 
@@ -341,6 +345,9 @@ class Simulation:
             self._begin(node)
             self._set_interface((node.number, True))
         world.run_until(max(max(each.frozen_until, each.stalled_until, world.now) for each in self.lives()))
+        world.run_until(
+            world.now + SLOWEST
+        )  # what is still on its way may move an endpoint to where nobody is
         for i, j in self.schedule.pairs:
             for here, there in ((i, j), (j, i)):
                 self._learn(here, there)
