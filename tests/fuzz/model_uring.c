@@ -36,6 +36,7 @@ struct ring {
 };
 
 static struct ring rings[RINGS];
+bool uring_by_hand;
 
 static uint32_t *word(const struct ring *ring, uint32_t at)
 {
@@ -227,6 +228,8 @@ static void forget(struct ring *ring, uint32_t at)
 
 static void progress(struct ring *ring)
 {
+    if (uring_by_hand)
+        return;
     for (uint32_t i = 0; i < ring->pending_count;) {
         bool ended;
         if (!try(ring, &ring->pending[i], ring->deadline[i], &ended))
@@ -265,11 +268,34 @@ static void submit(struct ring *ring, const struct io_uring_sqe *sqe)
         const struct __kernel_timespec *after = (const struct __kernel_timespec *)(uintptr_t)sqe->addr;
         deadline = threads_now_ns + (uint64_t)after->tv_sec * 1000000000u + (uint64_t)after->tv_nsec;
     }
-    if (try(ring, sqe, deadline, &ended) && ended)
+    if (!uring_by_hand && try(ring, sqe, deadline, &ended) && ended)
         return;
     CLAIM(ring->pending_count < PENDING, "too many operations");
     ring->deadline[ring->pending_count] = deadline;
     ring->pending[ring->pending_count++] = *sqe;
+}
+
+const struct io_uring_sqe *uring_in_flight(uint32_t number, uint32_t n)
+{
+    const struct ring *ring = &rings[number];
+    return ring_of(ring->fd) && n < ring->pending_count ? &ring->pending[n] : NULL;
+}
+
+void uring_complete(uint32_t number, uint32_t n, int32_t result, uint32_t flags)
+{
+    struct ring *ring = &rings[number];
+    uint64_t user_data = ring->pending[n].user_data;
+    if (!(flags & IORING_CQE_F_MORE))
+        forget(ring, n);
+    post(ring, user_data, result, flags);
+}
+
+struct io_uring_buf *uring_take_buffer(uint32_t number, const struct io_uring_sqe *sqe)
+{
+    struct group *group = &rings[number].group[sqe->buf_group % GROUPS];
+    if (!group->entries || group->head == group->entries[0].resv)
+        return NULL;
+    return &group->entries[group->head++ & (group->count - 1)];
 }
 
 /* ---- the three calls ---- */

@@ -11,6 +11,15 @@ void uring_post_stray(uint32_t ring, uint64_t user_data, int32_t result, uint32_
 uint64_t uring_ended(uint32_t ring);
 void uring_reset(void);
 
+/* While set, no operation but a cancel is carried out: the harness completes them as it likes. */
+extern bool uring_by_hand;
+/* The n-th operation in flight on the ring, or NULL. */
+const struct io_uring_sqe *uring_in_flight(uint32_t ring, uint32_t n);
+/* Completes it; it stays in flight with F_MORE. */
+void uring_complete(uint32_t ring, uint32_t n, int32_t result, uint32_t flags);
+/* The next buffer of the operation's group, which is then used; NULL: the group is empty. */
+struct io_uring_buf *uring_take_buffer(uint32_t ring, const struct io_uring_sqe *sqe);
+
 /* Of model_syscalls.c: a ring's descriptor, and its memory. */
 void *uring_map(int fd, uint64_t offset);   /* NULL: no ring of ours */
 #endif

@@ -1,0 +1,247 @@
+/* Completions as no kernel would send them: results and flags of any value, buffers of any content, operations that ended
+ * long ago or never were, in any order. Whatever comes, each operation ends once, and what is handed out lies in memory that is
+ * the caller's to read. Four users of the completion queue take turns, by the first byte: the general ring (harvest.c), the two
+ * receive tiers (rx_multishot.c, rx_pool.c), and the send side (tx_uring.c). */
+#include <netinet/in.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "input.h"
+#include "model_kernel.h"
+#include "model_threads.h"
+#include "model_uring.h"
+#include "udp/rx.h"
+#include "udp/tx.h"
+#include "uring/abi.h"
+#include "uring/ops.h"
+
+enum { HELD_MAX = 64, OPERATIONS = 16 };
+
+static volatile uint8_t seen;
+
+/* Reads every byte: the address sanitiser objects where one is nobody's. */
+static void touch(const uint8_t *bytes, uint32_t length)
+{
+    for (uint32_t i = 0; bytes && i < length; i++)
+        seen ^= bytes[i];
+}
+
+static void stray(struct input *input)
+{
+    uint8_t choice = input_u8(input);
+    uint64_t any = (uint64_t)input_u32(input) << 32 | input_u16(input);
+    uint64_t user_data = choice & 1 ? uring_ended(0) : UR_USER_DATA(choice & 2 ? UR_KIND_MESSAGE : choice >> 2, any >> 32, any & 0xff);
+    for (uint32_t i = 0; uring_in_flight(0, i); i++)
+        if (uring_in_flight(0, i)->user_data == user_data)
+            return;
+    if (user_data)
+        uring_post_stray(0, user_data, (int32_t)any, IORING_CQE_F_MORE | (choice & 4 ? IORING_CQE_F_NOTIF : 0));
+}
+
+/* What stands before the payload of a buffer that a multishot receive filled. */
+static void fill_buffer(struct input *input, const struct io_uring_buf *buffer)
+{
+    struct io_uring_recvmsg_out out;
+    uint8_t choice = input_u8(input);
+    input_copy(input, &out, sizeof(out));
+    if (choice & 1)
+        out.namelen = sizeof(struct sockaddr_in6);
+    if (choice & 2)
+        out.controllen %= 300;
+    memcpy((void *)(uintptr_t)buffer->addr, &out, sizeof(out));
+    uint32_t more = choice >> 2;
+    input_copy(input, (uint8_t *)(uintptr_t)buffer->addr + sizeof(out), more < 48 ? more : 48);
+}
+
+static int32_t any_result(struct input *input)
+{
+    static const int errors[] = {EAGAIN, ENOBUFS, ECANCELED, EINTR, ENOMEM, ECONNREFUSED, EINVAL, EMSGSIZE, EACCES, EIO, ENETUNREACH};
+    uint8_t choice = input_u8(input);
+    if (choice & 1)
+        return -errors[choice % UR_ARRAY_LENGTH(errors)];
+    return choice & 2 ? (int32_t)input_u32(input) : (int32_t)input_u16(input);
+}
+
+static void complete_one(struct input *input, bool buffers)
+{
+    uint8_t which = input_u8(input), how = input_u8(input);
+    const struct io_uring_sqe *sqe = uring_in_flight(0, which % 32);
+    if (!sqe)
+        return;
+    int32_t result = any_result(input);
+    uint32_t flags = how & 1 ? IORING_CQE_F_MORE : 0;
+    if (how & 2 && buffers) {
+        const struct io_uring_buf *buffer = uring_take_buffer(0, sqe);
+        if (!buffer)
+            return;
+        flags |= IORING_CQE_F_BUFFER | (uint32_t)buffer->bid << IORING_CQE_BUFFER_SHIFT;
+        if (sqe->opcode == IORING_OP_RECVMSG)
+            fill_buffer(input, buffer);
+    }
+    if (sqe->opcode == IORING_OP_RECVMSG && !(sqe->ioprio & IORING_RECV_MULTISHOT)) {
+        struct msghdr *header = (struct msghdr *)(uintptr_t)sqe->addr;   /* the kernel writes no more than there is room for */
+        header->msg_namelen = input_u8(input) % 64;
+        header->msg_controllen = header->msg_controllen ? input_u16(input) % (header->msg_controllen + 1) : 0;
+        header->msg_flags = how;
+        if (header->msg_controllen)
+            input_copy(input, header->msg_control, header->msg_controllen < 64 ? header->msg_controllen : 64);
+        flags = 0;   /* a single receive completes once */
+    }
+    uring_complete(0, which % 32, result, flags);
+}
+
+/* ---- the general ring ---- */
+
+static void queue_operation(struct input *input, struct udpring_ring *ring)
+{
+    static const uint32_t opcodes[] = {UDPRING_OP_NOP, UDPRING_OP_READ, UDPRING_OP_RECVMSG, UDPRING_OP_READ_MULTISHOT, UDPRING_OP_SENDMSG,
+                                       UDPRING_OP_POLL_ADD, UDPRING_OP_TIMEOUT, UDPRING_OP_WRITE};
+    struct udpring_reason why;
+    uint8_t choice = input_u8(input), bytes[64] = {0};
+    struct udpring_operation operation = {.opcode = opcodes[choice & 7], .fd = KERNEL_FD, .length = input_u8(input), .target = choice,
+                                          .control_room = choice & 8 ? 64 : 0, .payload = bytes, .payload_length = choice & 16 ? 64 : 0,
+                                          .group = choice & 32 ? 1 : 0};
+    (void)udpring_ring_queue(ring, &operation, &why);
+    (void)udpring_ring_submit(ring);
+}
+
+static void harvest(struct udpring_ring *ring, uint32_t max)
+{
+    struct udpring_completion shown[32];
+    int32_t count = udpring_ring_harvest(ring, shown, max % 32 + 1);
+    CLAIM(count >= 0 && count <= 32, "%d completions", count);
+    for (int32_t i = 0; i < count; i++) {
+        touch(shown[i].data, shown[i].length);
+        touch(shown[i].name, shown[i].name_length);
+        touch(shown[i].control, shown[i].control_length);
+        CLAIM(UR_KIND(shown[i].user_data) != UR_KIND_PYTHON || shown[i].flags & IORING_CQE_F_MORE ||
+                  !shown[i].data || shown[i].length <= UDPRING_OPERATION_BYTES_MAX, "a completion of %u bytes", shown[i].length);
+        for (int32_t k = 0; k < i; k++)
+            CLAIM(shown[k].user_data != shown[i].user_data || UR_KIND(shown[i].user_data) != UR_KIND_PYTHON ||
+                      shown[k].flags & IORING_CQE_F_MORE, "operation %lx ends twice", shown[i].user_data);
+    }
+}
+
+static void run_general(struct input *input)
+{
+    struct udpring_reason why;
+    struct udpring_ring *ring;
+    struct udpring_ring_options options = {.entries = OPERATIONS, .cq_entries = 32};
+    CLAIM(udpring_ring_open(&ring, &options, &why) == 0, "%s", why.text);
+    CLAIM(udpring_ring_provide(ring, 0, 8, 64, &why) == 0, "%s", why.text);
+    while (input_left(input, 2)) {
+        uint8_t operation = input_u8(input);
+        switch (operation & 7) {
+        case 0: case 1: queue_operation(input, ring); break;
+        case 2: case 3: complete_one(input, true); break;
+        case 4: stray(input); break;
+        case 5: (void)udpring_ring_settle(ring); break;
+        case 6: (void)udpring_ring_wait(ring, operation >> 6, 1000000); break;
+        default: harvest(ring, operation >> 3); break;
+        }
+    }
+    (void)udpring_ring_close(ring);
+    udpring_ring_free(ring);
+}
+
+/* ---- receiving ---- */
+
+static void run_receive(struct input *input, uint32_t tier)
+{
+    struct udp_rx_options options = {.tier = tier, .slots = 8, .slot_bytes = 256, .sockets = 2,
+                                     .fd = {kernel_open(KERNEL_UDP, AF_INET), kernel_open(KERNEL_UDP, AF_INET6)}};
+    struct udpring_reason why;
+    struct udp_rx *rx;
+    struct udpring_packet held[HELD_MAX], packets[8];
+    uint32_t held_count = 0;
+    CLAIM(udp_rx_open(&rx, &options, &why) == 0, "%s", why.text);
+    while (input_left(input, 2)) {
+        uint8_t operation = input_u8(input);
+        switch (operation & 7) {
+        case 0: (void)udp_rx_wait(rx, 0); break;
+        case 1: case 2: case 3: complete_one(input, true); break;
+        case 4: stray(input); break;
+        case 5: (void)udp_rx_watch(rx, options.fd[0], POLLOUT, operation >> 4); break;
+        case 6:
+            if (held_count)
+                udp_rx_release(rx, held[--held_count].slot);
+            break;
+        default: {
+            unsigned count = udp_rx_harvest(rx, packets, held_count + 8 <= HELD_MAX ? 8 : 0);
+            for (unsigned i = 0; i < count; i++) {
+                CLAIM(packets[i].length <= options.slot_bytes, "%u bytes in a slot of %u", packets[i].length, options.slot_bytes);
+                CLAIM(packets[i].slot < 16, "slot %u", packets[i].slot);
+                touch(packets[i].data, packets[i].length);
+                for (uint32_t k = 0; k < held_count; k++)
+                    CLAIM(held[k].slot != packets[i].slot, "slot %u is handed out twice", packets[i].slot);
+                held[held_count++] = packets[i];
+            }
+        }
+        }
+        (void)udp_rx_watched(rx);
+    }
+    udp_rx_close(rx);
+}
+
+/* ---- sending ---- */
+
+static void run_send(struct input *input)
+{
+    struct udp_tx_options options = {.tier = UDPRING_TIER_URING_POOL, .slots = OPERATIONS, .sockets = 2,
+                                     .fd = {kernel_open(KERNEL_UDP, AF_INET), kernel_open(KERNEL_UDP, AF_INET6)}};
+    struct udpring_reason why;
+    struct udp_tx *tx;
+    static uint8_t payload[4096];
+    bool pending[256] = {false};
+    struct udp_tx_done done[OPERATIONS];
+    CLAIM(udp_tx_open(&tx, &options, &why) == 0, "%s", why.text);
+    uint32_t out = 0;
+    while (input_left(input, 2)) {
+        uint8_t operation = input_u8(input);
+        switch (operation & 3) {
+        case 0: {
+            uint8_t token = input_u8(input), choice = input_u8(input);
+            struct udp_tx_item item = {.data = payload, .length = choice * 16u, .segment_size = choice & 1 ? 100 : 0, .token = token,
+                                       .destination = {.family = choice & 2 ? AF_INET6 : AF_INET, .port = 1}, .socket_index = choice >> 1 & 1,
+                                       .source = {.family = choice & 4 ? AF_INET : 0, .ip = {10}}};
+            if (!pending[token] && udp_tx_push(tx, &item) == 0) {
+                pending[token] = true;
+                out++;
+            }
+            break;
+        }
+        case 1: (void)udp_tx_flush(tx); break;
+        case 2: operation & 4 ? stray(input) : complete_one(input, false); break;
+        default: {
+            unsigned count = udp_tx_reap(tx, done, OPERATIONS);
+            for (unsigned i = 0; i < count; i++) {
+                CLAIM(done[i].token < 256 && pending[done[i].token], "token %lu ends and was not pending", done[i].token);
+                pending[done[i].token] = false;
+                out--;
+            }
+            CLAIM(udp_tx_pending(tx) == out, "%u pending, not %u", udp_tx_pending(tx), out);
+        }
+        }
+    }
+    (void)udp_tx_close(tx);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    struct input input = {.bytes = bytes, .length = length};
+    kernel_reset();
+    uring_reset();
+    kernel.active = kernel.has_uring = uring_by_hand = true;
+    threads_now_ns = 1000000000000u;
+    switch (input_u8(&input) & 3) {
+    case 0: run_general(&input); break;
+    case 1: run_receive(&input, UDPRING_TIER_URING_MULTISHOT); break;
+    case 2: run_receive(&input, UDPRING_TIER_URING_POOL); break;
+    default: run_send(&input); break;
+    }
+    for (int i = 0; i < KERNEL_FDS; i++)
+        if (kernel.file[i].kind == KERNEL_UDP)
+            close(KERNEL_FD + i);
+    kernel_reset();
+    return 0;
+}
