@@ -143,9 +143,6 @@ class ModelPlane:
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
         self.has_identity = mac1_key is not None
 
-    def cookie_secret(self, secret: bytes | None) -> None:
-        pass
-
     def peer_add(self) -> int:
         number = self._next_peer
         self._next_peer += 1
