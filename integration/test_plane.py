@@ -333,6 +333,18 @@ def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
     assert keyed.receive()[0] == 0  # what was staged leaves on the new key
 
 
+@pytest.mark.parametrize("over", ["keys_erase", "keys_expire", "staged_drop"])
+def test_a_packet_asks_anew_when_what_was_asked_for_is_over(keyed: Bench, over: str) -> None:
+    """Less than half a second after the last time: nobody else would ask for the key that it waits for."""
+    assert lib.udpring_plane_keys_expire(keyed.plane, keyed.peer) == 0
+    for number in (1, 2):
+        keyed.app.sendto(b"staged", (INNER_PEER, 6000))
+        keyed.wait(lambda: keyed.state().staged == (1 if over == "staged_drop" else number))  # noqa: B023
+        assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events()), number
+        assert getattr(lib, f"udpring_plane_{over}")(keyed.plane, keyed.peer) == 0
+    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+
+
 def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
     """2^34 blocks ask for another key, with 2^35 this one ends; the other cipher has no such limit."""
     for blocks, asks, sends in ((2**34 - 1, False, True), (2**34, True, True), (2**35, True, False)):

@@ -205,6 +205,7 @@ class ModelPlane:
         for each in peer.keypairs():
             self._free(each)
         peer.previous = peer.current = peer.next = None
+        peer.wanted = 0
 
     def keys_expire(self, number: int) -> None:
         peer = self._peer(number)
@@ -212,12 +213,14 @@ class ModelPlane:
         peer.next = None
         if peer.current:
             peer.current.may_send = False
+        peer.wanted = 0
 
     def source_clear(self, number: int) -> None:
         self._peer(number)
 
     def staged_drop(self, number: int) -> None:
         self._drop_staged(self._peer(number))
+        self._peer(number).wanted = 0
 
     def send(
         self, number: int | None, message: bytes, *, tos: int = 0, to: Address | None = None, **way: Any

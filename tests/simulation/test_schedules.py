@@ -15,6 +15,7 @@ from udpring.wireguard.events import Outcome
 from .run import Result, run_batch, run_schedule
 from .schedule import drawn
 from .shrink import shrunk
+from .world import SECOND
 
 SCHEDULES = 500
 
@@ -83,3 +84,23 @@ def test_a_failing_schedule_is_shortened() -> None:
     schedule = replace(drawn(4), actions=[(i, "clock", 0, i) for i in range(20)])
     left = shrunk(schedule, lambda each: any(action[3] == 13 for action in each.actions))
     assert left == [(sum(range(14)), "clock", 0, 13)]
+
+
+def test_a_packet_after_a_short_down_of_the_interface_needs_no_second() -> None:
+    """The plane had asked for a session less than half a second before; the interface was down in between."""
+    schedule = replace(
+        drawn(0),
+        nodes=2,
+        pairs=[(0, 1)],
+        known=[True],
+        keepalives=[(0, 0)],
+        one_way=True,
+        ending="",
+        actions=[
+            (0, "part", 0, 1, True),
+            (SECOND, "send", 0, 1, 1),
+            (SECOND // 10, "interface", 0, SECOND // 10),
+            (SECOND * 3 // 20, "send", 0, 1, 1),
+        ],
+    )
+    assert not run_schedule(schedule)

@@ -50,10 +50,17 @@ static int prefixes_clear(struct worker *worker, struct peer *peer)
     return 0;
 }
 
+/* Whatever was asked for a key before gives none any more: the next packet asks at once. */
+static void forget_asking(struct peer *peer)
+{
+    peer->wanted_ns = 0;
+}
+
 static int keys_erase(struct worker *worker, struct peer *peer)
 {
     struct udpring_plane *plane = worker->plane;
     peer_keypairs_erase(peer, &plane->indices);
+    forget_asking(peer);
     return 0;
 }
 
@@ -64,6 +71,7 @@ static int keys_expire(struct worker *worker, struct peer *peer)
     peer->next = NULL;
     if (peer->current)
         peer->current->may_send = false;
+    forget_asking(peer);
     return 0;
 }
 
@@ -76,6 +84,7 @@ static int source_clear(struct worker *worker, struct peer *peer)
 static int run_staged_drop(struct worker *worker, struct peer *peer)
 {
     staged_drop(worker, peer, UDPRING_DROP_HANDSHAKE_FAILED);
+    forget_asking(peer);
     return 0;
 }
 
