@@ -6,6 +6,7 @@ node.py      a WireGuard interface: any wireguard-go compatible program, driven 
 traffic.py   pings, TCP and UDP whose content is compared
 wire.py      captures and what is read from them
 reaper.py    takes down what a killed run left
+initiator.py an honest peer in the test's own hands
 rig.py       what a test holds: makes the above, and takes all of it down
 """
 
