@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import FOR_EVER, Faults
+from faults import FOR_EVER, Faults, build_library
 from lab import GO, SUBJECT, Rig, Tunnel, until
 from lab.counters import counters, watched
 from lab.traffic import TcpStream, tcp
@@ -33,9 +33,9 @@ def start(rig: Rig, tmp_path: Path) -> Start:
 
     def made(tier: str) -> tuple[Tunnel, Faults]:
         (tmp_path / "b").mkdir()
-        faults = Faults(tmp_path / "b", Faults.build_library(tmp_path))
+        faults = Faults.make(tmp_path / "b")
         rig.later(faults.close)
-        b = watched(tmp_path / "b").with_env(UDPRING_TIER=tier, **faults.environment)
+        b = watched(tmp_path / "b").with_env(UDPRING_TIER=tier, **faults.environment(build_library(tmp_path)))
         tunnel = rig.tunnel((SUBJECT, b), both_know=True)
         tunnel.ping()
         return tunnel, faults

@@ -22,15 +22,16 @@
 #include <unistd.h>
 
 /* In the order of CALLS in faults.py. */
-enum call { ENTER, SETUP, REGISTER, PPOLL, POLL, RECVMMSG, SENDMMSG, RECVMSG, SENDTO, READ, WRITE, WRITEV, IOCTL, GETSOCKOPT,
+enum call { ENTER, SETUP, REGISTER, PPOLL, POLL, RECVMMSG, SENDMMSG, RECVMSG, SENDMSG, SENDTO, READ, WRITE, WRITEV, IOCTL, GETSOCKOPT,
             SETSOCKOPT, SOCKET, BIND, MMAP, MADVISE, EVENTFD, MALLOC, CALLOC, REALLOC, ALIGNED, GETRANDOM, THREAD, CALLS };
 
-/* As struct.Struct("=iiqqqq") in faults.py. */
+/* As struct.Struct("=iiqqqqq") in faults.py. */
 struct fault {
     int32_t error;              /* 0: none */
     int32_t group;              /* counted with that call: the k-th of several kinds */
     int64_t skip;               /* so many go well before */
     int64_t left;               /* so many fail; below zero: all */
+    int64_t every;              /* of those after skip, each n-th alone */
     int64_t seen, failed;
 };
 
@@ -83,7 +84,8 @@ static bool fails(enum call call, void *from)
         return false;
     struct fault *fault = &faults[faults[call].group];
     __atomic_fetch_add(&faults[call].seen, 1, __ATOMIC_RELAXED);
-    if (__atomic_fetch_sub(&fault->skip, 1, __ATOMIC_RELAXED) > 0)
+    int64_t behind = -__atomic_fetch_sub(&fault->skip, 1, __ATOMIC_RELAXED);
+    if (behind < 0 || (fault->every > 1 && behind % fault->every))
         return false;
     if (__atomic_load_n(&fault->left, __ATOMIC_RELAXED) >= 0 && __atomic_fetch_sub(&fault->left, 1, __ATOMIC_RELAXED) <= 0) {
         __atomic_store_n(&fault->left, 0, __ATOMIC_RELAXED);
@@ -146,6 +148,12 @@ ssize_t recvmsg(int fd, struct msghdr *header, int flags)
     return FAILS(RECVMSG) ? -1 : next(fd, header, flags);
 }
 
+ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
+{
+    NEXT(sendmsg);
+    return FAILS(SENDMSG) ? -1 : next(fd, header, flags);
+}
+
 ssize_t sendto(int fd, const void *data, size_t length, int flags, const struct sockaddr *to, socklen_t bytes)
 {
     NEXT(sendto);
@@ -158,11 +166,26 @@ ssize_t read(int fd, void *into, size_t length)
     return FAILS(READ) ? -1 : next(fd, into, length);
 }
 
+/* What the same calls are under _FORTIFY_SOURCE where the compiler does not know the lengths. */
 ssize_t __read_chk(int fd, void *into, size_t length, size_t room)
 {
     if (length > room)
         abort();
     return FAILS(READ) ? -1 : read(fd, into, length);
+}
+
+int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *limit, const sigset_t *mask, size_t room)
+{
+    if (count * sizeof(*fds) > room)
+        abort();
+    return FAILS(PPOLL) ? -1 : ppoll(fds, count, limit, mask);
+}
+
+int __poll_chk(struct pollfd *fds, nfds_t count, int limit, size_t room)
+{
+    if (count * sizeof(*fds) > room)
+        abort();
+    return FAILS(POLL) ? -1 : poll(fds, count, limit);
 }
 
 ssize_t write(int fd, const void *data, size_t length)
@@ -205,6 +228,12 @@ int socket(int domain, int type, int protocol)
 {
     NEXT(socket);
     return FAILS(SOCKET) ? -1 : next(domain, type, protocol);
+}
+
+int socketpair(int domain, int type, int protocol, int made[2])
+{
+    NEXT(socketpair);
+    return FAILS(SOCKET) ? -1 : next(domain, type, protocol, made);
 }
 
 int bind(int fd, const struct sockaddr *name, socklen_t length)
@@ -252,35 +281,49 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return FAILS(THREAD) ? errno : next(thread, attributes, run, argument);
 }
 
-/* glibc's own names: dlsym allocates, so these cannot be looked for. Under AddressSanitizer its functions come first, and
- * nothing of this is called. */
+/* By glibc's own names, or those of AddressSanitizer where it is there: dlsym allocates, so it cannot be asked. */
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
     *__libc_memalign(size_t, size_t);
+extern void *__interceptor_malloc(size_t) __attribute__((weak));
+extern void *__interceptor_calloc(size_t, size_t) __attribute__((weak));
+extern void *__interceptor_realloc(void *, size_t) __attribute__((weak));
+extern void *__interceptor_memalign(size_t, size_t) __attribute__((weak));
+
+static void *next_memalign(size_t alignment, size_t bytes)
+{
+    return __interceptor_memalign ? __interceptor_memalign(alignment, bytes) : __libc_memalign(alignment, bytes);
+}
 
 void *malloc(size_t bytes)
 {
-    return FAILS(MALLOC) ? NULL : __libc_malloc(bytes);
+    if (FAILS(MALLOC))
+        return NULL;
+    return __interceptor_malloc ? __interceptor_malloc(bytes) : __libc_malloc(bytes);
 }
 
 void *calloc(size_t count, size_t bytes)
 {
-    return FAILS(CALLOC) ? NULL : __libc_calloc(count, bytes);
+    if (FAILS(CALLOC))
+        return NULL;
+    return __interceptor_calloc ? __interceptor_calloc(count, bytes) : __libc_calloc(count, bytes);
 }
 
 void *realloc(void *old, size_t bytes)
 {
-    return FAILS(REALLOC) ? NULL : __libc_realloc(old, bytes);
+    if (FAILS(REALLOC))
+        return NULL;
+    return __interceptor_realloc ? __interceptor_realloc(old, bytes) : __libc_realloc(old, bytes);
 }
 
 void *aligned_alloc(size_t alignment, size_t bytes)
 {
-    return FAILS(ALIGNED) ? NULL : __libc_memalign(alignment, bytes);
+    return FAILS(ALIGNED) ? NULL : next_memalign(alignment, bytes);
 }
 
 int posix_memalign(void **made, size_t alignment, size_t bytes)
 {
     if (FAILS(ALIGNED))
         return errno;
-    *made = __libc_memalign(alignment, bytes);
+    *made = next_memalign(alignment, bytes);
     return *made ? 0 : ENOMEM;
 }

@@ -1,18 +1,21 @@
 """Makes calls of the core fail while its program runs: once, the k-th time, or for ever.
 
-``Faults(directory)`` has a file that the library of faults.c maps in the program, which is started with
-``environment``. A rule holds from the moment it is set; the library counts what came of it.
+``Faults.make(directory)`` has a file that the library of faults.c maps in the program, which is started with
+``environment``. A rule holds from the moment it is set. The library counts what came of it. A program that
+sets rules for itself takes ``Faults.inherited()``.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from preload import build, preload
 
-__all__ = ["ALLOCATIONS", "CALLS", "FOR_EVER", "Faults"]
+__all__ = ["ALLOCATIONS", "CALLS", "FOR_EVER", "Faults", "build_library"]
 
 #: In the order of enum call in faults.c.
 CALLS = [
@@ -24,6 +27,7 @@ CALLS = [
     "recvmmsg",
     "sendmmsg",
     "recvmsg",
+    "sendmsg",
     "sendto",
     "read",
     "write",
@@ -46,53 +50,72 @@ CALLS = [
 ALLOCATIONS = ("malloc", "calloc", "realloc", "aligned_alloc", "mmap")
 FOR_EVER = -1
 
-_RULE = struct.Struct("=iiqqqq")
+_RULE = struct.Struct("=iiqqqqq")
 
 
 class Faults:
-    """The rules of one program. ``library``: as ``build_library`` made it."""
+    """The rules of one program."""
 
-    def __init__(self, directory: Path, library: Path) -> None:
-        self._path = directory / "faults"
-        self._path.write_bytes(bytes(len(CALLS) * _RULE.size))
-        with self._path.open("r+b") as file:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        self.environment = {"LD_PRELOAD": preload(library), "FAULTS": str(self._path)}
 
-    @staticmethod
-    def build_library(directory: Path) -> Path:
-        return build(Path(__file__).with_name("faults.c"), directory)
+    @classmethod
+    def make(cls, directory: Path) -> Faults:
+        path = directory / "faults"
+        path.write_bytes(bytes(len(CALLS) * _RULE.size))
+        return cls(path)
 
-    def set(self, call: str, error: int, *, times: int = 1, skip: int = 0) -> None:
-        """After ``skip`` calls, ``times`` fail (``FOR_EVER``: all)."""
-        self.set_any((call,), error, times=times, skip=skip)
+    @classmethod
+    def inherited(cls) -> Faults:
+        """Of the calling process, which was started with ``environment``."""
+        return cls(Path(os.environ["FAULTS"]))
 
-    def set_any(self, calls: tuple[str, ...], error: int, *, times: int = 1, skip: int = 0) -> None:
-        """The same of several, counted together."""
-        group = CALLS.index(calls[0])
-        for call in reversed(calls):  # the first counts for all, so it is set last: with it the rule holds
-            self._put(call, (error, group, skip, times, 0, 0))
+    def environment(self, library: Path) -> dict[str, str]:
+        """For the program. The library comes before the sanitisers, which do the allocations for it."""
+        options = f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0".strip(":")
+        return {
+            "LD_PRELOAD": preload(library, first=True),
+            "FAULTS": str(self._path),
+            "ASAN_OPTIONS": options,
+        }
+
+    def set(
+        self, calls: str | Iterable[str], error: int, *, times: int = 1, skip: int = 0, every: int = 1
+    ) -> None:
+        """After ``skip`` calls every n-th fails, ``times`` in all. Several calls are counted together."""
+        names = [calls] if isinstance(calls, str) else list(calls)
+        group = CALLS.index(names[0])
+        for name in reversed(names):  # the first counts for all, and is set last: with it the rule holds
+            self._put(name, (error, group, skip, times, every, 0, 0))
 
     def clear(self) -> None:
-        for call in CALLS:
-            self._put(call, (0, 0, 0, 0, self.seen(call), self.failed(call)))
+        """No rule any more; what was counted stays."""
+        for name in CALLS:
+            struct.pack_into("=i", self._map, CALLS.index(name) * _RULE.size, 0)
 
-    def _put(self, call: str, rule: tuple[int, ...]) -> None:
-        at = CALLS.index(call) * _RULE.size
+    def _put(self, name: str, rule: tuple[int, ...]) -> None:
+        at = CALLS.index(name) * _RULE.size
         _RULE.pack_into(self._map, at, 0, *rule[1:])
         struct.pack_into("=i", self._map, at, rule[0])
 
-    def _read(self, call: str) -> tuple[int, ...]:
-        return _RULE.unpack_from(self._map, CALLS.index(call) * _RULE.size)
+    def _read(self, name: str) -> tuple[int, ...]:
+        return _RULE.unpack_from(self._map, CALLS.index(name) * _RULE.size)
 
-    def seen(self, call: str) -> int:
+    def seen(self, *names: str) -> int:
         """Calls since the rule was set."""
-        return self._read(call)[4]
+        return sum(self._read(name)[5] for name in names)
 
-    def failed(self, call: str) -> int:
+    def failed(self, *names: str) -> int:
         """Of these, the ones that failed."""
-        return self._read(call)[5]
+        return sum(self._read(name)[6] for name in names)
 
     def close(self) -> None:
         self._map.close()
         self._path.unlink()
+
+
+def build_library(directory: Path) -> Path:
+    """faults.c, once a test or a session."""
+    return build(Path(__file__).with_name("faults.c"), directory)

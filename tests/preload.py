@@ -26,6 +26,7 @@ def build(source: Path, directory: Path) -> Path:
     return library
 
 
-def preload(library: Path) -> str:
-    """The value of LD_PRELOAD: behind the sanitisers, which must come first."""
-    return f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+def preload(library: Path, *, first: bool = False) -> str:
+    """The value of LD_PRELOAD: behind the sanitisers, which want to come first, or before them."""
+    inherited = os.environ.get("LD_PRELOAD", "")
+    return (f"{library} {inherited}" if first else f"{inherited} {library}").strip()

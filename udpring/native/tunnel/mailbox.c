@@ -72,8 +72,8 @@ void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event
 uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max)
 {
     uint64_t count;
-    if (read(mailbox->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-        return 0;
+    if (read(mailbox->fd, &count, sizeof(count)) < 0)
+        count = 0;   /* whatever it is, the events are there */
     __atomic_store_n(&mailbox->signalled, 0, __ATOMIC_SEQ_CST);
     uint32_t taken = 0;
     uint32_t ends_tail = __atomic_load_n(&mailbox->ends_tail, __ATOMIC_SEQ_CST);

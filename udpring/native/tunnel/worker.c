@@ -33,12 +33,15 @@ static void drain_sends(struct worker *worker)
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
     outbound_close_train(worker);
     while (udp_tx_pending(worker->tx) && ur_clock_ns(CLOCK_MONOTONIC) < until) {
-        udp_tx_flush(worker->tx);
+        int flushed = udp_tx_flush(worker->tx);
         outbound_reap(worker);
         int fd = udp_tx_parked(worker->tx);
         if (fd >= 0) {
             struct pollfd writable = {.fd = fd, .events = POLLOUT};
             poll(&writable, 1, 20);
+        } else if (flushed < 0 || udp_tx_stalled(worker->tx)) {
+            struct timespec pause = {.tv_nsec = SHORTAGE_PAUSE_NS};
+            nanosleep(&pause, NULL);
         }
     }
     udp_tx_abandon(worker->tx, -ECANCELED);   /* what the sockets never took: counted */
