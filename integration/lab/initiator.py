@@ -44,19 +44,20 @@ class Initiator:
     def close(self) -> None:
         self.socket.close()
 
-    def _initiation(self) -> tuple[noise.Initiator, bytes]:
+    def _initiation(self, index: int) -> tuple[noise.Initiator, bytes]:
         handshake = noise.Initiator(self.static, self._public, prologue=Cipher.CHACHA20_POLY1305.prologue)
         self._timestamp = next_timestamp(time.time_ns(), self._timestamp)
         body = handshake.write_initiation(os.urandom(32), self._timestamp)
-        message = pack_initiation(secrets.randbits(32), body)
+        message = pack_initiation(index, body)
         return handshake, self._signer.sign(message, time.monotonic_ns())
 
     def handshake(self) -> bool:
         """One attempt. A cookie that is asked for is shown at once, as part of it."""
         for _ in range(2):
-            state, message = self._initiation()
+            index = secrets.randbits(32)
+            state, message = self._initiation(index)
             self.socket.sendto(message, self.target)
-            answer = self._answer()
+            answer = self._answer(index)
             if isinstance(answer, Response):
                 state.read_response(answer.noise)
                 self._key, self._counter = ChaCha20Poly1305(state.split()[0]), 0
@@ -66,7 +67,8 @@ class Initiator:
                 return False
         return False
 
-    def _answer(self) -> Response | CookieReply | None:
+    def _answer(self, index: int) -> Response | CookieReply | None:
+        """To the initiation of this index, and not to one that was given up."""
         give_up = time.monotonic() + PATIENCE
         while (left := give_up - time.monotonic()) > 0:
             self.socket.settimeout(left)
@@ -75,7 +77,7 @@ class Initiator:
             except TimeoutError:
                 return None
             parsed = parse_handshake(message)
-            if isinstance(parsed, Response):
+            if isinstance(parsed, Response) and parsed.receiver == index:
                 return parsed
             if isinstance(parsed, CookieReply) and self._signer.accept(parsed, time.monotonic_ns()):
                 return parsed
