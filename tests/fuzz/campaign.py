@@ -30,7 +30,7 @@ SEEDS = HERE / "corpus"
 C_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c")))
 PYTHON_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 # Longer inputs bring these harnesses nothing but slowness.
-LONGEST = {"plane": 4096, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
+LONGEST = {"plane": 1500, "completions": 600, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
 
 SANITIZED = (
     "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "
@@ -135,7 +135,7 @@ def replay(name: str, binaries: Path | None) -> Result:
     return run(name, binaries, [f"-artifact_prefix={BUILD}/", *map(str, seeds(name))])
 
 
-def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path) -> Result:
+def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path, seed: int) -> Result:
     found = BUILD / "findings"
     own = corpus / name
     for folder in (found, own, SEEDS / name):
@@ -146,6 +146,8 @@ def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path) -> Result
         [
             f"-max_total_time={seconds}",
             f"-max_len={LONGEST.get(name, 1024)}",
+            "-len_control=0",
+            f"-seed={seed}",
             "-timeout=25",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
@@ -170,11 +172,14 @@ def report(result: Result) -> bool:
     return result.code == 0
 
 
-def campaign(names: list[str], seconds: int, jobs: int, corpus: Path) -> int:
+def campaign(names: list[str], seconds: int, jobs: int, corpus: Path, seed: int) -> int:
     binaries = build("sanitized", SANITIZED) if any(name in C_HARNESSES for name in names) else None
     each = max(1, seconds // len(names))
     with ThreadPoolExecutor(jobs) as pool:
-        good = [report(result) for result in pool.map(lambda name: fuzz(name, binaries, each, corpus), names)]
+        good = [
+            report(result)
+            for result in pool.map(lambda name: fuzz(name, binaries, each, corpus, seed), names)
+        ]
     return 0 if all(good) else 1
 
 
@@ -246,6 +251,9 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=int, default=60, help="of fuzzing, shared by the harnesses named (60)"
     )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the mutations; 0, the default: another each time"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="harnesses that run at a time (1)")
     parser.add_argument(
         "--corpus",
@@ -275,7 +283,7 @@ def main() -> int:
     corpus = arguments.corpus.absolute()
     if action:
         return action(names, corpus)
-    return campaign(names, arguments.seconds, arguments.jobs, corpus)
+    return campaign(names, arguments.seconds, arguments.jobs, corpus, arguments.seed)
 
 
 if __name__ == "__main__":
