@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 from lab import SUBJECT, Node, Rig, until
 from lab.chroot import chroot
-from lab.device_node import with_node
+from lab.device_node import why_no_node, with_node
 from lab.start import check_refused, start
 from lab.unprivileged import as_nobody, environment, user_namespaces
 
 UP = (sys.executable, "-P", "-m", "udpring.cli.main", "up")
+
+
+@pytest.fixture(autouse=True)
+def _device_nodes() -> None:
+    if why := why_no_node():
+        pytest.skip(why)
 
 
 def subject(rig: Rig) -> Node:

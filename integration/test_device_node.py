@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 from lab import SUBJECT, Rig
-from lab.device_node import DRIVERLESS, with_node
+from lab.device_node import DRIVERLESS, why_no_node, with_node
 from lab.unprivileged import as_nobody, user_namespaces
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
 #: Of the open(2) of the device node, and of no other: O_RDWR | O_CLOEXEC | O_NONBLOCK.
 NODE_FLAGS = 0x80802
 TUNSETIFF = 0x400454CA
+
+
+@pytest.fixture(autouse=True)
+def _device_nodes() -> None:
+    if why := why_no_node():
+        pytest.skip(why)
 
 
 def refused(*command: str, env: dict[str, str] | None = None) -> str:

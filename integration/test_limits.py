@@ -31,6 +31,7 @@ def limited(node: Node, limit: str, *command: str) -> list[str]:
     return node.space.argv("sh", "-c", f'ulimit {limit} && exec "$@"', "sh", *command)
 
 
+@pytest.mark.timeout(300)
 def test_every_number_of_open_files(rig: Rig) -> None:
     """From the least that an interpreter starts with, one free descriptor, to enough."""
     node = subject(rig)
@@ -54,6 +55,7 @@ def test_few_open_files_in_the_background(rig: Rig, number: int) -> None:
     assert not node.space.pids()
 
 
+@pytest.mark.timeout(300)
 def test_every_amount_of_memory(rig: Rig) -> None:
     """Up to where it comes up: less than 24 MiB is not enough for the interpreter itself."""
     node = subject(rig)

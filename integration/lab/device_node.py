@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+
 #: What the node is: the real device (tun(4): major 10, minor 200), or a number that no driver has.
 TUN, DRIVERLESS = "10 200", "10 254"
 
@@ -12,3 +15,12 @@ def with_node(mode: int = 0o666, device: str | None = TUN, options: str = "mode=
     make = f"mknod -m {mode:04o} /dev/net/tun c {device} && " if device else ""
     script = f'mount -t tmpfs -o {options} tmpfs /dev/net && {make}exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@functools.cache
+def why_no_node() -> str:
+    """Why no device node can be made and opened here; empty where one can. Root of a user namespace may not,
+    nor a container without CAP_MKNOD."""
+    command = [*with_node(), "sh", "-c", ": <>/dev/net/tun"]
+    tried = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return f"no device node can be made: {tried.stderr.strip()}" if tried.returncode else ""
