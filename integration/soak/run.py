@@ -287,7 +287,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         help="leave out a kind of event; may be repeated: " + ", ".join(kind.name for kind in KINDS),
     )  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the nodes' logs there")
-    # scripts/soak --sanitized gives these.
+    parser.add_argument(
+        "--sanitized",
+        action="store_true",
+        help="on a core built with sanitisers, which scripts/soak builds first",
+    )
+    # What scripts/soak makes of that.
     parser.add_argument("--env", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--sanitizer-reports", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
