@@ -75,10 +75,11 @@ class Node:
     ``uring-multishot``, ``uring-pool`` or ``mmsg`` instead of the best that works here (and instead of
     ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
     ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
-    configuration has an Address. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too.
-    ``key_later``: start without a PrivateKey too, which ``wg set`` is to give it. ``timestamps``: a directory
-    in which the peers' last timestamps are kept across restarts, so that a captured initiation stays a replay
-    (or ``UDPRING_TIMESTAMPS``; off unless given).
+    configuration has an Address. Without it the interface is down, and the node silent, until the program
+    sets it up. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too. ``key_later``: start without a
+    PrivateKey too, which ``wg set`` is to give it. ``timestamps``: a directory in which the peers' last
+    timestamps are kept across restarts, so that a captured initiation stays a replay (or
+    ``UDPRING_TIMESTAMPS``; off unless given).
 
     A ``UDPRING_*`` variable with a value that it cannot have is a ConfigError, at once or in ``start``.
 
