@@ -143,6 +143,7 @@ def cases(tier: str) -> Iterator[tuple[str, int]]:
             yield call, error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2] if ALL else [1])
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_call_that_fails_now_and_then_stops_nothing(

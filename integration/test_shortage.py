@@ -55,6 +55,7 @@ def outlives(tunnel: Tunnel, faults: Faults, call: str, error: int) -> None:
     running.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", SHORT)
 def test_a_shortage_that_passes_ends_nothing(start: Start, tier: str) -> None:
     tunnel, faults = start(tier)
@@ -67,6 +68,7 @@ def test_a_shortage_that_passes_ends_nothing(start: Start, tier: str) -> None:
     tcp(tunnel.b.space, tunnel.a.space, tunnel.a.inner4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tier", "call", "error"),
     [
