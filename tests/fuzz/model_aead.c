@@ -138,6 +138,15 @@ static void seal(struct aead_key *key, struct aead_op *ops, unsigned count)
     }
 }
 
+/* The window is asked before, so what it has taken is not opened again. */
+static void open_once(uint64_t secret, uint64_t counter)
+{
+    struct nonce *nonce = find(secret, counter);
+    CLAIM(nonce->round != round_now, "counter %lu is taken again: a replay", counter);
+    CLAIM(++nonce_count < NONCES / 2, "the harness keeps no more nonces");
+    *nonce = (struct nonce){secret, counter, 0, round_now, true};
+}
+
 static void open_all(struct aead_key *key, struct aead_op *ops, unsigned count)
 {
     struct model_key *model = (struct model_key *)key;
@@ -145,6 +154,8 @@ static void open_all(struct aead_key *key, struct aead_op *ops, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         bool good = model_open(model->secret, ops[i].counter, ops[i].in, ops[i].length, ops[i].out);
         ops[i].result = good ? 0 : -EBADMSG;
+        if (good)
+            open_once(model->secret, ops[i].counter);
         model_aead.opened += good;
         model_aead.empty_opened += good && ops[i].length == AEAD_TAG_BYTES;
     }
