@@ -179,7 +179,6 @@ void out_check_quiet(void)
     for (uint32_t i = 0; i < model.plane->worker_count; i++) {
         const struct worker *worker = &model.plane->workers[i];
         check_slots(worker);
-        others += worker->stats.drops[UDPRING_DROP_BAD_MAC2];   /* answered with a cookie, which is a message too */
         pending |= worker->train >= 0 || (worker->tx && udp_tx_pending(worker->tx));
         for (uint32_t reason = UDPRING_DROP_NO_PEER; reason < UDPRING_DROP_COUNT; reason++)
             dropped += worker->stats.drops[reason];
