@@ -701,3 +701,12 @@ def test_130560_prefixes() -> None:
     values = ", ".join(f"{1 + (i >> 16)}.{i >> 8 & 255}.{i & 255}.0/24" for i in range(130_560))
     (peer,) = Config.loads(f"[Peer]\nPublicKey = {PUBLIC}\nAllowedIPs = {values}").peers
     assert len(peer.allowed_ips) == 130_560
+
+
+@pytest.mark.parametrize("name", ["PresharedKey", "PrivateKey", "preshared key"])
+@pytest.mark.parametrize("before", ["PublicKey = AAEC", "AllowedIPs = 10.0.0.0/8", "Endpoint = 10.0.0.1:1"])
+def test_joined_lines_show_no_key(before: str, name: str) -> None:
+    secret = "cICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCU="
+    with pytest.raises(ConfigError) as caught:
+        Config.loads(f"[Peer]\n{before} {name} = {secret}\n")
+    assert secret not in str(caught.value)

@@ -61,6 +61,8 @@ _DOTTED_DIGITS = re.compile(r"[0-9.]+")
 # A key's name that may be shown: a longer one, or one with a digit in it, may be a piece of somebody's key.
 _SHOWABLE = re.compile(r"[A-Za-z_ ]{1,20}")
 _MAX_SHOWN = 80
+# Two lines that became one: the second may hold a key.
+_NAMES_SECRET = re.compile(r"privatekey|presharedkey", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -259,6 +261,8 @@ class _Parser:
     # --- reports ---
 
     def _error(self, line: int, column: int, message: str, text: str, cure: str) -> None:
+        if _NAMES_SECRET.search(without_blanks(text)):
+            text = ""
         shown = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
         self.errors.append(
             ConfigError(message, file=self.file, line=line, column=column, text=shown, cure=cure)
