@@ -13,8 +13,10 @@ from udpring.wireguard.constants import (
 from .nodes import Simulation
 from .world import MILLISECOND, SECOND
 
-#: 15 s of silence, 5 s since a handshake message before, jitter of both; initiations that cross; a second.
-RECOVERY = 27 * SECOND
+#: 15 s of silence, 5 s since a handshake message before, jitter of both, initiations that cross, a second.
+#: And 10 s: where attempts were given up while a session was still good, what is sent on it next is seen so
+#: much later.
+RECOVERY = 33 * SECOND
 #: The control loop looks at a busy peer so often; a timer is that much late at most.
 LATENESS = SECOND // 2
 ROUND_TRIP = 100 * MILLISECOND

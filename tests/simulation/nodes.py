@@ -268,6 +268,17 @@ class Simulation:
             for other in node.peers:
                 self._learn(other, here)
 
+    def no_key(self, here: int, duration: int) -> None:
+        """The private key is taken away for a while."""
+        life = self.nodes[here].life
+        if self._up(life):
+            life.handshakes_sent.clear()
+            life.tunnel.set_private_key(None)
+            self.world.push(self.world.now + duration, life, self._key_again, life)
+
+    def _key_again(self, life: Life) -> None:
+        life.tunnel.set_private_key(life.node.private)
+
     def _learn(self, here: int, there: int) -> None:
         """``here`` is told the present public key of ``there``."""
         node, known = self.nodes[here], self.nodes[here].peers[there]
@@ -348,6 +359,8 @@ class Simulation:
         world.run_until(
             world.now + SLOWEST
         )  # what is still on its way may move an endpoint to where nobody is
+        for life in self.lives():
+            self._key_again(life)
         for i, j in self.schedule.pairs:
             for here, there in ((i, j), (j, i)):
                 self._learn(here, there)

@@ -113,6 +113,8 @@ def _action(rng: random.Random, nodes: int, pairs: list[tuple[int, int]]) -> Act
         return ("move", here)
     if kind < 0.88:
         return ("readd", here, there, int(rng.choice((0, 0.5, 7)) * SECOND))
+    if kind < 0.89:
+        return ("no_key", here, int(rng.choice((0.2, 4, 30)) * SECOND))
     if kind < 0.90:
         return ("new_key", here, rng.random() < 0.7)
     if kind < 0.92:

@@ -13,7 +13,7 @@ from udpring.wireguard import peer, timers
 from udpring.wireguard.events import Outcome
 
 from .run import Result, run_batch, run_schedule
-from .schedule import drawn
+from .schedule import Action, Schedule, drawn
 from .shrink import shrunk
 from .world import SECOND
 
@@ -86,21 +86,28 @@ def test_a_failing_schedule_is_shortened() -> None:
     assert left == [(sum(range(14)), "clock", 0, 13)]
 
 
+def _two_nodes(actions: list[Action]) -> Schedule:
+    """Only the first of them has something to say at the end."""
+    plain = replace(drawn(0), nodes=2, pairs=[(0, 1)], known=[True], keepalives=[(0, 0)])
+    return replace(plain, one_way=True, ending="", actions=actions)
+
+
 def test_a_packet_after_a_short_down_of_the_interface_needs_no_second() -> None:
     """The plane had asked for a session less than half a second before; the interface was down in between."""
-    schedule = replace(
-        drawn(0),
-        nodes=2,
-        pairs=[(0, 1)],
-        known=[True],
-        keepalives=[(0, 0)],
-        one_way=True,
-        ending="",
-        actions=[
-            (0, "part", 0, 1, True),
-            (SECOND, "send", 0, 1, 1),
-            (SECOND // 10, "interface", 0, SECOND // 10),
-            (SECOND * 3 // 20, "send", 0, 1, 1),
-        ],
-    )
-    assert not run_schedule(schedule)
+    actions: list[Action] = [
+        (0, "part", 0, 1, True),
+        (SECOND, "send", 0, 1, 1),
+        (SECOND // 10, "interface", 0, SECOND // 10),
+        (SECOND * 3 // 20, "send", 0, 1, 1),
+    ]
+    assert not run_schedule(_two_nodes(actions))
+
+
+def test_a_packet_that_waits_for_the_private_key_needs_no_second() -> None:
+    """There is a session, which expired when the key before was taken away."""
+    actions: list[Action] = [
+        (0, "send", 0, 1, 1),
+        (SECOND, "no_key", 0, 4 * SECOND),
+        (SECOND, "send", 0, 1, 1),
+    ]
+    assert not run_schedule(_two_nodes(actions))

@@ -420,7 +420,7 @@ class Control:
             self.carry_out(peer.resume(now))
         if number in self._kicked:
             self._kicked.discard(number)
-            if state.staged and not state.session_birth:
+            if state.staged:  # also with a session: it may have expired with the private key before
                 self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
         deadline = peer.deadline(protocol_state(state))
         if deadline is not None and deadline <= now:
