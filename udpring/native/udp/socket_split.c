@@ -112,9 +112,15 @@ _Static_assert(PROGRAM_MAX >= 1 + UDP_SPLIT_WORDS_MAX + UDP_SPLIT_APART_MAX * AP
 int udp_split_filter(int fd, const struct udp_split *split)
 {
     struct program program = {.length = 0};
-    uint32_t discard = 1 + split->aparts * APART_STEPS, keep = discard + 1;
+    uint32_t many = 2 + split->words + split->aparts * APART_STEPS, discard = many + 2, keep = discard + 1;
     put(&program, BPF_LD | BPF_W | BPF_ABS, UDP_HEADER);
+    for (uint32_t i = 0; i < split->words; i++)
+        put_jump(&program, BPF_JEQ, split->word[i], many, program.length + 1u);
     put_apart(&program, split, UDP_HEADER, keep, discard);
+    put_jump(&program, BPF_JEQ, 0, discard, discard);
+    /* many: without UDP_GRO a train is sorted whole, and comes here in its segments */
+    put(&program, BPF_LD | BPF_W | BPF_LEN, 0);
+    put_jump(&program, BPF_JGE, UDP_HEADER + split->least, keep, discard);
     put(&program, BPF_RET | BPF_K, 0);
     put(&program, BPF_RET | BPF_K, UINT32_MAX);
     struct sock_fprog attached = {.len = program.length, .filter = program.code};

@@ -29,6 +29,6 @@ int udp_split_works(const struct udp_split *split, struct udpring_reason *why) U
 /* On the group of `fd`, whose first socket is the one apart; the next `count` get what may hold a message for them, and each
  * sender (address and port) keeps to one of these. */
 int udp_split_attach(int fd, int family, const struct udp_split *split, uint32_t count, struct udpring_reason *why) UR_MUST_CHECK;
-/* On the socket apart: it takes what is meant for it and nothing else. Where the kernel refuses (-errno) it takes all. */
+/* On the socket apart: it takes messages of the right lengths and nothing else. Where the kernel refuses (-errno) it takes all. */
 int udp_split_filter(int fd, const struct udp_split *split);
 #endif
