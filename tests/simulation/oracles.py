@@ -59,7 +59,7 @@ class Oracles:
         if self._world.trace is not None:
             self._world.say(f"node {life.number} sends {('', 'an initiation', 'a response')[message[0]]}")
         now = self._world.now
-        if not life.node.interface_up and life.stalled_until <= now:
+        if not life.link.up:
             self.fail(f"node {life.number} shakes hands while its interface is down")
         last = life.handshakes_sent.get(peer)
         if message[0] == 1 and last is not None and now - last < REKEY_TIMEOUT:
