@@ -77,7 +77,8 @@ FLOODS = {
 def scene(rig: Rig, tmp_path: Path) -> Iterator[Scene]:
     topology = rig.topology()
     here, there = topology["a"], topology["b"]
-    node = rig.node(there, watched(tmp_path), inner=["10.100.0.2/24"]).start()
+    program = watched(tmp_path).with_env(UDPRING_OFFLOADS="all")  # trains come as trains
+    node = rig.node(there, program, inner=["10.100.0.2/24"]).start()
     here.ip("addr", "add", f"{STRANGER}/24", "dev", "under")
     talker, knocker = Initiator(here, node, "10.100.0.3"), Initiator(here, node, "10.100.0.4")
     made = Scene(
