@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
 RIGHTS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
 #: What all nodes of the run inherit, except where a test is about one of these.
 FORCED = ("UDPRING_TIER", "UDPRING_OFFLOADS", "UDPRING_WORKERS")
+# A shell starts background jobs with SIGINT ignored, and every program of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _prefixes: list[str] = []
 _reaper = Reaper()
 

@@ -1,6 +1,11 @@
-"""What all tests share: no test of hypothesis fails because the machine is slow."""
+"""What all tests share: no test of hypothesis fails because the machine is slow, and SIGINT ends programs."""
+
+import signal
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("udpring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("udpring")
+
+# A shell starts background jobs with SIGINT ignored, and every program of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
