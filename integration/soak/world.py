@@ -144,12 +144,16 @@ class World:
         return endpoint(other.address(family), other.node.port)
 
     def _in_order(self) -> None:
-        """One CPU receives all packets of the links, so that what comes out of order is the nodes' doing.
-
-        A veth uses the queue of the CPU that its sender runs on: a sender that moves may overtake itself."""
-        script = "for f in /sys/class/net/*/queues/rx-*/rps_cpus; do echo 1 > $f; done"
+        """One CPU receives all packets of the links, so that what comes out of order is the nodes' doing."""
         for name in (*NAMES, "r"):
-            subprocess.run(["ip", "netns", "exec", name, "sh", "-c", script], check=True)
+            self._receive_on_one_cpu(name)
+
+    @staticmethod
+    def _receive_on_one_cpu(name: str) -> None:
+        """A veth or a TUN device uses the queue of the CPU that its sender runs on: a sender that moves to
+        another CPU may overtake itself."""
+        script = "for f in /sys/class/net/*/queues/rx-*/rps_cpus; do echo 1 > $f; done"
+        subprocess.run(["ip", "netns", "exec", name, "sh", "-c", script], check=True)
 
     # ---- nodes ----
 
@@ -165,6 +169,7 @@ class World:
             peer.endpoint = self.endpoint(place.name, there)
         until(lambda: not place.node.exists(), f"{place.node.interface} is gone")
         place.node.start()
+        self._receive_on_one_cpu(place.name)
         place.generation += 1
         place.extra_peers = 0
         place.away = ""

@@ -88,16 +88,28 @@ def run_schedule(schedule: Schedule, trace: list[str] | None = None, result: Res
     return ""
 
 
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """No log lines of nodes below this level meanwhile."""
+    log = logging.getLogger("udpring.node")
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def run_batch(seeds: range) -> Result:
     """The schedules of these seeds."""
-    logging.getLogger("udpring.node").setLevel(logging.CRITICAL)
     result = Result()
     gc.disable()
-    for seed in seeds:
-        wrong = run_schedule(drawn(seed), None, result)
-        if wrong:
-            result.done += 1
-            result.failed.append((seed, wrong))
+    with _quiet(logging.CRITICAL):
+        for seed in seeds:
+            wrong = run_schedule(drawn(seed), None, result)
+            if wrong:
+                result.done += 1
+                result.failed.append((seed, wrong))
     gc.enable()
     gc.collect()
     return result
@@ -120,14 +132,15 @@ def _kind(wrong: str) -> str:
 
 def replayed(seed: int) -> int:
     """One schedule again: shortened as far as it still fails, with what happened."""
-    logging.getLogger("udpring.node").setLevel(logging.ERROR)
     schedule = drawn(seed)
-    wrong = run_schedule(schedule)
-    if wrong:
-        kind = _kind(wrong)
-        schedule = replace(schedule, actions=shrunk(schedule, lambda each: _kind(run_schedule(each)) == kind))
     trace: list[str] = []
-    wrong = run_schedule(schedule, trace)
+    with _quiet(logging.ERROR):
+        wrong = run_schedule(schedule)
+        if wrong:
+            kind = _kind(wrong)
+            actions = shrunk(schedule, lambda each: _kind(run_schedule(each)) == kind)
+            schedule = replace(schedule, actions=actions)
+        wrong = run_schedule(schedule, trace)
     print(schedule)
     print("\n".join(trace))
     print(wrong or "all held")

@@ -147,7 +147,8 @@ def test_syslog_that_stalls_and_one_that_is_restarted(tmp_path: Path) -> None:
         daemon.bind(path)
         daemon.settimeout(30)
         logger.info("after")
-        assert daemon.recv(1000) == b"<30>udpring-wg[7]: after"
+        while (said := daemon.recv(1000)) != b"<30>udpring-wg[7]: after":
+            assert b": line " in said or b"were dropped" in said  # what was queued for the first one
 
 
 def test_write_within_goes_on_without_a_stalled_write() -> None:
