@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import ciphers
+from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from .cipher import Cipher
@@ -152,24 +154,22 @@ class MacSigner:
 
 # ---- XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), which the cryptographic library does not have ----
 
-_WORDS: Final = struct.Struct("<16I")
-_SIGMA: Final = b"expand 32-byte k"
-_ROUNDS: Final = (
-    *((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)),
-    *((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)),
-)
+_ROW: Final = struct.Struct("<4I")
+_CONSTANTS: Final = b"expand 32-byte k"
 
 
 def hchacha20(key: bytes, nonce: bytes) -> bytes:
-    """The subkey of a 32-byte key and a 16-byte nonce (draft section 2.2)."""
-    x = list(_WORDS.unpack(_SIGMA + key + nonce))
-    for _ in range(10):
-        for a, b, c, d in _ROUNDS:
-            for left, right, by, turn in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
-                x[left] = (x[left] + x[right]) & 0xFFFFFFFF
-                word = x[by] ^ x[left]
-                x[by] = (word << turn | word >> (32 - turn)) & 0xFFFFFFFF
-    return struct.pack("<8I", *x[:4], *x[12:])
+    """The subkey of a 32-byte key and a 16-byte nonce (draft section 2.2).
+
+    It is the first and the last row of a block of ChaCha20 without the addition of the initial state,
+    which is subtracted here."""
+    block = ciphers.Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64))
+    return _subtracted(block[:16], _CONSTANTS) + _subtracted(block[48:], nonce)
+
+
+def _subtracted(row: bytes, initial: bytes) -> bytes:
+    pairs = zip(_ROW.unpack(row), _ROW.unpack(initial), strict=True)
+    return _ROW.pack(*((end - start) & 0xFFFFFFFF for end, start in pairs))
 
 
 def xseal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:

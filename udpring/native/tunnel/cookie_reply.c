@@ -5,6 +5,7 @@
 #include "abi.h"
 #include "messages.h"
 
+enum { CHACHA_BLOCK_BYTES = 64 };
 enum { AT_NONCE = 8, AT_SEALED = AT_NONCE + COOKIE_NONCE_BYTES, AT_TAG = AT_SEALED + MAC_COOKIE_BYTES };
 
 _Static_assert(AT_TAG + 16 == COOKIE_REPLY_BYTES, "type, receiver, nonce, cookie, tag");
@@ -15,8 +16,12 @@ int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why)
     sealer->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
     if (!sealer->cipher)
         return ur_fail(why, -ENOTSUP, "OpenSSL offers no ChaCha20-Poly1305: is its default provider disabled (FIPS)?");
+    sealer->block_cipher = EVP_CIPHER_fetch(NULL, "ChaCha20", NULL);
     sealer->context = EVP_CIPHER_CTX_new();
-    if (!sealer->context || !EVP_EncryptInit_ex2(sealer->context, sealer->cipher, NULL, NULL, NULL)) {
+    sealer->block = EVP_CIPHER_CTX_new();
+    if (!sealer->block_cipher || !sealer->context || !sealer->block ||
+        !EVP_EncryptInit_ex2(sealer->context, sealer->cipher, NULL, NULL, NULL) ||
+        !EVP_EncryptInit_ex2(sealer->block, sealer->block_cipher, NULL, NULL, NULL)) {
         cookie_sealer_close(sealer);
         return ur_fail(why, -ENOMEM, "OpenSSL could not set up ChaCha20-Poly1305 for cookie replies");
     }
@@ -26,7 +31,9 @@ int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why)
 void cookie_sealer_close(struct cookie_sealer *sealer)
 {
     EVP_CIPHER_CTX_free(sealer->context);
+    EVP_CIPHER_CTX_free(sealer->block);
     EVP_CIPHER_free(sealer->cipher);
+    EVP_CIPHER_free(sealer->block_cipher);
     memset(sealer, 0, sizeof(*sealer));
 }
 
@@ -35,49 +42,37 @@ static uint32_t word(const uint8_t *at)
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-static void turn(uint32_t *left, uint32_t right, uint32_t *by, unsigned bits)
+static void subtract(const uint8_t *block, const uint8_t *state, uint8_t *out)
 {
-    *left += right;
-    *by ^= *left;
-    *by = *by << bits | *by >> (32 - bits);
+    uint32_t difference = word(block) - word(state);
+    for (int byte = 0; byte < 4; byte++)
+        out[byte] = (uint8_t)(difference >> 8 * byte);
 }
 
-static void quarter(uint32_t *a, uint32_t *b, uint32_t *c, uint32_t *d)
+/* HChaCha20 (draft-irtf-cfrg-xchacha-03, 2.2): the subkey of a key and 16 bytes of nonce. OpenSSL does not have it by name. It is
+ * the first and the last row of a block of ChaCha20 without the addition of the initial state, which is subtracted here. */
+static bool hchacha20(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[16], uint8_t subkey[32])
 {
-    turn(a, *b, d, 16);
-    turn(c, *d, b, 12);
-    turn(a, *b, d, 8);
-    turn(c, *d, b, 7);
-}
-
-/* HChaCha20 (draft-irtf-cfrg-xchacha-03, 2.2), which OpenSSL does not have: the subkey of a key and 16 bytes of nonce. */
-static void hchacha20(const uint8_t key[32], const uint8_t nonce[16], uint8_t subkey[32])
-{
-    uint32_t x[16] = { 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 };
-    for (int i = 0; i < 8; i++)
-        x[4 + i] = word(key + 4 * i);
-    for (int i = 0; i < 4; i++)
-        x[12 + i] = word(nonce + 4 * i);
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < 4; i++)
-            quarter(&x[i], &x[4 + i], &x[8 + i], &x[12 + i]);
-        for (int i = 0; i < 4; i++)
-            quarter(&x[i], &x[4 + (i + 1) % 4], &x[8 + (i + 2) % 4], &x[12 + (i + 3) % 4]);
+    static const uint8_t constants[17] = "expand 32-byte k", zero[CHACHA_BLOCK_BYTES];
+    uint8_t block[CHACHA_BLOCK_BYTES];
+    int written = 0;
+    bool done = EVP_EncryptInit_ex2(sealer->block, NULL, key, nonce, NULL) &&
+                EVP_EncryptUpdate(sealer->block, block, &written, zero, sizeof(block)) && written == sizeof(block);
+    for (int at = 0; done && at < 16; at += 4) {
+        subtract(block + at, constants + at, subkey + at);
+        subtract(block + 48 + at, nonce + at, subkey + 16 + at);
     }
-    for (int i = 0; i < 8; i++) {
-        uint32_t value = i < 4 ? x[i] : x[8 + i];
-        for (int byte = 0; byte < 4; byte++)
-            subkey[4 * i + byte] = (uint8_t)(value >> 8 * byte);
-    }
-    explicit_bzero(x, sizeof(x));
+    explicit_bzero(block, sizeof(block));
+    return done;
 }
 
 /* XChaCha20-Poly1305 is ChaCha20-Poly1305 with these. */
-static void derive(const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES], uint8_t subkey[32], uint8_t short_nonce[12])
+static bool derive(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES], uint8_t subkey[32],
+                   uint8_t short_nonce[12])
 {
-    hchacha20(key, nonce, subkey);
     memset(short_nonce, 0, 4);
     memcpy(short_nonce + 4, nonce + 16, 8);
+    return hchacha20(sealer, key, nonce, subkey);
 }
 
 int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
@@ -86,13 +81,13 @@ int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const
 {
     uint8_t subkey[32], short_nonce[12];
     int written = 0;
-    derive(key, nonce, subkey, short_nonce);
     memset(reply, 0, COOKIE_REPLY_BYTES);
     reply[0] = WG_TYPE_COOKIE_REPLY;
     memcpy(reply + 4, sender, 4);
     memcpy(reply + AT_NONCE, nonce, COOKIE_NONCE_BYTES);
     EVP_CIPHER_CTX *context = sealer->context;
-    bool sealed = EVP_EncryptInit_ex2(context, NULL, subkey, short_nonce, NULL) &&
+    bool sealed = derive(sealer, key, nonce, subkey, short_nonce) &&
+                  EVP_EncryptInit_ex2(context, NULL, subkey, short_nonce, NULL) &&
                   EVP_EncryptUpdate(context, NULL, &written, mac1, MAC_BYTES) &&
                   EVP_EncryptUpdate(context, reply + AT_SEALED, &written, cookie, MAC_COOKIE_BYTES) &&
                   EVP_EncryptFinal_ex(context, reply + AT_TAG, &written) &&
@@ -106,10 +101,10 @@ int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const
 {
     uint8_t subkey[32], short_nonce[12], tag[16];
     int written = 0;
-    derive(key, reply + AT_NONCE, subkey, short_nonce);
     memcpy(tag, reply + AT_TAG, sizeof(tag));
     EVP_CIPHER_CTX *context = sealer->context;
-    bool opened = EVP_DecryptInit_ex2(context, NULL, subkey, short_nonce, NULL) &&
+    bool opened = derive(sealer, key, reply + AT_NONCE, subkey, short_nonce) &&
+                  EVP_DecryptInit_ex2(context, NULL, subkey, short_nonce, NULL) &&
                   EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, sizeof(tag), tag) &&
                   EVP_DecryptUpdate(context, NULL, &written, mac1, MAC_BYTES) &&
                   EVP_DecryptUpdate(context, cookie, &written, reply + AT_SEALED, MAC_COOKIE_BYTES) &&

@@ -10,11 +10,11 @@
 #define COOKIE_REPLY_BYTES 64
 #define COOKIE_NONCE_BYTES 24
 
-/* One ChaCha20-Poly1305 context, keyed anew for each reply.
+/* A ChaCha20-Poly1305 context, and one of ChaCha20 that makes its key; both keyed anew for each reply.
  * Owner: who embeds it. Thread: one. Freed, and zeroised, by cookie_sealer_close(). */
 struct cookie_sealer {
-    EVP_CIPHER *cipher;
-    EVP_CIPHER_CTX *context;
+    EVP_CIPHER *cipher, *block_cipher;
+    EVP_CIPHER_CTX *context, *block;
 };
 
 int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why) UR_MUST_CHECK;   /* 0, -ENOMEM, -ENOTSUP */
