@@ -116,14 +116,16 @@ static void message_leaves(const struct kernel_send *send, const uint8_t *messag
         CLAIM(!send->segment, "handshakes in a train");
 }
 
-/* A train that a route refuses after it took others may be passed by what is on its way already (tx.h, outbound.c). */
-static void refused(const struct kernel_send *send, const uint8_t *message)
+/* What is refused and sent again may be passed by what is on its way already: a datagram without its source, a train of a
+ * route that took others before (tx.h, outbound.c). */
+static void refused(const struct kernel_send *send, const uint8_t *message, uint32_t length)
 {
-    const struct session *session = send->segment ? model_session(wg_le32(message + 4), false) : NULL;
+    bool data = length >= WG_DATA_MIN && (wg_le32(message) & ~WG_MARK_AES_256_GCM) == WG_TYPE_DATA;
+    const struct session *session = data ? model_session(wg_le32(message + 4), false) : NULL;
     if (!session)
         return;
     const struct peer *peer = plane_peer(model.plane, model.life[session->life].id);
-    if (!peer || peer->trains != TRAINS_NOT_ASKED)
+    if (!send->segment || !peer || peer->trains != TRAINS_NOT_ASKED)
         model.life[session->life].reordered = true;
 }
 
@@ -139,7 +141,7 @@ int32_t out_send(const struct kernel_send *send)
     }
     if (model.send_errors && (send->segment || !model.only_trains)) {
         model.send_errors--;
-        refused(send, data);
+        refused(send, data, length);
         return -model.send_error;
     }
     uint32_t segment = send->segment ? send->segment : length;
