@@ -113,10 +113,10 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
     if (ur_cq_ready(ring) >= want)
         return 0;
     /* The kernel hides ETIME and EINTR behind a count of submissions, or behind a few completions: tell them by the clock. */
-    if (timeout_ns == 0 || code == -ETIME)
-        return -ETIME;
     if (code == -EBUSY || code == -EAGAIN)
         return code;
+    if (timeout_ns == 0 || code == -ETIME)
+        return -ETIME;
     if (timeout_ns > 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) >= deadline)
         return -ETIME;
     return -EINTR;
