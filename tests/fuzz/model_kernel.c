@@ -163,8 +163,10 @@ int32_t kernel_send(int fd, const struct msghdr *header)
     const struct kernel_file *file = kernel_file(fd);
     if (!file || file->kind != KERNEL_UDP)
         return -EBADF;
-    if (file->full)
+    if (file->full) {
+        kernel.was_full = true;
         return -EAGAIN;
+    }
     struct kernel_send send = {.fd = fd, .message = header, .tos = -1};
     CLAIM(header->msg_name && udp_address_from_sockaddr(header->msg_name, header->msg_namelen, &send.destination),
           "a message to nobody");

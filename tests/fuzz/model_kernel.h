@@ -48,6 +48,7 @@ struct kernel_send {
 };
 
 extern struct kernel {
+    bool was_full;              /* a send found no room in its socket */
     struct kernel_file file[KERNEL_FDS];
     uint32_t mtu, offloads;     /* of the device: TUN_F_* that it takes */
     bool active;

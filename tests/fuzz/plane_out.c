@@ -117,7 +117,7 @@ static void message_leaves(const struct kernel_send *send, const uint8_t *messag
 }
 
 /* What is refused and sent again may be passed by what is on its way already: a datagram without its source, a train of a
- * route that took others before (tx.h, outbound.c). */
+ * route that took others before, and one that waited for room in its socket with others behind it (tx.h, outbound.c). */
 static void refused(const struct kernel_send *send, const uint8_t *message, uint32_t length)
 {
     bool data = length >= WG_DATA_MIN && (wg_le32(message) & ~WG_MARK_AES_256_GCM) == WG_TYPE_DATA;
@@ -125,7 +125,7 @@ static void refused(const struct kernel_send *send, const uint8_t *message, uint
     if (!session)
         return;
     const struct peer *peer = plane_peer(model.plane, model.life[session->life].id);
-    if (!send->segment || !peer || peer->trains != TRAINS_NOT_ASKED)
+    if (!send->segment || kernel.was_full || !peer || peer->trains != TRAINS_NOT_ASKED)
         model.life[session->life].reordered = true;
 }
 
