@@ -14,7 +14,7 @@ from udpring.errors import (
 
 if typing.TYPE_CHECKING:
     from udpring.tunnel.config import Config
-    from udpring.tunnel.device import Node
+    from udpring.tunnel.node import Node
     from udpring.tunnel.probe import HostProbe, probe
     from udpring.udp import (
         Address,
@@ -63,7 +63,7 @@ _LAZY = {
     "BatchSlice": "udpring.udp",
     "Config": "udpring.tunnel.config",
     "HostProbe": "udpring.tunnel.probe",
-    "Node": "udpring.tunnel.device",
+    "Node": "udpring.tunnel.node",
     "Packet": "udpring.udp",
     "RecvRing": "udpring.udp",
     "SendReport": "udpring.udp",

@@ -17,7 +17,8 @@ from fake_plane import FakePlane
 
 import udpring
 from udpring.errors import ClosedError, ConfigError, HostError
-from udpring.tunnel import device, resolver
+from udpring.tunnel import node as node_module
+from udpring.tunnel import resolver
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config, Endpoint, InterfaceConfig, PeerConfig
 from udpring.tunnel.control import BootClock
@@ -73,7 +74,7 @@ class Planes:
 @pytest.fixture
 def planes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Planes]:
     made = Planes()
-    monkeypatch.setattr(device, "Plane", made)
+    monkeypatch.setattr(node_module, "Plane", made)
     yield made
     assert all(plane.closed for plane in made.opened), "a node left its plane open"
 
@@ -295,7 +296,7 @@ def test_a_name_is_looked_up_until_it_is_known(planes: Planes, monkeypatch: pyte
             raise socket.gaierror(socket.EAI_AGAIN, "not now")
         return Address(bytes([192, 0, 2, 7]), endpoint.port)
 
-    monkeypatch.setattr(device, "Resolver", lambda: Resolver(look_up))
+    monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 
     async def body() -> None:
         async with udpring.Node(config(peer(0, host="vpn.example"))) as node:
@@ -320,7 +321,7 @@ def test_a_name_server_that_never_answers_holds_up_neither_start_nor_stop(
         assert answer.wait(60)
         return Address(bytes([192, 0, 2, 7]), endpoint.port)
 
-    monkeypatch.setattr(device, "Resolver", lambda: Resolver(look_up))
+    monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 
     async def body() -> None:
         async with udpring.Node(config(*(peer(number, host="vpn.example") for number in range(4)))) as node:
@@ -347,8 +348,8 @@ class Setups:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[str] = []
         self.asked: list[Config] = []
-        monkeypatch.setattr(device, "gather", self._gather)
-        monkeypatch.setattr(device, "Setup", self._setup)
+        monkeypatch.setattr(node_module, "gather", self._gather)
+        monkeypatch.setattr(node_module, "Setup", self._setup)
 
     def _gather(self, given: Config, interface: str, endpoints: object) -> HostFacts:
         self.asked.append(given)

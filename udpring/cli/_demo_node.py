@@ -9,7 +9,7 @@ import sys
 
 from udpring.errors import UdpringError
 from udpring.tunnel.config import Config
-from udpring.tunnel.device import Node
+from udpring.tunnel.node import Node
 
 
 async def _run() -> None:

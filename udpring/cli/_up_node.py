@@ -24,7 +24,7 @@ from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, up_record
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config
-from udpring.tunnel.device import Node
+from udpring.tunnel.node import Node
 from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
 from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
