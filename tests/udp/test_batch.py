@@ -64,6 +64,15 @@ def test_a_train_arrives_whole_when_asked_for(tier: str, pair: Pair, length: int
         assert batch.payloads() == [payload]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_stats_count_each_datagram_of_a_train(tier: str, pair: Pair, whole: bool) -> None:
+    with RecvRing(pair.sink, tier=tier, whole_trains=whole) as ring:
+        send_train(pair.source, pair.to, os.urandom(64 * 100), 100)
+        (batch,) = gather(ring, 1)
+        assert len(batch) == (1 if whole else 64)
+        assert (ring.stats["packets"], ring.stats["trains"], ring.stats["bytes"]) == (64, 1, 6400)
+
+
 def test_without_gro_a_train_arrives_as_datagrams(tier: str, pair: Pair) -> None:
     payload = os.urandom(10300)
     with RecvRing(pair.sink, tier=tier, gro=False) as ring:

@@ -235,11 +235,12 @@ class RecvRing(Uncopied, AsyncReceiving):
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counters since the ring was opened (``struct udpring_rx_stats``), each only grows.
+        """Counters since the ring was opened (``struct udpring_rx_stats``).
 
-        ``packets`` counts a train as one. And what batches keep: ``leased`` of ``lease_limit`` buffers,
-        ``copies`` of ``copy_limit`` bytes; ``copied`` datagrams so far. Any thread. Raises ClosedError after
-        close.
+        ``packets`` counts datagrams: a train of 64 adds 64, also with ``whole_trains``. ``trains`` counts the
+        trains themselves. ``copied`` counts datagrams that were copied. Two values also fall: batches hold
+        ``leased`` of ``lease_limit`` buffers and ``copies`` of ``copy_limit`` bytes now. Any thread may read
+        this. Raises ClosedError after close.
         """
         handle = self._handle
         if handle is None:
