@@ -41,3 +41,15 @@ def test_a_train_that_the_route_refuses_is_not_overtaken(narrow: Bench) -> None:
             seen = [struct.unpack_from("!I", narrow.receive()[1], 28)[0] for _ in sizes]
             assert seen == list(range(number, number + len(sizes)))
             number += len(sizes)
+
+
+def test_a_longer_train_of_a_session_is_not_overtaken(narrow: Bench) -> None:
+    """The route takes the session's first train, of short segments, and refuses the next, of longer ones."""
+    number = 0
+    for _round in range(5):
+        sizes = (300, 300, 1100, 1100, 1100, 1300)
+        stage(narrow, sizes, number)
+        narrow.key()
+        seen = [struct.unpack_from("!I", narrow.receive()[1], 28)[0] for _ in sizes]
+        assert seen == list(range(number, number + len(sizes)))
+        number += len(sizes)

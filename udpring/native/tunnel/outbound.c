@@ -55,17 +55,20 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
         out->item.source = *from;
 }
 
-/* The first train of a session: whether the route takes it is to be known before more is pushed, which would else overtake
- * what is then sent again in pieces. */
-static void ask_route(struct worker *worker, uint32_t id)
+/* A train of segments longer than any that the route has taken in this session: whether it takes these is to be known before
+ * more is pushed. The packets pushed next would overtake a refused train, which is sent again in pieces. */
+static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
 {
     do
         (void)udp_tx_flush(worker->tx);   /* a socket that is gone is told by the next send too */
     while (outbound_reap(worker));
     struct peer *peer = plane_peer(worker->plane, id);
-    uint8_t asked = TRAINS_NOT_ASKED;
-    if (peer && udp_tx_parked(worker->tx) < 0)   /* else it waits itself, and the next one asks */
-        __atomic_compare_exchange_n(&peer->trains, &asked, TRAINS_TAKEN, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    if (!peer || udp_tx_parked(worker->tx) >= 0)   /* it waits itself, and the next one asks */
+        return;
+    trains_t taken = __atomic_load_n(&peer->trains, __ATOMIC_RELAXED);
+    while (taken < segment &&   /* not TRAINS_REFUSED, which no segment is longer than */
+           !__atomic_compare_exchange_n(&peer->trains, &taken, segment, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
 }
 
 void outbound_close_train(struct worker *worker)
@@ -73,14 +76,14 @@ void outbound_close_train(struct worker *worker)
     if (worker->train < 0)
         return;
     uint32_t slot = (uint32_t)worker->train, id = worker->out[slot].peer;
+    trains_t segment = (trains_t)worker->out[slot].item.segment_size;
     bool single = worker->out[slot].packets == 1;
     worker->train = -1;
     if (slot_push(worker, slot) < 0 || ur_likely(single))
         return;
     const struct peer *peer = plane_peer(worker->plane, id);
-    if (ur_unlikely(peer && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) == TRAINS_NOT_ASKED) &&
-        udp_tx_parked(worker->tx) < 0)
-        ask_route(worker, id);
+    if (ur_unlikely(peer && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) < segment) && udp_tx_parked(worker->tx) < 0)
+        ask_route(worker, id, segment);
 }
 
 /* The slot and place for one more sealed packet of `bytes` bytes to this peer: behind the others of an open train if all

@@ -45,8 +45,10 @@ struct keypair {
     struct replay_window window;
 };
 
-/* What a peer's route makes of trains. */
-enum trains { TRAINS_NOT_ASKED, TRAINS_TAKEN, TRAINS_REFUSED };
+/* The longest segment of a train that a peer's route has taken; a longer one may still be refused (a smaller path MTU). */
+typedef uint16_t trains_t;
+#define TRAINS_NOT_ASKED ((trains_t)0)
+#define TRAINS_REFUSED UINT16_MAX    /* no trains go to this peer */
 
 struct peer {
     uint32_t id;
@@ -68,7 +70,7 @@ struct peer {
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
     bool loops;                 /* what goes to it comes back (paths.c); told of */
-    uint8_t trains;             /* enum trains: asked anew when it roams or has a new key */
+    trains_t trains;            /* asked anew when it roams or has a new key */
     /* not atomic again */
     struct staging staging[];   /* [workers] */
 };
