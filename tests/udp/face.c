@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "udp/cmsg.h"
-#include "udp/guests.h"
 #include "udp/rx.h"
 #include "udp/socket.h"
 #include "udp/socket_split.h"
@@ -198,66 +197,6 @@ static void watches(void)
     MUST(udp_rx_close(rx));
     close(event);
     close_end(&here);
-}
-
-static void queue_nops(struct ur_ring *ring, uint32_t first, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        struct io_uring_sqe *sqe = ur_sqe_or_submit(ring);
-        MUST(sqe);
-        sqe->opcode = IORING_OP_NOP;
-        sqe->fd = -1;
-        sqe->user_data = UR_USER_DATA(UR_KIND_GUEST, 7, first + i);
-    }
-}
-
-/* More guests' completions than are kept at once, among packets: none lost, in order. */
-static void guests(void)
-{
-    struct end here = open_end(), there = open_end();
-    struct udp_rx *rx = open_rx(&here, 16);
-    struct udp_tx *tx = open_tx(&there, 0);
-    struct udp_guest taken[100];
-    struct udpring_packet packet;
-    struct udp_tx_done done;
-    if (tier == UDPRING_TIER_MMSG) {
-        MUST(!udp_rx_ring(rx) && !udp_tx_ring(tx));
-        MUST(!udp_rx_guests(rx, taken, 100) && !udp_tx_guests(tx, taken, 100));
-    } else {
-        const uint32_t total = 3 * UDP_GUESTS_MAX;
-        uint32_t seen_rx = 0, seen_tx = 0, packets = 0, sent = 0;
-        int64_t give_up = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + 10 * SECOND;
-        for (uint32_t queued = 0; seen_rx < total || seen_tx < total || packets < 12;) {
-            MUST((int64_t)ur_clock_ns(CLOCK_MONOTONIC) < give_up);
-            if (queued < total) {
-                struct udp_tx_item item = item_to("packet", AF_INET, here.port);
-                MUST(!udp_tx_push(tx, &item));
-                queue_nops(udp_rx_ring(rx), queued, UDP_GUESTS_MAX / 4);
-                queue_nops(udp_tx_ring(tx), queued, UDP_GUESTS_MAX / 4);
-                queued += UDP_GUESTS_MAX / 4;
-                sent++;
-            }
-            MUST(!udp_tx_flush(tx));
-            int code = udp_rx_wait(rx, 1000000);
-            MUST(!code || code == -ETIME);
-            while (udp_rx_harvest(rx, &packet, 1)) {
-                udp_rx_release(rx, packet.slot);
-                packets++;
-            }
-            (void)udp_tx_reap(tx, &done, 1);
-            /* Slower than they come, so that the queue overflows for a while. */
-            unsigned count = udp_rx_guests(rx, taken, queued < total ? 50 : 100);
-            for (unsigned i = 0; i < count; i++)
-                MUST(taken[i].user_data == UR_USER_DATA(UR_KIND_GUEST, 7, seen_rx++) && !taken[i].result);
-            count = udp_tx_guests(tx, taken, queued < total ? 50 : 100);
-            for (unsigned i = 0; i < count; i++)
-                MUST(taken[i].user_data == UR_USER_DATA(UR_KIND_GUEST, 7, seen_tx++) && !taken[i].result);
-        }
-        MUST(sent == 12 && packets == 12);
-    }
-    MUST(udp_tx_close(tx) && udp_rx_close(rx));
-    close_end(&here);
-    close_end(&there);
 }
 
 /* All slots held: nothing comes, and is counted; given back, it goes on. Given back twice is counted and harmless. */
@@ -640,7 +579,7 @@ static void split(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"two_sockets", two_sockets}, {"watches", watches}, {"guests", guests}, {"starve", starve},
+    {"two_sockets", two_sockets}, {"watches", watches}, {"starve", starve},
     {"sticky_source", sticky_source}, {"trains", trains}, {"full_and_abandon", full_and_abandon},
     {"close_armed", close_armed}, {"refusals", refusals}, {"ancillary", ancillary},
     {"one_enter", one_enter}, {"split", split},

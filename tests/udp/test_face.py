@@ -40,7 +40,7 @@ def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_scenarios_are_found() -> None:
-    assert len(SCENARIOS) == 12
+    assert len(SCENARIOS) == 11
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

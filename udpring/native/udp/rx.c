@@ -366,13 +366,3 @@ uint32_t udp_rx_watched(struct udp_rx *rx)
     rx->watched = 0;
     return fired;
 }
-
-struct ur_ring *udp_rx_ring(struct udp_rx *rx)
-{
-    return rx->tier->ring ? rx->tier->ring(rx) : NULL;
-}
-
-unsigned udp_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max)
-{
-    return rx->tier->guests ? rx->tier->guests(rx, guests, max) : 0;
-}

@@ -15,7 +15,6 @@
 #define UDP_RX_SOCKETS_MAX 2
 
 struct udp_rx;
-struct ur_ring;
 
 struct udp_rx_options {
     uint32_t tier;                    /* UDPRING_TIER_*; AUTO falls back with the reason; a forced one fails */
@@ -32,12 +31,12 @@ struct udp_rx_options {
 };
 
 int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-/* R5; NULL is fine. False: the kernel did not let go within the bound: what guests lent to the ring must be leaked. */
+/* R5; NULL is fine. False: the kernel did not let go within the bound; the slots are leaked. */
 bool udp_rx_close(struct udp_rx *rx);
 uint32_t udp_rx_tier(const struct udp_rx *rx);
 /* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
 const char *udp_rx_tier_reason(const struct udp_rx *rx);
-/* Waits for packets, watched descriptors or guest completions. timeout_ns: negative none, 0 poll.
+/* Waits for packets or watched descriptors. timeout_ns: negative none, 0 poll.
  * 0 something may be there, -ETIME, -EINTR, or a fatal -errno (EBADF, ENOTSOCK) with the socket named by the caller. */
 int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
 /* The kernel had no memory for the last wait, or for a receive since. Both try again by themselves; for who would give up. */
@@ -68,10 +67,4 @@ int udp_rx_icmp_error(struct udp_rx *rx);
 int udp_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token) UR_MUST_CHECK;
 /* Bit mask of the tokens that fired since the last call. */
 uint32_t udp_rx_watched(struct udp_rx *rx);
-
-/* The dedicated ring, for guests' operations (user_data kind >= UR_KIND_GUEST); NULL on tier mmsg. */
-struct ur_ring *udp_rx_ring(struct udp_rx *rx);
-struct udp_guest { uint64_t user_data; int32_t result; uint32_t flags; };
-/* Completions of guests since the last call, in order; filled by udp_rx_harvest, so call it after that. */
-unsigned udp_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 #endif

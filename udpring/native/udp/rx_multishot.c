@@ -237,6 +237,4 @@ const struct udp_rx_tier udp_rx_multishot = {
     .pollable = uring_rx_pollable,
     .rest = uring_rx_rest,
     .pending = uring_rx_pending,
-    .ring = uring_rx_ring,
-    .guests = uring_rx_guests,
 };

@@ -35,8 +35,6 @@ struct udp_rx_tier {
     int (*pollable)(struct udp_rx *rx, int event);
     bool (*rest)(struct udp_rx *rx);
     bool (*pending)(const struct udp_rx *rx);
-    struct ur_ring *(*ring)(struct udp_rx *rx);           /* NULL: tier without a ring */
-    unsigned (*guests)(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 };
 
 extern const struct udp_rx_tier udp_rx_multishot, udp_rx_pool, udp_rx_mmsg;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define SQ_ENTRIES_LEAST 256u    /* room for guests and watches beside the receives */
+#define SQ_ENTRIES_LEAST 256u    /* room for watches and cancels beside the receives */
 #define ERRORS_FREE 8            /* transient errors in a row before the first pause */
 #define PAUSE_LEAST_NS 1000000u
 #define PAUSE_DOUBLINGS 6        /* 64 ms at most */
@@ -19,7 +19,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     uint32_t buffers = rx->slots.count;
     struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST,
                                       .visible_work = rx->pollable};
-    /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much for guests. */
+    /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much again. */
     options.cq_entries = 4 * SQ_ENTRIES_LEAST + 2 * buffers;
     if (rx->cq_entries) {   /* a power of two, and the kernel wants no fewer of these than of the others */
         options.cq_entries = UR_ENTRIES_LEAST;
@@ -139,7 +139,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;
     uring->arm(uring);
-    bool waiting = uring->guests.count || rx->watched;   /* not fetched yet: they are something */
+    bool waiting = rx->watched;   /* not fetched yet: they are something */
     int64_t limit = waiting ? 0 : uring_rx_until_pause_ends(uring, timeout_ns);
     int code = ur_submit_and_wait(&uring->ring, 1, limit);
     rx->short_of_memory = false;
@@ -161,7 +161,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
 
 void uring_rx_told(struct udp_rx *rx)
 {
-    struct ur_ring *ring = uring_rx_ring(rx);
+    struct ur_ring *ring = &((struct uring_rx *)rx)->ring;
     if (!ur_cq_ready(ring) && ur_work_pending(ring))
         (void)ur_submit_and_wait(ring, 0, 0);   /* what fails here fails in the wait, too, and is handled there */
 }
@@ -190,9 +190,6 @@ unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, uns
         unsigned kind = UR_KIND(cqe->user_data);
         if (ur_likely(kind == UR_KIND_RECV)) {
             count += uring->complete(uring, cqe, &packets[count]);
-        } else if (kind >= UR_KIND_GUEST) {
-            if (!udp_guest_put(&uring->guests, cqe))
-                break;   /* stays in the queue until the guest has fetched */
         } else if (kind == UR_KIND_WATCH) {
             take_watch(uring, cqe);
         }
@@ -264,15 +261,5 @@ bool uring_rx_pending(const struct udp_rx *rx)
 {
     const struct uring_rx *uring = (const struct uring_rx *)rx;
     /* What the kernel did not take must be offered again. */
-    return ur_cq_ready(&uring->ring) || ur_work_pending(&uring->ring) || ur_sq_queued(&uring->ring) || uring->guests.count;
-}
-
-struct ur_ring *uring_rx_ring(struct udp_rx *rx)
-{
-    return &((struct uring_rx *)rx)->ring;
-}
-
-unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max)
-{
-    return udp_guest_take(&((struct uring_rx *)rx)->guests, guests, max);
+    return ur_cq_ready(&uring->ring) || ur_work_pending(&uring->ring) || ur_sq_queued(&uring->ring);
 }

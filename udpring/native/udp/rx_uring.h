@@ -1,9 +1,8 @@
-/* What both io_uring tiers of the receive side share: the ring, waiting, watches, guests. */
+/* What both io_uring tiers of the receive side share: the ring, waiting, watches. */
 #ifndef UDPRING_UDP_RX_URING_H
 #define UDPRING_UDP_RX_URING_H
 #include "../uring/ops.h"
 #include "../uring/ring.h"
-#include "guests.h"
 #include "rx_tier.h"
 
 /* A socket whose receives fail for want of memory again and again is left alone for a while. Errors that ICMP brought
@@ -22,7 +21,6 @@ struct uring_rx {
     struct ur_ops watches;         /* one a token */
     uint32_t watching;             /* tokens that are out */
     struct udp_backoff backoff[UDP_RX_SOCKETS_MAX];
-    struct udp_guest_queue guests;
     struct __kernel_timespec pause;   /* read by the kernel at submission */
     /* The tier's part: queues what can be armed; takes one completion of kind RECV, true when *packet was filled. */
     void (*arm)(struct uring_rx *uring);
@@ -44,8 +42,6 @@ int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
 int uring_rx_pollable(struct udp_rx *rx, int event);
 bool uring_rx_rest(struct udp_rx *rx);
 bool uring_rx_pending(const struct udp_rx *rx);
-struct ur_ring *uring_rx_ring(struct udp_rx *rx);
-unsigned uring_rx_guests(struct udp_rx *rx, struct udp_guest *guests, unsigned max);
 
 /* An errno of a receive on `socket`: classed, counted, and a pause begun when it is time for one. */
 void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error);

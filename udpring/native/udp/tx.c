@@ -406,13 +406,3 @@ const struct udpring_tx_stats *udp_tx_stats(const struct udp_tx *tx)
 {
     return &tx->stats;
 }
-
-struct ur_ring *udp_tx_ring(struct udp_tx *tx)
-{
-    return tx->tier->ring ? tx->tier->ring(tx) : NULL;
-}
-
-unsigned udp_tx_guests(struct udp_tx *tx, struct udp_guest *guests, unsigned max)
-{
-    return tx->tier->guests ? tx->tier->guests(tx, guests, max) : 0;
-}

@@ -57,8 +57,8 @@ struct udp_tx_done {
 #define UDP_TX_SPLIT 2                /* a train that this route refuses (EMSGSIZE, EIO, EINVAL): send it as single datagrams */
 
 int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-/* R5; NULL is fine. False: the kernel did not let go within the bound; the payloads of what was pending and what
- * guests lent to the ring must then be leaked (ur_graveyard_leak), never freed. */
+/* R5; NULL is fine. False: the kernel did not let go within the bound; the payloads of what was pending must then be leaked
+ * (ur_graveyard_leak), never freed. */
 bool udp_tx_close(struct udp_tx *tx);
 uint32_t udp_tx_tier(const struct udp_tx *tx);
 /* Why no better tier was taken, in words; empty when the best one runs or a tier was asked for by name. */
@@ -105,8 +105,4 @@ int udp_tx_awaits_notice(struct udp_tx *tx);
 const struct udpring_tx_stats *udp_tx_stats(const struct udp_tx *tx);
 /* What became of options.zero_copy: UDPRING_ZC_*. */
 int udp_tx_zero_copy(const struct udp_tx *tx);
-
-/* The send ring, for guests' operations (TUN writes); flushed by udp_tx_flush with the rest. NULL on tier mmsg. */
-struct ur_ring *udp_tx_ring(struct udp_tx *tx);
-unsigned udp_tx_guests(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
 #endif

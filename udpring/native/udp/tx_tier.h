@@ -59,8 +59,6 @@ struct udp_tx_tier {
     int (*flush)(struct udp_tx *tx);
     void (*collect)(struct udp_tx *tx);    /* completions that came without a flush; NULL: there are none */
     int (*notice)(struct udp_tx *tx);      /* readable when a completion is there, or comes; -1. NULL: there are none */
-    struct ur_ring *(*ring)(struct udp_tx *tx);
-    unsigned (*guests)(struct udp_tx *tx, struct udp_guest *guests, unsigned max);
 };
 
 extern const struct udp_tx_tier udp_tx_uring, udp_tx_mmsg;

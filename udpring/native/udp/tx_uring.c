@@ -19,7 +19,6 @@
 
 #include "../uring/ops.h"
 #include "../uring/ring.h"
-#include "guests.h"
 #include "rx_uring.h"
 #include "tx_tier.h"
 
@@ -36,7 +35,6 @@ struct uring_tx {
     struct ur_ring ring;
     struct ur_ops ops;             /* one a slot */
     struct send_buffer buffer[UDP_RX_SOCKETS_MAX];
-    struct udp_guest_queue guests;
     bool has_event;                /* false also when open was not called; until somebody has to wait for a notification */
     int event;                     /* eventfd that the kernel raises with each completion */
 };
@@ -175,13 +173,7 @@ static unsigned take_completions(struct uring_tx *uring, int *fatal)
     unsigned ready = ur_cq_ready(&uring->ring), taken = 0, sends = 0;
     for (; taken < ready; taken++) {
         const struct io_uring_cqe *cqe = ur_cq_at(&uring->ring, taken);
-        unsigned kind = UR_KIND(cqe->user_data);
-        if (kind >= UR_KIND_GUEST) {
-            if (!udp_guest_put(&uring->guests, cqe))
-                break;   /* stays in the queue until the guest has fetched */
-            continue;
-        }
-        if (kind != UR_KIND_SEND)
+        if (ur_unlikely(UR_KIND(cqe->user_data) != UR_KIND_SEND))
             continue;
         int64_t slot = ur_ops_resolve(&uring->ops, cqe->user_data);
         if (ur_unlikely(slot < 0))
@@ -228,7 +220,7 @@ static int uring_flush(struct udp_tx *tx)
         tx->stats.submits++;
         if (ur_unlikely(code < 0))
             return code;
-        /* Nothing ended: the kernel is short of memory, or guests do not fetch. What is queued goes with the next flush. */
+        /* Nothing ended: the kernel is short of memory. What is queued goes with the next flush. */
         if (!take_completions(uring, &fatal)) {
             tx->stalled = ur_sq_queued(&uring->ring) != 0;
             return fatal;
@@ -240,8 +232,8 @@ static void uring_collect(struct udp_tx *tx)
 {
     struct uring_tx *uring = (struct uring_tx *)tx;
     int ignored = 0;   /* a dead socket is told by the flush that follows, and by each packet's own result */
-    /* Sends end when they are submitted. What is still out is a guest's that has to wait, or lies in the kernel's backlog
-     * of a full completion queue; either only comes forth in an enter that asks for events. */
+    /* Sends end when they are submitted. What is still out is a notification, or lies in the kernel's backlog of a full
+     * completion queue; either only comes forth in an enter that asks for events. */
     if (uring->ring.in_flight > 0 && !ur_cq_ready(&uring->ring))
         (void)ur_submit_and_wait(&uring->ring, 0, 0);
     (void)take_completions(uring, &ignored);
@@ -276,16 +268,6 @@ static int uring_notice(struct udp_tx *tx)
     return uring->event;
 }
 
-static struct ur_ring *uring_ring(struct udp_tx *tx)
-{
-    return &((struct uring_tx *)tx)->ring;
-}
-
-static unsigned uring_guests(struct udp_tx *tx, struct udp_guest *guests, unsigned max)
-{
-    return udp_guest_take(&((struct uring_tx *)tx)->guests, guests, max);
-}
-
 const struct udp_tx_tier udp_tx_uring = {
     .bytes = sizeof(struct uring_tx),
     .open = uring_open,
@@ -293,6 +275,4 @@ const struct udp_tx_tier udp_tx_uring = {
     .flush = uring_flush,
     .collect = uring_collect,
     .notice = uring_notice,
-    .ring = uring_ring,
-    .guests = uring_guests,
 };

@@ -17,10 +17,9 @@ enum ur_kind {
     UR_KIND_PYTHON = 2,     /* udpring/uring: the general ring for Python */
     UR_KIND_RECV = 3,       /* udp receive pool and multishot */
     UR_KIND_SEND = 4,       /* udp send */
-    UR_KIND_WATCH = 5,      /* poll of a guest descriptor on the receive ring */
+    UR_KIND_WATCH = 5,      /* poll of another descriptor on the receive ring */
     UR_KIND_SILENT = 6,     /* asked for no completion on success (IOSQE_CQE_SKIP_SUCCESS): must own no memory */
     UR_KIND_MESSAGE = 7,    /* sent here by another ring (MSG_RING), or a resource tag: nothing of ours was submitted */
-    UR_KIND_GUEST = 0x80,   /* from here on: the layer above udp (TUN reads and writes) */
 };
 
 /* Owner: the user of a ring. Thread: that ring's owner. Freed by ur_ops_close(). */
