@@ -98,10 +98,30 @@ def test_embed_node_says_what_is_wrong_with_its_file(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_readme_shows_the_example_as_it_is() -> None:
+def test_the_page_on_nodes_shows_the_example_as_it_is() -> None:
     example = (EXAMPLES / "embed_node.py").read_text()
     body = example[example.index("import asyncio") : example.index("\n\nif __name__")]
-    assert body.replace("import sys\n", "").strip() in (EXAMPLES.parent / "README.md").read_text()
+    assert body.replace("import sys\n", "").strip() in (EXAMPLES.parent / "docs/node.md").read_text()
+
+
+def test_the_echo_server_of_the_readme_answers(tmp_path: Path) -> None:
+    """As it stands, but for its port, which the kernel chooses here."""
+    pieces = re.findall(r"^```python\n(.*?)^```$", (EXAMPLES.parent / "README.md").read_text(), re.M | re.S)
+    assert len(pieces) == 1
+    fixed = 'sock.bind(("127.0.0.1", 9999))\n'
+    assert fixed in pieces[0]
+    program = tmp_path / "echo.py"
+    program.write_text(
+        pieces[0].replace(fixed, 'sock.bind(("127.0.0.1", 0))\nprint(sock.getsockname()[1], flush=True)\n')
+    )
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            with asking(int(server.stdout.readline())) as sock:
+                sock.send(b"hello")
+                assert sock.recv(65536) == b"hello"
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("name", ["echo_server.py", "echo_async.py"])

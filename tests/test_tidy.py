@@ -310,17 +310,11 @@ def test_unsafe_command_lines_are_seen() -> None:
     assert list(unsafe_in_lists(lists)) == [1, 3]
 
 
-DOCUMENTS = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "docs/performance.md",
-    "docs/from-socket-to-udpring.md",
-    "docs/security.md",
-]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "tests/README.md"]
+DOCUMENTS += [str(path.relative_to(TOP)) for path in sorted((TOP / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if (TOP / document).exists()])
 def test_documents_name_what_exists(document: str) -> None:
     """A test, file or folder that a document names in backquotes is there."""
     missing = []
@@ -334,6 +328,25 @@ def test_documents_name_what_exists(document: str) -> None:
         if not there or (test and not re.search(rf"def {test}\b", (TOP / path).read_text())):
             missing.append(quoted)
     assert not missing
+
+
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if (TOP / document).exists()])
+def test_links_of_documents_lead_somewhere(document: str) -> None:
+    """Files, and headings of Markdown files as GitHub names them."""
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", (TOP / document).read_text()):
+        file, _, heading = link.partition("#")
+        if "://" in link:
+            continue
+        target = (TOP / document).parent / file if file else TOP / document
+        if not target.exists() or (heading and heading not in anchors(target)):
+            missing.append(link)
+    assert not missing
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_promise_of_security_names_its_test() -> None:
