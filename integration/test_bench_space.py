@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from lab import until
 
-from udpring.bench.space import Space
+from udpring_tools.bench.space import Space
 
 TOP = Path(__file__).resolve().parents[1]
 
 # Runs or starts a command in a namespace, after it has told the number of the process that holds that.
 OWNER = """
 import sys
-from udpring.bench.space import Space
+from udpring_tools.bench.space import Space
 space = Space()
 print(space.pid, flush=True)
 if sys.argv[1] == "command":

@@ -31,11 +31,24 @@ def plant(folder: Path) -> Path:
     trap = TRAP.format(trap=str(folder / "trap"))
     here = folder / "here"
     here.mkdir()
-    for package in ("udpring", "udpring/cli", "udpring/bench", "udpring/tunnel"):
+    for package in (
+        "udpring",
+        "udpring/cli",
+        "udpring/tunnel",
+        "udpring_tools",
+        "udpring_tools/bench",
+        "udpring_tools/commands",
+        "udpring_tools/demo",
+    ):
         (here / package).mkdir()
         (here / package / "__init__.py").write_text(trap)
-    for name in ("cli/main", "cli/wg", "cli/_demo_node", "bench/spray"):
-        (here / "udpring" / f"{name}.py").write_text(trap)
+    for name in (
+        "udpring/cli/main",
+        "udpring/cli/wg",
+        "udpring_tools/demo/node",
+        "udpring_tools/bench/spray",
+    ):
+        (here / f"{name}.py").write_text(trap)
     for name in STANDARD:
         (here / f"{name}.py").write_text(trap)
     return here

@@ -491,7 +491,11 @@ def test_a_demo_that_is_stopped_takes_everything_with_it(number: signal.Signals)
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(UDPRING_TEST_MARK=mark),
     )  # fmt: skip
     try:
-        until(lambda: sum("_demo_node" in each for each in marked(mark)) >= 2, "both nodes are there", 60)
+        until(
+            lambda: sum("udpring_tools.demo.node" in each for each in marked(mark)) >= 2,
+            "both nodes are there",
+            60,
+        )
         demo.send_signal(number)
         assert demo.wait(30) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     finally:

@@ -64,7 +64,8 @@ def test_the_wheel_holds_the_core_and_the_types_and_no_sources(wheel: Path) -> N
     assert "udpring/_core.abi3.so" in names
     assert "udpring/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
-    strangers = [name for name in names if not name.startswith(("udpring/", f"udpring-{VERSION}.dist-info/"))]
+    ours = ("udpring/", "udpring_tools/", f"udpring-{VERSION}.dist-info/")
+    strangers = [name for name in names if not name.startswith(ours)]
     sources = [name for name in names if name.endswith((".c", ".h")) or name.startswith("udpring/native/")]
     assert not strangers + sources
 
@@ -82,3 +83,12 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     where = run(python, "-P", "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(site_packages)
     assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)
+    # A distribution may leave the tools out.
+    shutil.rmtree(site_packages / "udpring_tools")
+    command = tmp_path / "venv" / "bin" / "udpring"
+    refused = subprocess.run(
+        [command, "bench", "aead"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert refused.returncode == 3
+    assert "needs the Python package udpring_tools" in refused.stderr
+    assert run(command, "genkey", cwd=tmp_path)

@@ -47,7 +47,7 @@ def name(path: Path) -> str:
     return path.relative_to(TOP).as_posix()
 
 
-PYTHON = files(PACKAGE, ".py")
+PYTHON = [*files(PACKAGE, ".py"), *files(TOP / "udpring_tools", ".py")]
 C = files(NATIVE, ".c", ".h")
 TESTS = [*files(TOP / "tests", ".py"), *files(TOP / "integration", ".py")]
 
@@ -64,7 +64,7 @@ def test_the_sources_are_found() -> None:
 def test_files_hold_one_concept_each() -> None:
     long = {
         name(path)
-        for path in files(PACKAGE, ".py", ".pyi", ".c", ".h")
+        for path in [*PYTHON, *files(PACKAGE, ".pyi", ".c", ".h")]
         if len(path.read_text().splitlines()) > FILE_LINES
     }
     assert long == set(LONG_FILES), f"over {FILE_LINES} lines, or listed and no longer so"
@@ -320,7 +320,7 @@ def test_documents_name_what_exists(document: str) -> None:
     missing = []
     text = (TOP / document).read_text()
     for quoted in re.findall(
-        r"`((?:udpring|tests|integration|netns-scripts|scripts|examples|native)/[^`\s]*)`", text
+        r"`((?:udpring|udpring_tools|tests|integration|netns-scripts|scripts|examples|native)/[^`\s]*)`", text
     ):
         path, _, test = quoted.partition("::")
         path = f"udpring/{path}" if path.startswith("native/") else path

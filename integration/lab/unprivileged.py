@@ -32,11 +32,13 @@ def as_nobody(*command: str) -> list[str]:
 
 @contextmanager
 def readable_copy() -> Iterator[dict[str, str]]:
-    """An environment with a copy of the package: this one may lie where only its owner gets."""
+    """An environment with a copy of the packages: the originals may lie where only their owner gets."""
     place = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
     place.mkdir(mode=0o755)
-    package = next(Path(entry, "udpring") for entry in environment()["PYTHONPATH"].split(os.pathsep))
-    shutil.copytree(package, place / "udpring", ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"))
+    source = environment()["PYTHONPATH"].split(os.pathsep)[0]
+    for package in ("udpring", "udpring_tools"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.c", "*.h")
+        shutil.copytree(Path(source, package), place / package, ignore=ignored)
     for found in [place, *place.rglob("*")]:
         found.chmod(0o755 if found.is_dir() else 0o644)
     yield environment(PYTHONPATH=str(place))

@@ -24,8 +24,8 @@ from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, up_record
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config
-from udpring.tunnel.node import Node
 from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
+from udpring.tunnel.node import Node
 from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.trusted_file import require_trusted

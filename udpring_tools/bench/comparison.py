@@ -1,0 +1,111 @@
+"""Several programs measured in turn, run after run: medians, and the ratio of ours to each other one.
+
+1. A run starts a fresh pair of each program, one after the other, and takes the measures. Every other run
+   goes through the programs backwards, so that a machine that slows down favours none.
+2. A figure of a program is the median of its runs.
+3. A ratio is ours divided by theirs within one run, where the two stood next to each other in time; of these
+   the median. It is not the ratio of the medians.
+
+What comes out is a dict of JSON's types, the same that ``--json`` prints and that ``table`` and ``plot``
+read:
+
+    {"udpring": version, "kernel", "machine", "cpus", "cpu", "began": UTC time, "load_average": [before,
+    after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "cipher", "tier",
+    "tier_reason", "workers", "aead", "figures": {key: {"median", "runs": [number or null]}}}],
+    "ratios": [{"to": program, "figures": {key: number}}]}
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from udpring_tools.bench.host import host_facts, load
+from udpring_tools.bench.measures import FIGURES, MEASURES, measure
+from udpring_tools.bench.pair import Ground, Pair
+from udpring_tools.bench.program import Program
+from udpring_tools.bench.samples import ratio, spread
+from udpring_tools.bench.space import require_tools
+
+__all__ = ["compare", "summary"]
+
+Say = Callable[[str], None]
+Sample = dict[str, float]
+Told = dict[str, str | int | None]
+"""What a program says of itself."""
+NOTHING_TOLD: Told = dict.fromkeys(("cipher", "tier", "tier_reason", "workers", "aead"))
+
+
+def compare(
+    programs: Sequence[Program], names: Sequence[str], seconds: float, runs: int, say: Say
+) -> dict[str, Any]:
+    """Measures; the first program is ours. ``say`` gets a line of progress for each step. Raises HostError,
+    UdpringError."""
+    require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
+    facts = host_facts()
+    before = load()
+    samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
+    told: dict[str, Told] = {}
+    with Ground() as ground:
+        for run in range(runs):
+            for program in programs if run % 2 == 0 else reversed(programs):
+
+                def tell(what: str, where: str = f"run {run + 1}/{runs}, {program.name}") -> None:
+                    say(f"{where}: {what}")
+
+                tell("starting two nodes")
+                with Pair(ground, program) as pair:
+                    node = pair.nodes[0]
+                    told[program.name] = {
+                        "cipher": str(program.cipher),
+                        "tier": node.tier,
+                        "tier_reason": node.tier_reason,
+                        "workers": node.workers,
+                        "aead": node.aead,
+                    }
+                    samples[program.name].append(measure(pair, names, seconds, tell))
+    return {
+        **facts,
+        "load_average": [before, load()],
+        "seconds": seconds,
+        "runs": runs,
+        "measures": [name for name in MEASURES if name in names],
+        **summary(
+            [(program.name, shlex.join(program.argv), samples[program.name]) for program in programs], told
+        ),
+    }
+
+
+def summary(
+    taken: Sequence[tuple[str, str, Sequence[Sample]]], told: dict[str, Told] | None = None
+) -> dict[str, Any]:
+    """``programs`` and ``ratios``, from (name, command, samples of its runs), ours first."""
+    programs = [
+        {
+            "program": name,
+            "command": command,
+            **NOTHING_TOLD,
+            **(told or {}).get(name, {}),
+            "figures": _figures(samples),
+        }
+        for name, command, samples in taken
+    ]
+    ours = taken[0][2]
+    ratios = [{"to": name, "figures": _ratios(ours, theirs)} for name, _, theirs in taken[1:]]
+    return {"programs": programs, "ratios": ratios}
+
+
+def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    """A figure that no run has is left out."""
+    found = {figure.key: spread([sample.get(figure.key) for sample in samples]) for figure in FIGURES}
+    return {key: each for key, each in found.items() if each is not None}
+
+
+def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> dict[str, float]:
+    found = {}
+    for figure in FIGURES:
+        each = ratio([one.get(figure.key) for one in ours], [one.get(figure.key) for one in theirs])
+        if each is not None:
+            found[figure.key] = each
+    return found

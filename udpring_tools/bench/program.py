@@ -1,0 +1,189 @@
+"""A wireguard-go compatible program under measurement: its command line, its process, what that has used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from udpring.errors import ConfigError, HostError, UdpringError
+from udpring.tunnel.uapi_client import UapiClient
+from udpring.wireguard.cipher import Cipher
+from udpring_tools.bench.interpreter import module_argv
+from udpring_tools.bench.space import Space
+
+__all__ = ["NodeProcess", "Program", "distinct"]
+
+TICKS = os.sysconf("SC_CLK_TCK")
+START_WAIT = 15.0
+"""Seconds a program may take until its UAPI socket answers."""
+STOP_WAIT = 10.0
+UAPI_WAIT = 60.0
+"""For one answer: some benchmarks set 10 000 peers at once."""
+_UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), (\d+) workers?, UDP port")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is started for an interface: ``argv -f IFACE``. ``env`` is added to our environment. ``cipher``:
+    what the two nodes are configured for; only ours have any but the default."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
+
+    @classmethod
+    def ours(
+        cls,
+        tier: str | None = None,
+        cipher: Cipher = Cipher.CHACHA20_POLY1305,
+        workers: int | None = None,
+        variant: str = "",
+    ) -> Program:
+        """``udpring-wg`` of this very installation, with a tier forced or the best that works, with so many
+        workers or as many as it takes by itself. It logs verbosely (lines per session, none per packet), to
+        learn what it took. ``variant``: behind its name, where there are several of ours."""
+        forced = {"LOG_LEVEL": "verbose", "UDPRING_TIER": tier, "UDPRING_WORKERS": workers and str(workers)}
+        env = tuple((name, value) for name, value in forced.items() if value)
+        name = "udpring" if cipher is Cipher.CHACHA20_POLY1305 else f"udpring {cipher}"
+        return cls(f"{name} {variant}".rstrip(), tuple(module_argv("udpring.cli.wg")), env, cipher)
+
+    @classmethod
+    def variants(
+        cls, tiers: Sequence[str | None], ciphers: Sequence[Cipher], workers: Sequence[int | None]
+    ) -> list[Program]:
+        """Ours in each combination, the first of each first; named by that in which the others differ."""
+        made = []
+        for cipher in ciphers:
+            for tier in tiers:
+                for number in workers:
+                    parts = [str(tier)] if len(tiers) > 1 else []
+                    parts += [f"workers={number}"] if len(workers) > 1 else []
+                    made.append(cls.ours(tier, cipher, number, " ".join(parts)))
+        return made
+
+    @classmethod
+    def parse(cls, text: str) -> Program:
+        """From a command line, split as a shell would. Raises ConfigError for a text that is none, HostError
+        where the program is not installed."""
+        try:
+            words = shlex.split(text)
+        except ValueError as wrong:
+            raise ConfigError(f"not a command line: {wrong}", file="--against", text=text) from None
+        if not words:
+            raise ConfigError("names no program", file="--against", text=text)
+        found = shutil.which(words[0])
+        if found is None:
+            raise HostError(f"{words[0]} is not installed", cure="install it, or give the path of a program")
+        return cls(Path(words[0]).name, (found, *words[1:]), (("LOG_LEVEL", "error"),))
+
+
+def distinct(programs: list[Program]) -> list[Program]:
+    """The same programs, a name that comes again numbered: ``wireguard-go``, ``wireguard-go (2)``."""
+    seen: dict[str, int] = {}
+    named = []
+    for program in programs:
+        count = seen[program.name] = seen.get(program.name, 0) + 1
+        name = program.name if count == 1 else f"{program.name} ({count})"
+        named.append(replace(program, name=name))
+    return named
+
+
+class NodeProcess:
+    """One running program with its interface in a namespace. ``tier``, ``workers`` and ``aead``
+    are what ours says of itself; None for others.
+
+    Raises HostError where it does not come up, with its last words.
+    """
+
+    def __init__(self, space: Space, program: Program, interface: str) -> None:
+        self.space = space
+        self.program = program
+        self.interface = interface
+        self.uapi = UapiClient(interface, timeout=UAPI_WAIT)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        foreground = {"WG_PROCESS_FOREGROUND": "1", **dict(program.env)}
+        self._process = space.spawn(*program.argv, "-f", interface, stderr=self._log, env=foreground)
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.close()
+            raise
+        said = _UP.search(self._words())
+        self.tier: str | None = said[1] if said else None
+        self.tier_reason: str | None = said[2] if said else None
+        # Of all ciphers: "chacha20-poly1305 by openssl, aes-256-gcm by openssl".
+        libraries = dict(each.split(" by ", 1) for each in said[3].split(", ")) if said else {}
+        self.workers: int | None = int(said[4]) if said else None
+        self.aead: str | None = libraries.get(str(program.cipher))
+
+    def _words(self) -> str:
+        self._log.seek(0)
+        return self._log.read(1 << 20).decode(errors="replace")
+
+    def _wait_until_it_answers(self) -> None:
+        end = time.monotonic() + START_WAIT
+        while True:
+            if self._process.poll() is not None:
+                raise self._failure(f"ended at once (exit code {self._process.returncode})")
+            if self.uapi.path.exists():
+                with contextlib.suppress(UdpringError):
+                    self.uapi.get()
+                    return
+            if time.monotonic() > end:
+                raise self._failure(f"serves no {self.uapi.path} after {START_WAIT:g} s")
+            time.sleep(0.02)
+
+    def _failure(self, what: str) -> HostError:
+        words = self._words().strip().splitlines()
+        last = f": {words[-1]}" if words else ""
+        return HostError(
+            f"{self.program.name} {what}{last}",
+            cure=f"it is started as `{shlex.join(self.program.argv)} -f INTERFACE`, as wireguard-go is",
+        )
+
+    def _stats(self) -> Iterator[tuple[int, list[str]]]:
+        """Each process of the program's session: its number, and /proc/PID/stat from the state on."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(fields[3]) == self._process.pid:
+                    yield int(entry.name), fields
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all threads so far (proc_pid_stat(5), utime and stime)."""
+        return sum(int(fields[11]) + int(fields[12]) for _, fields in self._stats()) / TICKS
+
+    def resident_mib(self) -> float:
+        """Resident memory (proc_pid_status(5), VmRSS)."""
+        total = 0
+        for pid, _ in self._stats():
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                total += int(found[1]) if found else 0
+        return total / 1024
+
+    def close(self) -> None:
+        """Ends it by SIGTERM, at last by SIGKILL; its socket file goes too."""
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_WAIT)
+                    break
+        finally:
+            self.uapi.path.unlink(missing_ok=True)
+            if self._process.stdout:
+                self._process.stdout.close()
+            self._log.close()

@@ -1,0 +1,328 @@
+"""What ``bench udp`` measures, each for one piece of work: loops over ``socket``, asyncio and uvloop,
+sendmmsg(2) and recvmmsg(2) from C, and our rings on each tier.
+
+A round is bursts, one after the other, until its time is up: a burst is sent, then received, and each of the
+two is timed. The first burst of a round is not counted. The processor time of the process is taken over all
+of them, so that who uses more than one thread shows it.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from udpring.errors import HostError
+from udpring.udp import AddressList, RecvRing, SendRing
+from udpring_tools.bench.udp_work import LOSS_WAIT, MmsgBursts, Pair, Work
+
+__all__ = ["Contender", "Looped", "Mmsg", "Rings", "Round", "SocketLoop", "ThreadedSocketLoop"]
+
+_clock = time.perf_counter_ns
+_used = time.process_time_ns
+
+
+@dataclass(slots=True)
+class Round:
+    """What one took: datagrams that were sent and count, those of them that did not arrive, nanoseconds; and
+    of processor time, of all threads, for both parts."""
+
+    sent: int = 0
+    lost: int = 0
+    send_ns: int = 0
+    receive_ns: int = 0
+    cpu_ns: int = 0
+
+    def add(self, burst: int, arrived: int, began: int, between: int, ended: int) -> None:
+        """One burst, and the three readings of the clock about its two parts."""
+        self.sent += burst
+        self.lost += burst - arrived
+        self.send_ns += between - began
+        self.receive_ns += ended - between
+
+
+class Contender(abc.ABC):
+    """One program, set up for one piece of work on sockets of its own."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.pair = Pair()
+        self._feeder: MmsgBursts | None = None
+
+    def feed(self, turn: int) -> None:
+        """A burst to our inbox from elsewhere: single datagrams, as sendmmsg sends them."""
+        if self._feeder is None:
+            self._feeder = MmsgBursts(self.work, self.pair)
+        self._feeder.run(turn, receive=False)
+
+    @abc.abstractmethod
+    def round(self, budget_ns: int, fed: bool) -> Round:
+        """Bursts for so long, at least one. ``fed``: not sent by the contender itself but by ``feed``."""
+
+    def close(self) -> None:
+        """Lets go of the sockets."""
+        self.pair.close()
+
+
+class Calling(Contender):
+    """A contender that sends and receives by calls that return."""
+
+    @abc.abstractmethod
+    def send(self, turn: int) -> None:
+        """The burst whose turn it is."""
+
+    @abc.abstractmethod
+    def receive(self, count: int) -> int:
+        """So many datagrams; how many came until nothing did for LOSS_WAIT."""
+
+    def round(self, budget_ns: int, fed: bool) -> Round:
+        """See Contender."""
+        send, receive, burst = self.feed if fed else self.send, self.receive, self.work.burst
+        done = Round()
+        send(0)
+        receive(burst)
+        before = _used()
+        end = _clock() + budget_ns
+        turn = 1
+        while True:
+            began = _clock()
+            send(turn)
+            between = _clock()
+            arrived = receive(burst)
+            ended = _clock()
+            done.add(burst, arrived, began, between, ended)
+            if ended >= end:
+                done.cpu_ns = _used() - before
+                return done
+            turn += 1
+
+
+class SocketLoop(Calling):
+    """``sendto`` for each datagram; ``recvfrom_into`` one buffer for each, blocking never: a socket with a
+    timeout polls before each call."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self.pair.inbox.setblocking(False)
+        self._payload = work.payload()
+        self._addresses = [self.pair.addresses(hosts) for hosts in work.bursts]
+        self._buffer = bytearray(65536)
+
+    def send(self, turn: int) -> None:
+        """See Calling."""
+        sendto, payload = self.pair.outbox.sendto, self._payload
+        for address in self._addresses[turn % len(self._addresses)]:
+            sendto(payload, address)
+
+    def receive(self, count: int) -> int:
+        """See Calling."""
+        recvfrom_into, buffer = self.pair.inbox.recvfrom_into, self._buffer
+        left = count
+        while left:
+            try:
+                while left:
+                    recvfrom_into(buffer)
+                    left -= 1
+            except BlockingIOError:
+                if not select.select([self.pair.inbox], [], [], LOSS_WAIT)[0]:
+                    break
+        return count - left
+
+
+class ThreadedSocketLoop(SocketLoop):
+    """The same with a second thread that sends every other datagram; it costs the order of those to one
+    destination. ``sendto`` lets go of the interpreter while the kernel works."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._turn: int | None = 0
+        self._begin, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._second = threading.Thread(target=self._take_part, daemon=True)
+        self._second.start()
+
+    def _take_part(self) -> None:
+        while self._begin.acquire() and self._turn is not None:
+            self._send(self._turn, 1)
+            self._done.release()
+
+    def _send(self, turn: int, first: int) -> None:
+        sendto, payload = self.pair.outbox.sendto, self._payload
+        for address in self._addresses[turn % len(self._addresses)][first::2]:
+            sendto(payload, address)
+
+    def send(self, turn: int) -> None:
+        """See Calling."""
+        self._turn = turn
+        self._begin.release()
+        self._send(turn, 0)
+        self._done.acquire()
+
+    def close(self) -> None:
+        """Ends the second thread, and lets go of the sockets."""
+        self._turn = None
+        self._begin.release()
+        self._second.join()
+        super().close()
+
+
+class Mmsg(Calling):
+    """sendmmsg(2) and recvmmsg(2), a burst a call, driven from C; no UDP_SEGMENT, no UDP_GRO."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self._bursts = MmsgBursts(work, self.pair)
+
+    def send(self, turn: int) -> None:
+        """See Calling."""
+        self._bursts.run(turn, receive=False)
+
+    def receive(self, count: int) -> int:
+        """See Calling."""
+        return self._bursts.run(0, send=False)
+
+
+class Rings(Calling):
+    """Ours on one tier. Not ``views``: one buffer with a length goes out, columns are read. ``views``: an
+    object for each payload goes out, a memoryview for each is taken. ``helpers``: of the send ring."""
+
+    def __init__(self, work: Work, tier: str, views: bool, helpers: int = 0) -> None:
+        super().__init__(work)
+        self._views = views
+        self._size = work.size
+        self._payloads = [work.payload()] * work.burst
+        self._block = work.payload() * work.burst
+        lists = [self.pair.addresses(hosts) for hosts in work.bursts]
+        self._addresses: list[Any] = [
+            each[0] if len(set(each)) == 1 else each if views else AddressList(each) for each in lists
+        ]
+        self.rx = RecvRing(self.pair.inbox, tier=tier, local_addresses=False, tos=False)
+        self.tx = SendRing(self.pair.outbox, tier=tier, helpers=helpers)
+
+    def send(self, turn: int) -> None:
+        """See Calling."""
+        address = self._addresses[turn % len(self._addresses)]
+        if self._views:
+            report = self.tx.send_batch(self._payloads, address)
+        else:
+            report = self.tx.send_batch(self._block, address, lengths=self._size)
+        if report.errors:
+            raise HostError(f"{len(report.errors)} datagrams were not sent: {report.errors[0][1]}")
+
+    def receive(self, count: int) -> int:
+        """See Calling."""
+        recv_batch, got = self.rx.recv_batch, 0
+        if self._views:
+            while got < count:
+                with recv_batch(timeout=LOSS_WAIT) as batch:
+                    views = batch.views()
+                    if not views:
+                        break
+                    got += len(views)
+            return got
+        while got < count:
+            with recv_batch(timeout=LOSS_WAIT) as batch:
+                if not batch:
+                    break
+                _columns = (batch.data, batch.offsets, batch.lengths, batch.addresses)
+                got += len(batch)
+        return got
+
+    def close(self) -> None:
+        """Lets go of the rings, and the sockets."""
+        self.rx.close()
+        self.tx.close()
+        super().close()
+
+
+class _Sink(asyncio.DatagramProtocol):
+    """Counts what arrives, and tells when it is enough."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.enough: asyncio.Future[None] | None = None
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.left -= 1
+        if not self.left and self.enough is not None and not self.enough.done():
+            self.enough.set_result(None)
+
+    def give_up(self, left: int) -> None:
+        """Once nothing came since ``left`` were missing."""
+        if self.enough is None or self.enough.done():
+            return
+        if self.left == left:
+            self.enough.set_result(None)
+        else:
+            asyncio.get_running_loop().call_later(LOSS_WAIT, self.give_up, self.left)
+
+
+class Looped(Contender):
+    """``asyncio.DatagramProtocol`` on both sides, in the given event loop: the least that a program does."""
+
+    def __init__(self, work: Work, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        super().__init__(work)
+        self._payload = work.payload()
+        self._addresses = [self.pair.addresses(hosts) for hosts in work.bursts]
+        for sock in (self.pair.inbox, self.pair.outbox):
+            sock.setblocking(False)
+        self._loop = new_loop()
+        self._sink = _Sink()
+        self._loop.run_until_complete(self._open())
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._out, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=self.pair.outbox)
+        self._in, _ = await loop.create_datagram_endpoint(lambda: self._sink, sock=self.pair.inbox)
+
+    def round(self, budget_ns: int, fed: bool) -> Round:
+        """See Contender."""
+        return self._loop.run_until_complete(self._round(budget_ns, fed))
+
+    async def _round(self, budget_ns: int, fed: bool) -> Round:
+        loop = asyncio.get_running_loop()
+        send, sink, burst = self.feed if fed else self._send, self._sink, self.work.burst
+        done = Round()
+        turn = before = 0
+        end = _clock() + budget_ns
+        while True:
+            sink.left, sink.enough = burst, loop.create_future()
+            began = _clock()
+            send(turn)
+            between = _clock()
+            loss = loop.call_later(LOSS_WAIT, sink.give_up, burst)
+            await sink.enough
+            ended = _clock()
+            loss.cancel()
+            if turn:
+                done.add(burst, burst - max(0, sink.left), began, between, ended)
+                if ended >= end:
+                    done.cpu_ns = _used() - before
+                    return done
+            else:
+                before = _used()
+                end = _clock() + budget_ns
+            turn += 1
+
+    def _send(self, turn: int) -> None:
+        """What the socket has no room for stays with the transport, which sends it while we wait."""
+        sendto, payload = self._out.sendto, self._payload
+        for address in self._addresses[turn % len(self._addresses)]:
+            sendto(payload, address)
+
+    def close(self) -> None:
+        """Closes the loop and, with it, the sockets."""
+
+        async def close() -> None:
+            self._out.close()
+            self._in.close()
+            await asyncio.sleep(0)
+
+        self._loop.run_until_complete(close())
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+        super().close()

@@ -1,0 +1,173 @@
+"""The result of ``bench udp`` as text, and beside the ratios that the API is meant to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from udpring_tools.bench.table import grid
+from udpring_tools.bench.udp import PARTS, contender_of, contenders_of
+from udpring_tools.bench.udp_work import PATTERNS
+
+__all__ = ["GOALS", "Goal", "goals_reached", "udp_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Send and receive together: how many times as fast as ``peer`` ours is meant to be, from ``least`` on. A
+    peer that is a tier of ours is meant to be as fast, within a quarter."""
+
+    pattern: str
+    size: int
+    way: str
+    peer: str
+    least: float
+
+
+GOALS = (
+    Goal("to-1", 1200, "columns", "socket", 10),
+    Goal("to-1", 1200, "views", "socket", 6),
+    Goal("to-1", 200, "columns", "socket", 20),
+    Goal("to-64", 1200, "columns", "socket", 3),
+    Goal("to-1000", 1200, "columns", "socket", 1.3),
+    Goal("to-1000", 1200, "1 helper", "socket", 1.3),
+    Goal("to-1", 200, "columns", "asyncio", 20),
+    Goal("to-1", 200, "columns", "uvloop", 20),
+    Goal("to-1", 1200, "columns", "mmsg in C", 6),
+    Goal("to-1", 200, "columns", "mmsg in C", 6),
+)
+TIERS_ALIKE = (("to-1", 1200), ("to-64", 1200), ("to-1000", 1200))
+QUARTER = 1.25
+
+
+def goals_reached(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each goal that the result has figures for: ``{"pattern", "size", "way", "peer", "goal", "ratios":
+    {tier: number}, "reached": by the best tier}``. At the end tier mmsg beside the others."""
+    both = {
+        (figure["pattern"], figure["size"], figure["contender"]): figure["ratios"]
+        for figure in result["figures"]
+        if figure["part"] == "both"
+    }
+
+    def ratios(pattern: str, size: int, way: str, peer: str) -> dict[str, float]:
+        found = {
+            tier: both.get((pattern, size, contender_of(tier, way)), {}).get(peer) for tier in result["tiers"]
+        }
+        return {tier: each for tier, each in found.items() if each is not None}
+
+    lines: list[dict[str, Any]] = []
+    for goal in GOALS:
+        have = ratios(goal.pattern, goal.size, goal.way, goal.peer)
+        if have:
+            reached = next(iter(have.values())) >= goal.least
+            lines.append(_line(goal.pattern, goal.size, goal.way, goal.peer, goal.least, have, reached))
+    for pattern, size in TIERS_ALIKE:
+        # The time of mmsg by that of the other tier: more than 1 where mmsg is the slower.
+        have = ratios(pattern, size, "columns", contender_of("mmsg", "columns"))
+        if have:
+            reached = all(1 / QUARTER <= each <= QUARTER for each in have.values())
+            lines.append(_line(pattern, size, "columns", "tier mmsg", 1.0, have, reached))
+    return lines
+
+
+def _line(
+    pattern: str, size: int, way: str, peer: str, goal: float, ratios: dict[str, float], reached: bool
+) -> dict[str, Any]:
+    return {
+        "pattern": pattern,
+        "size": size,
+        "way": way,
+        "peer": peer,
+        "goal": goal,
+        "ratios": ratios,
+        "reached": reached,
+    }
+
+
+def udp_table(result: dict[str, Any]) -> str:
+    """All of it, as a person reads it."""
+    return "\n".join([*_head(result), *_parts(result), *_goals(result), *_losses(result)])
+
+
+def _head(result: dict[str, Any]) -> Iterator[str]:
+    before, after = result["load_average"]
+    yield f"udpring {result['udpring']} on Linux {result['kernel']}, {result['cpu']}, {result['cpus']} CPUs"
+    yield (
+        f"{result['began']}: median of {result['rounds']} rounds, {result['seconds']:g} s in all; load "
+        f"average {before:g} before, {after:g} after; receive buffer {result['receive_buffer']} bytes"
+    )
+    for each in result["left_out"]:
+        yield f"left out: {each['contender']}: {each['why']}"
+
+
+def _parts(result: dict[str, Any]) -> Iterator[str]:
+    """A grid for each pattern and part: nanoseconds, and how many times as fast as the socket loop; for both
+    parts together processor time, too, of all threads."""
+    cells = {
+        (each["pattern"], each["part"], each["size"], each["contender"]): each for each in result["figures"]
+    }
+    contenders = contenders_of(result)
+    sizes = list(dict.fromkeys(each["size"] for each in result["figures"]))
+    for pattern in dict.fromkeys(each["pattern"] for each in result["figures"]):
+        for part in PARTS:
+            bursts = sorted({each["burst"] for key, each in cells.items() if key[:2] == (pattern, part)})
+            if not bursts:
+                continue
+            timed = part == "both"
+            words = ("x socket", "CPU ns") if timed else ("x socket",)
+            lines = [["ns a datagram", *(word for size in sizes for word in (f"{size} B", *words))]]
+            for name in contenders:
+                if (pattern, part, sizes[0], name) not in cells:
+                    continue  # of no use with this pattern
+                line = [name]
+                for size in sizes:
+                    line += _cell(cells[pattern, part, size, name])[: 3 if timed else 2]
+                lines.append(line)
+            many = " or ".join(map(str, bursts))
+            yield f"\n{part}, {PATTERNS[pattern].title}, bursts of {many}"
+            yield grid(lines, left=1)
+
+
+def _cell(figure: dict[str, Any]) -> tuple[str, str, str]:
+    if figure["ns"] is None:
+        return "lost", "-", "-"
+    by_socket, used = figure["ratios"].get("socket"), figure.get("cpu_ns")
+    return (
+        f"{figure['ns']['median']:.0f}",
+        "" if by_socket is None else f"{by_socket:.2f}",
+        "" if used is None else f"{used['median']:.0f}",
+    )
+
+
+def _goals(result: dict[str, Any]) -> Iterator[str]:
+    goals = goals_reached(result)
+    if not goals:
+        return
+    lines = [["send and receive together", "as fast as", "goal", *result["tiers"], ""]]
+    for each in goals:
+        goal = "0.80 to 1.25" if each["peer"] == "tier mmsg" else f"{each['goal']:g}"
+        have = [each["ratios"].get(tier) for tier in result["tiers"]]
+        lines.append(
+            [
+                f"{PATTERNS[each['pattern']].title}, {each['size']} B, {each['way']}",
+                each["peer"],
+                goal,
+                *("-" if one is None else f"{one:.2f}" for one in have),
+                "reached" if each["reached"] else "short",
+            ]
+        )
+    yield "\nWhat the API is meant to reach, and what it reached here"
+    yield grid(lines)
+
+
+def _losses(result: dict[str, Any]) -> Iterator[str]:
+    lossy = [each for each in result["figures"] if each["lost"]]
+    sent = sum(each["sent"] for each in result["figures"] if each["part"] in ("both", "receive-singles"))
+    if not lossy:
+        yield f"\nno datagram was lost of {sent}" if sent else "\nno datagram was lost"
+    for each in lossy:
+        yield (
+            f"lost: {each['lost']} of {each['sent']}: {each['contender']}, {each['part']}, "
+            f"{PATTERNS[each['pattern']].title}, {each['size']} B; rounds with a loss do not count"
+        )

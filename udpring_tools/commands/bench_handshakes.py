@@ -1,0 +1,82 @@
+"""``udpring bench handshakes``: handshakes a second, and what a node forwards while bogus ones arrive."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from udpring.cli import Subparsers
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+
+PARTS = ("rate", "flood")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the subject."""
+    parser = subparsers.add_parser(
+        "handshakes",
+        help="handshakes a second, and forwarding under a flood of bogus ones",
+        description="Measures how many valid handshakes a node answers in a second, and how much of its rate "
+        "one TCP stream keeps while bogus initiations arrive: random bytes, and random bytes with a right "
+        "mac1.",
+    )
+    count = Between(1, 3600)
+    parser.add_argument("--seconds", type=count, default=5, metavar="N", help="for each TCP stream (5)")
+    parser.add_argument("--runs", type=count, default=3, metavar="N", help="the median of so many (3)")
+    parser.add_argument(
+        "--rate",
+        type=Between(1000, 10_000_000),
+        default=100_000,
+        metavar="N",
+        help="bogus initiations a second (100000)",
+    )
+    parser.add_argument("--only", choices=PARTS, help="one of the two")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; progress goes to standard error."""
+    from udpring_tools.bench.handshakes import measure_handshakes  # noqa: PLC0415
+    from udpring_tools.bench.program import Program  # noqa: PLC0415
+    from udpring_tools.bench.space import become_root  # noqa: PLC0415
+
+    become_root(args.words, progress)
+    parts = (args.only,) if args.only else PARTS
+    with ended_by_signals():
+        result = measure_handshakes(Program.ours(), args.rate, args.seconds, args.runs, progress, parts)
+    print(json.dumps(result) if args.json else as_table(result))
+    return 0
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The result as a person reads it."""
+    from udpring_tools.bench.table import grid, head  # noqa: PLC0415
+
+    text = [*head(result, result), ""]
+    figures, flood = result["handshakes"], result["flood"]
+    if figures:
+        text += [
+            f"{_median(figures['handshakes_s'], 0)} handshakes/s answered, "
+            f"{_median(figures['cpu_ms_per_handshake'], 3)} ms of processor time each, "
+            f"{_median(figures['answered_percent'], 1)} % of the initiations",
+            "",
+        ]
+    if flood:
+        lines = [["flood", "TCP Gbit/s", "bogus/s", "of quiet", "of aside"]]
+        for row in flood["phases"]:
+            ratios = (row["kept_of_quiet"], row["kept_of_aside"])
+            lines.append(
+                [
+                    row["phase"],
+                    _median(row["gbit_s"], 2),
+                    _median(row["flood_packets_s"], 0),
+                    *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+                ]
+            )
+        text += [f"{flood['rate']} bogus initiations a second asked for", "", grid(lines, left=1)]
+    return "\n".join(text).rstrip()
+
+
+def _median(figure: dict[str, Any] | None, digits: int) -> str:
+    return f"{figure['median']:.{digits}f}" if figure else "-"

@@ -1,0 +1,72 @@
+"""``udpring bench peers``: the cost of a packet when the tables are full."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from udpring.cli import Subparsers
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the subject."""
+    parser = subparsers.add_parser(
+        "peers",
+        help="the cost of a packet with 1, 100 and 10 000 peers",
+        description="Starts a pair of nodes for each of three tables (1 peer; 100 peers with 1 300 "
+        "prefixes; 10 000 peers with 130 000 prefixes) and measures in turn what a packet costs in each: "
+        "processor time of both nodes, at one rate, to addresses all over the real peer's prefixes.",
+    )
+    parser.add_argument("--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each case (5)")
+    parser.add_argument(
+        "--runs", type=Between(1, 1000), default=5, metavar="N", help="the median of so many (5)"
+    )
+    parser.add_argument(
+        "--rate", type=Between(100, 10_000_000), default=40_000, metavar="N", help="packets a second (40000)"
+    )
+    parser.add_argument(
+        "--size", type=Between(1, 1392), default=64, metavar="N", help="bytes of a datagram's payload (64)"
+    )
+    parser.add_argument(
+        "--largest", type=Between(1, 100_000), metavar="N", help="leave out cases with more peers than that"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; progress goes to standard error."""
+    from udpring_tools.bench.peers import CASES, measure_peers  # noqa: PLC0415
+    from udpring_tools.bench.program import Program  # noqa: PLC0415
+    from udpring_tools.bench.space import become_root  # noqa: PLC0415
+
+    cases = [case for case in CASES if case.peers <= (args.largest or case.peers)]
+    become_root(args.words, progress)
+    with ended_by_signals():
+        result = measure_peers(Program.ours(), cases, args.rate, args.size, args.seconds, args.runs, progress)
+    print(json.dumps(result) if args.json else as_table(result))
+    return 0
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The result as a person reads it."""
+    from udpring_tools.bench.table import grid, head  # noqa: PLC0415
+
+    lines = [["peers", "prefixes", "CPU ns/packet", "to one", "packets/s", "lost", "resident", "filled in"]]
+    for row in result["cases"]:
+        cost, to_one = row["cpu_ns_per_packet"], row["cost_ratio"]
+        lines.append(
+            [
+                f"{row['peers']}",
+                f"{row['prefixes']}",
+                f"{cost['median']:.0f}" if cost else "-",
+                f"{to_one:.3f}" if to_one else "-",
+                f"{row['packets_s']['median']:.0f}",
+                f"{row['lost_percent']['median']:.2f} %",
+                f"{row['resident_mib']:.1f} MiB",
+                f"{row['fill_s']:.2f} s",
+            ]
+        )
+    asked = f"UDP {result['size']} B, {result['rate']} packets/s asked for"
+    return "\n".join([*head(result, result), asked, "", grid(lines, left=0)])

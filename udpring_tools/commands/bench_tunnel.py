@@ -1,0 +1,97 @@
+"""``udpring bench tunnel``: whole nodes of ours and of other programs, measured in turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from udpring.cli import Subparsers
+from udpring.wireguard.cipher import Cipher
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+
+MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
+TIERS = ("uring-multishot", "uring-pool", "mmsg")
+"""As in bench/measures.py and udpring.udp.tiers, which are slow to import. A test compares them."""
+CIPHERS = tuple(map(str, Cipher))
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the subject."""
+    parser = subparsers.add_parser(
+        "tunnel",
+        help="throughput, packet rate, latency, processor time and memory of two nodes",
+        description="Starts two nodes of udpring-wg in two network namespaces, measures what goes through "
+        "the tunnel between them, and does the same with each program that is given, run after run in turn. "
+        "Takes everything away again. Without root it works in a user namespace where the host allows that.",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="a wireguard-go compatible program (perhaps with arguments), any number of times",
+    )
+    parser.add_argument(
+        "--tier",
+        choices=TIERS,
+        action="append",
+        help="for our nodes, instead of the best that works; any number of times, as --cipher",
+    )
+    parser.add_argument(
+        "--workers",
+        type=Between(1, 16),
+        action="append",
+        metavar="N",
+        help="threads of our nodes, instead of what they take by themselves; any number of times, too",
+    )
+    parser.add_argument(
+        "--cipher",
+        choices=CIPHERS,
+        action="append",
+        help="for our nodes (chacha20-poly1305); given again, nodes with that one are measured as well, and "
+        "ratios are those of the first",
+    )
+    parser.add_argument(
+        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each TCP stream (5)"
+    )
+    parser.add_argument(
+        "--runs", type=Between(1, 1000), default=3, metavar="N", help="the median of so many (3)"
+    )
+    parser.add_argument(
+        "--only", type=_measures, default=MEASURES, metavar="NAMES", help=f"some of {','.join(MEASURES)}"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it, too (needs udpring[plot])")
+
+
+def _measures(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in MEASURES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join(MEASURES)}")
+    return names
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; progress goes to standard error."""
+    from udpring_tools.bench import plot, space  # noqa: PLC0415
+    from udpring_tools.bench.comparison import compare  # noqa: PLC0415
+    from udpring_tools.bench.program import Program, distinct  # noqa: PLC0415
+    from udpring_tools.bench.table import comparison_table  # noqa: PLC0415
+
+    ciphers = [Cipher(name) for name in dict.fromkeys(args.cipher or CIPHERS[:1])]
+    # Each given once where the same is given twice.
+    tiers, workers = (list(dict.fromkeys(given or [None])) for given in (args.tier, args.workers))
+    ours = Program.variants(tiers, ciphers, workers)
+    programs = distinct([*ours, *map(Program.parse, args.against)])
+    if args.plot:
+        plot.require_drawable(args.plot)
+    space.become_root(args.words, progress)
+    with ended_by_signals():
+        result = compare(programs, args.only, args.seconds, args.runs, progress)
+    print(json.dumps(result) if args.json else comparison_table(result), flush=True)
+    if args.plot:
+        plot.draw(result, args.plot)
+        progress(f"drawn: {args.plot}")
+    return 0

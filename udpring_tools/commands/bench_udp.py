@@ -1,0 +1,89 @@
+"""``udpring bench udp``: datagrams over loopback, by our rings and by what else a Python program has."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from udpring.cli import Subparsers
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+
+PATTERNS = ("to-1", "to-64", "to-1000")
+SIZES = ("64", "200", "1200", "1400")
+PARTS = ("send", "receive", "both", "receive-singles")
+TIERS = ("uring-multishot", "uring-pool", "mmsg")
+"""All as in udpring_tools.bench and udpring.udp.tiers, which are slow to import; a test compares."""
+SECONDS, ROUNDS = 60, 9
+QUICK_SECONDS, QUICK_ROUNDS, QUICK_SIZES = 2, 3, ("200", "1200")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the subject."""
+    parser = subparsers.add_parser(
+        "udp",
+        help="sending and receiving datagrams in batches, beside socket, asyncio, uvloop and sendmmsg",
+        description="Nanoseconds to send and to receive a datagram over loopback: with SendRing and RecvRing "
+        "on each tier, with loops over socket, with asyncio, with uvloop, with sendmmsg and recvmmsg from C; "
+        "in short rounds in turn. Needs no root; where net.core.rmem_max is small, bursts are shorter.",
+    )
+    parser.add_argument(
+        "--only",
+        type=_chosen,
+        default=((), (), ()),
+        metavar="NAMES",
+        help=f"some of {','.join((*PARTS, *PATTERNS, *SIZES))}; of a kind that is not named, all",
+    )
+    parser.add_argument(
+        "--tier", choices=TIERS, action="append", help="any number of times (default: all that work here)"
+    )
+    parser.add_argument(
+        "--seconds", type=Between(1, 3600), metavar="N", help=f"for the whole of it ({SECONDS})"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a first look: {QUICK_SECONDS} seconds, {QUICK_ROUNDS} rounds, {' and '.join(QUICK_SIZES)} B",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it, too (needs udpring[plot])")
+
+
+def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The parts, patterns and sizes that are named."""
+    names = text.split(",")
+    for name in names:
+        if name not in (*PARTS, *PATTERNS, *SIZES):
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join((*PARTS, *PATTERNS, *SIZES))}")
+    parts, patterns, sizes = (
+        tuple(each for each in every if each in names) for every in (PARTS, PATTERNS, SIZES)
+    )
+    return parts, patterns, sizes
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; progress goes to standard error."""
+    from udpring_tools.bench.plot import require_drawable  # noqa: PLC0415
+    from udpring_tools.bench.udp import measure  # noqa: PLC0415
+    from udpring_tools.bench.udp_plot import draw  # noqa: PLC0415
+    from udpring_tools.bench.udp_table import goals_reached, udp_table  # noqa: PLC0415
+
+    if args.plot:
+        require_drawable(args.plot)
+    parts, patterns, sizes = args.only
+    with ended_by_signals():
+        result = measure(
+            patterns or PATTERNS,
+            [int(size) for size in sizes or (QUICK_SIZES if args.quick else SIZES)],
+            parts or PARTS,
+            args.tier,
+            args.seconds or (QUICK_SECONDS if args.quick else SECONDS),
+            QUICK_ROUNDS if args.quick else ROUNDS,
+            progress,
+        )
+    whole = result | {"goals": goals_reached(result)}
+    print(json.dumps(whole) if args.json else udp_table(result), flush=True)
+    if args.plot:
+        draw(result, args.plot)
+        progress(f"drawn: {args.plot}")
+    return 0
