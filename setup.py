@@ -1,8 +1,95 @@
-"""Only what pyproject.toml cannot say: cffi's hook and the tag of the abi3 wheel."""
+"""Only what pyproject.toml cannot say: cffi's hook, the tag of the abi3 wheel, and kept objects."""
 
-from setuptools import setup
+import json
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildKeepingObjects(build_ext):
+    """Compiles an object again only when its command or a file it was made of has changed.
+
+    setuptools compiles every object each time. Here the compiler lists the files it reads (-MD), and a record
+    in the folder of the objects keeps the command and the time and size of each of those files.
+    """
+
+    def build_extension(self, ext: Extension) -> None:
+        compiler: Any = self.compiler
+        compile_one, link = compiler._compile, compiler.link
+        running: list[Future[None]] = []
+
+        def keep_or_compile(obj: str, *arguments: Any) -> None:
+            command = [*compiler.compiler_so, *map(str, arguments)]
+            if not is_current(f"{obj}.json", obj, command):
+                running.append(pool.submit(compile_and_record, command, obj, *arguments))
+
+        def compile_and_record(
+            command: list[str], obj: str, src: str, ext: str, cc: list[str], post: list[str], pp: list[str]
+        ) -> None:
+            began = time.time_ns()
+            compile_one(obj, src, ext, cc, [*post, "-MD", "-MF", f"{obj}.d"], pp)
+            inputs = Path(f"{obj}.d").read_text().replace("\\\n", " ").split(":", 1)[1].split()
+            record(f"{obj}.json", obj, command, inputs, began)
+
+        def keep_or_link(kind: str, objects: list[str], output: str, *rest: Any, **named: Any) -> None:
+            for each in running:
+                each.result()
+            kept = Path(self.build_temp) / f"{Path(output).name}.json"
+            command = [*compiler.linker_so, kind, *map(str, objects), output, repr(rest), repr(named)]
+            if not is_current(kept, output, command):
+                began = time.time_ns()
+                link(kind, objects, output, *rest, **named)
+                record(kept, output, command, objects, began)
+
+        compiler._compile, compiler.link = keep_or_compile, keep_or_link
+        # setuptools' own look at the dates knows neither the commands nor what headers include.
+        self.force = compiler.force = True
+        try:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                super().build_extension(ext)
+        finally:
+            compiler._compile, compiler.link = compile_one, link
+
+
+def state(path: str) -> list[int]:
+    """The time and size of a file; [] where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return []
+    return [found.st_mtime_ns, found.st_size]
+
+
+def is_current(kept: str | Path, made: str, command: list[str]) -> bool:
+    """Whether the file is there as it was made, and the command would make it again from the same inputs."""
+    try:
+        before = json.loads(Path(kept).read_text())
+    except (OSError, ValueError):
+        return False
+    files = before["files"].items()
+    return (
+        made in before["files"]
+        and before["command"] == command
+        and all(state(f) == seen for f, seen in files)
+    )
+
+
+def record(kept: str | Path, made: str, command: list[str], inputs: list[str], began: int) -> None:
+    """Keeps nothing of a file whose inputs changed while it was made."""
+    files = {path: state(path) for path in inputs}
+    if all(seen and seen[0] < began for seen in files.values()):
+        Path(kept).write_text(json.dumps({"command": command, "files": {**files, made: state(made)}}))
+    else:
+        Path(kept).unlink(missing_ok=True)
+
 
 setup(
     cffi_modules=["udpring/native/build.py:ffibuilder"],
+    cmdclass={"build_ext": BuildKeepingObjects},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

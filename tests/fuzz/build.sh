@@ -26,20 +26,30 @@ read -ra libraries <<<"$(pkg-config --libs libcrypto) -ldl -pthread"
 models=()
 [[ $CFLAGS == *fuzzer-no-link* ]] && models=(-fno-sanitize=fuzzer-no-link)
 
+current() { # current OBJECT: whether it is newer than this script and than every file it was made of
+    local input inputs
+    [[ $1 -nt $here/build.sh && -e $1.d ]] || return
+    read -ra inputs < <(sed 's/\\$//' "$1.d" | tr '\n' ' ')
+    for input in "${inputs[@]:1}"; do
+        [[ -e $input && ! $input -nt $1 ]] || return
+    done
+}
+
 compile() { # compile SOURCE OBJECT FLAGS...
-    if [[ $2 -nt $1 && $2 -nt $here/build.sh && -z $(find "$native" "$here" -maxdepth 2 -name '*.h' -newer "$2" -print -quit) ]]; then
+    if current "$2"; then
         return
     fi
     rm -f "$2"
-    "$CC" "${flags[@]}" "${@:3}" -c "$1" -o "$2"
+    "$CC" "${flags[@]}" "${@:3}" -MMD -MF "$2.d" -c "$1" -o "$2"
 }
 
 # The core, and the models that several harnesses share.
 objects=()
 running=0
-for source in "$native"/*.c "$native"/*/*.c "$here"/model_*.c; do
-    room=$(basename -- "$(dirname -- "$source")")
-    object=$WORK/$room-$(basename -- "$source" .c).o
+mapfile -t sources < <(find "$native" -name '*.c' | LC_ALL=C sort)
+for source in "${sources[@]}" "$here"/model_*.c; do
+    object=${source#"$top"/}
+    object=$WORK/${object//\//-}.o
     objects+=("$object")
     unguided=()
     [[ $source == "$here"/* ]] && unguided=("${models[@]}")

@@ -22,8 +22,8 @@ def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("face") / "face"
     sources = [
         NATIVE / "base.c",
-        *sorted((NATIVE / "udp").glob("*.c")),
-        *sorted((NATIVE / "uring").glob("*.c")),
+        *sorted((NATIVE / "udp").rglob("*.c")),
+        *sorted((NATIVE / "uring").rglob("*.c")),
     ]
     compiler = shlex.split(os.environ.get("CC", "cc"))
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
