@@ -28,7 +28,9 @@ NOT_OURS |= {".import_linter_cache", "udpring.egg-info"}
 FILE_LINES = 500
 FUNCTION_LINES = 70
 # What is longer than the rule, and why it is still one thing. An entry no longer needed fails the test too.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "udpring/udp/send.py": "SendRing, one class: its calls, and the same calls in event loops",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 

@@ -7,6 +7,8 @@ import contextlib
 import gc
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +16,6 @@ import pytest
 import uvloop
 
 import udpring
-from udpring.udp import RecvRing
 from udpring.udp.endpoint import DATAGRAMS_A_TURN, FLUSH_DATAGRAMS
 
 from .conftest import BOUND
@@ -606,4 +607,13 @@ def test_it_needs_asyncio() -> None:
 
 
 def test_receiving_needs_no_asyncio() -> None:
-    assert RecvRing.fileno.__module__ == "udpring.udp.loops"
+    """Also with the descriptor for event loops: asyncio is imported when a task first waits."""
+    program = (
+        "import socket, sys, udpring\n"
+        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, udpring.RecvRing(sock) as ring:\n"
+        "    assert ring.fileno() >= 0 and not len(ring.recv_batch(timeout=0))\n"
+        "sys.exit('asyncio' in sys.modules)\n"
+    )
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BOUND)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 import warnings
+from collections.abc import Awaitable, Coroutine
 from threading import get_ident
-from typing import Any
+from typing import Any, Self
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, RingError
 from udpring.udp.address import LAYOUT, family_of
 from udpring.udp.batch import Batch
-from udpring.udp.loops import AsyncReceiving
+from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.uncopied import Uncopied
 from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
@@ -25,7 +27,7 @@ _SOL_UDP, _UDP_GRO = 17, 104
 _ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
 
-class RecvRing(Uncopied, AsyncReceiving):
+class RecvRing(Uncopied):
     """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6.
 
     The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
@@ -87,6 +89,10 @@ class RecvRing(Uncopied, AsyncReceiving):
         self._handle: Any = None
         self._closing = False
         self._busy = False
+        self._watch: Watch | None = None  # made when a task first waits
+        self._awaited = False
+        self._burst = 0  # batches taken since the loop last had its turn
+        self._lone = False  # the last wait brought a single datagram
         self._sock = sock
         self._ipv6 = family_of(sock) == socket.AF_INET6
         self._thread = get_ident()
@@ -214,6 +220,95 @@ class RecvRing(Uncopied, AsyncReceiving):
         if self._handle is None:
             raise ClosedError("this receive ring was closed")
         return self._handle
+
+    def fileno(self) -> int:
+        """A descriptor for event loops: readable while ``recv_batch(timeout=0)`` would not come back empty.
+
+        Level-triggered: it stays readable until everything is fetched, also what one call left over. Poll
+        it for reading with select(2), poll(2), epoll(7) or any loop; do not read, write or close it. It is
+        not the socket's. Now and then it is readable for something that is no datagram (an ICMP error,
+        buffers that came back): the batch is empty then.
+        It need not tell of a socket that was closed under the ring: close the ring instead, or call
+        ``recv_batch`` once in a while, which raises then. The waits of this class look once a second.
+        Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
+        """
+        return check(lib.udpring_recv_fileno(self._usable()), "polling a receive ring")
+
+    async def recv_batch_async(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
+        """``recv_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
+
+        timeout: seconds; None waits for ever. An empty batch when the time is up.
+        Cancelling loses no datagram: it comes with the next call. After a few batches without a wait the loop
+        gets a turn, so that timers run under a flood.
+        Raises ClosedError (also when the ring is closed meanwhile), WrongThreadError, RingError, RuntimeError
+        when another task is waiting on this ring already.
+        """
+        return await self._receive(max_packets, timeout)
+
+    async def _receive(self, max_packets: int, timeout: float | None, iterating: bool = False) -> Batch:
+        if self._awaited:
+            raise RuntimeError("another task is waiting on this ring: let one receive and share out")
+        never = timeout is None or nanoseconds(timeout) < 0
+        deadline = None if never or timeout is None else time.monotonic() + timeout
+        wait: Awaitable[bool] | None = None
+        self._awaited = True
+        try:
+            if self._burst >= BATCHES_A_TURN:
+                self._burst = 0
+                await give_way()
+            if self._lone and self._watch is not None and timeout is None and max_packets > 0:
+                # Datagrams come one at a time: the next is hardly there yet, and the loop is told when it is.
+                wait = self._watch.wait_again()
+            while True:
+                if wait is not None:
+                    self._burst = 0
+                    await wait
+                batch = self._poll(max_packets)
+                if batch is not None:
+                    self._burst += 1
+                    self._lone = wait is not None and batch._count == 1
+                    return batch
+                left = LOOK_SECONDS
+                if deadline is not None:
+                    left = min(left, deadline - time.monotonic())
+                    if left <= 0:
+                        break
+                wait = self._watched().wait(left)
+            if wait is None:
+                self._burst = 0
+                await give_way()  # a loop of polls must not stop all others
+            return self.recv_batch(max_packets, 0)
+        except ClosedError:
+            if iterating:
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._awaited = False
+
+    def __aiter__(self) -> Self:
+        self._usable()
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Batch]:
+        """The next batch; the iteration ends when the ring is closed."""
+        return self._receive(256, None, True)
+
+    def _icmp_errors(self) -> list[OSError]:
+        """What ICMP brought since the last call, oldest first, of which the last 16 are kept."""
+        errors = []
+        while code := lib.udpring_recv_error(self._usable()):
+            errors.append(OSError(code, os.strerror(code)))
+        return errors
+
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch(self.fileno())
+        return self._watch
+
+    def _end_wait(self) -> None:
+        """After closing: the task that waits is told."""
+        if self._watch is not None:
+            self._watch.close()
 
     @property
     def tier(self) -> str:

@@ -24,7 +24,7 @@ from udpring.udp.jobs import (
     fill_payloads,
     make_report,
 )
-from udpring.udp.loops import AsyncSending, Watch, turns_here
+from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way, turns_here
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.uncopied import Uncopied
 from udpring.udp.waiting import nanoseconds, wait_slice
@@ -46,7 +46,7 @@ _ZERO_COPY = {
 }
 
 
-class SendRing(Uncopied, AsyncSending):
+class SendRing(Uncopied):
     """Sends datagrams in batches on ``sock``, a UDP socket of AF_INET or AF_INET6, connected or not.
 
     Datagrams to one destination leave in the order given, also when the socket buffer is full; those of equal
@@ -88,8 +88,8 @@ class SendRing(Uncopied, AsyncSending):
         self._sock = sock
         self._family = family_of(sock)
         self._busy = False
-        self._tickets: list[Ticket] = []
-        self._awaited: dict[Ticket, Watch] = {}
+        self._tickets: list[Ticket] = []  # those that reap() gives
+        self._awaited: dict[Ticket, Watch] = {}  # those that tasks wait for
         self._job = ffi.new("struct udpring_send_job *")  # of send_batch
         self._one = ffi.new("struct udpring_address *")
         self._results = ffi.NULL
@@ -97,6 +97,8 @@ class SendRing(Uncopied, AsyncSending):
         self._plain = True  # the job has no options
         self._copies = not zero_copy
         self._turns = turns_here()
+        self._turn = -1  # the loop's turn in which a task last sent, as far as known
+        self._burst = 0  # batches sent in that turn
         self._held: tuple[Any, ...] = ()
         if not 0 <= entries < 1 << 31:
             raise ValueError(f"entries must not be negative: {entries}")
@@ -358,6 +360,116 @@ class SendRing(Uncopied, AsyncSending):
         Raises as ``reap``.
         """
         return self.reap(len(self._tickets), timeout)
+
+    def fileno(self) -> int:
+        """A descriptor for event loops: readable while ``reap()`` would move on what is pending.
+
+        Level-triggered, and quiet when nothing is pending, or all of it waits for the kernel to let go of
+        payloads (zero copy). Poll it for reading (sic) with select(2), poll(2),
+        epoll(7) or any loop; do not read, write or close it. It is not the socket's. Closing the ring in
+        another thread makes it readable too. A socket that was closed under the ring need not: call
+        ``reap`` once in a while, which reports it.
+        Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
+        """
+        return check(lib.udpring_send_fileno(self._usable()), "polling a send ring")
+
+    async def send_batch_async(
+        self,
+        payloads: Payloads,
+        address: Addresses | None = None,
+        *,
+        lengths: Lengths | None = None,
+        source: str | None = None,
+        interface_index: int = 0,
+        tos: int | None = None,
+        ttl: int | None = None,
+        ordered: bool = False,
+    ) -> SendReport:
+        """``send_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
+
+        What goes leaves at once; for the rest it waits until the socket buffer has room. Several tasks may
+        send: their datagrams leave in the order of the calls. After a few batches without a wait the loop
+        gets a turn.
+        Arguments and the report are those of ``send_batch``; payloads are held as those of ``submit``.
+        Cancelled, it abandons what has not left yet, and notes on the exception (``__notes__``) how much that
+        was.
+        Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
+        """
+        turn = self._turns.count
+        if turn != self._turn:
+            self._turn, self._burst = turn, 0
+        elif self._burst >= BATCHES_A_TURN:
+            self._burst = 0
+            await give_way()
+        if lengths is None and source is None and tos is None and ttl is None and not interface_index:
+            alone = self._send_alone(payloads, address)
+            if alone is not None:
+                self._burst += 1
+                return alone
+        ticket = self.submit(
+            payloads,
+            address,
+            lengths=lengths,
+            source=source,
+            interface_index=interface_index,
+            tos=tos,
+            ttl=ttl,
+            ordered=ordered,
+        )
+        self._burst += 1
+        if ticket.done:
+            self._tickets.remove(ticket)
+        else:
+            self._burst = 0
+            await self._sent(ticket)
+        return ticket.report
+
+    async def _sent(self, ticket: Ticket) -> None:
+        """Until every datagram of it has its result."""
+        watch: Watch | None = None
+        try:
+            watch = self._awaited[ticket] = Watch(self.fileno())
+            self._tickets.remove(ticket)
+            while not ticket.done:
+                await watch.wait(LOOK_SECONDS)
+                if not ticket.done:
+                    self._move()
+        except BaseException as error:
+            left = self._abandon(ticket)
+            if left:
+                error.add_note(f"{left} of {ticket.count} datagrams were not sent")
+            raise
+        finally:
+            self._awaited.pop(ticket, None)
+            if watch is not None:
+                watch.close()
+
+    def _abandon(self, ticket: Ticket) -> int:
+        """How many of its datagrams are not going to be sent."""
+        if not ticket.done:
+            self._let_go(self._usable(), ticket._job, ticket)
+        return len(ticket.report.errors)
+
+    def _move(self) -> None:
+        """Sends what goes without waiting."""
+        handle = self._usable()
+        code = lib.udpring_send_run(handle, ffi.NULL, lib.udpring_send_finished(handle) + 1, 0)
+        if code == -errno.ECANCELED:
+            self._usable()
+        if code not in (0, -errno.ETIME, -errno.EINTR):
+            check(code, "sending")
+        self._wake_sent()
+
+    def _wake_sent(self) -> None:
+        """The queue has moved: tasks whose datagrams have gone are woken."""
+        for ticket, watch in self._awaited.items():
+            if ticket.done:
+                watch.wake()
+
+    def _end_waits(self) -> None:
+        """After closing: the tasks that wait are told."""
+        for watch in self._awaited.values():
+            watch.close()
 
     def _usable(self) -> Any:
         """The handle, for the thread that may send. Closes where another thread asked for it."""
