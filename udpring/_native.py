@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
+from udpring._abi import abi_hash
 from udpring.errors import HostError, RingError, WrongThreadError
 
 try:
@@ -22,14 +24,14 @@ except ImportError as missing:
         cure = "free memory, or raise the limits (ulimit -v, the cgroup's memory.max)"
     raise HostError(f"udpring's compiled module cannot be loaded: {text}", cure=cure) from missing
 
-ABI_VERSION = 13
-
 ffi: Any = _core.ffi
 lib: Any = _core.lib
 
-if lib.udpring_abi_version() != ABI_VERSION:
+# A wheel holds no abi.h: there the module and the Python code were built together.
+_here = Path(__file__).parent
+if abi_hash(_here / "native") not in ("", ffi.string(lib.udpring_abi_hash()).decode()):
     raise HostError(
-        f"udpring's compiled module has ABI {lib.udpring_abi_version()}, its Python code needs {ABI_VERSION}",
+        f"the compiled module {_core.__file__} was built from other abi.h files than {_here}/native has",
         cure="build it again: scripts/bootstrap",
     )
 

@@ -19,6 +19,7 @@ from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.uapi_values import PEER_KEYS
 from udpring.wireguard.cipher import Cipher
 
 KEY_A, KEY_B, KEY_C = (public_key(generate_private_key()).hex() for _ in range(3))
@@ -98,6 +99,18 @@ async def test_a_link_local_endpoint_keeps_its_scope(here: Served) -> None:
     assert await here.set(f"public_key={KEY_A}", "endpoint=[fe80::1%lo]:5") == "errno=0\n\n"
     assert f"endpoint=[fe80::1%{socket.if_nametoindex('lo')}]:5\n" in await here.ask("get=1\n\n")
     assert await here.set(f"public_key={KEY_A}", "endpoint=[fe80::1%nonesuch]:5") == "errno=-22\n\n"
+
+
+@serving
+async def test_a_key_that_only_the_codec_knows_is_refused(here: Served) -> None:
+    class Novelty:
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PEER_KEYS, "novelty", lambda value: Novelty())
+        answer = await here.set(f"public_key={KEY_A}", "novelty=1")
+    assert answer != "errno=0\n\n"
+    assert answer.startswith("errno=-")
 
 
 @serving

@@ -4,16 +4,12 @@
 #define UDPRING_ABI_H
 #include <stdint.h>
 
-/* Raised whenever an abi.h changes; udpring/_native.py refuses a module built from another one. */
-#define UDPRING_ABI_VERSION 13
-
 /* Why something could not be had, in words for a person: what was wrong, where, what to do. */
 #define UDPRING_REASON_BYTES 256
 struct udpring_reason {
     char text[256];
 };
 
-int32_t udpring_abi_version(void);
 /* CLOCK_BOOTTIME in nanoseconds: the one clock of the data plane (counts suspended time, as sessions must). */
 uint64_t udpring_now_ns(void);
 #endif

@@ -3,11 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int32_t udpring_abi_version(void)
-{
-    return UDPRING_ABI_VERSION;
-}
-
 uint64_t udpring_now_ns(void)
 {
     return ur_clock_ns(CLOCK_BOOTTIME);

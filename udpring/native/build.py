@@ -1,7 +1,7 @@
 """Builds udpring._core: every C file of the rooms below this folder, behind the abi.h files.
 
 The abi.h files are read twice: by the compiler, and by cffi as declarations. They hold plain C
-declarations and integer #defines only; C sources never include Python.h.
+declarations, integer #defines and lists of names (X-macros) only; C sources never include Python.h.
 
 Environment:
     UDPRING_SANITIZE=address,undefined   build with these sanitisers, frame pointers and -O1
@@ -11,6 +11,7 @@ Environment:
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sysconfig
@@ -22,18 +23,33 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # Lowest room first: a room's abi.h may use the types of the rooms before it.
 ABI = [HERE / "abi.h", *(HERE / room / "abi.h" for room in ("uring", "udp", "tunnel"))]
+# Loaded by its path: the package itself needs the module that is built here.
+abi_hash = runpy.run_path(str(HERE.parent / "_abi.py"))["abi_hash"]
 
 
-def declarations(path: Path) -> str:
-    """The text of an abi.h as cffi takes it: without its include guard and includes."""
-    kept = []
-    for line in path.read_text().splitlines():
-        if re.match(r"\s*#\s*(include|ifndef|endif|pragma|if|else)\b", line):
-            continue
-        if re.match(r"\s*#\s*define\s+\w+_H\s*$", line):
-            continue
-        kept.append(line)
-    return "\n".join(kept)
+def cc() -> list[str]:
+    """The C compiler, as a command."""
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def run_cc(arguments: list[str], source: str) -> subprocess.CompletedProcess[str]:
+    """What the compiler makes of a source on its standard input."""
+    try:
+        return subprocess.run(
+            [*cc(), *arguments, "-x", "c", "-"], input=source, capture_output=True, text=True, check=False
+        )
+    except OSError as missing:
+        raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
+
+
+def declarations() -> str:
+    """The text of all abi.h as cffi takes it: no includes, lists expanded, and the #defined integers."""
+    text = "\n".join(path.read_text() for path in ABI)
+    expanded = run_cc(["-E", "-P"], re.sub(r"(?m)^\s*#\s*include\b.*$", "", text))
+    if expanded.returncode:
+        raise SystemExit(f"the abi.h files cannot be preprocessed: {expanded.stderr.strip()}")
+    integers = re.findall(r"(?m)^#define UDPRING_\w+ +(?:0x)?[0-9a-fA-F]+[uUlL]*\b", text)
+    return "\n".join([*integers, expanded.stdout])
 
 
 def pkg_config(*arguments: str) -> list[str]:
@@ -62,35 +78,16 @@ def has_ipsecmb() -> bool:
         raise SystemExit(f"UDPRING_IPSECMB={wanted}: 0 builds without ipsec-mb, 1 not without it")
     if wanted == "0":
         return False
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
-    try:
-        probe = subprocess.run(
-            [*compiler, *flags, "-fsyntax-only", "-x", "c", "-"],
-            input=IPSECMB_PROBE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError as missing:
-        raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
+    probe = run_cc([*flags, "-fsyntax-only"], IPSECMB_PROBE)
     if probe.returncode and wanted:
         raise SystemExit(f"UDPRING_IPSECMB=1: install libipsec-mb-dev: {probe.stderr.strip()}")
     return probe.returncode == 0
 
 
-def takes(compiler: list[str], flags: list[str]) -> bool:
+def takes(flags: list[str]) -> bool:
     """Whether the compiler knows these flags on this machine."""
-    try:
-        probe = subprocess.run(
-            [*compiler, *flags, "-Werror", "-O2", "-x", "c", "-", "-c", "-o", os.devnull],
-            input="int main(void) { return 0; }",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError as missing:
-        raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
+    probe = run_cc([*flags, "-Werror", "-O2", "-c", "-o", os.devnull], "int main(void) { return 0; }")
     return probe.returncode == 0
 
 
@@ -109,16 +106,15 @@ HARDENED_LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
 
 def hardening() -> list[str]:
     """The flags of HARDENING that this compiler takes. Not for a sanitiser, whose checks they would hide."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     chosen: list[str] = []
     for line in HARDENING:
-        chosen += next((flags for flags in line if takes(compiler, flags)), [])
+        chosen += next((flags for flags in line if takes(flags)), [])
     return chosen
 
 
 def make_builder() -> cffi.FFI:
     builder = cffi.FFI()
-    builder.cdef("\n".join(declarations(path) for path in ABI))
+    builder.cdef(declarations() + "\nconst char *udpring_abi_hash(void);")
     # Every C file at any depth: a file that moves, or a new one, is named nowhere.
     sources = sorted(str(path.relative_to(ROOT)) for path in HERE.rglob("*.c"))
     compile_args = [
@@ -153,7 +149,8 @@ def make_builder() -> cffi.FFI:
         libraries.append("dl")  # its own library only before glibc 2.34
     builder.set_source(
         "udpring._core",
-        "\n".join(f'#include "{path.relative_to(HERE)}"' for path in ABI),
+        "\n".join(f'#include "{path.relative_to(HERE)}"' for path in ABI)
+        + f'\nstatic const char *udpring_abi_hash(void) {{ return "{abi_hash(HERE)}"; }}',
         sources=sources,
         include_dirs=[str(HERE.relative_to(ROOT))],
         libraries=libraries,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, assert_never
 
 from udpring.errors import UdpringError
 from udpring.tunnel.uapi_values import (
@@ -38,6 +38,7 @@ from udpring.tunnel.uapi_values import (
     Operation,
     PeerBegin,
     PeerRemove,
+    PeerSetting,
     PeerState,
     PeerUpdateOnly,
     ProtocolVersion,
@@ -73,6 +74,7 @@ __all__ = [
     "Operation",
     "PeerBegin",
     "PeerRemove",
+    "PeerSetting",
     "PeerState",
     "PeerUpdateOnly",
     "ProtocolVersion",
@@ -342,6 +344,8 @@ def _format_operation(operation: SetOperation) -> str:
             return f"protocol_version={version}"
         case SetCipher(cipher):
             return f"cipher={cipher}"
+        case _:
+            assert_never(operation)  # mypy: an operation without a line
 
 
 class ResponseParser:

@@ -21,6 +21,7 @@ import errno
 import logging
 import socket
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from udpring.tunnel import uapi
 from udpring.tunnel.control import End
@@ -169,7 +170,7 @@ class RequestApplier:
             self._peer = None
         self._ignored = True
 
-    def _set_peer(self, peer: int, operation: uapi.SetOperation) -> None:
+    def _set_peer(self, peer: int, operation: uapi.PeerSetting) -> None:
         tunnel = self._tunnel
         match operation:
             case uapi.SetPresharedKey(key):
@@ -185,6 +186,8 @@ class RequestApplier:
                 tunnel.clear_allowed_ips(peer)
             case uapi.ProtocolVersion():
                 pass  # the codec lets only version 1 through
+            case _:
+                assert_never(operation)  # mypy: a setting that nothing applies
 
 
 def _scope_id(scope: str) -> int:

@@ -135,6 +135,10 @@ class EndRequest:
     message: str = ""
 
 
+PeerSetting: TypeAlias = (
+    SetPresharedKey | SetEndpoint | SetKeepalive | ReplaceAllowedIps | ProtocolVersion | SetCipher
+)
+"""What changes a peer and may be applied at once. ``mypy`` refuses one that the server does not apply."""
 SetOperation: TypeAlias = (
     SetPrivateKey
     | SetListenPort
@@ -143,13 +147,8 @@ SetOperation: TypeAlias = (
     | PeerBegin
     | PeerRemove
     | PeerUpdateOnly
-    | SetPresharedKey
-    | SetEndpoint
-    | SetKeepalive
-    | ReplaceAllowedIps
     | AllowedIp
-    | ProtocolVersion
-    | SetCipher
+    | PeerSetting
 )
 Operation: TypeAlias = GetRequest | SetOperation | EndRequest
 

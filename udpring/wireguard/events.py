@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import StrEnum, auto
 
 from .cipher import Cipher
 
@@ -50,43 +50,43 @@ class Source:
 class DropReason(StrEnum):
     """Why a message was dropped; one counter each."""
 
-    BAD_LENGTH = "bad_length"
+    BAD_LENGTH = auto()
     """Not as long as a message of its type is."""
-    BAD_TYPE = "bad_type"
+    BAD_TYPE = auto()
     """Unknown type, or reserved bytes that are neither zero nor a cipher's marking."""
-    CIPHER_MISMATCH = "cipher_mismatch"
+    CIPHER_MISMATCH = auto()
     """Marked for another cipher than the peer (transport: the keypair) has."""
-    NO_IDENTITY = "no_identity"
+    NO_IDENTITY = auto()
     """We have no private key yet."""
-    BAD_MAC1 = "bad_mac1"
+    BAD_MAC1 = auto()
     """The sender does not know our public key, or the message was damaged."""
-    COOKIE_REQUIRED = "cookie_required"
+    COOKIE_REQUIRED = auto()
     """We are under load and the message has no valid mac2; a cookie reply was sent."""
-    RATE_LIMITED = "rate_limited"
+    RATE_LIMITED = auto()
     """We are under load and this source has used up its share."""
-    UNKNOWN_INDEX = "unknown_index"
+    UNKNOWN_INDEX = auto()
     """The receiver index is nobody's."""
-    UNKNOWN_PEER = "unknown_peer"
+    UNKNOWN_PEER = auto()
     """The initiator's static key is no configured peer's."""
-    INVALID_KEY = "invalid_key"
+    INVALID_KEY = auto()
     """A public key of small order: the shared secret would be zero."""
-    UNAUTHENTICATED = "unauthenticated"
+    UNAUTHENTICATED = auto()
     """A tag is wrong."""
-    REPLAYED_INITIATION = "replayed_initiation"
+    REPLAYED_INITIATION = auto()
     """The timestamp is not later than the last authenticated one of this peer."""
-    INITIATION_FLOOD = "initiation_flood"
+    INITIATION_FLOOD = auto()
     """Less than 20 ms after the peer's last initiation."""
-    CROSSED_INITIATION = "crossed_initiation"
+    CROSSED_INITIATION = auto()
     """Authentic, but ours was on the way, and by the order of the public keys ours goes on."""
-    UNEXPECTED_RESPONSE = "unexpected_response"
+    UNEXPECTED_RESPONSE = auto()
     """A response to no initiation that waits for one."""
-    UNEXPECTED_COOKIE = "unexpected_cookie"
+    UNEXPECTED_COOKIE = auto()
     """A cookie reply to nothing we sent, or a second one."""
-    REPLAYED = "replayed"
+    REPLAYED = auto()
     """Transport: the counter was seen before, or is behind the window."""
-    KEY_EXPIRED = "key_expired"
+    KEY_EXPIRED = auto()
     """Transport: the keypair is past its time or its number of messages."""
-    BAD_INNER = "bad_inner"
+    BAD_INNER = auto()
     """Transport: what was inside is no IP packet of that length."""
 
 

@@ -150,32 +150,37 @@ int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, 
                       uint32_t *count);
 
 /* ---- why a packet was dropped: one counter each ---- */
+/* The numbers and the names (drops.c) are both made of this list. */
+#define UDPRING_DROPS(each) \
+    each(TOO_SHORT, "too_short")               /* in: not as long as its type says, or shorter than any message */ \
+    each(BAD_TYPE, "bad_type")                 /* in: unknown type, or reserved bytes neither zero nor a marking */ \
+    each(TRUNCATED, "truncated")               /* in: longer than our buffers */ \
+    each(BAD_MAC1, "bad_mac1")                 /* in: handshake message without a valid mac1 */ \
+    each(BAD_MAC2, "bad_mac2")                 /* in, under load: no valid mac2; answered with a cookie reply while there are slots, and tokens */ \
+    each(NO_IDENTITY, "no_identity")           /* in: no private key yet */ \
+    each(BAD_COOKIE, "bad_cookie")             /* in: a cookie reply that is not authentic, or that no message of ours waits for */ \
+    each(UNKNOWN_INDEX, "unknown_index")       /* in: receiver index is nobody's, or nobody's who waits for a response */ \
+    each(CIPHER_MISMATCH, "cipher_mismatch")   /* in: marked for another cipher than its keypair has */ \
+    each(KEY_EXPIRED, "key_expired")           /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */ \
+    each(REPLAYED, "replayed")                 /* in: counter seen before or behind the window */ \
+    each(UNAUTHENTICATED, "unauthenticated")   /* in: the tag is wrong */ \
+    each(BAD_INNER, "bad_inner")               /* in: inner packet has a bad version or length */ \
+    each(SPOOFED, "spoofed")                   /* in: inner source is not the peer's by allowed-IPs */ \
+    each(ECN, "ecn")                           /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */ \
+    each(TUN_FULL, "tun_full")                 /* in: the TUN device did not take it */ \
+    each(MAILBOX_FULL, "mailbox_full")         /* in: the control loop lags behind */ \
+    each(FLOODED, "flooded")                   /* in: no data, and more than is looked at in a second, or no message: mostly the kernel's drops */ \
+    each(NO_PEER, "no_peer")                   /* out: no peer's allowed-IPs has the destination */ \
+    each(NO_ENDPOINT, "no_endpoint")           /* out: the peer's address is not known */ \
+    each(STAGING_FULL, "staging_full")         /* out: staged too long a queue, oldest dropped */ \
+    each(HANDSHAKE_FAILED, "handshake_failed") /* out: staged when the handshake was given up */ \
+    each(BAD_OUTER, "bad_outer")               /* out: what the TUN gave is no IPv4 or IPv6 packet */ \
+    each(SEND_FAILED, "send_failed")           /* out: the socket refused it (see tx stats) */ \
+    each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel */
+
 enum udpring_drop {
-    UDPRING_DROP_TOO_SHORT,            /* in: not as long as its type says, or shorter than any message */
-    UDPRING_DROP_BAD_TYPE,             /* in: unknown type, or reserved bytes neither zero nor a marking */
-    UDPRING_DROP_TRUNCATED,            /* in: longer than our buffers */
-    UDPRING_DROP_BAD_MAC1,             /* in: handshake message without a valid mac1 */
-    UDPRING_DROP_BAD_MAC2,             /* in, under load: no valid mac2; answered with a cookie reply while there are slots, and tokens */
-    UDPRING_DROP_NO_IDENTITY,          /* in: no private key yet */
-    UDPRING_DROP_BAD_COOKIE,           /* in: a cookie reply that is not authentic, or that no message of ours waits for */
-    UDPRING_DROP_UNKNOWN_INDEX,        /* in: receiver index is nobody's, or nobody's who waits for a response */
-    UDPRING_DROP_CIPHER_MISMATCH,      /* in: marked for another cipher than its keypair has */
-    UDPRING_DROP_KEY_EXPIRED,          /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */
-    UDPRING_DROP_REPLAYED,             /* in: counter seen before or behind the window */
-    UDPRING_DROP_UNAUTHENTICATED,      /* in: the tag is wrong */
-    UDPRING_DROP_BAD_INNER,            /* in: inner packet has a bad version or length */
-    UDPRING_DROP_SPOOFED,              /* in: inner source is not the peer's by allowed-IPs */
-    UDPRING_DROP_ECN,                  /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */
-    UDPRING_DROP_TUN_FULL,             /* in: the TUN device did not take it */
-    UDPRING_DROP_MAILBOX_FULL,         /* in: the control loop lags behind */
-    UDPRING_DROP_FLOODED,              /* in: no data, and more than is looked at in a second, or no message: mostly the kernel's drops */
-    UDPRING_DROP_NO_PEER,              /* out: no peer's allowed-IPs has the destination */
-    UDPRING_DROP_NO_ENDPOINT,          /* out: the peer's address is not known */
-    UDPRING_DROP_STAGING_FULL,         /* out: staged too long a queue, oldest dropped */
-    UDPRING_DROP_HANDSHAKE_FAILED,     /* out: staged when the handshake was given up */
-    UDPRING_DROP_BAD_OUTER,            /* out: what the TUN gave is no IPv4 or IPv6 packet */
-    UDPRING_DROP_SEND_FAILED,          /* out: the socket refused it (see tx stats) */
-    UDPRING_DROP_ROUTING_LOOP,         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel */
+#define UDPRING_DROP_NUMBER(symbol, name) UDPRING_DROP_##symbol,
+    UDPRING_DROPS(UDPRING_DROP_NUMBER)
     UDPRING_DROP_COUNT
 };
 const char *udpring_drop_name(int32_t reason);   /* "too_short", ...; NULL past the end */

@@ -3,12 +3,20 @@
 #define UDPRING_UDP_ABI_H
 #include "../abi.h"
 
-/* Tiers, best first. AUTO takes the best that works here, found by doing. */
-#define UDPRING_TIER_AUTO 0
-#define UDPRING_TIER_URING_MULTISHOT 1
-#define UDPRING_TIER_URING_POOL 2
-#define UDPRING_TIER_MMSG 3
-/* The name of a tier as people write it (uring-multishot, uring-pool, mmsg, auto); "?" for an unknown number. */
+/* Tiers, best first. AUTO takes the best that works here, found by doing. The numbers and the names (tier.c) are both
+ * made of this list. */
+#define UDPRING_TIERS(each) \
+    each(AUTO, "auto") \
+    each(URING_MULTISHOT, "uring-multishot") \
+    each(URING_POOL, "uring-pool") \
+    each(MMSG, "mmsg")
+
+enum udpring_tier {
+#define UDPRING_TIER_NUMBER(symbol, name) UDPRING_TIER_##symbol,
+    UDPRING_TIERS(UDPRING_TIER_NUMBER)
+    UDPRING_TIER_COUNT
+};
+/* The name of a tier as people write it; "?" for an unknown number. */
 const char *udpring_tier_name(uint32_t tier);
 /* The tier of that name, or -EINVAL. */
 int32_t udpring_tier_parse(const char *name);

@@ -16,10 +16,8 @@
 #define PROBE_SLOTS 8
 
 static const char *const names[] = {
-    [UDPRING_TIER_AUTO] = "auto",
-    [UDPRING_TIER_URING_MULTISHOT] = "uring-multishot",
-    [UDPRING_TIER_URING_POOL] = "uring-pool",
-    [UDPRING_TIER_MMSG] = "mmsg",
+#define NAME(symbol, name) [UDPRING_TIER_##symbol] = name,
+    UDPRING_TIERS(NAME)
 };
 
 const char *udpring_tier_name(uint32_t tier)

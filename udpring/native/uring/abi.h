@@ -170,20 +170,25 @@ uint64_t udpring_graveyard_bytes(void);    /* of the whole process */
 uint64_t udpring_graveyard_blocks(void);
 
 /* ---- what this host's io_uring can do, found by doing ---- */
+/* The numbers and the names (probe.c) are both made of this list. */
+#define UDPRING_FEATURES(each) \
+    each(RING, "ring")                           /* a ring can be opened and entered */ \
+    each(DEFER_TASKRUN, "defer_taskrun")         /* completions run only when asked for */ \
+    each(TIMEOUT, "timeout")                     /* waits end on time */ \
+    each(RECVMSG, "recvmsg") \
+    each(SENDMSG, "sendmsg") \
+    each(BUFFER_RING, "buffer_ring") \
+    each(RECVMSG_MULTISHOT, "recvmsg_multishot") \
+    each(READ_MULTISHOT, "read_multishot") \
+    each(CANCEL_ANY, "cancel_any") \
+    each(MSG_RING, "msg_ring") \
+    each(NOP_INJECT, "nop_inject") \
+    each(SEND_ZC, "send_zc")                     /* code: UDPRING_ZC_* */ \
+    each(SENDMSG_ZC, "sendmsg_zc")               /* of a train (UDP_SEGMENT); code: UDPRING_ZC_* */
+
 enum udpring_feature {
-    UDPRING_FEATURE_RING,                /* a ring can be opened and entered */
-    UDPRING_FEATURE_DEFER_TASKRUN,       /* completions run only when asked for */
-    UDPRING_FEATURE_TIMEOUT,             /* waits end on time */
-    UDPRING_FEATURE_RECVMSG,
-    UDPRING_FEATURE_SENDMSG,
-    UDPRING_FEATURE_BUFFER_RING,
-    UDPRING_FEATURE_RECVMSG_MULTISHOT,
-    UDPRING_FEATURE_READ_MULTISHOT,
-    UDPRING_FEATURE_CANCEL_ANY,
-    UDPRING_FEATURE_MSG_RING,
-    UDPRING_FEATURE_NOP_INJECT,
-    UDPRING_FEATURE_SEND_ZC,             /* code: UDPRING_ZC_* */
-    UDPRING_FEATURE_SENDMSG_ZC,          /* of a train (UDP_SEGMENT); code: UDPRING_ZC_* */
+#define UDPRING_FEATURE_NUMBER(symbol, name) UDPRING_FEATURE_##symbol,
+    UDPRING_FEATURES(UDPRING_FEATURE_NUMBER)
     UDPRING_FEATURE_COUNT
 };
 #define UDPRING_ZC_UNSUPPORTED 0   /* the kernel refuses it */

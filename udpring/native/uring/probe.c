@@ -16,21 +16,9 @@
 const char ur_probe_greeting[UR_PROBE_BYTES] = "udpring";
 
 static const char *const names[] = {
-    [UDPRING_FEATURE_RING] = "ring",
-    [UDPRING_FEATURE_DEFER_TASKRUN] = "defer_taskrun",
-    [UDPRING_FEATURE_TIMEOUT] = "timeout",
-    [UDPRING_FEATURE_RECVMSG] = "recvmsg",
-    [UDPRING_FEATURE_SENDMSG] = "sendmsg",
-    [UDPRING_FEATURE_BUFFER_RING] = "buffer_ring",
-    [UDPRING_FEATURE_RECVMSG_MULTISHOT] = "recvmsg_multishot",
-    [UDPRING_FEATURE_READ_MULTISHOT] = "read_multishot",
-    [UDPRING_FEATURE_CANCEL_ANY] = "cancel_any",
-    [UDPRING_FEATURE_MSG_RING] = "msg_ring",
-    [UDPRING_FEATURE_NOP_INJECT] = "nop_inject",
-    [UDPRING_FEATURE_SEND_ZC] = "send_zc",
-    [UDPRING_FEATURE_SENDMSG_ZC] = "sendmsg_zc",
+#define NAME(symbol, name) [UDPRING_FEATURE_##symbol] = name,
+    UDPRING_FEATURES(NAME)
 };
-_Static_assert(UR_ARRAY_LENGTH(names) == UDPRING_FEATURE_COUNT, "a name for each feature");
 
 const char *udpring_feature_name(int32_t which)
 {
