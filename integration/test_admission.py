@@ -14,12 +14,13 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from reference.cookies import xseal
 from test_handshake_sockets import MAC1_KEY, PUBLIC_KEY
 from test_handshake_sockets import _initiation as initiation
 from test_plane import TIERS, WIREGUARD, Bench, pytestmark, udp_packet
 
 from udpring._native import ffi, lib
-from udpring.wireguard.cookie import cookie_key, mac, xopen, xseal
+from udpring.wireguard.cookie import cookie_key, mac, xopen
 
 __all__ = ["pytestmark"]
 

@@ -13,17 +13,19 @@ import errno
 from collections import deque
 from typing import Any
 
+from reference.cookies import CookieIssuer
+from reference.session import (
+    REJECT_AFTER_MESSAGES,
+    REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME_RECEIVING,
+    ReplayWindow,
+)
+
 from udpring.errors import RingError
 from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, Prefix
-from udpring.wireguard.constants import (
-    REJECT_AFTER_MESSAGES,
-    REJECT_AFTER_TIME,
-    REKEY_AFTER_MESSAGES,
-    REKEY_AFTER_TIME,
-    REKEY_AFTER_TIME_RECEIVING,
-)
+from udpring.wireguard.constants import REJECT_AFTER_TIME, REKEY_AFTER_TIME
+from udpring.wireguard.events import Source
 from udpring.wireguard.noise import aead_of
-from udpring.wireguard.session import ReplayWindow
 
 from .world import SECOND, Datagram
 
@@ -96,6 +98,8 @@ class ModelPlane:
         self.peers: dict[int, Peer] = {}
         self.indices: dict[int, tuple[int, Keypair | None]] = {}
         self.has_identity = False
+        self._macs: dict[str, bytes] = {}
+        self._issuer = CookieIssuer(node.rng.randbytes)
         self.under_load_until = 0
         self.dropped = 0
         self._queue: deque[Event] = deque()
@@ -142,6 +146,7 @@ class ModelPlane:
 
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
         self.has_identity = mac1_key is not None
+        self._macs = {"mac1_key": mac1_key or b"", "cookie_key": cookie_key or b""}
 
     def peer_add(self) -> int:
         number = self._next_peer
@@ -377,10 +382,13 @@ class ModelPlane:
             owner = entry[0]
         source = Came(datagram)
         under_load = message[0] != 3 and self.world.now < self.under_load_until
-        valid = under_load and self.node.mac2_valid(message, source)
-        self._post(
-            Event(EventKind.HANDSHAKE, owner, message, source, self.node.address, 1, under_load, valid)
-        )
+        if under_load:
+            sender = Source(source.ip, source.port)
+            reply = self._issuer.demand(message, sender, self.world.now, **self._macs)
+            if reply is not None:
+                self.send(None, reply, to=source)
+                return
+        self._post(Event(EventKind.HANDSHAKE, owner, message, source, self.node.address, 1, under_load))
 
     def _data(self, datagram: Datagram, index: int, counter: int, key: bytes, body: Any) -> None:
         entry = self.indices.get(index)

@@ -12,7 +12,6 @@ from typing import Any
 
 from udpring.tunnel.plane_values import Address
 from udpring.tunnel.tunnel import Tunnel
-from udpring.wireguard.events import Source
 
 from .model_plane import Came, ModelPlane
 from .oracles import Oracles
@@ -81,9 +80,6 @@ class Life:
     @property
     def address(self) -> Address:
         return self.node.address
-
-    def mac2_valid(self, message: bytes, source: Address) -> bool:
-        return self.tunnel.device.mac2_valid(message, Source(source.ip, source.port), self.world.now)
 
     def add(self, other: int) -> None:
         """The peer as the node's configuration has it, in the order of a UAPI request."""

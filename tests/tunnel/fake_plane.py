@@ -105,6 +105,7 @@ class FakePlane:
         self.peers: dict[int, FakePeer] = {}
         self.indices: dict[int, int] = {}
         self.mac1_key: bytes | None = None
+        self.cookie_key: bytes | None = None
         self.taken_ports = {53}
         self.port = address.port if address else 1000
         self._queue: deque[Event] = deque()
@@ -182,6 +183,7 @@ class FakePlane:
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
         self._call("identity", mac1_key, cookie_key)
         self.mac1_key = mac1_key
+        self.cookie_key = cookie_key
 
     def peer_add(self) -> int:
         self._call("peer_add")

@@ -16,6 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from reference.cookies import COOKIE_REQUIRED, CookieIssuer
+from reference.session import Session, TransportDrop
+
 from udpring.wireguard import constants, events
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import SECOND
@@ -25,7 +28,6 @@ from udpring.wireguard.events import DropReason, Outcome, PeerState, Source
 from udpring.wireguard.messages import TYPE_TRANSPORT, pack_initiation
 from udpring.wireguard.noise import Initiator, StaticKey
 from udpring.wireguard.peer import Peer
-from udpring.wireguard.session import Session
 
 MILLISECOND = constants.MILLISECOND
 WALL = 1_800_000_000 * SECOND
@@ -157,7 +159,8 @@ class Node:
         self.received: list[bytes] = []
         self.outcomes: list[Outcome] = []
         self.counts: Counter[str] = Counter()
-        self.drops: Counter[DropReason] = Counter()
+        self.drops: Counter[str] = Counter()
+        self.issuer = CookieIssuer(self.rng.randbytes)
         self.under_load = False
         network.nodes[address.ip, address.port] = self
 
@@ -247,17 +250,27 @@ class Node:
         offset = {2: 8, 3: 4}.get(data[0] if data else 0, -1)
         owner = self.indices.get(int.from_bytes(data[offset : offset + 4], "little")) if offset >= 0 else None
         now = self.clock.now
+        if self.under_load and (reply := self._cookie_reply(data, source)):
+            self.network.send(reply, self.address, source)
+            self.drops[COOKIE_REQUIRED] += 1
+            return []
         outcomes = self.device.receive(
             data,
             source,
             owner,
             under_load=self.under_load,
-            mac2_valid=len(data) > 32 and self.device.mac2_valid(data, source, now),
             now=now,
             wall=self.clock.wall,
         )
         self.carry_out(outcomes)
         return outcomes
+
+    def _cookie_reply(self, data: bytes, source: Source) -> bytes | None:
+        """What the plane answers under load, before the device sees the message; None: it lets it through."""
+        mac1, cookie = self.device.mac1_key, self.device.cookie_key
+        if mac1 is None or cookie is None:
+            return None
+        return self.issuer.demand(data, source, self.clock.now, mac1_key=mac1, cookie_key=cookie)
 
     def _transport(self, data: bytes, source: Source) -> None:
         number = self.indices.get(int.from_bytes(data[4:8], "little"))
@@ -268,7 +281,7 @@ class Node:
         before = plane.session
         old = {k.local_index for k in (before.previous, before.current, before.next) if k}
         opened = plane.session.open(data, self.clock.now)
-        if isinstance(opened, DropReason):
+        if isinstance(opened, DropReason | TransportDrop):
             self.drops[opened] += 1
             return
         left = {k.local_index for k in (before.previous, before.current, before.next) if k}
@@ -319,9 +332,6 @@ class Node:
     def _carry_out(self, outcome: Outcome) -> None:
         now = self.clock.now
         match outcome:
-            case events.SendMessage(peer=None, data=data, to=to):
-                assert to is not None
-                self.network.send(data, self.address, to)
             case events.SendMessage(peer=number, data=data, to=to):
                 endpoint = to or self.planes[number].endpoint
                 if endpoint is not None:

@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.cookies import COOKIE_REQUIRED
+from reference.session import (
+    LIMITS,
+    Opened,
+    Session,
+    Transport,
+    TransportDrop,
+    blocks_of,
+    parse_transport,
+)
 
 from udpring.wireguard import noise
-from udpring.wireguard.cipher import Cipher, blocks_of
+from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import REJECT_AFTER_TIME, SECOND
 from udpring.wireguard.events import (
     Dropped,
@@ -24,11 +34,8 @@ from udpring.wireguard.messages import (
     CookieReply,
     Initiation,
     Response,
-    Transport,
     parse_handshake,
-    parse_transport,
 )
-from udpring.wireguard.session import Opened, Session
 
 from .pair import Node, Pair, forge_initiation, ip_packet, with_mac1
 
@@ -117,7 +124,7 @@ def test_a_cookie_reply_is_marked_as_what_it_answers() -> None:
     pair.run(1)
     (reply,) = pair.network.sent(3)
     assert reply.data[:4] == b"\3" + MARK
-    assert pair.b.drops == {DropReason.COOKIE_REQUIRED: 1}
+    assert pair.b.drops == {COOKIE_REQUIRED: 1}
     pair.run(10)  # the next attempt has the cookie in it
     assert pair.b.received == [ip_packet(1)]
 
@@ -219,7 +226,7 @@ def test_a_rewritten_marking_is_never_taken(cipher: Cipher, kind: int, right_mac
     assert not pair.b.received
     reason = DropReason.BAD_MAC1 if kind in (1, 2) and not right_mac1 else DropReason.CIPHER_MISMATCH
     assert receiver.drops[reason] > 0
-    assert {*receiver.drops} - {reason, DropReason.COOKIE_REQUIRED} == set()
+    assert {*receiver.drops} - {reason, COOKIE_REQUIRED} == set()
     assert {each.cipher for node in (pair.a, pair.b) for each in installed(node)} <= {cipher}
     pair.network.alter = lambda data: data
     pair.run(12)
@@ -336,7 +343,7 @@ def test_an_aes_key_ends_by_messages() -> None:
     a.current.counter = 2**31
     header = last[:8] + (2**31).to_bytes(8, "little")
     sealed = noise.aead_of(AES, bytes(range(32))).encrypt(AES.nonce(2**31), bytes(16), None)
-    assert b.open(header + sealed, SECOND) is DropReason.KEY_EXPIRED
+    assert b.open(header + sealed, SECOND) is TransportDrop.KEY_EXPIRED
 
 
 def test_an_aes_key_ends_by_blocks() -> None:
@@ -359,7 +366,7 @@ def test_time_ends_an_aes_key_as_any() -> None:
     a, b = sessions(AES)
     message = a.seal(ip_packet(1), 0)
     assert message is not None
-    assert b.open(message, REJECT_AFTER_TIME) is DropReason.KEY_EXPIRED
+    assert b.open(message, REJECT_AFTER_TIME) is TransportDrop.KEY_EXPIRED
     assert a.seal(b"", REJECT_AFTER_TIME) is None
 
 
@@ -391,9 +398,9 @@ def test_the_core_has_the_same_numbers() -> None:
         return 1 << int(found[1]) if found[1] else int(found[2], 16)
 
     assert number("WG_MARK_AES_256_GCM") == AES.marking == int.from_bytes(b"\0" + MARK, "little")
-    assert number("GCM_REKEY_AFTER_MESSAGES") == AES.rekey_after_messages
-    assert number("GCM_REJECT_AFTER_MESSAGES") == AES.reject_after_messages
-    assert number("GCM_REKEY_AFTER_BLOCKS") == AES.rekey_after_blocks
-    assert number("GCM_REJECT_AFTER_BLOCKS") == AES.reject_after_blocks
+    assert number("GCM_REKEY_AFTER_MESSAGES") == LIMITS[AES].rekey_messages
+    assert number("GCM_REJECT_AFTER_MESSAGES") == LIMITS[AES].reject_messages
+    assert number("GCM_REKEY_AFTER_BLOCKS") == LIMITS[AES].rekey_blocks
+    assert number("GCM_REJECT_AFTER_BLOCKS") == LIMITS[AES].reject_blocks
     names = re.findall(r"    UDPRING_CIPHER_(\w+),", (NATIVE / "abi.h").read_text())
     assert names == [cipher.name for cipher in Cipher]

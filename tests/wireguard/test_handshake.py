@@ -287,7 +287,6 @@ def test_a_response_by_another_peer_is_refused() -> None:
         pair.address_b,
         8,
         under_load=False,
-        mac2_valid=False,
         now=pair.clock.now,
         wall=pair.clock.wall,
     )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from reference.cookies import pack_cookie_reply
+from reference.session import Transport, pack_transport_header, parse_transport
 
 from udpring.wireguard.events import DropReason
 from udpring.wireguard.messages import (
     CookieReply,
     Initiation,
     Response,
-    Transport,
-    pack_cookie_reply,
     pack_initiation,
     pack_response,
-    pack_transport_header,
     parse_handshake,
-    parse_transport,
 )
 
 BODY = bytes(range(200))

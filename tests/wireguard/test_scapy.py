@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from reference.session import Transport, parse_transport
 
 from udpring.wireguard.messages import (
     CookieReply,
     Initiation,
     Response,
-    Transport,
     parse_handshake,
-    parse_transport,
 )
 
 from .pair import Pair, ip_packet

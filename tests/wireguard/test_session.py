@@ -7,16 +7,24 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.session import (
+    REJECT_AFTER_MESSAGES,
+    REKEY_AFTER_MESSAGES,
+    WINDOW_SIZE,
+    Keypair,
+    Opened,
+    ReplayWindow,
+    Session,
+    TransportDrop,
+    padding_of,
+    trim_inner,
+)
 
 from udpring.wireguard.constants import (
-    REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
-    REKEY_AFTER_MESSAGES,
     SECOND,
-    WINDOW_SIZE,
 )
 from udpring.wireguard.events import DropReason, InstallKeypair
-from udpring.wireguard.session import Keypair, Opened, ReplayWindow, Session, padding_of, trim_inner
 
 from .pair import ip_packet
 
@@ -164,7 +172,7 @@ def test_replayed_data_is_refused() -> None:
     message = a.seal(ip_packet(), 0)
     assert message is not None
     assert isinstance(b.open(message, 0), Opened)
-    assert b.open(message, 0) is DropReason.REPLAYED
+    assert b.open(message, 0) is TransportDrop.REPLAYED
 
 
 def test_a_forged_tag_far_ahead_does_not_move_the_window() -> None:
@@ -206,7 +214,7 @@ def test_nonces_stop_before_they_end() -> None:
     assert a.seal(ip_packet(), 0) is None
     assert a.current.counter == REJECT_AFTER_MESSAGES
     beyond = last[:8] + REJECT_AFTER_MESSAGES.to_bytes(8, "little") + last[16:]
-    assert b.open(beyond, 0) is DropReason.KEY_EXPIRED
+    assert b.open(beyond, 0) is TransportDrop.KEY_EXPIRED
 
 
 def test_nothing_is_sent_or_taken_after_180_seconds() -> None:
@@ -216,7 +224,7 @@ def test_nothing_is_sent_or_taken_after_180_seconds() -> None:
     assert isinstance(b.open(message, REJECT_AFTER_TIME - 1), Opened)
     second = a.seal(ip_packet(), REJECT_AFTER_TIME - 1)
     assert second is not None
-    assert b.open(second, REJECT_AFTER_TIME) is DropReason.KEY_EXPIRED
+    assert b.open(second, REJECT_AFTER_TIME) is TransportDrop.KEY_EXPIRED
     assert a.seal(ip_packet(), REJECT_AFTER_TIME) is None
 
 

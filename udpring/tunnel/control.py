@@ -261,7 +261,6 @@ class Control:
             source,
             event.peer,
             under_load=event.under_load,
-            mac2_valid=event.mac2_valid,
             now=now,
             wall=wall,
         )
@@ -288,7 +287,7 @@ class Control:
     def _send_message(self, outcome: protocol.SendMessage) -> None:
         if not self._link.up:
             return
-        peer = None if outcome.peer is None else self.device.by_id.get(outcome.peer)
+        peer = self.device.by_id.get(outcome.peer)
         answer = None if peer is None else peer.cookie_key
         if outcome.to is None:
             self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS, cookie_key=answer)

@@ -216,7 +216,6 @@ class Plane:
             local=_address(raw.local),
             interface_index=raw.interface_index,
             under_load=bool(raw.flags & lib.UDPRING_EVENT_UNDER_LOAD),
-            mac2_valid=bool(raw.flags & lib.UDPRING_EVENT_MAC2_VALID),
             loops=bool(raw.flags & lib.UDPRING_EVENT_LOOPS),
             result=raw.result,
             now=raw.now_ns,
@@ -365,7 +364,7 @@ class Plane:
 
     def send(
         self,
-        peer: int | None,
+        peer: int,
         message: bytes,
         *,
         tos: int = 0,
@@ -383,7 +382,7 @@ class Plane:
         """
         code = lib.udpring_plane_send(
             self._handle(),
-            _PEER_NONE if peer is None else peer,
+            peer,
             ffi.from_buffer("uint8_t[]", message),
             len(message),
             tos,

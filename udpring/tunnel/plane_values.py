@@ -98,7 +98,6 @@ class Event:
     local: Address | None = None
     interface_index: int = 0
     under_load: bool = False
-    mac2_valid: bool = False
     loops: bool = False
     result: int = 0
     now: int = 0

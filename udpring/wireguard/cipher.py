@@ -11,14 +11,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from .constants import IDENTIFIER, REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
+from .constants import IDENTIFIER
 
-__all__ = ["Cipher", "blocks_of"]
+__all__ = ["Cipher"]
 
 _MARKING: Final = 0x47417500
 """A message's type word under AES-256-GCM has this on top of its type: reserved bytes 1 to 3 are ``uAG``."""
-
-_UNLIMITED: Final = 2**128
 
 
 class Cipher(StrEnum):
@@ -46,28 +44,3 @@ class Cipher(StrEnum):
         """The 96-bit nonce of a counter (Noise specification, section 12): 32 zero bits, then 64 bits,
         little-endian for ChaChaPoly, big-endian for AESGCM."""
         return bytes(4) + counter.to_bytes(8, "big" if self is Cipher.AES_256_GCM else "little")
-
-    @property
-    def rekey_after_messages(self) -> int:
-        """A sender asks for a new key once its counter is greater than this."""
-        return 2**30 if self is Cipher.AES_256_GCM else REKEY_AFTER_MESSAGES
-
-    @property
-    def reject_after_messages(self) -> int:
-        """No message with this counter or a greater one is sent or accepted."""
-        return 2**31 if self is Cipher.AES_256_GCM else REJECT_AFTER_MESSAGES
-
-    @property
-    def rekey_after_blocks(self) -> int:
-        """A sender asks for a new key once it has sealed this many blocks of 16 bytes (``blocks_of``)."""
-        return 2**34 if self is Cipher.AES_256_GCM else _UNLIMITED
-
-    @property
-    def reject_after_blocks(self) -> int:
-        """Nothing more is sealed with a key that has sealed this many blocks."""
-        return 2**35 if self is Cipher.AES_256_GCM else _UNLIMITED
-
-
-def blocks_of(length: int) -> int:
-    """Blocks of a plaintext of ``length`` bytes; one more for the tag's mask."""
-    return -(-length // 16) + 1

@@ -1,6 +1,8 @@
 """The numbers of the protocol (whitepaper sections 5 and 6), apart from the limits this implementation chose.
 
-All times are nanoseconds. Where the whitepaper leaves room, the kernel's ``src/messages.h`` is followed.
+The core counts messages on a key, pads packets and keeps the replay window. Those numbers are in
+native/tunnel/messages.h and replay.h. All times are nanoseconds. Where the whitepaper leaves room, the values
+are those of the kernel's ``src/messages.h``.
 """
 
 from __future__ import annotations
@@ -22,18 +24,7 @@ LABEL_COOKIE: Final = b"cookie--"
 KEY_LENGTH: Final = 32
 TAG_LENGTH: Final = 16
 MAC_LENGTH: Final = 16
-COOKIE_LENGTH: Final = 16
-COOKIE_NONCE_LENGTH: Final = 24
 TIMESTAMP_LENGTH: Final = 12
-PADDING: Final = 16
-
-# ---- specification: messages on one key (section 6.1) ----
-# The core counts messages, so its messages.h owns these two; tests/wireguard/test_constants.py compares them.
-# The kernel itself goes on for 63 messages more (2^64 - 8130), which interoperates.
-REKEY_AFTER_MESSAGES: Final = 2**60
-REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
-WINDOW_SIZE: Final = 8128
-"""Usable bits of the replay window, as the kernel has them on 64-bit machines."""
 
 # ---- specification: time (sections 6.1 to 6.5) ----
 REKEY_AFTER_TIME: Final = 120 * SECOND
@@ -46,7 +37,6 @@ COOKIE_SECRET_LIFETIME: Final = 120 * SECOND
 ERASE_AFTER_TIME: Final = 3 * REJECT_AFTER_TIME
 
 # What follows from those.
-REKEY_AFTER_TIME_RECEIVING: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
 NEW_HANDSHAKE_TIMEOUT: Final = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
 MAX_RETRIES: Final = REKEY_ATTEMPT_TIME // REKEY_TIMEOUT
 

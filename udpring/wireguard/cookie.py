@@ -1,10 +1,9 @@
 """mac1, mac2 and cookies (whitepaper sections 5.3, 5.4.4 and 5.4.7).
 
-mac1 proves that the sender knows whom it talks to, and is checked before anything else. Under load a message
-also needs mac2, keyed with a cookie that was sent to the address and port it came from.
-
-    CookieIssuer   our side under load: makes cookies from a secret that lives 120 s, and checks mac2
-    MacSigner      our side as a sender to one peer: signs messages, and keeps the cookie the peer sent
+mac1 proves that the sender knows the receiver's public key. It is checked before anything else. Under load a
+message also needs mac2, keyed with a cookie that was sent to its source address and port. The core makes
+those cookies and checks mac2 (native/tunnel/cookies.c). ``MacSigner`` is the sender's side: it signs messages
+to one peer and keeps the cookie that the peer sent.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -20,21 +18,17 @@ from cryptography.hazmat.primitives import ciphers
 from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from .cipher import Cipher
 from .constants import (
     COOKIE_LATENCY,
-    COOKIE_NONCE_LENGTH,
     COOKIE_SECRET_LIFETIME,
-    KEY_LENGTH,
     LABEL_COOKIE,
     LABEL_MAC1,
     MAC_LENGTH,
     TAG_LENGTH,
 )
-from .events import Source
-from .messages import CookieReply, pack_cookie_reply
+from .messages import CookieReply
 
-__all__ = ["CookieIssuer", "MacSigner", "cookie_key", "hchacha20", "mac1_key", "mac1_valid", "xopen", "xseal"]
+__all__ = ["MacSigner", "cookie_key", "hchacha20", "mac", "mac1_key", "mac1_valid", "xopen"]
 
 
 def mac1_key(public_key: bytes) -> bytes:
@@ -55,61 +49,6 @@ def mac(key: bytes, data: bytes) -> bytes:
 def mac1_valid(key: bytes, message: bytes) -> bool:
     """Whether an initiation or response (with both macs) has the right mac1; in constant time."""
     return hmac.compare_digest(mac(key, message[:-32]), message[-32:-16])
-
-
-class CookieIssuer:
-    """The cookies we hand out. The last secret stays valid for one more lifetime, so that a cookie given out
-    just before the change can still be used. Cookie = keyed BLAKE2s-128 (secret) of address bytes and port
-    (big-endian); an IPv4-mapped address counts as IPv4."""
-
-    __slots__ = ("_born", "_previous", "_random", "_secret")
-
-    def __init__(self, random: Callable[[int], bytes]) -> None:
-        self._random = random
-        self._secret = b""
-        self._previous = b""
-        self._born = 0
-
-    def reply(
-        self,
-        key: bytes,
-        receiver: int,
-        mac1: bytes,
-        source: Source,
-        now: int,
-        cipher: Cipher = Cipher.CHACHA20_POLY1305,
-    ) -> bytes:
-        """The cookie reply to a message from ``source`` whose sender index was ``receiver``; ``key``: our
-        cookie_key; ``cipher``: the message's."""
-        self._rotate(now)
-        nonce = self._random(COOKIE_NONCE_LENGTH)
-        sealed = xseal(key, nonce, _cookie(self._secret, source), mac1)
-        return pack_cookie_reply(receiver, nonce, sealed, cipher)
-
-    def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
-        """Whether a message from ``source`` has a mac2 under the present or the last secret."""
-        self._rotate(now)
-        signed, mac2 = message[:-16], message[-16:]
-        secrets = [secret for secret in (self._secret, self._previous) if secret]
-        return any(hmac.compare_digest(mac(_cookie(secret, source), signed), mac2) for secret in secrets)
-
-    def _rotate(self, now: int) -> None:
-        age = now - self._born
-        if self._secret and age < COOKIE_SECRET_LIFETIME:
-            return
-        self._previous = self._secret if age < 2 * COOKIE_SECRET_LIFETIME else b""
-        self._secret = self._random(KEY_LENGTH)
-        self._born = now
-
-    def __repr__(self) -> str:
-        return "CookieIssuer(<secret>)"
-
-
-def _cookie(secret: bytes, source: Source) -> bytes:
-    ip = source.ip
-    if len(ip) == 16 and ip.startswith(bytes(10) + b"\xff\xff"):
-        ip = ip[12:]
-    return mac(secret, ip + source.port.to_bytes(2, "big"))
 
 
 class MacSigner:
@@ -170,11 +109,6 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
 def _subtracted(row: bytes, initial: bytes) -> bytes:
     pairs = zip(_ROW.unpack(row), _ROW.unpack(initial), strict=True)
     return _ROW.pack(*((end - start) & 0xFFFFFFFF for end, start in pairs))
-
-
-def xseal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
-    """XChaCha20-Poly1305 with a 24-byte nonce."""
-    return ChaCha20Poly1305(hchacha20(key, nonce[:16])).encrypt(bytes(4) + nonce[16:], plaintext, associated)
 
 
 def xopen(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes | None:

@@ -2,13 +2,13 @@
 
     1. length, type, reserved bytes (the cipher)    messages.parse_handshake
     2. mac1 (initiations and responses)             cookie.mac1_valid
-    3. under load: mac2, else a cookie reply;       cookie.CookieIssuer
-       then the source's share                      ratelimit.RateLimiter
+    3. under load: the source's share               ratelimit.RateLimiter
     4. the cipher: does any peer have it?           (initiation: before its first Diffie-Hellman)
     5. who it is: by static key, under that cipher (initiation), or by receiver index (response, cookie reply)
     6. the cipher: is it this peer's?               (before anything else of the peer is looked at)
     7. the peer's part                              peer.Peer
 
+The plane checks mac2 under load, and answers with a cookie itself, before a message gets here.
 Anything that fails on the way is one ``Dropped`` with its reason, and nothing has changed.
 """
 
@@ -21,8 +21,8 @@ from types import MappingProxyType
 from . import noise
 from .cipher import Cipher
 from .constants import KEY_LENGTH
-from .cookie import CookieIssuer, cookie_key, mac1_key, mac1_valid
-from .events import Dropped, DropReason, Outcome, RemovedPeer, SendMessage, Source
+from .cookie import cookie_key, mac1_key, mac1_valid
+from .events import Dropped, DropReason, Outcome, RemovedPeer, Source
 from .messages import CookieReply, Initiation, Response, parse_handshake
 from .peer import IndexTable, Peer
 from .ratelimit import RateLimiter
@@ -43,7 +43,6 @@ class Device:
         self._by_key: dict[bytes, Peer] = {}
         self._by_id: dict[int, Peer] = {}
         self._with_cipher: Counter[Cipher] = Counter()
-        self._issuer = CookieIssuer(random)
         self._limiter = RateLimiter()
 
     def __repr__(self) -> str:
@@ -129,12 +128,6 @@ class Device:
         self._with_cipher[changed.cipher] += 1
         return outcomes
 
-    # ---- load ----
-
-    def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
-        """Whether a mac2 is valid under the present or the last secret here. The plane has its own secret."""
-        return self._issuer.mac2_valid(message, source, now)
-
     # ---- messages ----
 
     def receive(
@@ -144,12 +137,15 @@ class Device:
         owner: int | None,
         *,
         under_load: bool,
-        mac2_valid: bool,
         now: int,
         wall: int,
     ) -> list[Outcome]:
-        """One handshake message. ``owner``: whose receiver index it names, by the plane's table (responses
-        and cookie replies). Never raises for what the message holds."""
+        """One handshake message.
+
+        ``owner``: whose receiver index it names, by the plane's table (responses and cookie replies).
+        ``under_load``: each source gets only its share; the plane has seen a valid mac2 then.
+        Never raises for what the message holds.
+        """
         message = bytes(message)
         parsed = parse_handshake(message)
         if isinstance(parsed, DropReason):
@@ -165,14 +161,8 @@ class Device:
             return peer.receive_cookie(parsed, now)
         if not mac1_valid(self._mac1_key, message):
             return [Dropped(DropReason.BAD_MAC1)]
-        if under_load:
-            if not mac2_valid:
-                reply = self._issuer.reply(
-                    self._cookie_key, parsed.sender, parsed.mac1, source, now, parsed.cipher
-                )
-                return [SendMessage(None, reply, source), Dropped(DropReason.COOKIE_REQUIRED)]
-            if not self._limiter.allow(source.ip, now):
-                return [Dropped(DropReason.RATE_LIMITED)]
+        if under_load and not self._limiter.allow(source.ip, now):
+            return [Dropped(DropReason.RATE_LIMITED)]
         if isinstance(parsed, Response):
             peer = self._owner(owner)
             if peer is None:

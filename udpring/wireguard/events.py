@@ -13,7 +13,6 @@ from enum import StrEnum, auto
 from .cipher import Cipher
 
 __all__ = [
-    "Address",
     "Authenticated",
     "ClearSource",
     "DropReason",
@@ -33,9 +32,6 @@ __all__ = [
     "Source",
 ]
 
-Address = Hashable
-"""Whatever the caller uses for an address: it is handed back untouched."""
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -44,7 +40,7 @@ class Source:
 
     ip: bytes
     port: int
-    handle: Address = None
+    handle: Hashable = None
 
 
 class DropReason(StrEnum):
@@ -55,13 +51,11 @@ class DropReason(StrEnum):
     BAD_TYPE = auto()
     """Unknown type, or reserved bytes that are neither zero nor a cipher's marking."""
     CIPHER_MISMATCH = auto()
-    """Marked for another cipher than the peer (transport: the keypair) has."""
+    """Marked for another cipher than the peer has."""
     NO_IDENTITY = auto()
     """We have no private key yet."""
     BAD_MAC1 = auto()
     """The sender does not know our public key, or the message was damaged."""
-    COOKIE_REQUIRED = auto()
-    """We are under load and the message has no valid mac2; a cookie reply was sent."""
     RATE_LIMITED = auto()
     """We are under load and this source has used up its share."""
     UNKNOWN_INDEX = auto()
@@ -82,20 +76,14 @@ class DropReason(StrEnum):
     """A response to no initiation that waits for one."""
     UNEXPECTED_COOKIE = auto()
     """A cookie reply to nothing we sent, or a second one."""
-    REPLAYED = auto()
-    """Transport: the counter was seen before, or is behind the window."""
-    KEY_EXPIRED = auto()
-    """Transport: the keypair is past its time or its number of messages."""
-    BAD_INNER = auto()
-    """Transport: what was inside is no IP packet of that length."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """Send this handshake message; ``to`` None means the peer's current endpoint. With a peer it counts as an
-    authenticated send of that peer; cookie replies belong to no peer."""
+    """Send this handshake message. ``to`` None means the peer's current endpoint. It counts as an
+    authenticated send of the peer."""
 
-    peer: int | None
+    peer: int
     data: bytes = field(repr=False)
     to: Source | None = None
 

@@ -4,9 +4,9 @@ which under AES-256-GCM hold ``Cipher.marking`` instead.
     1 initiation   148  type  sender   ephemeral[32]  static[32+16]  timestamp[12+16]   mac1[16] mac2[16]
     2 response      92  type  sender   receiver       ephemeral[32]  nothing[0+16]      mac1[16] mac2[16]
     3 cookie reply  64  type  receiver nonce[24]      cookie[16+16]
-    4 transport   >=32  type  receiver counter[8]     packet[n+16]
 
-A parser gives the message or the reason to drop it; it never raises, whatever it is given.
+Transport messages (type 4) never reach this module: the core handles them. ``parse_handshake`` returns the
+message, or the reason to drop it. It never raises, whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -22,18 +22,13 @@ __all__ = [
     "COOKIE_REPLY_LENGTH",
     "INITIATION_LENGTH",
     "RESPONSE_LENGTH",
-    "TRANSPORT_HEADER_LENGTH",
-    "TRANSPORT_MIN_LENGTH",
     "CookieReply",
     "Initiation",
     "Response",
-    "Transport",
-    "pack_cookie_reply",
     "pack_initiation",
     "pack_response",
-    "pack_transport_header",
     "parse_handshake",
-    "parse_transport",
+    "type_and_cipher",
 ]
 
 TYPE_INITIATION: Final = 1
@@ -44,13 +39,10 @@ TYPE_TRANSPORT: Final = 4
 _HEAD_INITIATION: Final = struct.Struct("<II")
 _HEAD_RESPONSE: Final = struct.Struct("<III")
 _HEAD_COOKIE_REPLY: Final = struct.Struct("<II")
-_HEAD_TRANSPORT: Final = struct.Struct("<IIQ")
 
 INITIATION_LENGTH: Final = 148
 RESPONSE_LENGTH: Final = 92
 COOKIE_REPLY_LENGTH: Final = 64
-TRANSPORT_HEADER_LENGTH: Final = _HEAD_TRANSPORT.size
-TRANSPORT_MIN_LENGTH: Final = TRANSPORT_HEADER_LENGTH + 16
 
 _MACS: Final = 32
 
@@ -88,21 +80,11 @@ class CookieReply:
     cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """``sealed`` is the packet with its tag."""
-
-    receiver: int
-    counter: int
-    sealed: bytes
-    cipher: Cipher = Cipher.CHACHA20_POLY1305
-
-
 _CIPHERS: Final = {cipher.marking: cipher for cipher in Cipher}
 
 
-def _word(message: bytes) -> tuple[int, Cipher | None]:
-    """Type and cipher by the first four bytes; no cipher: nobody marks messages so."""
+def type_and_cipher(message: bytes) -> tuple[int, Cipher | None]:
+    """Type and cipher by the first four bytes. The cipher is None where no cipher has that marking."""
     word = int.from_bytes(message[:4], "little")
     return word & 0xFF, _CIPHERS.get(word & ~0xFF)
 
@@ -112,7 +94,7 @@ def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | Dro
     ``BAD_LENGTH``."""
     if len(message) < 4:
         return DropReason.BAD_LENGTH
-    kind, cipher = _word(message)
+    kind, cipher = type_and_cipher(message)
     if cipher is None:
         return DropReason.BAD_TYPE
     if kind == TYPE_INITIATION:
@@ -133,20 +115,6 @@ def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | Dro
     return DropReason.BAD_TYPE
 
 
-def parse_transport(message: bytes) -> Transport | DropReason:
-    """A message of type 4, or why it is none: ``BAD_TYPE``, ``BAD_LENGTH``. Any inner length is accepted,
-    padded to 16 or not: some implementations do not pad."""
-    if len(message) < 4:
-        return DropReason.BAD_LENGTH
-    kind, cipher = _word(message)
-    if kind != TYPE_TRANSPORT or cipher is None:
-        return DropReason.BAD_TYPE
-    if len(message) < TRANSPORT_MIN_LENGTH:
-        return DropReason.BAD_LENGTH
-    _, receiver, counter = _HEAD_TRANSPORT.unpack_from(message)
-    return Transport(receiver, counter, message[TRANSPORT_HEADER_LENGTH:], cipher)
-
-
 def pack_initiation(sender: int, noise: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
     """An initiation up to its macs (``cookie.MacSigner.sign`` adds them)."""
     return _HEAD_INITIATION.pack(TYPE_INITIATION | cipher.marking, sender) + noise
@@ -157,16 +125,3 @@ def pack_response(
 ) -> bytes:
     """A response up to its macs."""
     return _HEAD_RESPONSE.pack(TYPE_RESPONSE | cipher.marking, sender, receiver) + noise
-
-
-def pack_cookie_reply(
-    receiver: int, nonce: bytes, sealed_cookie: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305
-) -> bytes:
-    """A whole cookie reply: it has no macs. ``cipher``: of the message it answers; the cookie itself is
-    sealed with XChaCha20-Poly1305 under either."""
-    return _HEAD_COOKIE_REPLY.pack(TYPE_COOKIE_REPLY | cipher.marking, receiver) + nonce + sealed_cookie
-
-
-def pack_transport_header(receiver: int, counter: int, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
-    """The 16 bytes before a transport message's sealed packet."""
-    return _HEAD_TRANSPORT.pack(TYPE_TRANSPORT | cipher.marking, receiver, counter)

@@ -1,32 +1,103 @@
 """The data path in pure Python: transport messages, the replay window, the keypairs of a peer.
 
-The product moves packets in C (``native/tunnel``). This is the same thing said a second time, for clearness
-and not for speed: the tests compare the C data path with it, and the protocol's own tests run on it.
+4 transport   >=32  type  receiver counter[8]     packet[n+16]
 
-    seal: pad -> counter -> AEAD                     open: index -> time and counter -> AEAD -> window -> trim
+seal: pad -> counter -> AEAD                     open: index -> time and counter -> AEAD -> window -> trim
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from .cipher import blocks_of
-from .constants import (
-    PADDING,
-    REJECT_AFTER_MESSAGES,
+from udpring.wireguard.cipher import Cipher
+from udpring.wireguard.constants import (
+    KEEPALIVE_TIMEOUT,
     REJECT_AFTER_TIME,
     REKEY_AFTER_TIME,
-    REKEY_AFTER_TIME_RECEIVING,
-    WINDOW_SIZE,
+    REKEY_TIMEOUT,
 )
-from .events import DropReason, InstallKeypair
-from .messages import Transport, pack_transport_header, parse_transport
-from .noise import aead_of
+from udpring.wireguard.events import DropReason, InstallKeypair
+from udpring.wireguard.messages import TYPE_TRANSPORT, type_and_cipher
+from udpring.wireguard.noise import aead_of
 
-__all__ = ["Keypair", "Opened", "ReplayWindow", "Session", "padding_of", "trim_inner"]
+# tests/wireguard/test_constants.py compares these with the core's.
+REKEY_AFTER_MESSAGES: Final = 2**60
+REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
+REKEY_AFTER_TIME_RECEIVING: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+WINDOW_SIZE: Final = 8128
+"""Usable bits of the replay window, as the kernel has them on 64-bit machines."""
+PADDING: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a key lasts: messages, and blocks of 16 bytes of plaintext (``blocks_of``).
+
+    Beyond ``rekey`` a sender asks for a new key. From ``reject`` on nothing is sent or accepted.
+    """
+
+    rekey_messages: int
+    reject_messages: int
+    rekey_blocks: int
+    reject_blocks: int
+
+
+LIMITS: Final = {
+    Cipher.CHACHA20_POLY1305: Limits(REKEY_AFTER_MESSAGES, REJECT_AFTER_MESSAGES, 2**128, 2**128),
+    Cipher.AES_256_GCM: Limits(2**30, 2**31, 2**34, 2**35),
+}
+
+
+def blocks_of(length: int) -> int:
+    """Blocks of a plaintext of ``length`` bytes; one more for the tag's mask."""
+    return -(-length // 16) + 1
+
+
+class TransportDrop(StrEnum):
+    """Why a transport message was dropped, beside what handshake messages may be dropped for too."""
+
+    REPLAYED = "replayed"
+    """The counter was seen before, or is behind the window."""
+    KEY_EXPIRED = "key_expired"
+    """The keypair is past its time or its number of messages."""
+
+
+_HEAD: Final = struct.Struct("<IIQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """``sealed`` is the packet with its tag."""
+
+    receiver: int
+    counter: int
+    sealed: bytes
+    cipher: Cipher = Cipher.CHACHA20_POLY1305
+
+
+def parse_transport(message: bytes) -> Transport | DropReason:
+    """A message of type 4, or why it is none: ``BAD_TYPE``, ``BAD_LENGTH``. Any inner length is accepted,
+    padded to 16 or not: some implementations do not pad."""
+    if len(message) < 4:
+        return DropReason.BAD_LENGTH
+    kind, cipher = type_and_cipher(message)
+    if kind != TYPE_TRANSPORT or cipher is None:
+        return DropReason.BAD_TYPE
+    if len(message) < _HEAD.size + 16:
+        return DropReason.BAD_LENGTH
+    _, receiver, counter = _HEAD.unpack_from(message)
+    return Transport(receiver, counter, message[_HEAD.size :], cipher)
+
+
+def pack_transport_header(receiver: int, counter: int, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
+    """The 16 bytes before a transport message's sealed packet."""
+    return _HEAD.pack(TYPE_TRANSPORT | cipher.marking, receiver, counter)
+
 
 _WINDOW_MASK: Final = (1 << (WINDOW_SIZE + 1)) - 1
 
@@ -98,6 +169,7 @@ class Keypair:
         "counter",
         "expired",
         "initiator",
+        "limits",
         "local_index",
         "remote_index",
         "window",
@@ -105,6 +177,7 @@ class Keypair:
 
     def __init__(self, keys: InstallKeypair) -> None:
         self.cipher = keys.cipher
+        self.limits = LIMITS[keys.cipher]
         self._send = aead_of(keys.cipher, keys.send_key)
         self._receive = aead_of(keys.cipher, keys.receive_key)
         self.local_index = keys.local_index
@@ -121,15 +194,15 @@ class Keypair:
     def can_send(self, now: int) -> bool:
         return (
             not self.expired
-            and self.counter < self.cipher.reject_after_messages
-            and self.blocks < self.cipher.reject_after_blocks
+            and self.counter < self.limits.reject_messages
+            and self.blocks < self.limits.reject_blocks
             and now - self.birth < REJECT_AFTER_TIME
         )
 
     @property
     def used_much(self) -> bool:
         """Whether so much was sent on it that a new one should be made."""
-        return self.counter > self.cipher.rekey_after_messages or self.blocks > self.cipher.rekey_after_blocks
+        return self.counter > self.limits.rekey_messages or self.blocks > self.limits.rekey_blocks
 
     def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
         """A transport message with this inner packet (empty: a keepalive), or None: the keypair is used
@@ -143,14 +216,14 @@ class Keypair:
             self.cipher.nonce(counter), padded, None
         )
 
-    def open(self, message: Transport, now: int) -> bytes | DropReason:
+    def open(self, message: Transport, now: int) -> bytes | DropReason | TransportDrop:
         """The plaintext, padding included. The window moves only after the tag was found right."""
         if message.cipher is not self.cipher:
             return DropReason.CIPHER_MISMATCH
-        if now - self.birth >= REJECT_AFTER_TIME or message.counter >= self.cipher.reject_after_messages:
-            return DropReason.KEY_EXPIRED
+        if now - self.birth >= REJECT_AFTER_TIME or message.counter >= self.limits.reject_messages:
+            return TransportDrop.KEY_EXPIRED
         if not self.window.check(message.counter):
-            return DropReason.REPLAYED
+            return TransportDrop.REPLAYED
         try:
             plaintext = self._receive.decrypt(self.cipher.nonce(message.counter), message.sealed, None)
         except InvalidTag:
@@ -214,7 +287,7 @@ class Session:
             return True
         return key.used_much or (key.initiator and now - key.birth >= REKEY_AFTER_TIME)
 
-    def open(self, message: bytes, now: int) -> Opened | DropReason:
+    def open(self, message: bytes, now: int) -> Opened | DropReason | TransportDrop:
         """One transport message; every failure changes nothing."""
         parsed = parse_transport(message)
         if isinstance(parsed, DropReason):
@@ -223,7 +296,7 @@ class Session:
         if key is None:
             return DropReason.UNKNOWN_INDEX
         plaintext = key.open(parsed, now)
-        if isinstance(plaintext, DropReason):
+        if isinstance(plaintext, DropReason | TransportDrop):
             return plaintext
         confirmed = key is self.next
         if confirmed:
