@@ -14,13 +14,13 @@ from udpring.tunnel import uapi
 KEY = bytes([0x58] * 32)
 PEER = bytes(range(32))
 OTHER = bytes(range(1, 33))
-STATE = uapi.DeviceState(
+STATE = uapi.DeviceInfo(
     KEY,
     51820,
     0xCA6C,
     [
-        uapi.PeerState(OTHER),
-        uapi.PeerState(
+        uapi.PeerInfo(OTHER),
+        uapi.PeerInfo(
             PEER, KEY, (bytes([1, 2, 3, 4]), 5, ""), 1_700_000_000_000_000_000, 2048, 3, 25, [(bytes(4), 0)]
         ),
     ],

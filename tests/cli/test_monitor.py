@@ -18,13 +18,13 @@ from .conftest import Server
 
 PEER, OTHER, NEW = (bytes([number] * 32) for number in (1, 2, 3))
 NOW = 1_700_000_000_000_000_000
-QUIET = uapi.PeerState(OTHER)
-BUSY = uapi.PeerState(
+QUIET = uapi.PeerInfo(OTHER)
+BUSY = uapi.PeerInfo(
     PEER, endpoint=(bytes([1, 2, 3, 4]), 5, ""), last_handshake=NOW - 10**10, rx_bytes=1000, tx_bytes=50
 )
 
 
-def look(time: float, *peers: uapi.PeerState) -> monitor.Look:
+def look(time: float, *peers: uapi.PeerInfo) -> monitor.Look:
     return monitor.Look(time, 51820, {peer.public_key: peer for peer in peers})
 
 

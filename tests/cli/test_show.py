@@ -64,7 +64,7 @@ def test_json_has_the_names_of_wg_json_and_no_secrets_unless_asked(
 
 def test_a_cipher_that_is_not_the_default_is_shown() -> None:
     for cipher in Cipher:
-        device = uapi.DeviceState(peers=[uapi.PeerState(OTHER, cipher=cipher)])
+        device = uapi.DeviceInfo(peers=[uapi.PeerInfo(OTHER, cipher=cipher)])
         told = cipher is not Cipher.CHACHA20_POLY1305
         assert ("  cipher: aes-256-gcm" in show.as_text("wg0", device, {}, False, 0)) is told
         peers = show.as_json(device, {}, False)["peers"]

@@ -22,7 +22,7 @@ from reference.session import (
 )
 
 from udpring.errors import RingError
-from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, Prefix
+from udpring.tunnel.plane_values import Event, EventKind, PeerState, Prefix, SocketAddress
 from udpring.wireguard.constants import REJECT_AFTER_TIME, REKEY_AFTER_TIME
 from udpring.wireguard.events import Source
 from udpring.wireguard.noise import aead_of
@@ -35,7 +35,7 @@ KEEPALIVE = -1
 """The packet of a keepalive; others are numbers from 0."""
 
 
-class Came(Address):
+class Came(SocketAddress):
     """A source address that knows which message came from there."""
 
     __slots__ = ("datagram",)
@@ -73,7 +73,7 @@ class Peer:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.endpoint: Address | None = None
+        self.endpoint: SocketAddress | None = None
         self.previous: Keypair | None = None
         self.current: Keypair | None = None
         self.next: Keypair | None = None
@@ -161,7 +161,7 @@ class ModelPlane:
             del self.indices[index]
         del self.peers[peer.number]
 
-    def endpoint(self, number: int, address: Address) -> None:
+    def endpoint(self, number: int, address: SocketAddress) -> None:
         self._peer(number).endpoint = address
 
     def prefixes(self, prefixes: list[Prefix]) -> None:
@@ -228,7 +228,7 @@ class ModelPlane:
         self._peer(number).wanted = 0
 
     def send(
-        self, number: int | None, message: bytes, *, tos: int = 0, to: Address | None = None, **way: Any
+        self, number: int | None, message: bytes, *, tos: int = 0, to: SocketAddress | None = None, **way: Any
     ) -> None:
         peer = None if number is None else self._peer(number)
         if to is None:
@@ -244,7 +244,12 @@ class ModelPlane:
             self._stamp_sent(peer, data=False)
 
     def authenticated(
-        self, number: int, length: int, source: Address, local: Address | None, interface_index: int = 0
+        self,
+        number: int,
+        length: int,
+        source: SocketAddress,
+        local: SocketAddress | None,
+        interface_index: int = 0,
     ) -> None:
         peer = self._peer(number)
         assert isinstance(source, Came)
@@ -280,20 +285,17 @@ class ModelPlane:
     def _state(self, peer: Peer) -> PeerState:
         current = peer.current
         return PeerState(
-            peer.number,
-            len(peer.staged),
-            0,
-            0,
-            peer.unanswered_since,
-            peer.owed_since,
-            peer.owed_again,
-            peer.last_traversal,
-            peer.last_received,
-            peer.last_sent,
-            current.birth if current else 0,
-            current.counter if current else 0,
-            0,
-            peer.endpoint,
+            peer=peer.number,
+            staged=len(peer.staged),
+            unanswered_since=peer.unanswered_since,
+            owed_since=peer.owed_since,
+            owed_again=peer.owed_again,
+            last_traversal=peer.last_traversal,
+            last_received=peer.last_received,
+            last_sent=peer.last_sent,
+            session_birth=current.birth if current else 0,
+            send_counter=current.counter if current else 0,
+            endpoint=peer.endpoint,
         )
 
     # ---- out ----

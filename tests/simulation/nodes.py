@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.tunnel import Tunnel
 
 from .model_plane import Came, ModelPlane
@@ -78,7 +78,7 @@ class Life:
         self.last_traversal = now
 
     @property
-    def address(self) -> Address:
+    def address(self) -> SocketAddress:
         return self.node.address
 
     def add(self, other: int) -> None:
@@ -117,7 +117,7 @@ class Life:
 class Known:
     """A peer in a node's configuration."""
 
-    def __init__(self, key: bytes, endpoint: Address | None, keepalive: int) -> None:
+    def __init__(self, key: bytes, endpoint: SocketAddress | None, keepalive: int) -> None:
         self.key, self.endpoint, self.keepalive = key, endpoint, keepalive
         self.psk: bytes | None = None
 
@@ -146,8 +146,8 @@ class Node:
         self.private = self.rng.randbytes(32)
         self.public = self.noise.StaticKey(self.private).public
 
-    def _address(self) -> Address:
-        return Address(bytes((10, self.number, self.moves >> 8, self.moves & 255)), 51820)
+    def _address(self) -> SocketAddress:
+        return SocketAddress(bytes((10, self.number, self.moves >> 8, self.moves & 255)), 51820)
 
     def begin(self) -> None:
         self.life = Life(self)
@@ -322,7 +322,7 @@ class Simulation:
         if which >= len(self.world.log):
             return
         old = self.world.log[which]
-        source = Address(bytes((192, 0, 2, 1)), 7) if elsewhere else old.source
+        source = SocketAddress(bytes((192, 0, 2, 1)), 7) if elsewhere else old.source
         again = Datagram(old.message, source, self.nodes[to].address, old.origin, old.sender)
         self.world.push(self.world.now, None, self.world.arrive, again)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane_values import SocketAddress
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
@@ -125,8 +125,8 @@ class Datagram:
     """One copy on its way. ``origin``: the same for all copies of one message."""
 
     message: Any
-    source: Address
-    to: Address
+    source: SocketAddress
+    to: SocketAddress
     origin: int
     sender: Any
 
@@ -154,7 +154,7 @@ class World:
         self.rng = random.Random(seed)
         self.path = Path()
         self.trace = trace
-        self.at: dict[Address, Any] = {}
+        self.at: dict[SocketAddress, Any] = {}
         self.parted: set[frozenset[int]] = set()
         self.log: list[Datagram] = []
         self._heap: list[tuple[int, int, Any, Callable[[Any], None], Any]] = []
@@ -186,7 +186,7 @@ class World:
 
     # ---- the network ----
 
-    def send(self, node: Any, message: Any, to: Address) -> None:
+    def send(self, node: Any, message: Any, to: SocketAddress) -> None:
         """From a node's present address; what becomes of it is drawn."""
         self._origin += 1
         datagram = Datagram(message, node.address, to, self._origin, node)

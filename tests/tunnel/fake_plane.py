@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from udpring.errors import RingError
-from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
@@ -89,9 +89,9 @@ class FakePeer:
 
 
 class FakePlane:
-    def __init__(self, clock: Clock, *, address: Address | None = None, name: str = "fake0") -> None:
+    def __init__(self, clock: Clock, *, address: SocketAddress | None = None, name: str = "fake0") -> None:
         self.clock = clock
-        self.address = address or Address(bytes([10, 0, 0, 1]), 1000)
+        self.address = address or SocketAddress(bytes([10, 0, 0, 1]), 1000)
         self.name = name
         self.tier_reason = "fake"
         self.sharing_reason = ""
@@ -189,7 +189,7 @@ class FakePlane:
         self._call("peer_add")
         peer = self._next_peer
         self._next_peer += 1
-        self.peers[peer] = FakePeer(PeerState(peer))
+        self.peers[peer] = FakePeer(PeerState(peer=peer))
         return peer
 
     def peer_remove(self, peer: int) -> None:
@@ -197,7 +197,7 @@ class FakePlane:
         self._peer(peer)
         del self.peers[peer]
 
-    def endpoint(self, peer: int, address: Address) -> None:
+    def endpoint(self, peer: int, address: SocketAddress) -> None:
         self._call("endpoint", peer, address)
         if address.scope_id >> 32:
             raise OverflowError("as cffi")
@@ -262,7 +262,7 @@ class FakePlane:
         self._call("keys_expire", peer)
 
     def send(
-        self, peer: int | None, message: bytes, *, tos: int = 0, to: Address | None = None, **way: Any
+        self, peer: int | None, message: bytes, *, tos: int = 0, to: SocketAddress | None = None, **way: Any
     ) -> None:
         self._call("send", peer, len(message))
         self.sent.append(
@@ -285,7 +285,7 @@ class FakePlane:
         if self.other is not None and target == self.other.address and not self.lossy(message):
             self.other.arrive(message, self.address)
 
-    def arrive(self, message: bytes, source: Address) -> None:
+    def arrive(self, message: bytes, source: SocketAddress) -> None:
         owner = None
         if message[0] in (2, 3):
             offset = 8 if message[0] == 2 else 4
@@ -295,7 +295,12 @@ class FakePlane:
         self.post(Event(EventKind.HANDSHAKE, owner, message, source, self.address, 3, now=self.clock.boot()))
 
     def authenticated(
-        self, peer: int, length: int, source: Address, local: Address | None, interface_index: int = 0
+        self,
+        peer: int,
+        length: int,
+        source: SocketAddress,
+        local: SocketAddress | None,
+        interface_index: int = 0,
     ) -> None:
         self._call("authenticated", peer, length, source, local, interface_index)
         known = self._peer(peer)

@@ -19,17 +19,17 @@ from reference.cookies import CookieIssuer
 from udpring._native import lib
 from udpring.errors import RingError
 from udpring.tunnel.keys import generate_private_key, public_key
-from udpring.tunnel.plane_values import Address, Event, EventKind
+from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard import events as protocol
 from udpring.wireguard.events import Source
 
-HERE = Address(bytes([10, 0, 0, 1]), 1000)
-THERE = Address(bytes([10, 0, 0, 2]), 2000)
+HERE = SocketAddress(bytes([10, 0, 0, 1]), 1000)
+THERE = SocketAddress(bytes([10, 0, 0, 2]), 2000)
 
 
 class Side:
-    def __init__(self, loop: VirtualLoop, address: Address, seed: int) -> None:
+    def __init__(self, loop: VirtualLoop, address: SocketAddress, seed: int) -> None:
         self.key = generate_private_key()
         self.public = public_key(self.key)
         self.plane = FakePlane(loop.clock, address=address)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from udpring.tunnel import uapi_values
 from udpring.tunnel.daemon import DaemonOptions
 from udpring.tunnel.decimal_text import parse_decimal
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.uapi_values import BadValueError
 
 LAX = ["+5", "-0", " 5", "5 ", "5_0", "\u0665", "\uff15", "\u00b2", "5\n", "", "0x5", "5.0", "1e1"]
@@ -51,7 +51,7 @@ def test_scope_beyond_any_interface_is_refused() -> None:
         with pytest.raises(BadValueError):
             uapi_values.parse_endpoint(f"[fe80::1%{number}]:1")
         with pytest.raises(ValueError, match="no interface"):
-            Address.parse(f"fe80::1%{number}", 1)
+            SocketAddress.parse(f"fe80::1%{number}", 1)
 
 
 def test_descriptor_of_the_environment_is_strict() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from udpring import Config
 from udpring.tunnel import keys
-from udpring.tunnel.config import Address
+from udpring.tunnel.config import IPAddress
 from udpring.tunnel.endpoint_routes import loops_of_config, loops_of_device
-from udpring.tunnel.uapi_values import DeviceState, PeerState
+from udpring.tunnel.uapi_values import DeviceInfo, PeerInfo
 
 PRIVATE = keys.to_base64(bytes([0x58] * 32))
 KEYS = [bytes([number] * 32) for number in range(1, 4)]
@@ -73,14 +73,14 @@ def test_warning_names_endpoint_and_prefix() -> None:
 
 
 def test_running_interface_is_judged_by_its_routes() -> None:
-    def device(mark: int) -> DeviceState:
+    def device(mark: int) -> DeviceInfo:
         inside = ipaddress.ip_address("10.3.0.2").packed
         allowed = ((bytes(4), 0), (bytes(16), 0))
-        return DeviceState(
-            fwmark=mark, peers=[PeerState(KEYS[0], endpoint=(inside, 51820, ""), allowed_ips=allowed)]
+        return DeviceInfo(
+            fwmark=mark, peers=[PeerInfo(KEYS[0], endpoint=(inside, 51820, ""), allowed_ips=allowed)]
         )
 
-    def route(address: Address, mark: int) -> str:
+    def route(address: IPAddress, mark: int) -> str:
         return "eth0" if mark else "wg0"
 
     assert [loop.public_key for loop in loops_of_device(device(0), "wg0", route)] == KEYS[:1]

@@ -24,7 +24,7 @@ from udpring.tunnel.config import Config, Endpoint, InterfaceConfig, PeerConfig
 from udpring.tunnel.control import BootClock
 from udpring.tunnel.interface import HostFacts, Plan
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
-from udpring.tunnel.plane_values import Address, Event, EventKind
+from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.wireguard.cipher import Cipher
 
@@ -189,7 +189,7 @@ def test_a_reload_leaves_peers_that_stay_alone(planes: Planes) -> None:
                 each.public_key: found.id
                 for each, found in zip(node.peers, node._live().device.by_id.values(), strict=True)
             }
-            roamed = Address(bytes([203, 0, 113, 9]), 999)
+            roamed = SocketAddress(bytes([203, 0, 113, 9]), 999)
             plane.stamp(7, endpoint=roamed)
             plane.calls.clear()
             await node.reload(after)
@@ -289,12 +289,12 @@ def test_a_name_is_looked_up_until_it_is_known(planes: Planes, monkeypatch: pyte
     monkeypatch.setattr(resolver, "FIRST_PAUSE", 0.01)
     asked: list[str] = []
 
-    def look_up(endpoint: Endpoint) -> Address:
+    def look_up(endpoint: Endpoint) -> SocketAddress:
         asked.append(endpoint.host)
         assert threading.current_thread() is not threading.main_thread()
         if len(asked) < 3:
             raise socket.gaierror(socket.EAI_AGAIN, "not now")
-        return Address(bytes([192, 0, 2, 7]), endpoint.port)
+        return SocketAddress(bytes([192, 0, 2, 7]), endpoint.port)
 
     monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 
@@ -317,9 +317,9 @@ def test_a_name_server_that_never_answers_holds_up_neither_start_nor_stop(
 ) -> None:
     answer = threading.Event()
 
-    def look_up(endpoint: Endpoint) -> Address:
+    def look_up(endpoint: Endpoint) -> SocketAddress:
         assert answer.wait(60)
-        return Address(bytes([192, 0, 2, 7]), endpoint.port)
+        return SocketAddress(bytes([192, 0, 2, 7]), endpoint.port)
 
     monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 
@@ -337,9 +337,9 @@ def test_a_name_server_that_never_answers_holds_up_neither_start_nor_stop(
 
 
 def test_look_up_gives_numeric_addresses_with_their_scope() -> None:
-    assert resolver.look_up(Endpoint("127.0.0.1", 5)) == Address(bytes([127, 0, 0, 1]), 5)
+    assert resolver.look_up(Endpoint("127.0.0.1", 5)) == SocketAddress(bytes([127, 0, 0, 1]), 5)
     found = resolver.look_up(Endpoint("fe80::1%lo", 5))
-    assert found == Address(ipaddress.ip_address("fe80::1").packed, 5, socket.if_nametoindex("lo"))
+    assert found == SocketAddress(ipaddress.ip_address("fe80::1").packed, 5, socket.if_nametoindex("lo"))
 
 
 class Setups:

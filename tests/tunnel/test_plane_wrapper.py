@@ -17,19 +17,19 @@ from udpring.tunnel import plane as wrapper
 from udpring.tunnel.ciphers import aead_in_words, chosen_aead
 from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane import Plane
-from udpring.tunnel.plane_values import Address, EventKind, Prefix
+from udpring.tunnel.plane_values import EventKind, Prefix, SocketAddress
 from udpring.tunnel.tiers import TIERS, tier_number
 from udpring.wireguard.cipher import Cipher
 
 ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
-addresses = st.builds(Address, ips, st.integers(0, 0xFFFF))
+addresses = st.builds(SocketAddress, ips, st.integers(0, 0xFFFF))
 scoped = st.builds(
-    Address, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+    SocketAddress, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 )
 
 
 @given(st.one_of(addresses, scoped))
-def test_addresses_cross_into_c_and_back(address: Address) -> None:
+def test_addresses_cross_into_c_and_back(address: SocketAddress) -> None:
     raw = wrapper._new_address(address)
     assert wrapper._address(raw) == address
     assert bytes(ffi.buffer(raw.ip)) == address.ip.ljust(16, b"\0"), "the rest is zero: memcmp tells equality"
@@ -38,21 +38,21 @@ def test_addresses_cross_into_c_and_back(address: Address) -> None:
 
 
 @given(addresses)
-def test_addresses_are_written_as_sockets_have_them(address: Address) -> None:
-    assert Address.parse(address.host, address.port).port == address.port
+def test_addresses_are_written_as_sockets_have_them(address: SocketAddress) -> None:
+    assert SocketAddress.parse(address.host, address.port).port == address.port
     host, _, port = str(address).rpartition(":")
     assert int(port) == address.port
     assert host.startswith("[") == (len(address.ip) == 16)
 
 
 def test_mapped_and_scoped_addresses() -> None:
-    assert Address.parse("::ffff:192.0.2.1", 5) == Address(bytes([192, 0, 2, 1]), 5)
-    link_local = Address.parse("fe80::1%7", 5)
+    assert SocketAddress.parse("::ffff:192.0.2.1", 5) == SocketAddress(bytes([192, 0, 2, 1]), 5)
+    link_local = SocketAddress.parse("fe80::1%7", 5)
     assert (link_local.scope_id, str(link_local)) == (7, "[fe80::1%7]:5")
-    assert Address.parse("fe80::1%lo", 5).scope_id == socket.if_nametoindex("lo")
+    assert SocketAddress.parse("fe80::1%lo", 5).scope_id == socket.if_nametoindex("lo")
     for wrong in ("host.example", "1.2.3", ""):
         with pytest.raises(ValueError, match="address"):
-            Address.parse(wrong, 5)
+            SocketAddress.parse(wrong, 5)
 
 
 @given(st.lists(st.tuples(ips, st.integers(0, 128), st.integers(0, 0xFFFFFFFF), st.booleans()), max_size=20))

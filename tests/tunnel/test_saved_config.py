@@ -12,7 +12,7 @@ from udpring.errors import HostError
 from udpring.tunnel import keys
 from udpring.tunnel.config import Cipher, Config, Endpoint
 from udpring.tunnel.saved_config import live_config, write_private
-from udpring.tunnel.uapi import DeviceState, PeerState
+from udpring.tunnel.uapi import DeviceInfo, PeerInfo
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 TEXT = f"""[Interface]
@@ -27,15 +27,15 @@ SaveConfig = true
 # friendly_name = ann
 PublicKey = {keys.to_base64(OLD)}
 """
-STATE = DeviceState(
+STATE = DeviceInfo(
     OLD,
     4000,
     0x77,
     (
-        PeerState(
+        PeerInfo(
             OLD, NEW, (bytes([192, 0, 2, 1]), 5, ""), persistent_keepalive=7, allowed_ips=[(bytes(4), 0)]
         ),
-        PeerState(NEW, endpoint=(b"\xfe\x80" + bytes(13) + b"\x01", 6, "eth0"), cipher=Cipher.AES_256_GCM),
+        PeerInfo(NEW, endpoint=(b"\xfe\x80" + bytes(13) + b"\x01", 6, "eth0"), cipher=Cipher.AES_256_GCM),
     ),
 )
 ADDRESS = ipaddress.ip_interface("10.0.0.9/16")

@@ -16,7 +16,7 @@ from fake_plane import FakePlane, VirtualLoop, virtual_loop
 from udpring.errors import HostError
 from udpring.tunnel import timestamp_file
 from udpring.tunnel.keys import generate_private_key, public_key
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.timestamp_file import SAVE_SECONDS, TimestampFile, timestamp_path
 from udpring.tunnel.tunnel import Tunnel
 
@@ -140,10 +140,10 @@ def test_many_changes_are_few_writes(
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_captured_initiation_after_a_restart(tmp_path: Path, loop: VirtualLoop, kept: bool) -> None:
-    here, there, stranger = (Address(bytes([10, 0, 0, number]), 1000) for number in (1, 2, 66))
+    here, there, stranger = (SocketAddress(bytes([10, 0, 0, number]), 1000) for number in (1, 2, 66))
     our_key, peer_key = generate_private_key(), generate_private_key()
 
-    def node(own: bytes, other: bytes, address: Address) -> Tunnel:
+    def node(own: bytes, other: bytes, address: SocketAddress) -> Tunnel:
         plane = FakePlane(loop.clock, address=address)
         tunnel = Tunnel(plane, loop=loop, clock=loop.clock, random=random.Random(7).randbytes)  # type: ignore[arg-type]
         if own == our_key:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from udpring.tunnel import uapi
 from udpring.tunnel.uapi import (
     AllowedIp,
-    DeviceState,
+    DeviceInfo,
     EndRequest,
     GetRequest,
     Operation,
     PeerBegin,
+    PeerInfo,
     PeerRemove,
-    PeerState,
     PeerUpdateOnly,
     ProtocolVersion,
     ReplaceAllowedIps,
@@ -389,7 +389,7 @@ def test_set_requests_round_trip_however_they_are_cut(
 
 
 peers = st.builds(
-    PeerState,
+    PeerInfo,
     keys,
     st.none() | nonzero,
     st.none() | endpoints,
@@ -401,7 +401,7 @@ peers = st.builds(
     st.sampled_from(Cipher),
 )
 devices = st.builds(
-    DeviceState,
+    DeviceInfo,
     st.none() | nonzero,
     st.integers(0, 0xFFFF),
     st.integers(0, 0xFFFFFFFF),
@@ -416,7 +416,7 @@ def answer(data: bytes) -> ResponseParser:
 
 
 @given(devices)
-def test_get_answers_round_trip(device: DeviceState) -> None:
+def test_get_answers_round_trip(device: DeviceInfo) -> None:
     lines = list(uapi.format_get(device))
     assert all(line.endswith(b"\n") and b"\n\n" not in line for line in lines)
     got = answer(b"".join(lines) + uapi.format_status(EndRequest("get")))
@@ -426,10 +426,10 @@ def test_get_answers_round_trip(device: DeviceState) -> None:
 
 
 def test_the_text_of_a_get_answer() -> None:
-    peer = PeerState(
+    peer = PeerInfo(
         KEY, None, (bytes([1, 2, 3, 4]), 5, ""), 1_700_000_000_000_000_007, 11, 12, 25, [(bytes(4), 0)]
     )
-    text = b"".join(uapi.format_get(DeviceState(KEY, 51820, 0, [peer])))
+    text = b"".join(uapi.format_get(DeviceInfo(KEY, 51820, 0, [peer])))
     assert text == (
         b"private_key=%s\nlisten_port=51820\npublic_key=%s\npreshared_key=%s\nprotocol_version=1\n"
         b"endpoint=1.2.3.4:5\nlast_handshake_time_sec=1700000000\nlast_handshake_time_nsec=7\n"
@@ -440,7 +440,7 @@ def test_the_text_of_a_get_answer() -> None:
 
 def test_only_a_cipher_that_is_not_the_default_is_told() -> None:
     for cipher, told in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
-        text = b"".join(uapi.format_get(DeviceState(peers=[PeerState(KEY, cipher=cipher)])))
+        text = b"".join(uapi.format_get(DeviceInfo(peers=[PeerInfo(KEY, cipher=cipher)])))
         assert (b"\ncipher=aes-256-gcm\n" in text) is told
         assert (b"cipher" in text) is told
 
@@ -478,8 +478,8 @@ def test_secrets_are_in_no_repr() -> None:
     for value in (
         SetPrivateKey(secret),
         SetPresharedKey(secret),
-        PeerState(KEY, secret),
-        DeviceState(secret, 0, 0, (PeerState(KEY, secret),)),
+        PeerInfo(KEY, secret),
+        DeviceInfo(secret, 0, 0, (PeerInfo(KEY, secret),)),
     ):
         assert "\\xa5" not in repr(value)
         assert secret.hex() not in repr(value)

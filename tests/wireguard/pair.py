@@ -24,7 +24,7 @@ from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.constants import SECOND
 from udpring.wireguard.cookie import MacSigner
 from udpring.wireguard.device import Device
-from udpring.wireguard.events import DropReason, Outcome, PeerState, Source
+from udpring.wireguard.events import DropReason, Outcome, PeerStamps, Source
 from udpring.wireguard.messages import TYPE_TRANSPORT, pack_initiation
 from udpring.wireguard.noise import Initiator, StaticKey
 from udpring.wireguard.peer import Peer
@@ -126,7 +126,7 @@ class FakePlane:
 
     def __init__(self) -> None:
         self.session = Session()
-        self.state = PeerState()
+        self.state = PeerStamps()
         self.staged: list[bytes] = []
         self.endpoint: Source | None = None
         self.sources_cleared = 0
@@ -134,13 +134,13 @@ class FakePlane:
     def stamp(self, **changes: int | bool) -> None:
         self.state = replace(self.state, **changes)
 
-    def view(self) -> PeerState:
+    def view(self) -> PeerStamps:
         current = self.session.current
         return replace(
             self.state,
             session_birth=current.birth if current else 0,
             send_counter=current.counter if current else 0,
-            has_endpoint=self.endpoint is not None,
+            endpoint=self.endpoint,
         )
 
 

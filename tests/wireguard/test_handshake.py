@@ -323,7 +323,7 @@ def test_a_peer_whose_key_is_of_small_order_never_handshakes() -> None:
     pair = Pair()
     pair.a.add(8, bytes(32), pair.address_b)
     assert pair.a.device.by_id[8].handshake_wanted(pair.clock.now, pair.clock.wall) == []
-    assert pair.a.device.by_id[8].deadline(events.PeerState()) is None
+    assert pair.a.device.by_id[8].deadline(events.PeerStamps()) is None
 
 
 def test_without_a_private_key_nothing_is_taken_or_sent() -> None:

@@ -13,7 +13,7 @@ from udpring.wireguard.events import (
     DropStaged,
     EraseKeys,
     HandshakeGivenUp,
-    PeerState,
+    PeerStamps,
     ReleaseIndex,
     SendKeepalive,
     SendMessage,
@@ -276,14 +276,14 @@ def test_the_responder_too_starts_a_new_handshake() -> None:
 
 def test_it_comes_once_for_one_silence_and_again_after_more_data() -> None:
     timers = Timers(lambda n: bytes(n))
-    state = PeerState(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
+    state = PeerStamps(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
     assert timers.deadline(state) == 16 * SECOND
     assert timers.due(16 * SECOND, state) == {Timer.NEW_HANDSHAKE}
     assert timers.deadline(state) is None
-    more = PeerState(unanswered_since=SECOND, last_sent=20 * SECOND, session_birth=1, send_counter=4)
+    more = PeerStamps(unanswered_since=SECOND, last_sent=20 * SECOND, session_birth=1, send_counter=4)
     assert timers.deadline(more) == 35 * SECOND
     assert timers.deadline(more) == 35 * SECOND
-    heard = PeerState(last_sent=20 * SECOND, session_birth=1, send_counter=4)
+    heard = PeerStamps(last_sent=20 * SECOND, session_birth=1, send_counter=4)
     assert timers.deadline(heard) is None
 
 
@@ -374,7 +374,7 @@ def test_a_private_key_that_comes_late_starts_persistent_keepalives() -> None:
 def test_nothing_to_do_nothing_armed() -> None:
     pair = Pair()
     assert pair.a.deadline() is None
-    assert pair.a.peer.on_timer(pair.clock.now, pair.clock.wall, PeerState()) == []
+    assert pair.a.peer.on_timer(pair.clock.now, pair.clock.wall, PeerStamps()) == []
 
 
 def test_too_early_does_nothing() -> None:
@@ -394,7 +394,9 @@ def test_every_timer_moves_on_when_it_fired_whatever_the_plane_made_of_it() -> N
     timers.persistent_set(25, 0)
     timers.handshake_sent(0)
     timers.session_derived(0)
-    state = PeerState(unanswered_since=1, owed_since=1, owed_again=True, last_traversal=1, has_endpoint=True)
+    state = PeerStamps(
+        unanswered_since=1, owed_since=1, owed_again=True, last_traversal=1, endpoint="somewhere"
+    )
     now, fired = 0, []
     for _ in range(200):
         at = timers.deadline(state)
@@ -420,21 +422,21 @@ def test_erase_outcome() -> None:
 
 
 def test_the_new_handshake_has_its_jitter() -> None:
-    state = PeerState(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
+    state = PeerStamps(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
     late = Timers(lambda n: b"\xff" * n)
     assert late.deadline(state) == 16 * SECOND + JITTER - 1
     assert late.deadline(state) == 16 * SECOND + JITTER - 1
     late.due(17 * SECOND, state)
-    more = PeerState(unanswered_since=SECOND, last_sent=20 * SECOND, session_birth=1, send_counter=4)
+    more = PeerStamps(unanswered_since=SECOND, last_sent=20 * SECOND, session_birth=1, send_counter=4)
     assert late.deadline(more) == 35 * SECOND + JITTER - 1
 
 
 def test_giving_up_forgets_the_keepalive_that_was_owed() -> None:
     timers = Timers(lambda n: bytes(n))
-    state = PeerState(owed_since=SECOND, owed_again=True, session_birth=1, send_counter=3)
+    state = PeerStamps(owed_since=SECOND, owed_again=True, session_birth=1, send_counter=3)
     timers.due(11 * SECOND, state)
     assert timers.deadline(state) == 21 * SECOND
-    owed = PeerState(owed_since=12 * SECOND, session_birth=1, send_counter=4)
+    owed = PeerStamps(owed_since=12 * SECOND, session_birth=1, send_counter=4)
     timers.given_up(13 * SECOND, owed)
     assert timers.due(60 * SECOND, owed) == set()
     assert timers.deadline(owed) == 553 * SECOND  # erasure is all that is left

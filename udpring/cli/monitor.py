@@ -45,7 +45,7 @@ class Look:
 
     time: float
     listen_port: int
-    peers: Mapping[bytes, uapi.PeerState]
+    peers: Mapping[bytes, uapi.PeerInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Flow:
     """A peer now, and the bits that the interface ``receives`` from it and ``sends`` to it in a second. Both
     are None where two looks do not compare: the peer is new, or was removed and added between them."""
 
-    peer: uapi.PeerState
+    peer: uapi.PeerInfo
     receives: float | None
     sends: float | None
 
@@ -130,7 +130,7 @@ def compare(before: Look | None, now: Look) -> list[Flow]:
     """Each peer of ``now``, the busiest first, those with equal rates by what they moved so far."""
     seconds = now.time - before.time if before else 0.0
 
-    def flow(peer: uapi.PeerState) -> Flow:
+    def flow(peer: uapi.PeerInfo) -> Flow:
         former = before.peers.get(peer.public_key) if before else None
         if former is None or seconds <= 0:
             return Flow(peer, None, None)

@@ -61,16 +61,16 @@ def names_of(interface: str) -> dict[bytes, str]:
     return {peer.public_key: peer.name for peer in loaded.peers if peer.name}
 
 
-def _by_handshake(device: uapi.DeviceState) -> list[uapi.PeerState]:
+def _by_handshake(device: uapi.DeviceInfo) -> list[uapi.PeerInfo]:
     """The latest handshake first, as ``wg``."""
     return sorted(device.peers, key=lambda peer: peer.last_handshake, reverse=True)
 
 
-def _allowed_ips(peer: uapi.PeerState) -> list[str]:
+def _allowed_ips(peer: uapi.PeerInfo) -> list[str]:
     return [uapi.format_prefix(ip, cidr) for ip, cidr in peer.allowed_ips]
 
 
-def as_json(device: uapi.DeviceState, names: dict[bytes, str], secrets: bool) -> dict[str, object]:
+def as_json(device: uapi.DeviceInfo, names: dict[bytes, str], secrets: bool) -> dict[str, object]:
     """The object of ``wg-json``: keys that are unset are left out, times are epoch seconds, sizes are
     bytes."""
     shown: dict[str, object] = {}
@@ -88,7 +88,7 @@ def as_json(device: uapi.DeviceState, names: dict[bytes, str], secrets: bool) ->
     return shown | {"peers": peers}
 
 
-def _peer_json(peer: uapi.PeerState, names: dict[bytes, str], secrets: bool) -> dict[str, object]:
+def _peer_json(peer: uapi.PeerInfo, names: dict[bytes, str], secrets: bool) -> dict[str, object]:
     shown: dict[str, object] = {}
     if peer.public_key in names:
         shown["name"] = names[peer.public_key]
@@ -108,7 +108,7 @@ def _peer_json(peer: uapi.PeerState, names: dict[bytes, str], secrets: bool) -> 
 
 
 def as_text(
-    name: str, device: uapi.DeviceState, names: dict[bytes, str], secrets: bool, now: int
+    name: str, device: uapi.DeviceInfo, names: dict[bytes, str], secrets: bool, now: int
 ) -> Iterator[str]:
     """The lines of ``wg show``. ``now`` is in nanoseconds since the epoch."""
     yield f"interface: {name}"

@@ -26,10 +26,10 @@ from udpring.wireguard.cipher import Cipher
 __all__ = [
     "INTERFACE_NAME",
     "MAX_FILE_SIZE",
-    "Address",
     "Cipher",
     "Config",
     "Endpoint",
+    "IPAddress",
     "InterfaceAddress",
     "InterfaceConfig",
     "Network",
@@ -37,7 +37,7 @@ __all__ = [
     "locate",
 ]
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 InterfaceAddress: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -163,7 +163,7 @@ class Endpoint:
         )
 
     @property
-    def address(self) -> Address | None:
+    def address(self) -> IPAddress | None:
         """The address where ``host`` is one (with its scope), None where it is a name to resolve."""
         if ":" in self.host or _DOTTED_DIGITS.fullmatch(self.host):
             return ipaddress.ip_address(self.host)
@@ -192,7 +192,7 @@ class InterfaceConfig:
     listen_port: int = 0
     fwmark: int = 0
     addresses: tuple[InterfaceAddress, ...] = ()
-    dns: tuple[Address, ...] = ()
+    dns: tuple[IPAddress, ...] = ()
     dns_search: tuple[str, ...] = ()
     mtu: int | None = None
     table: str = "auto"

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from udpring.tunnel.config import BLANKS, SCOPE, Address, Endpoint, InterfaceAddress, Network
+from udpring.tunnel.config import BLANKS, SCOPE, Endpoint, InterfaceAddress, IPAddress, Network
 from udpring.tunnel.keys import KeyFormatError, from_base64
 from udpring.wireguard.cipher import Cipher
 
@@ -136,7 +136,7 @@ def parse_ip(text: str, value: Value) -> tuple[int, int]:
         raise BadValueError("not an IP address", value=value) from None
 
 
-def parse_scoped_ip(value: Value) -> Address:
+def parse_scoped_ip(value: Value) -> IPAddress:
     """An address, that of a link perhaps with its interface: fe80::1%eth0."""
     text, percent, scope = value.text.partition("%")
     version, number = parse_ip(text, value)

@@ -27,7 +27,7 @@ from dataclasses import replace
 
 from udpring.errors import RingError
 from udpring.tunnel.coalescing import tell_refused
-from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route, protocol_state
+from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.handshake_reports import HandshakeReports
@@ -174,7 +174,7 @@ class Control:
         states = {state.peer: state for state in self.plane.peer_states()}
         for number, peer in self.device.by_id.items():
             state = states[number]
-            erased = replace(protocol_state(state), session_birth=0, send_counter=0)
+            erased = replace(state, session_birth=0, send_counter=0)
             self.carry_out(peer.suspend(erased))
             if state.staged:
                 self.plane.staged_drop(number)
@@ -421,19 +421,19 @@ class Control:
             self._kicked.discard(number)
             if state.staged:  # also with a session: it may have expired with the private key before
                 self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
-        deadline = peer.deadline(protocol_state(state))
+        deadline = peer.deadline(state)
         if deadline is not None and deadline <= now:
-            self.carry_out(peer.on_timer(now, self.clock.wall(), protocol_state(state)))
+            self.carry_out(peer.on_timer(now, self.clock.wall(), state))
             if number not in self.device.by_id:
                 return None
             state = self.plane.peer_state(number)
-            deadline = peer.deadline(protocol_state(state))
+            deadline = peer.deadline(state)
             self._touched.pop(number, None)  # its outcomes touched it; it is being looked at right now
         if self._is_busy(state, now):
             soonest = now + POLL
             deadline = soonest if deadline is None else min(deadline, soonest)
         else:
-            deadline = peer.deadline(protocol_state(self.plane.peer_state(number, rest=True)))
+            deadline = peer.deadline(self.plane.peer_state(number, rest=True))
         if deadline is not None and deadline <= now:
             return now + SHORTEST_SLEEP
         return deadline

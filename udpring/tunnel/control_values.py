@@ -1,5 +1,4 @@
-"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters, and
-how the plane's facts look to the protocol."""
+"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters."""
 
 from __future__ import annotations
 
@@ -7,10 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 from udpring.tunnel.plane import Plane
-from udpring.tunnel.plane_values import Address, PeerState
-from udpring.wireguard import events as protocol
+from udpring.tunnel.plane_values import SocketAddress
 
-__all__ = ["BootClock", "ControlStats", "End", "PlaneIndices", "Route", "protocol_state"]
+__all__ = ["BootClock", "ControlStats", "End", "PlaneIndices", "Route"]
 
 
 class BootClock:
@@ -29,8 +27,8 @@ class BootClock:
 class Route:
     """Where a message came from and which way an answer goes: ``Source.handle`` of the protocol."""
 
-    source: Address
-    local: Address | None
+    source: SocketAddress
+    local: SocketAddress | None
     interface_index: int
 
 
@@ -64,18 +62,3 @@ class PlaneIndices:
 
     def new(self, peer: int) -> int:
         return self._plane.index_new(peer)
-
-
-def protocol_state(state: PeerState) -> protocol.PeerState:
-    """The part of a peer's state that the protocol's timers look at."""
-    return protocol.PeerState(
-        unanswered_since=state.unanswered_since,
-        owed_since=state.owed_since,
-        owed_again=state.owed_again,
-        last_traversal=state.last_traversal,
-        last_received=state.last_received,
-        last_sent=state.last_sent,
-        session_birth=state.session_birth,
-        send_counter=state.send_counter,
-        has_endpoint=state.endpoint is not None,
-    )

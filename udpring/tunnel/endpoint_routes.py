@@ -16,8 +16,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from udpring.tunnel.config import Address, Config, Network
-from udpring.tunnel.uapi_values import DeviceState, format_endpoint
+from udpring.tunnel.config import Config, IPAddress, Network
+from udpring.tunnel.uapi_values import DeviceInfo, format_endpoint
 
 __all__ = ["Loop", "loops_of_config", "loops_of_device"]
 
@@ -26,7 +26,7 @@ ASKED_MAX = 64
 HOPS_MAX = 16
 """As native/tunnel/limits.h LOOP_HOPS_MAX."""
 
-RouteDevice = Callable[[Address, int], str | None]
+RouteDevice = Callable[[IPAddress, int], str | None]
 """By which interface packets with this mark leave for an address; None: by none."""
 
 
@@ -68,7 +68,7 @@ def loops_of_config(config: Config) -> tuple[Loop, ...]:
 
 
 def loops_of_device(
-    device: DeviceState, interface: str, device_of: RouteDevice | None = None
+    device: DeviceInfo, interface: str, device_of: RouteDevice | None = None
 ) -> tuple[Loop, ...]:
     """Those of a running interface, by the routes of this network namespace. None where the interface is in
     another one. At most ``ASKED_MAX`` endpoints are asked for."""
@@ -77,7 +77,7 @@ def loops_of_device(
             return ()
         device_of = route_device
     ask, mark, left = device_of, device.fwmark, iter(range(ASKED_MAX))
-    endpoints: dict[bytes, tuple[Address, str]] = {}
+    endpoints: dict[bytes, tuple[IPAddress, str]] = {}
     allowed: dict[bytes, tuple[Network, ...]] = {}
     for peer in device.peers:
         allowed[peer.public_key] = tuple(ipaddress.ip_network(prefix) for prefix in peer.allowed_ips)
@@ -85,7 +85,7 @@ def loops_of_device(
             address = ipaddress.ip_address(peer.endpoint[0])
             endpoints[peer.public_key] = (address, format_endpoint(*peer.endpoint))
 
-    def through_tunnel(address: Address) -> bool:
+    def through_tunnel(address: IPAddress) -> bool:
         return next(left, None) is not None and ask(address, mark) == interface
 
     return tuple(_loops(endpoints, allowed, through_tunnel))
@@ -99,7 +99,7 @@ def _is_here(interface: str) -> bool:
         return False
 
 
-def route_device(address: Address, mark: int) -> str | None:
+def route_device(address: IPAddress, mark: int) -> str | None:
     """As ``ip route get`` says."""
     words = ["ip", "-json", "route", "get", str(address), *(["mark", str(mark)] if mark else [])]
     try:
@@ -119,7 +119,7 @@ class _Owners:
             {(network.version, network.prefixlen) for network in self._owners}, reverse=True
         )
 
-    def find(self, address: Address) -> tuple[bytes, Network] | None:
+    def find(self, address: IPAddress) -> tuple[bytes, Network] | None:
         for version, length in self._lengths:
             if version == address.version:
                 network = ipaddress.ip_network((address.packed, length), strict=False)
@@ -129,9 +129,9 @@ class _Owners:
 
 
 def _loops(
-    endpoints: Mapping[bytes, tuple[Address, str]],
+    endpoints: Mapping[bytes, tuple[IPAddress, str]],
     allowed: Mapping[bytes, tuple[Network, ...]],
-    through_tunnel: Callable[[Address], bool],
+    through_tunnel: Callable[[IPAddress], bool],
 ) -> Iterator[Loop]:
     owners = _Owners(allowed)
     into: dict[bytes, tuple[bytes, Network]] = {}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from udpring.errors import HostError
-from udpring.tunnel.config import Address, Config
+from udpring.tunnel.config import Config, IPAddress
 from udpring.tunnel.interface import FIRST_TABLE, Command, Firewall, HostFacts, Plan, needs_default_table
 from udpring.tunnel.refusals import cure_of
 
@@ -94,7 +94,7 @@ def _route_mtu(prefix: Sequence[str], route: dict[str, Any]) -> int:
     return int(links[0].get("mtu", 0)) if links else 0
 
 
-def _endpoint_mtu(prefix: Sequence[str], address: Address) -> int:
+def _endpoint_mtu(prefix: Sequence[str], address: IPAddress) -> int:
     words = [str(address)]
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
         words = [str(address).partition("%")[0], "dev", address.scope_id]
@@ -135,7 +135,7 @@ def _resolvconf(interface: str) -> str | None:
 
 
 def gather(
-    config: Config, interface: str, endpoints: Iterable[Address] = (), prefix: Sequence[str] = ()
+    config: Config, interface: str, endpoints: Iterable[IPAddress] = (), prefix: Sequence[str] = ()
 ) -> HostFacts:
     """The facts for ``interface.plan``.
 

@@ -26,7 +26,7 @@ from udpring.tunnel.interface import Plan, needs_default_table, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.keys import to_base64
 from udpring.tunnel.plane import Plane
-from udpring.tunnel.plane_values import Address, Prefix
+from udpring.tunnel.plane_values import Prefix, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.tiers import tier_number
@@ -365,7 +365,7 @@ class Node:
             resolver.cancel(peer.public_key)
             return
 
-        def found(address: Address) -> None:
+        def found(address: SocketAddress) -> None:
             tunnel = self._live()
             number = tunnel.find(peer.public_key)
             if number is not None:

@@ -20,7 +20,7 @@ from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.offloads import offload_flags
-from udpring.tunnel.plane_values import Address, Event, EventKind, PeerState, PlaneStats, Prefix
+from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
 from udpring.tunnel.tiers import TIERS, tier_number
 from udpring.tunnel.workers import workers_asked
@@ -28,13 +28,13 @@ from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "PREFIX_BATCH",
-    "Address",
     "Event",
     "EventKind",
     "PeerState",
     "Plane",
     "PlaneStats",
     "Prefix",
+    "SocketAddress",
 ]
 
 PREFIX_BATCH = 4096
@@ -49,16 +49,16 @@ _PEER_NONE: int = lib.UDPRING_PEER_NONE
 _MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
 
 
-def _address(raw: Any) -> Address | None:
+def _address(raw: Any) -> SocketAddress | None:
     family = raw.family
     if family == socket.AF_INET:
-        return Address(bytes(ffi.buffer(raw.ip, 4)), raw.port)
+        return SocketAddress(bytes(ffi.buffer(raw.ip, 4)), raw.port)
     if family == socket.AF_INET6:
-        return Address(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
+        return SocketAddress(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
     return None
 
 
-def _new_address(address: Address | None) -> Any:
+def _new_address(address: SocketAddress | None) -> Any:
     if address is None:
         return ffi.NULL
     raw = ffi.new("struct udpring_address *")
@@ -258,7 +258,7 @@ class Plane:
         """Forgets the peer: zeroises its keys, drops its staged packets, allowed IPs and indices."""
         check(lib.udpring_plane_peer_remove(self._handle(), peer), f"remove peer {peer}")
 
-    def endpoint(self, peer: int, address: Address) -> None:
+    def endpoint(self, peer: int, address: SocketAddress) -> None:
         """Sends to there from now on, with no sticky source."""
         check(
             lib.udpring_plane_endpoint(self._handle(), peer, _new_address(address)),
@@ -368,8 +368,8 @@ class Plane:
         message: bytes,
         *,
         tos: int = 0,
-        to: Address | None = None,
-        source: Address | None = None,
+        to: SocketAddress | None = None,
+        source: SocketAddress | None = None,
         interface_index: int = 0,
         cookie_key: bytes | None = None,
     ) -> None:
@@ -394,7 +394,12 @@ class Plane:
         check(code, f"send a handshake message to {to or f'peer {peer}'}")
 
     def authenticated(
-        self, peer: int, length: int, source: Address, local: Address | None, interface_index: int = 0
+        self,
+        peer: int,
+        length: int,
+        source: SocketAddress,
+        local: SocketAddress | None,
+        interface_index: int = 0,
     ) -> None:
         """A handshake message of the peer was authentic: roam to its source, stamp the receive, count its
         bytes."""

@@ -12,8 +12,9 @@ from enum import IntEnum
 
 from udpring._native import lib
 from udpring.tunnel.decimal_text import parse_decimal
+from udpring.wireguard.events import PeerStamps
 
-__all__ = ["Address", "Event", "EventKind", "PeerState", "PlaneStats", "Prefix"]
+__all__ = ["Event", "EventKind", "PeerState", "PlaneStats", "Prefix", "SocketAddress"]
 
 
 class EventKind(IntEnum):
@@ -40,7 +41,7 @@ def _scope_id(scope: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SocketAddress:
     """Where a UDP datagram goes or comes from: 4 or 16 address bytes and a port; scope_id for link-local
     IPv6."""
 
@@ -49,7 +50,7 @@ class Address:
     scope_id: int = 0
 
     @classmethod
-    def parse(cls, host: str, port: int) -> Address:
+    def parse(cls, host: str, port: int) -> SocketAddress:
         """From a numeric address, perhaps with a ``%scope``. A v4-mapped address becomes IPv4, as the plane
         has it.
 
@@ -94,8 +95,8 @@ class Event:
     kind: int
     peer: int | None = None
     message: bytes = b""
-    source: Address | None = None
-    local: Address | None = None
+    source: SocketAddress | None = None
+    local: SocketAddress | None = None
     interface_index: int = 0
     under_load: bool = False
     loops: bool = False
@@ -103,25 +104,17 @@ class Event:
     now: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PeerState:
-    """What the plane knows of a peer (``struct udpring_peer_state``). Times: boot ns, 0 = never or none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerState(PeerStamps):
+    """What the plane knows of a peer (``struct udpring_peer_state``)."""
 
     peer: int
     staged: int = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
-    unanswered_since: int = 0
-    owed_since: int = 0
-    owed_again: bool = False
-    last_traversal: int = 0
-    last_received: int = 0
-    last_sent: int = 0
-    session_birth: int = 0
-    send_counter: int = 0
     interface_index: int = 0
-    endpoint: Address | None = None
-    source: Address | None = None
+    endpoint: SocketAddress | None = None
+    source: SocketAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Endpoint
-from udpring.tunnel.plane_values import Address
+from udpring.tunnel.plane_values import SocketAddress
 
 __all__ = ["Resolver", "look_up"]
 
@@ -24,27 +24,27 @@ LONGEST_PAUSE = 60.0
 log = logging.getLogger("udpring.node")
 
 
-def look_up(endpoint: Endpoint) -> Address:
+def look_up(endpoint: Endpoint) -> SocketAddress:
     """The first address of the endpoint's host; blocks. Raises OSError (gaierror) when there is none."""
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
     for family, _, _, _, where in found:
         if family == socket.AF_INET:
-            return Address(socket.inet_aton(str(where[0])), int(where[1]))
+            return SocketAddress(socket.inet_aton(str(where[0])), int(where[1]))
         if family == socket.AF_INET6 and len(where) == 4:
             host = str(where[0]).partition("%")[0]
-            return Address(socket.inet_pton(socket.AF_INET6, host), int(where[1]), int(where[3]))
+            return SocketAddress(socket.inet_pton(socket.AF_INET6, host), int(where[1]), int(where[3]))
     raise socket.gaierror(socket.EAI_NONAME, f"no IPv4 or IPv6 address for {endpoint.host}")
 
 
 class Resolver:
     """One task for each name that is being looked up, by key. All in the event loop's thread."""
 
-    def __init__(self, look_up: Callable[[Endpoint], Address] = look_up) -> None:
+    def __init__(self, look_up: Callable[[Endpoint], SocketAddress] = look_up) -> None:
         self._look_up = look_up
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    def resolve(self, key: bytes, endpoint: Endpoint, found: Callable[[Address], None]) -> None:
+    def resolve(self, key: bytes, endpoint: Endpoint, found: Callable[[SocketAddress], None]) -> None:
         """Calls ``found`` with the address: now if it is numeric, else when the name is known.
 
         Takes the place of an earlier call for the same ``key``. ``found`` runs in the event loop.
@@ -52,7 +52,7 @@ class Resolver:
         self.cancel(key)
         address = endpoint.address
         if address is not None:
-            found(Address.parse(str(address), endpoint.port))
+            found(SocketAddress.parse(str(address), endpoint.port))
             return
         task = asyncio.get_running_loop().create_task(self._try(endpoint, found))
         self._tasks[key] = task
@@ -83,7 +83,7 @@ class Resolver:
         if not task.cancelled() and task.exception() is not None:
             log.error("an endpoint could not be set: %s", task.exception())
 
-    async def _try(self, endpoint: Endpoint, found: Callable[[Address], None]) -> None:
+    async def _try(self, endpoint: Endpoint, found: Callable[[SocketAddress], None]) -> None:
         pause = FIRST_PAUSE
         while True:
             try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from udpring.errors import HostError
 from udpring.tunnel.config import Config, Endpoint, InterfaceAddress, Network, PeerConfig
-from udpring.tunnel.uapi import DeviceState, PeerState
+from udpring.tunnel.uapi import DeviceInfo, PeerInfo
 from udpring.tunnel.uapi_client import UapiClient
 
 __all__ = ["live_config", "save", "write_private"]
@@ -33,7 +33,7 @@ def save(interface: str, file: Path, loaded: Config) -> None:
 
 
 def live_config(
-    loaded: Config, state: DeviceState, addresses: tuple[InterfaceAddress, ...], mtu: int
+    loaded: Config, state: DeviceInfo, addresses: tuple[InterfaceAddress, ...], mtu: int
 ) -> Config:
     """``loaded`` with what is live in place of what was read."""
     settings = replace(
@@ -49,7 +49,7 @@ def live_config(
     return Config(settings, peers, loaded.file)
 
 
-def _peer(state: PeerState, before: PeerConfig | None) -> PeerConfig:
+def _peer(state: PeerInfo, before: PeerConfig | None) -> PeerConfig:
     endpoint = None
     if state.endpoint is not None:
         ip, port, scope = state.endpoint

@@ -24,7 +24,7 @@ from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.keys import clamp, key_label
-from udpring.tunnel.plane import Address, PeerState, Plane, PlaneStats, Prefix
+from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
@@ -235,7 +235,7 @@ class Tunnel:
         self.control.carry_out(self.device.set_cipher(peer, cipher, self._clock.boot()))
         self.control.touch(peer)
 
-    def set_endpoint(self, peer: int, address: Address) -> None:
+    def set_endpoint(self, peer: int, address: SocketAddress) -> None:
         """Where the peer is, until it is heard from elsewhere."""
         self.plane.endpoint(peer, address)
         self.control.touch(peer)

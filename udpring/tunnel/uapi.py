@@ -32,14 +32,14 @@ from udpring.tunnel.uapi_values import (
     SCOPE_ID_MAX,
     AllowedIp,
     BadValueError,
-    DeviceState,
+    DeviceInfo,
     EndRequest,
     GetRequest,
     Operation,
     PeerBegin,
+    PeerInfo,
     PeerRemove,
     PeerSetting,
-    PeerState,
     PeerUpdateOnly,
     ProtocolVersion,
     ReplaceAllowedIps,
@@ -68,14 +68,14 @@ __all__ = [
     "SCOPE_ID_MAX",
     "SOCKET_DIRECTORY",
     "AllowedIp",
-    "DeviceState",
+    "DeviceInfo",
     "EndRequest",
     "GetRequest",
     "Operation",
     "PeerBegin",
+    "PeerInfo",
     "PeerRemove",
     "PeerSetting",
-    "PeerState",
     "PeerUpdateOnly",
     "ProtocolVersion",
     "ReplaceAllowedIps",
@@ -268,7 +268,7 @@ class RequestParser:
 # --- the answer to get ---
 
 
-def format_get(state: DeviceState) -> Iterator[bytes]:
+def format_get(state: DeviceInfo) -> Iterator[bytes]:
     """The lines of a get answer, each with its newline, without the status that ``format_status`` adds.
 
     Yields about a line at a time: join or write through a buffer. Holds private and preshared keys, as ``wg
@@ -359,16 +359,16 @@ class ResponseParser:
         self._lines = _Lines()
         self._device: dict[str, int] = {}
         self._private_key: bytes | None = None
-        self._peers: list[PeerState] = []
+        self._peers: list[PeerInfo] = []
         self._peer: _PeerFields | None = None
         self.done = False
         self.errno: int | None = None
         """Positive; 0 for success; None until it was read."""
 
     @property
-    def state(self) -> DeviceState:
+    def state(self) -> DeviceInfo:
         """The device, after a get that succeeded."""
-        return DeviceState(
+        return DeviceInfo(
             self._private_key,
             self._device.get("listen_port", 0),
             self._device.get("fwmark", 0),
@@ -451,12 +451,12 @@ class _PeerFields:
         elif key in self._NUMBERS:
             self.numbers[key] = parse_number(value, self._NUMBERS[key])
 
-    def freeze(self) -> PeerState:
+    def freeze(self) -> PeerInfo:
         number = self.numbers.get
         handshake = number("last_handshake_time_sec", 0) * 1_000_000_000 + number(
             "last_handshake_time_nsec", 0
         )
-        return PeerState(
+        return PeerInfo(
             self.public_key,
             self.preshared_key,
             self.endpoint,

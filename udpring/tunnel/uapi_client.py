@@ -49,7 +49,7 @@ class UapiClient:
         self.path = Path(directory) / f"{interface}.sock"
         self.timeout = timeout
 
-    def get(self) -> uapi.DeviceState:
+    def get(self) -> uapi.DeviceInfo:
         """The device and its peers as they are now, keys included."""
         return self._exchange([b"get=1\n\n"]).state
 

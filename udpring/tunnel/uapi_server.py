@@ -27,7 +27,7 @@ from udpring.tunnel import uapi
 from udpring.tunnel.control import End
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.flood_gate import FloodGate
-from udpring.tunnel.plane import PREFIX_BATCH, Address, PeerState, Prefix
+from udpring.tunnel.plane import PREFIX_BATCH, PeerState, Prefix, SocketAddress
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
 from udpring.tunnel.uapi_clients import Client, ClientTable, Clock
@@ -43,22 +43,22 @@ NO_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger("udpring.uapi")
 
 
-def device_state(tunnel: Tunnel) -> uapi.DeviceState:
+def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
     """What ``get`` answers. The peers' counters are of now; allowed IPs are read as the answer is written."""
     states = tunnel.states()
-    return uapi.DeviceState(
+    return uapi.DeviceInfo(
         tunnel.private_key, tunnel.listen_port, tunnel.fwmark, _peer_states(tunnel, states)
     )
 
 
-def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.PeerState]:
+def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.PeerInfo]:
     for public_key, peer in list(tunnel.device.peers.items()):
         state = states.get(peer.id)
         if state is None or not tunnel.knows(peer.id):
             continue  # added or removed by another client since
         endpoint = state.endpoint
         scope = str(endpoint.scope_id) if endpoint and endpoint.scope_id else ""
-        yield uapi.PeerState(
+        yield uapi.PeerInfo(
             public_key=public_key,
             preshared_key=peer.preshared_key,
             endpoint=(endpoint.ip, endpoint.port, scope) if endpoint else None,
@@ -178,7 +178,7 @@ class RequestApplier:
             case uapi.SetCipher(cipher):
                 tunnel.set_cipher(peer, cipher)
             case uapi.SetEndpoint(ip, port, scope):
-                tunnel.set_endpoint(peer, Address(ip, port, _scope_id(scope)))
+                tunnel.set_endpoint(peer, SocketAddress(ip, port, _scope_id(scope)))
             case uapi.SetKeepalive(seconds):
                 tunnel.set_keepalive(peer, seconds)
             case uapi.ReplaceAllowedIps():

@@ -288,7 +288,7 @@ PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PeerState:
+class PeerInfo:
     """One peer of a get answer.
 
     ``endpoint`` is (ip of 4 or 16 bytes, port, scope) or None; ``last_handshake`` is nanoseconds since the
@@ -308,13 +308,13 @@ class PeerState:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceState:
+class DeviceInfo:
     """The device of a get answer. ``peers`` may be any iterable; it is walked once."""
 
     private_key: bytes | None = field(default=None, repr=False)
     listen_port: int = 0
     fwmark: int = 0
-    peers: Iterable[PeerState] = ()
+    peers: Iterable[PeerInfo] = ()
 
 
 def format_endpoint(ip: bytes, port: int, scope: str = "") -> str:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from udpring._native import ffi
+from udpring.socket_address import Address
 
 __all__ = ["Address", "AddressList", "family_of", "from_core", "host_from_core", "to_core"]
-
-Address = tuple[str, int] | tuple[str, int, int, int]
 
 #: family, port, scope_id, ip: the layout of ``struct udpring_address``.
 LAYOUT = struct.Struct("=HHI16s")

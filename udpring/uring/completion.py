@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from udpring._native import ffi, lib
+from udpring.socket_address import Address
 
-__all__ = ["Address", "Completion", "CompletionFlag", "ControlMessage"]
+__all__ = ["Completion", "CompletionFlag", "ControlMessage", "MessageAddress"]
 
-Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
-"""As the ``socket`` module has it: (host, port), (host, port, flowinfo, scope_id), a Unix path, or None."""
+MessageAddress = Address | str | bytes | None
+"""Of any family that sendmsg(2) is used with: of a UDP endpoint, a Unix path, or None."""
 ControlMessage = tuple[int, int, bytes]
 """(level, type, data), as ``socket.recvmsg`` returns it."""
 
@@ -50,7 +51,7 @@ class Completion:
     """``CompletionFlag`` bits, and the buffer number above bit 16."""
     data: bytes = b""
     """What was read or received."""
-    address: Address = None
+    address: MessageAddress = None
     """recvmsg: where it came from."""
     control: tuple[ControlMessage, ...] = ()
     """recvmsg: ancillary data."""
@@ -71,7 +72,7 @@ class Completion:
         return self.result
 
 
-def decode_address(raw: bytes) -> Address:
+def decode_address(raw: bytes) -> MessageAddress:
     """A ``struct sockaddr`` as the ``socket`` module would show it; None when none or unknown."""
     if len(raw) < 2:
         return None
@@ -91,7 +92,7 @@ def decode_address(raw: bytes) -> Address:
     return None
 
 
-def encode_address(address: Address) -> bytes:
+def encode_address(address: MessageAddress) -> bytes:
     """The ``struct sockaddr`` of an address. Hosts are numeric: nothing is looked up.
 
     Raises ValueError for a host that is no IP address or a port out of range.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from udpring._native import ffi, lib
-from udpring.uring.completion import Address, ControlMessage, encode_address, encode_control
+from udpring.uring.completion import ControlMessage, MessageAddress, encode_address, encode_control
 
 __all__ = ["Flag", "Operations", "SupportsFileno"]
 
@@ -249,7 +249,7 @@ class Operations:
         self,
         file: File,
         payload: Payload,
-        address: Address = None,
+        address: MessageAddress = None,
         *,
         control: Iterable[ControlMessage] = (),
         message_flags: int = 0,

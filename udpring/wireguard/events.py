@@ -24,7 +24,7 @@ __all__ = [
     "HandshakeGivenUp",
     "InstallKeypair",
     "Outcome",
-    "PeerState",
+    "PeerStamps",
     "ReleaseIndex",
     "RemovedPeer",
     "SendKeepalive",
@@ -205,8 +205,11 @@ Outcome = (
 
 
 @dataclass(frozen=True, slots=True)
-class PeerState:
-    """What the plane stamped about a peer. Times: boot ns, 0 = never."""
+class PeerStamps:
+    """What the timers read of the plane's state of a peer. Times: boot ns, 0 = never.
+
+    The plane's own type (``plane_values.PeerState``) has more than this.
+    """
 
     unanswered_since: int = 0
     """First data sent since the last authenticated receive."""
@@ -217,10 +220,12 @@ class PeerState:
     last_traversal: int = 0
     """Any authenticated packet, either way."""
     last_received: int = 0
+    """Any authenticated packet in, handshake messages included."""
     last_sent: int = 0
     """Any authenticated packet out, handshake messages included."""
     session_birth: int = 0
     """Of the current keypair; 0: none."""
     send_counter: int = 0
     """Next nonce of the current keypair."""
-    has_endpoint: bool = False
+    endpoint: Hashable = None
+    """Where the peer is, as the caller has it; None: unknown."""

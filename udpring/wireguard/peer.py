@@ -42,7 +42,7 @@ from .events import (
     HandshakeGivenUp,
     InstallKeypair,
     Outcome,
-    PeerState,
+    PeerStamps,
     ReleaseIndex,
     SendKeepalive,
     SendMessage,
@@ -224,7 +224,7 @@ class Peer:
             raise ValueError(f"a TAI64N timestamp has {TIMESTAMP_LENGTH} bytes, this one {len(timestamp)}")
         self._timestamp_received = max(self._timestamp_received, timestamp)
 
-    def suspend(self, state: PeerState) -> list[Outcome]:
+    def suspend(self, state: PeerStamps) -> list[Outcome]:
         """The interface went down: handshakes and timers end, keys go (kernel ``wg_stop``). Staged packets
         are the caller's to drop. ``state``: the plane's, as it is with the keys erased."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
@@ -276,12 +276,12 @@ class Peer:
             return []
         return self._send_initiation(now, wall)
 
-    def deadline(self, state: PeerState) -> int | None:
+    def deadline(self, state: PeerStamps) -> int | None:
         """Boot ns of the next timer; None: none until a stamp changes. Ask again after anything was done
         here."""
         return self._timers.deadline(state)
 
-    def on_timer(self, now: int, wall: int, state: PeerState) -> list[Outcome]:
+    def on_timer(self, now: int, wall: int, state: PeerStamps) -> list[Outcome]:
         """Does what is due at ``now``; nothing if it is too early."""
         due = self._timers.due(now, state)
         outcomes: list[Outcome] = []
@@ -293,7 +293,7 @@ class Peer:
         if Timer.NEW_HANDSHAKE in due:
             outcomes.append(ClearSource(self.id))
             outcomes += self._initiate(now, wall)
-        if Timer.KEEPALIVE in due or (Timer.PERSISTENT in due and state.has_endpoint):
+        if Timer.KEEPALIVE in due or (Timer.PERSISTENT in due and state.endpoint is not None):
             outcomes.append(SendKeepalive(self.id))
         return outcomes
 
@@ -309,7 +309,7 @@ class Peer:
             return []
         return self._send_initiation(now, wall)
 
-    def _retransmit(self, now: int, wall: int, state: PeerState) -> list[Outcome]:
+    def _retransmit(self, now: int, wall: int, state: PeerStamps) -> list[Outcome]:
         if self._static_static is None:
             return []
         if (

@@ -1,8 +1,7 @@
-"""All deadlines of one peer (whitepaper sections 6.1 to 6.5), and nothing else: what to do then is in
-``peer.py``.
+"""The deadlines of one peer (whitepaper sections 6.1 to 6.5). ``peer.py`` says what happens then.
 
-The data plane does not arm timers packet by packet, it stamps times (``PeerState``), and deadlines are worked
-out from the stamps when somebody asks:
+The data plane does not arm a timer for each packet. It stamps times (``PeerStamps``). Deadlines follow from the
+stamps when they are needed:
 
     RETRANSMIT      a handshake is under way: sent + 5 s + jitter
     NEW_HANDSHAKE   unanswered_since + 15 s + jitter: we send and hear nothing
@@ -10,9 +9,8 @@ out from the stamps when somebody asks:
     PERSISTENT      last_traversal + interval
     ERASE           last session derived + 540 s
 
-A deadline that was acted upon is remembered by the stamp it came from, so it comes once for that stamp,
-whatever the plane made of it. Jitter comes from the random source given; it is drawn once for each time a
-timer is armed.
+Each deadline comes once for the stamp that it follows from. Jitter is drawn from the given random source, once
+each time a timer is armed.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from .constants import (
     REKEY_TIMEOUT_JITTER,
     SECOND,
 )
-from .events import PeerState
+from .events import PeerStamps
 
 __all__ = ["Timer", "Timers"]
 
@@ -116,7 +114,7 @@ class Timers:
     def session_derived(self, now: int) -> None:
         self.erase_at = now + ERASE_AFTER_TIME
 
-    def given_up(self, now: int, state: PeerState) -> None:
+    def given_up(self, now: int, state: PeerStamps) -> None:
         """No session came of it: keys that are still there go at the latest 540 s from now; no keepalive is
         owed."""
         self.handshake_finished()
@@ -125,7 +123,7 @@ class Timers:
         self._owed_stamp = state.owed_since
         self._again_at = None
 
-    def stop(self, state: PeerState) -> None:
+    def stop(self, state: PeerStamps) -> None:
         """Nothing is armed any more; what the plane has stamped so far arms nothing either."""
         self.handshake_finished()
         self.erase_at = None
@@ -147,11 +145,11 @@ class Timers:
 
     # ---- when ----
 
-    def deadline(self, state: PeerState) -> int | None:
+    def deadline(self, state: PeerStamps) -> int | None:
         """The earliest deadline, or None: nothing to wait for until a stamp changes."""
         return min((at for _, at in self._all(state) if at is not None), default=None)
 
-    def due(self, now: int, state: PeerState) -> set[Timer]:
+    def due(self, now: int, state: PeerStamps) -> set[Timer]:
         """Which timers are to be acted upon at ``now``. They are taken: the same stamp does not fire again,
         RETRANSMIT and ERASE are disarmed."""
         fired = {timer for timer, at in self._all(state) if at is not None and at <= now}
@@ -168,7 +166,7 @@ class Timers:
             self._persistent_since = now
         return fired
 
-    def _all(self, state: PeerState) -> tuple[tuple[Timer, int | None], ...]:
+    def _all(self, state: PeerStamps) -> tuple[tuple[Timer, int | None], ...]:
         return (
             (Timer.RETRANSMIT, self.retransmit_at),
             (Timer.NEW_HANDSHAKE, self._new_handshake(state)),
@@ -177,7 +175,7 @@ class Timers:
             (Timer.ERASE, self.erase_at),
         )
 
-    def _new_handshake(self, state: PeerState) -> int | None:
+    def _new_handshake(self, state: PeerStamps) -> int | None:
         if not state.unanswered_since:
             self._silence_stamp = 0
             return None
@@ -189,7 +187,7 @@ class Timers:
             self._silence_at = state.last_sent + NEW_HANDSHAKE_TIMEOUT + self.jitter()
         return self._silence_at
 
-    def _keepalive(self, state: PeerState) -> int | None:
+    def _keepalive(self, state: PeerStamps) -> int | None:
         at = self._again_at
         if at is not None:
             birth, counter = self._again_mark
@@ -200,13 +198,13 @@ class Timers:
             return owed_at if at is None else min(at, owed_at)
         return at
 
-    def _keepalive_fired(self, now: int, state: PeerState) -> None:
+    def _keepalive_fired(self, now: int, state: PeerStamps) -> None:
         again = state.owed_again and state.owed_since != self._owed_stamp
         self._owed_stamp = state.owed_since
         self._again_at = now + KEEPALIVE_TIMEOUT if again else None
         self._again_mark = (state.session_birth, state.send_counter + 1)
 
-    def _persistent(self, state: PeerState) -> int | None:
+    def _persistent(self, state: PeerStamps) -> int | None:
         if not self.persistent_interval:
             return None
         return max(state.last_traversal, self._persistent_since) + self.persistent_interval
