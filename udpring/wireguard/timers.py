@@ -1,7 +1,7 @@
 """The deadlines of one peer (whitepaper sections 6.1 to 6.5). ``peer.py`` says what happens then.
 
-The data plane does not arm a timer for each packet. It stamps times (``PeerStamps``). Deadlines follow from the
-stamps when they are needed:
+The data plane does not arm a timer for each packet. It stamps times (``PeerStamps``). Deadlines follow from
+the stamps when they are needed:
 
     RETRANSMIT      a handshake is under way: sent + 5 s + jitter
     NEW_HANDSHAKE   unanswered_since + 15 s + jitter: we send and hear nothing
@@ -9,8 +9,8 @@ stamps when they are needed:
     PERSISTENT      last_traversal + interval
     ERASE           last session derived + 540 s
 
-Each deadline comes once for the stamp that it follows from. Jitter is drawn from the given random source, once
-each time a timer is armed.
+Each deadline comes once for the stamp that it follows from. Jitter is drawn from the given random source,
+once each time a timer is armed.
 """
 
 from __future__ import annotations
