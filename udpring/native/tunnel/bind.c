@@ -1,14 +1,8 @@
 /* Commands: which port the sockets are bound to, and their mark. */
-#include <unistd.h>
-
-#include "plane.h"
-
-int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
-                       struct udpring_reason *why)
-{
-    bool splits = !*plane->sharing_reason.text;
-    return udp_socket_group(group, plane->worker_count, apart, splits ? &handshakes_split : NULL, port, fwmark, why);
-}
+#include "command.h"
+#include "paths.h"
+#include "rings.h"
+#include "sockets.h"
 
 /* 1. Sockets for all workers, and rings on them, each in its worker. What fails here leaves all with what they had.
  * 2. Each worker goes over to its own. */
@@ -65,20 +59,9 @@ static int run_bound(struct worker *worker, void *argument)
     return 0;
 }
 
-void plane_see_binding(struct udpring_plane *plane)
-{
-    for (int family = 0; family < 2; family++) {
-        int bound = 0, fd = plane->workers[0].fd[family];
-        socklen_t length = sizeof(bound);
-        if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &bound, &length) != 0)
-            bound = 0;
-        plane->bound_to[family] = (uint32_t)bound;
-    }
-}
-
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
 {
-    if (*port && *port == udpring_plane_port(plane))
+    if (*port && *port == plane_port(plane))
         return udpring_plane_mark(plane, fwmark);   /* it is ours already, and cannot be bound twice */
     struct bind_arguments arguments = {.port = port, .fwmark = fwmark, .why = why};
     int result = worker_call(&plane->workers[0], run_open_group, &arguments);

@@ -2,7 +2,9 @@
  * The caller sleeps until it is done, so a command may point at the caller's stack, and nothing needs a lock but the lists. */
 #include <unistd.h>
 
-#include "plane.h"
+#include "command.h"
+
+#include "gate.h"
 
 void worker_wake(struct worker *worker)
 {

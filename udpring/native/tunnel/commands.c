@@ -1,7 +1,13 @@
 /* The commands of abi.h: each packs its arguments, has the worker run it, and returns what came of it. */
 #include <netinet/in.h>
 
-#include "plane.h"
+#include "command.h"
+#include "cookies.h"
+#include "paths.h"
+#include "peers.h"
+#include "seal.h"
+#include "staged.h"
+#include "stamps.h"
 
 /* ---- peers ---- */
 
@@ -320,7 +326,7 @@ static int run_send(struct worker *worker, void *argument)
         to = NULL;   /* it was looked up when the message that this answers was found authentic */
     else if (to)
         interface_index = routes_reply_interface(&plane->routes, to, from ? from : to, interface_index);
-    int result = outbound_message(worker, peer, send->bytes, send->length, send->tos, to, from, interface_index);
+    int result = seal_message(worker, peer, send->bytes, send->length, send->tos, to, from, interface_index);
     if (result == 0 && peer && send->cookie_key)
         cookies_await(peer, send->bytes, send->length, send->cookie_key);
     return result;

@@ -6,8 +6,8 @@
 
 #include <sys/random.h>
 
-#include "messages.h"
-#include "plane.h"
+#include "command.h"
+#include "seal.h"
 
 int cookies_renew(struct udpring_plane *plane, uint64_t now)
 {
@@ -107,8 +107,8 @@ void cookies_ask(struct worker *worker, const struct udpring_packet *packet, con
         return;
     memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
     /* What the socket refuses is counted there; the sender will ask again. */
-    (void)outbound_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
-                           routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
+    (void)seal_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
+                       routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
 }
 
 void cookies_await(struct peer *peer, const uint8_t *message, uint32_t length, const uint8_t key[MAC_KEY_BYTES])

@@ -2,33 +2,7 @@
  * gives to us. */
 #ifndef UDPRING_TUNNEL_COOKIES_H
 #define UDPRING_TUNNEL_COOKIES_H
-#include "../base.h"
-#include "mac.h"
-
-struct peer;
-struct udpring_packet;
-struct udpring_plane;
-struct worker;
-
-/* The secret that our cookies are made from, and the one before it, which stays valid for as long.
- * Owner: the plane. Thread: read by any worker in a pass, changed by worker 0 while all stand. Freed, and
- * zeroised, with the plane. */
-struct cookie_secrets {
-    uint8_t secret[2][MAC_KEY_BYTES];   /* present, last */
-    uint32_t count;                     /* 2: the last one is valid, too */
-    uint64_t born_ns;
-    uint32_t renew;                     /* atomic: worker 0 is to replace it */
-};
-
-/* The last handshake message that we sent to a peer, as a cookie reply names it.
- * Owner: the peer. Thread: changed while all workers stand; `waits` is atomic. Nothing to free. */
-struct cookie_awaited {
-    bool waits;
-    uint8_t mark[3];                    /* the bytes behind its type */
-    uint8_t sender[4];                  /* its sender index */
-    uint8_t mac1[MAC_BYTES];
-    uint8_t key[MAC_KEY_BYTES];         /* HASH("cookie--" || the peer's public key) */
-};
+#include "state.h"
 
 /* ---- ours ---- */
 

@@ -2,14 +2,16 @@
  * 2. pass: when there is something, a batch is read and handled as any message is (inbound.c)
  * 3. while data flows there is a rate, far above what the control loop can answer. Beyond it nothing is read, and the node is
  *    under load: the kernel sheds what its small buffer does not hold, before it costs us anything
- * 4. a message that passes the look-ups takes a token (handshakes_pay); what is no message, or answers nothing of ours, takes
+ * 4. a message that passes the look-ups takes a token (admission_pay); what is no message, or answers nothing of ours, takes
  *    none */
 #include "handshakes.h"
 
 #include <poll.h>
 #include <unistd.h>
 
-#include "plane.h"
+#include "admission.h"
+#include "inbound.h"
+#include "stamps.h"
 
 #define WORD(type) __builtin_bswap32(type)
 #define MARKED(type) __builtin_bswap32((type) | WG_MARK_AES_256_GCM)
@@ -102,22 +104,6 @@ int64_t handshakes_patience(const struct worker *worker)
     int64_t looks = rate_lacks(&handshakes->rate, HANDSHAKE_NS, HANDSHAKE_BATCH);
     int64_t reads = rate_lacks(&handshakes->reads, HANDSHAKE_READ_NS, HANDSHAKE_BATCH);
     return looks > reads ? looks : reads;
-}
-
-bool handshakes_pay(struct worker *worker, struct rate *rate)
-{
-    if (rate == &worker->strays && !rate->tokens) {
-        bool shared = *worker->plane->sharing_reason.text;   /* all handshakes come so */
-        if (shared && !plane_data_flows(worker))
-            return true;
-        rate_refill(rate, worker->now, shared ? HANDSHAKE_NS : STRAY_NS, shared ? HANDSHAKE_BURST : STRAY_BURST);
-    }
-    if (ur_unlikely(!rate->tokens)) {
-        plane_drop(worker, UDPRING_DROP_FLOODED);
-        return false;
-    }
-    rate->tokens--;
-    return true;
 }
 
 int handshakes_pass(struct worker *worker)

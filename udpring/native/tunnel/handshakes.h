@@ -6,22 +6,7 @@
  * so that such trains take nothing from those who knock where they should. */
 #ifndef UDPRING_TUNNEL_HANDSHAKES_H
 #define UDPRING_TUNNEL_HANDSHAKES_H
-#include "../udp/rx.h"
-#include "../udp/socket_split.h"
-#include "rate.h"
-
-struct worker;
-
-/* Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
-struct handshakes {
-    int fd[2];                  /* IPv4, IPv6; -1: the host lacks it, or data and handshakes share sockets */
-    struct udp_rx *rx;          /* NULL: they share. Always of tier mmsg: what is not read at once can be shed */
-    bool watching[2];
-    bool more;                  /* a socket may hold messages */
-    struct rate rate;           /* messages that may be looked at now */
-    struct rate reads;          /* and datagrams that may be read */
-    struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
-};
+#include "state.h"
 
 extern const struct udp_split handshakes_split;
 
@@ -34,8 +19,6 @@ void handshakes_see_drops(struct handshakes *handshakes);   /* what the kernel h
 
 /* Before the wait: watches what is empty. */
 int handshakes_watch(struct worker *worker) UR_MUST_CHECK;
-/* One token of `rate`, which is the worker's own. False: there is none, and the message is counted as flooded. */
-bool handshakes_pay(struct worker *worker, struct rate *rate) UR_MUST_CHECK;
 /* How long the worker may wait for their sake: 0 not at all, negative for ever. */
 int64_t handshakes_patience(const struct worker *worker);
 void handshakes_fired(struct handshakes *handshakes, uint32_t tokens);   /* of udp_rx_watched() */

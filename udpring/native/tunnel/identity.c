@@ -1,5 +1,5 @@
 /* Commands: who we are. */
-#include "plane.h"
+#include "command.h"
 
 struct identity_arguments {
     const uint8_t *mac1_key, *cookie_key;

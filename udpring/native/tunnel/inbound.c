@@ -1,14 +1,17 @@
 /* In: UDP -> TUN.
- *   1. type and length; handshake messages go to the control loop (events.c)
+ *   1. type and length; handshake messages go to the control loop (admission.c)
  *   2. receiver index -> keypair -> its peer; marked for another cipher, too old, or a counter seen before: drop
  *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
  *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
  *      congestion marks of the outer header go to the inner one                (ecn.h)
  *   5. coalesce with what came before it in its flow, write to the TUN device   (coalesce.c) */
-#include <netinet/in.h>
+#include "inbound.h"
 
+#include "admission.h"
+#include "changes.h"
 #include "ecn.h"
-#include "plane.h"
+#include "events.h"
+#include "stamps.h"
 
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
  * *source: whose allowed-IPs the inner source address is. */

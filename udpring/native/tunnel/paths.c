@@ -1,12 +1,14 @@
 /* How packets leave for a peer: what was heard of it, what the routing tables make of that (routes.h), and loops. */
-#include "plane.h"
+#include "paths.h"
+
+#include "events.h"
 
 void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query)
 {
     *query = (struct path_query){
         .mark = plane->fwmark,
         .bound_to = plane->bound_to[family == AF_INET ? 0 : 1],
-        .port = udpring_plane_port(plane),
+        .port = plane_port(plane),
     };
 }
 

@@ -5,9 +5,9 @@
 #include "../base.h"
 #include "abi.h"
 #include "aead.h"
-#include "cookies.h"
 #include "index_table.h"
 #include "limits.h"
+#include "mac.h"
 #include "replay.h"
 #include "staging.h"
 
@@ -43,6 +43,16 @@ struct keypair {
     bool asked_on_receive;      /* atomic: one request for a new key per old one (kernel: sent_lastminute_handshake) */
     pthread_mutex_t window_lock;    /* protects window when there are several workers */
     struct replay_window window;
+};
+
+/* The last handshake message that we sent to a peer, as a cookie reply names it.
+ * Owner: the peer. Thread: changed while all workers stand; `waits` is atomic. Nothing to free. */
+struct cookie_awaited {
+    bool waits;
+    uint8_t mark[3];                    /* the bytes behind its type */
+    uint8_t sender[4];                  /* its sender index */
+    uint8_t mac1[MAC_BYTES];
+    uint8_t key[MAC_KEY_BYTES];         /* HASH("cookie--" || the peer's public key) */
 };
 
 /* The longest segment of a train that a peer's route has taken; a longer one may still be refused (a smaller path MTU). */

@@ -1,20 +1,12 @@
 /* The peer table: O(1) from id to peer. An id is slot | generation << 20, so that an id of a removed peer finds nobody. */
 #include <stdlib.h>
 
-#include "plane.h"
+#include "peers.h"
 
-#define SLOT_MASK (PEERS_MAX - 1u)
+#include "staged.h"
+
 /* One less than the generations that fit, so that no id is UDPRING_PEER_NONE. */
 #define GENERATIONS ((1u << 12) - 1)
-
-struct peer *plane_peer(const struct udpring_plane *plane, uint32_t id)
-{
-    uint32_t slot = id & SLOT_MASK;
-    if (slot >= plane->peers_capacity)
-        return NULL;
-    struct peer *peer = plane->peers[slot];
-    return peer && peer->id == id ? peer : NULL;
-}
 
 static int grow(struct udpring_plane *plane)
 {
@@ -66,7 +58,7 @@ void plane_peer_remove(struct udpring_plane *plane, struct peer *peer)
     udpring_trie_remove_peer(plane->trie, peer->id);
     peer_keypairs_erase(peer, &plane->indices);
     staged_peer_gone(&plane->workers[0], peer);
-    plane->peers[peer->id & SLOT_MASK] = NULL;
+    plane->peers[peer->id & PEER_SLOT_MASK] = NULL;
     plane->peers_count--;
     explicit_bzero(peer, sizeof(*peer));
     free(peer);

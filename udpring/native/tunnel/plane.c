@@ -1,11 +1,16 @@
 /* Opening and closing a plane. */
-#include "plane.h"
-
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "command.h"
+#include "cookies.h"
+#include "peers.h"
+#include "rings.h"
+#include "route_watch.h"
+#include "worker.h"
 
 static uint32_t workers_wanted(const struct udpring_plane_options *options)
 {
@@ -229,7 +234,7 @@ const char *udpring_plane_name(const struct udpring_plane *plane)
 
 uint16_t udpring_plane_port(const struct udpring_plane *plane)
 {
-    return (uint16_t)__atomic_load_n(&plane->port, __ATOMIC_ACQUIRE);
+    return plane_port(plane);
 }
 
 const char *udpring_plane_tier_reason(const struct udpring_plane *plane)

@@ -14,7 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "plane.h"
+#include "route_watch.h"
+
+#include "command.h"
+#include "paths.h"
 
 #define NOTICE_BYTES 32768
 #define NS_PER_MS 1000000ull

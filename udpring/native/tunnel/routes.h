@@ -37,8 +37,6 @@ struct path {
     bool through_tunnel;               /* which is our own TUN device */
 };
 
-struct udpring_plane;
-
 /* Owner: the plane. Thread: the watch thread but where said. Freed by routes_close(). */
 struct routes {
     int lookup_fd, notice_fd;          /* rtnetlink sockets of the plane's network namespace; -1: denied */
@@ -72,9 +70,6 @@ struct routes {
  * unchecked. -errno: no memory, no descriptors. */
 int routes_open(struct routes *routes, int tun_fd) UR_MUST_CHECK;
 void routes_close(struct routes *routes);
-/* The thread that watches; workers must run before it starts, and until after it stopped. */
-int routes_start(struct udpring_plane *plane, struct udpring_reason *why) UR_MUST_CHECK;
-void routes_stop(struct routes *routes);
 
 /* Any thread but a worker's. */
 void routes_choose(struct routes *routes, const struct path_query *query, struct path *path);

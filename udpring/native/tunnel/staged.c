@@ -2,11 +2,16 @@
  *   1. a worker stages what it read itself, and alone sends it: all packets of a flow leave by one ring, so none is overtaken
  *      by another, also when that ring's socket is full (a flow stays with its worker: tun_steer.c)
  *   2. a key comes: each worker that has staged something for the peer is woken and finds it in its list
- *   3. no room in the mailbox to ask for a key: asked again when there is (events.c); nobody may send another packet to the peer
+ *   3. no room in the mailbox to ask for a key: asked again when there is (deferred.c); nobody may send another packet to the peer
  *   4. out of slots: the peer goes into the list, and the rest follows when slots have come back */
 #include <stdlib.h>
 
-#include "plane.h"
+#include "staged.h"
+
+#include "command.h"
+#include "events.h"
+#include "paths.h"
+#include "seal.h"
 
 static struct staging *own(const struct worker *worker, struct peer *peer)
 {
@@ -90,7 +95,7 @@ void staged_flush(struct worker *worker, struct peer *peer)
     }
     while (staging->count && keypair_can_send(peer->current, worker->now)) {
         struct staged_packet *packet = staging_oldest(staging);
-        if (outbound_seal(worker, peer, packet->data, packet->length) < 0) {
+        if (seal_packet(worker, peer, packet->data, packet->length) < 0) {
             kick(worker, peer);   /* the rest when slots have come back */
             return;
         }
@@ -109,14 +114,6 @@ void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet,
     /* A key is wanted all the same: the packet's sender will send it again. */
     if (ur_unlikely(!kept && !keypair_can_send(peer->current, worker->now) && !peer_loops(worker, peer)))
         ask_for_key(worker, peer);
-}
-
-uint32_t staged_count(const struct worker *worker, const struct peer *peer)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < worker->plane->worker_count; i++)
-        count += peer->staging[i].count;
-    return count;
 }
 
 bool staged_release(struct worker *worker, struct peer *peer)

@@ -1,12 +1,10 @@
 #include "rx.h"
 
-#include <linux/sock_diag.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #include "../uring/graveyard.h"
 #include "../uring/thread.h"
-#include "cmsg.h"
 #include "rx_tier.h"
 #include "socket.h"
 
@@ -17,150 +15,11 @@
 #define UDP_GRO 104
 #endif
 
-#ifndef SO_MEMINFO
-#define SO_MEMINFO 55
-#endif
-
-#define REFUSALS_MOST 65536u   /* in a row, and no datagram among them */
-
 static const struct udp_rx_tier *const tiers[] = {
     [UDPRING_TIER_URING_MULTISHOT] = &udp_rx_multishot,
     [UDPRING_TIER_URING_POOL] = &udp_rx_pool,
     [UDPRING_TIER_MMSG] = &udp_rx_mmsg,
 };
-
-/* ICMP brings such errors (administratively prohibited, source route failed), but a host may refuse a socket so, too. */
-static bool refused_for_ever(struct udp_rx *rx, int error)
-{
-    if (error != EACCES && error != EOPNOTSUPP)
-        return false;
-    if (rx->refused.packets != rx->stats.packets)
-        rx->refused.count = 0;
-    rx->refused.packets = rx->stats.packets;
-    return ++rx->refused.count >= REFUSALS_MOST;
-}
-
-enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
-{
-    if (ur_unlikely(refused_for_ever(rx, error))) {
-        rx->fatal = -error;
-        return UDP_RX_FATAL;
-    }
-    switch (error) {
-    case EAGAIN: case EINTR: case ENOMEM: case ENOBUFS:
-        rx->stats.transient_errors++;
-        return UDP_RX_TRANSIENT;
-    case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case ESHUTDOWN: case ENOSYS:
-        rx->fatal = -error;
-        return UDP_RX_FATAL;
-    default:   /* what ICMP brings: one event each, taken off the socket by reading it */
-        rx->stats.icmp_errors++;
-        udp_rx_keep_error(rx, error);
-        return UDP_RX_ICMP;
-    }
-}
-
-unsigned udp_rx_drain_errors(int fd)
-{
-    unsigned count = 0;
-    for (; count < UDP_RX_ERRORS_A_PASS; count++) {
-        uint8_t control[256];
-        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
-        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
-            break;
-    }
-    return count;
-}
-
-void udp_rx_drain_told(struct udp_rx *rx, int fd)
-{
-    unsigned queued = udp_rx_drain_errors(fd);
-    rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;
-}
-
-/* A datagram tells the socket's count of when it was queued: that may be less than is known already. */
-static void count_drops(struct udp_rx *rx, uint32_t socket, uint32_t drops)
-{
-    uint32_t more = drops - rx->drops[socket];
-    if (ur_unlikely((int32_t)more > 0)) {
-        rx->stats.kernel_drops += more;
-        rx->drops[socket] = drops;
-    }
-}
-
-void udp_rx_see_drops(struct udp_rx *rx)
-{
-    for (uint32_t socket = 0; socket < rx->sockets; socket++) {
-        uint32_t memory[SK_MEMINFO_VARS];
-        socklen_t length = sizeof(memory);
-        if (getsockopt(rx->fd[socket], SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 &&
-            length > SK_MEMINFO_DROPS * sizeof(*memory))
-            count_drops(rx, socket, memory[SK_MEMINFO_DROPS]);
-    }
-}
-
-void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
-                    const struct udp_rx_message *message)
-{
-    uint32_t socket = slot >= rx->per_socket;
-    if (ur_unlikely(length > rx->slot_bytes))
-        length = rx->slot_bytes;   /* whatever the kernel says, a packet ends with its slot */
-    packet->data = data;
-    packet->length = length;
-    packet->segment_size = 0;
-    packet->slot = slot;
-    packet->interface_index = 0;
-    packet->flags = 0;
-    packet->tos = 0;
-    packet->timestamp = 0;
-    packet->socket_index = (uint8_t)socket;
-    if (!udp_address_from_sockaddr(message->name, message->name_length, &packet->source))
-        memset(&packet->source, 0, sizeof(packet->source));
-    memset(&packet->local, 0, sizeof(packet->local));
-    uint32_t drops = rx->drops[socket];
-    udp_cmsg_parse(message->control, message->control_length, packet, &drops);
-    rx->held[slot] = 1;
-
-    struct udpring_rx_stats *stats = &rx->stats;
-    stats->packets++;
-    stats->bytes += length;
-    if (packet->segment_size) {
-        if (packet->segment_size < length) {
-            stats->trains++;
-            stats->packets += (length - 1) / packet->segment_size;   /* counted as SO_RXQ_OVFL counts them: datagrams */
-        } else {
-            packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
-        }
-    }
-    count_drops(rx, socket, drops);
-    if (ur_unlikely(message->flags & (MSG_TRUNC | MSG_CTRUNC))) {
-        if (message->flags & MSG_TRUNC) {
-            packet->flags |= UDPRING_PACKET_TRUNCATED;
-            stats->truncated++;
-        }
-        if (message->flags & MSG_CTRUNC) {
-            packet->flags |= UDPRING_PACKET_CONTROL_TRUNCATED;
-            stats->control_truncated++;
-        }
-    }
-    if (ur_unlikely(!length))
-        stats->zero_length++;
-}
-
-static int check_options(const struct udp_rx_options *options, struct udpring_reason *why)
-{
-    if (options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
-        return ur_fail(why, -EINVAL, "%u sockets given to a receive ring: 1 or 2", options->sockets);
-    if (options->slots > UDP_RX_SLOTS_MAX)
-        return ur_fail(why, -EINVAL, "%u receive buffers a socket: at most %d", options->slots, UDP_RX_SLOTS_MAX);
-    if (options->slot_bytes > UDP_RX_SLOT_BYTES_MAX)
-        return ur_fail(why, -EINVAL, "receive buffers of %u bytes: at most %d, no datagram is longer", options->slot_bytes,
-                       UDP_RX_SLOT_BYTES_MAX);
-    if (options->cq_entries > UDP_RX_CQ_ENTRIES_MAX)
-        return ur_fail(why, -EINVAL, "a completion queue of %u entries: at most %d", options->cq_entries,
-                       UDP_RX_CQ_ENTRIES_MAX);
-    return 0;
-}
 
 static int switch_options_on(struct udp_rx *rx, const struct udp_rx_options *options, struct udpring_reason *why)
 {
@@ -183,7 +42,7 @@ static void switch_options_off(const struct udp_rx *rx)
     }
 }
 
-static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_options *options, struct udpring_reason *why)
+int udp_rx_open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_options *options, struct udpring_reason *why)
 {
     const struct udp_rx_tier *tier = id < UR_ARRAY_LENGTH(tiers) ? tiers[id] : NULL;
     if (!tier)
@@ -219,30 +78,6 @@ static int open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
     }
     *opened = rx;
     return 0;
-}
-
-int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why)
-{
-    *rx = NULL;
-    int code = check_options(options, why);
-    int wanted = code ? code : udp_tier_wanted(options->tier, why);
-    if (wanted != UDPRING_TIER_AUTO)
-        return wanted < 0 ? wanted : open_tier(rx, (uint32_t)wanted, options, why);
-    char reasons[UDP_TIER_REASON_BYTES] = "";
-    for (uint32_t id = UDPRING_TIER_URING_MULTISHOT; id <= UDPRING_TIER_MMSG; id++) {
-        struct udpring_reason here = {""};
-        code = udp_tier_works(id, &here);
-        if (!code)
-            code = open_tier(rx, id, options, &here);
-        if (!code) {
-            memcpy((*rx)->reason, reasons, sizeof(reasons));
-            return 0;
-        }
-        udp_tier_note(reasons, id, &here);
-        if (why)
-            *why = here;
-    }
-    return code;
 }
 
 bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots)
@@ -334,15 +169,6 @@ bool udp_rx_rest(struct udp_rx *rx)
 bool udp_rx_pending(const struct udp_rx *rx)
 {
     return rx->fatal || rx->watched || rx->tier->pending(rx);
-}
-
-void udp_rx_keep_error(struct udp_rx *rx, int error)
-{
-    if (rx->icmp.count == UDP_RX_ERRORS)
-        rx->icmp.head++;
-    else
-        rx->icmp.count++;
-    rx->icmp.code[(rx->icmp.head + rx->icmp.count - 1) % UDP_RX_ERRORS] = error;
 }
 
 int udp_rx_icmp_error(struct udp_rx *rx)

@@ -1,4 +1,4 @@
-/* Inside of the receive side: what rx.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
+/* Inside of the receive side: what rx_deliver.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
 #ifndef UDPRING_UDP_RX_TIER_H
 #define UDPRING_UDP_RX_TIER_H
 #include "switches.h"
@@ -68,6 +68,9 @@ struct udp_rx_message {
     uint32_t control_length;
     uint32_t flags;                   /* MSG_TRUNC, MSG_CTRUNC */
 };
+
+/* Opens this tier, whether it works here or not. The options are checked. */
+int udp_rx_open_tier(struct udp_rx **rx, uint32_t tier, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 
 /* Fills `packet`, marks the slot as held and counts. data and length must lie inside the slot. */
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,

@@ -28,12 +28,6 @@ static void publish(struct udpring_send *send)
         send_rest(send);
 }
 
-static int check(const struct udpring_send *send)
-{
-    int code = udp_handle_check(&send->owner);
-    return code ? code : send->tx ? 0 : -ECANCELED;
-}
-
 static void free_send(struct udpring_send *send)
 {
     while (send->spare) {
@@ -109,12 +103,12 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
 
 int32_t udpring_send_check(const struct udpring_send *send)
 {
-    return check(send);
+    return send_check(send);
 }
 
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *face)
 {
-    int code = check(send);
+    int code = send_check(send);
     if (code)
         return code;
     struct send_job *job = send->spare;
@@ -158,7 +152,7 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
 
 int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address, int32_t mine)
 {
-    if (check(send) || send->unfinished || (!mine && udp_handle_check_socket(&send->socket)))
+    if (send_check(send) || send->unfinished || (!mine && udp_handle_check_socket(&send->socket)))
         return 1;
     struct udpring_address to;
     if (address)
@@ -196,7 +190,7 @@ static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
 int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_job *face, uint64_t finished,
                          int64_t timeout_ns)
 {
-    int code = check(send);
+    int code = send_check(send);
     if (code)
         return code;
     if (send->unfinished && udp_handle_check_socket(&send->socket)) {
@@ -228,7 +222,7 @@ int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_jo
 
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *face)
 {
-    int code = check(send);
+    int code = send_check(send);
     if (code)
         return code;
     send_drop(send, face, -EAGAIN);

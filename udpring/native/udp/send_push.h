@@ -53,6 +53,13 @@ struct udpring_send {
     struct send_fan *fan;               /* NULL: nobody helps */
 };
 
+/* 0, or why the ring may not be used: by this thread, in this process, or not any more. */
+static inline int send_check(const struct udpring_send *send)
+{
+    int code = udp_handle_check(&send->owner);
+    return code ? code : send->tx ? 0 : -ECANCELED;
+}
+
 /* What all sends of a job have in common, and where this one goes. 0 or -EAFNOSUPPORT. Reads only. */
 int send_make_item(const struct udpring_send *send, const struct send_job *job, const struct udpring_address *to,
                    struct udp_tx_item *item);

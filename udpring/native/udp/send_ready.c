@@ -34,7 +34,7 @@ int32_t udpring_send_fileno(struct udpring_send *send)
 {
     if (send->epoll >= 0)
         return send->epoll;
-    int code = udpring_send_check(send);
+    int code = send_check(send);
     if (code)
         return code;
     int epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -4,90 +4,14 @@
 
 #include "../uring/graveyard.h"
 #include "socket.h"
+#include "tier_choice.h"
 #include "tx_tier.h"
-
-#define LENGTH_MAX 65527           /* an IPv6 payload less the UDP header; IPv4's 65507 is checked by the kernel */
-#define NO_BUFFER_TRIES 8          /* ENOBUFS is not followed by POLLOUT: after so many tries the packet is given up */
 
 static const struct udp_tx_tier *const tiers[] = {
     [UDPRING_TIER_URING_MULTISHOT] = &udp_tx_uring,
     [UDPRING_TIER_URING_POOL] = &udp_tx_uring,
     [UDPRING_TIER_MMSG] = &udp_tx_mmsg,
 };
-
-void udp_tx_finish(struct udp_tx *tx, uint32_t slot)
-{
-    tx->done[(tx->done_head + tx->done_count++) & (tx->capacity - 1)] = slot;
-}
-
-static void end(struct udp_tx *tx, uint32_t index, int32_t result)
-{
-    struct udp_tx_slot *slot = udp_tx_slot(tx, index);
-    slot->result = result;
-    slot->ended = true;
-    if (ur_likely(slot->noticed))
-        udp_tx_finish(tx, index);
-}
-
-void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams)
-{
-    switch (error) {
-    case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL:
-        stats->unreachable += datagrams;
-        break;
-    case ECONNREFUSED: stats->refused += datagrams; break;
-    case EPERM: case EACCES: stats->denied += datagrams; break;
-    case EMSGSIZE: stats->too_big += datagrams; break;
-    case ENOBUFS: case ENOMEM: stats->no_buffers += datagrams; break;
-    default: stats->other_errors += datagrams; break;
-    }
-}
-
-/* What the kernel answers when the sticky source or its interface is gone. */
-static bool blames_source(int error)
-{
-    return error == EINVAL || error == ENODEV || error == EADDRNOTAVAIL || error == ENETUNREACH;
-}
-
-enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t result)
-{
-    struct udp_tx_slot *slot = udp_tx_slot(tx, index);
-    if (ur_unlikely(result >= 0 && (uint32_t)result != slot->length))
-        result = -EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
-    if (ur_likely(result >= 0)) {
-        tx->stats.packets += udp_tx_datagrams(slot);
-        tx->stats.bytes += (uint32_t)result;
-        tx->stats.trains += slot->segment_size != 0;
-        end(tx, index, result);
-        return UDP_TX_ENDED;
-    }
-    int error = -result;
-    if (error == EINTR || error == ECANCELED)
-        return UDP_TX_RESEND;
-    if (error == EAGAIN || (error == ENOBUFS && !slot->zero_copy && slot->tries < NO_BUFFER_TRIES)) {
-        slot->tries += error == ENOBUFS;
-        tx->stats.requeued++;
-        return UDP_TX_PARK;
-    }
-    if (ur_unlikely(slot->zero_copy) && udp_tx_zero_copy_refused(tx, slot, error))
-        return UDP_TX_RESEND;
-    if (blames_source(error) && !slot->source_strict && slot->header.msg_controllen > slot->plain_control) {
-        slot->header.msg_controllen = slot->plain_control;
-        if (!slot->plain_control)
-            slot->header.msg_control = NULL;
-        slot->flags |= UDP_TX_SOURCE_DROPPED;
-        tx->stats.source_dropped++;
-        return UDP_TX_RESEND;
-    }
-    if (slot->segment_size && (error == EMSGSIZE || error == EIO || error == EINVAL))
-        slot->flags |= UDP_TX_SPLIT;
-    if (slot->flags & UDP_TX_SPLIT)
-        tx->stats.split++;
-    else
-        udp_tx_count_error(&tx->stats, error, udp_tx_datagrams(slot));
-    end(tx, index, result);
-    return UDP_TX_ENDED;
-}
 
 void udp_tx_learn_peer(struct udp_tx *tx, uint32_t i)
 {
@@ -162,31 +86,29 @@ static int open_tier(struct udp_tx **opened, uint32_t id, const struct udp_tx_op
     return 0;
 }
 
+struct opening {
+    struct udp_tx **tx;
+    const struct udp_tx_options *options;
+};
+
+static int open_this(void *context, uint32_t tier, struct udpring_reason *why)
+{
+    const struct opening *opening = context;
+    return open_tier(opening->tx, tier, opening->options, why);
+}
+
 int udp_tx_open(struct udp_tx **tx, const struct udp_tx_options *options, struct udpring_reason *why)
 {
+    struct opening opening = {tx, options};
+    char reasons[UDP_TIER_REASON_BYTES];
     *tx = NULL;
     if (options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
         return ur_fail(why, -EINVAL, "%u sockets given to a send ring: 1 or 2", options->sockets);
     if (options->slots > UDP_TX_SLOTS_MAX)
         return ur_fail(why, -EINVAL, "a send ring of %u entries: at most %d", options->slots, UDP_TX_SLOTS_MAX);
-    int wanted = udp_tier_wanted(options->tier, why);
-    if (wanted != UDPRING_TIER_AUTO)
-        return wanted < 0 ? wanted : open_tier(tx, (uint32_t)wanted, options, why);
-    char reasons[UDP_TIER_REASON_BYTES] = "";
-    int code = -ENOSYS;
-    for (uint32_t id = UDPRING_TIER_URING_MULTISHOT; id <= UDPRING_TIER_MMSG; id++) {
-        struct udpring_reason here = {""};
-        code = udp_tier_works(id, &here);
-        if (!code)
-            code = open_tier(tx, id, options, &here);
-        if (!code) {
-            memcpy((*tx)->reason, reasons, sizeof(reasons));
-            return 0;
-        }
-        udp_tier_note(reasons, id, &here);
-        if (why)
-            *why = here;
-    }
+    int code = udp_tier_choose(options->tier, open_this, &opening, reasons, why);
+    if (!code)
+        memcpy((*tx)->reason, reasons, sizeof(reasons));
     return code;
 }
 
@@ -208,54 +130,6 @@ bool udp_tx_close(struct udp_tx *tx)
     return ended;
 }
 
-int udp_tx_check(const struct udp_tx *tx, const struct udp_tx_item *item)
-{
-    if (item->socket_index >= tx->sockets)
-        return -EINVAL;
-    if (item->length > LENGTH_MAX)
-        return -EMSGSIZE;
-    if (item->segment_size &&
-        (item->segment_size > UINT16_MAX || item->length > (uint64_t)item->segment_size * udp_tx_segments_max()))
-        return -EINVAL;
-    if (item->destination.family && item->destination.family != AF_INET && item->destination.family != AF_INET6)
-        return -EAFNOSUPPORT;
-    if (item->destination.family == AF_INET6 && tx->family[item->socket_index] != AF_INET6)
-        return -EAFNOSUPPORT;
-    return 0;
-}
-
-void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const struct udp_tx_item *item)
-{
-    int family = item->destination.family ? item->destination.family : tx->wire_family[item->socket_index];
-    bool train = item->segment_size && item->segment_size < item->length;   /* kernels refuse a train of one */
-    size_t plain;
-    size_t control = udp_cmsg_build(slot->control, item, family, train, &plain);
-    slot->iov = (struct iovec){.iov_base = (void *)(uintptr_t)item->data, .iov_len = item->length};
-    slot->header = (struct msghdr){.msg_iov = &slot->iov, .msg_iovlen = 1};
-    if (item->vector) {
-        slot->header.msg_iov = (struct iovec *)(uintptr_t)item->vector;   /* only read */
-        slot->header.msg_iovlen = item->vector_count;
-    }
-    if (item->destination.family) {
-        slot->header.msg_name = &slot->name;
-        slot->header.msg_namelen =
-            udp_address_to_sockaddr(&item->destination, tx->family[item->socket_index], &slot->name.any);
-    }
-    if (control) {
-        slot->header.msg_control = slot->control;
-        slot->header.msg_controllen = control;
-    }
-    slot->token = item->token;
-    slot->length = item->length;
-    slot->source_strict = item->flags & UDP_TX_SOURCE_STRICT;
-    slot->segment_size = train ? item->segment_size : 0;
-    slot->plain_control = (uint16_t)plain;
-    slot->socket = item->socket_index;
-    slot->tries = slot->flags = 0;
-    slot->plain = slot->zero_copy = slot->ended = false;
-    slot->noticed = true;
-}
-
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
 {
     int code = udp_tx_check(tx, item);
@@ -267,34 +141,6 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item)
     udp_tx_lay_out(tx, udp_tx_slot(tx, index), item);
     struct udp_tx_queue *queue = &tx->queue[item->socket_index];
     queue->slot[(queue->head + queue->count++) & (tx->capacity - 1)] = index;
-    return 0;
-}
-
-int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
-{
-    UR_UNINITIALIZED struct sockaddr_storage name;
-    socklen_t name_length = 0;
-    if (!udp_tx_rests(tx) || length > LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
-        return 1;
-    if (to && to->family) {
-        if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
-            return 1;
-        name_length = udp_address_to_sockaddr(to, tx->family[0], &name);
-    }
-    ssize_t sent = sendto(tx->fd[0], data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
-    int error = sent < 0 ? errno : 0;
-    if (error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error))
-        return 1;
-    tx->stats.submits++;
-    if (!error && (uint64_t)sent != length)
-        error = EIO;
-    if (error) {
-        udp_tx_count_error(&tx->stats, error, 1);
-        return -error;
-    }
-    tx->stats.packets++;
-    tx->stats.bytes += length;
-    tx->aside += udp_tx_charge(length, 1);
     return 0;
 }
 
@@ -317,7 +163,7 @@ unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void
         for (uint32_t n = queue->submitted; n < queue->count; n++) {
             uint32_t slot = udp_tx_queued(tx, queue, n);
             if (match(context, udp_tx_slot(tx, slot)->token)) {
-                end(tx, slot, result);
+                udp_tx_end(tx, slot, result);
                 count++;
             } else {
                 queue->slot[(queue->head + kept++) & (tx->capacity - 1)] = slot;

@@ -1,5 +1,7 @@
-/* Sending past the queues, by several threads at once: for helpers of a batch (send_fan.c). What cannot simply go is left to
+/* Sending past the queues: one datagram of their owner, or many by several threads at once, for helpers of a batch
+ * (send_fan.c). What cannot simply go is left to
  * the queues, whose policy then tries again, splits and judges in order. */
+#include "socket.h"
 #include "tx_tier.h"
 
 int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_beside *beside)
@@ -42,4 +44,32 @@ void udp_tx_count_beside(struct udp_tx *tx, struct udp_tx_beside *beside)
         sum[i] += more[i];
     tx->aside += beside->charge;
     *beside = (struct udp_tx_beside){0};
+}
+
+int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
+{
+    UR_UNINITIALIZED struct sockaddr_storage name;
+    socklen_t name_length = 0;
+    if (!udp_tx_rests(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
+        return 1;
+    if (to && to->family) {
+        if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
+            return 1;
+        name_length = udp_address_to_sockaddr(to, tx->family[0], &name);
+    }
+    ssize_t sent = sendto(tx->fd[0], data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
+    int error = sent < 0 ? errno : 0;
+    if (error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error))
+        return 1;
+    tx->stats.submits++;
+    if (!error && (uint64_t)sent != length)
+        error = EIO;
+    if (error) {
+        udp_tx_count_error(&tx->stats, error, 1);
+        return -error;
+    }
+    tx->stats.packets++;
+    tx->stats.bytes += length;
+    tx->aside += udp_tx_charge(length, 1);
+    return 0;
 }

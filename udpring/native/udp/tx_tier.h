@@ -1,4 +1,4 @@
-/* Inside of the send side: the queues and the policy that tx.c keeps once for all tiers. Not for other rooms. */
+/* Inside of the send side: the queues (tx.c) and the policy (tx_slot.c) that all tiers share. Not for other rooms. */
 #ifndef UDPRING_UDP_TX_TIER_H
 #define UDPRING_UDP_TX_TIER_H
 #include "../base.h"   /* first: it asks for the GNU interfaces */
@@ -13,6 +13,7 @@
 
 #define UDP_TX_SLOTS_DEFAULT 256
 #define UDP_TX_SLOTS_MAX 4096
+#define UDP_TX_LENGTH_MAX 65527    /* an IPv6 payload less the UDP header; IPv4's 65507 is checked by the kernel */
 #define UDP_TX_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 
 /* One pending send. The kernel reads all of it until the operation ended, so it lives in mapped memory (R5). */
@@ -96,6 +97,12 @@ static inline uint32_t udp_tx_queued(const struct udp_tx *tx, const struct udp_t
     return queue->slot[(queue->head + n) & (tx->capacity - 1)];
 }
 
+/* Hands the slot to reap. */
+static inline void udp_tx_finish(struct udp_tx *tx, uint32_t slot)
+{
+    tx->done[(tx->done_head + tx->done_count++) & (tx->capacity - 1)] = slot;
+}
+
 enum udp_tx_verdict {
     UDP_TX_ENDED,     /* handed to reap; take it off the queue */
     UDP_TX_RESEND,    /* changed, or never tried: send again at once, in its place */
@@ -106,6 +113,8 @@ int udp_tx_check(const struct udp_tx *tx, const struct udp_tx_item *item) UR_MUS
 /* Builds the message of an item that was checked. Any thread, on a slot of its own. */
 void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const struct udp_tx_item *item);
 void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams);
+/* The send has this result: bytes or -errno. */
+void udp_tx_end(struct udp_tx *tx, uint32_t slot, int32_t result);
 /* The error table: judges the result of one send and counts it. */
 enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
 
@@ -119,8 +128,6 @@ bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot);
 void udp_tx_zero_copy_noticed(struct udp_tx *tx, uint32_t slot, int32_t usage);
 /* True: the error is of zero copy, and the slot is to be sent again as usual. */
 bool udp_tx_zero_copy_refused(struct udp_tx *tx, struct udp_tx_slot *slot, int error);
-/* Hands the slot to reap. */
-void udp_tx_finish(struct udp_tx *tx, uint32_t slot);
 
 /* How many datagrams a slot stands for. */
 static inline uint32_t udp_tx_datagrams(const struct udp_tx_slot *slot)

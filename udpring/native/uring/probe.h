@@ -1,4 +1,5 @@
-/* The probe's own tools. Inside this room only: probe.c runs it, probe_features.c has one function a feature. */
+/* The probe's own tools. Inside this room only: probe.c runs it, probe_features.c has one function a
+ * feature, probe_try.c what those are made of. */
 #ifndef UDPRING_URING_PROBE_H
 #define UDPRING_URING_PROBE_H
 #include "bufring.h"

@@ -1,5 +1,7 @@
 /* Commands: what the plane knows of its peers and has counted. */
-#include "plane.h"
+#include "command.h"
+#include "handshakes.h"
+#include "rings.h"
 
 static void peer_state(const struct worker *worker, const struct peer *peer, struct udpring_peer_state *out)
 {

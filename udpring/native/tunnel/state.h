@@ -1,5 +1,5 @@
-/* The plane: worker threads, each with a queue of the TUN device, a receive ring and a send ring of its own (R4), over one
- * table of peers and their keys.
+/* The data model of the plane: worker threads, each with a queue of the TUN device, a receive ring and a send ring of its
+ * own (R4), over one table of peers and their keys.
  *
  * One pass of a worker (worker.c):
  *   1. commands      what Python asked for, run here, between two packets (command.c, commands.c)
@@ -14,30 +14,30 @@
  *   - what a worker has of its own (struct worker) it alone touches;
  *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers stand between two passes:
  *     commands run so on worker 0, and what a packet wants changed (a new key is confirmed, a peer roams) is put off to
- *     such a moment (exclusive.c). Within a pass they are read without a lock;
+ *     such a moment (gate.c, changes.c). Within a pass they are read without a lock;
  *   - what every packet changes is atomic (nonces, stamps, byte counts) or has its own lock (replay window).
  *
  * Owner: Python's Plane object. Freed by udpring_plane_close(). */
-#ifndef UDPRING_TUNNEL_PLANE_H
-#define UDPRING_TUNNEL_PLANE_H
+#ifndef UDPRING_TUNNEL_STATE_H
+#define UDPRING_TUNNEL_STATE_H
 #include <netinet/in.h>
 #include <pthread.h>
 
 #include "../udp/rx.h"
 #include "../udp/socket.h"
+#include "../udp/socket_split.h"
 #include "../udp/tx.h"
 #include "abi.h"
 #include "allowed_ips.h"
 #include "coalesce.h"
 #include "cookie_reply.h"
-#include "cookies.h"
-#include "handshakes.h"
 #include "index_table.h"
 #include "mac.h"
 #include "mailbox.h"
 #include "moderation.h"
 #include "pacing.h"
 #include "peer.h"
+#include "rate.h"
 #include "shortage.h"
 #include "routes.h"
 #include "tun.h"
@@ -54,6 +54,17 @@ struct out_slot {
 };
 
 struct worker;
+
+/* The sockets of handshake messages. Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
+struct handshakes {
+    int fd[2];                  /* IPv4, IPv6; -1: the host lacks it, or data and handshakes share sockets */
+    struct udp_rx *rx;          /* NULL: they share. Always of tier mmsg: what is not read at once can be shed */
+    bool watching[2];
+    bool more;                  /* a socket may hold messages */
+    struct rate rate;           /* messages that may be looked at now */
+    struct rate reads;          /* and datagrams that may be read */
+    struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
+};
 
 /* Sockets and the rings on them, on their way to a worker. Owner: who opens them, until they are adopted or discarded.
  * Thread: that worker's. Freed by worker_rings_discard(). */
@@ -89,7 +100,7 @@ struct worker {
     bool started;                       /* under command_lock: it has set up its rings, or failed to */
     int start_result;
     struct udpring_reason start_reason;
-    pthread_mutex_t running;            /* held through a pass when there are several workers; see exclusive.c */
+    pthread_mutex_t running;            /* held through a pass when there are several workers; see gate.c */
 
     bool quit;
     struct tun tun;                     /* its queue of the device */
@@ -142,6 +153,16 @@ struct change {
     uint32_t index;                     /* CONFIRM: our index of the keypair that was used first */
     uint32_t interface_index;           /* ROAM */
     struct udpring_address endpoint, local;   /* ROAM; SOURCE_LOST: the source */
+};
+
+/* The secret that our cookies are made from, and the one before it, which stays valid for as long.
+ * Owner: the plane. Thread: read by any worker in a pass, changed by worker 0 while all stand. Freed, and
+ * zeroised, with the plane. */
+struct cookie_secrets {
+    uint8_t secret[2][MAC_KEY_BYTES];   /* present, last */
+    uint32_t count;                     /* 2: the last one is valid, too */
+    uint64_t born_ns;
+    uint32_t renew;                     /* atomic: worker 0 is to replace it */
 };
 
 struct udpring_plane {
@@ -205,116 +226,49 @@ static inline bool plane_is_udp(const uint8_t *packet, uint32_t length)
     return length >= 20 && packet[packet[0] >> 4 == 6 ? 6 : 9] == IPPROTO_UDP;
 }
 
-/* peers.c */
-struct peer *plane_peer(const struct udpring_plane *plane, uint32_t id);   /* NULL: no such peer (any more) */
-int plane_peer_add(struct udpring_plane *plane, uint32_t *id) UR_MUST_CHECK;
-void plane_peer_remove(struct udpring_plane *plane, struct peer *peer);
-void plane_peers_free(struct udpring_plane *plane);
+#define PEER_SLOT_MASK (PEERS_MAX - 1u)
 
-/* events.c */
-/* Where the mailbox is full: when it has room. */
-void plane_post(struct worker *worker, uint32_t kind, struct peer *peer);
-void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer);
-void plane_post_unheard(struct worker *worker);  /* of each pass */
-bool plane_unheard_due(const struct worker *worker);   /* false: nothing waits, or whoever makes room wakes this worker */
-void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost; once a worker, or plane */
-void plane_see_data(struct worker *worker);      /* at the end of a pass */
-void plane_tell_refusals(struct worker *worker); /* of each pass: that super-packets are no longer made, once a plane */
-bool plane_data_flows(const struct worker *worker);
-void plane_under_load(struct worker *worker);    /* from now on, for a second */
-bool plane_is_under_load(const struct worker *worker);
-bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */
-/* A handshake message of the right length. What it takes beyond look-ups is paid from `rate`. */
-void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
-                          uint32_t length, struct rate *rate);
-/* A message of the peer is about to be sent: whatever becomes of it (kernel: wg_timers_any_authenticated_packet_sent). */
-void peer_stamp_sent(struct worker *worker, struct peer *peer);
-/* The kernel took so many bytes of its messages (kernel: tx_bytes, wg_timers_data_sent). */
-void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data);
-void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes);
-void peer_stamp_data_received(struct worker *worker, struct peer *peer);
-
-/* exclusive.c */
-void exclusive_enter(struct worker *worker);     /* a pass begins: waits while worker 0 has the tables */
-void exclusive_leave(struct worker *worker);
-void exclusive_begin(struct udpring_plane *plane);   /* worker 0, between passes: the others stand until ... */
-void exclusive_end(struct udpring_plane *plane);
-/* The change is made now if this is the only worker, else at the next moment when all stand. */
-void plane_change(struct worker *worker, const struct change *change);
-void plane_run_changes(struct worker *worker);
-
-/* paths.c. By Python's thread between two commands, or on worker 0. */
-void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query);
-/* These on worker 0, with all workers standing. */
-/* An authentic packet came so; until its path is known it is answered from where it came to. */
-void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *endpoint,
-               const struct udpring_address *local, uint32_t interface_index);
-void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
-/* routes_changed: the control loop is to know, if it waits for something of the peer's. */
-void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
-void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until it is heard again */
-void peer_source_lost(struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
-/* By any worker, for a peer whose packets go through our own TUN device: whether they come back, and are to be dropped. */
-bool path_loops(struct worker *worker, struct peer *peer);
-static inline bool peer_loops(struct worker *worker, struct peer *peer)
+/* O(1). NULL: no such peer (any more). */
+static inline struct peer *plane_peer(const struct udpring_plane *plane, uint32_t id)
 {
-    return ur_unlikely(peer->through_tunnel) && path_loops(worker, peer);
+    uint32_t slot = id & PEER_SLOT_MASK;
+    if (slot >= plane->peers_capacity)
+        return NULL;
+    struct peer *peer = plane->peers[slot];
+    return peer && peer->id == id ? peer : NULL;
 }
 
-/* outbound.c */
-/* Whether there are slots for all that one read of the TUN device may become. */
-static inline bool outbound_has_room(const struct worker *worker)
+static inline uint16_t plane_port(const struct udpring_plane *plane)
 {
-    bool singly = worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD || worker->stats.trains_split;
-    return worker->out_free_count > (singly ? OUT_SLOTS_SINGLY : OUT_SLOTS_RESERVED);
+    return (uint16_t)__atomic_load_n(&plane->port, __ATOMIC_ACQUIRE);
 }
-int outbound_pass(struct worker *worker) UR_MUST_CHECK;   /* 0, or why the TUN device could not be read */
-void outbound_close_train(struct worker *worker);
-bool outbound_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */
-/* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is
- * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot; else the packet is dealt with. */
-int outbound_seal(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
-int outbound_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
-                     const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
 
-/* staged.c. By the worker that has read the packet: behind those that wait already, and sends what can be sent. */
-void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
-void staged_kicked(struct worker *worker);       /* of each pass, before the TUN device is read */
-void staged_flush(struct worker *worker, struct peer *peer);   /* sends what there is a key for; else asks for one */
-/* All these on worker 0, with all workers standing. */
-uint32_t staged_count(const struct worker *worker, const struct peer *peer);
-/* There is a key: what any worker has staged may leave. True: some has left, or is about to. */
-bool staged_release(struct worker *worker, struct peer *peer);
-void staged_drop(struct worker *worker, struct peer *peer, enum udpring_drop reason);
-void staged_peer_gone(struct worker *worker, struct peer *peer);
-int staged_keepalive(struct worker *worker, struct peer *peer);
+/* Packets that any worker has staged for the peer. With all workers standing. */
+static inline uint32_t staged_count(const struct worker *worker, const struct peer *peer)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < worker->plane->worker_count; i++)
+        count += peer->staging[i].count;
+    return count;
+}
 
-/* inbound.c */
-/* Handshake messages in it are paid for from `rate`. */
-void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
+/* Stamps are written by every worker and each stands for itself: whichever write is last is right. */
+static inline uint64_t stamp_get(const uint64_t *stamp)
+{
+    return __atomic_load_n(stamp, __ATOMIC_RELAXED);
+}
 
-/* worker.c */
-void counters_add(void *into, const void *from, size_t bytes);
-void worker_see_counters(struct worker *worker);
-void *worker_main(void *worker);
-/* Opens rings on those sockets. On failure, too: discard it. */
-int worker_rings_open(struct worker *worker, struct worker_rings *rings, struct udpring_reason *why) UR_MUST_CHECK;
-void worker_rings_discard(struct worker_rings *rings);   /* also the sockets */
-/* Takes these in place of its own. On failure, too, but then it cannot go on. */
-int worker_adopt(struct worker *worker, const struct worker_rings *rings, struct udpring_reason *why) UR_MUST_CHECK;
-int worker_memory_open(struct worker *worker) UR_MUST_CHECK;
-void worker_memory_close(struct worker *worker);
+static inline void stamp_put(uint64_t *stamp, uint64_t value)
+{
+    __atomic_store_n(stamp, value, __ATOMIC_RELAXED);
+}
 
-/* bind.c: sockets for all workers, and for handshakes where the kernel can tell them apart (else `apart` stays -1) */
-int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
-                       struct udpring_reason *why) UR_MUST_CHECK;
-
-void plane_see_binding(struct udpring_plane *plane);   /* of worker 0's sockets */
-
-/* command.c */
-int worker_call(struct worker *worker, int (*run)(struct worker *, void *), void *argument);
-/* On worker 0, with all workers standing. */
-int plane_call(struct udpring_plane *plane, int (*run)(struct worker *, void *), void *argument);
-void worker_run_commands(struct worker *worker);
-void worker_wake(struct worker *worker);
+/* Counter structs hold nothing but uint64_t. */
+static inline void counters_add(void *into, const void *from, size_t bytes)
+{
+    uint64_t *sum = into;
+    const uint64_t *more = from;
+    for (size_t i = 0; i < bytes / sizeof(*sum); i++)
+        sum[i] += more[i];
+}
 #endif

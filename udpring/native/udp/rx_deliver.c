@@ -1,0 +1,142 @@
+/* What all tiers do with a message that came, and with an error that came in its place. */
+#include "../base.h"
+
+#include <linux/sock_diag.h>
+#include <sys/socket.h>
+
+#include "cmsg.h"
+#include "rx_tier.h"
+#include "socket.h"
+
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
+#endif
+
+#define REFUSALS_MOST 65536u   /* in a row, and no datagram among them */
+
+/* ICMP brings such errors (administratively prohibited, source route failed), but a host may refuse a socket so, too. */
+static bool refused_for_ever(struct udp_rx *rx, int error)
+{
+    if (error != EACCES && error != EOPNOTSUPP)
+        return false;
+    if (rx->refused.packets != rx->stats.packets)
+        rx->refused.count = 0;
+    rx->refused.packets = rx->stats.packets;
+    return ++rx->refused.count >= REFUSALS_MOST;
+}
+
+enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
+{
+    if (ur_unlikely(refused_for_ever(rx, error))) {
+        rx->fatal = -error;
+        return UDP_RX_FATAL;
+    }
+    switch (error) {
+    case EAGAIN: case EINTR: case ENOMEM: case ENOBUFS:
+        rx->stats.transient_errors++;
+        return UDP_RX_TRANSIENT;
+    case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case ESHUTDOWN: case ENOSYS:
+        rx->fatal = -error;
+        return UDP_RX_FATAL;
+    default:   /* what ICMP brings: one event each, taken off the socket by reading it */
+        rx->stats.icmp_errors++;
+        udp_rx_keep_error(rx, error);
+        return UDP_RX_ICMP;
+    }
+}
+
+unsigned udp_rx_drain_errors(int fd)
+{
+    unsigned count = 0;
+    for (; count < UDP_RX_ERRORS_A_PASS; count++) {
+        uint8_t control[256];
+        struct msghdr header = {.msg_control = control, .msg_controllen = sizeof(control)};
+        if (recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+            break;
+    }
+    return count;
+}
+
+void udp_rx_drain_told(struct udp_rx *rx, int fd)
+{
+    unsigned queued = udp_rx_drain_errors(fd);
+    rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;
+}
+
+/* A datagram tells the socket's count of when it was queued: that may be less than is known already. */
+static void count_drops(struct udp_rx *rx, uint32_t socket, uint32_t drops)
+{
+    uint32_t more = drops - rx->drops[socket];
+    if (ur_unlikely((int32_t)more > 0)) {
+        rx->stats.kernel_drops += more;
+        rx->drops[socket] = drops;
+    }
+}
+
+void udp_rx_see_drops(struct udp_rx *rx)
+{
+    for (uint32_t socket = 0; socket < rx->sockets; socket++) {
+        uint32_t memory[SK_MEMINFO_VARS];
+        socklen_t length = sizeof(memory);
+        if (getsockopt(rx->fd[socket], SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 &&
+            length > SK_MEMINFO_DROPS * sizeof(*memory))
+            count_drops(rx, socket, memory[SK_MEMINFO_DROPS]);
+    }
+}
+
+void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
+                    const struct udp_rx_message *message)
+{
+    uint32_t socket = slot >= rx->per_socket;
+    if (ur_unlikely(length > rx->slot_bytes))
+        length = rx->slot_bytes;   /* whatever the kernel says, a packet ends with its slot */
+    packet->data = data;
+    packet->length = length;
+    packet->segment_size = 0;
+    packet->slot = slot;
+    packet->interface_index = 0;
+    packet->flags = 0;
+    packet->tos = 0;
+    packet->timestamp = 0;
+    packet->socket_index = (uint8_t)socket;
+    if (!udp_address_from_sockaddr(message->name, message->name_length, &packet->source))
+        memset(&packet->source, 0, sizeof(packet->source));
+    memset(&packet->local, 0, sizeof(packet->local));
+    uint32_t drops = rx->drops[socket];
+    udp_cmsg_parse(message->control, message->control_length, packet, &drops);
+    rx->held[slot] = 1;
+
+    struct udpring_rx_stats *stats = &rx->stats;
+    stats->packets++;
+    stats->bytes += length;
+    if (packet->segment_size) {
+        if (packet->segment_size < length) {
+            stats->trains++;
+            stats->packets += (length - 1) / packet->segment_size;   /* counted as SO_RXQ_OVFL counts them: datagrams */
+        } else {
+            packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
+        }
+    }
+    count_drops(rx, socket, drops);
+    if (ur_unlikely(message->flags & (MSG_TRUNC | MSG_CTRUNC))) {
+        if (message->flags & MSG_TRUNC) {
+            packet->flags |= UDPRING_PACKET_TRUNCATED;
+            stats->truncated++;
+        }
+        if (message->flags & MSG_CTRUNC) {
+            packet->flags |= UDPRING_PACKET_CONTROL_TRUNCATED;
+            stats->control_truncated++;
+        }
+    }
+    if (ur_unlikely(!length))
+        stats->zero_length++;
+}
+
+void udp_rx_keep_error(struct udp_rx *rx, int error)
+{
+    if (rx->icmp.count == UDP_RX_ERRORS)
+        rx->icmp.head++;
+    else
+        rx->icmp.count++;
+    rx->icmp.code[(rx->icmp.head + rx->icmp.count - 1) % UDP_RX_ERRORS] = error;
+}
