@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from lab import until
 
 from udpring._native import ffi, lib, reason, reason_text
-from udpring.tunnel.offloads import offload_flags
+from udpring.tunnel.plane_options import offload_flags
 
 pytestmark = [
     pytest.mark.netns,

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from udpring.cli import main as cli
 from udpring.errors import ConfigError, HostError
-from udpring.udp.tiers import TIERS
 from udpring.wireguard.cipher import Cipher
 from udpring_tools.bench import comparison, host, measures, plot, space, table, traffic
 from udpring_tools.bench.program import Program, distinct
@@ -96,7 +95,6 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 def test_what_the_command_says_of_names_is_what_they_are() -> None:
-    assert bench_tunnel.TIERS == TIERS
     assert tuple(measures.MEASURES) == bench_tunnel.MEASURES
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from udpring.errors import HostError, RingError
-from udpring.udp import TIERS, RecvRing
+from udpring.udp import RecvRing
 from udpring_tools.bench import udp, udp_contenders, udp_work
 from udpring_tools.bench.udp_contenders import Mmsg, Rings, SocketLoop
 from udpring_tools.bench.udp_plot import draw
@@ -67,7 +67,6 @@ def test_the_command_knows_the_names() -> None:
     assert tuple(PATTERNS) == bench_udp.PATTERNS
     assert tuple(map(str, SIZES)) == bench_udp.SIZES
     assert udp.PARTS == bench_udp.PARTS
-    assert TIERS == bench_udp.TIERS
     assert {goal.pattern for goal in GOALS} <= set(PATTERNS)
     assert {goal.size for goal in GOALS} <= set(SIZES)
     assert {goal.way for goal in GOALS} <= set(udp.WAYS)

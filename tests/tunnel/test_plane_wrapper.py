@@ -15,10 +15,10 @@ from udpring._native import ffi, lib
 from udpring.errors import ClosedError, ConfigError, HostError
 from udpring.tunnel import plane as wrapper
 from udpring.tunnel.ciphers import aead_in_words, chosen_aead
-from udpring.tunnel.offloads import offload_flags
 from udpring.tunnel.plane import Plane
+from udpring.tunnel.plane_options import offload_flags, plane_tier
 from udpring.tunnel.plane_values import EventKind, Prefix, SocketAddress
-from udpring.tunnel.tiers import TIERS, tier_number
+from udpring.udp.tiers import TIERS
 from udpring.wireguard.cipher import Cipher
 
 ips = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
@@ -100,10 +100,10 @@ def test_names_that_cannot_be_an_interfaces(name: str) -> None:
 
 
 def test_tiers_are_called_as_in_c() -> None:
-    for name, number in TIERS.items():
-        assert ffi.string(lib.udpring_tier_name(number)).decode() == name
+    numbers = lib.UDPRING_TIER_URING_MULTISHOT, lib.UDPRING_TIER_URING_POOL, lib.UDPRING_TIER_MMSG
+    assert dict(zip(TIERS, numbers, strict=True)) == {name: plane_tier(name) for name in TIERS}
     with pytest.raises(ValueError, match="uring-multishot"):
-        tier_number("fastest")
+        plane_tier("fastest")
 
 
 def test_a_descriptor_that_is_no_tun_device_is_refused_and_stays_the_callers() -> None:

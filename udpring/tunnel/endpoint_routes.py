@@ -23,8 +23,6 @@ __all__ = ["Loop", "loops_of_config", "loops_of_device"]
 
 _TIMEOUT = 10.0
 ASKED_MAX = 64
-HOPS_MAX = 16
-"""As native/tunnel/limits.h LOOP_HOPS_MAX."""
 
 RouteDevice = Callable[[IPAddress, int], str | None]
 """By which interface packets with this mark leave for an address; None: by none."""
@@ -133,6 +131,8 @@ def _loops(
     allowed: Mapping[bytes, tuple[Network, ...]],
     through_tunnel: Callable[[IPAddress], bool],
 ) -> Iterator[Loop]:
+    from udpring._native import lib  # noqa: PLC0415 - ``udpring check`` loads the core only for endpoints
+
     owners = _Owners(allowed)
     into: dict[bytes, tuple[bytes, Network]] = {}
     for key, (address, _) in endpoints.items():
@@ -141,7 +141,7 @@ def _loops(
             into[key] = found
     for key, (_, prefix) in into.items():
         at = key
-        for _ in range(HOPS_MAX):
+        for _ in range(lib.UDPRING_LOOP_HOPS_MAX):
             if at not in into:
                 break
             at = into[at][0]

@@ -26,15 +26,14 @@ from udpring.tunnel.interface import Plan, needs_default_table, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.keys import to_base64
 from udpring.tunnel.plane import Plane
+from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.plane_values import Prefix, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
-from udpring.tunnel.tiers import tier_number
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import UapiServer
-from udpring.tunnel.workers import workers_asked
 
 __all__ = ["Node", "NodePeer"]
 
@@ -102,7 +101,7 @@ class Node:
     ) -> None:
         self._config = config
         self._asked_name = name or DEFAULT_NAME
-        tier_number(tier or "auto")
+        plane_tier(tier or "auto")
         self._tier = tier or "auto"
         workers_asked(workers)
         self._workers = workers

@@ -19,11 +19,10 @@ from typing import Any
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
-from udpring.tunnel.offloads import offload_flags
+from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
-from udpring.tunnel.tiers import TIERS, tier_number
-from udpring.tunnel.workers import workers_asked
+from udpring.udp.tiers import tier_name
 from udpring.wireguard.cipher import Cipher
 
 __all__ = [
@@ -94,7 +93,7 @@ class Plane:
     Opens in the caller's network namespace and stays in it. Used from the thread of the event loop that reads
     ``fileno()``. A command returns when the worker has run it.
 
-    ``offloads``: one of ``offloads.OFFLOADS``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
+    ``offloads``: one of ``plane_options.OFFLOADS``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
     ``workers``: threads, each with its own queue and rings, 1 to 16; None: as ``UDPRING_WORKERS`` says, else
     by the cores present (one up to four of them, then one for every four more).
 
@@ -124,7 +123,7 @@ class Plane:
         options.name = encoded
         options.tun_fd = tun_fd
         options.mtu = mtu
-        options.tier = tier_number(tier)
+        options.tier = plane_tier(tier)
         options.slots = slots
         options.mailbox = mailbox
         options.listen_port = listen_port
@@ -443,7 +442,6 @@ class Plane:
         """The counters of the plane and of its sockets."""
         raw = ffi.new("struct udpring_plane_stats *")
         check(lib.udpring_plane_stats(self._handle(), raw), "plane statistics")
-        tiers = {number: name for name, number in TIERS.items()}
         aead = lib.udpring_aead_name(raw.aead)
         same = {name: getattr(raw, name) for name in PlaneStats.__slots__ if name not in _MADE_STATS}
         return PlaneStats(
@@ -451,7 +449,7 @@ class Plane:
             drops={name: raw.drops[number] for number, name in enumerate(self._drop_names)},
             rx=_counters(raw.rx),
             tx=_counters(raw.tx),
-            tier=tiers.get(raw.tier, str(raw.tier)),
+            tier=tier_name(raw.tier),
             aead="" if aead == ffi.NULL else ffi.string(aead).decode(),
         )
 

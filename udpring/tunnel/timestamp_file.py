@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from udpring._native import lib
 from udpring.errors import HostError
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.flood_gate import FloodGate
@@ -34,7 +35,7 @@ from udpring.tunnel.flood_gate import FloodGate
 __all__ = ["SAVE_SECONDS", "TimestampFile", "timestamp_path"]
 
 SAVE_SECONDS = 5.0
-ENTRIES_MAX = 1 << 16
+ENTRIES_MAX: int = lib.UDPRING_PEERS_MAX
 HEAD = "udpring timestamps 1"
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{24})")
 _BYTES_MAX = (ENTRIES_MAX + 2) * 90

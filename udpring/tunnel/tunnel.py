@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from udpring._native import lib
 from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
@@ -31,8 +32,7 @@ from udpring.wireguard.device import Device
 
 __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats"]
 
-MAX_PEERS = 1 << 16
-"""As wireguard-go (device/constants.go MaxPeers)."""
+MAX_PEERS: int = lib.UDPRING_PEERS_MAX
 
 log = logging.getLogger("udpring.node")
 

@@ -27,6 +27,7 @@ from udpring.udp.endpoint_socket import check_socket, make_socket
 from udpring.udp.flow import WriteLimits
 from udpring.udp.receive import RecvRing
 from udpring.udp.send import SendRing
+from udpring.udp.tiers import forced_tier
 
 __all__ = ["open_datagram_endpoint"]
 
@@ -146,7 +147,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._family = sock.family
         self._address = address
         self._protocol: _Datagrams = protocol
-        tier = tier or os.environ.get("UDPRING_TIER") or _TIER
+        tier = tier or forced_tier() or _TIER
         self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # no protocol is told of them
         try:
             self._tx = SendRing(sock, tier=tier)

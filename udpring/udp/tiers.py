@@ -1,32 +1,52 @@
-"""Names of the tiers: which kernel interface moves the datagrams."""
+"""The tiers: which kernel interface moves the datagrams. Their names, and the environment's choice of one.
+
+The core has the list (UDPRING_TIERS in native/udp/abi.h). ``uring-pool`` keeps a pool of recvmsg operations
+in flight; ``mmsg`` is recvmmsg(2) and sendmmsg(2).
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from udpring._native import ffi, lib
+from udpring.errors import RingError
 
-__all__ = ["TIERS", "tier_name", "tier_number"]
-
-#: Best first. ``uring-pool`` keeps a pool of recvmsg operations in flight; ``mmsg`` is recvmmsg(2) /
-#: sendmmsg(2).
-TIERS = ("uring-multishot", "uring-pool", "mmsg")
-
-
-def tier_number(name: str | None) -> int:
-    """The core's number of a tier; None and "auto" let it choose. Raises ValueError for another name."""
-    if name is None:
-        return int(lib.UDPRING_TIER_AUTO)
-    number = int(lib.udpring_tier_parse(str(name).encode()))
-    if number < 0:
-        raise ValueError(f"tier {name!r}: one of {', '.join(TIERS)}, or None for the best that works here")
-    return number
+__all__ = ["AUTO", "TIERS", "forced_tier", "tier_name", "tier_number"]
 
 
 def tier_name(number: int) -> str:
     """The name of the core's number of a tier."""
     text: str = ffi.string(lib.udpring_tier_name(number)).decode()
     return text
+
+
+AUTO = tier_name(lib.UDPRING_TIER_AUTO)
+"""The name that stands for the best tier that works here."""
+TIERS = tuple(tier_name(number) for number in range(lib.UDPRING_TIER_AUTO + 1, lib.UDPRING_TIER_COUNT))
+"""Best first."""
+
+
+def forced_tier() -> str | None:
+    """What ``UDPRING_TIER`` says, unchecked; None where it is not set or empty."""
+    return os.environ.get("UDPRING_TIER") or None
+
+
+def tier_number(name: str | None) -> int:
+    """The core's number of a tier. None and ``AUTO``: the one of ``UDPRING_TIER``, else the core chooses.
+
+    Raises ValueError for another name, RingError where ``UDPRING_TIER`` has one.
+    """
+    asked = AUTO if name is None else str(name)
+    forced = forced_tier() or AUTO
+    number = int(lib.udpring_tier_parse((forced if asked == AUTO else asked).encode()))
+    if number >= 0:
+        return number
+    names = ", ".join(TIERS)
+    if asked == AUTO:
+        raise RingError(f"UDPRING_TIER={forced} is no tier: {names} or {AUTO}", errno=errno.EINVAL)
+    raise ValueError(f"tier {name!r}: one of {names}, or None for the best that works here")
 
 
 def counters(stats: Any) -> dict[str, int]:

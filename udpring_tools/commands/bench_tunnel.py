@@ -8,11 +8,10 @@ from pathlib import Path
 
 from udpring.cli import Subparsers
 from udpring.wireguard.cipher import Cipher
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
-TIERS = ("uring-multishot", "uring-pool", "mmsg")
-"""As in bench/measures.py and udpring.udp.tiers, which are slow to import. A test compares them."""
+"""As in bench/measures.py, which is slow to import. A test compares them."""
 CIPHERS = tuple(map(str, Cipher))
 
 
@@ -34,8 +33,9 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--tier",
-        choices=TIERS,
+        type=tier,
         action="append",
+        metavar="TIER",
         help="for our nodes, instead of the best that works; any number of times, as --cipher",
     )
     parser.add_argument(

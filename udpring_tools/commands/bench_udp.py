@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
 
 PATTERNS = ("to-1", "to-64", "to-1000")
 SIZES = ("64", "200", "1200", "1400")
 PARTS = ("send", "receive", "both", "receive-singles")
-TIERS = ("uring-multishot", "uring-pool", "mmsg")
-"""All as in udpring_tools.bench and udpring.udp.tiers, which are slow to import; a test compares."""
+"""All as in udpring_tools.bench, which is slow to import. A test compares them."""
 SECONDS, ROUNDS = 60, 9
 QUICK_SECONDS, QUICK_ROUNDS, QUICK_SIZES = 2, 3, ("200", "1200")
 
@@ -35,7 +34,11 @@ def register(subparsers: Subparsers) -> None:
         help=f"some of {','.join((*PARTS, *PATTERNS, *SIZES))}; of a kind that is not named, all",
     )
     parser.add_argument(
-        "--tier", choices=TIERS, action="append", help="any number of times (default: all that work here)"
+        "--tier",
+        type=tier,
+        action="append",
+        metavar="TIER",
+        help="any number of times (default: all that work here)",
     )
     parser.add_argument(
         "--seconds", type=Between(1, 3600), metavar="N", help=f"for the whole of it ({SECONDS})"

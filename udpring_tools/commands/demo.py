@@ -66,13 +66,11 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; progress goes to standard error."""
-    from udpring.tunnel.offloads import offload_flags  # noqa: PLC0415
-    from udpring.tunnel.tiers import tier_number  # noqa: PLC0415
-    from udpring.tunnel.workers import workers_asked  # noqa: PLC0415
+    from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked  # noqa: PLC0415
     from udpring_tools.bench.space import become_root, require_tools  # noqa: PLC0415
 
     # The nodes take them from the environment: what is wrong there is told before anything is made.
-    tier_number("auto")
+    plane_tier("auto")
     offload_flags(None)
     workers_asked(None)
     require_tools("ip", "nsenter", "setpriv", "unshare")

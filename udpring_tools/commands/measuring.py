@@ -11,7 +11,7 @@ from types import FrameType
 
 from udpring.tunnel.decimal_text import parse_decimal
 
-__all__ = ["Between", "ended_by_signals", "progress"]
+__all__ = ["Between", "ended_by_signals", "progress", "tier"]
 
 
 class Between:
@@ -25,6 +25,15 @@ class Between:
         if number is None:
             raise argparse.ArgumentTypeError(f"{text!r} is no number from {self.low} to {self.high}")
         return number
+
+
+def tier(text: str) -> str:
+    """An argparse type: the name of a tier. It asks the core, which ``--help`` does not load."""
+    from udpring.udp.tiers import TIERS  # noqa: PLC0415
+
+    if text not in TIERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(TIERS)}")
+    return text
 
 
 def progress(text: str) -> None:

@@ -4,6 +4,11 @@
 #define UDPRING_TUNNEL_ABI_H
 #include "../udp/abi.h"
 
+/* ---- limits that Python checks or shows too; limits.h has the others ---- */
+#define UDPRING_PEERS_MAX 65536        /* of a plane; as wireguard-go (device/constants.go, MaxPeers). A power of two */
+#define UDPRING_WORKERS_MAX 16         /* of a plane */
+#define UDPRING_LOOP_HOPS_MAX 16       /* tunnels within this tunnel */
+
 /* ---- ciphers of a session; messages.h says how their messages are told apart ---- */
 enum udpring_cipher {
     UDPRING_CIPHER_CHACHA20_POLY1305,  /* WireGuard's */

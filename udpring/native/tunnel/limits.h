@@ -1,6 +1,7 @@
 /* Every size and bound of the tunnel in one place; what the protocol fixes is in messages.h. */
 #ifndef UDPRING_TUNNEL_LIMITS_H
 #define UDPRING_TUNNEL_LIMITS_H
+#include "abi.h"
 #include "messages.h"
 
 enum {
@@ -34,8 +35,8 @@ enum {
     COOKIE_SENDERS = 1024,      /* groups of senders, of which each gets a second reply in a second only if there are plenty */
     COOKIE_NONCE_SUPPLY = 10,   /* asked for at once: up to 256 bytes come whole (getrandom(2)) */
     HANDSHAKE_SLOT_BYTES = 64 << 10,      /* any train: data may be behind a handshake */
-    PEERS_MAX = 1 << 20,        /* kernel: MAX_PEERS_PER_DEVICE; also the slot bits of a peer id */
-    WORKERS_MAX = 16,
+    PEERS_MAX = UDPRING_PEERS_MAX,        /* at most 1 << 20: the slot bits of a peer id */
+    WORKERS_MAX = UDPRING_WORKERS_MAX,
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* what ends once: the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
@@ -51,7 +52,7 @@ enum {
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
     ROUTES_REST = 9,            /* the watch thread rests for this many times as long as it worked */
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
-    LOOP_HOPS_MAX = 16,         /* tunnels within this tunnel */
+    LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
 };
 

@@ -1,0 +1,85 @@
+"""The plane's options that a program may give by name or number, and that the environment may set instead.
+
+    tier       UDPRING_TIER        which kernel interface moves the datagrams
+    offloads   UDPRING_OFFLOADS    which of the kernel's offloads are used
+    workers    UDPRING_WORKERS     how many threads move packets
+
+An argument that cannot be is a ValueError or HostError, a variable that cannot be is a ConfigError.
+"""
+
+from __future__ import annotations
+
+import os
+
+from udpring._native import lib
+from udpring.errors import ConfigError, HostError
+from udpring.tunnel.decimal_text import parse_decimal
+from udpring.udp.tiers import AUTO, TIERS, forced_tier, tier_number
+
+__all__ = ["OFFLOADS", "WORKERS_MAX", "offload_flags", "plane_tier", "workers_asked"]
+
+WORKERS_MAX: int = lib.UDPRING_WORKERS_MAX
+
+OFFLOADS: dict[str, int] = {
+    "all": 0,
+    "tun": lib.UDPRING_PLANE_NO_UDP_OFFLOAD,
+    "udp": lib.UDPRING_PLANE_NO_TUN_OFFLOAD,
+    "none": lib.UDPRING_PLANE_NO_TUN_OFFLOAD | lib.UDPRING_PLANE_NO_UDP_OFFLOAD,
+}
+"""``tun``: super-packets from and to the interface (TSO, USO) alone; ``udp``: trains on the wire
+(UDP_SEGMENT, UDP_GRO) alone. The values are the plane's flags (``UDPRING_PLANE_*``)."""
+
+
+def plane_tier(name: str) -> int:
+    """The plane's number of the tier called ``name``. ``auto``: the one of ``UDPRING_TIER``, else the best
+    that works here.
+
+    Raises ValueError with the names there are; ConfigError when ``UDPRING_TIER`` has another and counts.
+    """
+    known = (AUTO, *TIERS)
+    names = ", ".join(known)
+    if name not in known:
+        raise ValueError(f"no tier is called {name!r}: one of {names}")
+    forced = forced_tier()
+    if name == AUTO and forced is not None and forced not in known:
+        raise ConfigError(
+            "UDPRING_TIER names no tier", file="<environment>", text=forced, cure=f"one of {names}"
+        )
+    return tier_number(name)
+
+
+def offload_flags(name: str | None) -> int:
+    """The plane's flags for the offloads called ``name``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
+
+    Raises HostError with the names there are, ConfigError when the variable has another.
+    """
+    asked = name or os.environ.get("UDPRING_OFFLOADS") or "all"
+    try:
+        return OFFLOADS[asked]
+    except KeyError:
+        cure = f"one of {', '.join(OFFLOADS)}"
+        if not name:
+            raise ConfigError(
+                "UDPRING_OFFLOADS names no offloads", file="<environment>", text=asked, cure=cure
+            ) from None
+        raise HostError(f"no offloads are called {asked!r}", cure=cure) from None
+
+
+def workers_asked(number: int | None) -> int:
+    """The plane's option for ``number`` workers; None: as ``UDPRING_WORKERS`` says, else 0: by the cores.
+
+    Raises HostError when it is not a whole number from 1 to ``WORKERS_MAX``, ConfigError when the variable
+    is not.
+    """
+    text = os.environ.get("UDPRING_WORKERS", "") if number is None else str(number)
+    if not text:
+        return 0
+    asked = parse_decimal(text, WORKERS_MAX, 1)
+    if asked is None:
+        cure = f"a whole number from 1 to {WORKERS_MAX}"
+        if number is None:
+            raise ConfigError(
+                "UDPRING_WORKERS is no number of workers", file="<environment>", text=text, cure=cure
+            )
+        raise HostError(f"{text!r} workers cannot be had", cure=cure)
+    return asked
