@@ -8,12 +8,12 @@ The flow, one turn:
    the turn: their stamps are read and their next deadline is put in one heap, under one ``call_at`` timer.
 4. The timer fires; peers whose deadline has come get ``on_timer``, and again outcomes are carried out.
 
-The plane stamps times instead of re-arming timers, so a peer with traffic is looked at every ``POLL`` (ten
-seconds: no protocol timer that traffic starts is shorter), and a peer without is told to rest: its next stamp
-posts one ACTIVITY event. While the interface is down nothing is sent and no timer runs (``link``).
+The plane stamps times instead of re-arming timers. A peer with traffic is looked at every ``POLL`` (ten
+seconds: no protocol timer that traffic starts is shorter). A peer without traffic costs nothing: its next
+stamp posts one ACTIVITY event. While the interface is down nothing is sent and no timer runs (``link``).
 
-Runs in the thread of the event loop; an exception in one event or timer is logged and counted, never the end
-of the loop.
+Everything runs in the thread of the event loop. An exception in one event or timer is logged and counted. It
+never ends the loop.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from udpring.errors import RingError
-from udpring.tunnel.coalescing import tell_refused
+from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
-from udpring.tunnel.handshake_reports import HandshakeReports
 from udpring.tunnel.link import Link
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
-from udpring.tunnel.routing_loops import RoutingLoops
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
 from udpring.wireguard.device import Device
@@ -67,7 +65,7 @@ class Control:
 
     ``gone`` is resolved once when the plane cannot go on (the interface was
     deleted, the worker failed). ``forgotten`` is called with the id of a peer that the protocol removed
-    (its key became our own), ``heard`` after a handshake message that was authentic.
+    (its key became our own), ``authenticated`` after each authentic handshake message.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class Control:
         loop: asyncio.AbstractEventLoop,
         clock: BootClock | None = None,
         forgotten: Callable[[int], None] = lambda peer: None,
-        heard: Callable[[], None] = lambda: None,
+        authenticated: Callable[[], None] = lambda: None,
         label: Callable[[int], str] = str,
     ) -> None:
         self.plane = plane
@@ -88,7 +86,7 @@ class Control:
         self.gone: asyncio.Future[End] = loop.create_future()
         self._loop = loop
         self._forgotten = forgotten
-        self._heard = heard
+        self._on_authenticated = authenticated
         self._label = label
         self._gate = FloodGate()
         self._deadlines = Deadlines()
@@ -98,7 +96,7 @@ class Control:
         self._again: asyncio.Handle | None = None
         self._touched: dict[int, None] = {}
         self._look: asyncio.Handle | None = None
-        self._kicked: set[int] = set()
+        self._requested: set[int] = set()
         self._resuming: set[int] = set()
         self._loops = RoutingLoops(plane, self.report, label)
         self._seen: dict[int, tuple[int, int, int]] = {}
@@ -162,7 +160,7 @@ class Control:
             if up:
                 self._resuming.update(self.device.by_id)
                 for number in self.device.by_id:
-                    self.kick(number)
+                    self.request_handshake(number)
             else:
                 self._suspend()
         except Exception:
@@ -239,7 +237,7 @@ class Control:
             name = errno.errorcode.get(-event.result, str(event.result))
             self._end(End(f"the worker of the plane cannot go on: {name}", failed=True))
         elif kind == EventKind.COALESCING_REFUSED:
-            tell_refused(self.plane.name, event.result)
+            report_refused_coalescing(self.plane.name, event.result)
         elif event.peer is not None and event.peer in self.device.by_id:
             peer = self.device.by_id[event.peer]
             if kind == EventKind.HANDSHAKE_WANTED:
@@ -324,7 +322,7 @@ class Control:
         self.plane.authenticated(
             outcome.peer, outcome.length, route.source, route.local, route.interface_index
         )
-        self._heard()
+        self._on_authenticated()
 
     def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
         if not self._link.up:
@@ -360,17 +358,17 @@ class Control:
         if self._look is None and self._running:
             self._look = self._loop.call_soon(self._look_at_touched)
 
-    def kick(self, peer: int) -> None:
+    def request_handshake(self, peer: int) -> None:
         """The peer has just been set up: packets staged for it may ask for a handshake at once."""
         if not self._link.up:
             return
-        self._kicked.add(peer)
+        self._requested.add(peer)
         self.touch(peer)
 
     def forget(self, peer: int) -> None:
         """The peer is gone: no timer of it fires any more."""
         self._deadlines.set(peer, None)
-        self._kicked.discard(peer)
+        self._requested.discard(peer)
         self._resuming.discard(peer)
         self._loops.forget(peer)
         self._touched.pop(peer, None)
@@ -402,8 +400,8 @@ class Control:
                 self.stats.failures += 1
                 self.report("timer", logging.ERROR, "timers of %s failed", self._label(peer), trace=True)
                 self._deadlines.set(peer, self.clock.boot() + SECOND)
-        if not self._kicked:
-            self._kicked = set()  # an empty one keeps the room of the most it ever held
+        if not self._requested:
+            self._requested = set()  # an empty one keeps the room of the most it ever held
         self._arm()
 
     def _next_look(self, number: int, state: PeerState | None) -> int | None:
@@ -417,8 +415,8 @@ class Control:
         if number in self._resuming:
             self._resuming.discard(number)
             self.carry_out(peer.resume(now))
-        if number in self._kicked:
-            self._kicked.discard(number)
+        if number in self._requested:
+            self._requested.discard(number)
             if state.staged:  # also with a session: it may have expired with the private key before
                 self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
         deadline = peer.deadline(state)

@@ -53,7 +53,7 @@ class Link:
                 socket.NETLINK_ROUTE,
             )
             self._events.bind((0, RTMGRP_LINK))
-            loop.add_reader(self._events, self._heard)
+            loop.add_reader(self._events, self._readable)
         self.up = self._is_up()
         self._wait_while_down()
 
@@ -79,7 +79,7 @@ class Link:
             self._changed()
         return self.up
 
-    def _heard(self) -> None:
+    def _readable(self) -> None:
         """Some interface changed; which one does not matter, the answer is cheap."""
         assert self._events is not None
         # An overflow (ENOBUFS) lost messages, no state: we look anyway.

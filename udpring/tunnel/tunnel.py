@@ -65,7 +65,7 @@ class Tunnel:
             loop=loop,
             clock=clock,
             forgotten=self._forgotten,
-            heard=self._heard,
+            authenticated=self._authenticated,
             label=self.label,
         )
         self._loop = loop
@@ -85,7 +85,7 @@ class Tunnel:
     def _received_timestamps(self) -> dict[bytes, bytes]:
         return {key: peer.timestamp_received for key, peer in self.device.peers.items()}
 
-    def _heard(self) -> None:
+    def _authenticated(self) -> None:
         if self._timestamps is not None:
             self._timestamps.changed()
 
@@ -151,7 +151,7 @@ class Tunnel:
         if self.device.public_key is not None:
             # Packets that waited for an identity need no further packet to ask for the handshake.
             for peer in self.device.by_id:
-                self.control.kick(peer)
+                self.control.request_handshake(peer)
 
     def set_listen_port(self, port: int) -> None:
         """Moves to another UDP port; sessions and fwmark are kept. 0: the kernel chooses.
@@ -258,7 +258,7 @@ class Tunnel:
 
     def start_peer(self, peer: int) -> None:
         """The peer's settings are complete: what was staged for it may ask for a handshake now."""
-        self.control.kick(peer)
+        self.control.request_handshake(peer)
 
     def _forgotten(self, peer: int) -> None:
         self.control.report("own key", 30, "peer %d has the node's own public key: removed", peer)
