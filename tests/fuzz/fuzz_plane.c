@@ -1,14 +1,18 @@
 /* The whole plane as a state machine, on a kernel of the harness's own: packets from the TUN device, datagrams and trains from the
  * network, every command, errors of sends and writes, full sockets, time. The workers are the real ones (worker.c).
  *
+ * The kernel's routes, too: what rtnetlink answers and tells, and what goes wrong with it (model_netlink.c).
+ *
  * Oracles: a nonce is used once and leaves once (model_aead.c); what leaves opens to what was read, in order, to its peer
  * (plane_out.c); what is written is what came sealed, in order of its flow (plane_in.c); each slot has one owner; each packet and
- * message is accounted for by a counter; at the end no key, staged byte or descriptor is left. */
+ * message is accounted for by a counter; packets leave as the routes say (plane_paths.c); at the end no key, staged byte or descriptor is left. */
 #include <netinet/in.h>
 
 #include "model_uring.h"
-#include "uring/ops.h"
+#include "model_mappings.h"
+#include "model_netlink.h"
 #include "plane_model.h"
+#include "uring/ops.h"
 
 struct model model;
 
@@ -20,6 +24,10 @@ static const uint8_t mac1_key[32] = {1}, cookie_key[32] = {2};
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination)
 {
     uint8_t net = 0;
+    const uint8_t *ip = length >= 20 && packet[0] >> 4 == 4 ? packet + (destination ? 16 : 12)
+                        : length >= 40 && packet[0] >> 4 == 6 ? packet + (destination ? 24 : 8) : NULL;
+    if (ip && ip[0] == OUTER_NET && ip[1] < PEERS)
+        return model.outer[ip[1]];
     if (length >= 20 && packet[0] >> 4 == 4)
         net = packet[destination ? 16 : 12];
     else if (length >= 40 && packet[0] >> 4 == 6 && packet[destination ? 24 : 8] == 0xfd)
@@ -53,18 +61,18 @@ static void set_net(uint8_t net, uint8_t slot, bool remove)
     CLAIM(udpring_plane_prefixes(model.plane, prefixes, 2, &done) == 0 && done == 2, "%u prefixes set", done);
 }
 
-static struct udpring_address address_of(uint8_t slot, uint8_t choice)
+struct udpring_address model_address(uint8_t slot, uint8_t choice)
 {
     /* The second byte names the peer: an address is never another's. */
     struct udpring_address address = {.family = choice & 1 ? AF_INET6 : AF_INET, .port = (uint16_t)(1000 + (choice >> 4)),
-                                      .ip = {192, slot, 0, choice >> 1 & 3}};
+                                      .ip = {OUTER_NET, slot, 0, choice >> 1 & 3}};
     return address;
 }
 
 static void set_endpoint(uint8_t slot, uint8_t choice)
 {
     struct life *life = &model.life[model.present[slot]];
-    struct udpring_address address = address_of(slot, choice);
+    struct udpring_address address = model_address(slot, choice);
     if ((choice & 0xe) == 0xe)
         address.family = 0;
     life->reordered |= life->family && life->family != address.family;   /* the two sockets are independent */
@@ -92,6 +100,9 @@ static void replace_peer(uint8_t slot, uint8_t choice)
     for (uint32_t net = 0; net < NETS; net++)
         if (model.owner[net] == life)
             model.owner[net] = NOBODY;
+    for (uint32_t net = 0; net < PEERS; net++)
+        if (model.outer[net] == life)
+            model.outer[net] = NOBODY;
     CLAIM(udpring_plane_peer_remove(model.plane, model.life[life].id) == 0, "a peer is removed");
     add_peer(slot, choice);
 }
@@ -146,7 +157,7 @@ static void change_keys(struct input *input, uint8_t slot)
 static void send_something(struct input *input, uint8_t slot)
 {
     uint8_t choice = input_u8(input), message[UDPRING_MESSAGE_MAX] = {1};
-    struct udpring_address to = address_of(slot, choice), from = {.family = to.family, .ip = {10, 0, 0, 1}};
+    struct udpring_address to = model_address(slot, choice), from = {.family = to.family, .ip = {10, 0, 0, 1}};
     model.others++;
     if (choice & 2)
         udpring_plane_keepalive(model.plane, model.life[model.present[slot]].id);
@@ -160,7 +171,7 @@ static void look(struct input *input, uint8_t slot)
 {
     static struct udpring_peer_state states[PEERS + 1];
     struct udpring_plane_stats stats;
-    struct udpring_prefix prefixes[8];
+    struct udpring_prefix prefixes[2 * (NETS + PEERS)];
     uint32_t next;
     uint8_t choice = input_u8(input);
     CLAIM(udpring_plane_peer_state(model.plane, model.life[model.present[slot]].id, choice & 1, states) == 0, "a state");
@@ -169,7 +180,9 @@ static void look(struct input *input, uint8_t slot)
     uint32_t owned = 0;
     for (uint32_t net = 0; net < NETS; net++)
         owned += 2 * (model.owner[net] == model.present[slot]);
-    CLAIM(udpring_plane_prefixes_list(model.plane, model.life[model.present[slot]].id, prefixes, 8) == owned, "%u prefixes", owned);
+    for (uint32_t net = 0; net < PEERS; net++)
+        owned += 2 * (model.outer[net] == model.present[slot]);
+    CLAIM(udpring_plane_prefixes_list(model.plane, model.life[model.present[slot]].id, prefixes, 2 * (NETS + PEERS)) == owned, "%u prefixes", owned);
 }
 
 /* ---- packets ---- */
@@ -297,7 +310,9 @@ static void from_network(struct input *input, uint8_t slot)
 {
     uint8_t choice = input_u8(input);
     uint32_t messages = choice & 1 ? 1 : 1 + (choice >> 4), segment = 0;
-    struct kernel_packet packet = {.bytes = scratch, .source = address_of(slot, input_u8(input)), .tos = choice >> 1 & 3, .interface_index = 1};
+    uint8_t where = input_u8(input);
+    struct kernel_packet packet = {.bytes = scratch, .source = model_address(slot, where), .tos = choice >> 1 & 3,
+                                   .interface_index = where & 8 ? 2 : 1};
     packet.local = (struct udpring_address){.family = packet.source.family, .ip = {10, 0, 0, choice & 1}};
     for (uint32_t i = 0; i < messages && packet.length < 60000; i++) {
         uint32_t length = one_message(input, slot, scratch + packet.length);
@@ -365,6 +380,7 @@ static void stray(struct input *input)
 static void quiet(void)
 {
     threads_run();
+    paths_check();
     in_check_quiet();
     out_check_quiet();
 }
@@ -372,6 +388,8 @@ static void quiet(void)
 static void step(struct input *input)
 {
     uint8_t operation = input_u8(input), slot = operation >> 6;
+    if ((operation & 31) > 3 && (operation & 31) < 31)
+        paths_changed();
     switch (operation & 31) {
     case 0: case 1: case 2: case 3: from_device(input, slot); return;
     case 4: case 5: case 6: case 7: case 8: from_network(input, slot); return;
@@ -392,6 +410,14 @@ static void step(struct input *input)
     case 24: kernel.device_gone |= (operation & 0xe0) == 0xe0; break;
     case 25: quiet(); break;
     case 26: stray(input); break;
+    case 27: paths_outer(input_u8(input), slot, operation & 32); break;
+    case 28: paths_authenticated(input, slot); break;
+    case 29: paths_step(input, slot); return;
+    case 30:
+        if (operation & 32)
+            threads_run();
+        CLAIM(udpring_plane_mark(model.plane, input_u8(input) & 3) == 0, "a mark");
+        break;
     default: threads_run(); break;
     }
 }
@@ -408,6 +434,12 @@ static void open_plane(struct input *input)
     int32_t code;
     kernel_reset();
     uring_reset();
+    netlink_reset();
+    kernel.has_netlink = choice & 128;
+    kernel.tells_space = memory_kept = true;
+    kernel.map = memory_map;
+    kernel.tunnel = ROUTE_TUNNEL;
+    model_routes.dump_fault = peers >> 6;
     kernel.active = kernel.has_uring = true;
     kernel.mtu = 1420;
     kernel.offloads = choice & 32 ? 0x7f : choice & 64 ? 0x1f : 0x7f;
@@ -421,6 +453,7 @@ static void open_plane(struct input *input)
     CLAIM(model.plane, "%d: %s", code, why.text);
     CLAIM(udpring_plane_identity(model.plane, mac1_key, cookie_key) == 0, "an identity");
     memset(model.owner, NOBODY, sizeof(model.owner));
+    memset(model.outer, NOBODY, sizeof(model.outer));
     for (uint8_t slot = 0; slot < PEERS; slot++)
         add_peer(slot, peers >> slot & 1);
 }
@@ -458,6 +491,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     model_aead_reset();
     out_reset();
     in_reset();
+    paths_reset();
     open_plane(&input);
     model_aead.fail_seal_at = input_u8(&input);
     while (input_left(&input, 1))

@@ -50,7 +50,7 @@ short kernel_events(const struct kernel_file *file, short wanted)
     if (!file)
         return 0x20;   /* POLLNVAL */
     short there = 0;
-    if (file->kind == KERNEL_EVENT ? file->event != 0 : file->count || (file->kind == KERNEL_TUN && kernel.device_gone))
+    if (file->kind == KERNEL_EVENT ? file->event != 0 : file->count || file->overrun || (file->kind == KERNEL_TUN && kernel.device_gone))
         there |= 1;    /* POLLIN */
     if (file->kind != KERNEL_UDP || !file->full)
         there |= 4;    /* POLLOUT */

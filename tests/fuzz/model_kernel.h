@@ -9,9 +9,9 @@
 #include "tunnel/vnet.h"
 #include "udp/abi.h"
 
-enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128 };
+enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128, KERNEL_SPACE = 4026 /* inode of the network namespace */ };
 
-enum kernel_kind { KERNEL_CLOSED, KERNEL_EVENT, KERNEL_TUN, KERNEL_UDP, KERNEL_OTHER };
+enum kernel_kind { KERNEL_CLOSED, KERNEL_EVENT, KERNEL_TUN, KERNEL_UDP, KERNEL_NETLINK, KERNEL_NETSPACE, KERNEL_OTHER };
 
 /* A packet of the device, a datagram (a train with `segment`), or an error instead of one.
  * Owner: the descriptor's queue; freed when it is read. */
@@ -32,6 +32,8 @@ struct kernel_file {
     bool full;                  /* a socket whose send buffer has no room */
     bool bound, group_program;
     bool vnet;                  /* of the device: IFF_VNET_HDR */
+    bool nonblocking;
+    bool joined, overrun;       /* of rtnetlink: it is told of changes; some were lost */
     uint32_t number;            /* among the open files of its kind and family when it was opened */
     uint16_t port;
     struct kernel_packet queue[KERNEL_QUEUE];
@@ -52,10 +54,15 @@ extern struct kernel {
     struct kernel_file file[KERNEL_FDS];
     uint32_t mtu, offloads;     /* of the device: TUN_F_* that it takes */
     bool active;
-    bool has_uring;
+    bool has_uring, has_netlink;
+    uint32_t tunnel;            /* the device's index in this namespace; 0: it is in another */
+    uint32_t bound_to;          /* SO_BINDTOIFINDEX of every socket */
+    bool tells_space;           /* the device says which namespace it is in */
     bool device_gone;           /* the interface was deleted */
     uint64_t random;
+    uint64_t yield_ns;          /* what a sched_yield() takes */
     /* The harness's part. */
+    void *(*map)(size_t bytes);   /* anonymous memory; NULL: that of the real kernel */
     void (*tun_read)(uint32_t queue, const struct kernel_packet *packet);
     int (*tun_write)(uint32_t queue, const struct vnet_header *vnet, const struct iovec *parts, int count);
     void (*received)(int fd, const struct kernel_packet *packet, bool truncated);

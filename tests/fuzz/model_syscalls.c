@@ -19,6 +19,10 @@
 
 #include "udp/socket.h"
 
+#ifndef TUNGETDEVNETNS
+#define TUNGETDEVNETNS _IO('T', 227)
+#endif
+
 #define WRAP(result, name, ...)              \
     result __real_##name(__VA_ARGS__);       \
     result __wrap_##name(__VA_ARGS__);       \
@@ -49,6 +53,7 @@ int kernel_open(enum kernel_kind kind, int family)
         file->head = file->count = 0;
         file->event = 0;
         file->full = file->bound = file->group_program = file->vnet = false;
+        file->nonblocking = file->joined = file->overrun = false;
         file->number = number;
         return KERNEL_FD + i;
     }
@@ -73,6 +78,12 @@ WRAP(int, socket, int family, int type, int protocol)
 {
     if (!kernel.active)
         return __real_socket(family, type, protocol);
+    if (family == AF_NETLINK && kernel.has_netlink) {
+        int fd = kernel_open(KERNEL_NETLINK, family);
+        if (fd >= 0)
+            kernel_file(fd)->nonblocking = type & SOCK_NONBLOCK;
+        return fd;
+    }
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
         return fail(EAFNOSUPPORT);
     bool udp = family != AF_UNIX && (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_DGRAM;
@@ -151,6 +162,8 @@ static int tun_ioctl(struct kernel_file *file, unsigned long request, void *argu
         return 0;
     case TUNSETOFFLOAD:
         return (unsigned long)(uintptr_t)argument & ~(unsigned long)kernel.offloads ? fail(EINVAL) : 0;
+    case TUNGETDEVNETNS:
+        return kernel.tells_space ? kernel_open(KERNEL_NETSPACE, 0) : fail(EPERM);
     default:
         return fail(ENOTTY);
     }
@@ -171,6 +184,10 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
         *(int *)argument = file->full ? 1 << 20 : 0;
         return 0;
     }
+    if (request == SIOCGIFINDEX) {
+        ((struct ifreq *)argument)->ifr_ifindex = (int)kernel.tunnel;
+        return kernel.tunnel ? 0 : fail(ENODEV);
+    }
     if (request != SIOCGIFMTU)
         return request == SIOCSIFMTU ? 0 : fail(ENOTTY);
     ((struct ifreq *)argument)->ifr_mtu = (int)kernel.mtu;
@@ -179,16 +196,19 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
 
 WRAP(void *, mmap, void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
-    void *ring = kernel_file(fd) ? uring_map(fd, (uint64_t)offset) : NULL;
+    void *ring = kernel_file(fd) ? uring_map(fd, (uint64_t)offset) : kernel.map && fd < 0 ? kernel.map(bytes) : NULL;
     return ring ? ring : __real_mmap(address, bytes, protection, flags, fd, offset);
 }
 
 WRAP(int, fstat, int fd, struct stat *status)
 {
-    if (!kernel_file(fd))
+    const struct kernel_file *file = kernel_file(fd);
+    if (!file)
         return kernel.active ? fail(EBADF) : __real_fstat(fd, status);
     memset(status, 0, sizeof(*status));
     status->st_ino = (ino_t)fd;
+    if (file->kind == KERNEL_NETSPACE)
+        status->st_ino = kernel.tunnel ? KERNEL_SPACE : KERNEL_SPACE + 1;
     return 0;
 }
 
@@ -199,6 +219,8 @@ WRAP(int, setsockopt, int fd, int level, int option, const void *value, socklen_
         return kernel.active ? fail(EBADF) : __real_setsockopt(fd, level, option, value, length);
     if (level == SOL_SOCKET && option == SO_ATTACH_REUSEPORT_CBPF)
         file->group_program = true;
+    if (file->kind == KERNEL_NETLINK)
+        file->joined = true;
     return 0;
 }
 
@@ -209,7 +231,7 @@ WRAP(int, getsockopt, int fd, int level, int option, void *value, socklen_t *len
         return kernel.active ? fail(EBADF) : __real_getsockopt(fd, level, option, value, length);
     int number = 0;
     if (level == SOL_SOCKET)
-        number = option == SO_DOMAIN ? file->family : option == SO_TYPE ? SOCK_DGRAM : option == SO_SNDBUF ? 1 << 20 : 0;
+        number = option == SO_BINDTOIFINDEX ? (int)kernel.bound_to : option == SO_DOMAIN ? file->family : option == SO_TYPE ? SOCK_DGRAM : option == SO_SNDBUF ? 1 << 20 : 0;
     memcpy(value, &number, sizeof(number));
     *length = sizeof(number);
     return 0;
@@ -221,6 +243,8 @@ WRAP(int, bind, int fd, const struct sockaddr *name, socklen_t length)
     struct udpring_address address;
     if (!file)
         return kernel.active ? fail(EBADF) : __real_bind(fd, name, length);
+    if (file->kind == KERNEL_NETLINK)
+        return 0;
     CLAIM(udp_address_from_sockaddr((const struct sockaddr_storage *)(const void *)name, length, &address), "a strange address");
     file->bound = true;
     file->port = address.port ? address.port : 40000;

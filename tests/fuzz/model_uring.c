@@ -72,7 +72,7 @@ static void *memory(size_t bytes)
 {
     void *made = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CLAIM(made != MAP_FAILED, "no memory");
-    return made;
+    return memset(made, 0, bytes);
 }
 
 static int setup(uint32_t entries, struct io_uring_params *params)

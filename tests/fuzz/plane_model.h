@@ -8,7 +8,7 @@
 #include "model_threads.h"
 #include "tunnel/state.h"
 
-enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, NOBODY = 255, EXPECTED = 4096, WORKERS = 2 };
+enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, OUTER_NET = 192, NOBODY = 255, EXPECTED = 4096, WORKERS = 2 };
 
 /* One life of a peer, from add to remove; packets are its own, not its successor's. */
 struct life {
@@ -30,6 +30,9 @@ extern struct model {
     uint32_t lives;
     uint8_t present[PEERS];     /* life by slot */
     uint8_t owner[NETS];        /* life by net, NOBODY: no peer's */
+    uint8_t outer[PEERS];       /* life that owns the addresses of a slot's endpoints, likewise */
+    bool loops[PEERS];          /* packets to that slot come back to the device, as of the last paths_check() */
+    bool loops_known;
     struct session session[SESSIONS];
     uint32_t sessions;
     /* Errors that the kernel answers sends with, while there are some left. */
@@ -47,6 +50,7 @@ extern struct model {
 /* Whose a packet's address is, by the IP header's destination or source; NOBODY. */
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
 struct session *model_session(uint32_t index, bool local);
+struct udpring_address model_address(uint8_t slot, uint8_t choice);   /* of an endpoint of the slot's peer */
 
 /* plane_out.c: what is read from the device leaves sealed, once, in order, to its peer. */
 void out_reset(void);
@@ -59,4 +63,12 @@ void in_reset(void);
 void in_received(int fd, const struct kernel_packet *packet, bool truncated);
 int in_write(uint32_t queue, const struct vnet_header *vnet, const struct iovec *parts, int count);
 void in_check_quiet(void);
+
+/* plane_paths.c: a peer's packets leave as the model's routes say, once these have been looked up. */
+void paths_reset(void);
+void paths_step(struct input *input, uint8_t slot);   /* something of the routes changes */
+void paths_outer(uint8_t choice, uint8_t slot, bool remove);
+void paths_authenticated(struct input *input, uint8_t slot);
+void paths_check(void);         /* lets time pass, and looks */
+void paths_changed(void);       /* what is known of loops holds no longer */
 #endif

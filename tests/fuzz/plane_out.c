@@ -92,8 +92,9 @@ static void data_leaves(const struct kernel_send *send, const uint8_t *message, 
     CLAIM(counter < (session->type == WG_TYPE_DATA ? WG_REJECT_AFTER_MESSAGES : GCM_REJECT_AFTER_MESSAGES), "counter %lu", counter);
     model_nonce_leaves(session->send_secret, counter, message + WG_DATA_HEADER, length - WG_DATA_HEADER);
     uint8_t slot = model.life[session->life].slot;
-    CLAIM(send->destination.ip[1] == slot, "a packet for peer %u goes to an address of peer %u", slot, send->destination.ip[1]);
+    CLAIM(send->destination.ip[1] % 16 == slot, "a packet for peer %u goes to an address of peer %u", slot, send->destination.ip[1]);
     CLAIM(model_open(session->send_secret, counter, message + WG_DATA_HEADER, length - WG_DATA_HEADER, plain), "it does not open");
+    CLAIM(!model.loops[slot] || model.life[model.present[slot]].id != model.life[session->life].id, "a packet comes back through the tunnel");
     length -= WG_DATA_MIN;
     if (!length)
         return;   /* a keepalive */

@@ -32,7 +32,7 @@ static void apply(struct worker *worker, const struct change *change)
         peer_ask_path(worker->plane, peer);
         break;
     case CHANGE_SOURCE_LOST:
-        peer_source_lost(peer, &change->local);
+        peer_source_lost(worker->plane, peer, &change->local);
         break;
     }
 }

@@ -84,6 +84,7 @@ static int keys_expire(struct worker *worker, struct peer *peer)
 static int source_clear(struct worker *worker, struct peer *peer)
 {
     peer_forget_source(worker->plane, peer);
+    peer_ask_path(worker->plane, peer);
     return 0;
 }
 

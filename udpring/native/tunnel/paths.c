@@ -42,7 +42,7 @@ void peer_forget_source(struct udpring_plane *plane, struct peer *peer)
     peer->path_version++;
 }
 
-void peer_source_lost(struct peer *peer, const struct udpring_address *source)
+void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *source)
 {
     if (memcmp(&peer->source, source, sizeof(*source)) != 0)
         return;   /* it has another by now */
@@ -50,6 +50,7 @@ void peer_source_lost(struct peer *peer, const struct udpring_address *source)
     memset(&peer->heard_on, 0, sizeof(peer->heard_on));
     peer->heard_by = peer->interface_index = 0;
     peer->path_version++;
+    peer_ask_path(plane, peer);
 }
 
 /* Something has been sent that nobody answered, or cannot be sent. */

@@ -12,7 +12,7 @@ void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
 /* routes_changed: the control loop is to know, if it waits for something of the peer's. */
 void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
 void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until it is heard again */
-void peer_source_lost(struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
+void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
 /* By any worker, for a peer whose packets go through our own TUN device: whether they come back, and are to be dropped. */
 bool path_loops(struct worker *worker, struct peer *peer);
 static inline bool peer_loops(struct worker *worker, struct peer *peer)

@@ -140,11 +140,11 @@ void routes_note_link(struct routes *routes, const struct udpring_link_note *not
     if (!routes_link_is_news(routes, note))
         return;
     uint32_t at = slave_position(routes, note->interface_index), behind = routes->vrf_slaves_count - at;
-    struct udpring_link_note *place = &routes->vrf_slaves[at];
-    bool known = behind && place->interface_index == note->interface_index;
+    bool known = behind && routes->vrf_slaves[at].interface_index == note->interface_index;
     if (known && note->vrf) {
-        place->vrf = note->vrf;
+        routes->vrf_slaves[at].vrf = note->vrf;
     } else if (known) {
+        struct udpring_link_note *place = &routes->vrf_slaves[at];
         memmove(place, place + 1, (behind - 1) * sizeof(*place));
         routes->vrf_slaves_count--;
     } else {
@@ -157,7 +157,7 @@ void routes_note_link(struct routes *routes, const struct udpring_link_note *not
             routes->vrf_slaves = more;
             routes->vrf_slaves_capacity = capacity;
         }
-        place = &routes->vrf_slaves[at];
+        struct udpring_link_note *place = &routes->vrf_slaves[at];
         memmove(place + 1, place, behind * sizeof(*place));
         *place = *note;
         routes->vrf_slaves_count++;
@@ -216,6 +216,12 @@ static void use_unchecked(const struct path_query *query, struct path *path)
     path->source = query->heard_on;
 }
 
+static void failed(struct routes *routes, const struct path_query *query, struct path *path)
+{
+    __atomic_fetch_add(&routes->failures, 1, __ATOMIC_RELAXED);
+    use_unchecked(query, path);
+}
+
 static void choose(struct routes *routes, const struct path_query *query, struct path *path)
 {
     struct udpring_route_query ask = {.to = query->endpoint, .from = query->heard_on, .mark = query->mark, .from_port = query->port};
@@ -229,6 +235,10 @@ static void choose(struct routes *routes, const struct path_query *query, struct
     ask.interface_index = path->interface_index ? path->interface_index : query->bound_to;
     if (ask.from.family) {
         result = ask_kernel(routes, &ask, &answer);
+        if (result < 0 && !is_about_route(result)) {   /* that is no reason to leave from elsewhere */
+            failed(routes, query, path);
+            return;
+        }
         if (result == 0 && (answer.local || !query->heard_by || answer.interface_index == query->heard_by))
             path->source = query->heard_on;
     }
@@ -241,8 +251,7 @@ static void choose(struct routes *routes, const struct path_query *query, struct
         result = ask_kernel(routes, &ask, &answer);
     }
     if (result < 0 && !is_about_route(result)) {
-        __atomic_fetch_add(&routes->failures, 1, __ATOMIC_RELAXED);
-        use_unchecked(query, path);
+        failed(routes, query, path);
         return;
     }
     path->leaves_by = result < 0 ? 0 : answer.interface_index;

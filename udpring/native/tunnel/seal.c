@@ -261,7 +261,7 @@ static void lose_source(struct worker *worker, const struct change *lost)
 {
     struct peer *peer = plane_peer(worker->plane, lost->peer);
     if (peer)
-        peer_source_lost(peer, &lost->local);
+        peer_source_lost(worker->plane, peer, &lost->local);
 }
 
 bool seal_reap(struct worker *worker)
