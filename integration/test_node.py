@@ -389,7 +389,7 @@ def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> 
     down = command(a.space, "down", a.interface)
     assert down.returncode == 0
     assert f"{file}:1:1: " in down.stderr
-    assert "as it was last read" in down.stderr
+    assert "configuration that it has loaded" in down.stderr
     assert not a.exists()
     assert not a.uapi.exists()
     assert told.read_text().split("\n")[2:] == [f"PreDown {a.interface}", f"PostDown {a.interface}", ""]

@@ -234,5 +234,5 @@ def test_without_rtnetlink_a_tunnel_works_and_says_so(rig: Rig) -> None:
     tunnel.a.start()
     tunnel.b.start()
     tunnel.ping()
-    until(lambda: "a change of routes is not followed at once" in tunnel.a.log_text(), "it says so")
+    until(lambda: "route changes are not followed at once" in tunnel.a.log_text(), "it says so")
     assert "AF_NETLINK" in tunnel.a.log_text()

@@ -64,7 +64,7 @@ def test_pubkey_reads_standard_input(trail: str) -> None:
 def test_pubkey_refuses_as_wg_does_in_one_line_without_the_key(text: str) -> None:
     done = udpring_command("pubkey", stdin=text)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("udpring: standard input holds no private key: ")
+    assert done.stderr.startswith("udpring: standard input is not a private key: ")
     assert done.stderr.count("\n") == 1
     assert PRIVATE[:10] not in done.stderr
     if shutil.which("wg"):
@@ -105,7 +105,7 @@ def test_version_and_help() -> None:
     text = udpring_command("--help").stdout
     for name in ("genkey", "pubkey", "genpsk", "check", "show"):
         assert f"\n    {name} " in text
-    assert "0 done, 1 failed, 2 bad usage or configuration, 3 this host cannot" in " ".join(text.split())
+    assert "0 done, 1 failed, 2 bad usage or configuration, 3 refused by this host" in " ".join(text.split())
 
 
 def test_every_command_has_help_and_a_description() -> None:

@@ -32,4 +32,4 @@ def test_help_lists_missing_tools(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
-    assert capsys.readouterr().out.count("(not installed: udpring_tools)") == 2
+    assert " ".join(capsys.readouterr().out.split()).count("(not installed: udpring_tools)") == 2

@@ -233,11 +233,11 @@ def test_endpoints(text: str, endpoint: Endpoint, numeric: bool) -> None:
         ),
         (
             f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs = -10.0.0.0/8",
-            "3:14: AllowedIPs -10.0.0.0/8 removes what",
+            "3:14: AllowedIPs -10.0.0.0/8 removes a prefix that is not listed before",
         ),
         (
             "[Interface]\nListenPort = 1\nListenPort = 2",
-            "3:14: ListenPort again (line 2): the last one counts",
+            "3:14: ListenPort is set again (first on line 2). The last value counts",
         ),
         ("[Interface]\nMTU = 1280\n[Interface]\n", "3:1: a second [Interface] (the first is on line 1)"),
         (
@@ -359,7 +359,7 @@ def test_a_peer_of_two_sections_is_one_as_under_wg() -> None:
     assert [str(each) for each in peer.allowed_ips] == ["10.0.0.2/32", "10.0.0.3/32"]
     assert other.public_key != peer.public_key
     assert config.warnings == (
-        "f.conf:12:1: the peer of line 2 again: AllowedIPs of this section replace those of that one",
+        "f.conf:12:1: a second section for the peer of line 2. Its AllowedIPs replace the earlier ones",
         "f.conf:13:27: AllowedIPs 10.0.0.3/32 moves here from the peer of line 9",
     )
 

@@ -55,5 +55,5 @@ def test_scope_beyond_any_interface_is_refused() -> None:
 
 
 def test_descriptor_of_the_environment_is_strict() -> None:
-    with pytest.raises(Exception, match="no descriptor number"):
+    with pytest.raises(Exception, match="not a descriptor number"):
         DaemonOptions.read("wg0", False, {"WG_TUN_FD": "\u0663"})

@@ -172,9 +172,9 @@ def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDPRING_OFFLOADS", "tun")
     assert offload_flags(None) == lib.UDPRING_PLANE_NO_UDP_OFFLOAD
     monkeypatch.setenv("UDPRING_OFFLOADS", "some")
-    with pytest.raises(ConfigError, match=r"UDPRING_OFFLOADS .*: 'some' \(one of all, tun, udp, none"):
+    with pytest.raises(ConfigError, match=r"UDPRING_OFFLOADS .*: 'some' \(use one of all, tun, udp, none"):
         Plane("udpringtest")
-    with pytest.raises(HostError, match=r"'some' \(one of all, tun, udp, none"):
+    with pytest.raises(HostError, match=r"'some' is not a set of offloads \(use one of all, tun, udp, none"):
         offload_flags("some")
 
 

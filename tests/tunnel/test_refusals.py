@@ -24,7 +24,7 @@ from udpring.tunnel.blocking import run_blocking
         (OSError(errno.ENOSPC, "No space left", b"/run"), "/run: No space left", "free space"),
         (OSError("no number"), "no number", "udpring doctor"),
         (MemoryError(), "out of memory", "ulimit -v"),
-        (RuntimeError("can't start new thread"), "no thread", "ulimit -u"),
+        (RuntimeError("can't start new thread"), "a thread cannot be started", "ulimit -u"),
         (ImportError("x.so: failed to map segment from shared object"), "x.so", "ulimit -v"),
         (ImportError("x.so: cannot open: Too many open files"), "x.so", "ulimit -n"),
         (ImportError("No module named 'x'"), "No module named 'x'", "pip install"),

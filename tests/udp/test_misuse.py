@@ -162,7 +162,7 @@ def test_a_timeout_is_a_number(tier: str, pair4: Pair) -> None:
 def test_a_payload_that_cannot_be_sent_is_named(tier: str, pair4: Pair) -> None:
     with SendRing(pair4.source, tier=tier) as sender:
         for wrong in ("text", 5, None):
-            with pytest.raises(TypeError, match="payload 1 is no buffer"):
+            with pytest.raises(TypeError, match="payload 1 is not a buffer"):
                 sender.send_batch([b"fine", wrong], pair4.to)  # type: ignore[list-item]
         for step in (2, -1):
             with pytest.raises(TypeError, match="payload 1 is a view with gaps"):

@@ -47,7 +47,7 @@ def run_tool(name: str, args: argparse.Namespace) -> int:
     if command is None:
         raise HostError(
             f"udpring {name} needs the Python package {PACKAGE}, which is not installed",
-            cure="pip install udpring installs it; a checkout has it after scripts/bootstrap",
+            cure="pip install udpring, or run scripts/bootstrap in a checkout",
         )
     code: int = command.run(args)
     return code

@@ -68,7 +68,7 @@ class _UpNode:
         async with self.node as node:
             await self._hooks("PostUp", settings.post_up)
             if self.stop.done() and not self.request.foreground:
-                raise UdpringError(f"{name}: interrupted, and taken down again")
+                raise UdpringError(f"{name}: interrupted. The interface was taken down again")
             self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
             # Before the record, which is what `udpring down` goes by.
             self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)

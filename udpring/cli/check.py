@@ -13,7 +13,7 @@ from udpring.tunnel import config, config_parser, endpoint_routes
 from udpring.tunnel.keys import key_label
 
 _CURE = (
-    "it would get no packet; write 0.0.0.0/0 or ::/0, which leaves the way to endpoints open, "
+    "the peer would get no packets. Write 0.0.0.0/0 or ::/0, which keep a route to endpoints, "
     "or add a route to the endpoint in PostUp"
 )
 
@@ -23,12 +23,16 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="check configuration files",
-        description="Reads wg-quick configurations and prints FILE:LINE:COLUMN of everything that is wrong "
-        "with them. Starts nothing. Exit code 2 when a file cannot be used.",
+        description="Read wg-quick configurations and print every error as FILE:LINE:COLUMN. Start nothing. "
+        "The exit code is 2 if a file cannot be used.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or an interface of /etc/wireguard")
     parser.add_argument(
-        "--fragment", action="store_true", help="a piece for wg addconf or setconf: it needs no PrivateKey"
+        "files", nargs="+", metavar="FILE", help="a file, or the name of an interface in /etc/wireguard"
+    )
+    parser.add_argument(
+        "--fragment",
+        action="store_true",
+        help="accept a file without PrivateKey, as for wg addconf and wg setconf",
     )
 
 

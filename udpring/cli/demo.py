@@ -10,7 +10,7 @@ from udpring.cli._tools import register_tool, run_tool
 
 def register(subparsers: Subparsers) -> None:
     """Adds the command."""
-    register_tool(subparsers, "demo", "two nodes, real traffic, figures")
+    register_tool(subparsers, "demo", "run two nodes, send traffic between them, print figures")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,13 +24,13 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "doctor",
-        help="what this host can do, what it lacks, and the cure",
-        description="Tries what udpring uses (io_uring, UDP offloads, TUN device, ciphers, "
-        "the programs that `udpring up` needs) and prints what "
-        "works, what does not, and what to do about it; before it interfaces that run and whose packets to a "
-        "peer come back to them. Exit code 0: a node can run here; 3: it cannot.",
+        help="show which features this host has, which it lacks, and the cure",
+        description="Try each feature that udpring uses: io_uring, UDP offloads, the TUN device, the "
+        "ciphers, the programs that `udpring up` needs. Print which work, which do not, and the "
+        "cure. Also print routing loops of running interfaces. The exit code is 0 if a node can "
+        "run here, and 3 if it cannot.",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object, as udpring.probe().as_dict()")
+    parser.add_argument("--json", action="store_true", help="print JSON, as udpring.probe().as_dict()")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
         for library in aead.libraries:
             used = f" (in use: {aead.why})" if library.name == aead.library else ""
             yield "AEAD", f"  {library.name}", _state(library), library.reason + used
-    yield "CPU", "features", "-", " ".join(found.system.cpu_features) or "none of those that matter here"
+    yield "CPU", "features", "-", " ".join(found.system.cpu_features) or "none that udpring uses"
     tun = found.tun
     yield "TUN", "device", _state(tun.device), tun.device.reason
     yield "TUN", "offloads", "yes" if tun.offloads else "no", " ".join(tun.offloads)
@@ -90,7 +90,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
         ("io_uring_disabled", limits.io_uring_disabled),
         ("open files", limits.open_files if limits.open_files >= 0 else "none"),
     ):
-        yield "limit", name, "-", "not known here" if value is None else str(value)
+        yield "limit", name, "-", "unknown" if value is None else str(value)
     yield "limit", "memlock", "-", "none" if limits.memlock is None else f"{limits.memlock} bytes"
     yield "tool", "iproute2", _state(found.iproute2), found.iproute2.reason
     yield from _features("up", found.up_tools)

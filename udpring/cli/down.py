@@ -28,16 +28,16 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "down",
-        help="take a node down",
-        description="Ends the node that serves an interface: PreDown and PostDown are run here, routes, "
-        "addresses, DNS and the interface go. SaveConfig = true writes what runs to the file. Returns "
-        "when all is gone. A PreDown that fails leaves it up.",
+        help="take an interface down",
+        description="Take an interface down: run PreDown, end its node, remove routes, addresses, DNS and "
+        "firewall, run PostDown. With SaveConfig = true, write the running configuration to the file first. "
+        "Return when the interface is gone. If PreDown fails, the interface stays up.",
     )
-    parser.add_argument("name", metavar="NAME", help="the interface, or its configuration file")
+    parser.add_argument("name", metavar="NAME", help="the name of an interface, or its configuration file")
     parser.add_argument(
         "--allow-hooks",
         action="store_true",
-        help="run PreDown and PostDown also from a file that others than root can change",
+        help="run PreDown and PostDown even if users other than root can change the file",
     )
 
 
@@ -80,5 +80,7 @@ def _load(file: Path, allow_hooks: bool) -> Config | None:
             require_trusted(file)
         return loaded
     except ConfigError as wrong:
-        print(f"udpring: warning: {wrong}: it goes down as it was last read", file=sys.stderr)
+        print(
+            f"udpring: warning: {wrong}. The node uses the configuration that it has loaded", file=sys.stderr
+        )
         return None

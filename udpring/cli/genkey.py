@@ -16,7 +16,7 @@ def register(subparsers: Subparsers) -> None:
     subparsers.add_parser(
         "genkey",
         help="make a private key",
-        description="Prints a new private key in base64. Keep it secret: "
+        description="Print a new private key in base64. Keep it secret: "
         "(umask 077; udpring genkey > private.key)",
     )
 

@@ -14,7 +14,7 @@ def register(subparsers: Subparsers) -> None:
     subparsers.add_parser(
         "genpsk",
         help="make a preshared key",
-        description="Prints a new preshared key in base64, to be given to both peers. Keep it secret.",
+        description="Print a new preshared key in base64. Give it to both peers. Keep it secret.",
     )
 
 

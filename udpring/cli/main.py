@@ -48,8 +48,8 @@ def _modules(arguments: Sequence[str]) -> dict[str, ModuleType]:
 def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="udpring",
-        description="An encrypted UDP tunnel that speaks the WireGuard protocol, on two io_uring rings.",
-        epilog="exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 this host cannot",
+        description="A WireGuard node for Linux, on io_uring.",
+        epilog="exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 refused by this host",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"udpring {udpring.__version__}")

@@ -62,16 +62,20 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "monitor",
-        help="what moves through running interfaces, peer by peer, as it happens",
-        description="Prints what comes from each peer and goes to it in a second, the busiest first, once an "
-        "interval until Ctrl-C. On a terminal the table stays in place.",
+        help="show the traffic of each peer of running interfaces as it happens",
+        description="Print the rate from and to each peer, the busiest first, once per interval until "
+        "Ctrl-C. On a terminal the table stays in place.",
     )
     parser.add_argument("interface", nargs="?", metavar="IFACE", help="one interface (default: all)")
     parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two tables (default: 1)",
     )
-    parser.add_argument("--count", type=_count, metavar="N", help="end after so many tables")
-    parser.add_argument("--json", action="store_true", help="one line with a JSON object each")
+    parser.add_argument("--count", type=_count, metavar="N", help="end after N tables")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per table")
 
 
 def _seconds(text: str) -> float:
@@ -79,14 +83,14 @@ def _seconds(text: str) -> float:
         seconds = float(text)
         if SHORTEST <= seconds <= LONGEST:
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from {SHORTEST:g} to {LONGEST:g}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {SHORTEST:g} to {LONGEST:g}")
 
 
 def _count(text: str) -> int:
     count = parse_decimal(text, sys.maxsize, 1)
     if count is not None:
         return count
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
 
 
 def run(args: argparse.Namespace) -> int:

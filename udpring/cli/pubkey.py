@@ -17,8 +17,8 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     subparsers.add_parser(
         "pubkey",
-        help="the public key of a private one",
-        description="Reads a private key in base64 from standard input, prints its public key.",
+        help="print the public key of a private key",
+        description="Read a private key in base64 from standard input and print its public key.",
     )
 
 
@@ -32,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
     try:
         private = keys.from_base64(text)
     except keys.KeyFormatError as wrong:
-        raise UdpringError(f"standard input holds no private key: {wrong} ({_CURE})") from None
+        raise UdpringError(f"standard input is not a private key: {wrong} ({_CURE})") from None
     print(keys.to_base64(keys.public_key(private)))
     return 0

@@ -24,14 +24,16 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "show",
-        help="the state of running interfaces",
-        description="Prints interfaces and peers as wg show does, with the peers' names where "
-        "/etc/wireguard/IFACE.conf gives them. With --json, one object with the names of wg-json.",
+        help="show the state of running interfaces",
+        description="Print interfaces and peers as wg show does. Add the peers' names from "
+        "/etc/wireguard/IFACE.conf. --json uses the names of wg-json.",
     )
     parser.add_argument("interface", nargs="?", metavar="IFACE", help="one interface (default: all)")
-    parser.add_argument("--json", action="store_true", help="one JSON object: interface -> state")
+    parser.add_argument("--json", action="store_true", help="print JSON: interface -> state")
     parser.add_argument(
-        "--show-keys", action="store_true", help="print private and preshared keys (also WG_HIDE_KEYS=never)"
+        "--show-keys",
+        action="store_true",
+        help="print private and preshared keys, as WG_HIDE_KEYS=never does",
     )
 
 

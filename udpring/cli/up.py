@@ -20,21 +20,22 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "up",
-        help="bring a node up from a configuration",
-        description="Brings up the interface that a wg-quick configuration describes: node, addresses, MTU, "
-        "routes, DNS, PreUp and PostUp. Goes to the background when all that is done. SIGHUP reads the file "
-        "again and changes what differs; sessions of peers that stay are kept. `udpring down NAME` ends it.",
+        help="bring an interface up from a wg-quick configuration",
+        description="Bring up the interface of a wg-quick configuration: node, addresses, MTU, routes, DNS "
+        "and firewall. Run PreUp before and PostUp after it. Go to the background when all is "
+        "done. On SIGHUP, read the file again and apply the differences. Peers that stay keep "
+        "their sessions. `udpring down NAME` takes the interface down.",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="a file INTERFACE.conf, or an interface of /etc/wireguard"
+        "file", metavar="FILE", help="a file INTERFACE.conf, or the name of an interface in /etc/wireguard"
     )
     parser.add_argument(
-        "-f", "--foreground", action="store_true", help="do not detach, log to standard error"
+        "-f", "--foreground", action="store_true", help="stay in the foreground, log to standard error"
     )
     parser.add_argument(
         "--allow-hooks",
         action="store_true",
-        help="run PreUp, PostUp, PreDown and PostDown also from a file that others than root can change",
+        help="run PreUp, PostUp, PreDown and PostDown even if users other than root can change the file",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 

@@ -20,16 +20,17 @@ from udpring.tunnel.refusals import explained
 __all__ = ["main"]
 
 EPILOG = """environment:
-  LOG_LEVEL=verbose|error|silent   error unless set; verbose tells the tier and AEAD in use
-  WG_TUN_FD=N, WG_UAPI_FD=N        descriptors to use instead of opening them
-  WG_PROCESS_FOREGROUND=1          as -f
-  UDPRING_TIER=uring-multishot|uring-pool|mmsg   instead of the best that works here
-  UDPRING_OFFLOADS=all|tun|udp|none              what to use of the kernel's; all unless set
-  UDPRING_TIMESTAMPS=DIRECTORY     keep the peers' last timestamps there, so that an initiation that was
-                                   captured before a restart stays a replay; off unless set
-  UDPRING_WORKERS=N                threads for packets, 1 to 16; by the cores present unless set
+  LOG_LEVEL=verbose|error|silent   default: error. verbose also logs the tier and the AEAD in use
+  WG_TUN_FD=N, WG_UAPI_FD=N        use these open descriptors
+  WG_PROCESS_FOREGROUND=1          same as -f
+  UDPRING_TIER=uring-multishot|uring-pool|mmsg   default: the best that works on this host
+  UDPRING_OFFLOADS=all|tun|udp|none              kernel offloads to use. Default: all
+  UDPRING_TIMESTAMPS=DIRECTORY     keep the peers' last timestamps in this directory. A handshake
+                                   captured before a restart is then refused. Default: off
+  UDPRING_WORKERS=N                worker threads, 1 to 16. Default: by the number of cores
 
-exit status: 0 done, 1 failed, 2 bad usage or environment, 3 the host cannot (not root, no TUN, name taken)"""
+exit status: 0 done, 1 failed, 2 bad usage or environment, 3 refused by the host (not root, no TUN device,
+name taken)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="udpring-wg",
-        description="Run one WireGuard interface, configured by wg; a drop-in for wireguard-go.",
+        description="Run one WireGuard interface as a process. Configure it with wg. A drop-in for "
+        "wireguard-go.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -66,7 +68,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     taken = parser.parse_args(arguments)
     name: str = taken.interface
     if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
-        parser.error(f"argument IFACE: {name!r} is no interface name: 1 to 15 bytes of UTF-8 without '/'")
+        parser.error(
+            f"argument IFACE: {name!r} is not an interface name. It needs 1 to 15 bytes of UTF-8 without '/'"
+        )
     return start(DaemonOptions.read(name, taken.foreground, os.environ))
 
 

@@ -115,7 +115,7 @@ def check_hook(command: str) -> None:
     """Raises ConfigError for a command that no line of the file can hold."""
     _require(
         command.strip(BLANKS) == command != "" and not _UNWRITABLE.search(command),
-        "the command is empty, has outer blanks, or holds a '#', a NUL or a line's end",
+        "the command is empty, starts or ends with a blank, or contains '#', NUL or a newline",
         "put it into a script",
         command,
     )
@@ -252,7 +252,7 @@ class PeerConfig:
         )
         _require(
             self.name.strip() == self.name and self.name.isprintable() and len(self.name) <= MAX_NAME,
-            f"a peer's name has control characters, outer blanks or more than {MAX_NAME} characters",
+            f"a peer's name has control characters, blanks at an end, or more than {MAX_NAME} characters",
             text=self.name[:MAX_NAME],
         )
 
@@ -305,7 +305,7 @@ class Config:
         """The private key a node cannot do without. Raises ConfigError where there is none."""
         if self.interface.private_key is None:
             raise ConfigError(
-                "[Interface] has no PrivateKey, a node needs one",
+                "[Interface] has no PrivateKey",
                 file=self.file,
                 cure="make one: udpring genkey",
             )
@@ -355,14 +355,14 @@ def read(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
 def locate(name: str) -> tuple[str, Path]:
     """An interface's name and its file, from either, as ``wg-quick``: ``wg0`` is ``/etc/wireguard/wg0.conf``.
 
-    Raises ConfigError where the file's name gives no interface name.
+    Raises ConfigError where the file name is not an interface name.
     """
     if INTERFACE_NAME.fullmatch(name):
         return name, CONFIG_DIRECTORY / f"{name}.conf"
     path = Path(name)
     if path.suffix != ".conf" or not INTERFACE_NAME.fullmatch(path.stem):
         raise ConfigError(
-            "the file's name gives no interface name",
+            "the file name is not an interface name",
             file=name,
             cure="call it INTERFACE.conf, 15 characters at most",
         )

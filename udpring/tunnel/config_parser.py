@@ -185,7 +185,11 @@ class _Parser:
                     raise BadValueError(
                         f"a second PublicKey (the first is on line {before})", "is a [Peer] line missing?"
                     )
-                self.warn(value.line, value.column, f"{rule.key} again (line {before}): the last one counts")
+                self.warn(
+                    value.line,
+                    value.column,
+                    f"{rule.key} is set again (first on line {before}). The last value counts",
+                )
             section.lines[rule.key] = value.line
             rule.apply(self, section, value)
         except BadValueError as wrong:
@@ -243,7 +247,7 @@ class _Parser:
         self.warn(
             section.lines["PublicKey"],
             1,
-            f"the peer of line {line} again: AllowedIPs of this section replace those of that one",
+            f"a second section for the peer of line {line}. Its AllowedIPs replace the earlier ones",
         )
         (earlier,) = [peer for peer in self.peers if peer.public_key == public_key]
         self.peers.remove(earlier)
@@ -357,7 +361,9 @@ def _apply_allowed_ips(parser: _Parser, section: _Section, value: Value) -> None
         if sign == "-":
             if section.networks.pop(network, None) is None:
                 parser.warn(
-                    item.line, item.column, f"AllowedIPs {item.text} removes what was not listed before"
+                    item.line,
+                    item.column,
+                    f"AllowedIPs {item.text} removes a prefix that is not listed before",
                 )
         else:
             section.networks.setdefault(network, (bare.line, bare.column))

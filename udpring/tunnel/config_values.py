@@ -191,7 +191,7 @@ def parse_endpoint(value: Value) -> tuple[Endpoint, bool]:
     bracketed = host.startswith("[") or host.endswith("]")
     if bracketed:
         if not (host.startswith("[") and host.endswith("]")) or ":" not in host:
-            raise BadValueError("the brackets hold no IPv6 address", "[IPV6]:PORT")
+            raise BadValueError("the text in brackets is not an IPv6 address", "[IPV6]:PORT")
         host = host[1:-1]
     return Endpoint(host, parse_port(value, port_text, 1)), ":" in host and not bracketed
 

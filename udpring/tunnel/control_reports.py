@@ -99,8 +99,8 @@ def report_refused_coalescing(interface: str, result: int) -> None:
     The plane posts one COALESCING_REFUSED event for each ``result``, so each is logged once.
     """
     log.warning(
-        "%s: the kernel refuses %s written to this interface, so packets are written one by one: "
-        "slower, nothing is lost (counted as super_packets_split); a newer kernel takes them",
+        "%s: the kernel refuses %s written to this interface. Packets are written one by one instead, which "
+        "is slower and loses nothing (counted as super_packets_split). A newer kernel accepts them",
         interface,
         _WHICH.get(result, "some super-packets"),
     )

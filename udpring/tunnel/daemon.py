@@ -82,7 +82,7 @@ def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
         return None
     number = parse_decimal(text, DESCRIPTOR_MAX)
     if number is None:
-        raise ConfigError(f"{name} is no descriptor number", file="<environment>", text=text)
+        raise ConfigError(f"{name} is not a descriptor number", file="<environment>", text=text)
     return number
 
 
@@ -120,7 +120,7 @@ def detach(
         child = os.fork()
     except OSError as refused:
         number = refused.errno or 0
-        text = f"no process in the background: {refused.strerror}"
+        text = f"the background process cannot be started: {refused.strerror}"
         raise HostError(text, errno=number, cure=cure_of(number)) from None
     if child == 0:
         code = FAILED

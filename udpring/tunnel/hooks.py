@@ -89,5 +89,5 @@ def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: boo
                 said = " ".join(written.read().decode("utf-8", "replace").split())[-_SHOWN:]
                 raise HostError(
                     f"{key} ended with {status}: {scope.text(hook)}{': ' if said else ''}{said}",
-                    cure="correct the command; one part of it that fails makes all of it fail",
+                    cure="correct the command. The hook fails if any part of it fails",
                 )

@@ -247,7 +247,7 @@ class Setup:
             f"{' '.join(commands[before].argv)}: {why}",
             cure="run this as root"
             if denied
-            else f"{self.plan.interface} is left as it was; correct it and try again",
+            else f"{self.plan.interface} was left unchanged. Correct the configuration and try again",
         )
 
 

@@ -151,7 +151,7 @@ class Plane:
 
     def _handle(self) -> Any:
         if self._plane is None:
-            raise ClosedError("the plane is closed; open a new one")
+            raise ClosedError("the plane is closed. Open a new one")
         return self._plane
 
     # ---- what it is ----

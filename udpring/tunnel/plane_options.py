@@ -39,11 +39,11 @@ def plane_tier(name: str) -> int:
     known = (AUTO, *TIERS)
     names = ", ".join(known)
     if name not in known:
-        raise ValueError(f"no tier is called {name!r}: one of {names}")
+        raise ValueError(f"{name!r} is not a tier. Use one of {names}")
     forced = forced_tier()
     if name == AUTO and forced is not None and forced not in known:
         raise ConfigError(
-            "UDPRING_TIER names no tier", file="<environment>", text=forced, cure=f"one of {names}"
+            "UDPRING_TIER is not a tier", file="<environment>", text=forced, cure=f"use one of {names}"
         )
     return tier_number(name)
 
@@ -57,12 +57,12 @@ def offload_flags(name: str | None) -> int:
     try:
         return OFFLOADS[asked]
     except KeyError:
-        cure = f"one of {', '.join(OFFLOADS)}"
+        cure = f"use one of {', '.join(OFFLOADS)}"
         if not name:
             raise ConfigError(
-                "UDPRING_OFFLOADS names no offloads", file="<environment>", text=asked, cure=cure
+                "UDPRING_OFFLOADS is not a set of offloads", file="<environment>", text=asked, cure=cure
             ) from None
-        raise HostError(f"no offloads are called {asked!r}", cure=cure) from None
+        raise HostError(f"{asked!r} is not a set of offloads", cure=cure) from None
 
 
 def workers_asked(number: int | None) -> int:
@@ -76,10 +76,10 @@ def workers_asked(number: int | None) -> int:
         return 0
     asked = parse_decimal(text, WORKERS_MAX, 1)
     if asked is None:
-        cure = f"a whole number from 1 to {WORKERS_MAX}"
+        cure = f"use a whole number from 1 to {WORKERS_MAX}"
         if number is None:
             raise ConfigError(
-                "UDPRING_WORKERS is no number of workers", file="<environment>", text=text, cure=cure
+                "UDPRING_WORKERS is not a number of workers", file="<environment>", text=text, cure=cure
             )
-        raise HostError(f"{text!r} workers cannot be had", cure=cure)
+        raise HostError(f"{text!r} is not a number of workers", cure=cure)
     return asked

@@ -36,7 +36,7 @@ def _scope_id(scope: str) -> int:
     if number is not None:
         return number
     if scope.isdecimal():
-        raise ValueError(f"no interface has the number {scope}")
+        raise ValueError(f"no interface has the index {scope}")
     return socket.if_nametoindex(scope)
 
 

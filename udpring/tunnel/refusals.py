@@ -58,7 +58,9 @@ def explained(failed: BaseException) -> HostError | None:
     if isinstance(failed, ImportError):
         return _of_import(failed)
     if isinstance(failed, RuntimeError) and "thread" in str(failed):
-        return HostError(f"no thread: {failed}", errno=errno.EAGAIN, cure=cure_of(errno.EAGAIN))
+        return HostError(
+            f"a thread cannot be started: {failed}", errno=errno.EAGAIN, cure=cure_of(errno.EAGAIN)
+        )
     if not isinstance(failed, OSError):
         return None
     number = failed.errno or 0
@@ -92,7 +94,7 @@ def require_descriptors(needed: int = DESCRIPTORS) -> None:
         if refused.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         raise HostError(
-            f"this process may open only {len(held)} files more, a node needs {needed}",
+            f"this process can open only {len(held)} more files, and a node needs {needed}",
             errno=refused.errno,
             cure=cure_of(refused.errno),
         ) from None
@@ -109,7 +111,7 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     import socket  # noqa: PLC0415
 
     require_descriptors()
-    what = "pair of UNIX sockets (socketpair)"
+    what = "a pair of UNIX sockets (socketpair)"
     try:
         one, other = socket.socketpair()
         with one, other:
@@ -121,7 +123,7 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 poller.poll(0)
     except OSError as refused:
         number = refused.errno or 0
-        text = f"no {what} for the event loop: {refused.strerror}"
+        text = f"the event loop needs {what}: {refused.strerror}"
         raise HostError(text, errno=number, cure=cure_of(number)) from None
     with asyncio.Runner() as runner:
         return runner.run(work())

@@ -66,9 +66,9 @@ class SocketFile:
                 self.socket = socket.socket(fileno=descriptor)
             except OSError as refused:
                 raise HostError(
-                    f"descriptor {descriptor} is no socket: {refused.strerror}",
+                    f"descriptor {descriptor} is not a socket: {refused.strerror}",
                     errno=refused.errno or 0,
-                    cure="hand in a listening UNIX socket, or leave WG_UAPI_FD out",
+                    cure="pass a listening UNIX socket, or unset WG_UAPI_FD",
                 ) from refused
         self.socket.setblocking(False)
         self._inode = _inode(path)

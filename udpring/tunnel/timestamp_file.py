@@ -153,21 +153,21 @@ def _read(path: Path) -> Timestamps:
                 or facts.st_uid not in (0, os.geteuid())
                 or facts.st_mode & 0o022
             ):
-                raise ValueError("others than its owner and root can write it")
+                raise ValueError("users other than its owner and root can write it")
             return _parse(file.read(_BYTES_MAX + 1))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as wrong:
-        log.warning("%s is ignored, initiations captured before may pass once: %s", path, wrong)
+        log.warning("%s is ignored: %s. Initiations captured before may be accepted once", path, wrong)
         return {}
 
 
 def _parse(data: bytes) -> Timestamps:
     if len(data) > _BYTES_MAX:
-        raise ValueError("it is longer than any file of ours")
+        raise ValueError("it is too long")
     lines = data.decode("ascii").split("\n")
     if len(lines) < 3 or lines[0] != HEAD or lines[-1] or lines[-2] != f"end {len(lines) - 3}":
-        raise ValueError("it is damaged: its first or its last line is not as it was written")
+        raise ValueError("its first or last line is damaged")
     timestamps: Timestamps = {}
     for number, line in enumerate(lines[1:-2], 2):
         found = _LINE.fullmatch(line)

@@ -29,7 +29,7 @@ def require_trusted(path: Path) -> None:
             raise ConfigError(
                 f"its commands are not run: {each} {why}",
                 file=os.fspath(path),
-                cure="let root own it and nobody else write it, or say --allow-hooks",
+                cure="make root its owner and only writer, or pass --allow-hooks",
             )
 
 

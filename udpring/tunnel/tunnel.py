@@ -92,9 +92,11 @@ class Tunnel:
     def start(self) -> None:
         """Begins to handle handshakes and timers."""
         if reason := self.plane.sharing_reason:
-            log.warning("%s: handshakes and data share sockets, a flood costs data: %s", self.name, reason)
+            log.warning(
+                "%s: handshakes and data share sockets, so a flood displaces data: %s", self.name, reason
+            )
         if reason := self.plane.routes_reason:
-            log.warning("%s: a change of routes is not followed at once: %s", self.name, reason)
+            log.warning("%s: route changes are not followed at once: %s", self.name, reason)
         self.control.start()
 
     def close(self) -> None:

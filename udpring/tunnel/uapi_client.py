@@ -44,7 +44,7 @@ class UapiClient:
         timeout: float = 10.0,
     ) -> None:
         if not interface or "/" in interface or "\0" in interface:
-            raise HostError(f"{interface!r} is no interface name", errno=errno.EINVAL)
+            raise HostError(f"{interface!r} is not an interface name", errno=errno.EINVAL)
         self.interface = interface
         self.path = Path(directory) / f"{interface}.sock"
         self.timeout = timeout

@@ -150,7 +150,7 @@ class AddressList(Sequence[Address | None]):
     def of_packed(cls, packed: bytes, family: int) -> AddressList:
         """From the bytes of ``struct udpring_address``es, one after the other."""
         if len(packed) % LAYOUT.size:
-            raise ValueError(f"{len(packed)} bytes are no whole number of addresses of {LAYOUT.size}")
+            raise ValueError(f"{len(packed)} bytes are not a multiple of the address size {LAYOUT.size}")
         made = cls.__new__(cls)
         made._ipv6 = family == socket.AF_INET6
         made._packed = packed

@@ -119,7 +119,7 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
         return columns.anchor, *held
     if isinstance(payloads, (bytes, bytearray, memoryview, str)):
         raise TypeError(
-            f"payloads is a sequence of payloads, not one {type(payloads).__name__}; with lengths= one buffer"
+            f"payloads must be a sequence, not one {type(payloads).__name__}. Pass lengths= for one buffer"
         )
     if not isinstance(payloads, Iterable):
         raise TypeError(f"payloads is a sequence of buffers, not {payloads!r}")
@@ -149,7 +149,7 @@ def _refuse_payload(several: Sequence[object]) -> None:
             contiguous = memoryview(cast("Buffer", payload)).c_contiguous
         except TypeError:
             raise TypeError(
-                f"payload {place} is no buffer (bytes, memoryview, ...): {payload!r:.100}"
+                f"payload {place} is not a buffer (bytes, memoryview, ...): {payload!r:.100}"
             ) from None
         if not contiguous:
             raise TypeError(f"payload {place} is a view with gaps or out of order: send bytes(view)")

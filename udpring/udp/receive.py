@@ -208,8 +208,8 @@ class RecvRing(Uncopied):
         if code == -errno.ENOBUFS:
             usage = self._usage()
             raise RingError(
-                f"receiving: batches hold {usage['leased']} buffers and {usage['copies']} bytes of copies: "
-                "let go of batches and views (bytes(packet) is a copy of your own), or raise copy_limit",
+                f"receiving: batches hold {usage['leased']} buffers and {usage['copies']} bytes of copies. "
+                "Release batches and views (keep bytes(packet) instead), or raise copy_limit",
                 errno=errno.ENOBUFS,
             )
         check(code, "receiving")
@@ -247,7 +247,7 @@ class RecvRing(Uncopied):
 
     async def _receive(self, max_packets: int, timeout: float | None, iterating: bool = False) -> Batch:
         if self._awaited:
-            raise RuntimeError("another task is waiting on this ring: let one receive and share out")
+            raise RuntimeError("another task is waiting on this ring. Let one task receive and distribute")
         never = timeout is None or nanoseconds(timeout) < 0
         deadline = None if never or timeout is None else time.monotonic() + timeout
         wait: Awaitable[bool] | None = None
@@ -401,5 +401,5 @@ class RecvRing(Uncopied):
 
 def _bounded(name: str, value: int, end: int = 1 << 31) -> int:
     if not 0 <= value < end:
-        raise ValueError(f"{name} must not be negative, nor {end} or more: {value}")
+        raise ValueError(f"{name} must be 0 to {end - 1}: {value}")
     return value

@@ -276,7 +276,7 @@ class SendRing(Uncopied):
                 )
                 self._results, self._room, self._plain, self._held = ffi.NULL, 0, True, ()
                 raise RingError(
-                    "sending: the kernel has not let go of the payloads (zero copy): they stay in memory",
+                    "sending: the kernel still uses the payloads (zero copy). They stay in memory",
                     errno=errno.EBUSY,
                 )
 
@@ -580,7 +580,7 @@ class SendRing(Uncopied):
 def _refused(code: int) -> Exception:
     """What a failed call of the core raises."""
     if code == -errno.EINVAL:
-        return ValueError("lengths must use up the buffer, and lie within it")
+        return ValueError("lengths must cover the buffer exactly")
     if code == -errno.ECANCELED:  # by a signal handler, between two steps
         return ClosedError(CLOSED)
     if code == -errno.ENOMEM:

@@ -45,8 +45,10 @@ def tier_number(name: str | None) -> int:
         return number
     names = ", ".join(TIERS)
     if asked == AUTO:
-        raise RingError(f"UDPRING_TIER={forced} is no tier: {names} or {AUTO}", errno=errno.EINVAL)
-    raise ValueError(f"tier {name!r}: one of {names}, or None for the best that works here")
+        raise RingError(
+            f"UDPRING_TIER={forced} is not a tier. Use one of {names}, or {AUTO}", errno=errno.EINVAL
+        )
+    raise ValueError(f"{name!r} is not a tier. Use one of {names}, or None for the best that works")
 
 
 def counters(stats: Any) -> dict[str, int]:

@@ -167,7 +167,7 @@ class Ring(Operations):
         if left:
             _kept.extend(fixed)
             warnings.warn(
-                f"{left} operations did not end within 2 s: their memory is kept for ever",
+                f"{left} operations did not end within 2 s: their memory is never freed",
                 ResourceWarning,
                 stacklevel=3,
             )

@@ -104,7 +104,7 @@ class Device:
         if public_key == self.public_key:
             raise ValueError("a peer cannot have our own public key")
         if public_key in self._by_key or peer in self._by_id:
-            raise ValueError(f"peer {peer} or its public key is there already")
+            raise ValueError(f"peer {peer} or its public key exists already")
         added = Peer(peer, public_key, random=self._random, indices=self._indices)
         added.set_identity(self._identity, now)
         self._by_key[public_key] = added

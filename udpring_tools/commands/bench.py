@@ -21,7 +21,7 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure on this machine",
-        description="Measures one thing on this machine and prints the figures.",
+        description="Measure one subject on this machine and print the figures.",
     )
     subjects = parser.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     for module in pkgutil.iter_modules(commands.__path__):

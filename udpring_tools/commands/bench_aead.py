@@ -26,33 +26,34 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "aead",
-        help="sealing and opening packets, by each AEAD implementation",
-        description="Nanoseconds of CPU time to seal and to open one packet of the tunnel, by each "
-        "implementation of each cipher of this build in turn: the best of several runs, from buffer to "
-        "buffer, 64 packets in the cache. A * marks the one in use (UDPRING_AEAD forces another library).",
+        help="measure encryption and decryption of packets with each AEAD library",
+        description="Measure the CPU time in nanoseconds to encrypt (seal) and decrypt (open) one packet, "
+        "with each library and cipher of this build in turn. Take the best of several runs, "
+        "with 64 packets in the cache. A * marks the library in use. UDPRING_AEAD forces "
+        "another one.",
     )
     parser.add_argument(
         "--length",
         type=Between(0, LENGTH_MAX),
         action="append",
         metavar="BYTES",
-        help=f"of plaintext, any number of times (default: {', '.join(map(str, DEFAULT_LENGTHS))})",
+        help=f"length of the plaintext, may be repeated (default: {', '.join(map(str, DEFAULT_LENGTHS))})",
     )
     parser.add_argument(
         "--burst",
         type=Between(1, BURST_MAX),
         default=1,
         metavar="N",
-        help=f"packets a call, up to {BURST_MAX} (default: 1)",
+        help=f"packets per call, up to {BURST_MAX} (default: 1)",
     )
     parser.add_argument(
         "--rounds",
         type=Between(1, 10_000_000),
         default=10_000,
         metavar="N",
-        help="packets a run (default: 10000)",
+        help="packets per run (default: 10000)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:

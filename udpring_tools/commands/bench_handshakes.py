@@ -16,23 +16,31 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "handshakes",
-        help="handshakes a second, and forwarding under a flood of bogus ones",
-        description="Measures how many valid handshakes a node answers in a second, and how much of its rate "
-        "one TCP stream keeps while bogus initiations arrive: random bytes, and random bytes with a right "
-        "mac1.",
+        help="measure handshakes a second, and forwarding under a flood of bogus ones",
+        description="Measure how many valid handshakes a node answers in a second. Measure how much of its "
+        "rate a TCP stream keeps while bogus initiations arrive: random bytes, and random bytes "
+        "with a valid mac1.",
     )
     count = Between(1, 3600)
-    parser.add_argument("--seconds", type=count, default=5, metavar="N", help="for each TCP stream (5)")
-    parser.add_argument("--runs", type=count, default=3, metavar="N", help="the median of so many (3)")
+    parser.add_argument(
+        "--seconds", type=count, default=5, metavar="N", help="seconds per TCP stream (default: 5)"
+    )
+    parser.add_argument(
+        "--runs",
+        type=count,
+        default=3,
+        metavar="N",
+        help="number of runs, of which the median is taken (default: 3)",
+    )
     parser.add_argument(
         "--rate",
         type=Between(1000, 10_000_000),
         default=100_000,
         metavar="N",
-        help="bogus initiations a second (100000)",
+        help="bogus initiations a second (default: 100000)",
     )
-    parser.add_argument("--only", choices=PARTS, help="one of the two")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--only", choices=PARTS, help="measure only this part")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:

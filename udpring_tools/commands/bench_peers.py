@@ -14,25 +14,39 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "peers",
-        help="the cost of a packet with 1, 100 and 10 000 peers",
-        description="Starts a pair of nodes for each of three tables (1 peer; 100 peers with 1 300 "
-        "prefixes; 10 000 peers with 130 000 prefixes) and measures in turn what a packet costs in each: "
-        "processor time of both nodes, at one rate, to addresses all over the real peer's prefixes.",
-    )
-    parser.add_argument("--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each case (5)")
-    parser.add_argument(
-        "--runs", type=Between(1, 1000), default=5, metavar="N", help="the median of so many (5)"
+        help="measure the cost of a packet with 1, 100 and 10 000 peers",
+        description="Start a pair of nodes for each of three tables: 1 peer, 100 peers with 1 300 prefixes, "
+        "and 10 000 peers with 130 000 prefixes. Measure the CPU time of both nodes per packet "
+        "in turn, at one rate, to addresses spread over the real peer's prefixes.",
     )
     parser.add_argument(
-        "--rate", type=Between(100, 10_000_000), default=40_000, metavar="N", help="packets a second (40000)"
+        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="seconds per case (default: 5)"
     )
     parser.add_argument(
-        "--size", type=Between(1, 1392), default=64, metavar="N", help="bytes of a datagram's payload (64)"
+        "--runs",
+        type=Between(1, 1000),
+        default=5,
+        metavar="N",
+        help="number of runs, of which the median is taken (default: 5)",
     )
     parser.add_argument(
-        "--largest", type=Between(1, 100_000), metavar="N", help="leave out cases with more peers than that"
+        "--rate",
+        type=Between(100, 10_000_000),
+        default=40_000,
+        metavar="N",
+        help="packets a second (default: 40000)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument(
+        "--size",
+        type=Between(1, 1392),
+        default=64,
+        metavar="N",
+        help="bytes of payload per datagram (default: 64)",
+    )
+    parser.add_argument(
+        "--largest", type=Between(1, 100_000), metavar="N", help="leave out cases with more than N peers"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:

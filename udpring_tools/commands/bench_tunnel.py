@@ -19,57 +19,67 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "tunnel",
-        help="throughput, packet rate, latency, processor time and memory of two nodes",
-        description="Starts two nodes of udpring-wg in two network namespaces, measures what goes through "
-        "the tunnel between them, and does the same with each program that is given, run after run in turn. "
-        "Takes everything away again. Without root it works in a user namespace where the host allows that.",
+        help="measure throughput, packet rate, latency, CPU time and memory of two nodes",
+        description="Start two nodes of udpring-wg in two network namespaces and measure the tunnel between "
+        "them. Do the same with each program given by --against, in turn. Remove everything afterwards. "
+        "Without root this works in a user namespace where the host allows that.",
     )
     parser.add_argument(
         "--against",
         action="append",
         default=[],
         metavar="PROGRAM",
-        help="a wireguard-go compatible program (perhaps with arguments), any number of times",
+        help="also measure this program, compatible with wireguard-go, with its arguments. May be repeated",
     )
     parser.add_argument(
         "--tier",
         type=tier,
         action="append",
         metavar="TIER",
-        help="for our nodes, instead of the best that works; any number of times, as --cipher",
+        help="tier of the udpring nodes, may be repeated (default: the best that udpring doctor lists)",
     )
     parser.add_argument(
         "--workers",
         type=Between(1, 16),
         action="append",
         metavar="N",
-        help="threads of our nodes, instead of what they take by themselves; any number of times, too",
+        help="worker threads of the udpring nodes (default: by the number of cores). May be repeated",
     )
     parser.add_argument(
         "--cipher",
         choices=CIPHERS,
         action="append",
-        help="for our nodes (chacha20-poly1305); given again, nodes with that one are measured as well, and "
-        "ratios are those of the first",
+        help="cipher of the udpring nodes (default: chacha20-poly1305). May be repeated. Ratios are "
+        "relative to the first",
     )
     parser.add_argument(
-        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="for each TCP stream (5)"
+        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="seconds per TCP stream (default: 5)"
     )
     parser.add_argument(
-        "--runs", type=Between(1, 1000), default=3, metavar="N", help="the median of so many (3)"
+        "--runs",
+        type=Between(1, 1000),
+        default=3,
+        metavar="N",
+        help="number of runs, of which the median is taken (default: 3)",
     )
     parser.add_argument(
-        "--only", type=_measures, default=MEASURES, metavar="NAMES", help=f"some of {','.join(MEASURES)}"
+        "--only",
+        type=_measures,
+        default=MEASURES,
+        metavar="NAMES",
+        help=f"measure only these: {','.join(MEASURES)}",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it, too (needs udpring[plot])")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
+    )
 
 
 def _measures(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if name not in MEASURES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join(MEASURES)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {','.join(MEASURES)}")
     return names
 
 

@@ -21,35 +21,39 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "udp",
-        help="sending and receiving datagrams in batches, beside socket, asyncio, uvloop and sendmmsg",
-        description="Nanoseconds to send and to receive a datagram over loopback: with SendRing and RecvRing "
-        "on each tier, with loops over socket, with asyncio, with uvloop, with sendmmsg and recvmmsg from C; "
-        "in short rounds in turn. Needs no root; where net.core.rmem_max is small, bursts are shorter.",
+        help="measure batches of datagrams against socket, asyncio, uvloop and sendmmsg",
+        description="Measure the nanoseconds to send and to receive a datagram over loopback. Compare "
+        "SendRing and RecvRing on each tier with loops over socket, with asyncio, with uvloop, "
+        "and with sendmmsg and recvmmsg in C. All take short rounds in turn. This needs no "
+        "root. If net.core.rmem_max is small, bursts are shorter.",
     )
     parser.add_argument(
         "--only",
         type=_chosen,
         default=((), (), ()),
         metavar="NAMES",
-        help=f"some of {','.join((*PARTS, *PATTERNS, *SIZES))}; of a kind that is not named, all",
+        help=f"measure only these parts, patterns and sizes, of {','.join((*PARTS, *PATTERNS, *SIZES))} "
+        "(default: all of each kind)",
     )
     parser.add_argument(
         "--tier",
         type=tier,
         action="append",
         metavar="TIER",
-        help="any number of times (default: all that work here)",
+        help="as udpring doctor names it, may be repeated (default: all that work on this host)",
     )
     parser.add_argument(
-        "--seconds", type=Between(1, 3600), metavar="N", help=f"for the whole of it ({SECONDS})"
+        "--seconds", type=Between(1, 3600), metavar="N", help=f"total time (default: {SECONDS})"
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"a first look: {QUICK_SECONDS} seconds, {QUICK_ROUNDS} rounds, {' and '.join(QUICK_SIZES)} B",
+        help=f"a short run: {QUICK_SECONDS} seconds, {QUICK_ROUNDS} rounds, {' and '.join(QUICK_SIZES)} B",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it, too (needs udpring[plot])")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
+    )
 
 
 def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -57,7 +61,9 @@ def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...
     names = text.split(",")
     for name in names:
         if name not in (*PARTS, *PATTERNS, *SIZES):
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join((*PARTS, *PATTERNS, *SIZES))}")
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not one of {','.join((*PARTS, *PATTERNS, *SIZES))}"
+            )
     parts, patterns, sizes = (
         tuple(each for each in every if each in names) for every in (PARTS, PATTERNS, SIZES)
     )

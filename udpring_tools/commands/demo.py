@@ -37,20 +37,23 @@ def register(subparsers: Subparsers) -> None:
     """Adds the command."""
     parser = subparsers.add_parser(
         "demo",
-        help="two nodes, real traffic, figures",
-        description="Starts two nodes in two network namespaces of their own and measures what goes through "
-        "the tunnel between them, over IPv4 and IPv6, inside and out: the first packet with its handshake, "
-        "round trips, one TCP stream each way. Takes everything away again. Without root it works in a user "
-        "namespace where the host allows that.",
+        help="run two nodes, send traffic between them, print figures",
+        description="Start two nodes in two network namespaces and measure the tunnel between them, over "
+        "IPv4 and IPv6, inside and outside: the first packet with its handshake, round trips, "
+        "and one TCP stream each way. Remove everything afterwards. Without root this works in "
+        "a user namespace where the host allows that.",
     )
-    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="N", help="for each TCP stream (2)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument(
+        "--seconds", type=_seconds, default=2.0, metavar="N", help="seconds per TCP stream (default: 2)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
         "--against",
         nargs="?",
         const="wireguard-go",
         metavar="PROGRAM",
-        help="measure a wireguard-go compatible program right after, and tell the ratio (wireguard-go)",
+        help="also measure a program compatible with wireguard-go, and print the ratio (default: "
+        "wireguard-go)",
     )
 
 
@@ -60,7 +63,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0.1 to 3600")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to 3600")
     return value
 
 

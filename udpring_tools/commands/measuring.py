@@ -23,7 +23,7 @@ class Between:
     def __call__(self, text: str) -> int:
         number = parse_decimal(text, self.high, self.low)
         if number is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {self.low} to {self.high}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {self.low} to {self.high}")
         return number
 
 
@@ -32,7 +32,7 @@ def tier(text: str) -> str:
     from udpring.udp.tiers import TIERS  # noqa: PLC0415
 
     if text not in TIERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(TIERS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(TIERS)}")
     return text
 
 
