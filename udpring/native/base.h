@@ -4,14 +4,14 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "abi.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
-
-#include "abi.h"
 
 #define UR_MUST_CHECK __attribute__((warn_unused_result))
 #define UR_PRINTF(string, first) __attribute__((format(printf, string, first)))

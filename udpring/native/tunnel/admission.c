@@ -1,5 +1,6 @@
 /* Which handshake messages reach the control loop. The cheapest test comes first: a look-up, a token, a MAC. */
 #include "admission.h"
+
 #include "cookies.h"
 #include "events.h"
 #include "stamps.h"

@@ -7,9 +7,10 @@
 #ifndef UDPRING_TUNNEL_AEAD_H
 #define UDPRING_TUNNEL_AEAD_H
 #include "../base.h"
-#include "abi.h"
 
 #include <endian.h>
+
+#include "abi.h"
 
 #define AEAD_KEY_BYTES 32
 #define AEAD_NONCE_BYTES 12

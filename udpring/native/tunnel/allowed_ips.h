@@ -5,6 +5,7 @@
 #ifndef UDPRING_TUNNEL_ALLOWED_IPS_H
 #define UDPRING_TUNNEL_ALLOWED_IPS_H
 #include "../base.h"
+
 #include "abi.h"
 #include "id_map.h"
 

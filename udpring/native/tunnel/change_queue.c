@@ -1,5 +1,6 @@
 /* Changes that packets want and worker 0 makes, where there are several workers. */
 #include "change_queue.h"
+
 #include "command.h"
 
 bool change_queued(struct worker *worker, const struct change *change)

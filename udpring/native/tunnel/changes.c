@@ -1,5 +1,6 @@
 /* What a packet may change in the tables: a new key is confirmed, a peer roams, a source is lost. */
 #include "changes.h"
+
 #include "change_queue.h"
 #include "cookies.h"
 #include "events.h"

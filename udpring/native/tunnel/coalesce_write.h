@@ -6,9 +6,9 @@
  * and again is no longer made. */
 #ifndef UDPRING_TUNNEL_COALESCE_WRITE_H
 #define UDPRING_TUNNEL_COALESCE_WRITE_H
-#include "coalesce.h"
-
 #include <netinet/in.h>
+
+#include "coalesce.h"
 
 enum { TCP_HEADER_MIN = 20, TCP_SEQUENCE = 4, TCP_ACKNOWLEDGEMENT = 8, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_WINDOW = 14,
        TCP_CHECKSUM = 16, TCP_URGENT = 18 };

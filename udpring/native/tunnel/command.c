@@ -1,8 +1,8 @@
 /* Commands: how any thread has a worker do something between two passes.
  * The caller sleeps until it is done, so a command may point at the caller's stack, and nothing needs a lock but the lists. */
-#include <unistd.h>
-
 #include "command.h"
+
+#include <unistd.h>
 
 #include "gate.h"
 

@@ -2,9 +2,10 @@
  * opened here, because both are asked for at a flood's rate, or the honest peer among it never gets its cookie. */
 #ifndef UDPRING_TUNNEL_COOKIE_REPLY_H
 #define UDPRING_TUNNEL_COOKIE_REPLY_H
+#include "../base.h"
+
 #include <openssl/evp.h>
 
-#include "../base.h"
 #include "mac.h"
 
 #define COOKIE_REPLY_BYTES 64

@@ -1,5 +1,6 @@
 /* Events that found no room in the mailbox, posted when there is some. */
 #include "deferred.h"
+
 #include "events.h"
 #include "staged.h"
 #include "stamps.h"

@@ -1,4 +1,5 @@
 #include "../base.h"
+
 #include "abi.h"
 
 static const char *const names[] = {

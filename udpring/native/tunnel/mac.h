@@ -1,9 +1,9 @@
 /* mac1, mac2 and the cookie (whitepaper 5.4.4, 5.4.7): BLAKE2s keyed with 32 bytes or a cookie's 16, 16 bytes out. */
 #ifndef UDPRING_TUNNEL_MAC_H
 #define UDPRING_TUNNEL_MAC_H
-#include <openssl/evp.h>
-
 #include "../base.h"
+
+#include <openssl/evp.h>
 
 #define MAC_BYTES 16
 #define MAC_KEY_BYTES 32

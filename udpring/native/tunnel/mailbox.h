@@ -5,6 +5,7 @@
 #ifndef UDPRING_TUNNEL_MAILBOX_H
 #define UDPRING_TUNNEL_MAILBOX_H
 #include "../base.h"
+
 #include "abi.h"
 #include "limits.h"
 

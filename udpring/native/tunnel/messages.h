@@ -2,9 +2,9 @@
  * for AES-256-GCM docs/aes-256-gcm.md. */
 #ifndef UDPRING_TUNNEL_MESSAGES_H
 #define UDPRING_TUNNEL_MESSAGES_H
-#include <endian.h>
-
 #include "../base.h"
+
+#include <endian.h>
 
 enum {
     WG_TYPE_INITIATION = 1,

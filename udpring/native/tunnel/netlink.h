@@ -5,6 +5,7 @@
 #ifndef UDPRING_TUNNEL_NETLINK_H
 #define UDPRING_TUNNEL_NETLINK_H
 #include "../base.h"
+
 #include "abi.h"
 
 #define NETLINK_REQUEST_BYTES 256

@@ -3,6 +3,9 @@
 #ifndef UDPRING_TUNNEL_PEER_H
 #define UDPRING_TUNNEL_PEER_H
 #include "../base.h"
+
+#include <pthread.h>
+
 #include "abi.h"
 #include "aead.h"
 #include "index_table.h"
@@ -10,8 +13,6 @@
 #include "mac.h"
 #include "replay.h"
 #include "staging.h"
-
-#include <pthread.h>
 
 /* How much one key may carry: each message counts one, and one block more than its padded plaintext has. */
 struct key_limits {

@@ -1,7 +1,7 @@
 /* The peer table: O(1) from id to peer. An id is slot | generation << 20, so that an id of a removed peer finds nobody. */
-#include <stdlib.h>
-
 #include "peers.h"
+
+#include <stdlib.h>
 
 #include "staged.h"
 

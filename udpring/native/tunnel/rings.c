@@ -1,10 +1,12 @@
 /* A worker's rings and the memory of its packets: opened, adopted, closed. */
+#include "rings.h"
+
 #include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "rings.h"
 #include "../uring/graveyard.h"
+
 #include "handshakes.h"
 #include "seal.h"
 

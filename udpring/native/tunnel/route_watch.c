@@ -6,6 +6,8 @@
  *    with the next batch
  * 4. rest for nine times as long as that took, at least 2 ms and at most half a second
  * So a change alone is followed at once, and a storm of them costs at most a tenth of a CPU for most tables of peers. */
+#include "route_watch.h"
+
 #include <linux/netlink.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,8 +15,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "route_watch.h"
 
 #include "command.h"
 #include "paths.h"

@@ -2,9 +2,10 @@
  *   1. pad, seal with the next nonce straight into a send slot, behind its header: the one copy is the cipher's own
  *   2. packets of one peer and one size that follow each other share a slot: a train (UDP_SEGMENT)
  *   3. push the slot to the send ring; reap gives it back. A train that the route refuses goes again in pieces */
+#include "seal.h"
+
 #include <netinet/in.h>
 
-#include "seal.h"
 #include "change_queue.h"
 #include "ecn.h"
 #include "events.h"

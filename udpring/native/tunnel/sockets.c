@@ -1,5 +1,6 @@
 /* The sockets of all workers. */
 #include "sockets.h"
+
 #include "handshakes.h"
 
 int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,

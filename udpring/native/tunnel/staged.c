@@ -4,9 +4,9 @@
  *   2. a key comes: each worker that has staged something for the peer is woken and finds it in its list
  *   3. no room in the mailbox to ask for a key: asked again when there is (deferred.c); nobody may send another packet to the peer
  *   4. out of slots: the peer goes into the list, and the rest follows when slots have come back */
-#include <stdlib.h>
-
 #include "staged.h"
+
+#include <stdlib.h>
 
 #include "command.h"
 #include "events.h"

@@ -3,6 +3,7 @@
 #ifndef UDPRING_TUNNEL_STAGING_H
 #define UDPRING_TUNNEL_STAGING_H
 #include "../base.h"
+
 #include "limits.h"
 
 struct peer;

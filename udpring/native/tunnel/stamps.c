@@ -1,5 +1,6 @@
 /* Stamps: when packets went and came. The control loop's timers read them, so that no packet re-arms a timer. */
 #include "stamps.h"
+
 #include "events.h"
 
 void peer_post_activity(struct worker *worker, struct peer *peer)

@@ -27,6 +27,7 @@
 #include "../udp/socket.h"
 #include "../udp/socket_split.h"
 #include "../udp/tx.h"
+
 #include "abi.h"
 #include "allowed_ips.h"
 #include "coalesce.h"
@@ -38,8 +39,8 @@
 #include "pacing.h"
 #include "peer.h"
 #include "rate.h"
-#include "shortage.h"
 #include "routes.h"
+#include "shortage.h"
 #include "tun.h"
 
 /* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.

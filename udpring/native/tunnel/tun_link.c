@@ -1,10 +1,10 @@
 /* Link settings of the TUN device, by rtnetlink(7). */
-#include "tun.h"
-
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "tun.h"
 
 /* One RTM_SETLINK: the name, and IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE } }. */
 struct set_mode {

@@ -2,12 +2,13 @@
  *
  * It is made in a network namespace that ends with the thread that made it, so that nothing on the host sees an interface
  * come and go. Without the right to such a namespace it is made in the caller's. */
-#include "tun.h"
+#include "../base.h"
 
 #include <pthread.h>
 #include <sched.h>
 
 #include "abi.h"
+#include "tun.h"
 
 /* Owner and freed: udpring_tun_probe(), on its stack. Thread: first the probing one, after it has ended the caller. */
 struct attempt {

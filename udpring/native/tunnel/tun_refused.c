@@ -1,8 +1,10 @@
 /* Why no TUN device was to be had, and the cure. Opening the device node and making an interface fail for different reasons:
  * the first is a matter of file permissions and containers, the second of CAP_NET_ADMIN in the network namespace. */
-#include "tun.h"
+#include "../base.h"
 
 #include <sys/statvfs.h>
+
+#include "tun.h"
 
 static bool mounted_nodev(void)
 {

@@ -1,11 +1,11 @@
 /* The worker: one native thread that never takes the GIL and runs each packet to completion (R4). state.h has its pass. */
+#include "worker.h"
+
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
-
-#include "worker.h"
 
 #include "changes.h"
 #include "command.h"

@@ -5,6 +5,7 @@
 
 #include "../uring/graveyard.h"
 #include "../uring/thread.h"
+
 #include "rx_tier.h"
 #include "socket.h"
 

@@ -10,6 +10,7 @@
 #ifndef UDPRING_UDP_RX_H
 #define UDPRING_UDP_RX_H
 #include "../base.h"
+
 #include "abi.h"
 
 #define UDP_RX_SOCKETS_MAX 2

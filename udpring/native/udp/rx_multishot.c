@@ -17,6 +17,7 @@
 
 #include "../uring/bufring.h"
 #include "../uring/thread.h"
+
 #include "rx_uring.h"
 
 #define WINDOW_LEAST 16u

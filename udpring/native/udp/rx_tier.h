@@ -1,9 +1,9 @@
 /* Inside of the receive side: what rx_deliver.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
 #ifndef UDPRING_UDP_RX_TIER_H
 #define UDPRING_UDP_RX_TIER_H
-#include "switches.h"
 #include "rx.h"
 #include "slots.h"
+#include "switches.h"
 #include "tier.h"
 
 #define UDP_RX_SLOTS_DEFAULT 64

@@ -3,6 +3,7 @@
 #define UDPRING_UDP_RX_URING_H
 #include "../uring/ops.h"
 #include "../uring/ring.h"
+
 #include "rx_tier.h"
 
 /* A socket whose receives fail for want of memory again and again is left alone for a while. Errors that ICMP brought

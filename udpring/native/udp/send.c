@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "../uring/thread.h"
+
 #include "counters.h"
 #include "send_fan.h"
 #include "send_push.h"

@@ -2,6 +2,7 @@
 #ifndef UDPRING_UDP_SEND_FAN_H
 #define UDPRING_UDP_SEND_FAN_H
 #include "../base.h"
+
 #include "send_push.h"
 
 struct send_fan;

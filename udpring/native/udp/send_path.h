@@ -6,6 +6,7 @@
 #ifndef UDPRING_UDP_SEND_PATH_H
 #define UDPRING_UDP_SEND_PATH_H
 #include "../base.h"
+
 #include "abi.h"
 
 #define SEND_PATHS 1024u          /* remembered at once; a power of two */

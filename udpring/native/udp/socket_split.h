@@ -7,6 +7,7 @@
 #ifndef UDPRING_UDP_SOCKET_SPLIT_H
 #define UDPRING_UDP_SOCKET_SPLIT_H
 #include "../base.h"
+
 #include "abi.h"
 
 #define UDP_SPLIT_WORDS_MAX 4

@@ -2,6 +2,7 @@
 #ifndef UDPRING_UDP_TIER_H
 #define UDPRING_UDP_TIER_H
 #include "../base.h"
+
 #include "abi.h"
 
 #define UDP_TIER_REASON_BYTES 640   /* two tiers' reasons with their names */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "../uring/graveyard.h"
+
 #include "socket.h"
 #include "tier_choice.h"
 #include "tx_tier.h"

@@ -16,6 +16,7 @@
 #ifndef UDPRING_UDP_TX_H
 #define UDPRING_UDP_TX_H
 #include "../base.h"
+
 #include "abi.h"
 #include "rx.h"
 

@@ -19,6 +19,7 @@
 
 #include "../uring/ops.h"
 #include "../uring/ring.h"
+
 #include "rx_uring.h"
 #include "tx_tier.h"
 

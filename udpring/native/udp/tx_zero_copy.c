@@ -5,10 +5,10 @@
  * 3. The notification tells whether the kernel copied after all, as it does for loopback, virtual devices, and those that
  *    cannot gather. When all of the first PAUSE_AFTER were copied, or refused, only every TRY_AGAIN-th is tried.
  * 4. What is refused is sent again as usual, in its place. */
-#include "tx_tier.h"
-
-#include "../uring/kernel.h"
 #include "../uring/abi.h"
+#include "../uring/kernel.h"
+
+#include "tx_tier.h"
 
 #define UDP_ZERO_COPY_BYTES 4096u
 #define PAUSE_AFTER 16u

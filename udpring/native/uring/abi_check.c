@@ -1,9 +1,8 @@
 /* The numbers that abi.h shows to Python are those of kernel.h and ops.h: cffi cannot read the one from the other. */
+#include "abi.h"
 #include "kernel.h"
 #include "ops.h"
 #include "ring.h"
-
-#include "abi.h"
 
 #define SAME(ours, theirs) _Static_assert((uint32_t)(ours) == (uint32_t)(theirs), #ours)
 

@@ -1,8 +1,9 @@
 #include "bufring.h"
-#include "graveyard.h"
-#include "thread.h"
 
 #include <sys/mman.h>
+
+#include "graveyard.h"
+#include "thread.h"
 
 /* The tail lies over the last two bytes of the first entry, which therefore are never written as an entry's. */
 static uint16_t *tail_of(struct io_uring_buf *entries)

@@ -5,13 +5,13 @@
  *   2. Everything is cancelled, again and again: an operation that is just being retried misses a cancel.
  *   3. Completions are taken until each submission has had its terminal one, or the bound passes.
  *   4. Only then unmap and close. What did not end is reported, for its memory to be leaked on purpose. */
+#include <signal.h>
+#include <sys/mman.h>
+
 #include "maps.h"
 #include "ops.h"
 #include "sys.h"
 #include "thread.h"
-
-#include <signal.h>
-#include <sys/mman.h>
 
 #define DRAIN_NS 2000000000ll
 #define ROUND_NS 20000000ll

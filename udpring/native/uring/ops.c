@@ -1,7 +1,8 @@
 #include "ops.h"
-#include "ring.h"
 
 #include <stdlib.h>
+
+#include "ring.h"
 
 #define NO_SLOT UINT32_MAX
 

@@ -1,8 +1,9 @@
 #include "owned.h"
-#include "graveyard.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include "graveyard.h"
 
 int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_options *options, struct udpring_reason *why)
 {

@@ -2,14 +2,13 @@
  * memory alive themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c hands out completions. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
-#include "bufring.h"
-#include "ops.h"
-#include "ring.h"
-
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "abi.h"
+#include "bufring.h"
+#include "ops.h"
+#include "ring.h"
 
 #define UR_GROUPS_MAX 16
 #define UR_FIXED_MAX 1024

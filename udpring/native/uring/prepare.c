@@ -2,9 +2,9 @@
  *   1. Check what was asked, before anything is taken.
  *   2. Take a slot and give it the memory: payload, name, control and times are copied in, room for results allotted.
  *   3. Take an SQE last, and fill it wholly: an operation that failed to prepare leaves nothing queued. */
-#include "owned.h"
-
 #include <stdlib.h>
+
+#include "owned.h"
 
 #define LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
 

@@ -5,13 +5,13 @@
  * is freed only when the ring could be drained. */
 #include "probe.h"
 
-#include "graveyard.h"
-
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#include "graveyard.h"
 
 static const char *const names[] = {
 #define NAME(symbol, name) [UDPRING_FEATURE_##symbol] = name,

@@ -2,14 +2,13 @@
  * feature, probe_try.c what those are made of. */
 #ifndef UDPRING_URING_PROBE_H
 #define UDPRING_URING_PROBE_H
-#include "bufring.h"
-#include "ring.h"
-
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "abi.h"
+#include "bufring.h"
+#include "ring.h"
 
 #define UR_PROBE_WAIT_NS 1000000000ll
 #define UR_PROBE_BUFFERS 8

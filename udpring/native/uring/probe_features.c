@@ -1,9 +1,11 @@
 /* The features of the probe, one function each: does it once, and looks at what came of it. */
-#include "probe.h"
+#include "../base.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
+
+#include "probe.h"
 
 #define MESSAGE_VALUE 77
 

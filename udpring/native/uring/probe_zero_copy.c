@@ -1,9 +1,9 @@
 /* The two operations that send without a copy, each done once: what becomes of the notification that says when the kernel
  * has let go of the memory (io_uring_enter(2), IORING_OP_SEND_ZC). Four outcomes: refused; no notification, or a wrong one;
  * copied after all; not copied. On loopback a kernel always copies, so that the last is not seen there. */
-#include "probe.h"
-
 #include <poll.h>
+
+#include "probe.h"
 
 #ifndef SOL_UDP
 #define SOL_UDP 17

@@ -11,6 +11,7 @@
 #ifndef UDPRING_URING_RING_H
 #define UDPRING_URING_RING_H
 #include "../base.h"
+
 #include "barrier.h"
 #include "kernel.h"   /* the kernel ABI, own header with static asserts */
 #include "ops.h"

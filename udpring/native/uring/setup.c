@@ -3,14 +3,16 @@
  *   2. Map the queues; on ENOMEM from either, halve the entries and try again with the same set, down to 8.
  *   3. See that io_uring_enter() is allowed too: a seccomp filter may refuse each call by itself.
  *   4. Bound the kernel's worker threads. */
+#include "../base.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
 #include "explain.h"
 #include "maps.h"
 #include "ring.h"
 #include "sys.h"
 #include "thread.h"
-
-#include <stdlib.h>
-#include <sys/mman.h>
 
 #define BASIC (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP)
 
