@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd -- "$here/../.." && pwd)
 native=$top/udpring/native
+source "$top/scripts/objects.sh"
 CC=${CC:-clang}
 CFLAGS=${CFLAGS:--O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -fsanitize=fuzzer-no-link}
 LIB_FUZZING_ENGINE=${LIB_FUZZING_ENGINE--fsanitize=fuzzer}
@@ -26,17 +27,8 @@ read -ra libraries <<<"$(pkg-config --libs libcrypto) -ldl -pthread"
 models=()
 [[ $CFLAGS == *fuzzer-no-link* ]] && models=(-fno-sanitize=fuzzer-no-link)
 
-current() { # current OBJECT: whether it is newer than this script and than every file it was made of
-    local input inputs
-    [[ $1 -nt $here/build.sh && -e $1.d ]] || return
-    read -ra inputs < <(sed 's/\\$//' "$1.d" | tr '\n' ' ')
-    for input in "${inputs[@]:1}"; do
-        [[ -e $input && ! $input -nt $1 ]] || return
-    done
-}
-
 compile() { # compile SOURCE OBJECT FLAGS...
-    if current "$2"; then
+    if is_current "$2" "$here/build.sh"; then
         return
     fi
     rm -f "$2"

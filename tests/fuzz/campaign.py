@@ -51,7 +51,7 @@ def lacking(name: str) -> str:
             return "atheris is not installed: pyproject.toml names the platforms it has wheels for"
         return ""
     if not shutil.which("clang"):
-        return "clang is not installed: sudo apt-get install clang libclang-rt-14-dev llvm"
+        return "clang is not installed: sudo apt-get install clang libclang-rt-dev llvm"
     probe = subprocess.run(
         ["clang", "-fsanitize=fuzzer,address", "-x", "c", "-", "-o", "/dev/null"],
         input="int LLVMFuzzerTestOneInput(const char *b, long n) { return 0; }",
@@ -62,7 +62,7 @@ def lacking(name: str) -> str:
     return (
         ""
         if probe.returncode == 0
-        else f"clang has no libFuzzer: sudo apt-get install libclang-rt-14-dev: {probe.stderr[:200]}"
+        else f"clang has no libFuzzer: sudo apt-get install libclang-rt-dev: {probe.stderr[:200]}"
     )
 
 

@@ -1,0 +1,42 @@
+"""Promises of scripts/: one place installs software, and the hooks of a commit are steps of scripts/check."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+INSTALLS = re.compile(r"\b(?:apt-get|apt|dnf|pip|pipx|npm)\b[^\n#|;'\"]*\binstall\b")
+
+
+def check(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [TOP / "scripts" / "check", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def installing(text: str) -> list[str]:
+    """Commands that install software, without the ones that a message tells a person to run."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [line for line in lines if INSTALLS.search(re.sub(r"sudo apt-get install", "", line))]
+
+
+def test_only_bootstrap_installs_software() -> None:
+    scripts = [path for folder in ("scripts", ".ci", "tests/fuzz") for path in (TOP / folder).iterdir()]
+    found = {path.name for path in scripts if path.is_file() and installing(path.read_text(errors="replace"))}
+    assert found == {"bootstrap"}
+
+
+def test_hooks_of_a_commit_are_steps_of_check() -> None:
+    steps = set(re.findall(r"^  (\w+)  ", check("--help").stdout, re.MULTILINE))
+    hooks = re.findall(r"^        entry: (.*)$", (TOP / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
+    assert {"lint", "warnings", "rules"} <= steps
+    assert len(hooks) > 3
+    assert {hook.removeprefix("scripts/check ") for hook in hooks} <= steps
+
+
+def test_check_names_its_steps() -> None:
+    done = check("nonesuch")
+    assert done.returncode == 2
+    assert "no step nonesuch: lint format types" in done.stderr
