@@ -77,7 +77,8 @@ def test_traffic(rig: Rig, tmp_path: Path, family: int, psk: bool) -> None:
     assert json.loads(shown)[a.interface]["peers"][b.public_key]["cipher"] == AES
 
 
-def test_each_change_needs_the_other_end_and_a_new_handshake(rig: Rig, tmp_path: Path) -> None:
+def test_cipher_change_needs_both_ends(rig: Rig, tmp_path: Path) -> None:
+    """Traffic stops until the other end has the cipher too, and goes on after a new handshake."""
     tunnel = rig.tunnel((SUBJECT, watched(tmp_path)), both_know=True)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

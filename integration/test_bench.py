@@ -75,7 +75,7 @@ def test_against_itself() -> None:
     assert "run 1/1, udpring: TCP, reverse" in done.stderr
 
 
-def test_a_tier_can_be_forced_and_the_table_tells_it() -> None:
+def test_forced_tier_is_in_the_table() -> None:
     done = bench(*SHORT, "--only", "rtt_loaded", "--tier", "mmsg")
     assert done.returncode == 0, done.stderr
     assert "tier mmsg" in done.stdout
@@ -105,7 +105,8 @@ def test_both_ciphers_beside_each_other() -> None:
     ]
 
 
-def test_a_program_that_does_not_come_up_is_told_in_one_line() -> None:
+def test_program_that_fails_to_start_is_reported() -> None:
+    """In one line."""
     words = shlex.join(["sh", "-c", "echo no tunnels today >&2; exit 4"])
     done = bench(*SHORT, "--only", "rtt", "--against", words)
     assert done.returncode == 3

@@ -72,7 +72,7 @@ def test_what_runs_in_it_ends_with_a_killed_owner(way: str) -> None:
     until(lambda: gone(holder), "the namespace's holder has ended", timeout=30)
 
 
-def test_a_command_whose_owner_is_gone_already_does_not_start(tmp_path: Path) -> None:
+def test_command_without_owner_does_not_start(tmp_path: Path) -> None:
     """Killed between the start of the command and the moment it asks for its signal."""
     space = Space()
     try:
@@ -87,7 +87,7 @@ def test_a_command_whose_owner_is_gone_already_does_not_start(tmp_path: Path) ->
         space.close()
 
 
-def test_a_command_is_killed_and_a_node_is_asked_to_end() -> None:
+def test_commands_are_killed_and_nodes_terminated() -> None:
     space = Space()
     try:
         assert int(space.command(sys.executable, "-P", "-c", ASKED_FOR)) == signal.SIGKILL

@@ -88,7 +88,7 @@ def test_a_stream_of_single_datagrams_gathers(rig: Rig, tmp_path: Path, tier: st
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_what_comes_one_at_a_time_is_not_held_up(rig: Rig, tmp_path: Path, tier: str) -> None:
+def test_single_packets_are_not_delayed(rig: Rig, tmp_path: Path, tier: str) -> None:
     """However fast they are: four windows of 4 ms and 30 000 a second are more than 400."""
     tunnel = two_nodes(rig, tmp_path, tier)
     with sockets(tunnel) as (source, sink):

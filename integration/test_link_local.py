@@ -49,7 +49,7 @@ def test_no_link_local_address_comes_with_the_interface(rig: Rig) -> None:
     assert ipv6_addresses(ours.space, ours.interface) == []
 
 
-def test_a_link_local_address_that_is_asked_for_carries_traffic(rig: Rig) -> None:
+def test_link_local_address_carries_traffic(rig: Rig) -> None:
     """As for routing daemons (Babel, OSPFv3), which need one on each side."""
     tunnel = rig.tunnel()
     for node, own, other in ((tunnel.a, "fe80::a", "fe80::b"), (tunnel.b, "fe80::b", "fe80::a")):

@@ -38,9 +38,8 @@ def test_persistent_keepalive_holds_the_mapping(rig: Rig, programs: Programs, fa
 
 
 @pytest.mark.parametrize("programs", INSIDE)
-def test_without_keepalive_the_mapping_dies_and_traffic_from_inside_mends_it(
-    rig: Rig, programs: Programs
-) -> None:
+def test_nat_mapping_expires_and_is_renewed(rig: Rig, programs: Programs) -> None:
+    """Without a keepalive it expires. Traffic from inside renews it."""
     topology = rig.topology("nat", "--udp-timeout", "4")
     tunnel = rig.tunnel(programs, topology=topology)
     a, b = tunnel.a, tunnel.b

@@ -167,9 +167,7 @@ def test_towards_wireguard_go(rig: Rig, tmp_path: Path, offloads: str) -> None:
 
 
 @pytest.mark.parametrize("offloads", ["all", "tun", "udp", "none"])
-def test_offloads_are_used_where_they_are_allowed_and_only_there(
-    rig: Rig, tmp_path: Path, offloads: str
-) -> None:
+def test_offloads_are_used_only_where_allowed(rig: Rig, tmp_path: Path, offloads: str) -> None:
     """Trains on the wire and super-packets to the interface are counted: "on" is not "off" by accident."""
     two = pair(
         rig,
@@ -214,7 +212,7 @@ def flows_both_ways(tunnel: Tunnel) -> None:
     ("tier", "offloads"),
     [("uring-multishot", "all"), ("uring-pool", "all"), ("mmsg", "all"), ("uring-multishot", "none")],
 )
-def test_a_link_too_small_for_trains_is_no_black_hole(
+def test_link_too_small_for_trains_carries_traffic(
     rig: Rig, tmp_path: Path, family: int, tier: str, offloads: str
 ) -> None:
     """1420 bytes inside do not fit 1280 outside: the kernel refuses such trains and fragments datagrams."""
@@ -229,7 +227,8 @@ def test_a_link_too_small_for_trains_is_no_black_hole(
         assert drops(end)["send_failed"] == 0
 
 
-def test_a_link_that_shrinks_under_a_stream_and_grows_again(rig: Rig, tmp_path: Path) -> None:
+def test_stream_survives_a_link_that_shrinks(rig: Rig, tmp_path: Path) -> None:
+    """The link's MTU shrinks and grows again under one TCP stream."""
     ends = [node_program(tmp_path, name, UDPRING_OFFLOADS="all") for name in "ab"]
     tunnel = rig.tunnel((ends[0], ends[1]), both_know=True)
     tunnel.ping()

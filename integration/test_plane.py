@@ -334,7 +334,7 @@ def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
 
 
 @pytest.mark.parametrize("over", ["keys_erase", "keys_expire", "staged_drop"])
-def test_a_packet_asks_anew_when_what_was_asked_for_is_over(keyed: Bench, over: str) -> None:
+def test_packet_requests_a_new_handshake_at_once(keyed: Bench, over: str) -> None:
     """Less than half a second after the last time: nobody else would ask for the key that it waits for."""
     assert lib.udpring_plane_keys_expire(keyed.plane, keyed.peer) == 0
     for number in (1, 2):
@@ -422,7 +422,7 @@ def test_a_key_past_its_time_neither_sends_nor_receives(keyed: Bench) -> None:
     lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
 
 
-def test_a_key_younger_than_the_workers_clock_is_a_young_key(bench: Bench) -> None:
+def test_key_newer_than_the_clock_is_valid(bench: Bench) -> None:
     """A worker looks at the clock once a pass; a busy one may get a key that was made since."""
     bench.set_endpoint(bench.peer_socket)
     lib.udpring_plane_keys_erase(bench.plane, bench.peer)
@@ -529,7 +529,8 @@ def test_authentic_but_wrong_inner_packets(keyed: Bench, name: str, inner: bytes
     keyed.wait(lambda: keyed.drops().get(name, 0) == before + 1)
 
 
-def test_a_prefix_of_another_peer_is_spoofed_even_if_ours_is_wider(keyed: Bench) -> None:
+def test_longer_prefix_of_another_peer_is_spoofed(keyed: Bench) -> None:
+    """A source address in another peer's longer prefix is dropped, although a prefix of ours covers it."""
     other = ffi.new("uint32_t *")
     assert lib.udpring_plane_peer_add(keyed.plane, other) == 0
     keyed.allow(keyed.peer, "10.88.0.0", 16)
@@ -542,7 +543,8 @@ def test_a_prefix_of_another_peer_is_spoofed_even_if_ours_is_wider(keyed: Bench)
     assert lib.udpring_plane_peer_remove(keyed.plane, other[0]) == 0
 
 
-def test_roams_on_authentic_packets_even_with_a_wrong_inner_source(keyed: Bench) -> None:
+def test_authentic_packet_with_wrong_source_roams(keyed: Bench) -> None:
+    """The inner source address is wrong, but the packet is authentic: the endpoint moves."""
     moved = keyed.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with moved:
         moved.bind(("127.0.0.1", 0))
@@ -606,7 +608,7 @@ def test_port_change_keeps_the_session(keyed: Bench) -> None:
     assert b"and back" in keyed.receive()[1]
 
 
-def test_a_taken_port_is_refused_and_the_old_one_stays(keyed: Bench) -> None:
+def test_taken_port_keeps_the_old_one(keyed: Bench) -> None:
     taken = keyed.peer_socket.getsockname()[1]
     port, why = ffi.new("uint16_t *", taken), reason()
     assert lib.udpring_plane_bind(keyed.plane, port, 0, why) < 0

@@ -104,9 +104,7 @@ def both_ways(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("refused", range(WORKERS))
-def test_all_workers_keep_the_old_port_when_one_cannot_have_the_new_one(
-    limited: Limited, refused: int
-) -> None:
+def test_failed_rebind_keeps_every_workers_port(limited: Limited, refused: int) -> None:
     """Sockets are opened first of all: of handshakes, worker 0, 1, ...: this one cannot use its own."""
     apart = limited.stats().handshake_sockets
     assert sockets(limited) == apart + 2 * WORKERS

@@ -38,7 +38,7 @@ def holding(text: bytes, mappings: list[tuple[int, int]]) -> list[tuple[int, int
         return [each for each in mappings if text in os.pread(memory.fileno(), each[1] - each[0], each[0])]
 
 
-def test_a_forked_child_has_none_of_the_packets_in_clear(bench: Bench) -> None:
+def test_forked_child_has_no_plaintext(bench: Bench) -> None:
     bench.key()
     text = secrets.token_bytes(64)
     bench.send(bench.seal(udp_packet(text)))

@@ -49,7 +49,7 @@ def address(host: str, port: int) -> object:
     return made
 
 
-def test_a_change_of_worker_0_keeps_no_other_from_being_made(many: Bench) -> None:
+def test_change_of_worker_0_delays_no_other(many: Bench) -> None:
     """Worker 0 sends last in its pass; that the source address is none of ours is known then, and waits."""
     endpoint = address("127.0.0.1", many.peer_socket.getsockname()[1])
     for _ in range(6):  # the kernel picks the worker by the sender's port: seven of eight are not worker 0
@@ -135,7 +135,7 @@ def send_numbered(bench: Bench, numbers: range) -> None:
 
 
 @pytest.mark.parametrize("sent_before", [0, 10])
-def test_a_full_socket_of_one_worker_lets_no_other_overtake(many: Bench, sent_before: int) -> None:
+def test_full_socket_of_a_worker_keeps_order(many: Bench, sent_before: int) -> None:
     """What was staged overtakes nothing of the last session; what follows does not overtake it."""
     narrow(many)
     many.key()
@@ -149,7 +149,7 @@ def test_a_full_socket_of_one_worker_lets_no_other_overtake(many: Bench, sent_be
     assert seen == list(range(sent_before + 30))
 
 
-def test_however_many_peers_wait_for_a_slot_all_are_served(alone: Bench) -> None:
+def test_all_peers_waiting_for_slots_are_served(alone: Bench) -> None:
     """Each has one packet staged, and a key, while the socket takes next to nothing; no other comes.
     A fifth of them is removed before its turn comes."""
     narrow(alone)
@@ -207,7 +207,7 @@ def ask_for_keys(bench: Bench, count: int) -> set[int]:
     return asking
 
 
-def test_who_found_the_mailbox_full_asks_for_a_key_again(crowded: Bench) -> None:
+def test_request_lost_to_full_mailbox_is_repeated(crowded: Bench) -> None:
     asking = ask_for_keys(crowded, 100)
 
     def all_heard() -> bool:
@@ -242,7 +242,7 @@ def receive_data(bench: Bench) -> None:
         (receive_data, lib.UDPRING_EVENT_ACTIVITY),
     ],
 )
-def test_what_the_mailbox_had_no_room_for_is_told_when_it_has(
+def test_deferred_events_follow_when_mailbox_has_room(
     crowded: Bench, happen: Callable[[Bench], None], kind: int
 ) -> None:
     """It is told once, and no later packet repeats it."""
@@ -263,9 +263,10 @@ def test_what_the_mailbox_had_no_room_for_is_told_when_it_has(
     assert heard.count((peer, kind)) == 1
 
 
-def test_a_rekey_on_receive_for_which_the_mailbox_had_no_room_is_asked_for_by_the_next_packet(
+def test_rekey_request_survives_full_mailbox(
     crowded: Bench,
 ) -> None:
+    """A rekey that a received packet asks for finds no room in the mailbox. The next packet asks again."""
     peer = crowded.peer
     asking = ask_for_keys(crowded, 20)
     crowded.peer = peer
@@ -307,7 +308,7 @@ def shut_sockets(bench: Bench) -> None:
         (shut_sockets, lib.UDPRING_EVENT_FATAL, True),
     ],
 )
-def test_the_end_is_told_also_where_the_mailbox_is_full(
+def test_end_of_device_passes_a_full_mailbox(
     crowded: Bench, end: Callable[[Bench], None], kind: int, of_each: bool
 ) -> None:
     """It comes once: who is not told then never is, and waits for packets that nobody moves."""

@@ -139,7 +139,8 @@ with SendRing(source, tier=tier, gso=False, helpers=2) as ring:
 
 
 @TIERS
-def test_what_a_queue_behind_the_socket_refuses_is_tried_again_in_order(tier: str) -> None:
+def test_refused_datagrams_are_resent_in_order(tier: str) -> None:
+    """A queueing discipline behind the socket refuses some (ENOBUFS)."""
     run(TOLD, tier)
 
 
@@ -209,5 +210,6 @@ with SendRing(source, tier=tier, helpers=2) as ring:
 
 
 @TIERS
-def test_trains_that_a_route_refuses_go_singly_and_in_order(tier: str) -> None:
+def test_refused_trains_are_sent_singly_in_order(tier: str) -> None:
+    """The route refuses UDP_SEGMENT. Each datagram is sent by itself."""
     run(REFUSED, tier)

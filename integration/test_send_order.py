@@ -78,7 +78,7 @@ def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
 
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
-def test_order_holds_when_a_queue_behind_the_socket_refuses_some(tier: str) -> None:
+def test_order_survives_refusals_of_a_qdisc(tier: str) -> None:
     """Who asks for errors (IP_RECVERR) is told of each that the bucket has no room for: ENOBUFS."""
     answer = run(tier, "60mbit", 3000, 1200, 4_000_000, 20, 0, limit=20_000, told=True)
     errors = answer["errors"]
@@ -90,7 +90,8 @@ def test_order_holds_when_a_queue_behind_the_socket_refuses_some(tier: str) -> N
 
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
-def test_a_time_out_tells_what_did_not_go_and_the_ring_goes_on(tier: str) -> None:
+def test_timeout_reports_unsent_datagrams(tier: str) -> None:
+    """The ring works afterwards."""
     answer = run(tier, "2mbit", 1000, 1200, 20000, 1, 0)
     accepted = answer["accepted"]
     assert isinstance(accepted, int)
@@ -101,7 +102,7 @@ def test_a_time_out_tells_what_did_not_go_and_the_ring_goes_on(tier: str) -> Non
 
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
-def test_an_interrupt_takes_back_what_waits_and_the_ring_goes_on(tier: str) -> None:
+def test_interrupt_abandons_waiting_datagrams(tier: str) -> None:
     """What is parked points into the batch's memory: it must not outlive the call."""
     answer = run(tier, "2mbit", 1000, 1200, 20000, None, 1)
     assert answer["accepted"] == -1

@@ -96,7 +96,8 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
 
 
 @TIERS
-def test_trains_that_a_route_refuses_go_singly_and_in_order(tier: str) -> None:
+def test_refused_trains_are_sent_singly_in_order(tier: str) -> None:
+    """The route refuses UDP_SEGMENT. Each datagram is sent by itself."""
     run(SMALL_MTU, tier)
 
 

@@ -77,9 +77,8 @@ def test_a_shortage_that_passes_ends_nothing(start: Start, tier: str) -> None:
         ("mmsg", "ppoll", errno.ENOMEM),
     ],
 )
-def test_a_shortage_that_lasts_ends_the_node_and_is_named(
-    start: Start, tier: str, call: str, error: int
-) -> None:
+def test_lasting_shortage_ends_the_node(start: Start, tier: str, call: str, error: int) -> None:
+    """The log names the error."""
     tunnel, faults = start(tier)
     faults.set(call, error, times=FOR_EVER)
     process = tunnel.b.process

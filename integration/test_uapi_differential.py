@@ -182,7 +182,7 @@ def test_difference_is_as_the_table_has_it(pair: tuple[Node, Node], name: str) -
     assert theirs in difference.theirs, difference.why
 
 
-def test_taken_port_leaves_the_old_one_as_in_the_kernel(pair: tuple[Node, Node]) -> None:
+def test_taken_port_keeps_old_one_as_kernel(pair: tuple[Node, Node]) -> None:
     """wireguard-go then listens nowhere."""
     for node in pair:
         assert errno_of(say(node, RESET)) == 0

@@ -82,7 +82,7 @@ for family, to in ((socket.AF_INET, TO), (socket.AF_INET6, ("2001:db8::9", 9))):
 
 
 @TIERS
-def test_a_device_that_gathers_sends_from_where_the_payload_lies(tier: str) -> None:
+def test_zero_copy_works_on_a_gathering_device(tier: str) -> None:
     run(TRUE, tier)
 
 

@@ -98,7 +98,7 @@ def test_embed_node_says_what_is_wrong_with_its_file(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_page_on_nodes_shows_the_example_as_it_is() -> None:
+def test_node_page_shows_the_example() -> None:
     example = (EXAMPLES / "embed_node.py").read_text()
     body = example[example.index("import asyncio") : example.index("\n\nif __name__")]
     assert body.replace("import sys\n", "").strip() in (EXAMPLES.parent / "docs/node.md").read_text()

@@ -192,7 +192,7 @@ def test_headers_have_guards() -> None:
 OWNERSHIP = ("owner", "thread", "free")
 
 
-def test_struct_comments_say_who_owns_which_thread_and_who_frees() -> None:
+def test_struct_comments_name_owner_thread_and_freer() -> None:
     """A comment before a struct that says one of the three says all of them."""
     found = []
     for path in C:

@@ -41,9 +41,8 @@ def test_every_error_gets_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
 
 
-def test_a_node_needs_a_private_key_and_a_fragment_does_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_node_needs_a_private_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fragment of a configuration does not."""
     path = file(tmp_path, GOOD.replace(f"PrivateKey = {PRIVATE}", ""))
     assert main(["check", path]) == 2
     assert capsys.readouterr().err.endswith("[Interface] has no PrivateKey (make one: udpring genkey)\n")
@@ -56,9 +55,8 @@ def test_a_post_up_may_set_the_private_key(tmp_path: Path, capsys: pytest.Captur
     assert "no PrivateKey: PostUp has to set it" in capsys.readouterr().err
 
 
-def test_one_bad_file_of_two_is_2_and_both_are_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_bad_file_of_two_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both files are read."""
     path = file(tmp_path, GOOD)
     assert main(["check", str(tmp_path / "none.conf"), path]) == 2
     out, err = capsys.readouterr()
@@ -84,9 +82,7 @@ def test_a_world_accessible_file_is_warned_of(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == "", "a closed directory is enough, as for wg-quick"
 
 
-def test_an_endpoint_inside_its_own_allowed_ips_is_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_endpoint_inside_its_allowed_ips_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     looping = GOOD.replace("10.0.0.0/8", "0.0.0.0/1, 128.0.0.0/1") + "Endpoint = 10.3.0.2:51820\n"
     path = file(tmp_path, looping)
     assert main(["check", path]) == 0

@@ -61,7 +61,8 @@ def test_pubkey_reads_standard_input(trail: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n", "abc\n", PRIVATE + "x\n", " " + PRIVATE, PRIVATE + "\n" + PRIVATE, "\xff" * 44]
 )
-def test_pubkey_refuses_as_wg_does_in_one_line_without_the_key(text: str) -> None:
+def test_pubkey_refuses_as_wg_does(text: str) -> None:
+    """In one line, which does not have the key in it."""
     done = udpring_command("pubkey", stdin=text)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("udpring: standard input is not a private key: ")
@@ -75,9 +76,7 @@ def test_pubkey_refuses_as_wg_does_in_one_line_without_the_key(text: str) -> Non
 
 @pytest.mark.parametrize("command", ["genkey", "genpsk"])
 @pytest.mark.parametrize(("umask", "warns"), [(0o077, False), (0o022, True)])
-def test_a_key_into_a_world_accessible_file_is_warned_of(
-    tmp_path: Path, command: str, umask: int, warns: bool
-) -> None:
+def test_key_in_world_readable_file_warns(tmp_path: Path, command: str, umask: int, warns: bool) -> None:
     path = tmp_path / "key"
     path.touch(0o666 & ~umask)
     path.chmod(0o666 & ~umask)
@@ -191,7 +190,7 @@ def test_closed_standard_streams_are_told_in_one_line(command: str, closed: str,
     assert done.stderr.count("\n") == 1
 
 
-def test_with_every_standard_stream_closed_the_exit_code_is_as_ever() -> None:
+def test_closed_standard_streams_keep_exit_code() -> None:
     for words, code in (("pubkey", 1), ("check /nonexistent.conf", 2)):
         line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {words} <&- >&- 2>&-"
         done = subprocess.run(["sh", "-c", line], cwd=TOP, check=False, timeout=60)

@@ -108,7 +108,7 @@ def test_no_interface_at_all(
     assert "nothing serves the interface wg9" in capsys.readouterr().err
 
 
-def test_on_a_terminal_the_table_stays_in_place_and_fits(
+def test_terminal_table_stays_in_place_and_fits(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

@@ -33,9 +33,8 @@ def test_text(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_json_has_the_names_of_wg_json_and_no_secrets_unless_asked(
-    server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_has_wg_json_names_and_no_secrets(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """Secrets are in it only when asked for."""
     assert main(["show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {
@@ -110,7 +109,7 @@ def test_no_interfaces_at_all(
     assert capsys.readouterr().out == "{}\n"
 
 
-def test_set_goes_through_in_order_and_its_refusal_comes_back(server: Server, tmp_path: Path) -> None:
+def test_set_passes_in_order_and_returns_refusal(server: Server, tmp_path: Path) -> None:
     client = uapi_client.UapiClient("wg0", tmp_path)
     client.set([uapi.SetListenPort(81), uapi.ReplacePeers()])
     with pytest.raises(uapi_client.UapiError) as caught:

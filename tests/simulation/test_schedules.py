@@ -92,7 +92,7 @@ def _two_nodes(actions: list[Action]) -> Schedule:
     return replace(plain, one_way=True, ending="", actions=actions)
 
 
-def test_a_packet_after_a_short_down_of_the_interface_needs_no_second() -> None:
+def test_one_packet_suffices_after_a_short_down() -> None:
     """The plane had asked for a session less than half a second before; the interface was down in between."""
     actions: list[Action] = [
         (0, "part", 0, 1, True),
@@ -103,7 +103,7 @@ def test_a_packet_after_a_short_down_of_the_interface_needs_no_second() -> None:
     assert not run_schedule(_two_nodes(actions))
 
 
-def test_a_packet_that_waits_for_the_private_key_needs_no_second() -> None:
+def test_one_packet_suffices_without_private_key() -> None:
     """There is a session, which expired when the key before was taken away."""
     actions: list[Action] = [
         (0, "send", 0, 1, 1),

@@ -80,7 +80,7 @@ def filled(table: Table, case: Case) -> dict[bytes, list[IPv4Network]]:
 
 
 @pytest.mark.parametrize("case", peers.CASES, ids=str)
-def test_a_table_has_the_peers_and_prefixes_of_its_case(case: Case) -> None:
+def test_table_has_peers_and_prefixes_of_case(case: Case) -> None:
     found = filled(Table(peers.CASES[-1]), case)
     assert len(found) == case.peers
     assert sum(map(len, found.values())) == case.prefixes
@@ -124,7 +124,8 @@ def test_data_has_the_size_asked_for() -> None:
     assert spray.payloads(job(size=1300)) == [bytes(1300)]
 
 
-def test_datagrams_are_sent_to_each_host_in_turn_and_counted() -> None:
+def test_datagrams_go_to_each_host_in_turn() -> None:
+    """They are counted."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
@@ -140,7 +141,7 @@ def test_datagrams_are_sent_to_each_host_in_turn_and_counted() -> None:
             assert sock.recv(100) == bytes(5)
 
 
-def test_the_initiations_are_valid_and_in_the_order_of_their_peers() -> None:
+def test_initiations_are_valid_and_in_peer_order() -> None:
     initiators = handshakes.Initiators(PUBLIC, count=3)
     made = initiators.initiations(2)
     responder_key = noise.StaticKey(PRIVATE)
@@ -172,7 +173,8 @@ def answering(sock: socket.socket, answer: bytes, count: int, swallow: int) -> t
 
 
 @pytest.mark.parametrize("swallow", [0, 3])
-def test_an_exchange_counts_answers_and_gives_up_what_gets_none(swallow: int) -> None:
+def test_exchange_counts_answers_and_gives_up(swallow: int) -> None:
+    """An initiation without an answer is given up after a time."""
     response = messages.pack_response(1, 2, bytes(48)) + bytes(32)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node,
@@ -232,7 +234,7 @@ def test_the_table_of_handshakes() -> None:
     assert text.splitlines()[-1].split() == ["right-mac1", "1.00", "100000", "0.25", "0.33"]
 
 
-def test_a_part_left_out_is_null_and_not_in_the_table() -> None:
+def test_omitted_part_is_null_and_not_shown() -> None:
     nothing: dict[str, list[dict[str, float]]] = {phase: [] for phase in handshakes.PHASES}
     result = HOST | handshakes.summary([{"handshakes_s": 1.0}], nothing, 1e5)
     assert result["flood"] is None

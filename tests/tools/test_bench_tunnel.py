@@ -94,7 +94,7 @@ def parsed(*words: str) -> argparse.Namespace:
 # ---- the command line ----
 
 
-def test_what_the_command_says_of_names_is_what_they_are() -> None:
+def test_command_help_has_the_real_names() -> None:
     assert tuple(measures.MEASURES) == bench_tunnel.MEASURES
 
 
@@ -163,7 +163,7 @@ def test_ours_gets_its_tier_and_others_are_left_alone() -> None:
     assert all(name != "UDPRING_TIER" for name, _ in (*Program.ours().env, *Program.parse("sh").env))
 
 
-def test_each_combination_of_ours_has_a_name_of_its_own() -> None:
+def test_each_combination_of_ours_has_a_name() -> None:
     assert [each.name for each in Program.variants([None], list(Cipher)[:1], [None])] == ["udpring"]
     names = [each.name for each in Program.variants(["mmsg", "uring-pool"], list(Cipher), [1, 2])]
     assert names[:3] == ["udpring mmsg workers=1", "udpring mmsg workers=2", "udpring uring-pool workers=1"]
@@ -232,7 +232,7 @@ def test_no_rate_holds() -> None:
     assert measures.highest_rate(lambda rate: None) is None
 
 
-def test_a_rate_is_tried_twice_before_it_is_given_up() -> None:
+def test_rate_is_tried_twice() -> None:
     tried: list[float] = []
 
     def every_second(rate: float) -> float | None:
@@ -255,7 +255,7 @@ def test_a_figure_is_the_median_of_its_runs() -> None:
     assert "resident_mib" not in figures
 
 
-def test_a_ratio_is_the_median_of_the_runs_own_ratios() -> None:
+def test_ratio_is_median_of_run_ratios() -> None:
     ratios = result()["ratios"][0]
     assert ratios["to"] == "go0"
     # 3/1, 4/0.5, 2/1: not the ratio of the medians' 3/1 by chance alone
@@ -264,12 +264,13 @@ def test_a_ratio_is_the_median_of_the_runs_own_ratios() -> None:
     assert ratios["figures"]["rtt_idle_p50_ms"] == 0.5
 
 
-def test_a_ratio_needs_a_figure_of_both_that_is_not_nought() -> None:
+def test_ratio_needs_nonzero_figures_of_both() -> None:
     taken = [("a", "a", [{"tcp_one_gbit_s": 1.0}]), ("b", "b", [{"tcp_one_gbit_s": 0.0}]), ("c", "c", [{}])]
     assert [each["figures"] for each in comparison.summary(taken)["ratios"]] == [{}, {}]
 
 
-def test_every_figure_has_a_key_and_a_title_with_its_unit_of_its_own() -> None:
+def test_figures_have_unique_keys_and_titles() -> None:
+    """Each title has its unit."""
     assert len({figure.key for figure in measures.FIGURES}) == len(measures.FIGURES)
     assert len({(figure.title, figure.unit) for figure in measures.FIGURES}) == len(measures.FIGURES)
     for group in {figure.group for figure in measures.FIGURES} - {""}:
@@ -303,7 +304,7 @@ def test_the_table_shows_every_program_and_ratio() -> None:
     assert len(lines) == 6 + 3
 
 
-def test_a_figure_that_only_one_has_is_a_dash_for_the_other() -> None:
+def test_missing_figure_is_a_dash() -> None:
     whole = result()
     del whole["programs"][1]["figures"]["tcp_one_gbit_s"]
     del whole["ratios"][0]["figures"]["tcp_one_gbit_s"]
@@ -357,7 +358,8 @@ def test_a_picture_of_nothing_is_drawn_too(tmp_path: Path) -> None:
 
 
 @needs_matplotlib
-def test_a_path_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+def test_unwritable_plot_path_fails_at_once(tmp_path: Path) -> None:
+    """Before anything is measured."""
     for path in (tmp_path, tmp_path / "none" / "picture.png"):
         with pytest.raises(ConfigError, match="cannot be written"):
             plot.require_drawable(path)

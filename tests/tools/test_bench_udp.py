@@ -103,7 +103,7 @@ def test_all_contenders_are_measured(capsys: pytest.CaptureFixture[str]) -> None
     assert {each["part"] for each in result["figures"]} == {"both", "receive-singles"}
 
 
-def test_a_second_thread_is_measured_where_it_can_be_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_thread_is_measured_where_useful(monkeypatch: pytest.MonkeyPatch) -> None:
     parallel = [udp.TWO_THREADS, "udpring mmsg, 1 helper"]
     for cpus, usable in (({0, 1}, True), ({0}, False)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: cpus)
@@ -130,7 +130,9 @@ def test_a_tier_is_measured_alone(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_not_there_is_left_out_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_contender_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line says so."""
+
     def refuse(sock: object, buffers: int, tier: str) -> RecvRing:
         if tier != "mmsg":
             raise RingError("no rings here", errno=1)

@@ -95,7 +95,7 @@ def test_root_without_the_right_to_namespaces(
     assert "CAP_SYS_ADMIN" in line
 
 
-def test_the_table_is_aligned_and_leaves_out_what_is_not_known() -> None:
+def test_table_is_aligned_without_unknown_figures() -> None:
     lines = demo._table([ROW, {**ROW, "gbit_per_cpu_s": None, "handshake_ms": 1234.5}]).splitlines()
     assert len(lines) == 3
     assert len({len(line) for line in lines}) == 1
@@ -132,7 +132,7 @@ def test_the_table_says_what_was_used(capsys: pytest.CaptureFixture[str]) -> Non
     assert "udpring divided by wireguard-go: handshake 1.00" in said
 
 
-def test_an_address_is_waited_for_until_the_kernel_delivers_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_is_awaited_until_local(monkeypatch: pytest.MonkeyPatch) -> None:
     class Late:
         def __init__(self) -> None:
             self.routes = ["", "", "local fd99::1 dev under table local proto kernel metric 0 pref medium\n"]

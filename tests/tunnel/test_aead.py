@@ -455,7 +455,7 @@ def real_ipsecmb() -> str:
 
 
 @with_ipsecmb
-def test_without_avx_512_ipsec_mb_is_left_out_but_works_when_forced(tmp_path: Path) -> None:
+def test_ipsec_mb_without_avx512_only_when_forced(tmp_path: Path) -> None:
     flags = Path("/proc/cpuinfo").read_text()
     if " avx2" not in flags:
         pytest.skip("this CPU has no AVX2")
@@ -490,7 +490,8 @@ def test_without_aes_instructions_ipsec_mb_does_no_aes(tmp_path: Path) -> None:
 
 @with_ipsecmb
 @every_cipher
-def test_a_library_that_is_not_what_it_seems_is_left_out(tmp_path: Path, cipher: int) -> None:
+def test_foreign_library_is_left_out(tmp_path: Path, cipher: int) -> None:
+    """A library of the right name that is another one."""
     folder = other_ipsecmb(tmp_path, "-DNOTHING")
     which, why = chosen_with(None, folder, cipher=cipher)
     assert which == numbered("openssl", cipher)
@@ -564,9 +565,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 @every_cipher
-def test_an_implementation_that_fails_its_self_test_is_not_used(
-    broken: Path, defect: str, said: str, cipher: int
-) -> None:
+def test_failed_self_test_excludes_implementation(broken: Path, defect: str, said: str, cipher: int) -> None:
     environment = {
         key: value for key, value in os.environ.items() if key not in ("UDPRING_AEAD", "LD_PRELOAD")
     }

@@ -268,7 +268,7 @@ def test_first_fragments_are_not_merged_however_whole_they_look(device: Device, 
     assert [packet for _, packet in written] == packets
 
 
-def test_a_reserved_bit_of_tcp_on_all_packets_keeps_them_single(device: Device) -> None:
+def test_reserved_tcp_bit_prevents_coalescing(device: Device) -> None:
     """Whatever it may mean one day: accurate ECN, for one, has the bit change within a super-packet."""
     flow = v4()
     packets = [reserved_bit(flow) for _ in range(5)]
@@ -339,7 +339,7 @@ def test_any_stream_comes_out_as_it_went_in(per_flow: list[list[Step]], seed: in
 
 @given(packets=st.lists(st.tuples(st.sampled_from([4, 6]), st.binary(max_size=120)), max_size=60))
 @settings(max_examples=200, deadline=None)
-def test_any_bytes_behind_a_valid_length_come_out_as_they_went_in(packets: list[tuple[int, bytes]]) -> None:
+def test_arbitrary_bytes_come_out_unchanged(packets: list[tuple[int, bytes]]) -> None:
     """What inbound.c lets through: version, and the packet's own length. Nothing else need be right."""
     made = []
     for version, data in packets:

@@ -87,7 +87,7 @@ def test_a_flow_is_taken_apart_to_the_bit(library: Path, make: object, protocol:
     assert [packet for _, packet in write(library, "all", packets)] == packets
 
 
-def test_what_is_refused_again_and_again_is_no_longer_made(library: Path) -> None:
+def test_repeatedly_refused_kind_is_given_up(library: Path) -> None:
     """Of that kind alone: others go on, and a device that refuses one now and then gets the next."""
     flow = v4()
     bursts = [flow.packet(bytes(size)) for _ in range(IN_A_ROW + 4) for size in (500, 500, 500, 9)]

@@ -119,7 +119,7 @@ def test_line_ends_and_a_missing_last_one() -> None:
     assert Config.loads(FULL.rstrip("\n")) == Config.loads(FULL)
 
 
-def test_blanks_do_not_count_where_wg_does_not_count_them() -> None:
+def test_blanks_are_ignored_as_wg_does() -> None:
     key = f"Private Key\t=\t{PRIVATE[:20]} {PRIVATE[20:]}\v"
     text = f"[ Inter face ]\n\t{key}\nListen Port = 51 820\nfwmark=o f f"
     assert Config.loads(text).interface == InterfaceConfig(SECRET, 51820)
@@ -161,7 +161,7 @@ def test_names_of_peers(lines: str, name: str) -> None:
     assert Config.loads(f"[Peer]\n{lines}\nPublicKey = {PUBLIC}").peers[0].name == name
 
 
-def test_a_name_on_the_section_line_and_none_from_another_section() -> None:
+def test_name_belongs_to_its_section_line() -> None:
     text = f"# file\n[Interface]\n# node\n[Peer] # Ann\nPublicKey = {PUBLIC}\n[Peer]\nPublicKey = {OTHER}"
     assert [peer.name for peer in Config.loads(text).peers] == ["Ann", ""]
 
@@ -345,7 +345,8 @@ def test_a_peer_without_a_key_and_one_given_twice() -> None:
     assert "no PublicKey" in str(error)
 
 
-def test_a_peer_of_two_sections_is_one_as_under_wg() -> None:
+def test_two_sections_of_a_peer_are_merged() -> None:
+    """As wg does."""
     config = Config.loads(
         f"[Peer]\nPublicKey = {PUBLIC}\nPresharedKey = {PRIVATE}\nEndpoint = 192.0.2.1:5\n"
         f"AllowedIPs = 10.0.0.1/32, 10.0.0.2/32\nPersistentKeepalive = 7\n"
@@ -396,7 +397,7 @@ def test_routing_domains_and_scoped_servers() -> None:
     assert settings.dns_search == ("~corp.example", "~.")
 
 
-def test_a_checker_sees_every_error_in_order_and_a_bound() -> None:
+def test_checker_lists_errors_in_order_up_to_bound() -> None:
     text = "x = 1\n[Interface]\nMTU = 1\nTable = /\n[Peer]\n[Other]\nnot = read\n"
     config, errors = config_parser.parse(text, "f")
     assert config is None
@@ -532,7 +533,7 @@ def test_load_names_the_file(tmp_path: Path) -> None:
         Config.load(str(path))
 
 
-def test_load_warns_of_a_file_that_the_world_may_read(tmp_path: Path) -> None:
+def test_load_warns_of_world_readable_file(tmp_path: Path) -> None:
     path = tmp_path / "wg0.conf"
     path.write_text(FULL)
     tmp_path.chmod(0o755)
@@ -690,7 +691,8 @@ def test_random_bytes_raise_nothing_but_config_errors(data: bytes) -> None:
         max_size=25,
     )
 )
-def test_spoilt_files_give_a_configuration_that_round_trips_or_an_error(lines: list[str]) -> None:
+def test_damaged_files_round_trip_or_fail(lines: list[str]) -> None:
+    """Each gives an error, or a configuration that is the same after writing and reading it."""
     config, errors = config_parser.parse("\n".join(lines), "f")
     assert (config is None) == bool(errors)
     if config is not None:

@@ -107,9 +107,8 @@ def test_a_handshake_gives_both_sides_the_same_keys(loop: VirtualLoop, sides: tu
     assert b.tunnel.device.by_id[b.peer].last_handshake_wall > 0
 
 
-def test_handshake_messages_carry_af41_and_answers_go_where_the_question_came_from(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_handshakes_have_af41_and_answers_go_back(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """They carry DSCP AF41. An answer goes to the address that the message came from."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.plane.sent, 5)
@@ -120,9 +119,7 @@ def test_handshake_messages_carry_af41_and_answers_go_where_the_question_came_fr
     assert b.plane.named("authenticated")[0][3:] == (HERE, THERE, 3)
 
 
-def test_an_unanswered_initiation_is_sent_again_until_it_is_given_up(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_unanswered_initiation_is_retried_then_given_up(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, _ = sides
     a.plane.lossy = lambda message: True
     a.plane.stamp(a.peer, staged=3)
@@ -137,9 +134,7 @@ def test_an_unanswered_initiation_is_sent_again_until_it_is_given_up(
     assert not a.plane.indices, "every handshake's index went back"
 
 
-def test_data_that_is_not_answered_asks_for_a_new_handshake(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_unanswered_data_starts_a_handshake(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -153,9 +148,7 @@ def test_data_that_is_not_answered_asks_for_a_new_handshake(
     assert a.plane.named("source_clear")
 
 
-def test_data_that_is_not_answered_is_seen_even_when_it_starts_while_another_timer_runs(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_unanswered_data_is_seen_beside_other_timers(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     """Not at rest, so no ACTIVITY tells of it: the look every ten seconds has to find it."""
     a, b = sides
     wanted(a)
@@ -202,9 +195,8 @@ def test_persistent_keepalive_comes_at_once_and_at_its_interval(
     assert len(a.plane.named("keepalive")) == before
 
 
-def test_an_idle_peer_rests_and_its_keys_go_after_540_seconds(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_idle_peer_loses_keys_after_540_seconds(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """Until then it costs no look at its stamps."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -217,9 +209,7 @@ def test_an_idle_peer_rests_and_its_keys_go_after_540_seconds(
     assert a.plane.peers[a.peer].keypair is None
 
 
-def test_suspending_the_machine_makes_timers_late_by_thirty_seconds_at_most(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_suspend_delays_timers_30_seconds_at_most(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -233,9 +223,8 @@ def test_suspending_the_machine_makes_timers_late_by_thirty_seconds_at_most(
     assert a.plane.named("keys_erase")
 
 
-def test_packets_staged_before_the_peer_was_complete_start_a_handshake(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_packets_staged_early_start_a_handshake(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """They were staged before the peer was complete."""
     a, _ = sides
     run_for(loop, 1)
     assert not a.plane.sent
@@ -245,7 +234,7 @@ def test_packets_staged_before_the_peer_was_complete_start_a_handshake(
 
 
 @pytest.mark.parametrize("staged", [0, 3])
-def test_an_initiator_opens_the_session_with_what_is_staged_or_a_keepalive(
+def test_initiator_opens_with_staged_packet_or_keepalive(
     loop: VirtualLoop, sides: tuple[Side, Side], staged: int
 ) -> None:
     """One or the other, as the kernel (wg_packet_send_keepalive): the responder needs one packet, not two."""
@@ -301,9 +290,10 @@ def test_a_flood_without_end_leaves_others_their_turns(loop: VirtualLoop, sides:
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 256
 
 
-def test_an_event_that_fails_is_counted_and_the_loop_goes_on(
+def test_failing_event_is_counted(
     loop: VirtualLoop, sides: tuple[Side, Side], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The loop goes on."""
     a, b = sides
     with caplog.at_level(logging.DEBUG, "udpring"):
         a.plane.post(Event(EventKind.HANDSHAKE, None, b"\x01" * 148, source=None))
@@ -314,9 +304,8 @@ def test_an_event_that_fails_is_counted_and_the_loop_goes_on(
     assert a.key.hex() not in caplog.text
 
 
-def test_a_command_that_fails_is_counted_and_the_next_ones_are_done(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_failing_command_is_counted(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """The commands after it are carried out."""
     a, _ = sides
     a.plane.fail["source_clear"] = RingError("no", errno=errno.ENOENT)
     a.tunnel.control.carry_out([protocol.ClearSource(a.peer), protocol.DropStaged(a.peer)])
@@ -345,9 +334,7 @@ def test_dropped_messages_are_counted_by_reason(loop: VirtualLoop, sides: tuple[
     assert b.tunnel.control.stats.dropped == {"replayed_initiation": 1, "bad_mac1": 1}
 
 
-def test_under_load_the_answer_is_a_cookie_and_the_next_try_gets_through(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_handshake_under_load_succeeds_with_cookie(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     """The plane sends the cookie. The control loop sees the message with the cookie in it, as under load."""
     a, b = sides
     original = b.plane.post
@@ -476,9 +463,8 @@ def test_late_private_key_serves_staged_packets(loop: VirtualLoop, sides: tuple[
     until(loop, lambda: a.plane.peers[a.peer].keypair, 0.1)
 
 
-def test_down_interface_is_silent_and_its_peers_start_when_it_comes_up(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_down_interface_is_silent_until_up(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """Then its peers start handshakes."""
     a, b = sides
     a.plane.set_link(False)
     wanted(a)
@@ -553,9 +539,8 @@ def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tup
     assert all(rest for _, _, rest in single), "only to rest"
 
 
-def test_a_listen_port_is_rebound_with_the_mark_and_the_present_one_is_kept(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """The present port given again rebinds nothing."""
     a, _ = sides
     a.tunnel.set_fwmark(0x51)
     a.tunnel.set_listen_port(1000)

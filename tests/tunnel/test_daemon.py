@@ -61,7 +61,8 @@ def until(path: Path, seconds: float = 30) -> str:
     return path.read_text()
 
 
-def test_the_parent_returns_when_the_child_is_ready_and_the_child_keeps_nothing(tmp_path: Path) -> None:
+def test_parent_returns_when_child_is_ready(tmp_path: Path) -> None:
+    """The child keeps none of the parent's descriptors."""
     told = tmp_path / "told"
     done = background(TELL, str(told))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -72,7 +73,7 @@ def test_the_parent_returns_when_the_child_is_ready_and_the_child_keeps_nothing(
     assert set(child["fds"].values()) == {"/dev/null"}, "no pipe and no directory of the caller's"
 
 
-def test_an_attached_child_is_the_callers_until_it_is_ready(tmp_path: Path) -> None:
+def test_attached_child_belongs_to_caller_until_ready(tmp_path: Path) -> None:
     told = tmp_path / "told"
     first = (
         "os.system('echo before; pwd')\n"
@@ -100,7 +101,7 @@ def test_an_attached_child_is_the_callers_until_it_is_ready(tmp_path: Path) -> N
         ("ready(); ready(); return 0, ''", 0, ""),
     ],
 )
-def test_what_is_wrong_reaches_the_callers_terminal_in_one_line(work: str, code: int, words: str) -> None:
+def test_start_failure_is_one_line_on_terminal(work: str, code: int, words: str) -> None:
     done = background(work)
     assert done.returncode == code
     assert words in done.stderr
@@ -169,7 +170,7 @@ def test_the_process_behind_a_socket_is_found_and_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_tun")
-def test_one_that_does_not_end_is_told_after_the_time(tmp_path: Path) -> None:
+def test_process_that_does_not_end_is_reported(tmp_path: Path) -> None:
     with listener(tmp_path / f"{NAME}.sock", "deaf") as process:
         with pytest.raises(HostError, match=f"kill -9 {process.pid}"):
             end_server(NAME, 0.1, tmp_path)

@@ -43,7 +43,7 @@ def test_superseded_entries_do_not_pile_up() -> None:
     assert deadlines.due(1_000_000, 10) == [1]
 
 
-def test_a_flood_of_one_kind_is_held_back_and_counted() -> None:
+def test_flood_of_lines_is_held_back_and_counted() -> None:
     now = [0.0]
     gate = FloodGate(burst=3, window=10.0, now=lambda: now[0])
     assert [gate.passes("a")[0] for _ in range(5)] == [True, True, True, False, False]

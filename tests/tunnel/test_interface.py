@@ -90,7 +90,7 @@ def test_mtu(settings: str, facts: HostFacts, mtu: int) -> None:
     assert interface_mtu(config(settings), facts) == mtu
 
 
-def test_a_default_route_gets_a_table_a_mark_rules_and_a_firewall() -> None:
+def test_default_route_gets_table_mark_rules_firewall() -> None:
     planned = plan(
         config("Address = 10.0.0.1/24", "0.0.0.0/0, ::/0, 10.9.0.0/16"), "wg0", HostFacts(free_table=51822)
     )
@@ -119,14 +119,16 @@ def test_a_default_route_gets_a_table_a_mark_rules_and_a_firewall() -> None:
     assert "ip -4 rule del not fwmark 51822 table 51822" in undo
 
 
-def test_a_mark_of_the_configuration_names_the_table_and_a_set_sysctl_is_left_alone() -> None:
+def test_configured_mark_names_the_table() -> None:
+    """A sysctl that is set already is left alone."""
     planned = plan(config("FwMark = 0x7", "0.0.0.0/0"), "wg0", HostFacts(free_table=9, src_valid_mark=True))
     assert planned.fwmark == 7
     assert "ip -4 rule add not fwmark 7 table 7" in texts(planned)
     assert not any("sysctl" in text for text in texts(planned))
 
 
-def test_iptables_where_there_is_no_nft_and_a_warning_where_there_is_neither() -> None:
+def test_firewall_uses_iptables_without_nft() -> None:
+    """A warning where there is neither."""
     asked = config("Address = 10.0.0.1/24, fd00::1/64", "0.0.0.0/0, ::/0")
     found = [c for c in plan(asked, "wg0", HostFacts(firewall="iptables")).steps if "-n" in c.do.argv]
     assert [step.do.argv[0] for step in found] == ["ip6tables-restore", "iptables-restore"]
@@ -138,7 +140,7 @@ def test_iptables_where_there_is_no_nft_and_a_warning_where_there_is_neither() -
     assert plan(config("", "10.0.0.0/8"), "wg0", HostFacts(firewall=None)).warnings == ()
 
 
-def test_an_interface_name_that_nft_cannot_take_is_changed_in_the_table_only() -> None:
+def test_nft_table_name_escapes_interface_name() -> None:
     planned = plan(config("Address = 10.0.0.1/24", "0.0.0.0/0"), "a+b=c", HostFacts())
     (nft,) = (command for command in planned.commands() if command.argv[0] == "nft")
     assert "add table ip udpring-a_b_c\n" in nft.stdin
@@ -146,7 +148,7 @@ def test_an_interface_name_that_nft_cannot_take_is_changed_in_the_table_only() -
 
 
 @pytest.mark.parametrize("table", ["1234", "main"])
-def test_a_table_of_the_configuration_takes_all_routes_and_no_rules(table: str) -> None:
+def test_configured_table_takes_routes_without_rules(table: str) -> None:
     asked = config(f"Address = 10.0.0.1/24\nTable = {table}", "0.0.0.0/0, 10.0.0.2/32")
     planned = plan(asked, "wg0", HostFacts())
     assert texts(planned)[2:] == [
@@ -255,9 +257,7 @@ def test_one_ip_process_for_each_run_of_one_family(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_a_failure_takes_back_what_was_done_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
+def test_failure_takes_back_only_what_was_done(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     commands = PLANNED.commands()
     failing = (
         " ".join(commands[at].argv).partition(" -6 ")[2] or " ".join(commands[at].argv).partition(" -4 ")[2]
@@ -281,7 +281,7 @@ def test_no_right_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
         Setup(PLANNED).apply()
 
 
-def test_a_program_that_is_not_there_or_does_not_end() -> None:
+def test_missing_or_hanging_program_is_reported() -> None:
     with pytest.raises(HostError, match=r"udpring-none is not installed \(install it"):
         interface_setup._run(("udpring-none",))
     with pytest.raises(HostError, match=r"did not end within 0\.2 s"):

@@ -68,7 +68,7 @@ def asking(outstanding: int, round_trip: int) -> Callable[[int, int], tuple[int,
     return arrival
 
 
-def test_a_fast_stream_of_few_at_a_time_is_let_gather() -> None:
+def test_fast_stream_of_small_passes_gathers() -> None:
     worker = Worker()
     worker.run(SOON, steady(150_000))
     count, passes = worker.items, worker.passes

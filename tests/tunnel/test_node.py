@@ -142,7 +142,7 @@ def test_without_a_private_key_nothing_is_opened(planes: Planes) -> None:
     assert not planes.opened
 
 
-def test_what_the_host_refuses_leaves_a_node_that_is_down(planes: Planes) -> None:
+def test_refused_start_leaves_node_down(planes: Planes) -> None:
     planes.refuse = HostError("no TUN", cure="modprobe tun")
 
     async def body() -> None:
@@ -224,7 +224,7 @@ def test_prefixes_may_change_places_in_one_reload(planes: Planes) -> None:
     run(body)
 
 
-def test_a_reload_changes_port_mark_and_key_but_keeps_sessions(planes: Planes) -> None:
+def test_reload_of_port_mark_key_keeps_sessions(planes: Planes) -> None:
     async def body() -> None:
         async with udpring.Node(config(peer(0), listen_port=1000)) as node:
             plane = planes.one
@@ -242,7 +242,7 @@ def test_a_reload_changes_port_mark_and_key_but_keeps_sessions(planes: Planes) -
     run(body)
 
 
-def test_a_port_that_is_taken_stops_a_reload_before_anything_changed(planes: Planes) -> None:
+def test_taken_port_stops_reload_before_changes(planes: Planes) -> None:
     async def body() -> None:
         async with udpring.Node(config(peer(0), listen_port=1000)) as node:
             before = node.config
@@ -256,9 +256,8 @@ def test_a_port_that_is_taken_stops_a_reload_before_anything_changed(planes: Pla
     run(body)
 
 
-def test_a_peer_with_our_own_key_is_left_out_and_told(
-    planes: Planes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_peer_with_own_key_is_left_out(planes: Planes, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so."""
     given = config(PeerConfig(public_key(OWN)), peer(0))
 
     async def body() -> None:
@@ -312,9 +311,8 @@ def test_a_name_is_looked_up_until_it_is_known(planes: Planes, monkeypatch: pyte
     run(body)
 
 
-def test_a_name_server_that_never_answers_holds_up_neither_start_nor_stop(
-    planes: Planes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_name_server_delays_nothing(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither start nor stop waits for it."""
     answer = threading.Event()
 
     def look_up(endpoint: Endpoint) -> SocketAddress:
@@ -379,9 +377,7 @@ class Setups:
 ADDRESS = (ipaddress.ip_interface("10.9.0.1/24"),)
 
 
-def test_the_interface_is_set_up_when_there_is_an_address(
-    planes: Planes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_address_makes_node_set_up_interface(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:
     setups = Setups(monkeypatch)
 
     async def body() -> None:
@@ -400,9 +396,7 @@ def test_the_interface_is_set_up_when_there_is_an_address(
     assert setups.steps[3:] == []
 
 
-def test_what_was_chosen_for_a_default_route_stays_over_a_reload(
-    planes: Planes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_route_choices_survive_reload(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:
     setups = Setups(monkeypatch)
     given = config(peer(0, "0.0.0.0/0", host="192.0.2.1"), addresses=ADDRESS)
 

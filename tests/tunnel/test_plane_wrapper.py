@@ -106,7 +106,8 @@ def test_tiers_are_called_as_in_c() -> None:
         plane_tier("fastest")
 
 
-def test_a_descriptor_that_is_no_tun_device_is_refused_and_stays_the_callers() -> None:
+def test_non_tun_descriptor_is_refused() -> None:
+    """It stays the caller's, open."""
     read_end, write_end = os.pipe()
     try:
         with pytest.raises(HostError, match="no TUN device"):

@@ -60,7 +60,7 @@ def test_settings_of_the_file_alone_are_kept() -> None:
     assert live_config(loaded, STATE, (), 1300).peers[0].name == "ann"
 
 
-def test_an_mtu_that_the_file_has_not_is_not_saved() -> None:
+def test_mtu_absent_from_file_is_not_saved() -> None:
     assert live_config(Config.loads("[Interface]\n"), STATE, (), 1300).interface.mtu is None
 
 

@@ -192,7 +192,7 @@ def test_a_single_checksum_of_zero_is_written_as_ones() -> None:
     assert made[0][26:28] == b"\xff\xff"
 
 
-def test_a_packet_with_nothing_left_to_do_is_left_alone() -> None:
+def test_complete_packet_is_left_alone() -> None:
     for packet in (b"", b"\0", bytes(19), replace(V4).packet(b"as it is")):
         for vnet in (Vnet(), Vnet(flags=2), Vnet(gso_type=ECN), Vnet(gso_size=7, csum_start=3, hdr_len=9)):
             assert core(vnet, packet) == [packet]

@@ -72,7 +72,8 @@ def test_another_mtu_takes_the_link_not_down(host: Host) -> None:
     assert host.take() == ["link set mtu 1300 up dev wg0"]
 
 
-def test_what_fails_is_taken_back_and_the_rest_stays_known(host: Host) -> None:
+def test_failed_step_is_taken_back(host: Host) -> None:
+    """The steps that succeeded stay known."""
     setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16"))
     setup.apply()
     host.take()

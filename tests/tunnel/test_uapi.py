@@ -221,7 +221,8 @@ DEVICE_BAD = [
 
 
 @pytest.mark.parametrize("line", PEER_BAD)
-def test_bad_peer_lines_are_einval_and_what_stood_before_stays(line: bytes) -> None:
+def test_bad_peer_line_keeps_earlier_lines(line: bytes) -> None:
+    """It is EINVAL."""
     got = parse(set_of(b"public_key=" + HEX, b"protocol_version=1", line, b"remove=true"))
     assert got[:2] == [PeerBegin(KEY), ProtocolVersion(1)]
     (end,) = got[2:]
@@ -232,7 +233,8 @@ def test_bad_peer_lines_are_einval_and_what_stood_before_stays(line: bytes) -> N
 
 
 @pytest.mark.parametrize("line", DEVICE_BAD)
-def test_bad_device_lines_are_einval_and_nothing_after_them_counts(line: bytes) -> None:
+def test_bad_device_line_ends_the_request(line: bytes) -> None:
+    """It is EINVAL, and no later line counts."""
     got = parse(set_of(b"listen_port=1", line, b"listen_port=2", b"public_key=" + HEX, b"remove=true"))
     assert [type(op) for op in got] == [SetListenPort, EndRequest]
     assert isinstance(got[1], EndRequest)
@@ -243,7 +245,8 @@ def test_a_line_without_an_equals_sign_is_eproto() -> None:
     assert end_of(b"listen_port").errno == errno.EPROTO
 
 
-def test_get_with_a_setting_is_refused_with_a_positive_errno() -> None:
+def test_get_with_setting_is_refused() -> None:
+    """With a positive errno."""
     (end,) = parse(b"get=1\nlisten_port=1\n\n")
     assert isinstance(end, EndRequest)
     assert uapi.format_status(end) == b"errno=22\n\n"
@@ -255,7 +258,7 @@ def test_status_lines() -> None:
     assert uapi.format_status(EndRequest("set", errno.EINVAL)) == b"errno=-22\n\n"
 
 
-def test_an_operation_that_fails_ends_its_request_with_its_errno() -> None:
+def test_failed_operation_ends_request_with_errno() -> None:
     parser = RequestParser()
     seen = []
     for operation in parser.feed(set_of(b"listen_port=1", b"fwmark=1", b"fwmark=x") + b"get=1\n\n"):
@@ -438,14 +441,14 @@ def test_the_text_of_a_get_answer() -> None:
     )
 
 
-def test_only_a_cipher_that_is_not_the_default_is_told() -> None:
+def test_only_non_default_cipher_is_written() -> None:
     for cipher, told in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
         text = b"".join(uapi.format_get(DeviceInfo(peers=[PeerInfo(KEY, cipher=cipher)])))
         assert (b"\ncipher=aes-256-gcm\n" in text) is told
         assert (b"cipher" in text) is told
 
 
-def test_a_client_skips_keys_it_does_not_know_and_sees_failures() -> None:
+def test_client_skips_unknown_keys_and_sees_failures() -> None:
     assert answer(b"new_key=1\nlisten_port=7\nerrno=0\n\n").state.listen_port == 7
     assert answer(b"errno=-22\n\n").errno == 22
     assert not answer(b"errno=0\n").done
@@ -503,7 +506,7 @@ def drain(operations: Iterable[Operation]) -> None:
 @given(
     st.lists(st.one_of(garbage_lines.map(lambda line: line + b"\n"), st.binary(max_size=200)), max_size=20)
 )
-def test_garbage_is_a_status_or_a_protocol_error_and_nothing_else(chunks: list[bytes]) -> None:
+def test_garbage_gives_status_or_protocol_error(chunks: list[bytes]) -> None:
     for first in (b"", b"set=1\n", b"set=1\npublic_key=%s\n" % HEX):
         parser = RequestParser()
         try:

@@ -114,7 +114,7 @@ async def test_a_key_that_only_the_codec_knows_is_refused(here: Served) -> None:
 
 
 @serving
-async def test_earlier_lines_stay_after_a_bad_one_and_later_ones_do_not_count(here: Served) -> None:
+async def test_bad_line_keeps_earlier_drops_later(here: Served) -> None:
     answer = await here.set(
         "fwmark=1",
         f"public_key={KEY_A}",
@@ -150,7 +150,7 @@ async def test_our_own_key_as_a_peer_is_silently_ignored(here: Served) -> None:
 
 
 @serving
-async def test_a_private_key_that_is_a_peers_removes_that_peer(here: Served) -> None:
+async def test_private_key_of_a_peer_removes_it(here: Served) -> None:
     private = generate_private_key()
     await here.set(f"public_key={public_key(private).hex()}", f"public_key={KEY_A}")
     assert await here.set(f"private_key={private.hex()}") == "errno=0\n\n"
@@ -242,7 +242,7 @@ async def test_several_requests_follow_each_other_on_one_connection(here: Served
 
 
 @serving
-async def test_a_connection_without_a_byte_and_one_cut_short_do_no_harm(here: Served) -> None:
+async def test_empty_and_cut_connections_are_harmless(here: Served) -> None:
     for sent in (b"", b"get=1", b"set=1\nfwmark=5\npublic_key=", b"nonsense\n\n"):
         _, writer = await asyncio.open_unix_connection(here.path)
         writer.write(sent)
@@ -294,7 +294,7 @@ async def test_130560_allowed_ips_in_one_set(here: Served) -> None:
 
 
 @serving
-async def test_a_peer_removed_by_another_client_in_the_middle_of_a_block(here: Served) -> None:
+async def test_peer_removed_by_another_client_mid_block(here: Served) -> None:
     reader, writer = await asyncio.open_unix_connection(here.path)
     writer.write(f"set=1\npublic_key={KEY_A}\nallowed_ip=10.0.0.0/8\n".encode())
     await until(lambda: here.tunnel.find(bytes.fromhex(KEY_A)) is not None)
@@ -318,7 +318,7 @@ async def test_keepalive_switched_on_sends_at_once(here: Served) -> None:
 
 
 @serving
-async def test_staged_packets_start_a_handshake_when_their_peer_is_complete(here: Served) -> None:
+async def test_complete_peer_handshakes_for_staged_packets(here: Served) -> None:
     await here.set(f"private_key={generate_private_key().hex()}", f"public_key={KEY_A}")
     here.plane.stamp(here.peer(KEY_A), staged=1)
     await here.set(f"public_key={KEY_A}", "endpoint=10.0.0.9:9")
@@ -363,7 +363,7 @@ async def test_a_file_of_somebody_else_is_left_alone(here: Served) -> None:
 
 
 @serving
-async def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(here: Served) -> None:
+async def test_used_socket_is_refused_stale_one_replaced(here: Served) -> None:
     with pytest.raises(HostError, match="in use") as refused:
         SocketFile(here.path)
     assert refused.value.errno == errno.EADDRINUSE
@@ -377,7 +377,7 @@ async def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(here: Served)
 
 
 @serving
-async def test_a_socket_whose_owner_is_about_to_end_is_waited_for(here: Served) -> None:
+async def test_socket_of_ending_owner_is_awaited(here: Served) -> None:
     """`wg-quick down wg0; wg-quick up wg0`: the old program ends a moment after its link was deleted."""
     opening = asyncio.ensure_future(SocketFile.open(here.path))
     await asyncio.sleep(0)

@@ -119,7 +119,7 @@ def test_a_train_that_does_not_fit_is_carried_over(tier: str, pair4: Pair, most:
         assert ring.leased == 0
 
 
-def test_the_parts_of_a_cut_train_say_where_it_was_cut(tier: str, pair4: Pair) -> None:
+def test_parts_of_a_cut_train_are_marked(tier: str, pair4: Pair) -> None:
     payload = os.urandom(64 * 20)
     with RecvRing(pair4.sink, buffer_size=1000, tier=tier, gro=True) as ring:
         send_train(pair4.source, pair4.to, payload, 64)

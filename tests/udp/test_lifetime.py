@@ -283,7 +283,8 @@ def in_child(work: Callable[[], bool]) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def test_a_forked_child_cannot_use_the_ring_and_the_parent_goes_on(tier: str, pair4: Pair) -> None:
+def test_forked_child_cannot_use_the_ring(tier: str, pair4: Pair) -> None:
+    """The parent goes on."""
     with RecvRing(pair4.sink, buffers=16, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
         sender.send_batch([b"before"], pair4.to)
         (packet,) = take(receiver, 1)

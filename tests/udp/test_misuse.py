@@ -21,9 +21,7 @@ from .conftest import SOL_UDP, UDP_GRO, Pair, send_train, take
 SO_TIMESTAMPNS = 35
 
 
-def test_closing_leaves_the_socket_alone_that_has_the_number_by_now(
-    tier: str, make_socket: Callable[..., socket.socket]
-) -> None:
+def test_close_leaves_reused_descriptor_alone(tier: str, make_socket: Callable[..., socket.socket]) -> None:
     """Without UDP_GRO a train that waits in the heir would be received as one long datagram."""
     first, heir, source = make_socket(), make_socket(), make_socket()
     old = RecvRing(first, tier=tier, timestamps=True)
@@ -40,9 +38,10 @@ def test_closing_leaves_the_socket_alone_that_has_the_number_by_now(
 
 @pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("first_goes", [True, False])
-def test_rings_that_share_a_socket_keep_its_options_until_the_last_goes(
+def test_last_ring_restores_socket_options(
     tier: str, make_socket: Callable[..., socket.socket], first_goes: bool, before: int
 ) -> None:
+    """Several rings share the socket."""
     sink, source = make_socket(), make_socket()
     sink.setsockopt(SOL_UDP, UDP_GRO, before)
     rings = [RecvRing(sink, tier=tier, timestamps=True)]

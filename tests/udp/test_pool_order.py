@@ -79,7 +79,7 @@ def run_alone(buffers: int, prepare: str = "", meanwhile: str = "") -> None:
 
 
 @pytest.mark.parametrize("buffers", [2, 16, 256])
-def test_no_receive_is_left_to_a_thread_of_the_kernel(buffers: int) -> None:
+def test_receives_never_use_io_wq(buffers: int) -> None:
     run_alone(buffers)
 
 

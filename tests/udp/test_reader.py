@@ -150,9 +150,7 @@ def test_the_loop_is_told_once(tier: str, run: Run, pair4: Pair) -> None:
     assert (counts.added, counts.removed) == (1, 1)
 
 
-def test_a_ring_that_nobody_fetches_from_does_not_keep_the_loop_awake(
-    tier: str, run: Run, pair4: Pair
-) -> None:
+def test_unread_ring_does_not_spin_the_loop(tier: str, run: Run, pair4: Pair) -> None:
     async def main() -> None:
         with RecvRing(pair4.sink, tier=tier) as ring:
             await rounds(ring, pair4)
@@ -251,7 +249,7 @@ def test_loops_in_turns(tier: str, make_loop: Callable[[], Any], pair4: Pair) ->
             loop.close()
 
 
-def test_the_context_of_a_task_is_its_own_and_ends_with_it(tier: str, run: Run, pair4: Pair) -> None:
+def test_task_context_ends_with_the_task(tier: str, run: Run, pair4: Pair) -> None:
     class Something:
         pass
 
@@ -400,7 +398,7 @@ def test_another_thread_is_turned_away_at_once(tier: str, run: Run, pair4: Pair)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_loop_ends_it_from_a_resumed_task(
+def test_resumed_task_can_end_the_loop(
     tier: str, make_loop: Callable[[], Any], pair4: Pair, error: type[BaseException]
 ) -> None:
     async def main() -> None:

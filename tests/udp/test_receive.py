@@ -27,7 +27,7 @@ def fill(size: int, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_datagram_of_any_size_arrives_as_it_was_sent(tier: str, pair: Pair, size: int) -> None:
+def test_datagram_of_any_size_arrives(tier: str, pair: Pair, size: int) -> None:
     payload = fill(size, 7)[:size]
     with RecvRing(pair.sink, buffers=4, tier=tier) as ring:
         for _ in range(3):
@@ -109,7 +109,7 @@ def test_local_address_and_tos_may_be_left_out(tier: str, pair: Pair, asked: boo
         assert packet.interface_index == (socket.if_nametoindex("lo") if asked else 0)
 
 
-def test_a_datagram_longer_than_the_buffer_is_cut_and_says_so(tier: str, pair: Pair) -> None:
+def test_long_datagram_is_truncated_and_flagged(tier: str, pair: Pair) -> None:
     with RecvRing(pair.sink, buffer_size=100, tier=tier) as ring:
         for size in (99, 100, 101, 65507):
             pair.source.sendto(fill(size, 1)[:size], pair.to)
@@ -120,9 +120,8 @@ def test_a_datagram_longer_than_the_buffer_is_cut_and_says_so(tier: str, pair: P
         assert ring.stats["truncated"] == 2
 
 
-def test_too_much_ancillary_data_is_told_and_the_payload_is_whole(
-    tier: str, make_socket: Callable[..., socket.socket]
-) -> None:
+def test_truncated_control_data_keeps_payload(tier: str, make_socket: Callable[..., socket.socket]) -> None:
+    """The packet says that control data was cut."""
     source, sink = make_socket(socket.AF_INET6), make_socket(socket.AF_INET6)
     orig_dst, pktinfo_2292, hop_limit_2292, timestamp_ns, timestamping = 74, 2, 8, 35, 37
     for option in (socket.IPV6_RECVHOPLIMIT, orig_dst, pktinfo_2292, hop_limit_2292, 11):
@@ -203,9 +202,8 @@ def closed_port(make_socket: Callable[..., socket.socket], family: int) -> tuple
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_icmp_errors_on_a_connected_socket_are_counted_and_receiving_goes_on(
-    tier: str, make_socket: Callable[..., socket.socket], family: int
-) -> None:
+def test_icmp_errors_are_counted(tier: str, make_socket: Callable[..., socket.socket], family: int) -> None:
+    """On a connected socket. Receiving goes on."""
     address = closed_port(make_socket, family)
     sink = make_socket(family)
     sink.connect(address)
@@ -293,7 +291,7 @@ def test_max_packets_bounds_a_batch_and_loses_nothing(tier: str, pair4: Pair) ->
         assert got == [b"%d" % number for number in range(30)]
 
 
-def test_a_signal_handler_runs_while_waiting_and_may_end_it(tier: str, pair4: Pair) -> None:
+def test_signal_handler_may_end_a_wait(tier: str, pair4: Pair) -> None:
     calls: list[int] = []
 
     def handler(number: int, _frame: object) -> None:

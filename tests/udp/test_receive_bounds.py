@@ -19,7 +19,7 @@ from .conftest import BOUND, Pair, send_train, take
 from .test_lifetime_machine import datagram, number_of
 
 
-def test_a_program_that_keeps_everything_is_told_and_nothing_is_lost(tier: str, pair4: Pair) -> None:
+def test_keeping_all_packets_is_refused_without_loss(tier: str, pair4: Pair) -> None:
     limit = 200_000
     with RecvRing(pair4.sink, buffers=4, tier=tier, copy_limit=limit) as ring:
         kept: list[Batch] = []
@@ -47,7 +47,7 @@ def test_a_program_that_keeps_everything_is_told_and_nothing_is_lost(tier: str, 
         assert ring.stats["copies"] == 0
 
 
-def test_at_the_bound_of_copies_free_leases_are_still_used(tier: str, pair4: Pair) -> None:
+def test_copy_limit_leaves_leases_usable(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, buffers=8, tier=tier, copy_limit=1) as ring:
         payload = b"".join(datagram(number, 100) for number in range(30))
         for _ in range(6):
@@ -99,7 +99,7 @@ def test_a_completion_queue_of_any_size_loses_nothing(tier: str, pair4: Pair, en
         assert numbers == list(range(sent))
 
 
-def test_a_flood_into_a_tiny_completion_queue_is_received_or_counted(tier: str, pair4: Pair) -> None:
+def test_flood_into_tiny_cq_is_received_or_counted(tier: str, pair4: Pair) -> None:
     pair4.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     with RecvRing(pair4.sink, buffers=16, tier=tier, cq_entries=1) as ring:
         sent, numbers = 0, []
@@ -158,7 +158,7 @@ def test_a_handler_that_raises_leaves_no_buffer_behind(tier: str, pair4: Pair) -
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_handler_may_not_receive_from_the_ring_that_is_receiving(tier: str, pair4: Pair) -> None:
+def test_handler_may_not_receive_recursively(tier: str, pair4: Pair) -> None:
     caught: list[BaseException] = []
     with RecvRing(pair4.sink, tier=tier) as ring:
 

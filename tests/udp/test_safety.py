@@ -49,7 +49,7 @@ def calls_of_the_owner(receiver: RecvRing, sender: SendRing, to: object) -> list
     ]
 
 
-def test_what_only_the_owner_may_do_is_refused_to_others(tier: str, pair4: Pair) -> None:
+def test_owner_calls_are_refused_to_other_threads(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
 
         def trespass() -> None:
@@ -116,7 +116,7 @@ def test_after_close_every_call_says_so(tier: str, pair4: Pair) -> None:
     in_thread(sender.close)
 
 
-def test_calls_that_meet_a_close_in_another_thread_find_it_closed(tier: str, pair4: Pair) -> None:
+def test_calls_racing_a_close_find_it_closed(tier: str, pair4: Pair) -> None:
     """A handle that one thread closes while another is about to use it is not freed under it."""
     for _ in range(40):
         receiver, sender = RecvRing(pair4.sink, buffers=2, tier=tier), SendRing(pair4.source, tier=tier)
@@ -157,9 +157,7 @@ def test_calls_that_meet_a_close_in_another_thread_find_it_closed(tier: str, pai
 
 
 @pytest.mark.parametrize("patience", [None, 60])
-def test_a_close_from_another_thread_ends_the_wait_at_once(
-    tier: str, pair4: Pair, patience: float | None
-) -> None:
+def test_close_from_another_thread_ends_wait(tier: str, pair4: Pair, patience: float | None) -> None:
     for _ in range(5):
         ring: list[RecvRing] = []
         waiting, ended = threading.Event(), threading.Event()
@@ -225,9 +223,7 @@ def test_releasing_twice_or_never_is_the_same(tier: str, pair4: Pair) -> None:
         assert ring.stats["stale"] == 0
 
 
-def test_a_batch_released_while_its_views_live_and_closed_rings_leave_them_whole(
-    tier: str, pair4: Pair
-) -> None:
+def test_views_outlive_released_batch_and_closed_ring(tier: str, pair4: Pair) -> None:
     ring = RecvRing(pair4.sink, buffers=8, tier=tier, lease_limit=8)
     pair4.source.sendto(b"payload", pair4.to)
     batch = ring.recv_batch(timeout=BOUND)
@@ -240,7 +236,7 @@ def test_a_batch_released_while_its_views_live_and_closed_rings_leave_them_whole
     assert [bytes(view) for view in views] == [b"payload"[start:] for start in range(7)]
 
 
-def test_a_ring_collected_in_another_thread_warns_and_harms_nobody(tier: str, pair4: Pair) -> None:
+def test_ring_collected_elsewhere_warns(tier: str, pair4: Pair) -> None:
     """Only its own thread could end it, so it stays until the process ends: close rings."""
     box: list[RecvRing | SendRing] = [RecvRing(pair4.sink, buffers=4, tier=tier)]
     box.append(SendRing(pair4.source, tier=tier))
@@ -276,7 +272,7 @@ def child_status(work: Callable[[], bool]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_child_is_refused_everything_and_may_make_its_own(tier: str, pair4: Pair) -> None:
+def test_child_is_refused_and_makes_its_own_ring(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, buffers=8, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
 
         def refused() -> bool:
@@ -338,7 +334,7 @@ def is_gone(ring: RecvRing | SendRing) -> bool:
     return False
 
 
-def test_a_ring_that_its_thread_forgot_is_closed_by_who_finds_it(tier: str, pair4: Pair) -> None:
+def test_ring_of_ended_thread_may_be_closed(tier: str, pair4: Pair) -> None:
     """The owner has ended: any thread may close, and two at once do it once."""
     for _ in range(5):
         rings: list[RecvRing | SendRing] = []

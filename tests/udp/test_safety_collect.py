@@ -114,7 +114,7 @@ def test_views_collected_in_a_cycle_give_their_buffers_back(tier: str, pair4: Pa
             assert ring.leased == 0
 
 
-def test_the_collector_may_run_in_any_thread_while_the_owner_receives(tier: str, pair4: Pair) -> None:
+def test_collector_may_run_in_any_thread(tier: str, pair4: Pair) -> None:
     """A destructor runs in whatever thread collects: it only pushes the buffers on a list."""
     stop = threading.Event()
 

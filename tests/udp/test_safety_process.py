@@ -35,7 +35,8 @@ with RecvRing(sock, tier=tier) as rx, SendRing(sock, tier=tier) as tx:
 
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
-def test_ctrl_c_ends_a_wait_and_the_ring_goes_on(tier: str) -> None:
+def test_ctrl_c_ends_a_wait(tier: str) -> None:
+    """The ring goes on."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", INTERRUPTED, tier],
         stdout=subprocess.PIPE,

@@ -20,7 +20,7 @@ from .conftest import BOUND, Pair, take
 SOON = 25.0  # seconds; the core looks five times a second
 
 
-def test_a_socket_closed_while_the_ring_waits_ends_the_wait(tier: str, pair4: Pair) -> None:
+def test_closing_the_socket_ends_the_wait(tier: str, pair4: Pair) -> None:
     """io_uring holds the closed socket and would wait for ever."""
     with RecvRing(pair4.sink, buffers=4, tier=tier) as ring:
         closer = threading.Timer(0.05, pair4.sink.close)

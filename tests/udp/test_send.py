@@ -116,9 +116,8 @@ def test_an_unconnected_socket_without_an_address_is_told(tier: str, pair4: Pair
         ]
 
 
-def test_refused_by_the_peer_is_reported_and_sending_goes_on(
-    tier: str, make_socket: Callable[..., socket.socket]
-) -> None:
+def test_refusal_by_peer_is_reported(tier: str, make_socket: Callable[..., socket.socket]) -> None:
+    """Sending goes on."""
     gone = make_socket()
     address = gone.getsockname()
     gone.close()
@@ -151,7 +150,7 @@ def test_an_unreachable_destination_is_reported_alone(tier: str, pair4: Pair) ->
     assert receive(pair4.sink, 2) == [b"a", b"c"]
 
 
-def test_the_payload_may_change_as_soon_as_the_call_returned(tier: str, pair4: Pair) -> None:
+def test_payload_may_change_after_the_call(tier: str, pair4: Pair) -> None:
     payload = bytearray(b"original")
     with SendRing(pair4.source, tier=tier) as ring:
         ring.send_batch([payload, memoryview(payload)[:4]], pair4.to)

@@ -206,7 +206,7 @@ def test_a_single_error_is_told_whoever_got_it(tier: str, make_socket: Make) -> 
         assert tx.stats["denied"] == rounds
 
 
-def test_a_window_that_begins_with_the_destination_of_the_last(tier: str, make_socket: Make) -> None:
+def test_window_begins_with_previous_destination(tier: str, make_socket: Make) -> None:
     """4096 datagrams are grouped and shared at a time. What the next begin with is not theirs to skip."""
     source, sink = make_socket(), make_socket(host="0.0.0.0")
     to = [(host, sink.getsockname()[1]) for host in hosts(200)]
@@ -443,7 +443,8 @@ INTERRUPTED = """
 """
 
 
-def test_a_forked_child_has_none_and_the_parent_keeps_its_own(tier: str) -> None:
+def test_forked_child_has_no_helpers(tier: str) -> None:
+    """The parent keeps its own."""
     assert run(FORKED, tier) == "both\n"
 
 
@@ -471,5 +472,5 @@ REFUSED = """
 """
 
 
-def test_a_host_that_gives_no_thread_is_an_error_with_its_reason() -> None:
+def test_refused_thread_is_an_error_with_reason() -> None:
     assert "helper 1 of 3 of a send ring: Resource temporarily unavailable: ask for fewer" in run(REFUSED)

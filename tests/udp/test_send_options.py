@@ -114,7 +114,8 @@ def test_the_source_from_a_dual_stack_socket(tier: str, make_socket: Make) -> No
         assert observe(six)[:2] == (b"b", "::1")
 
 
-def test_a_source_that_is_not_ours_is_an_error_and_not_replaced(tier: str, make_socket: Make) -> None:
+def test_foreign_source_is_an_error(tier: str, make_socket: Make) -> None:
+    """No other address is used in its place."""
     source, sink = make_socket(host="0.0.0.0"), make_socket()
     with SendRing(source, tier=tier) as ring:
         for payloads in ([b"one"], [b"a train"] * 5):
@@ -147,7 +148,7 @@ def test_options_that_cannot_be_are_refused(tier: str, make_socket: Make) -> Non
     assert observe(sink)[0] == b"x"
 
 
-def test_none_in_a_list_is_the_peer_of_a_connected_socket(tier: str, make_socket: Make) -> None:
+def test_none_address_is_the_connected_peer(tier: str, make_socket: Make) -> None:
     source, peer, other = make_socket(), make_socket(), make_socket()
     with SendRing(source, tier=tier) as ring:
         report = ring.send_batch([b"a", b"b"], [None, other.getsockname()])

@@ -50,7 +50,7 @@ def test_one_buffer_cut_into_equal_datagrams(tier: str, pair: Pair, size: int) -
         assert (stats["trains"] > 0) == (size < 32000)
 
 
-def test_a_train_has_at_most_the_segments_the_kernel_takes(tier: str, pair4: Pair) -> None:
+def test_train_has_at_most_kernel_segments(tier: str, pair4: Pair) -> None:
     wide(pair4.sink)
     data = os.urandom(1000)
     with SendRing(pair4.source, tier=tier) as ring:
@@ -218,7 +218,7 @@ def test_a_batch_is_sent_on_from_where_it_lies(
             assert receive(source, 16) == payloads[place::3]
 
 
-def test_a_batch_of_whole_trains_is_not_mistaken_for_datagrams(tier: str, pair4: Pair) -> None:
+def test_whole_trains_are_not_taken_for_datagrams(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, tier=tier, whole_trains=True) as rx, SendRing(pair4.source, tier=tier) as tx:
         assert tx.send_batch(bytes(5000), pair4.to, lengths=1000).accepted == 5
         with rx.recv_batch(timeout=BOUND) as batch:

@@ -73,9 +73,8 @@ def test_a_name_that_is_no_tier_is_refused(pair4: Pair, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter", "io_uring_register"])
-def test_where_io_uring_is_denied_mmsg_runs_and_says_why(
-    call: str, error: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_denied_io_uring_falls_back_to_mmsg(call: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is told."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM.format(tier=None), [Rule(call, error)])
     assert done.returncode == 0, done.stderr
@@ -90,7 +89,7 @@ def test_where_io_uring_is_denied_mmsg_runs_and_says_why(
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
-def test_a_forced_tier_that_cannot_be_had_fails_and_names_the_cause(tier: str, error: int) -> None:
+def test_unavailable_forced_tier_names_the_cause(tier: str, error: int) -> None:
     done = run_python(PROGRAM.format(tier=tier), [Rule("io_uring_setup", error)])
     if tier == "mmsg":
         assert done.returncode == 0, done.stderr
@@ -107,7 +106,7 @@ def test_the_environment_forcing_in_vain_fails_too() -> None:
     assert "opening a receive ring" in done.stderr
 
 
-def test_a_tier_that_is_lost_later_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tier_lost_later_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found to work once may be denied later: the ring itself is what counts."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     code = """
@@ -137,7 +136,7 @@ def test_both_ends_may_run_on_different_tiers(tier: str, pair: Pair) -> None:
             assert [bytes(packet) for packet in take(receiver, 3)] == [b"a", b"", b"c"]
 
 
-def test_a_ring_that_cannot_be_opened_closes_nothing_of_the_program(tier: str) -> None:
+def test_failed_open_closes_no_foreign_descriptor(tier: str) -> None:
     """Whatever the host refuses first."""
     program = f"""
 import os, socket, udpring

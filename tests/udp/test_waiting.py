@@ -45,7 +45,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
 
 @pytest.mark.parametrize("call", ["for ever", "with a time-out"])
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
-def test_a_signal_that_does_not_interrupt_the_wait_is_handled(tier: str, call: str) -> None:
+def test_signal_without_interrupt_is_handled(tier: str, call: str) -> None:
+    """Another thread takes the signal, so the wait is not interrupted."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROGRAM, call, tier],
         capture_output=True,

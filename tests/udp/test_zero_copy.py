@@ -74,7 +74,7 @@ def test_where_all_is_copied_it_stops_being_tried(tier: str, pair4: Pair) -> Non
         assert "copies" in ring.zero_copy_reason
 
 
-def test_helpers_leave_to_the_ring_what_goes_without_a_copy(tier: str, pair4: Pair) -> None:
+def test_helpers_leave_zero_copy_to_the_ring(tier: str, pair4: Pair) -> None:
     if not can(tier):
         return
     to = [(f"127.0.0.{n + 1}", pair4.to[1]) for n in range(150)]
@@ -165,7 +165,7 @@ def test_the_descriptor_rests_while_a_notification_is_outstanding(
             receive(sink, 11)
 
 
-def test_a_time_out_waits_for_the_kernel_to_let_go(
+def test_timeout_waits_for_zero_copy_notification(
     tier: str, make_socket: Callable[..., socket.socket]
 ) -> None:
     if not can(tier):
@@ -212,7 +212,8 @@ with a, b, SendRing(b, zero_copy=True) as tx:
 """
 
 
-def test_where_io_uring_is_denied_it_sends_all_the_same_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_copy_without_io_uring_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is told."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM, [Rule("io_uring_setup", errno.EPERM)])
     assert done.returncode == 0, done.stderr

@@ -159,7 +159,7 @@ def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
         os.close(end)
 
 
-def test_a_close_without_a_way_to_cancel_all_at_once() -> None:
+def test_close_cancels_operations_one_by_one() -> None:
     """Kernels before 5.19: each operation by its own user_data."""
     deny = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN | lib.UDPRING_DENY_CANCEL_ANY
     reader, writer = os.pipe()
@@ -264,7 +264,7 @@ def test_a_forgotten_ring_is_closed_with_a_warning() -> None:
     assert (descriptors(), mappings()) == before
 
 
-def test_a_ring_whose_thread_ended_can_be_closed_by_others() -> None:
+def test_ring_of_ended_thread_can_be_closed() -> None:
     """thread-exit: nobody can cancel any more, so what was in flight is given up, not freed."""
     made: list[Ring] = []
     reader, writer = os.pipe()
@@ -341,7 +341,7 @@ print(ring.leaked)
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_a_forked_child_is_told_so_and_the_parents_ring_goes_on(close: bool) -> None:
+def test_forked_child_is_refused(close: bool) -> None:
     """across-fork: the queues are not even mapped in the child."""
     child = run_python(FORK.replace("{close}", str(close)))
     assert child.stdout.splitlines() == ["True 9", "status 0", "b'parent'", "0"], child.stderr
@@ -367,7 +367,7 @@ print("ends")
     assert (child.returncode, child.stdout.strip()) == (0, "ends"), child.stderr
 
 
-def test_a_close_during_a_wait_elsewhere_is_refused_and_a_message_ends_the_wait() -> None:
+def test_close_during_foreign_wait_is_refused() -> None:
     """B17: no lock is held while waiting; the wait of another thread is ended by a message, not by force."""
     opened, ended = threading.Event(), threading.Event()
     held: list[Ring] = []
@@ -393,7 +393,7 @@ def test_a_close_during_a_wait_elsewhere_is_refused_and_a_message_ends_the_wait(
         held[0].fileno()
 
 
-def test_the_errno_of_a_wrong_thread_is_not_a_bare_eexist() -> None:
+def test_wrong_thread_is_not_reported_as_eexist() -> None:
     with Ring(8) as ring:
         found: list[int] = []
         thread = threading.Thread(target=lambda: found.append(lib.udpring_ring_submit(ring._native)))

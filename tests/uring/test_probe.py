@@ -71,7 +71,7 @@ def test_the_probe_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter"])
-def test_where_it_is_denied_nothing_works_and_each_says_why(call: str, error: int) -> None:
+def test_denied_io_uring_gives_every_feature_a_reason(call: str, error: int) -> None:
     found = probed(Rule(call, error))
     assert found.pop("zero_copy") == ZeroCopy.UNSUPPORTED
     assert list(found) == NAMES

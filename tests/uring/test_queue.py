@@ -61,7 +61,8 @@ def test_tickets_differ_and_are_never_zero(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("entries", [2**power for power in range(3, 16)])
-def test_every_size_is_filled_wholly_and_comes_back_in_order(entries: int) -> None:
+def test_queue_of_any_size_fills_and_drains(entries: int) -> None:
+    """In order."""
     with Ring(entries, cq_entries=entries) as ring:
         for _ in range(3 if entries < 4096 else 1):
             tickets = [ring.nop() for _ in range(entries)]
@@ -138,7 +139,7 @@ def test_a_look_does_not_wait(ring: Ring) -> None:
     assert time.monotonic() - begin < 5
 
 
-def test_a_wait_for_more_than_the_queue_holds_is_one_for_all_of_it() -> None:
+def test_wait_beyond_queue_size_waits_for_all() -> None:
     with Ring(8, cq_entries=8) as ring:
         for _ in range(8):
             ring.nop()
@@ -256,7 +257,7 @@ def test_a_chain_runs_in_order(ring: Ring) -> None:
     os.close(writer)
 
 
-def test_a_broken_chain_cancels_its_rest_but_a_hard_link_holds(ring: Ring) -> None:
+def test_failed_link_cancels_rest_hard_link_holds(ring: Ring) -> None:
     soft = [ring.read(-1, 1, flags=Flag.LINK), ring.nop(flags=Flag.LINK), ring.nop()]
     assert results(ring, soft) == [-errno.EBADF, -errno.ECANCELED, -errno.ECANCELED]
     hard = [ring.read(-1, 1, flags=Flag.HARDLINK), ring.nop(flags=Flag.HARDLINK), ring.nop()]

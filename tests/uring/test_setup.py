@@ -56,7 +56,7 @@ def test_completion_queue_size(wanted: int, granted: int) -> None:
         assert works(ring)
 
 
-def test_a_completion_queue_smaller_than_the_submission_queue_is_refused() -> None:
+def test_cq_smaller_than_sq_is_refused() -> None:
     with pytest.raises(RingError, match="8 entries is smaller than the submission queue of 16") as caught:
         Ring(16, cq_entries=8)
     assert caught.value.errno == errno.EINVAL
@@ -173,7 +173,8 @@ def test_every_flag_set_refused_is_said() -> None:
     assert "every set of flags" in str(found["text"])
 
 
-def test_enomem_of_setup_halves_the_entries_and_keeps_the_flags() -> None:
+def test_enomem_of_setup_halves_entries() -> None:
+    """The flags stay."""
     with Ring(16) as ring:
         best = ring.info.setup_flags
     found = opened_under(Rule("io_uring_setup", errno.ENOMEM, ((0, ">=", 33),)), entries=512)
@@ -192,7 +193,8 @@ def test_enomem_of_mmap_at_every_size_is_told() -> None:
     assert "ring of 8 entries" in str(found["text"])
 
 
-def test_a_refused_bound_on_workers_is_recorded_and_not_fatal() -> None:
+def test_refused_worker_bound_is_recorded() -> None:
+    """It is not fatal."""
     found = opened_under(Rule("io_uring_register", errno.EPERM, ((1, "==", 19),)))
     assert found["iowq"] == errno.EPERM
     assert found["done"] == [0]
@@ -239,7 +241,7 @@ with ring:
     assert child.stdout.split() == ["True", "True", "1"], child.stderr
 
 
-def test_nothing_is_left_of_a_ring_that_failed_to_open() -> None:
+def test_failed_open_leaves_nothing() -> None:
     code = """
 import os
 from udpring import HostError
@@ -262,7 +264,7 @@ print(state() == before)
         assert child.stdout.strip() == "True", child.stderr
 
 
-def test_a_disabled_ring_belongs_to_the_thread_that_enables_it() -> None:
+def test_disabled_ring_belongs_to_enabling_thread() -> None:
     ring = Ring(16, disabled=True)
     ring.nop()
     with pytest.raises(RingError, match="enable") as caught:

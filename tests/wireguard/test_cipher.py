@@ -92,7 +92,7 @@ def test_a_session_with_aes(psk: bytes | None, ipv6: bool) -> None:
     assert not pair.b.drops
 
 
-def test_no_byte_of_the_handshake_is_that_of_the_other_cipher() -> None:
+def test_ciphers_share_no_handshake_byte() -> None:
     """The same keys, ephemerals and times, another name: another transcript from the first sealed byte on."""
     logs = []
     for cipher in Cipher:
@@ -149,9 +149,10 @@ def test_a_mismatch_is_dropped_by_name_and_not_answered(ciphers: tuple[Cipher, C
 
 
 @either_way
-def test_it_costs_no_diffie_hellman_where_no_peer_has_the_cipher(
+def test_unknown_cipher_costs_no_diffie_hellman(
     ciphers: tuple[Cipher, Cipher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No peer has the cipher."""
     pair = Pair(ciphers=ciphers)
     message = initiation_of(pair)
     monkeypatch.setattr(noise, "Responder", None)
@@ -159,9 +160,10 @@ def test_it_costs_no_diffie_hellman_where_no_peer_has_the_cipher(
 
 
 @either_way
-def test_it_costs_one_where_another_peer_has_it_and_then_tells_whose_it_is(
+def test_mismatch_costs_one_diffie_hellman(
     ciphers: tuple[Cipher, Cipher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another peer has the cipher. The drop then names the peer."""
     pair = Pair(ciphers=ciphers)
     third = noise.StaticKey(bytes(range(32)))
     pair.b.add(11, third.public)
@@ -267,7 +269,8 @@ def change_both(pair: Pair, cipher: Cipher) -> None:
         node.set_cipher(node.peer.id, cipher)
 
 
-def test_a_change_ends_the_session_and_the_next_packet_makes_a_new_one() -> None:
+def test_cipher_change_ends_the_session() -> None:
+    """The next packet makes a new one."""
     pair = Pair(both=True)
     for cipher in (AES, CHACHA):
         pair.establish()
@@ -305,7 +308,8 @@ def test_a_change_takes_back_the_initiation_under_way() -> None:
     assert pair.b.received == [ip_packet(1)]
 
 
-def test_a_change_with_a_persistent_keepalive_asks_for_a_session_at_once() -> None:
+def test_cipher_change_with_keepalive_starts_handshake() -> None:
+    """At once."""
     pair = Pair(both=True)
     pair.a.carry_out(pair.a.peer.set_persistent_keepalive(25, pair.clock.now))
     pair.run(1)

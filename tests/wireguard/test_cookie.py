@@ -113,7 +113,7 @@ def test_a_zero_mac2_is_never_valid() -> None:
     assert not issuer.mac2_valid(MacSigner(PUBLIC).sign(UNSIGNED, 0), HERE, 0)
 
 
-def test_a_cookie_makes_mac2_valid_from_its_address_and_port_only() -> None:
+def test_cookie_is_bound_to_address_and_port() -> None:
     issuer, signer = CookieIssuer(os.urandom), MacSigner(PUBLIC)
     assert signer.accept(reply_to(issuer, signer.sign(UNSIGNED, 0), HERE, 0), 0)
     message = signer.sign(UNSIGNED, SECOND)
@@ -158,7 +158,8 @@ def cookie_at(issuer: CookieIssuer, now: int) -> bytes:
     return cookie
 
 
-def test_the_secret_lives_120_seconds_and_the_last_one_once_more() -> None:
+def test_cookie_secret_lives_120_seconds() -> None:
+    """The last one is valid for as long again."""
     issuer, signer = CookieIssuer(os.urandom), MacSigner(PUBLIC)
     first = cookie_at(issuer, 0)
     assert cookie_at(issuer, 120 * SECOND - 1) == first
@@ -169,7 +170,7 @@ def test_the_secret_lives_120_seconds_and_the_last_one_once_more() -> None:
     assert not issuer.mac2_valid(message, HERE, 240 * SECOND)
 
 
-def test_a_secret_long_out_of_use_does_not_come_back() -> None:
+def test_unused_cookie_secret_expires() -> None:
     issuer, signer = CookieIssuer(os.urandom), MacSigner(PUBLIC)
     signer.accept(reply_to(issuer, signer.sign(UNSIGNED, 0), HERE, 0), 0)
     message = signer.sign(UNSIGNED, 0)
@@ -233,7 +234,7 @@ def test_a_cookie_for_another_port_is_refused_under_load() -> None:
     assert pair.b.received == [ip_packet(1)]
 
 
-def test_no_endpoint_moves_and_nothing_is_stamped_by_a_cookie_reply() -> None:
+def test_cookie_reply_moves_and_stamps_nothing() -> None:
     pair = Pair()
     pair.b.under_load = True
     pair.network.drop = lambda d: d.data[0] == 3

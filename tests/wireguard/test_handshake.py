@@ -72,7 +72,8 @@ def test_outcomes_of_both_roles_in_order() -> None:
     assert pair.b.outcomes[-1] == HandshakeCompleted(9, False)
 
 
-def test_the_initiator_confirms_with_a_keepalive_when_nothing_is_staged() -> None:
+def test_initiator_confirms_with_a_keepalive() -> None:
+    """Nothing is staged."""
     pair = Pair()
     pair.a.carry_out(pair.a.peer.handshake_wanted(pair.clock.now, pair.clock.wall))
     pair.run(1)
@@ -153,7 +154,7 @@ def test_a_response_counts_as_a_handshake_message_sent() -> None:
     assert own.at - answered >= 5 * SECOND
 
 
-def test_no_late_initiation_if_the_session_came_to_life_meanwhile() -> None:
+def test_live_session_prevents_late_initiation() -> None:
     pair = Pair(both=True)
     pair.network.drop = lambda d: d.data[0] == 4
     pair.a.send(ip_packet())
@@ -166,7 +167,8 @@ def test_no_late_initiation_if_the_session_came_to_life_meanwhile() -> None:
     assert not pair.network.sent(1, by=pair.b)
 
 
-def test_a_stale_request_after_the_session_came_up_starts_nothing() -> None:
+def test_stale_request_starts_no_handshake() -> None:
+    """The session came up meanwhile."""
     pair = Pair()
     pair.establish()
     assert wanted(pair.a) == []
@@ -192,7 +194,7 @@ def test_initiations_less_than_20_ms_apart_are_not_answered() -> None:
 # ---- timestamps ----
 
 
-def test_a_timestamp_has_to_be_later_than_the_last_authentic_one() -> None:
+def test_timestamp_must_exceed_last_authentic_one() -> None:
     pair = Pair()
     assert pair.b.device.public_key
     to = pair.b.device.public_key
@@ -236,7 +238,7 @@ def test_retransmissions_are_answered_even_if_our_clock_goes_back() -> None:
 # ---- what a message may not do ----
 
 
-def test_a_response_is_taken_once_and_only_when_one_is_awaited() -> None:
+def test_response_is_taken_once_if_awaited() -> None:
     pair = Pair()
     pair.establish()
     (response,) = pair.network.sent(2)
@@ -293,7 +295,7 @@ def test_a_response_by_another_peer_is_refused() -> None:
     assert wrong_owner == [events.Dropped(DropReason.UNEXPECTED_RESPONSE, 8)]
 
 
-def test_a_response_has_to_name_the_index_of_the_initiation_it_answers() -> None:
+def test_response_must_name_its_initiation() -> None:
     """Nothing but mac1, which anybody can make, protects the index."""
     pair = Pair()
     pair.establish()
@@ -319,7 +321,7 @@ def test_an_ephemeral_of_small_order_is_refused() -> None:
     assert pair.b.handshake(forged, pair.address_a) == [events.Dropped(DropReason.INVALID_KEY)]
 
 
-def test_a_peer_whose_key_is_of_small_order_never_handshakes() -> None:
+def test_small_order_key_never_handshakes() -> None:
     pair = Pair()
     pair.a.add(8, bytes(32), pair.address_b)
     assert pair.a.device.by_id[8].handshake_wanted(pair.clock.now, pair.clock.wall) == []
@@ -418,7 +420,7 @@ def test_a_crossing_initiation_shows_where_the_peer_is_now(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_an_initiation_is_answered_if_ours_has_been_out_for_long(seed: int) -> None:
+def test_old_own_initiation_does_not_block_answer(seed: int) -> None:
     pair = Pair(both=True, seed=seed)
     pair.a.move(Source(b"\0\0\0\x63", 7777))
     pair.b.send(ip_packet(2))
@@ -430,7 +432,7 @@ def test_an_initiation_is_answered_if_ours_has_been_out_for_long(seed: int) -> N
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_crossing_on_a_very_slow_path_makes_two_sessions_that_both_work(seed: int) -> None:
+def test_slow_crossing_makes_two_working_sessions(seed: int) -> None:
     pair = Pair(both=True, seed=seed)
     pair.network.delay = lambda d: 1200 * MILLISECOND
     pair.a.send(ip_packet(1))
@@ -549,7 +551,7 @@ def test_a_preshared_key_of_zeros_is_none() -> None:
 # ---- private key and peers ----
 
 
-def test_a_new_private_key_expires_sessions_and_makes_new_ones() -> None:
+def test_new_private_key_renews_sessions() -> None:
     pair = Pair()
     pair.establish()
     new = bytes(range(7, 39))
@@ -570,7 +572,7 @@ def test_the_same_private_key_again_changes_nothing() -> None:
     assert pair.a.device.set_private_key(pair.private_a, pair.clock.now) == []
 
 
-def test_a_handshake_under_way_is_made_anew_with_a_new_private_key() -> None:
+def test_new_private_key_restarts_handshake() -> None:
     pair = Pair()
     pair.network.drop = lambda d: True
     pair.a.send(ip_packet(1))
@@ -659,7 +661,8 @@ def test_nothing_secret_in_a_repr() -> None:
 # ---- roaming ----
 
 
-def test_the_responder_follows_the_initiator_by_data_and_by_handshake() -> None:
+def test_responder_follows_a_roaming_initiator() -> None:
+    """By data and by handshake."""
     pair = Pair()
     pair.establish()
     pair.a.move(Source(b"\0\0\0\x63", 7777, "elsewhere"))
@@ -687,7 +690,7 @@ def test_the_initiator_follows_the_responder() -> None:
     assert pair.b.received == [ip_packet(2)]
 
 
-def test_a_response_moves_the_endpoint_a_forged_message_does_not() -> None:
+def test_only_authentic_response_moves_endpoint() -> None:
     pair = Pair()
     pair.network.drop = lambda d: d.data[0] == 2
     pair.a.send(ip_packet())

@@ -84,7 +84,7 @@ def test_gives_up_after_eighteen_retries() -> None:
     assert len(pair.network.log) == sent  # it rests
 
 
-def test_after_giving_up_old_keys_still_go_and_new_data_starts_anew() -> None:
+def test_giving_up_erases_keys_and_restarts_on_data() -> None:
     pair = Pair()
     pair.network.drop = lose_all
     pair.a.send(ip_packet())
@@ -274,7 +274,8 @@ def test_the_responder_too_starts_a_new_handshake() -> None:
     assert [d.source for d in pair.network.sent(TYPE_INITIATION, since=start)] == [pair.address_b]
 
 
-def test_it_comes_once_for_one_silence_and_again_after_more_data() -> None:
+def test_new_handshake_comes_once_per_silence() -> None:
+    """And again after more data."""
     timers = Timers(lambda n: bytes(n))
     state = PeerStamps(unanswered_since=SECOND, last_sent=SECOND, session_birth=1, send_counter=3)
     assert timers.deadline(state) == 16 * SECOND
@@ -335,7 +336,7 @@ def test_persistent_keepalive_by_interval_and_put_off_by_traffic() -> None:
     assert following.at - after == 25 * SECOND + 10 * MILLISECOND
 
 
-def test_persistent_keepalive_goes_on_over_rekeys_and_a_dead_peer() -> None:
+def test_persistent_keepalive_survives_rekey_and_dead_peer() -> None:
     pair = Pair()
     pair.a.carry_out(pair.a.peer.set_persistent_keepalive(25, pair.clock.now))
     pair.run(300)
@@ -348,7 +349,8 @@ def test_persistent_keepalive_goes_on_over_rekeys_and_a_dead_peer() -> None:
     assert pair.a.plane.state.last_received > begin
 
 
-def test_persistent_keepalive_without_an_endpoint_sends_nothing_and_does_not_spin() -> None:
+def test_persistent_keepalive_without_endpoint_is_idle() -> None:
+    """It sends nothing and does not spin."""
     pair = Pair()
     pair.b.peer.set_persistent_keepalive(25, pair.clock.now)  # b does not know where a is
     pair.run(200)
@@ -388,7 +390,7 @@ def test_too_early_does_nothing() -> None:
     assert pair.a.peer.on_timer(at, pair.clock.wall, pair.a.plane.view()) != []
 
 
-def test_every_timer_moves_on_when_it_fired_whatever_the_plane_made_of_it() -> None:
+def test_fired_timer_always_moves_on() -> None:
     """A keepalive that could not be sent leaves its stamp: it must not fire without end."""
     timers = Timers(lambda n: bytes(n))
     timers.persistent_set(25, 0)
