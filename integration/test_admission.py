@@ -201,7 +201,7 @@ def test_junk_in_front_costs_nothing_behind_it(bench: Bench, kind: int, size: in
         assert {bench.app.recv(2000) for _ in sent} == sent
 
 
-def test_a_handshake_joined_with_data_is_heard(bench: Bench) -> None:
+def test_handshake_in_a_data_train_is_received(bench: Bench) -> None:
     """As the kernel joins them when one follows the other: the data is shorter, so it ends the train."""
     ours = initiation()
     trains(bench, 148, ours + bench.seal(udp_packet(b"behind it")))

@@ -82,7 +82,7 @@ def test_forced_tier_is_in_the_table() -> None:
     assert "round trip, full TCP stream, p99" in done.stdout
 
 
-def test_tiers_and_workers_beside_each_other() -> None:
+def test_tiers_and_workers_are_compared() -> None:
     words = ("--tier", "uring-multishot", "--tier", "mmsg", "--workers", "2")
     done = bench(*SHORT, "--only", "rtt", *words, "--json")
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_tiers_and_workers_beside_each_other() -> None:
     ]
 
 
-def test_both_ciphers_beside_each_other() -> None:
+def test_both_ciphers_are_compared() -> None:
     done = bench(
         *SHORT, "--only", "rtt", "--cipher", "chacha20-poly1305", "--cipher", "aes-256-gcm", "--json"
     )

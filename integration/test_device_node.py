@@ -37,7 +37,7 @@ def udpring_wg(rig: Rig, *before: str) -> str:
     return said
 
 
-def test_closed_node_is_told_from_missing_right(readable: dict[str, str]) -> None:
+def test_closed_node_differs_from_missing_right(readable: dict[str, str]) -> None:
     """The same user: the node's mode is at fault first, CAP_NET_ADMIN once the node is open to all."""
     user_namespaces(readable)
     command = [sys.executable, "-P", "-m", "udpring.cli.wg", "-f", "closed0"]
@@ -54,7 +54,7 @@ def test_closed_node_is_told_from_missing_right(readable: dict[str, str]) -> Non
     assert "its mode" in refused(*with_node(0o600), *as_nobody(*enter, *command), env=readable)
 
 
-def test_doctor_tells_the_same_cure(readable: dict[str, str]) -> None:
+def test_doctor_names_the_same_cure(readable: dict[str, str]) -> None:
     user_namespaces(readable)
     command = as_nobody(sys.executable, "-P", "-m", "udpring.cli.main", "doctor")
     for mode, cure in ((0o600, "chmod 0666 /dev/net/tun"), (0o666, "CAP_NET_ADMIN")):

@@ -441,7 +441,7 @@ def check_demo(done: subprocess.CompletedProcess[str]) -> None:
         assert each["tcp_reverse_gbit_s"] > 0
 
 
-def test_demo_tells_figures_and_leaves_nothing() -> None:
+def test_demo_prints_figures_and_leaves_nothing() -> None:
     mark = secrets.token_hex(8)
     done = subprocess.run(
         [*UDPRING, "demo", "--seconds", "0.2", "--json"],

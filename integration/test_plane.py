@@ -682,7 +682,7 @@ def test_what_is_counted_as_sent_is_what_arrives(keyed: Bench) -> None:
     assert keyed.state().tx_bytes == before + arrived
 
 
-def test_activity_is_posted_once_per_rest(keyed: Bench) -> None:
+def test_activity_is_posted_once_per_idle_time(keyed: Bench) -> None:
     state = ffi.new("struct udpring_peer_state *")
     keyed.send(keyed.seal(b""))
     keyed.wait(lambda: keyed.state().unanswered_since_ns == 0)

@@ -88,7 +88,7 @@ def one_round(bench: Bench, out: list[socket.socket], outer: list[socket.socket]
     bench.wait(lambda: bench.stats().tun_packets_in - read >= FLOWS)
 
 
-def test_traffic_commands_and_readings_at_once(many: Bench) -> None:
+def test_traffic_commands_and_state_reads_at_once(many: Bench) -> None:
     stop = threading.Event()
     failed: list[Exception] = []
     outer = many.inside(lambda: [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(FLOWS)])

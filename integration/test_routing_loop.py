@@ -47,9 +47,10 @@ def halves(family: int) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("family", "workers"), [(4, 1), (6, 1), (4, 2)], ids=["ipv4", "ipv6", "ipv4-workers"]
 )
-def test_route_into_the_tunnel_is_dropped_and_told_once(
+def test_route_into_the_tunnel_is_dropped_and_logged(
     rig: Rig, tmp_path: Path, family: int, workers: int
 ) -> None:
+    """Once."""
     tunnel = far_end(rig, tmp_path, family, workers=workers)
     a, b = tunnel.a, tunnel.b
     inner = b.inner4 if family == 4 else b.inner6

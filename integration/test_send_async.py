@@ -255,7 +255,7 @@ def test_closing_ends_the_waits(tier: str, loop: str) -> None:
 
 @tiers
 @loops
-def test_tickets_and_blocking_sends_beside_tasks(tier: str, loop: str) -> None:
+def test_tickets_and_blocking_sends_while_tasks_wait(tier: str, loop: str) -> None:
     go(MIXED, tier, loop, "1mbit")
 
 

@@ -20,7 +20,7 @@ TOLD = "kernel refuses super-packets"
 
 @pytest.mark.parametrize("refuse", ["all", "short"])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_nothing_is_lost_and_it_is_told_once(rig: Rig, tmp_path: Path, refuse: str, workers: str) -> None:
+def test_nothing_is_lost_and_log_says_so_once(rig: Rig, tmp_path: Path, refuse: str, workers: str) -> None:
     (tmp_path / "b").mkdir()
     shim = build(SHIM, tmp_path)
     refusing = watched(tmp_path / "b").with_env(

@@ -49,7 +49,7 @@ def text(interface: str = "", peer: str = PEER, key: str = f"PrivateKey = {PRIVA
 
 
 def test_a_half_failed_post_up_undoes_everything(host: Host, name: str) -> None:
-    before = host.aside()
+    before = host.surroundings()
     said = host.folder / "said"
     hooks = f"PostUp = echo no such rule >&2; false; echo opened >> {said}\nPostDown = echo down >> {said}\n"
     done = host.udpring("up", str(host.file(name, text(hooks))))
@@ -58,7 +58,7 @@ def test_a_half_failed_post_up_undoes_everything(host: Host, name: str) -> None:
     assert "PostUp ended with 1" in done.stderr.splitlines()[1]
     assert not said.exists()
     assert not host.has(name)
-    assert host.aside() == before
+    assert host.surroundings() == before
 
 
 def test_hooks_run_where_the_caller_stands(host: Host, name: str) -> None:
@@ -101,7 +101,7 @@ def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
 
 
 def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) -> None:
-    before = host.aside()
+    before = host.surroundings()
     file = host.file(name, text("PostUp = touch begun; sleep 600\nPostDown = touch down\n"))
     running = subprocess.Popen(
         host.space.argv(*UDPRING, "up", str(file)),
@@ -122,13 +122,13 @@ def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) ->
     assert "PostUp ended with -2" in said
     assert not host.has(name)
     assert not (host.folder / "down").exists()
-    assert host.aside() == before
+    assert host.surroundings() == before
 
 
 # ---- files that others can change ----
 
 
-def test_hooks_of_a_strangers_file_are_refused(host: Host, name: str) -> None:
+def test_hooks_of_foreign_file_are_refused(host: Host, name: str) -> None:
     file = host.file(name, text("PostUp = echo up >> told\nPostDown = echo down >> told\n"), mode=0o666)
     refused = host.udpring("up", str(file))
     assert refused.returncode == 2
@@ -141,11 +141,11 @@ def test_hooks_of_a_strangers_file_are_refused(host: Host, name: str) -> None:
     assert (host.folder / "told").read_text() == "up\ndown\n"
 
 
-def test_a_strangers_file_without_hooks_comes_up(host: Host, name: str) -> None:
+def test_foreign_file_without_hooks_comes_up(host: Host, name: str) -> None:
     assert host.udpring("up", str(host.file(name, text(), mode=0o666))).returncode == 0
 
 
-def test_hooks_that_a_stranger_wrote_since_are_not_run(host: Host, name: str) -> None:
+def test_hooks_written_since_by_others_are_not_run(host: Host, name: str) -> None:
     file = host.file(name, text(f"PostDown = echo ours >> {host.folder}/told\n"))
     assert host.udpring("up", str(file)).returncode == 0
     host.file(name, text(f"PostDown = echo theirs >> {host.folder}/told\n"), mode=0o666)
@@ -159,26 +159,26 @@ def test_hooks_that_a_stranger_wrote_since_are_not_run(host: Host, name: str) ->
 
 
 def test_dns_without_a_resolver_undoes_everything(host: Host, name: str) -> None:
-    before = host.aside()
+    before = host.surroundings()
     file = host.file(name, text("DNS = 10.9.0.53\nPreUp = echo pre >> told\nPostUp = echo post >> told\n"))
     done = host.udpring("up", str(file), path=host.path_without("resolvconf", "resolvectl"))
     assert done.returncode == 3
     assert "neither resolvconf nor resolvectl" in done.stderr
     assert (host.folder / "told").read_text() == "pre\n"
     assert not host.has(name)
-    assert host.aside() == before
+    assert host.surroundings() == before
 
 
 @pytest.mark.parametrize("program", ["resolvconf", "resolvectl"])
 def test_dns_that_the_resolver_refuses_undoes_everything(host: Host, name: str, program: str) -> None:
     host.resolvconf(program, status=1)
-    before = host.aside()
+    before = host.surroundings()
     file = host.file(name, text("DNS = 10.9.0.53\n"))
     done = host.udpring("up", str(file), path=host.path_without("resolvconf"))
     assert done.returncode == 3
     assert program in done.stderr
     assert not host.has(name)
-    assert host.aside() == before
+    assert host.surroundings() == before
 
 
 def test_resolvectl_gets_servers_and_domains_and_is_reverted(host: Host, name: str) -> None:

@@ -59,14 +59,14 @@ class Quick:
         words = {
             "links": self.space.ip("-o", "link", "show", "dev", self.interface),
             "addresses": self.space.ip(*addresses),
-            **self.aside(),
+            **self.surroundings(),
         }
         mtu = re.search(r"mtu (\d+)", words.pop("links"))
         assert mtu
         words["mtu"] = mtu[1]
         return {name: _settled(text) for name, text in words.items()}
 
-    def aside(self) -> dict[str, str]:
+    def surroundings(self) -> dict[str, str]:
         """What wg-quick changes beside the interface."""
         self.space.wait_for_ipv6()
         return {
@@ -145,7 +145,7 @@ def test_up_and_down(rig: Rig, tmp_path: Path, allowed: str, more: str) -> None:
     name = f"{rig.prefix}q"
     file = _file(tmp_path, name, tunnel, allowed, more)
     socket_file = tunnel.a.uapi.parent / f"{name}.sock"
-    before = Quick(space, SUBJECT, file).aside()
+    before = Quick(space, SUBJECT, file).surroundings()
     pictures = []
     for program in (GO, SUBJECT):
         quick, picture = _up_under(rig, program, space, file)
@@ -158,7 +158,7 @@ def test_up_and_down(rig: Rig, tmp_path: Path, allowed: str, more: str) -> None:
         assert name not in space.ip("-o", "link")
         # wg-quick deletes the link; the program sees that a moment later and removes the rest.
         until(lambda: not socket_file.exists(), f"{program.name} takes its socket file with it")
-        assert quick.aside() == before, "wg-quick down left something"
+        assert quick.surroundings() == before, "wg-quick down left something"
     assert pictures[1] == pictures[0]
 
 

@@ -211,7 +211,7 @@ def test_dns_answers_what_it_knows() -> None:
     assert raw.count(b"\xc0\x0c\0\x01\0\x01") == 2
 
 
-def test_dns_tells_what_is_not_there() -> None:
+def test_dns_reports_unknown_names() -> None:
     assert (answer(ask("nobody.example")).rcode, answer(ask("www.example", "AAAA")).rcode) == (3, 0)
     assert answer(ask("www.example", "AAAA")).ancount == 0
 
@@ -281,7 +281,7 @@ def test_dns_refuses_a_bad_table() -> None:
     assert "'www.example=nowhere' is not NAME=ADDRESS" in done.stderr
 
 
-def test_relay_keeps_clients_apart() -> None:
+def test_relay_separates_clients() -> None:
     """The server sees an address for each client, and answers reach whom they are for."""
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

@@ -114,7 +114,7 @@ class Host:
     def has(self, interface: str) -> bool:
         return f" {interface}: " in self.space.ip("-o", "link")
 
-    def aside(self) -> str:
+    def surroundings(self) -> str:
         """All that a set-up may leave beside the interface."""
         return "".join(
             self.space.run(*words).stdout

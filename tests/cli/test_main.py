@@ -179,7 +179,8 @@ def test_exit_codes(
         ("check /nonexistent.conf", "<&- >&-", "/nonexistent.conf: there is no such file"),
     ],
 )
-def test_closed_standard_streams_are_told_in_one_line(command: str, closed: str, words: str) -> None:
+def test_closed_standard_streams_are_reported(command: str, closed: str, words: str) -> None:
+    """In one line."""
     line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {command} {closed}"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(

@@ -88,7 +88,7 @@ def test_json_lines(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert "privateKey" not in lines[0]
 
 
-def test_all_interfaces_and_one_that_nobody_serves(
+def test_all_interfaces_and_an_unserved_one(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "stale.sock").touch()

@@ -82,7 +82,7 @@ def test_names_come_from_the_interface_file(
     assert f"peer: {keys.to_base64(PEER)}\n  name: laptop\n" in capsys.readouterr().out
 
 
-def test_interfaces_leaves_out_what_nobody_answers_on(server: Server, tmp_path: Path) -> None:
+def test_interfaces_leaves_out_unserved_ones(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.sock").touch()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
@@ -92,7 +92,7 @@ def test_interfaces_leaves_out_what_nobody_answers_on(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["none", "../wg0", "a/b"])
-def test_an_interface_that_nobody_serves_is_3(
+def test_unserved_interface_exits_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", str(tmp_path))

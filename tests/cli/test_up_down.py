@@ -62,7 +62,7 @@ def test_udpring_wg_refuses_bad_usage(words: list[str]) -> None:
     assert left.value.code == 2
 
 
-def test_udpring_wg_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_udpring_wg_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         wg.main(["--version"])
     assert left.value.code == 0

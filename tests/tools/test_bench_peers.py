@@ -120,7 +120,7 @@ def test_bogus_initiations_are_what_they_say(bogus: str, valid: bool) -> None:
         assert mac1_valid(mac1_key(PUBLIC), message) is valid
 
 
-def test_data_has_the_size_asked_for() -> None:
+def test_data_has_the_requested_size() -> None:
     assert spray.payloads(job(size=1300)) == [bytes(1300)]
 
 

@@ -121,7 +121,7 @@ def test_defaults_and_options() -> None:
         ("tunnel", "--cipher", "rot13"),
     ],
 )
-def test_wrong_usage_is_told_and_exits_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         parsed(*words)
     assert left.value.code == cli.MISUSED
@@ -318,7 +318,8 @@ def test_the_table_of_ours_alone_has_no_ratio() -> None:
 # ---- the picture ----
 
 
-def test_without_matplotlib_the_cure_is_told_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_matplotlib_fails_before_any_run(tmp_path: Path) -> None:
+    """It names the cure."""
     program = (
         "import sys; sys.modules['matplotlib'] = None; from udpring.cli.main import main; sys.exit(main())"
     )

@@ -218,7 +218,7 @@ def test_the_baseline_refuses_what_makes_no_sense() -> None:
         MmsgBursts(Work.of(PATTERNS["to-1"], 65508, 1), pair)
 
 
-def test_the_table_tells_ratios_goals_and_losses() -> None:
+def test_table_shows_ratios_goals_and_losses() -> None:
     text = udp_table(RESULT)
     assert "both, one destination, bursts of 256" in text
     assert "left out: uvloop: it is not installed" in text

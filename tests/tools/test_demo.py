@@ -75,7 +75,7 @@ def test_neither_root_nor_user_namespace(
 
 
 @pytest.mark.parametrize("name", ["UDPRING_TIER", "UDPRING_WORKERS", "UDPRING_OFFLOADS"])
-def test_a_wrong_setting_is_told_before_anything_is_made(
+def test_wrong_setting_fails_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setenv(name, "fastest")

@@ -416,7 +416,7 @@ def test_the_first_that_works_is_chosen(name: str | None, cipher: int) -> None:
     assert f"{NAMES[which]}: the first that passed its self-test" in why
 
 
-def test_this_build_has_what_was_asked_for() -> None:
+def test_build_has_the_requested_libraries() -> None:
     """UDPRING_IPSECMB as for the build: scripts/test sets it for the one without. CI must have the header."""
     header = Path("/usr/include/intel-ipsec-mb.h")
     if os.environ.get("UDPRING_IPSECMB") == "0":

@@ -75,7 +75,7 @@ def test_refused_packets_are_written_as_they_came(library: Path, refuse: str) ->
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("make", [v4, v6])
-def test_a_flow_is_taken_apart_to_the_bit(library: Path, make: object, protocol: int) -> None:
+def test_flow_is_segmented_exactly(library: Path, make: object, protocol: int) -> None:
     """Also the push that the super-packet's header took from its last packet."""
     flow = make(protocol=protocol, options=TIMESTAMPS if protocol == TCP else b"", ip_id=0xFFF0)  # type: ignore[operator]
     packets = [

@@ -361,9 +361,7 @@ def test_handshake_under_load_succeeds_with_cookie(loop: VirtualLoop, sides: tup
     assert not b.tunnel.control.stats.dropped
 
 
-def test_the_plane_knows_what_cookie_replies_are_sealed_with(
-    loop: VirtualLoop, sides: tuple[Side, Side]
-) -> None:
+def test_plane_has_the_key_of_cookie_replies(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     """It lets one authentic reply in for each initiation and each response, and for nothing else."""
     a, b = sides
     wanted(a)
@@ -381,7 +379,7 @@ def test_the_plane_knows_what_cookie_replies_are_sealed_with(
         (Event(EventKind.FATAL, result=-errno.ENOMEM), "ENOMEM"),
     ],
 )
-def test_the_end_of_the_plane_is_told_once(
+def test_end_of_the_plane_is_reported_once(
     loop: VirtualLoop, sides: tuple[Side, Side], event: Event, words: str
 ) -> None:
     a, _ = sides

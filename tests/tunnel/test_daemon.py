@@ -187,7 +187,7 @@ def test_process_without_the_interface_is_left_alone(tmp_path: Path) -> None:
         process.kill()
 
 
-def test_a_plain_file_is_nobodys_socket(tmp_path: Path) -> None:
+def test_plain_file_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.sock").touch()
     with pytest.raises(HostError, match="nothing serves"):
         server_of(tmp_path / f"{NAME}.sock")

@@ -72,7 +72,7 @@ def test_warning_names_endpoint_and_prefix() -> None:
     assert "0.0.0.0/1" in str(loop)
 
 
-def test_running_interface_is_judged_by_its_routes() -> None:
+def test_running_interface_is_checked_by_its_routes() -> None:
     def device(mark: int) -> DeviceInfo:
         inside = ipaddress.ip_address("10.3.0.2").packed
         allowed = ((bytes(4), 0), (bytes(16), 0))

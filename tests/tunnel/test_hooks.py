@@ -79,7 +79,7 @@ def test_hooks_see_the_variables_of_wg_quick(tmp_path: Path) -> None:
     ]
 
 
-def test_a_detached_hooks_error_output_is_told() -> None:
+def test_error_output_of_detached_hook_is_logged() -> None:
     with pytest.raises(HostError) as failed:
         run("echo it >&2; echo broke >&2; exit 1")
     assert failed.value.message.endswith("exit 1: it broke")

@@ -144,7 +144,7 @@ def test_without_sockets_every_answer_is_no() -> None:
 
 
 @pytest.mark.parametrize("room", range(8))
-def test_descriptors_that_run_out_are_told_not_raised(room: int) -> None:
+def test_lack_of_descriptors_is_a_reason_not_an_error(room: int) -> None:
     """At any step: some answers are no then, and none of the others is wrong."""
     found = probed(
         before=f"""
@@ -158,7 +158,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (used + {room}, used + {room}))
         assert found["can_run_node"] is False
 
 
-def test_a_forced_library_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_forced_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDPRING_AEAD", "rot13")
     found = probed()
     assert found["can_run_node"] is False

@@ -29,7 +29,7 @@ def table() -> Iterator[Any]:
     lib.udpring_index_close(table)
 
 
-def test_an_empty_table_knows_nobody(table: Any) -> None:
+def test_empty_table_finds_no_peer(table: Any) -> None:
     for index in (0, 1, 0xFFFFFFFF):
         assert lib.udpring_index_find(table, index) == NOBODY
         lib.udpring_index_remove(table, index)

@@ -112,7 +112,7 @@ def test_kernel_lists_its_links() -> None:
     assert socket.if_nametoindex("lo") in dict(found)
 
 
-def test_answers_are_told_apart() -> None:
+def test_answers_are_distinguished() -> None:
     assert answer(route(RTN_UNICAST, attribute(RTA_OIF, number(5)))) == (0, 5, False)
     assert answer(route(RTN_LOCAL, attribute(RTA_OIF, number(1)))) == (0, 1, True)
     assert answer(route(RTN_UNREACHABLE, attribute(RTA_OIF, number(1))))[0] == -errno.ENETUNREACH

@@ -269,7 +269,7 @@ def test_peer_with_own_key_is_left_out(planes: Planes, caplog: pytest.LogCapture
     assert "own public key" in caplog.text
 
 
-def test_the_end_of_the_interface_is_told_by_wait(planes: Planes) -> None:
+def test_wait_returns_when_the_interface_ends(planes: Planes) -> None:
     async def body() -> None:
         async with udpring.Node(config()) as node:
             planes.one.post(Event(EventKind.TUN_GONE))

@@ -70,7 +70,7 @@ def test_who_keeps_the_cpu_is_given_way_rarely() -> None:
     assert share_kept(lambda number: 3 * MS) > 0.85
 
 
-def test_a_yield_that_nobody_wanted_costs_nothing() -> None:
+def test_unneeded_yield_costs_nothing() -> None:
     assert share_kept(lambda number: 300) > 0.98
 
 

@@ -71,7 +71,7 @@ def test_prefixes_have_the_layout_of_the_compiler(
         assert entry.family == (socket.AF_INET if len(ip) == 4 else socket.AF_INET6)
 
 
-def test_events_are_taken_apart() -> None:
+def test_events_are_decoded() -> None:
     raw = ffi.new("struct udpring_event *")
     raw.kind = EventKind.HANDSHAKE
     raw.peer = lib.UDPRING_PEER_NONE

@@ -52,7 +52,7 @@ def test_a_folder_that_others_write_is_not(file: Path, up: int, mode: int) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("up", [0, 1, 2])
-def test_a_strangers_file_or_folder_is_not(file: Path, up: int) -> None:
+def test_foreign_file_or_folder_is_not_trusted(file: Path, up: int) -> None:
     given = (file, *file.parents)[up]
     os.chown(given, STRANGER, -1)
     with pytest.raises(ConfigError, match=f"{given} belongs to user {STRANGER}"):

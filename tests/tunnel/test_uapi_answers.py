@@ -114,7 +114,7 @@ async def test_no_memory_is_enomem(here: Served) -> None:
 
 
 @serving
-async def test_failure_that_nobody_expected_is_eio_and_logged(
+async def test_unexpected_failure_is_eio_and_logged(
     here: Served,
 ) -> None:
     here.plane.fail["endpoint"] = RuntimeError("a bug")

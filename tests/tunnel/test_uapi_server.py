@@ -32,7 +32,7 @@ async def test_a_new_device_answers_with_its_port_alone(here: Served) -> None:
 
 
 @serving
-async def test_a_private_key_is_told_clamped(here: Served) -> None:
+async def test_private_key_is_answered_clamped(here: Served) -> None:
     """As the kernel and wireguard-go tell it: ``wg showconf`` is the same whatever served it."""
     key = bytes([0xFF] * 32)
     for _ in range(2):
@@ -253,7 +253,7 @@ async def test_empty_and_cut_connections_are_harmless(here: Served) -> None:
 
 
 @serving
-async def test_a_client_that_does_not_read_holds_up_nobody(here: Served) -> None:
+async def test_client_that_does_not_read_delays_no_other(here: Served) -> None:
     lines = [f"allowed_ip=10.{high}.{low}.0/24" for high in range(80) for low in range(256)]
     await here.set(f"public_key={KEY_A}", *lines)
     slow = socket.socket(socket.AF_UNIX)

@@ -294,7 +294,7 @@ def test_timestamps_are_left_as_they_were_found(tier: str, pair4: Pair, before: 
     assert pair4.sink.getsockopt(socket.SOL_SOCKET, option) == before
 
 
-def test_drops_are_told_with_the_batch_that_brings_them(tier: str, pair4: Pair) -> None:
+def test_kernel_drops_come_with_their_batch(tier: str, pair4: Pair) -> None:
     pair4.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with RecvRing(pair4.sink, buffers=1, buffer_size=2048, tier=tier) as ring:
         for _ in range(100):
@@ -323,7 +323,7 @@ def test_where_the_columns_lie_in_memory(tier: str, pair4: Pair) -> None:
             assert pieces == part.payloads()
 
 
-def test_packets_tell_what_they_are(tier: str, pair4: Pair) -> None:
+def test_packets_describe_themselves(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, tier=tier) as ring:
         pair4.source.sendto(b"abc", pair4.to)
         (batch,) = gather(ring, 1)

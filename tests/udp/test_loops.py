@@ -76,7 +76,7 @@ def drain(ring: RecvRing, max_packets: int = 64) -> list[bytes]:
 # The descriptor.
 
 
-def test_the_descriptor_tells_of_datagrams(tier: str, pair: Pair) -> None:
+def test_descriptor_is_readable_for_datagrams(tier: str, pair: Pair) -> None:
     with RecvRing(pair.sink, tier=tier) as ring:
         assert ring.fileno() == ring.fileno()
         assert ring.fileno() != pair.sink.fileno()
@@ -106,7 +106,7 @@ def test_it_can_be_asked_for_with_datagrams_waiting(tier: str, pair4: Pair) -> N
         assert drain(ring) == [b"1", b"2", b"3", b"4"]
 
 
-def test_blocking_calls_work_beside_it(tier: str, pair4: Pair) -> None:
+def test_blocking_calls_work_with_a_descriptor(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, tier=tier) as ring:
         ring.fileno()
         pair4.source.sendto(b"a", pair4.to)
@@ -302,7 +302,7 @@ def test_closing_ends_a_wait(tier: str, run: Callable[..., None], pair4: Pair, w
     run(main)
 
 
-def test_a_socket_closed_under_a_wait_is_told_of(tier: str) -> None:
+def test_socket_closed_under_a_wait_is_reported(tier: str) -> None:
     async def main() -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind(("127.0.0.1", 0))
@@ -358,7 +358,7 @@ def test_a_task_cancelled_as_it_is_woken_loses_nothing(tier: str, pair4: Pair) -
     asyncio.run(main())
 
 
-def test_two_tasks_are_told(tier: str, run: Callable[..., None], pair4: Pair) -> None:
+def test_second_waiting_task_is_refused(tier: str, run: Callable[..., None], pair4: Pair) -> None:
     async def main() -> None:
         with RecvRing(pair4.sink, tier=tier) as ring:
             async with anyio.create_task_group() as tasks:

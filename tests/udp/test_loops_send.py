@@ -115,7 +115,7 @@ def test_echo_between_two_tasks(tier: str, run: Callable[..., None], pair4: Pair
     run(main)
 
 
-def test_the_descriptor_rests_when_nothing_is_pending(tier: str, pair4: Pair) -> None:
+def test_descriptor_is_quiet_when_nothing_is_pending(tier: str, pair4: Pair) -> None:
     ring = SendRing(pair4.source, tier=tier)
     descriptor = ring.fileno()
     assert descriptor == ring.fileno() != pair4.source.fileno()

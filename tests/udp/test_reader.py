@@ -128,7 +128,7 @@ def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_look")
-def test_the_loop_is_told_once(tier: str, run: Run, pair4: Pair) -> None:
+def test_loop_registers_the_descriptor_once(tier: str, run: Run, pair4: Pair) -> None:
     async def main() -> None:
         with RecvRing(pair4.sink, tier=tier) as ring:
             got: list[bytes] = []

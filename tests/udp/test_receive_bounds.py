@@ -182,7 +182,7 @@ def test_handler_may_not_receive_recursively(tier: str, pair4: Pair) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_connected_socket_hears_its_peer_alone(
+def test_connected_socket_receives_only_from_its_peer(
     tier: str, make_socket: Callable[..., socket.socket], family: int
 ) -> None:
     peer, stranger, sink = make_socket(family), make_socket(family), make_socket(family)

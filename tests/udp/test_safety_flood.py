@@ -106,7 +106,7 @@ def test_received_and_counted_drops_are_all_that_was_sent(
         assert stats["truncated"] == stats["control_truncated"] == stats["stale"] == 0
 
 
-def test_trains_that_the_kernel_takes_apart_are_counted_singly(
+def test_trains_segmented_by_kernel_count_singly(
     tier: str, make_socket: Callable[..., socket.socket]
 ) -> None:
     """From a sender that makes trains to a receiver without UDP_GRO: each datagram is counted by itself."""

@@ -106,7 +106,7 @@ def test_a_dual_stack_socket_sends_to_both_families(
     assert receive(four, 1) == [b"d"]
 
 
-def test_an_unconnected_socket_without_an_address_is_told(tier: str, pair4: Pair) -> None:
+def test_unconnected_socket_needs_an_address(tier: str, pair4: Pair) -> None:
     with SendRing(pair4.source, tier=tier) as ring:
         report = ring.send_batch([b"a", b"b"])
         assert report.accepted == 0

@@ -188,7 +188,7 @@ def test_a_batch_as_received_to_many_or_one(tier: str, make_socket: Make) -> Non
             assert sorted(bytes(packet) for packet in take(rx, 150)) == sorted(got) == sorted(payloads)
 
 
-def test_a_single_error_is_told_whoever_got_it(tier: str, make_socket: Make) -> None:
+def test_single_error_is_reported_from_any_thread(tier: str, make_socket: Make) -> None:
     source, sink = make_socket(), make_socket(host="0.0.0.0")
     right = [(host, sink.getsockname()[1]) for host in hosts(200)]
     rounds = 0
@@ -314,7 +314,7 @@ def test_what_has_no_use_for_helpers_goes_as_ever(tier: str, make_socket: Make) 
         assert tx.stats["helped"] == 0
 
 
-def test_a_closed_socket_is_told_for_each(tier: str, make_socket: Make) -> None:
+def test_closed_socket_is_an_error_of_each(tier: str, make_socket: Make) -> None:
     source, sink = make_socket(), make_socket(host="0.0.0.0")
     to = [(host, sink.getsockname()[1]) for host in hosts(150)]
     with SendRing(source, tier=tier, helpers=1) as tx:

@@ -74,7 +74,7 @@ def test_with_options_they_take_the_ring(tier: str, pair4: Pair) -> None:
         assert [packet.tos for packet in take(rx, 3)] == [0] * 3
 
 
-def test_a_closed_socket_is_told_for_each(tier: str, make_socket: Make) -> None:
+def test_closed_socket_is_an_error_of_each(tier: str, make_socket: Make) -> None:
     source, sink = make_socket(), make_socket(host="0.0.0.0")
     to = [(host, sink.getsockname()[1]) for host in hosts(5)]
     with SendRing(source, tier=tier) as tx:

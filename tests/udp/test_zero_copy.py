@@ -40,7 +40,7 @@ def test_it_is_off_unless_asked_for(tier: str, pair4: Pair) -> None:
         assert ring.zero_copy_reason
 
 
-def test_everything_arrives_and_the_outcome_is_told(tier: str, pair: Pair) -> None:
+def test_everything_arrives_and_outcome_is_reported(tier: str, pair: Pair) -> None:
     pair.sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     with SendRing(pair.source, tier=tier, zero_copy=True) as ring:
         assert ring.zero_copy == ("untried" if can(tier) else "unsupported")
@@ -138,9 +138,7 @@ def test_the_payload_is_held_until_the_notification(
         assert b"".join(receive(sink, 8)) == bytes(payload[:-1])
 
 
-def test_the_descriptor_rests_while_a_notification_is_outstanding(
-    tier: str, make_socket: Callable[..., socket.socket]
-) -> None:
+def test_descriptor_is_quiet_until_notification(tier: str, make_socket: Callable[..., socket.socket]) -> None:
     """A loop has nothing to do until the kernel lets go, and is told then."""
     if not can(tier):
         return

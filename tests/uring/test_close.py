@@ -75,7 +75,7 @@ def test_a_second_close_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_another_thread_is_told_so(call: str) -> None:
+def test_another_thread_is_refused(call: str) -> None:
     """single-issuer."""
     caught: list[BaseException] = []
 

@@ -98,7 +98,7 @@ def test_a_time_beyond_what_there_is(ring: Ring) -> None:
 # -- polls --
 
 
-def test_a_poll_tells_what_is_ready(ring: Ring, pipe: tuple[int, int]) -> None:
+def test_poll_reports_what_is_ready(ring: Ring, pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     assert results(ring, ring.poll_add(writer, select.POLLOUT)) == [select.POLLOUT]
     ticket = ring.poll_add(reader)
@@ -209,7 +209,7 @@ def test_ipv6_and_its_control_messages(ring: Ring) -> None:
         assert struct.unpack("@i", control[socket.IPV6_TCLASS]) == (0x2E,)
 
 
-def test_truncation_is_told_of_data_and_of_control(ring: Ring) -> None:
+def test_truncation_of_data_and_control_is_flagged(ring: Ring) -> None:
     """B22: the flags of the message, not those of the completion."""
     with udp() as one, udp() as two:
         two.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
@@ -244,7 +244,7 @@ def test_sends_fail_one_by_one(ring: Ring) -> None:
         assert [two.recv(10) for _ in range(10)] == [bytes([number]) for number in range(10)]
 
 
-def test_a_refused_port_is_told_and_receiving_goes_on(ring: Ring) -> None:
+def test_refused_port_is_reported_and_receiving_continues(ring: Ring) -> None:
     with udp() as one, udp() as gone:
         address = gone.getsockname()
         gone.close()

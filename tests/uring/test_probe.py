@@ -91,7 +91,7 @@ def test_buffer_rings_denied_take_the_multishots_with_them() -> None:
     assert "buffer ring" in str(found["recvmsg_multishot"]["reason"])
 
 
-def test_waits_that_fail_are_told_and_hang_nothing() -> None:
+def test_failing_waits_are_reported_and_hang_nothing() -> None:
     """No enter may wait for completions: every try ends with its error."""
     found = probed(Rule("io_uring_enter", errno.EIO, ((2, ">=", 1),)))
     assert found["ring"]["works"] is True

@@ -187,7 +187,7 @@ def test_enomem_of_mmap_halves_the_entries() -> None:
     assert (found["sq"], found["halvings"], found["done"]) == (256, 2, [0])
 
 
-def test_enomem_of_mmap_at_every_size_is_told() -> None:
+def test_enomem_of_mmap_at_every_size_is_reported() -> None:
     found = opened_under(Rule("mmap", errno.EAGAIN, ((5, "==", 0x10000000),)))
     assert (found["error"], found["errno"]) == ("HostError", errno.ENOMEM)
     assert "ring of 8 entries" in str(found["text"])

@@ -212,7 +212,7 @@ def test_timestamp_must_exceed_last_authentic_one() -> None:
     assert isinstance(outcomes["later"], Authenticated)
 
 
-def test_an_unauthentic_timestamp_in_the_future_locks_nobody_out() -> None:
+def test_forged_future_timestamp_locks_no_peer_out() -> None:
     """Somebody who knows both public keys, but no private one, cannot burn timestamps."""
     pair = Pair()
     assert pair.b.device.public_key

@@ -18,7 +18,7 @@ class _Indices:
         return peer
 
 
-def test_a_peer_at_rest_is_small() -> None:
+def test_idle_peer_is_small() -> None:
     device = Device(random=os.urandom, indices=_Indices())
     device.set_private_key(os.urandom(32), 0)
     keys = [os.urandom(32) for _ in range(PEERS)]
