@@ -149,17 +149,17 @@ def _child(
 ) -> int:
     """Runs ``work``. ``keep``: the descriptors to keep when the caller is left, now or, ``attached``, once
     ready."""
-    told = False
+    reported = False
 
     def tell(text: str) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal reported
+        if not reported:
+            reported = True
             os.write(write_end, text.encode("utf-8", "replace")[:4096])
             os.close(write_end)
 
     def ready() -> None:
-        if attached and not told:
+        if attached and not reported:
             close_log()  # what the caller is to see
             _leave_the_caller(keep)
         tell("ready")
@@ -171,7 +171,7 @@ def _child(
         code, line = work(ready)
     except BaseException as unexpected:
         refusal = explained(unexpected)
-        if refusal is not None and not told:
+        if refusal is not None and not reported:
             code, line = HOST_CANNOT, str(refusal)
         else:
             log.exception("the tunnel failed")

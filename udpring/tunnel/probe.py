@@ -211,8 +211,8 @@ def _aead(cipher: Cipher) -> AeadProbe:
         if lib.udpring_aead_cipher(which) == number:
             why = reason()
             code = lib.udpring_aead_selftest(which, why)
-            told = reason_text(why) or "passed its self-test"
-            libraries.append(Feature(_aead_name(which), code >= 0, told, max(0, -code)))
+            result = reason_text(why) or "passed its self-test"
+            libraries.append(Feature(_aead_name(which), code >= 0, result, max(0, -code)))
     return AeadProbe(
         cipher=str(cipher),
         library=_aead_name(chosen) if chosen >= 0 else "",
@@ -230,10 +230,10 @@ def _tun() -> TunProbe:
     facts, why = ffi.new("struct udpring_tun_facts *"), reason()
     code = lib.udpring_tun_probe(facts, why)
     if code:
-        told = reason_text(why).removeprefix(f"interface {_TUN_NAME}: ")
+        text = reason_text(why).removeprefix(f"interface {_TUN_NAME}: ")
         none = "no device can be made"
         return TunProbe(
-            Feature("device", False, told, -code),
+            Feature("device", False, text, -code),
             (),
             Feature("multi_queue", False, none, -code),
             Feature("steering", False, none, -code),

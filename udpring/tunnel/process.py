@@ -26,8 +26,8 @@ _ACCEPTS = "00010000"
 
 
 def server_of(path: Path) -> int:
-    """The process that serves the interface of this UAPI socket. Raises HostError: nobody does, or it cannot
-    be told which.
+    """The process that serves the interface of this UAPI socket. Raises HostError where there is none,
+    or where it cannot be found.
 
     SO_PEERCRED names who called listen(2) (unix(7)), which may be the launcher that handed the socket in by
     WG_UAPI_FD. What proves a server is the TUN descriptor of the interface beside the listening socket.

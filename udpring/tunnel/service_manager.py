@@ -1,4 +1,4 @@
-"""What a service manager is told of a process in the foreground: sd_notify(3), without its library.
+"""Notifies a service manager of the state of a process in the foreground: sd_notify(3), without its library.
 
 ``READY=1`` when the interface is up, ``RELOADING=1`` and ``READY=1`` around a reload, ``STOPPING=1`` at the
 end, and ``WATCHDOG=1`` at half the interval that WATCHDOG_USEC gives: an event loop that hangs is seen.

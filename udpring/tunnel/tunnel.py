@@ -141,7 +141,7 @@ class Tunnel:
 
     def set_private_key(self, key: bytes | None) -> None:
         """A new identity: sessions expire, a peer with our own public key is removed; None: none (refuses
-        handshakes). Kept, and told, clamped, as the kernel has it."""
+        handshakes). It is kept and reported clamped, as by the kernel."""
         if key is not None:
             key = clamp(key)
         if key == self._private_key:

@@ -337,7 +337,7 @@ class UapiServer:
 
 
 def _errno(refused: Exception) -> int:
-    """What the client is told; a failure that nobody expected is logged whole."""
+    """The errno of the answer. An unexpected failure is logged with its traceback."""
     match refused:
         case OSError():
             return refused.errno or errno.EIO

@@ -293,7 +293,7 @@ class PeerInfo:
 
     ``endpoint`` is (ip of 4 or 16 bytes, port, scope) or None; ``last_handshake`` is nanoseconds since the
     epoch, 0 never; ``persistent_keepalive`` seconds, 0 off; ``allowed_ips`` (ip of 4 or 16 bytes, bits);
-    ``cipher`` is told only where it is not the default, which alone ``wg`` knows.
+    ``cipher`` is written only where it is not the default: ``wg`` knows no other.
     """
 
     public_key: bytes

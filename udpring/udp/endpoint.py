@@ -148,7 +148,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._address = address
         self._protocol: _Datagrams = protocol
         tier = tier or forced_tier() or _TIER
-        self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # no protocol is told of them
+        self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # protocols do not use them
         try:
             self._tx = SendRing(sock, tier=tier)
         except BaseException:
@@ -212,9 +212,9 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         except Exception as error:
             self._fatal_error(error, "Fatal read error on datagram transport")
             return
-        for told in errors:
+        for refused in errors:
             if not self._closing:
-                self._tell_protocol(told)
+                self._report_error(refused)
         count = len(batch)
         if count:
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
@@ -230,9 +230,9 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         if not self._closing:
             self._read_ready()
 
-    def _tell_protocol(self, told: OSError) -> None:
+    def _report_error(self, refused: OSError) -> None:
         try:
-            self._protocol.error_received(told)
+            self._protocol.error_received(refused)
         except Exception as error:
             self._tell_loop("Exception in callback error_received()", error)
 
@@ -299,7 +299,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
                 try:
                     packed = to_core(addr, self._family)
                 except OSError as error:
-                    self._tell_protocol(error)
+                    self._report_error(error)
                     return
                 except Exception as error:
                     self._fatal_error(error, "Fatal write error on datagram transport")
@@ -309,7 +309,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             code = self._tx._send_one(data, packed)
             if code <= 0:
                 if code:
-                    self._tell_protocol(OSError(-code, os.strerror(-code)))
+                    self._report_error(OSError(-code, os.strerror(-code)))
                 return
         if packed is not None:
             self._to.append(packed)
@@ -337,10 +337,10 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             except Exception as error:
                 self._fatal_error(error, "Fatal write error on datagram transport")
                 return
-            for told in self._keep(payloads, to, report.errors):
+            for refused in self._keep(payloads, to, report.errors):
                 if self._conn_lost:
                     break
-                self._tell_protocol(told)
+                self._report_error(refused)
         self._maybe_pause_protocol()
         self._maybe_resume_protocol()
         if self._closing and not self._payloads and not self._conn_lost:

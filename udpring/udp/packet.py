@@ -1,4 +1,4 @@
-"""``Packet``: one datagram of a batch, and what the kernel told of it."""
+"""``Packet``: one datagram of a batch, with what the kernel reported about it."""
 
 from __future__ import annotations
 

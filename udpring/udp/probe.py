@@ -132,14 +132,15 @@ def _gro() -> str:
         receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
         _send_train(sender)
         data, control, _, _ = receiver.recvmsg(65536, 128)
-        told = [
+        sizes_found = [
             int.from_bytes(value[:2], sys.byteorder)
             for level, kind, value in control
             if (level, kind) == (socket.SOL_UDP, UDP_GRO)
         ]
-        if len(data) != SEGMENT * SEGMENTS or told != [SEGMENT]:
+        if len(data) != SEGMENT * SEGMENTS or sizes_found != [SEGMENT]:
             raise OSError(
-                errno.EIO, f"of a train of {SEGMENTS} x {SEGMENT} bytes {len(data)} bytes arrived: {told}"
+                errno.EIO,
+                f"of a train of {SEGMENTS} x {SEGMENT} bytes {len(data)} bytes arrived: {sizes_found}",
             )
     return f"one receive took {SEGMENTS} datagrams"
 

@@ -1,8 +1,8 @@
 """A descriptor that an asyncio loop (or uvloop) goes on watching between the waits of a task.
 
-1. Telling the loop at each wait costs more than all else, so it is told once. When the descriptor is readable
-   and no task waits, the loop is told to stop: it would call for ever. So it is when a look, once a second,
-   finds no task waiting.
+1. The descriptor is registered once, because registering it at each wait would cost more than all else. It is
+   removed when it is readable and no task waits (the loop would call for ever), or when a check, once a
+   second, finds no waiting task.
 2. A task awaits the reader itself, which is a future as ``asyncio.isfuture`` has it. When the descriptor is
    readable the loop resumes the task at once, not a turn later as after ``Future.set_result``.
 3. Whatever else ends a wait (the time is up, a cancellation, another task) leaves it to the loop's next turn.

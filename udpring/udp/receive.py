@@ -34,7 +34,7 @@ class RecvRing(Uncopied):
     WrongThreadError. The socket stays the caller's and must live as long as the ring; pktinfo, TOS and the
     drop counter are switched on for it (ip(7), ipv6(7)) and stay on.
     The ring also empties the socket's error queue (errors by IP_RECVERR, time stamps of what was sent) and
-    counts that as ``icmp_errors``, on tier uring-multishot only when a receive is told of an error. To read
+    counts that as ``icmp_errors``, on tier uring-multishot only when a receive reports an error. To read
     that queue yourself, send from another socket.
 
     buffers: in flight, 1 to 2048; 0 = 64.
@@ -178,7 +178,7 @@ class RecvRing(Uncopied):
         return None if code == -errno.ETIME else self.recv_batch(max_packets, 0) or None
 
     def _take_one(self) -> tuple[bytes, bytes, bool] | None:
-        """A single datagram that the owner of the socket was told of, without a batch and without waiting.
+        """A single datagram, without a batch and without waiting. The caller polls the socket itself.
 
         Its payload, its packed address, and whether there is more to be fetched. None: ask ``recv_batch``.
         """
@@ -257,7 +257,7 @@ class RecvRing(Uncopied):
                 self._burst = 0
                 await give_way()
             if self._lone and self._watch is not None and timeout is None and max_packets > 0:
-                # Datagrams come one at a time: the next is hardly there yet, and the loop is told when it is.
+                # Datagrams come one at a time: the next is hardly there yet. The loop reports it.
                 wait = self._watch.wait_again()
             while True:
                 if wait is not None:
@@ -306,7 +306,7 @@ class RecvRing(Uncopied):
         return self._watch
 
     def _end_wait(self) -> None:
-        """After closing: the task that waits is told."""
+        """After closing: ends the wait of the task."""
         if self._watch is not None:
             self._watch.close()
 

@@ -467,7 +467,7 @@ class SendRing(Uncopied):
                 watch.wake()
 
     def _end_waits(self) -> None:
-        """After closing: the tasks that wait are told."""
+        """After closing: ends the waits of all tasks."""
         for watch in self._awaited.values():
             watch.close()
 

@@ -32,9 +32,9 @@ __all__ = ["compare", "summary"]
 
 Say = Callable[[str], None]
 Sample = dict[str, float]
-Told = dict[str, str | int | None]
+NodeFacts = dict[str, str | int | None]
 """What a program says of itself."""
-NOTHING_TOLD: Told = dict.fromkeys(("cipher", "tier", "tier_reason", "workers", "aead"))
+NO_FACTS: NodeFacts = dict.fromkeys(("cipher", "tier", "tier_reason", "workers", "aead"))
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     facts = host_facts()
     before = load()
     samples: dict[str, list[Sample]] = {program.name: [] for program in programs}
-    told: dict[str, Told] = {}
+    nodes: dict[str, NodeFacts] = {}
     with Ground() as ground:
         for run in range(runs):
             for program in programs if run % 2 == 0 else reversed(programs):
@@ -57,7 +57,7 @@ def compare(
                 tell("starting two nodes")
                 with Pair(ground, program) as pair:
                     node = pair.nodes[0]
-                    told[program.name] = {
+                    nodes[program.name] = {
                         "cipher": str(program.cipher),
                         "tier": node.tier,
                         "tier_reason": node.tier_reason,
@@ -72,21 +72,21 @@ def compare(
         "runs": runs,
         "measures": [name for name in MEASURES if name in names],
         **summary(
-            [(program.name, shlex.join(program.argv), samples[program.name]) for program in programs], told
+            [(program.name, shlex.join(program.argv), samples[program.name]) for program in programs], nodes
         ),
     }
 
 
 def summary(
-    taken: Sequence[tuple[str, str, Sequence[Sample]]], told: dict[str, Told] | None = None
+    taken: Sequence[tuple[str, str, Sequence[Sample]]], nodes: dict[str, NodeFacts] | None = None
 ) -> dict[str, Any]:
     """``programs`` and ``ratios``, from (name, command, samples of its runs), ours first."""
     programs = [
         {
             "program": name,
             "command": command,
-            **NOTHING_TOLD,
-            **(told or {}).get(name, {}),
+            **NO_FACTS,
+            **(nodes or {}).get(name, {}),
             "figures": _figures(samples),
         }
         for name, command, samples in taken

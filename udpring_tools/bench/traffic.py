@@ -16,7 +16,7 @@ from udpring_tools.bench.space import Space
 __all__ = ["RoundTrips", "TcpRun", "UdpRun", "percentile", "ping", "tcp", "tcp_load", "udp"]
 
 PATIENCE = 30.0
-"""Seconds that a run may take longer than it was told to."""
+"""Seconds that a run may take longer than it should."""
 WARM_UP = 1.0
 
 

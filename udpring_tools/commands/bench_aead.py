@@ -120,7 +120,7 @@ class Figure:
 def measure(rows: list[Row], length: int, burst: int, rounds: int) -> list[Figure]:
     """The best of ``REPEATS`` runs of each, in turn, so that a slow moment of the machine hits none alone.
 
-    One that does not load here is told of on standard error and left out.
+    One that does not load here is left out, with a line on standard error.
     """
     from udpring._native import lib, reason, reason_text  # noqa: PLC0415
 

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked  # noqa: PLC0415
     from udpring_tools.bench.space import become_root, require_tools  # noqa: PLC0415
 
-    # The nodes take them from the environment: what is wrong there is told before anything is made.
+    # The nodes take them from the environment: a wrong one fails before anything is made.
     plane_tier("auto")
     offload_flags(None)
     workers_asked(None)
@@ -144,10 +144,10 @@ def _print_table(result: dict[str, Any]) -> None:
     if "against" in result:
         print(f"\n{result['against']['program']}\n")
         print(_table(result["against"]["tunnels"]))
-        told = ", ".join(
+        ratios = ", ".join(
             f"{title} {result['ratio'][key]:.2f}" for key, title, _ in COLUMNS if key in result["ratio"]
         )
-        print(f"\nudpring divided by {result['against']['program']}: {told}")
+        print(f"\nudpring divided by {result['against']['program']}: {ratios}")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
