@@ -462,7 +462,7 @@ def test_ipsec_mb_without_avx512_only_when_forced(tmp_path: Path) -> None:
     folder = other_ipsecmb(tmp_path, f'-DREAL="{real_ipsecmb()}"')
     which, why = chosen_with(None, folder)
     assert NAMES[which] == "openssl"
-    assert "ipsec-mb: this CPU has no AVX-512" in why
+    assert "ipsec-mb: this CPU lacks AVX-512" in why
     assert chosen_with("ipsec-mb", folder) == (
         numbered("ipsec-mb", CHACHA),
         "ipsec-mb: forced by UDPRING_AEAD",
@@ -483,7 +483,7 @@ def test_without_aes_instructions_ipsec_mb_does_no_aes(tmp_path: Path) -> None:
     folder = other_ipsecmb(tmp_path, f'-DREAL="{real_ipsecmb()}"', "-DNO_AES")
     which, why = chosen_with(None, folder, cipher=GCM)
     assert which == numbered("openssl", GCM)
-    assert "ipsec-mb: this CPU has no AES-NI" in why
+    assert "ipsec-mb: this CPU lacks AES-NI" in why
     which, why = chosen_with("ipsec-mb", folder, cipher=GCM)
     assert which == -errno.ENOTSUP
 

@@ -67,7 +67,7 @@ def test_only_udp_sockets_make_rings(tier: str, kind: socket.SocketKind) -> None
     with socket.socket(family, kind) as sock:
         for ring in (SendRing, RecvRing):
             with pytest.raises(
-                RingError, match=r"no UDP socket: give one of AF_INET or AF_INET6, SOCK_DGRAM"
+                RingError, match=r"not a UDP socket. Use one of AF_INET or AF_INET6 and SOCK_DGRAM"
             ):
                 ring(sock, tier=tier)
 

@@ -189,7 +189,7 @@ def test_what_cannot_be_a_ring_is_refused(tier: str, pair4: Pair) -> None:
         SendRing(pair4.source, entries=4097, tier=tier)
     with pytest.raises(ValueError, match="negative"):
         SendRing(pair4.source, entries=-1, tier=tier)
-    with socket.socketpair()[0] as local, pytest.raises(RingError, match="no UDP socket"):
+    with socket.socketpair()[0] as local, pytest.raises(RingError, match="not a UDP socket"):
         SendRing(local, tier=tier)
 
 

@@ -138,7 +138,7 @@ static bool suits(struct udpring_reason *why)
 {
     if ((features & FEATURES_WANTED) == FEATURES_WANTED)
         return true;
-    ur_fail(why, -ENOTSUP, "this CPU has no AVX-512 with IFMA, without which it gains little or nothing");
+    ur_fail(why, -ENOTSUP, "this CPU lacks AVX-512 with IFMA, and ipsec-mb gains little without it");
     return false;
 }
 

@@ -32,7 +32,7 @@ static int load(struct udpring_reason *why)
         return error;
     if ((made->features & FEATURES_WANTED) != FEATURES_WANTED) {
         ipsecmb_manager_free(made);
-        return ur_fail(why, -ENOTSUP, "this CPU has no AES-NI with PCLMULQDQ, without which AES is neither quick nor safe");
+        return ur_fail(why, -ENOTSUP, "this CPU lacks AES-NI or PCLMULQDQ. Without them AES is neither fast nor safe");
     }
     manager = made;
     return 0;

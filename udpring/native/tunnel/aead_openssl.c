@@ -37,7 +37,7 @@ static int load_gcm(struct udpring_reason *why)
     if (cipher)
         return 0;
     ERR_clear_error();
-    return ur_fail(why, -ENOTSUP, "OpenSSL offers no AES-256-GCM: has it a provider at all?");
+    return ur_fail(why, -ENOTSUP, "OpenSSL offers no AES-256-GCM. Is a provider configured?");
 }
 
 static void key_free(struct aead_key *key)

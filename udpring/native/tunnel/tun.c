@@ -130,7 +130,7 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
         if (flags < 0 || fcntl(tun->fd, F_SETFL, flags | O_NONBLOCK) < 0 || ioctl(tun->fd, TUNGETIFF, &request) != 0) {
             int code = errno;
             tun->fd = -1;   /* not ours after all */
-            return ur_fail(why, -code, "descriptor %d is no TUN device: %s", fd, strerror(code));
+            return ur_fail(why, -code, "descriptor %d is not a TUN device: %s", fd, strerror(code));
         }
         int header = VNET_HEADER;
         tun->vnet = request.ifr_flags & IFF_VNET_HDR;

@@ -64,7 +64,7 @@ int32_t udpring_tun_probe(struct udpring_tun_facts *facts, struct udpring_reason
     memset(facts, 0, sizeof(*facts));
     int code = pthread_create(&thread, NULL, attempt, &tried);
     if (code)
-        return ur_fail(why, -code, "no thread to try it in: %s", strerror(code));
+        return ur_fail(why, -code, "a thread to try it cannot be started: %s", strerror(code));
     pthread_join(thread, NULL);
     return tried.code;
 }

@@ -44,7 +44,7 @@ int tun_refused_interface(int code, const char *name, struct udpring_reason *why
     case EBUSY:
         return ur_fail(why, -code, "interface %s: the name is taken (choose another, or delete it: ip link delete dev %s)", name, name);
     case EINVAL:
-        return ur_fail(why, -code, "interface %s: not a valid name, or taken by an interface that is no TUN device (choose another)", name);
+        return ur_fail(why, -code, "interface %s: not a valid name, or taken by an interface that is not a TUN device (choose another)", name);
     case ENODEV:
     case ENXIO:
         return ur_fail(why, -code, "interface %s: the kernel makes no TUN device (load the module: modprobe tun)", name);

@@ -95,7 +95,7 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     if (!code) {
         code = udp_handle_claim_socket(&recv->socket, options->fd);
         if (code)
-            ur_fail(why, code, "descriptor %d is no open socket: %s", options->fd, strerror(-code));
+            ur_fail(why, code, "descriptor %d is not an open socket: %s", options->fd, strerror(-code));
     }
     if (!code)
         code = udp_socket_prepare(

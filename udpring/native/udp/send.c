@@ -81,7 +81,7 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
     if (!code) {
         code = udp_handle_claim_socket(&send->socket, options->fd);
         if (code)
-            ur_fail(why, code, "descriptor %d is no open socket: %s", options->fd, strerror(-code));
+            ur_fail(why, code, "descriptor %d is not an open socket: %s", options->fd, strerror(-code));
     }
     if (!code)
         code = udp_tx_open(&send->tx, &inner, why);

@@ -13,9 +13,9 @@ int udp_socket_family(int fd, struct udpring_reason *why)
 {
     int family = number_of(fd, SO_DOMAIN);
     if (family < 0)
-        return ur_fail(why, family, "descriptor %d is no open socket: %s", fd, strerror(-family));
+        return ur_fail(why, family, "descriptor %d is not an open socket: %s", fd, strerror(-family));
     if (number_of(fd, SO_TYPE) != SOCK_DGRAM || (family != AF_INET && family != AF_INET6))
-        return ur_fail(why, -EPROTOTYPE, "descriptor %d is no UDP socket: give one of AF_INET or AF_INET6, SOCK_DGRAM", fd);
+        return ur_fail(why, -EPROTOTYPE, "descriptor %d is not a UDP socket. Use one of AF_INET or AF_INET6 and SOCK_DGRAM", fd);
     return family;
 }
 

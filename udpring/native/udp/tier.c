@@ -23,7 +23,7 @@ int32_t udpring_tier_parse(const char *name)
 int udp_tier_wanted(uint32_t asked, struct udpring_reason *why)
 {
     if (asked >= UR_ARRAY_LENGTH(names))
-        return ur_fail(why, -EINVAL, "%u is no tier", asked);
+        return ur_fail(why, -EINVAL, "%u is not a tier", asked);
     if (asked != UDPRING_TIER_AUTO)
         return (int)asked;
     const char *forced = getenv("UDPRING_TIER");
@@ -31,6 +31,6 @@ int udp_tier_wanted(uint32_t asked, struct udpring_reason *why)
         return UDPRING_TIER_AUTO;
     int tier = udpring_tier_parse(forced);
     if (tier < 0)
-        return ur_fail(why, -EINVAL, "UDPRING_TIER=%.32s is no tier: uring-multishot, uring-pool, mmsg or auto", forced);
+        return ur_fail(why, -EINVAL, "UDPRING_TIER=%.32s is not a tier. Use uring-multishot, uring-pool, mmsg or auto", forced);
     return tier;
 }

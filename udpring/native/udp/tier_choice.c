@@ -155,7 +155,7 @@ static int works(uint32_t tier, struct udpring_reason *why)
 int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why)
 {
     if (tier == UDPRING_TIER_AUTO || tier >= UDPRING_TIER_MMSG + 1)
-        return ur_fail(why, -EINVAL, "%u is no tier that could be tried", tier);
+        return ur_fail(why, -EINVAL, "%u is not a tier that can be tried", tier);
     return works(tier, why);
 }
 

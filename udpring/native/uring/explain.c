@@ -63,7 +63,7 @@ int ur_explain(struct udpring_reason *why, int code, const char *call, uint32_t 
     case ENFILE:
         return ur_fail(why, code, "%s: too many open files: raise RLIMIT_NOFILE (ulimit -n) or fs.file-max", call);
     case EINVAL:
-        return ur_fail(why, code, "%s: the kernel refuses every set of flags we know for %u entries", call, entries);
+        return ur_fail(why, code, "%s: the kernel refuses every set of flags that udpring knows for %u entries", call, entries);
     default:
         return ur_fail(why, code, "%s: %s", call, strerror(-code));
     }

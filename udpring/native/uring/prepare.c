@@ -214,7 +214,7 @@ static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe, struct
         return ur_fail(why, -E2BIG, "a chain of linked operations does not fit into the %u entries of the submission queue "
                        "that are left: reserve room first", self->ring.sq_entries);
     *sqe = ur_sqe_or_submit(&self->ring);
-    return *sqe ? 0 : ur_fail(why, -EAGAIN, "the kernel takes no submissions for want of memory: reap completions, try again");
+    return *sqe ? 0 : ur_fail(why, -EAGAIN, "the kernel takes no submissions for lack of memory. Reap completions and try again");
 }
 
 int64_t udpring_ring_queue(struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
