@@ -135,7 +135,7 @@ def test_response_to_finished_handshake_is_dropped(bench: Bench) -> None:
 
 @pytest.mark.parametrize("head", [struct.pack("<II", 4, 1), bytes([9]) + bytes(7)], ids=["data", "junk"])
 def test_handshakes_in_trains_have_a_small_budget(bench: Bench, head: bytes) -> None:
-    """And what is over it is told as flooded."""
+    """Messages beyond it are counted as flooded."""
     train = head + bytes(140) + b"".join(initiation() for _ in range(63))
     began, rounds = lib.udpring_now_ns(), 0
     while rounds < 20 or not bench.drops().get("flooded"):

@@ -14,7 +14,7 @@ from udpring_tools.bench.space import Space
 
 TOP = Path(__file__).resolve().parents[1]
 
-# Runs or starts a command in a namespace, after it has told the number of the process that holds that.
+# Runs or starts a command in a namespace, after it has printed the process that holds the namespace.
 OWNER = """
 import sys
 from udpring_tools.bench.space import Space

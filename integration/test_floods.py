@@ -184,7 +184,7 @@ def looked_at(node: Node) -> int:
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
 def test_honest_peers_are_served_as_without_the_flood(scene: Scene, flood: Flood) -> None:
     before, read = drops(scene.node).get(flood.reason, 0), looked_at(scene.node)
-    told, lasted = [], 0.0
+    reported, lasted = [], 0.0
     for _ in range(TRIES):
         calm, under = Service(), Service()
         for _ in range(TURNS):
@@ -193,13 +193,13 @@ def test_honest_peers_are_served_as_without_the_flood(scene: Scene, flood: Flood
             with flooded(scene, flood):
                 serve(scene, under)
             lasted += time.monotonic() - began
-        told.append((calm, under))
+        reported.append((calm, under))
         assert calm.handshakes, "not even without a flood"
         share = under.delivered * calm.sent / (under.sent * calm.delivered)
         if under.handshakes >= 0.95 * calm.handshakes and share >= 0.8:
             break
     else:
-        raise AssertionError(f"(without, under the flood): {told}")
+        raise AssertionError(f"(without, under the flood): {reported}")
     if flood.looked_at:
         read = looked_at(scene.node) - read
         assert read < lasted * flood.looked_at, f"{read} were looked at in {lasted:.1f} s"

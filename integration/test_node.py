@@ -219,7 +219,7 @@ def configuration(node: Node, *more: str, port: int | None = None) -> str:
 
 
 class Embedded:
-    """A process that embeds a Node, told of its configurations by a pipe."""
+    """A process that embeds a Node and reads its configurations from a pipe."""
 
     def __init__(self, space: Space, name: str) -> None:
         self.process = subprocess.Popen(
@@ -361,9 +361,9 @@ def command(space: Space, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> None:
     a, b = tunnel.a, tunnel.b
-    told = tmp_path / "told"
+    reported = tmp_path / "reported"
     hooks = "".join(
-        f"{hook} = echo {hook} %i >> {told}\n" for hook in ("PreUp", "PostUp", "PreDown", "PostDown")
+        f"{hook} = echo {hook} %i >> {reported}\n" for hook in ("PreUp", "PostUp", "PreDown", "PostDown")
     )
     file = tmp_path / f"{a.interface}.conf"
     text = configuration(a).replace("[Interface]\n", f"[Interface]\n{hooks}", 1)
@@ -372,7 +372,7 @@ def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> 
     done = command(a.space, "up", str(file))
     rig.later(lambda: command(a.space, "down", a.interface))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert told.read_text().split("\n") == [f"PreUp {a.interface}", f"PostUp {a.interface}", ""]
+    assert reported.read_text().split("\n") == [f"PreUp {a.interface}", f"PostUp {a.interface}", ""]
     ping(a.space, b.inner6)
     again = command(a.space, "up", str(file))
     assert again.returncode == 3
@@ -392,7 +392,7 @@ def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> 
     assert "configuration that it has loaded" in down.stderr
     assert not a.exists()
     assert not a.uapi.exists()
-    assert told.read_text().split("\n")[2:] == [f"PreDown {a.interface}", f"PostDown {a.interface}", ""]
+    assert reported.read_text().split("\n")[2:] == [f"PreDown {a.interface}", f"PostDown {a.interface}", ""]
     assert command(a.space, "down", a.interface).returncode == 3
 
 
@@ -428,13 +428,13 @@ def test_what_up_says_of_bad_input(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> 
 
 def check_demo(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["tier"] in ("uring-multishot", "uring-pool", "mmsg")
-    assert told["aead"]
-    assert [(each["outer"], each["inner"]) for each in told["tunnels"]] == [
+    reported = json.loads(done.stdout)
+    assert reported["tier"] in ("uring-multishot", "uring-pool", "mmsg")
+    assert reported["aead"]
+    assert [(each["outer"], each["inner"]) for each in reported["tunnels"]] == [
         ("IPv4", "IPv4"), ("IPv4", "IPv6"), ("IPv6", "IPv4"), ("IPv6", "IPv6"),
     ]  # fmt: skip
-    for each in told["tunnels"]:
+    for each in reported["tunnels"]:
         assert each["handshake_ms"] > 0
         assert each["rtt_p50_ms"] > 0
         assert each["tcp_forward_gbit_s"] > 0

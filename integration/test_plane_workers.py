@@ -245,7 +245,7 @@ def receive_data(bench: Bench) -> None:
 def test_deferred_events_follow_when_mailbox_has_room(
     crowded: Bench, happen: Callable[[Bench], None], kind: int
 ) -> None:
-    """It is told once, and no later packet repeats it."""
+    """Each event is posted once. No later packet repeats it."""
     peer = crowded.peer
     waiting = {(asking, lib.UDPRING_EVENT_HANDSHAKE_WANTED) for asking in ask_for_keys(crowded, 20)}
     waiting.add((peer, kind))
@@ -311,12 +311,12 @@ def shut_sockets(bench: Bench) -> None:
 def test_end_of_device_passes_a_full_mailbox(
     crowded: Bench, end: Callable[[Bench], None], kind: int, of_each: bool
 ) -> None:
-    """It comes once: who is not told then never is, and waits for packets that nobody moves."""
+    """The event is posted once. A program that missed it would wait for ever."""
     expected = crowded.stats().workers if of_each else 1
     ask_for_keys(crowded, 20)
-    told = crowded.stats().events + crowded.stats().events_lost
+    reported = crowded.stats().events + crowded.stats().events_lost
     end(crowded)
-    crowded.wait(lambda: crowded.stats().events + crowded.stats().events_lost == told + expected)
+    crowded.wait(lambda: crowded.stats().events + crowded.stats().events_lost == reported + expected)
     poll = select.poll()
     poll.register(lib.udpring_plane_eventfd(crowded.plane), select.POLLIN)
     out, ends = ffi.new("struct udpring_event *"), 0

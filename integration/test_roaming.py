@@ -90,7 +90,7 @@ def test_replies_come_from_the_address_that_was_addressed(rig: Rig, programs: Pr
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_moves_from_ipv4_to_ipv6(rig: Rig, programs: Programs) -> None:
-    """One way fails; told the other endpoint, the tunnel goes on by it, and the far end follows by itself."""
+    """One way fails. With the other endpoint set, the tunnel uses it, and the far end follows."""
     tunnel = rig.tunnel(programs, topology=rig.topology("dual-stack"))
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

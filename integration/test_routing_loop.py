@@ -62,7 +62,7 @@ def test_route_into_the_tunnel_is_dropped_and_logged(
     a.space.run("ping", "-n", "-i", "0.05", "-c", "20", "-W", "1", inner, check=False)
     until(lambda: drops(a)["routing_loop"] >= 10, "the packets are dropped, for this reason")
     assert a.status(b).sent - before < BOUND
-    until(lambda: "leads into this tunnel" in a.log_text(), "it is told")
+    until(lambda: "leads into this tunnel" in a.log_text(), "it is logged")
     a.space.run("ping", "-n", "-i", "0.05", "-c", "20", "-W", "1", inner, check=False)
     assert a.log_text().count("leads into this tunnel") == 1
     doctor = a.space.run(
@@ -74,7 +74,7 @@ def test_route_into_the_tunnel_is_dropped_and_logged(
     a.space.ip(f"-{family}", "route", "add", f"{far}/{bits}", "via", b.space.address(family))
     b.space.nft("delete table inet quiet")
     ping(a.space, inner)
-    until(lambda: "loop no longer" in a.log_text(), "its end is told")
+    until(lambda: "loop no longer" in a.log_text(), "its end is logged")
 
 
 def test_endpoint_set_into_the_tunnel_sends_nothing(rig: Rig, tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def test_order_holds_when_the_buffer_is_full(tier: str) -> None:
     run(FULL, tier)
 
 
-# Who asks for errors (IP_RECVERR) is told of each that the bucket has no room for: ENOBUFS.
-TOLD = """
+# With IP_RECVERR each datagram that the bucket has no room for is an error: ENOBUFS.
+REPORT = """
 ip("tc qdisc replace dev lo root tbf rate 60mbit burst 3000 limit 20000")
 atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
 source.setsockopt(socket.IPPROTO_IP, 11, 1)
@@ -141,7 +141,7 @@ with SendRing(source, tier=tier, gso=False, helpers=2) as ring:
 @TIERS
 def test_refused_datagrams_are_resent_in_order(tier: str) -> None:
     """A queueing discipline behind the socket refuses some (ENOBUFS)."""
-    run(TOLD, tier)
+    run(REPORT, tier)
 
 
 STUCK = """

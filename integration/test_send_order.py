@@ -18,7 +18,7 @@ from udpring.udp import SendReport, SendRing
 
 # Loopback hands packets over by processor: on two of them it reorders all by itself.
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-tier, rate, count, size, buffer, timeout, interrupt, limit, told = json.loads(sys.argv[1])
+tier, rate, count, size, buffer, timeout, interrupt, limit, reported = json.loads(sys.argv[1])
 bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit {limit}"
 for command in ("ip link set lo up", bucket):
     subprocess.run(command.split(), check=True)
@@ -29,7 +29,7 @@ source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(
 sink.bind(("127.0.0.1", 0))
 sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-source.setsockopt(socket.IPPROTO_IP, 11, told)  # IP_RECVERR
+source.setsockopt(socket.IPPROTO_IP, 11, reported)  # IP_RECVERR
 payloads = [struct.pack("!I", number) + bytes(number % size) for number in range(count)]
 with SendRing(source, tier=tier) as ring:
     signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -54,9 +54,9 @@ print(json.dumps({
 """
 
 
-def run(*arguments: object, limit: int = 100_000_000, told: bool = False) -> dict[str, object]:
+def run(*arguments: object, limit: int = 100_000_000, reported: bool = False) -> dict[str, object]:
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, json.dumps([*arguments, limit, told])],
+        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, json.dumps([*arguments, limit, reported])],
         capture_output=True,
         text=True,
         check=False,
@@ -79,8 +79,8 @@ def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 def test_order_survives_refusals_of_a_qdisc(tier: str) -> None:
-    """Who asks for errors (IP_RECVERR) is told of each that the bucket has no room for: ENOBUFS."""
-    answer = run(tier, "60mbit", 3000, 1200, 4_000_000, 20, 0, limit=20_000, told=True)
+    """With IP_RECVERR each datagram that the bucket has no room for is an error: ENOBUFS."""
+    answer = run(tier, "60mbit", 3000, 1200, 4_000_000, 20, 0, limit=20_000, reported=True)
     errors = answer["errors"]
     assert isinstance(errors, list)
     assert {code for _, code in errors} <= {"ENOBUFS"}

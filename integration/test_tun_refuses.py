@@ -15,7 +15,7 @@ from preload import build, preload
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go writes no super-packets here")
 SHIM = Path(__file__).parents[1] / "tests" / "tunnel" / "tun_refuses.c"
-TOLD = "kernel refuses super-packets"
+REPORT = "kernel refuses super-packets"
 
 
 @pytest.mark.parametrize("refuse", ["all", "short"])
@@ -38,5 +38,5 @@ def test_nothing_is_lost_and_log_says_so_once(rig: Rig, tmp_path: Path, refuse: 
     datagrams(tunnel.a.space, tunnel.b.space, tunnel.a.inner4, tunnel.b.inner4, [0, 1, 1000, 1200, 1392])
     assert drops(tunnel.b)["tun_full"] == 0
     words = tunnel.b.log_text()
-    assert words.count(TOLD) == words.count(f"{TOLD} with a short") + (refuse == "all")
-    assert words.count(f"{TOLD} with a short") <= 1
+    assert words.count(REPORT) == words.count(f"{REPORT} with a short") + (refuse == "all")
+    assert words.count(f"{REPORT} with a short") <= 1

@@ -63,7 +63,7 @@ def test_a_half_failed_post_up_undoes_everything(host: Host, name: str) -> None:
 
 def test_hooks_run_where_the_caller_stands(host: Host, name: str) -> None:
     hooks = "".join(
-        f'{key} = echo "{key} $INTERFACE $CONFIG_FILE" >> told\n'
+        f'{key} = echo "{key} $INTERFACE $CONFIG_FILE" >> hooks\n'
         for key in ("PreUp", "PostUp", "PreDown", "PostDown")
     )
     hooks += "PreUp = ip link show %i && touch too-early; true\n"
@@ -71,7 +71,7 @@ def test_hooks_run_where_the_caller_stands(host: Host, name: str) -> None:
     assert host.udpring("up", f"./{file.name}").returncode == 0
     down = host.udpring("down", f"./{file.name}")
     assert (down.returncode, down.stderr) == (0, "")
-    assert (host.folder / "told").read_text().splitlines() == [
+    assert (host.folder / "hooks").read_text().splitlines() == [
         f"{key} {name} {file}" for key in ("PreUp", "PostUp", "PreDown", "PostDown")
     ]
     assert not (host.folder / "too-early").exists(), "PreUp comes before the interface"
@@ -93,11 +93,11 @@ def test_a_failing_pre_down_leaves_it_up(host: Host, name: str) -> None:
 
 
 def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
-    file = host.file(name, text("PreUp = echo up >> told\n"))
+    file = host.file(name, text("PreUp = echo up >> hooks\n"))
     assert host.udpring("up", str(file)).returncode == 0
     again = host.udpring("up", str(file))
     assert (again.returncode, f"{name} exists already" in again.stderr) == (3, True)
-    assert (host.folder / "told").read_text() == "up\n"
+    assert (host.folder / "hooks").read_text() == "up\n"
 
 
 def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) -> None:
@@ -129,16 +129,16 @@ def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) ->
 
 
 def test_hooks_of_foreign_file_are_refused(host: Host, name: str) -> None:
-    file = host.file(name, text("PostUp = echo up >> told\nPostDown = echo down >> told\n"), mode=0o666)
+    file = host.file(name, text("PostUp = echo up >> hooks\nPostDown = echo down >> hooks\n"), mode=0o666)
     refused = host.udpring("up", str(file))
     assert refused.returncode == 2
     assert "can be written by everybody" in refused.stderr
     assert "--allow-hooks" in refused.stderr
     assert not host.has(name)
-    assert not (host.folder / "told").exists()
+    assert not (host.folder / "hooks").exists()
     assert host.udpring("up", "--allow-hooks", str(file)).returncode == 0
     assert host.udpring("down", name).returncode == 0, "what was allowed stays allowed"
-    assert (host.folder / "told").read_text() == "up\ndown\n"
+    assert (host.folder / "hooks").read_text() == "up\ndown\n"
 
 
 def test_foreign_file_without_hooks_comes_up(host: Host, name: str) -> None:
@@ -146,13 +146,13 @@ def test_foreign_file_without_hooks_comes_up(host: Host, name: str) -> None:
 
 
 def test_hooks_written_since_by_others_are_not_run(host: Host, name: str) -> None:
-    file = host.file(name, text(f"PostDown = echo ours >> {host.folder}/told\n"))
+    file = host.file(name, text(f"PostDown = echo ours >> {host.folder}/hooks\n"))
     assert host.udpring("up", str(file)).returncode == 0
-    host.file(name, text(f"PostDown = echo theirs >> {host.folder}/told\n"), mode=0o666)
+    host.file(name, text(f"PostDown = echo theirs >> {host.folder}/hooks\n"), mode=0o666)
     down = host.udpring("down", name)
     assert down.returncode == 0
     assert "can be written by everybody" in down.stderr
-    assert (host.folder / "told").read_text() == "ours\n"
+    assert (host.folder / "hooks").read_text() == "ours\n"
 
 
 # ---- DNS ----
@@ -160,11 +160,11 @@ def test_hooks_written_since_by_others_are_not_run(host: Host, name: str) -> Non
 
 def test_dns_without_a_resolver_undoes_everything(host: Host, name: str) -> None:
     before = host.surroundings()
-    file = host.file(name, text("DNS = 10.9.0.53\nPreUp = echo pre >> told\nPostUp = echo post >> told\n"))
+    file = host.file(name, text("DNS = 10.9.0.53\nPreUp = echo pre >> hooks\nPostUp = echo post >> hooks\n"))
     done = host.udpring("up", str(file), path=host.path_without("resolvconf", "resolvectl"))
     assert done.returncode == 3
     assert "neither resolvconf nor resolvectl" in done.stderr
-    assert (host.folder / "told").read_text() == "pre\n"
+    assert (host.folder / "hooks").read_text() == "pre\n"
     assert not host.has(name)
     assert host.surroundings() == before
 

@@ -308,7 +308,7 @@ def test_own_key_as_peer(rig: Rig, program: Program) -> None:
 
 
 def test_new_private_key_ends_the_sessions(rig: Rig) -> None:
-    """Keypairs of the old identity send no more; with the far end told the new key, traffic goes on."""
+    """Keypairs of the old identity send no more; once the far end has the new key, traffic goes on."""
     tunnel = rig.tunnel((SUBJECT, GO))
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

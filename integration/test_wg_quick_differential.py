@@ -126,7 +126,7 @@ class Quick:
         split = (part.partition("\n") for part in f"\n{said}".split("\n== ")[1:])
         parts = {name: text for name, _, text in split}
         link = (json.loads(parts["link"] or "[]") or [{}])[0]
-        told = self.host.folder / "told"
+        hook_log = self.host.folder / "hooks"
         routes = (parts["routes4"] + parts["routes6"]).splitlines()
         listen = (
             re.search(r"(?i)listen ?port = *[1-9n]", self.case.text)
@@ -148,7 +148,7 @@ class Quick:
             "mark": parts["mark"],
             "config": [line for line in config if listen or not line.startswith("ListenPort")],
             "dns": self.host.dns_calls(),
-            "hooks": told.read_text(errors="surrogateescape") if told.exists() else "",
+            "hooks": hook_log.read_text(errors="surrogateescape") if hook_log.exists() else "",
         }
 
 

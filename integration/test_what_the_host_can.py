@@ -15,14 +15,14 @@ TUNSETOFFLOAD, USO4 = 0x400454D0, 0x20
 # Asks the kernel to tell of links that come and go (rtnetlink(7), RTMGRP_LINK) before it probes.
 WATCHED = """
 import json, socket, udpring
-with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as told:
-    told.bind((0, 1))
-    told.setblocking(False)
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as reported:
+    reported.bind((0, 1))
+    reported.setblocking(False)
     found = udpring.probe()
     seen = b""
     try:
         while True:
-            seen += told.recv(65536)
+            seen += reported.recv(65536)
     except BlockingIOError:
         pass
 print(json.dumps([found.as_dict(), seen.hex()]))
@@ -81,5 +81,5 @@ def test_what_the_kernel_refuses_is_missing(rig: Rig) -> None:
     assert found["tun"]["steering"]["works"] is False
     assert "this network namespace" in found["tun"]["device"]["reason"]
     assert b"udpring" in seen
-    told = {each["what"] for each in found["missing"]}
-    assert told >= {"TUN offloads uso4, uso6", "queue steering"}
+    reported = {each["what"] for each in found["missing"]}
+    assert reported >= {"TUN offloads uso4, uso6", "queue steering"}

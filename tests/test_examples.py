@@ -146,7 +146,7 @@ def test_echo_client_says_what_is_missing() -> None:
 
 
 def test_load_generator_keeps_its_rate() -> None:
-    """Never more than it was told, whatever the machine is doing; what it says it sent is there."""
+    """Never more than its limit, however busy the machine is. It sent what it says."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
         sink.setblocking(False)

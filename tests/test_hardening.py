@@ -1,4 +1,4 @@
-"""What compiler and linker were told to guard is in the module that is imported: read from its ELF file.
+"""The imported module has the protections that compiler and linker were asked for, by its ELF file.
 
 Sources: elf(5), System V ABI (program headers, dynamic section), gcc(1).
 """

@@ -1,7 +1,7 @@
 """The configurations that wg-quick and udpring are compared on: picked by hand, and made from a seed.
 
 ``{K}`` is a private key, ``{P}`` and ``{Q}`` are peers' public keys, ``{S}`` is a preshared key. A hook
-writes what it sees to ``told``, in the directory of the caller.
+writes what it sees to ``hooks``, in the directory of the caller.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def both(more: str, allowed: str = "10.8.0.0/16", **options: str) -> str:
     return f"{interface(more, **options)}{PEER}{allowed}\n"
 
 
-TOLD = "".join(
-    f"{key} = echo {key} $INTERFACE >> told\n" for key in ("PreUp", "PostUp", "PreDown", "PostDown")
+HOOKS = "".join(
+    f"{key} = echo {key} $INTERFACE >> hooks\n" for key in ("PreUp", "PostUp", "PreDown", "PostDown")
 )
 
 
@@ -77,60 +77,62 @@ def picked() -> Iterator[Case]:
 
 
 def _hooks() -> Iterator[Case]:
-    yield Case("hooks-all", both(TOLD))
+    yield Case("hooks-all", both(HOOKS))
     for name, hook in {
-        "false-then-echo": "false; echo opened >> told",
+        "false-then-echo": "false; echo opened >> hooks",
         "pipe": "false | true",
-        "and-list": "[ -e /no-such-file ] && echo found >> told",
-        "or-list": "false || echo saved >> told",
-        "negated": "! true; echo negated >> told",
-        "if": "if [ -e /no-such-file ]; then false; fi; echo fine >> told",
-        "exit-0": "exit 0; echo never >> told",
+        "and-list": "[ -e /no-such-file ] && echo found >> hooks",
+        "or-list": "false || echo saved >> hooks",
+        "negated": "! true; echo negated >> hooks",
+        "if": "if [ -e /no-such-file ]; then false; fi; echo fine >> hooks",
+        "exit-0": "exit 0; echo never >> hooks",
         "exit-7": "exit 7",
         "unknown-command": "no-such-command-anywhere",
         "syntax-error": "if true; echo",
-        "subshell": "(false); echo after >> told",
-        "substitution": "x=$(false); echo after >> told",
-        "local-substitution": "f() { local x=$(false); echo inside >> told; }; f",
-        "background": "false & wait; echo after >> told",
-        "unset-variable": 'echo "[$NO_SUCH]" >> told',
-        "extglob": "[[ wg12 == wg+([0-9]) ]] && echo matched >> told",
-        "nocase": "[[ ABC == abc ]] || echo different >> told",
-        "arrays": 'echo "${ADDRESSES[0]} ${#DNS[@]}" >> told',
-        "percent": "echo %i %%i %I >> told",
-        "variables": 'echo "${CONFIG_FILE##*/} $INTERFACE|$MTU|$TABLE" >> told',
-        "not-exported": "env | grep -c ^INTERFACE= >> told || true",
-        "locale": "echo $LC_ALL >> told; env | grep ^LC_ALL= >> told",
-        "stdin": "cat >> told; echo read >> told",
-        "cd": "cd /; pwd >> told 2>/dev/null || true; cd - >/dev/null; echo back >> told",
-        "own-set": "set +e; false; echo on >> told",
-        "flags": "echo $- | tr -d sBc >> told; shopt -o pipefail >> told",
-        "two-lines": "true >> told\nPostUp = echo second >> told\nPostUp = echo third >> told",
-        "one-of-two-fails": "echo first >> told\nPostUp = false\nPostUp = echo never >> told",
-        "iptables-like": "ip route add 10.77.0.0/16 dev %i && echo routed >> told",
+        "subshell": "(false); echo after >> hooks",
+        "substitution": "x=$(false); echo after >> hooks",
+        "local-substitution": "f() { local x=$(false); echo inside >> hooks; }; f",
+        "background": "false & wait; echo after >> hooks",
+        "unset-variable": 'echo "[$NO_SUCH]" >> hooks',
+        "extglob": "[[ wg12 == wg+([0-9]) ]] && echo matched >> hooks",
+        "nocase": "[[ ABC == abc ]] || echo different >> hooks",
+        "arrays": 'echo "${ADDRESSES[0]} ${#DNS[@]}" >> hooks',
+        "percent": "echo %i %%i %I >> hooks",
+        "variables": 'echo "${CONFIG_FILE##*/} $INTERFACE|$MTU|$TABLE" >> hooks',
+        "not-exported": "env | grep -c ^INTERFACE= >> hooks || true",
+        "locale": "echo $LC_ALL >> hooks; env | grep ^LC_ALL= >> hooks",
+        "stdin": "cat >> hooks; echo read >> hooks",
+        "cd": "cd /; pwd >> hooks 2>/dev/null || true; cd - >/dev/null; echo back >> hooks",
+        "own-set": "set +e; false; echo on >> hooks",
+        "flags": "echo $- | tr -d sBc >> hooks; shopt -o pipefail >> hooks",
+        "two-lines": "true >> hooks\nPostUp = echo second >> hooks\nPostUp = echo third >> hooks",
+        "one-of-two-fails": "echo first >> hooks\nPostUp = false\nPostUp = echo never >> hooks",
+        "iptables-like": "ip route add 10.77.0.0/16 dev %i && echo routed >> hooks",
         "route-left": "ip route add blackhole 10.78.0.0/16\nPostDown = ip route del blackhole 10.78.0.0/16",
         "rule-added": "ip rule add to 10.79.0.0/16 table main prio 99\nPreDown = ip rule del prio 99",
-        "fwmark": "wg set %i fwmark 0x55; wg show %i fwmark >> told",
+        "fwmark": "wg set %i fwmark 0x55; wg show %i fwmark >> hooks",
         "semicolons": ";",
-        "brace": "{ false; echo in >> told; }; echo out >> told",
-        "function": "f() { false; echo in >> told; }; f || echo caught >> told",
-        "trap": "trap 'echo left >> told' EXIT; false",
+        "brace": "{ false; echo in >> hooks; }; echo out >> hooks",
+        "function": "f() { false; echo in >> hooks; }; f || echo caught >> hooks",
+        "trap": "trap 'echo left >> hooks' EXIT; false",
     }.items():
-        yield Case(f"post-up-{name}", both(f"PostUp = {hook}\nPostDown = echo down >> told"))
-    yield Case("pre-up-fails", both("PreUp = false; true\nPostDown = echo down >> told"))
+        yield Case(f"post-up-{name}", both(f"PostUp = {hook}\nPostDown = echo down >> hooks"))
+    yield Case("pre-up-fails", both("PreUp = false; true\nPostDown = echo down >> hooks"))
     yield Case(
-        "pre-up-before-the-link", both("PreUp = ip link show dev %i >/dev/null 2>&1 || echo none >> told")
+        "pre-up-before-the-link", both("PreUp = ip link show dev %i >/dev/null 2>&1 || echo none >> hooks")
     )
-    yield Case("pre-up-makes-the-link", both("PreUp = ip link add %i type dummy\nPostUp = echo up >> told"))
-    yield Case("pre-down-fails", both("PreDown = echo no >> told; false; true\nPostDown = echo down >> told"))
-    yield Case("post-down-fails", both("PostDown = false; echo down >> told"))
+    yield Case("pre-up-makes-the-link", both("PreUp = ip link add %i type dummy\nPostUp = echo up >> hooks"))
     yield Case(
-        "post-down-after-the-link", both("PostDown = ip link show %i 2>/dev/null || echo none >> told")
+        "pre-down-fails", both("PreDown = echo no >> hooks; false; true\nPostDown = echo down >> hooks")
+    )
+    yield Case("post-down-fails", both("PostDown = false; echo down >> hooks"))
+    yield Case(
+        "post-down-after-the-link", both("PostDown = ip link show %i 2>/dev/null || echo none >> hooks")
     )
     yield Case(
         "kill-switch-fails",
         both(
-            "PostUp = nft add table inet ks; nft add chain inet no-such-table x; echo open >> told\n"
+            "PostUp = nft add table inet ks; nft add chain inet no-such-table x; echo open >> hooks\n"
             "PostDown = nft delete table inet ks",
             "0.0.0.0/0, ::/0",
         ),
@@ -148,7 +150,7 @@ def _hooks() -> Iterator[Case]:
         yield Case(f"empty-{key}", both(f"{key} ="), resolver=0)
     yield Case("empty-hooks-of-a-generator", both("PreUp = \nPostUp = \nPreDown = \nPostDown = # none"))
     yield Case("key-by-hook", both("PostUp = wg set %i private-key <(echo {K})", key=""))
-    yield Case("changed-while-up", both(TOLD), rewritten=both("PostDown = echo another >> told"))
+    yield Case("changed-while-up", both(HOOKS), rewritten=both("PostDown = echo another >> hooks"))
 
 
 def _dns() -> Iterator[Case]:
@@ -165,9 +167,9 @@ def _dns() -> Iterator[Case]:
         "repeated": "10.9.0.53, 10.9.0.53",
         "underscore": "10.9.0.53, _srv.corp.example",
     }.items():
-        yield Case(f"dns-{name}", both(f"DNS = {value}\n{TOLD}"), resolver=0)
-    yield Case("dns-no-resolvconf", both(f"DNS = 10.9.0.53\n{TOLD}"), hidden=("resolvconf", "resolvectl"))
-    yield Case("dns-refused", both(f"DNS = 10.9.0.53\n{TOLD}", "0.0.0.0/0"), resolver=1)
+        yield Case(f"dns-{name}", both(f"DNS = {value}\n{HOOKS}"), resolver=0)
+    yield Case("dns-no-resolvconf", both(f"DNS = 10.9.0.53\n{HOOKS}"), hidden=("resolvconf", "resolvectl"))
+    yield Case("dns-refused", both(f"DNS = 10.9.0.53\n{HOOKS}", "0.0.0.0/0"), resolver=1)
     yield Case(
         "dns-search-only-no-resolvconf", both("DNS = corp.example"), hidden=("resolvconf", "resolvectl")
     )
@@ -275,7 +277,7 @@ def _routes() -> Iterator[Case]:
     yield Case("routes-moved-between-peers", both("") + "[Peer]\nPublicKey = {Q}\nAllowedIPs = 10.8.0.0/16\n")
     yield Case("routes-two-peers", both("") + "[Peer]\nPublicKey = {Q}\nAllowedIPs = 10.7.0.0/16, ::/0\n")
     taken = "ip link add d0 type dummy\nip link set d0 up\nip route add 10.8.0.0/16 dev d0"
-    yield Case("routes-taken-by-another-link", both(TOLD), before=taken)
+    yield Case("routes-taken-by-another-link", both(HOOKS), before=taken)
     yield Case(
         "mark-set-before", both("", "0.0.0.0/0"), before="sysctl -qw net.ipv4.conf.all.src_valid_mark=1"
     )
@@ -294,15 +296,15 @@ def _routes() -> Iterator[Case]:
 
 
 def _life() -> Iterator[Case]:
-    yield Case("up-twice", both(TOLD), twice=True)
-    yield Case("up-twice-default", both(TOLD, "0.0.0.0/0, ::/0"), twice=True)
-    yield Case("link-exists", both(TOLD), before="ip link add $NAME type dummy")
-    yield Case("peer-removed-while-up", both(TOLD), between="wg set $NAME peer {P} remove")
-    yield Case("address-removed-while-up", both(TOLD), between="ip address flush dev $NAME")
-    yield Case("route-removed-while-up", both(TOLD), between="ip route del 10.8.0.0/16 dev $NAME")
-    yield Case("route-added-while-up", both(TOLD), between="ip route add 10.70.0.0/16 dev $NAME")
+    yield Case("up-twice", both(HOOKS), twice=True)
+    yield Case("up-twice-default", both(HOOKS, "0.0.0.0/0, ::/0"), twice=True)
+    yield Case("link-exists", both(HOOKS), before="ip link add $NAME type dummy")
+    yield Case("peer-removed-while-up", both(HOOKS), between="wg set $NAME peer {P} remove")
+    yield Case("address-removed-while-up", both(HOOKS), between="ip address flush dev $NAME")
+    yield Case("route-removed-while-up", both(HOOKS), between="ip route del 10.8.0.0/16 dev $NAME")
+    yield Case("route-added-while-up", both(HOOKS), between="ip route add 10.70.0.0/16 dev $NAME")
     yield Case("port-taken", both("ListenPort = 40400"), before="PORT 40400")
-    yield Case("save", both("SaveConfig = true\nMTU = 1380\nListenPort = 40403\nTable = 55\n" + TOLD))
+    yield Case("save", both("SaveConfig = true\nMTU = 1380\nListenPort = 40403\nTable = 55\n" + HOOKS))
     yield Case(
         "save-changed",
         both("SaveConfig = true\nListenPort = 40403"),
@@ -320,7 +322,7 @@ def _life() -> Iterator[Case]:
 
 
 def _syntax() -> Iterator[Case]:
-    good = both(TOLD)
+    good = both(HOOKS)
     yield Case("comments", good.replace("\n", " # a comment\n"))
     yield Case("crlf", both("MTU = 1380\nDNS = 10.9.0.53").replace("\n", "\r\n"), resolver=0)
     yield Case("tabs-and-blanks", both("").replace("\n", " \t\n\t ").replace(" = ", "\t=  "))
@@ -332,11 +334,11 @@ def _syntax() -> Iterator[Case]:
     yield Case("line-before-any-section", "ListenPort = 5\n" + both(""))
     yield Case("unknown-section", both("") + "[Peers]\n")
     yield Case("utf-16", "\ufeff[Interface]", mode=0o601)
-    yield Case("other-bytes-in-a-comment", "# \u00e9\n" + both("PostUp = echo \u00e9 >> told # \u00fc"))
+    yield Case("other-bytes-in-a-comment", "# \u00e9\n" + both("PostUp = echo \u00e9 >> hooks # \u00fc"))
 
 
 #: Where the node's own process runs the hooks, which stands in /.
-TOLD_THERE = TOLD.replace("told", "${CONFIG_FILE%/*}/told")
+HOOKS_THERE = HOOKS.replace("hooks", "${CONFIG_FILE%/*}/hooks")
 
 #: The parts of a picture of an interface with a route, which is up on one of the two hosts alone.
 UP = ("up.code", "up.exists", "up.link", "up.addresses", "up.routes", "up.config", "down.code")
@@ -344,7 +346,7 @@ UP = ("up.code", "up.exists", "up.link", "up.addresses", "up.routes", "up.config
 
 def _different() -> Iterator[Case]:
     """Where the two are meant to differ; docs/wg-quick.md says why."""
-    told = ("up.hooks", "down.hooks")
+    hook_logs = ("up.hooks", "down.hooks")
     yield Case(
         "stranger", both("PostUp = :"), mode=0o666, differs=UP, row="commands of a file that others can write"
     )
@@ -357,8 +359,8 @@ def _different() -> Iterator[Case]:
     )
     yield Case(
         "unknown-host",
-        both(TOLD).replace("192.0.2.9", "no-such-host.invalid"),
-        differs=(*UP, *told),
+        both(HOOKS).replace("192.0.2.9", "no-such-host.invalid"),
+        differs=(*UP, *hook_logs),
         before="ip route del default; ip -6 route del default",
         row="an endpoint's name that cannot be looked up",
     )
@@ -413,7 +415,7 @@ def _different() -> Iterator[Case]:
     )
     yield Case(
         "file-gone",
-        both(TOLD_THERE),
+        both(HOOKS_THERE),
         between="rm $NAME.conf",
         row="the file is gone when `down` is called",
         differs=(
@@ -428,7 +430,7 @@ def _different() -> Iterator[Case]:
     )
     yield Case(
         "link-gone",
-        both(TOLD_THERE, "0.0.0.0/0"),
+        both(HOOKS_THERE, "0.0.0.0/0"),
         between="ip link delete dev $NAME",
         differs=("up.rules", "up.firewall", "down.rules", "down.firewall", "up.hooks", "down.hooks"),
         row="the interface is deleted by other means",
@@ -461,8 +463,15 @@ def generated(count: int = 24) -> Iterator[Case]:
             (0.3, ["FwMark = 0x77", "FwMark = off", "FwMark = 4660"]),
             (0.3, ["ListenPort = 40500", "ListenPort = 0"]),
             (0.3, ["DNS = 10.9.0.53", "DNS = fd00::53, example.org", "DNS ="]),
-            (0.4, ["PostUp = echo up >> told", "PostUp = false; true", "PreDown = echo pre >> told; false"]),
-            (0.4, ["PostDown = echo gone >> told", "PreUp = echo first >> told"]),
+            (
+                0.4,
+                [
+                    "PostUp = echo up >> hooks",
+                    "PostUp = false; true",
+                    "PreDown = echo pre >> hooks; false",
+                ],
+            ),
+            (0.4, ["PostDown = echo gone >> hooks", "PreUp = echo first >> hooks"]),
             (0.2, ["SaveConfig = true", "SaveConfig = false"]),
         ):
             if chance.random() < odds:

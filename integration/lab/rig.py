@@ -18,7 +18,7 @@ from lab.topology import Topology
 
 @dataclass
 class Tunnel:
-    """Two nodes that know each other. ``a`` knows where ``b`` is; ``b`` knows it of ``a`` only if told."""
+    """Two nodes that know each other. ``a`` knows where ``b`` is; ``b`` knows it of ``a`` only if given."""
 
     a: Node
     b: Node

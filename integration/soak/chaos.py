@@ -271,7 +271,7 @@ def calm(stage: Stage) -> str:
     return ""
 
 
-# Who is told an endpoint anew may send by another way than before, until the peer has answered.
+# A node with a new endpoint may send by another way than before, until the peer has answered.
 KINDS = (
     Kind("kill -9", killed, 40, reorders=True),
     Kind("link flaps", link_flaps, 30, reorders=True),

@@ -64,11 +64,11 @@ def test_json_has_wg_json_names_and_no_secrets(server: Server, capsys: pytest.Ca
 def test_a_cipher_that_is_not_the_default_is_shown() -> None:
     for cipher in Cipher:
         device = uapi.DeviceInfo(peers=[uapi.PeerInfo(OTHER, cipher=cipher)])
-        told = cipher is not Cipher.CHACHA20_POLY1305
-        assert ("  cipher: aes-256-gcm" in show.as_text("wg0", device, {}, False, 0)) is told
+        reported = cipher is not Cipher.CHACHA20_POLY1305
+        assert ("  cipher: aes-256-gcm" in show.as_text("wg0", device, {}, False, 0)) is reported
         peers = show.as_json(device, {}, False)["peers"]
         assert isinstance(peers, dict)
-        assert peers[keys.to_base64(OTHER)].get("cipher") == ("aes-256-gcm" if told else None)
+        assert peers[keys.to_base64(OTHER)].get("cipher") == ("aes-256-gcm" if reported else None)
 
 
 def test_names_come_from_the_interface_file(

@@ -137,7 +137,7 @@ class Node:
         self.interface_up = True
         self.stamped = 0
         """The latest wall time that an initiation of a former life bore: what a peer may remember."""
-        self.told = ""
+        self.reported = ""
         self.private = self.public = b""
         self.choose_key()
 
@@ -253,14 +253,14 @@ class Simulation:
     def _add_again(self, what: tuple[Life, int]) -> None:
         what[0].add(what[1])
 
-    def new_key(self, here: int, told: bool) -> None:
+    def new_key(self, here: int, reported: bool) -> None:
         node = self.nodes[here]
         if not self._up(node.life):
             return
         node.choose_key()
         node.life.handshakes_sent.clear()
         node.life.tunnel.set_private_key(node.private)
-        if told:
+        if reported:
             for other in node.peers:
                 self._learn(other, here)
 
@@ -276,7 +276,7 @@ class Simulation:
         life.tunnel.set_private_key(life.node.private)
 
     def _learn(self, here: int, there: int) -> None:
-        """``here`` is told the present public key of ``there``."""
+        """``here`` gets the present public key of ``there``."""
         node, known = self.nodes[here], self.nodes[here].peers[there]
         old, known.key = known.key, self.nodes[there].public
         if old == known.key:

@@ -101,7 +101,7 @@ class Oracles:
             control: Any = life.tunnel.control
             peers = len(life.plane.peers)
             if control.stats.failures:
-                self.fail(f"node {life.number}: an event or a timer failed: {life.node.told}")
+                self.fail(f"node {life.number}: an event or a timer failed: {life.node.reported}")
             if len(life.plane.indices) > INDICES_A_PEER * peers:
                 self.fail(f"node {life.number} holds {len(life.plane.indices)} indices for {peers} peers")
             if len(control._deadlines) > peers or len(control._deadlines._heap) > 64 + 4 * peers + 1:

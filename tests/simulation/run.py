@@ -35,7 +35,7 @@ from .shrink import shrunk
 
 BATCH = 500
 SHOWN = 20
-"""Failing seeds that are told with their text; of the others there is the number."""
+"""Failing seeds that are printed with their text. The others are only counted."""
 
 
 @dataclass
@@ -165,16 +165,16 @@ def main(arguments: list[str]) -> int:
         return replayed(options.replay)
     first = secrets.randbelow(1 << 40) if options.seed is None else options.seed
     print(f"{options.schedules} schedules, seeds {first} to {first + options.schedules - 1}", flush=True)
-    began, told = time.monotonic(), time.monotonic()
+    began, shown = time.monotonic(), time.monotonic()
     total = Result()
     for result in run_many(first, options.schedules, options.jobs):
         for seed, wrong in result.failed[: max(0, SHOWN - len(total.failed))]:
             print(f"FAILED seed {seed}: {wrong}", flush=True)
         total.add(result)
-        if time.monotonic() - told > 10 or total.done == options.schedules:
-            told = time.monotonic()
+        if time.monotonic() - shown > 10 or total.done == options.schedules:
+            shown = time.monotonic()
             print(
-                f"{total.done} done, {len(total.failed)} failed, {total.done / (told - began):.0f} a second, "
+                f"{total.done} done, {len(total.failed)} failed, {total.done / (shown - began):.0f} a second, "
                 f"{total.handshakes} handshakes, {total.virtual / 3600:.0f} h of virtual time, "
                 f"slowest recovery {total.slowest:.1f} s",
                 flush=True,

@@ -69,7 +69,7 @@ def result(others: int = 1) -> dict[str, Any]:
         "cpu": "A CPU",
         "began": "2026-01-01T00:00:00",
     }
-    told = {
+    reported = {
         "udpring": {"tier": "uring-pool", "tier_reason": "no multishot here", "aead": "openssl", "workers": 2}
     }
     taken = [("udpring", "udpring-wg", OURS)]
@@ -81,7 +81,7 @@ def result(others: int = 1) -> dict[str, Any]:
         "seconds": 5,
         "runs": 3,
         "measures": ["rtt", "tcp", "pps"],
-        **comparison.summary(taken, told),
+        **comparison.summary(taken, reported),
     }
 
 

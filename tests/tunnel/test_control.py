@@ -502,7 +502,7 @@ def test_interface_that_goes_down_forgets_its_sessions(loop: VirtualLoop, sides:
 
 
 def test_short_way_down_is_enough_to_start_anew(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """Down and up between two looks, told by netlink: the keepalive is sent at once."""
+    """Down and up between two looks, reported by netlink: the keepalive is sent at once."""
     a, b = sides
     a.tunnel.set_keepalive(a.peer, 600)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)

@@ -34,8 +34,8 @@ ready()
 numbers = [number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")]
 fds = {number: os.readlink(f"/proc/self/fd/{number}") for number in numbers}
 what = {"fds": fds, "kept": kept, "cwd": os.getcwd(), "leads": os.getsid(0) == os.getpid()}
-with open(sys.argv[1] + "~", "w") as told:
-    told.write(json.dumps(what))
+with open(sys.argv[1] + "~", "w") as reported:
+    reported.write(json.dumps(what))
 os.rename(sys.argv[1] + "~", sys.argv[1])
 return 0, ""
 """.strip()
@@ -63,10 +63,10 @@ def until(path: Path, seconds: float = 30) -> str:
 
 def test_parent_returns_when_child_is_ready(tmp_path: Path) -> None:
     """The child keeps none of the parent's descriptors."""
-    told = tmp_path / "told"
-    done = background(TELL, str(told))
+    reported = tmp_path / "reported"
+    done = background(TELL, str(reported))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    child = json.loads(until(told))
+    child = json.loads(until(reported))
     assert child["cwd"] == "/"
     assert child["leads"]
     assert {int(fd) for fd in child["fds"]} >= {0, 1, 2, child["kept"]}
@@ -74,7 +74,7 @@ def test_parent_returns_when_child_is_ready(tmp_path: Path) -> None:
 
 
 def test_attached_child_belongs_to_caller_until_ready(tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    reported = tmp_path / "reported"
     first = (
         "os.system('echo before; pwd')\n"
         "assert os.getsid(0) == os.getsid(os.getppid())\n"
@@ -83,11 +83,11 @@ def test_attached_child_belongs_to_caller_until_ready(tmp_path: Path) -> None:
     text = BACKGROUND.format(work=(first + TELL).replace("\n", "\n    "))
     text = text.replace("keep=[kept]", "keep=[kept], attached=True")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", text, str(told)],
+        [sys.executable, "-P", "-c", text, str(reported)],
         capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, f"before\n{tmp_path}\n", "")
-    child = json.loads(until(told))
+    child = json.loads(until(reported))
     assert (child["cwd"], child["leads"]) == ("/", True)
     assert set(child["fds"].values()) == {"/dev/null"}
 

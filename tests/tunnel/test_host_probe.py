@@ -182,6 +182,6 @@ def test_small_buffers_matter_only_without_the_right_to_more() -> None:
             limits,
             found.iproute2,
         )
-        told = [each for each in host.missing if each.what.startswith("net.core")]
-        assert [each.what for each in told] == ([] if has else [f"net.core.rmem_max of {7 << 20}"])
-        assert all("sysctl -w net.core.rmem_max" in each.cure for each in told)
+        reported = [each for each in host.missing if each.what.startswith("net.core")]
+        assert [each.what for each in reported] == ([] if has else [f"net.core.rmem_max of {7 << 20}"])
+        assert all("sysctl -w net.core.rmem_max" in each.cure for each in reported)

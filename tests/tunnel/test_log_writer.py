@@ -1,4 +1,4 @@
-"""A log whose reader stalls: nobody waits for it, what finds no room is counted, and the count is told."""
+"""A log whose reader stalls: nothing waits for it. Lines without room are counted and the count is logged."""
 
 from __future__ import annotations
 

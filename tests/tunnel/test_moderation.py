@@ -1,4 +1,4 @@
-"""When a worker lets datagrams gather (native/tunnel/moderation.c), the clock told: senders as models."""
+"""When a worker lets datagrams gather (native/tunnel/moderation.c): a given clock, and models of senders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON = 40 * MS
 
 @dataclass
 class Worker:
-    """One worker's passes: what it found in each, and what it was told to wait."""
+    """One worker's passes: how many datagrams each found, and the pause after it."""
 
     now: int = 7 * S
     items: int = 0

@@ -1,4 +1,4 @@
-"""When a worker gives way to who reads what it delivers (native/tunnel/pacing.c), the clock told."""
+"""When a worker yields to the readers of what it delivers (native/tunnel/pacing.c), with a given clock."""
 
 from __future__ import annotations
 

@@ -442,10 +442,10 @@ def test_the_text_of_a_get_answer() -> None:
 
 
 def test_only_non_default_cipher_is_written() -> None:
-    for cipher, told in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
+    for cipher, reported in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
         text = b"".join(uapi.format_get(DeviceInfo(peers=[PeerInfo(KEY, cipher=cipher)])))
-        assert (b"\ncipher=aes-256-gcm\n" in text) is told
-        assert (b"cipher" in text) is told
+        assert (b"\ncipher=aes-256-gcm\n" in text) is reported
+        assert (b"cipher" in text) is reported
 
 
 def test_client_skips_unknown_keys_and_sees_failures() -> None:

@@ -299,13 +299,13 @@ def test_kernel_drops_come_with_their_batch(tier: str, pair4: Pair) -> None:
     with RecvRing(pair4.sink, buffers=1, buffer_size=2048, tier=tier) as ring:
         for _ in range(100):
             pair4.source.sendto(b"x" * 1000, pair4.to)
-        told, got = 0, 0
+        reported, got = 0, 0
         while batch := ring.recv_batch(timeout=0.05):
-            told, got = told + batch.kernel_drops, got + len(batch)
+            reported, got = reported + batch.kernel_drops, got + len(batch)
         pair4.source.sendto(b"last", pair4.to)
         (batch,) = gather(ring, 1)
-        told += batch.kernel_drops
-        assert told == ring.stats["kernel_drops"] == 100 - got > 0
+        reported += batch.kernel_drops
+        assert reported == ring.stats["kernel_drops"] == 100 - got > 0
 
 
 def test_where_the_columns_lie_in_memory(tier: str, pair4: Pair) -> None:

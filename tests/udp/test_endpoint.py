@@ -153,7 +153,7 @@ def test_echo(family: int, connected: bool, run: Callable[..., Any], ours: Open)
 
 @pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
 def test_a_closed_port(connected: bool, run: Callable[..., Any], ours: Open) -> None:
-    """ICMP's answer is told on a connected socket, and everything goes on."""
+    """An ICMP error is reported on a connected socket, and everything goes on."""
 
     async def scenario(open_: Open) -> Any:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -223,7 +223,7 @@ def test_closing_with_unsent_data(connected: bool, how: str, run: Callable[..., 
 def test_misuse(run: Callable[..., Any], ours: Open) -> None:
     async def scenario(open_: Open) -> Any:
         seen: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: seen.append(told["message"]))
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, said: seen.append(said["message"]))
 
         async def tried(*arguments: Any, **keywords: Any) -> None:
             try:
@@ -375,9 +375,9 @@ def test_a_protocol_that_raises(run: Callable[..., Any], ours: Open) -> None:
             raise ArithmeticError("lost")
 
     async def scenario(open_: Open) -> Any:
-        told: list[str] = []
+        said: list[str] = []
         asyncio.get_running_loop().set_exception_handler(
-            lambda _loop, what: told.append(repr(what["exception"]))
+            lambda _loop, what: said.append(repr(what["exception"]))
         )
         transport, client = await open_(Broken, local_addr=("127.0.0.1", 0))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
@@ -387,7 +387,7 @@ def test_a_protocol_that_raises(run: Callable[..., Any], ours: Open) -> None:
         transport.close()
         await client.until_lost()
         await turns()
-        return client.calls, told
+        return client.calls, said
 
     compared(scenario, run, ours)
 

@@ -210,7 +210,7 @@ def test_errors_of_what_is_sent_at_once(run: Callable[..., Any], ours: Open) -> 
 
 
 def test_a_port_that_closes_amid_sparse_traffic(run: Callable[..., Any], ours: Open) -> None:
-    """The errors that ICMP brings are told, each once, and what comes later is received."""
+    """Each ICMP error is reported once, and later datagrams are received."""
 
     async def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -224,13 +224,13 @@ def test_a_port_that_closes_amid_sparse_traffic(run: Callable[..., Any], ours: O
         while len(client.calls) < 8:  # the kernel answers only so many a second
             transport.sendto(b"nobody hears")
             await asyncio.sleep(0.005)
-        told = len(client.calls)
+        said = len(client.calls)
         assert set(client.calls[7:]) == {("error", "ConnectionRefusedError", errno.ECONNREFUSED)}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(where)
             for number in range(6):
                 peer.sendto(b"0", own)
-                while client.calls[told:].count(("received", b"0")) <= number:
+                while client.calls[said:].count(("received", b"0")) <= number:
                     await client.until(len(client.calls) + 1)
         transport.close()
         await client.until_lost()
@@ -265,8 +265,8 @@ def test_closing_and_raising_in_a_single_datagram(run: Callable[..., Any], ours:
             raise ArithmeticError
 
     async def scenario(open_: Open) -> Any:
-        told: list[str] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what["message"]))
+        said: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: said.append(what["message"]))
         transport, client = await open_(Ending, local_addr=("127.0.0.1", 0))
         other, hears = await open_(Recorder, remote_addr=transport.get_extra_info("sockname"))
         for number in range(6):
@@ -276,7 +276,7 @@ def test_closing_and_raising_in_a_single_datagram(run: Callable[..., Any], ours:
         other.close()
         await hears.until_lost()
         await turns()
-        return client.calls, hears.calls, len(told)
+        return client.calls, hears.calls, len(said)
 
     compared(scenario, run, ours)
 

@@ -382,19 +382,19 @@ def test_the_program_may_poll_ring_and_socket_too(tier: str, run: Callable[..., 
                 await anyio.wait_writable(pair4.sink)
                 with anyio.move_on_after(BOUND):
                     await anyio.wait_readable(descriptor)
-                told.append(descriptor)
+                reported.append(descriptor)
 
-            told: list[int] = []
+            reported: list[int] = []
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(other, ring.fileno())
                 for _ in range(5):
                     await anyio.sleep(0)
                 pair4.source.sendto(b"x", pair4.to)
                 assert (await ring.recv_batch_async()).payloads() == [b"x"]
-                while not told:
+                while not reported:
                     pair4.source.sendto(b"y", pair4.to)
                     await anyio.sleep(0.001)
-            assert told == [ring.fileno()]
+            assert reported == [ring.fileno()]
 
     run(main)
 

@@ -1,4 +1,4 @@
-"""What a program may give that is no good, and what it is told; a socket that went away, and a fork."""
+"""Wrong arguments and their errors, a socket that is gone, and a fork."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_a_forked_child_sees_the_packets_it_holds(tier: str, pair4: Pair) -> Non
             finally:
                 os._exit(0)
         os.close(writing)
-        with os.fdopen(reading, "rb") as told:
-            assert told.read() == b"before"
+        with os.fdopen(reading, "rb") as reported:
+            assert reported.read() == b"before"
         os.waitpid(child, 0)
 
 

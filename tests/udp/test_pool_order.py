@@ -60,14 +60,14 @@ def meanwhile(number):
     if number % 100 == 40:
         sink.sendto(b"", nobody)
 """
-# The next call of the program on the socket is told, so that no receive is; the entry stays.
-TOLD = (
+# The program's next call on the socket gets the error, so that no receive does. The entry stays.
+CALLED = (
     ERRORS
     + """        while not sink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             pass
 """
 )
-BEFORE = TOLD + "meanwhile(40)\n"
+BEFORE = CALLED + "meanwhile(40)\n"
 
 
 def run_alone(buffers: int, prepare: str = "", meanwhile: str = "") -> None:
@@ -86,8 +86,8 @@ def test_receives_never_use_io_wq(buffers: int) -> None:
 @pytest.mark.parametrize("buffers", [2, 256])
 @pytest.mark.parametrize(
     "cause",
-    [TIMESTAMPS, ERRORS, TOLD, BEFORE],
-    ids=["timestamps", "errors", "told", "before"],
+    [TIMESTAMPS, ERRORS, CALLED, BEFORE],
+    ids=["timestamps", "errors", "reported", "before"],
 )
 def test_nor_because_of_errors_on_the_socket(cause: str, buffers: int) -> None:
     run_alone(buffers, cause, "meanwhile(number)")

@@ -26,7 +26,7 @@ NEVER = 1e6  # seconds
 
 
 class Counts:
-    """How often a loop was told to watch and to stop watching, and how often it called for it."""
+    """How often a loop registered and removed the descriptor, and how often it called."""
 
     def __init__(self) -> None:
         self.added = self.removed = self.called = 0
@@ -120,7 +120,7 @@ async def rounds(ring: RecvRing, pair: Pair, count: int = 3) -> None:
 
 @pytest.fixture
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait ends by looking: what is not told is not found."""
+    """No wait ends by a look: only the loop ends it."""
     monkeypatch.setattr(reader, "LOOK_SECONDS", NEVER)
 
 

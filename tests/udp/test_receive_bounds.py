@@ -1,4 +1,4 @@
-"""What keeps a ring bounded: leases, copies, the completion queue; and what a program is told of it."""
+"""The bounds of a ring (leases, copies, the completion queue) and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tier is taken, and what a person is told when it is not the best."""
+"""Which tier is taken, and the reason that is given when it is not the best."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_name_that_is_no_tier_is_refused(pair4: Pair, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter", "io_uring_register"])
 def test_denied_io_uring_falls_back_to_mmsg(call: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason is told."""
+    """The ring has the reason."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM.format(tier=None), [Rule(call, error)])
     assert done.returncode == 0, done.stderr

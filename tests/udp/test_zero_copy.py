@@ -139,7 +139,7 @@ def test_the_payload_is_held_until_the_notification(
 
 
 def test_descriptor_is_quiet_until_notification(tier: str, make_socket: Callable[..., socket.socket]) -> None:
-    """A loop has nothing to do until the kernel lets go, and is told then."""
+    """A loop has nothing to do until the notification makes the descriptor readable."""
     if not can(tier):
         return
     source, sink = make_socket(), make_socket()
@@ -211,7 +211,7 @@ with a, b, SendRing(b, zero_copy=True) as tx:
 
 
 def test_zero_copy_without_io_uring_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason is told."""
+    """The ring has the reason."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM, [Rule("io_uring_setup", errno.EPERM)])
     assert done.returncode == 0, done.stderr

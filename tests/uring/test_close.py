@@ -219,7 +219,7 @@ def test_a_close_with_completions_shown_but_not_settled() -> None:
 def test_what_will_not_end_is_leaked_and_counted() -> None:
     """The bound of a close passes: memory is kept for ever rather than freed under the kernel.
 
-    An operation without a completion stands for one that hangs in the kernel: a NOP told to be silent.
+    An operation without a completion stands for one that hangs in the kernel: a NOP that posts none.
     """
     blocks, size = graveyard()
     ring = Ring(8)

@@ -328,7 +328,7 @@ def test_cancel_all_of_a_file_and_all_of_all(ring: Ring, pipe: tuple[int, int]) 
 def test_cancel_against_a_worker_thread(ring: Ring, pipe: tuple[int, int]) -> None:
     """0, -EALREADY or -ENOENT, and exactly one end of the operation itself.
 
-    -EALREADY: the thread was told, but one that was not asleep yet misses it, so it is told again.
+    -EALREADY: the thread was signalled, but one that was not asleep yet misses it. It is signalled again.
     """
     for _ in range(50):
         ticket = ring.read(pipe[0], 10, flags=Flag.ASYNC)

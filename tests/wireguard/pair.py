@@ -35,7 +35,7 @@ LATENCY = 10 * MILLISECOND
 
 
 def ip_packet(number: int = 0, length: int = 60) -> bytes:
-    """An IPv4 packet that can be told from others by its number."""
+    """An IPv4 packet that its number distinguishes from others."""
     header = bytes((0x45, 0)) + length.to_bytes(2, "big") + bytes(16)
     return header + number.to_bytes(8, "big").ljust(length - 20, b"\0")
 
