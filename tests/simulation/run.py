@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> int:
         if time.monotonic() - shown > 10 or total.done == options.schedules:
             shown = time.monotonic()
             print(
-                f"{total.done} done, {len(total.failed)} failed, {total.done / (shown - began):.0f} a second, "
+                f"{total.done} done, {len(total.failed)} failed, {total.done / (shown - began):.0f}/s, "
                 f"{total.handshakes} handshakes, {total.virtual / 3600:.0f} h of virtual time, "
                 f"slowest recovery {total.slowest:.1f} s",
                 flush=True,
