@@ -64,6 +64,11 @@ def _flood(source: Space, target: Node) -> Iterator[list[int]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("programs", PAIRS)
 def test_the_honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs) -> None:
+    honest_peer_is_served(rig, tmp_path, programs)
+
+
+def honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs) -> None:
+    """The second of the programs is flooded and asks the first for a cookie."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
     # Only what the honest peer says and hears: the flood itself would fill the disk.

@@ -47,7 +47,7 @@ def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> N
     moves, stays = (a, b) if mover == "a" else (b, a)
     stream = TcpStream(moves.space, stays.space, stays.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
-    new = _readdress(moves, family)
+    new = readdress(moves, family)
     if moves.program.name == GO.name and family == 4:
         # wireguard-go of 2022 forgets a removed source on EINVAL; recent kernels say ENETUNREACH for IPv4.
         moves.set_peer(stays, "endpoint", stays.outer(4))
@@ -56,7 +56,8 @@ def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> N
     ping(stays.space, moves.inner4)
 
 
-def _readdress(node: Node, family: int) -> str:
+def readdress(node: Node, family: int) -> str:
+    """Another address in place of the node's; returns it."""
     space = node.space
     if family == 4:
         old, new = f"{space.ipv4}/24", "10.99.0.77"

@@ -3,6 +3,7 @@
 space.py     a namespace: sockets and processes inside it
 topology.py  one run of a script of netns-scripts/
 node.py      a WireGuard interface: any wireguard-go compatible program, driven by `wg`
+kernel.py    the kernel's own WireGuard as such a node
 traffic.py   pings, TCP and UDP whose content is compared
 wire.py      captures and what is read from them
 reaper.py    takes down what a killed run left

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import traffic
+from lab.kernel import KERNEL, KernelNode
 from lab.node import SUBJECT, UAPI, Node, Peer, Program, endpoint
 from lab.space import Space, until
 from lab.topology import Topology
@@ -73,7 +74,8 @@ class Rig:
         """A node that is not started yet."""
         number = len(self.nodes)
         name = f"{self.prefix}w{number}"
-        made = Node(space, name, program, self.directory / f"{name}.log", inner, port=port, mtu=mtu)
+        kind = KernelNode if program == KERNEL else Node
+        made = kind(space, name, program, self.directory / f"{name}.log", inner, port=port, mtu=mtu)
         self.nodes.append(made)
         return made
 
