@@ -57,7 +57,7 @@ def compiles(native: Path, source: str) -> bool:
 @pytest.mark.parametrize(
     ("header", "names", "last"),
     [
-        ("tunnel/abi.h", "tunnel/drops.c", 'each(ROUTING_LOOP, "routing_loop")'),
+        ("tunnel/abi.h", "tunnel/worker/drops.c", 'each(ROUTING_LOOP, "routing_loop")'),
         ("uring/abi.h", "uring/probe.c", 'each(SENDMSG_ZC, "sendmsg_zc")'),
         ("udp/abi.h", "udp/tier.c", 'each(MMSG, "mmsg")'),
     ],

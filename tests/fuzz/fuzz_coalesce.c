@@ -4,7 +4,7 @@
 
 #include "input.h"
 #include "model_delivery.h"
-#include "tunnel/coalesce.h"
+#include "tunnel/tun/coalesce.h"
 
 enum { FLOWS = 20, OFFLOADS_ALL = 0x7f, OFFLOADS_NO_UDP = 0x1f };
 

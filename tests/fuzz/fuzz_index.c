@@ -1,7 +1,7 @@
 /* The map of ids and the table of receiver indices against arrays that are searched from end to end. */
 #include "input.h"
-#include "tunnel/id_map.h"
-#include "tunnel/index_table.h"
+#include "tunnel/peers/id_map.h"
+#include "tunnel/peers/index_table.h"
 
 enum { MODEL_MAX = 512 };
 

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 #include "input.h"
-#include "tunnel/netlink.h"
+#include "tunnel/routes/netlink.h"
 
 #pragma GCC diagnostic ignored "-Wsign-compare"   /* inside of the macros */
 

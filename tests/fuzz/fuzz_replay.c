@@ -1,7 +1,7 @@
 /* The replay window (RFC 6479) against the set of all counters it has taken. */
 #include "input.h"
 #include "tunnel/abi.h"
-#include "tunnel/replay.h"
+#include "tunnel/crypto/replay.h"
 
 enum { TAKEN_MAX = 4000 };
 

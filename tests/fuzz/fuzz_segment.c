@@ -1,7 +1,7 @@
 /* Segmentation of what a TUN device hands over, header and packet both arbitrary, against the model's. */
 #include "input.h"
 #include "model_packets.h"
-#include "tunnel/segment.h"
+#include "tunnel/tun/segment.h"
 
 /* Owner: the harness. What the core made, or is to make. */
 struct segments {

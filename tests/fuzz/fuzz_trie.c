@@ -2,7 +2,7 @@
 #include <sys/socket.h>
 
 #include "input.h"
-#include "tunnel/allowed_ips.h"
+#include "tunnel/peers/allowed_ips.h"
 
 enum { MODEL_MAX = 256, ADDRESSES = 8 };
 

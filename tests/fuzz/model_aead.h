@@ -3,7 +3,7 @@
 #ifndef UDPRING_FUZZ_MODEL_AEAD_H
 #define UDPRING_FUZZ_MODEL_AEAD_H
 #include "input.h"
-#include "tunnel/aead.h"
+#include "tunnel/crypto/aead.h"
 
 /* The first bytes of a key. */
 uint64_t model_secret(const uint8_t key[AEAD_KEY_BYTES]);

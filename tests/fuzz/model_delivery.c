@@ -3,7 +3,7 @@
 #include <netinet/in.h>
 #include <sys/uio.h>
 
-#include "tunnel/coalesce.h"
+#include "tunnel/tun/coalesce.h"
 
 void delivery_in(struct delivery *delivery, const uint8_t *packet, uint32_t length)
 {

@@ -6,7 +6,7 @@
 #include <sys/uio.h>
 
 #include "input.h"
-#include "tunnel/vnet.h"
+#include "tunnel/tun/vnet.h"
 #include "udp/abi.h"
 
 enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128, KERNEL_SPACE = 4026 /* inode of the network namespace */ };

@@ -2,7 +2,7 @@
 
 #include <netinet/in.h>
 
-#include "tunnel/segment.h"
+#include "tunnel/tun/segment.h"
 
 static uint32_t get16(const uint8_t *at)
 {

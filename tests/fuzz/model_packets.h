@@ -3,7 +3,7 @@
 #ifndef UDPRING_FUZZ_MODEL_PACKETS_H
 #define UDPRING_FUZZ_MODEL_PACKETS_H
 #include "input.h"
-#include "tunnel/vnet.h"
+#include "tunnel/tun/vnet.h"
 
 enum { MODEL_PACKET_MAX = 65575 };   /* an IPv6 header and 65535 bytes */
 

@@ -1,5 +1,5 @@
 #include "plane_model.h"
-#include "tunnel/ecn.h"
+#include "tunnel/tun/ecn.h"
 
 static struct delivery delivery;
 

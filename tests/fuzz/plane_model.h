@@ -6,7 +6,7 @@
 #include "model_delivery.h"
 #include "model_kernel.h"
 #include "model_threads.h"
-#include "tunnel/state.h"
+#include "tunnel/worker/state.h"
 
 enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, OUTER_NET = 192, NOBODY = 255, EXPECTED = 4096, WORKERS = 2 };
 

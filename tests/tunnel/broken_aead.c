@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tunnel/aead.h"
+#include "tunnel/crypto/aead.h"
 
 extern const struct aead_impl sound_aead, sound_gcm;
 

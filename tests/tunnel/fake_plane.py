@@ -2,7 +2,7 @@
 
 Two FakePlanes joined by their ``other`` hand each other what they send, so that two control loops can run
 whole handshakes without a socket, a TUN device or a right. Stamps follow the real plane's rules
-(native/tunnel/stamps.c).
+(native/tunnel/worker/stamps.c).
 """
 
 from __future__ import annotations

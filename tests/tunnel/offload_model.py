@@ -1,8 +1,8 @@
 """What a super-packet stands for, written a second time: slow, plain Python, from the specifications.
 
-The oracle for native/tunnel/segment.c and coalesce.c. Sources: virtio 1.2 section 5.1.6, RFC 1071 (checksum),
-RFC 791, RFC 768, RFC 8200, RFC 9293, and what Linux does where these leave a choice (net/ipv4/tcp_offload.c,
-udp_offload.c, af_inet.c, core/dev.c skb_checksum_help).
+The oracle for native/tunnel/tun/segment.c and coalesce.c. Sources: virtio 1.2 section 5.1.6, RFC 1071
+(checksum), RFC 791, RFC 768, RFC 8200, RFC 9293, and what Linux does where these leave a choice
+(net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c, core/dev.c skb_checksum_help).
 """
 
 from __future__ import annotations

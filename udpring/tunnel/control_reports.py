@@ -55,8 +55,8 @@ class HandshakeReports:
 class RoutingLoops:
     """Peers whose packets come back through the tunnel, because the route to their endpoint leads into it.
 
-    The plane finds and drops such packets (native/tunnel/paths.c). One line is logged when a loop begins, and
-    one when it ends. ``label`` names a peer in a log line.
+    The plane finds and drops such packets (native/tunnel/worker/paths.c). One line is logged when a loop
+    begins, and one when it ends. ``label`` names a peer in a log line.
     """
 
     def __init__(self, plane: Plane, report: Report, label: Callable[[int], str]) -> None:

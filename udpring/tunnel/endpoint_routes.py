@@ -2,8 +2,8 @@
 interfaces that run.
 
 A packet for such a peer comes back to the interface, is encrypted once more, and so on. The plane drops it
-(native/tunnel/paths.c). An endpoint that is reached through *another* peer of the same interface is none of
-that: it is followed to where it ends.
+(native/tunnel/worker/paths.c). An endpoint that is reached through *another* peer of the same interface is
+no loop: it is followed to where it ends.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from udpring.wireguard.cipher import Cipher
 __all__ = ["AeadProbe", "HostProbe", "Limits", "Missing", "System", "TunProbe", "probe"]
 
 _TUN_NAME = "udpring%d"
-"""Of the device that is made to try (native/tunnel/tun_probe.c)."""
+"""Of the device that is made to try (native/tunnel/tun/tun_probe.c)."""
 # linux/if_tun.h
 _TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
 # linux/capability.h: those that something here needs.

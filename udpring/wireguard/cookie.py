@@ -2,8 +2,8 @@
 
 mac1 proves that the sender knows the receiver's public key. It is checked before anything else. Under load a
 message also needs mac2, keyed with a cookie that was sent to its source address and port. The core makes
-those cookies and checks mac2 (native/tunnel/cookies.c). ``MacSigner`` is the sender's side: it signs messages
-to one peer and keeps the cookie that the peer sent.
+those cookies and checks mac2 (native/tunnel/worker/cookies.c). ``MacSigner`` is the sender's side: it signs
+messages to one peer and keeps the cookie that the peer sent.
 """
 
 from __future__ import annotations

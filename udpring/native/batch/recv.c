@@ -1,0 +1,342 @@
+/* Receiving for Python: batches that stay readable for as long as anything looks at them.
+ *
+ * 1. udpring_recv_batch takes back the batches that were released, gathers what is there, waiting for the first datagram,
+ *    and gives it out as a batch (batches.h: trains become datagrams there).
+ * 2. udpring_batch_release, from whatever thread drops the last view, brings a batch back.
+ * 3. Close ends the receive side; the slots' memory goes with the handle and the last batch, so that another thread which
+ *    is just about to use the handle finds it closed, not freed. */
+#include "../base.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "../udp/handle.h"
+#include "../udp/rx.h"
+#include "../udp/rx_tier.h"
+#include "../udp/slots.h"
+#include "../udp/socket.h"
+
+#include "batches.h"
+#include "counters.h"
+
+#define WAKE_TOKEN 0
+#define COPY_LIMIT_DEFAULT (256u << 20)
+
+/* Owner and thread: see abi.h. Freed when closed and the last batch is released. */
+struct udpring_recv {
+    struct udp_handle_owner owner;
+    struct udp_handle_socket socket;
+    atomic_bool closed;               /* whoever sets it ends the receive side: once */
+    struct udp_rx *rx;                /* NULL after close; the owner's thread, or whoever closes */
+    struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
+    struct udpring_recv_usage published_usage;   /* likewise */
+    struct udp_slots slots;           /* after close, until the last batch is gone */
+    struct udp_batches batches;
+    struct udpring_recv_call call;
+    int wake;                         /* eventfd */
+    int event;                        /* eventfd: raised, recv_batch would bring something; see rest() */
+    _Atomic int pollable;             /* what udpring_recv_fileno gave; -1: nobody asked */
+    bool raised;                      /* by us, and not cleared since; owner's thread */
+    atomic_bool hungry;               /* a release must raise `event` */
+    atomic_bool risen;                /* `event` was raised by somebody here since it was cleared; the kernel tells nobody */
+    bool kernel_raises;               /* `event`, whenever it likes */
+    _Atomic(struct udpring_batch *) given;   /* the last one, until it is released: nobody may have taken it */
+    atomic_uint references;           /* the handle's and one a batch that is out */
+};
+
+static void unreference(struct udpring_recv *recv)
+{
+    if (atomic_fetch_sub_explicit(&recv->references, 1, memory_order_acq_rel) != 1)
+        return;
+    udp_batches_free(&recv->batches);
+    udp_slots_unmap(&recv->slots);
+    if (recv->wake >= 0)
+        close(recv->wake);
+    if (recv->event >= 0)
+        close(recv->event);
+    free(recv);
+}
+
+/* Any thread. In this order: clear() may look in vain, and once more, but never misses it. */
+static void raise_event(struct udpring_recv *recv)
+{
+    (void)eventfd_write(recv->event, 1);
+    atomic_store(&recv->risen, true);
+}
+
+static void clear_event(struct udpring_recv *recv)
+{
+    eventfd_t ignored;
+    if (atomic_exchange(&recv->risen, false) || recv->kernel_raises)
+        (void)eventfd_read(recv->event, &ignored);
+}
+
+static void publish(struct udpring_recv *recv)
+{
+    udp_counters_publish(&recv->published, udp_rx_stats(recv->rx), sizeof(recv->published));
+    udp_counters_publish(&recv->published_usage, &recv->batches.usage, sizeof(recv->published_usage));
+}
+
+int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_recv_options *options,
+                          struct udpring_reason *why)
+{
+    *opened = NULL;
+    struct udpring_recv *recv = calloc(1, sizeof(*recv));
+    if (!recv)
+        return ur_fail(why, -ENOMEM, "no memory for a receive ring");
+    atomic_init(&recv->references, 1);
+    recv->pollable = -1;
+    recv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    recv->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int code = recv->wake < 0 || recv->event < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
+    if (!code)
+        code = udp_handle_claim(&recv->owner);
+    if (!code) {
+        code = udp_handle_claim_socket(&recv->socket, options->fd);
+        if (code)
+            ur_fail(why, code, "descriptor %d is not an open socket: %s", options->fd, strerror(-code));
+    }
+    if (!code)
+        code = udp_socket_prepare(
+            options->fd, (options->locals ? UDP_SOCKET_LOCAL : 0) | (options->tos ? UDP_SOCKET_TOS : 0), why);
+    struct udp_rx_options inner = {
+        .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = 1,
+        .fd = {options->fd}, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
+        .timestamps = options->timestamps, .cq_entries = options->cq_entries,
+        .pollable = true};
+    if (!code)
+        code = udp_rx_open(&recv->rx, &inner, why);
+    if (!code) {
+        code = udp_rx_watch(recv->rx, recv->wake, POLLIN, WAKE_TOKEN);
+        if (code)
+            ur_fail(why, code, "the wake-up descriptor cannot be watched: %s", strerror(-code));
+    }
+    if (!code) {
+        code = udp_batches_open(&recv->batches, recv->rx, recv->rx->slots.count);
+        if (code)
+            ur_fail(why, code, "no memory for a receive ring");
+    }
+    if (code) {
+        (void)udp_rx_close(recv->rx);
+        unreference(recv);
+        return code;
+    }
+    recv->call.recv = recv;
+    recv->kernel_raises = udp_rx_tier(recv->rx) != UDPRING_TIER_MMSG;
+    recv->batches.usage.lease_limit = options->lease_limit ? options->lease_limit : recv->rx->slots.count / 2;
+    recv->batches.usage.copy_limit = options->copy_limit ? options->copy_limit : COPY_LIMIT_DEFAULT;
+    recv->batches.whole_trains = options->whole_trains;
+    publish(recv);
+    *opened = recv;
+    return 0;
+}
+
+/* Waits for the first datagram, unless there is one. */
+static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
+{
+    int64_t timeout_ns = call->timeout_ns;
+    int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0;
+    uint32_t max = call->max ? call->max : 1;
+    int code;
+    while (!(code = udp_batches_gather(&recv->batches, max, share)) && !share->messages) {
+        if (udp_rx_watched(recv->rx) & 1u << WAKE_TOKEN) {
+            eventfd_t ignored;
+            (void)eventfd_read(recv->wake, &ignored);
+            code = udp_rx_watch(recv->rx, recv->wake, POLLIN, WAKE_TOKEN);
+            return code ? code : -ECANCELED;
+        }
+        int64_t left = timeout_ns;
+        if (timeout_ns > 0) {
+            left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
+            left = left > 0 ? left : 0;
+        }
+        publish(recv);
+        code = udp_rx_wait(recv->rx, left);
+        if (code == -ETIME && udp_handle_check_reading(&recv->socket))
+            return -ESHUTDOWN;   /* a multishot sleeps on it for ever */
+        if (code)
+            return code;
+    }
+    return code;
+}
+
+static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
+{
+    struct udp_share share;
+    int code = udp_handle_check_socket(&recv->socket);   /* the kernel holds the old one: no operation would tell */
+    if (code)
+        return code;
+    udp_batches_reclaim(&recv->batches);
+    if (!recv->kernel_raises)   /* else the wait that comes first arms, too */
+        udp_rx_told(recv->rx);
+    code = wait_and_gather(recv, call, &share);
+    if (!code)
+        code = udp_batches_build(&recv->batches, &share, recv, batch);
+    if (!code)
+        atomic_fetch_add_explicit(&recv->references, 1, memory_order_relaxed);
+    publish(recv);
+    return code;
+}
+
+static bool pending(const struct udpring_recv *recv)
+{
+    return udp_batches_waiting(&recv->batches) || udp_rx_pending(recv->rx);
+}
+
+/* Before the owner may sleep in an event loop: `event` is raised exactly when there is something to be fetched. Nothing when
+ * nobody polls. The order tells of what comes in between: arm, clear, look again. */
+static void rest(struct udpring_recv *recv)
+{
+    if (recv->pollable < 0)
+        return;
+    bool hungry = udp_rx_rest(recv->rx);
+    atomic_store(&recv->hungry, hungry);
+    if (!pending(recv)) {
+        clear_event(recv);
+        recv->raised = false;
+        if (!(hungry && udp_batches_returned(&recv->batches)) && !pending(recv))
+            return;
+    }
+    if (!recv->raised)
+        raise_event(recv);
+    recv->raised = true;
+}
+
+int32_t udpring_recv_fileno(struct udpring_recv *recv)
+{
+    if (recv->pollable >= 0)
+        return recv->pollable;
+    int code = udp_handle_check(&recv->owner);
+    if (code)
+        return code;
+    if (!recv->rx)
+        return -ECANCELED;
+    code = udp_rx_pollable(recv->rx, recv->event);
+    if (code < 0)
+        return code;
+    recv->pollable = code;
+    rest(recv);
+    return code;
+}
+
+int32_t udpring_recv_error(struct udpring_recv *recv)
+{
+    return recv->rx ? udp_rx_icmp_error(recv->rx) : 0;
+}
+
+int32_t udpring_recv_batch(struct udpring_recv_call *call)
+{
+    struct udpring_recv *recv = call->recv;
+    int code = udp_handle_check(&recv->owner);
+    if (code)
+        return code;
+    if (!recv->rx)
+        return -ECANCELED;
+    struct udpring_batch *batch = call->batch;
+    if (ur_likely(!batch || atomic_load_explicit(&recv->given, memory_order_relaxed) != batch)) {
+        call->batch = batch = NULL;
+        code = next_batch(recv, call, &batch);
+        rest(recv);
+        if (code)
+            return code;
+    }
+    call->batch = batch;
+    call->base = batch->base;
+    call->bytes = batch->bytes;
+    call->count = batch->count;
+    atomic_store_explicit(&recv->given, batch, memory_order_relaxed);
+    return 0;
+}
+
+int32_t udpring_recv_one(struct udpring_recv_call *call)
+{
+    struct udpring_recv *recv = call->recv;
+    if (udp_handle_check(&recv->owner) || !recv->rx || call->batch)
+        return -EAGAIN;
+    udp_batches_reclaim(&recv->batches);
+    udp_rx_told(recv->rx);
+    int length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
+    if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
+        length += UDPRING_ONE_MORE;
+    publish(recv);
+    rest(recv);
+    return length;
+}
+
+void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to)
+{
+    for (uint32_t i = 0; i < batch->message_count; i++) {
+        const struct udpring_packet *message = &batch->messages[i];
+        uint32_t size = batch->whole_trains ? 0 : message->segment_size;
+        uint32_t count = size ? (message->length + size - 1) / size : 1;
+        for (; count; count--, to += bytes)
+            memcpy(to, (const uint8_t *)message + offset, bytes);
+    }
+}
+
+void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
+{
+    struct udpring_recv *recv = udp_batches_recv(batch);
+    struct udpring_batch *given = batch;
+    atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
+    udp_batches_return(&recv->batches, batch);
+    if (atomic_load(&recv->hungry))   /* after the push, as rest() looks after it was set: one of the two sees the other */
+        raise_event(recv);
+    unreference(recv);
+}
+
+void udpring_recv_wake(struct udpring_recv *recv)
+{
+    (void)eventfd_write(recv->wake, 1);
+    raise_event(recv);   /* the owner may be in an event loop */
+}
+
+int32_t udpring_recv_close(struct udpring_recv *recv)
+{
+    int code = udp_handle_check_close(&recv->owner);
+    if (code)
+        return code;
+    if (atomic_exchange(&recv->closed, true))
+        return 0;
+    publish(recv);
+    if (recv->call.batch && atomic_load_explicit(&recv->given, memory_order_relaxed) == recv->call.batch)
+        udpring_batch_release(recv->call.batch, NULL);   /* given out, and nobody took it */
+    recv->call.batch = NULL;
+    (void)udp_rx_close_keeping_slots(recv->rx, &recv->slots);   /* what the kernel kept is in the graveyard, counted */
+    recv->rx = recv->batches.rx = NULL;
+    return 0;
+}
+
+void udpring_recv_free(struct udpring_recv *recv)
+{
+    if (!recv->closed && udpring_recv_close(recv))
+        return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
+    unreference(recv);
+}
+
+struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv)
+{
+    return &recv->call;
+}
+
+uint32_t udpring_recv_tier(const struct udpring_recv *recv)
+{
+    return recv->rx ? udp_rx_tier(recv->rx) : 0;
+}
+
+const char *udpring_recv_reason(const struct udpring_recv *recv)
+{
+    return recv->rx ? udp_rx_tier_reason(recv->rx) : "";
+}
+
+void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats)
+{
+    udp_counters_read(stats, &recv->published, sizeof(*stats));
+}
+
+void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usage *usage)
+{
+    udp_counters_read(usage, &recv->published_usage, sizeof(*usage));
+}

@@ -1,0 +1,274 @@
+/* A window of datagrams to many destinations, sent by the owner of the ring and its helpers at once. To one destination after
+ * another nothing can be joined, so that each datagram costs a whole way through the kernel: only more CPUs are faster.
+ *
+ * 1. The owner opens a round, wakes helpers, and takes part: each thread claims the next few positions of the window, and sends
+ *    them past the queues (udp_tx_send_beside). Who comes late finds nothing left, and nobody waits for him.
+ * 2. A destination's datagrams lie together and are sent by whoever has its first: its order stays.
+ * 3. What does not go at once (the buffer is full, a train is refused) is left, with all behind it to the same destination.
+ * 4. The owner closes the round, waits for those inside, counts, and moves what was left to the end of the window, from where
+ *    it takes the usual way.
+ * Helpers touch what the owner lent them for the round, and no Python. */
+#include "send_fan.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "../udp/tx.h"
+
+#define CLAIM 16u                 /* positions at a time: some 40 us of sending, which is how long the owner may have to wait */
+#define WORTH_WAKING 64u          /* datagrams a thread: to wake one costs as much as sending a few */
+
+/* What one thread did in a round. Owner: that thread. Nothing to free. */
+struct share {
+    struct udp_tx_beside beside;
+    uint32_t ended, failed;       /* datagrams with a result; those of them whose result is an error */
+};
+
+/* Owner: the udpring_send. Thread: as said. Freed by send_fan_close(). */
+struct send_fan {
+    pthread_mutex_t lock;
+    pthread_cond_t begin, finished;
+    /* Under the lock. */
+    bool open, quit;
+    uint64_t round;
+    uint32_t inside;              /* helpers that take part */
+    struct share helped;          /* the sum of those that left */
+    /* Written by the owner while no round is open. */
+    const struct udpring_send *send;
+    const struct send_job *job;
+    uint32_t from;                /* the window is [from, job->planned) */
+    /* Written by all that take part. */
+    atomic_uint next;             /* position */
+    atomic_bool full;             /* nothing goes any more */
+    uint8_t left[SEND_WINDOW];    /* by position in the window: each byte by whoever claimed it */
+    uint32_t threads;             /* the owner's */
+    pthread_t thread[UDPRING_SEND_HELPERS_MAX];
+};
+
+static const struct udpring_address *address_at(const struct send_job *job, uint32_t position)
+{
+    return &job->face->addresses[job->order[position]];
+}
+
+/* Whether it goes where the one before it in the window goes. */
+static bool follows(const struct send_fan *fan, uint32_t position)
+{
+    return position > fan->from &&
+           send_address_equal(address_at(fan->job, position - 1), address_at(fan->job, position));
+}
+
+/* The next train or datagram from `cursor`: how many datagrams, and as udp_tx_send_beside(). */
+static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *count, struct share *share)
+{
+    const struct udpring_send *send = fan->send;
+    const struct udpring_address *to = address_at(cursor, cursor->at);
+    struct send_train train;
+    send_job_cut(cursor, send->trains ? udp_tx_segments_max() : 1, SEND_TRAIN_BYTES, &train);
+    *count = train.count;
+    struct udp_tx_item item;
+    if (atomic_load_explicit(&fan->full, memory_order_relaxed))
+        return UDP_TX_FULL;
+    if ((train.count > 1 && send_path_refuses(&send->paths, to, train.segment)) || send_make_item(send, cursor, to, &item))
+        return UDP_TX_LEFT;
+    item.vector = train.vector;
+    item.vector_count = train.count;
+    item.length = train.length;
+    item.segment_size = train.count > 1 ? train.segment : 0;
+    return udp_tx_send_beside(send->tx, &item, &share->beside);
+}
+
+/* Positions [at, end), which no destination has in common with others. */
+static void send_claim(struct send_fan *fan, uint32_t at, uint32_t end, struct share *share)
+{
+    struct send_job cursor = *fan->job;
+    cursor.planned = end;
+    while (at < end) {
+        cursor.at = at;
+        uint32_t count;
+        int code = send_next(fan, &cursor, &count, share);
+        if (ur_unlikely(code > 0)) {
+            if (code == UDP_TX_FULL)
+                atomic_store_explicit(&fan->full, true, memory_order_relaxed);
+            do
+                fan->left[at++ - fan->from] = 1;
+            while (at < end && follows(fan, at));
+            continue;
+        }
+        share->ended += count;
+        if (ur_unlikely(code)) {
+            share->failed += count;
+            for (uint32_t i = 0; i < count; i++)
+                cursor.face->results[cursor.order[at + i]] = code;
+        }
+        at += count;
+    }
+}
+
+static void take_part(struct send_fan *fan, struct share *share)
+{
+    uint32_t planned = fan->job->planned;
+    for (;;) {
+        uint32_t at = atomic_fetch_add_explicit(&fan->next, CLAIM, memory_order_relaxed);
+        if (at >= planned)
+            return;
+        uint32_t end = planned - at < CLAIM ? planned : at + CLAIM;
+        while (at < end && follows(fan, at))
+            at++;   /* whoever has the first to that destination has these */
+        if (at == end)
+            continue;
+        while (end < planned && follows(fan, end))
+            end++;
+        send_claim(fan, at, end, share);
+    }
+}
+
+static void add(struct share *sum, const struct share *more)
+{
+    uint64_t *to = (uint64_t *)&sum->beside;
+    const uint64_t *from = (const uint64_t *)&more->beside;
+    for (size_t i = 0; i < sizeof(sum->beside) / sizeof(*to); i++)
+        to[i] += from[i];
+    sum->ended += more->ended;
+    sum->failed += more->failed;
+}
+
+static void *helper_main(void *context)
+{
+    struct send_fan *fan = context;
+    uint64_t seen = 0;
+    (void)pthread_setname_np(pthread_self(), "udpring-send");
+    pthread_mutex_lock(&fan->lock);
+    for (;;) {
+        while (!fan->quit && (!fan->open || fan->round == seen))
+            pthread_cond_wait(&fan->begin, &fan->lock);
+        if (fan->quit)
+            break;
+        seen = fan->round;
+        fan->inside++;
+        pthread_mutex_unlock(&fan->lock);
+        struct share share = {.ended = 0};
+        take_part(fan, &share);
+        pthread_mutex_lock(&fan->lock);
+        add(&fan->helped, &share);
+        if (!--fan->inside)
+            pthread_cond_signal(&fan->finished);
+    }
+    pthread_mutex_unlock(&fan->lock);
+    return NULL;
+}
+
+static int start_thread(struct send_fan *fan, pthread_t *thread)
+{
+    /* Signals are the embedding program's: none may land on a helper. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, helper_main, fan);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -error;
+}
+
+int send_fan_open(struct send_fan **opened, uint32_t helpers, struct udpring_reason *why)
+{
+    if (helpers > UDPRING_SEND_HELPERS_MAX)
+        return ur_fail(why, -EINVAL, "%u helpers for a send ring: at most %d", helpers, UDPRING_SEND_HELPERS_MAX);
+    struct send_fan *fan = calloc(1, sizeof(*fan));
+    if (!fan)
+        return ur_fail(why, -ENOMEM, "no memory for the helpers of a send ring");
+    pthread_mutex_init(&fan->lock, NULL);
+    pthread_cond_init(&fan->begin, NULL);
+    pthread_cond_init(&fan->finished, NULL);
+    (void)udp_tx_segments_max();   /* found out now, not within a round */
+    for (; fan->threads < helpers; fan->threads++) {
+        int code = start_thread(fan, &fan->thread[fan->threads]);
+        if (code) {
+            ur_fail(why, code, "starting helper %u of %u of a send ring: %s: ask for fewer, or raise the limit of processes",
+                    fan->threads + 1, helpers, strerror(-code));
+            send_fan_close(fan, true);
+            return code;
+        }
+    }
+    *opened = fan;
+    return 0;
+}
+
+void send_fan_close(struct send_fan *fan, bool here)
+{
+    if (!fan)
+        return;
+    if (here) {
+        pthread_mutex_lock(&fan->lock);
+        fan->quit = true;
+        pthread_cond_broadcast(&fan->begin);
+        pthread_mutex_unlock(&fan->lock);
+        for (uint32_t i = 0; i < fan->threads; i++)
+            pthread_join(fan->thread[i], NULL);
+        pthread_cond_destroy(&fan->begin);
+        pthread_cond_destroy(&fan->finished);
+        pthread_mutex_destroy(&fan->lock);
+    }
+    free(fan);
+}
+
+/* Lets `wanted` helpers in, takes part, and returns when all are out, with what they did in *helped. */
+static void run_round(struct send_fan *fan, uint32_t wanted, struct share *own, struct share *helped)
+{
+    pthread_mutex_lock(&fan->lock);
+    fan->round++;
+    fan->open = true;
+    fan->helped = (struct share){.ended = 0};
+    pthread_mutex_unlock(&fan->lock);
+    for (uint32_t i = 0; i < wanted && i < fan->threads; i++)
+        pthread_cond_signal(&fan->begin);
+    take_part(fan, own);
+    pthread_mutex_lock(&fan->lock);
+    fan->open = false;
+    while (fan->inside)
+        pthread_cond_wait(&fan->finished, &fan->lock);
+    *helped = fan->helped;
+    pthread_mutex_unlock(&fan->lock);
+}
+
+/* To the end of the window with what was left, in order. */
+static void keep_left(const struct send_fan *fan, struct send_job *job)
+{
+    uint32_t to = job->planned;
+    for (uint32_t position = job->planned; position-- > fan->from;)
+        if (fan->left[position - fan->from]) {
+            to--;
+            job->order[to] = job->order[position];
+            job->vector[to] = job->vector[position];
+        }
+    job->at = to;
+}
+
+bool send_fan_out(struct udpring_send *send, struct send_job *job)
+{
+    struct send_fan *fan = send->fan;
+    uint32_t count = job->planned - job->at;
+    if (!job->order || count < 2 * WORTH_WAKING || !udp_tx_rests(send->tx) || send->again_first != SEND_NO_PIECE)
+        return false;
+    if (send_address_equal(address_at(job, job->at), address_at(job, job->planned - 1)))
+        return false;   /* one destination: nothing to share */
+    fan->send = send;
+    fan->job = job;
+    fan->from = job->at;
+    memset(fan->left, 0, count);
+    atomic_store_explicit(&fan->next, job->at, memory_order_relaxed);
+    atomic_store_explicit(&fan->full, false, memory_order_relaxed);
+    struct share own = {.ended = 0}, helped;
+    run_round(fan, count / WORTH_WAKING - 1, &own, &helped);
+    __atomic_store_n(&send->helped, send->helped + helped.ended, __ATOMIC_RELAXED);
+    add(&own, &helped);
+    udp_tx_count_beside(send->tx, &own.beside);
+    job->face->ended += own.ended;
+    job->face->failed += own.failed;
+    send->unfinished -= own.ended;
+    if (own.ended == count)
+        job->at = job->planned;
+    else
+        keep_left(fan, job);
+    return own.ended > 0;
+}

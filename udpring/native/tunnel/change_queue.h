@@ -1,9 +1,0 @@
-/* What a packet wants changed in the tables waits here until all workers stand. */
-#ifndef UDPRING_TUNNEL_CHANGE_QUEUE_H
-#define UDPRING_TUNNEL_CHANGE_QUEUE_H
-#include "state.h"
-
-/* False: this is the only worker, and makes the change itself, now. Where the queue is full the change is forgotten: the
- * peer's next packet asks again. */
-bool change_queued(struct worker *worker, const struct change *change) UR_MUST_CHECK;
-#endif

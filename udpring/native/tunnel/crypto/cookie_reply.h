@@ -1,0 +1,31 @@
+/* The cookie reply (whitepaper 5.4.7): what a node under load answers to a handshake message without a valid mac2. Made and
+ * opened here, because both are asked for at a flood's rate, or the honest peer among it never gets its cookie. */
+#ifndef UDPRING_TUNNEL_CRYPTO_COOKIE_REPLY_H
+#define UDPRING_TUNNEL_CRYPTO_COOKIE_REPLY_H
+#include "../../base.h"
+
+#include <openssl/evp.h>
+
+#include "mac.h"
+
+#define COOKIE_REPLY_BYTES 64
+#define COOKIE_NONCE_BYTES 24
+
+/* A ChaCha20-Poly1305 context, and one of ChaCha20 that makes its key; both keyed anew for each reply.
+ * Owner: who embeds it. Thread: one. Freed, and zeroised, by cookie_sealer_close(). */
+struct cookie_sealer {
+    EVP_CIPHER *cipher, *block_cipher;
+    EVP_CIPHER_CTX *context, *block;
+};
+
+int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why) UR_MUST_CHECK;   /* 0, -ENOMEM, -ENOTSUP */
+void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent; fine on a zeroed sealer */
+
+/* The reply to a message whose sender index and mac1 are given. key: HASH("cookie--" || our public key). 0, -EIO. */
+int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
+                      const uint8_t sender[4], const uint8_t mac1[MAC_BYTES], const uint8_t cookie[MAC_COOKIE_BYTES],
+                      uint8_t reply[COOKIE_REPLY_BYTES]) UR_MUST_CHECK;
+/* The cookie in the reply to a message with this mac1. key: of the one who replied. 0, -EBADMSG: not authentic. */
+int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t reply[COOKIE_REPLY_BYTES],
+                      const uint8_t mac1[MAC_BYTES], uint8_t cookie[MAC_COOKIE_BYTES]) UR_MUST_CHECK;
+#endif

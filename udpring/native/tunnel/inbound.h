@@ -1,8 +1,0 @@
-/* In: UDP -> TUN (inbound.c). */
-#ifndef UDPRING_TUNNEL_INBOUND_H
-#define UDPRING_TUNNEL_INBOUND_H
-#include "state.h"
-
-/* Handshake messages in it are paid for from `rate`. */
-void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
-#endif

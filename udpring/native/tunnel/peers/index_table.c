@@ -1,0 +1,130 @@
+#include "index_table.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "../abi.h"
+
+#define FIRST_CAPACITY 64u
+
+_Static_assert(INDEX_TABLE_MAX <= ID_MAP_MAX, "the map has room for every index");
+
+int index_table_open(struct index_table *table)
+{
+    memset(table, 0, sizeof(*table));
+    table->entries = calloc(FIRST_CAPACITY, sizeof(*table->entries));
+    if (!table->entries)
+        return -ENOMEM;
+    table->capacity = FIRST_CAPACITY;
+    return 0;
+}
+
+void index_table_close(struct index_table *table)
+{
+    id_map_close(&table->slots);
+    free(table->entries);
+    memset(table, 0, sizeof(*table));
+}
+
+struct index_entry *index_table_find(const struct index_table *table, uint32_t index)
+{
+    const uint32_t *position = id_map_find(&table->slots, index);
+    return position ? &table->entries[*position] : NULL;
+}
+
+static int random_index(uint32_t *index)
+{
+    for (;;) {
+        ssize_t got = getrandom(index, sizeof(*index), 0);
+        if (got == (ssize_t)sizeof(*index))
+            return 0;
+        if (got >= 0 || errno != EINTR)
+            return -EIO;
+    }
+}
+
+int index_table_new(struct index_table *table, uint32_t peer, uint32_t *index)
+{
+    if (table->count >= INDEX_TABLE_MAX)
+        return -ENOSPC;
+    if (table->count == table->capacity) {
+        struct index_entry *larger = realloc(table->entries, 2 * (size_t)table->capacity * sizeof(*larger));
+        if (!larger)
+            return -ENOMEM;
+        table->entries = larger;
+        table->capacity *= 2;
+    }
+    /* At most one number in 2^10 is taken, so this ends soon. */
+    uint32_t fresh;
+    do {
+        int error = random_index(&fresh);
+        if (error)
+            return error;
+    } while (index_table_find(table, fresh));
+    int error = id_map_put(&table->slots, fresh, table->count);
+    if (error)
+        return error;
+    table->entries[table->count++] = (struct index_entry){ .index = fresh, .peer = peer };
+    *index = fresh;
+    return 0;
+}
+
+/* The last entry takes the place of the one that goes, so that the entries in use stay together. */
+void index_table_remove(struct index_table *table, uint32_t index)
+{
+    const uint32_t *found = id_map_find(&table->slots, index);
+    if (!found)
+        return;
+    uint32_t position = *found;
+    id_map_remove(&table->slots, index);
+    table->count--;
+    if (position != table->count) {
+        table->entries[position] = table->entries[table->count];
+        *id_map_find(&table->slots, table->entries[position].index) = position;
+    }
+    table->entries[table->count] = (struct index_entry){ 0 };
+}
+
+/* Test access: the table by itself, with a number in place of the keypair. */
+
+struct udpring_index_table {
+    struct index_table table;
+};
+
+struct udpring_index_table *udpring_index_open(void)
+{
+    struct udpring_index_table *table = malloc(sizeof(*table));
+    if (table && index_table_open(&table->table)) {
+        free(table);
+        table = NULL;
+    }
+    return table;
+}
+
+void udpring_index_close(struct udpring_index_table *table)
+{
+    if (table)
+        index_table_close(&table->table);
+    free(table);
+}
+
+int32_t udpring_index_new(struct udpring_index_table *table, uint32_t peer, uint32_t *index)
+{
+    return index_table_new(&table->table, peer, index);
+}
+
+uint32_t udpring_index_find(const struct udpring_index_table *table, uint32_t index)
+{
+    const struct index_entry *entry = index_table_find(&table->table, index);
+    return entry && entry->index == index ? entry->peer : UDPRING_PEER_NONE;
+}
+
+void udpring_index_remove(struct udpring_index_table *table, uint32_t index)
+{
+    index_table_remove(&table->table, index);
+}
+
+uint32_t udpring_index_count(const struct udpring_index_table *table)
+{
+    return table->table.count;
+}

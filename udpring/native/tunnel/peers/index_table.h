@@ -1,0 +1,28 @@
+/* Receiver indices: random 32-bit numbers that name a handshake or a keypair of ours to the other side. */
+#ifndef UDPRING_TUNNEL_PEERS_INDEX_TABLE_H
+#define UDPRING_TUNNEL_PEERS_INDEX_TABLE_H
+#include "id_map.h"
+
+#define INDEX_TABLE_MAX (1u << 22)
+
+struct index_entry {
+    uint32_t index;
+    uint32_t peer;
+    void *keypair;    /* NULL while it is a handshake's; set and owned by the user of the table */
+};
+
+/* Owner: the plane. Thread: the worker. Freed by index_table_close(), which does not touch what keypair points to. */
+struct index_table {
+    struct id_map slots;            /* index -> position in entries */
+    struct index_entry *entries;    /* [capacity], the first count of them in use, in no order */
+    uint32_t count, capacity;
+};
+
+int index_table_open(struct index_table *table) UR_MUST_CHECK;
+void index_table_close(struct index_table *table);
+/* O(1). The entry is valid until the next new or remove; NULL if the index is nobody's. */
+struct index_entry *index_table_find(const struct index_table *table, uint32_t index);
+/* A random index that nothing in the table has. 0, -ENOMEM, -ENOSPC (INDEX_TABLE_MAX in use), -EIO (no randomness). */
+int index_table_new(struct index_table *table, uint32_t peer, uint32_t *index) UR_MUST_CHECK;
+void index_table_remove(struct index_table *table, uint32_t index);    /* an unknown index is fine */
+#endif

@@ -1,0 +1,89 @@
+/* The kernel's routing tables as the plane sees them: look-ups, and notice of changes.
+ *
+ * The rule is that of the kernel's WireGuard (drivers/net/wireguard/socket.c, send4), here for both IP versions: packets to a
+ * peer leave from the address on which it was heard last, as long as the route from there leaves by the interface on which it was
+ * heard. Otherwise the kernel chooses the address.
+ *
+ * 1. A handshake message is authentic, or a command sets an endpoint: the caller's thread asks (routes_choose) before the
+ *    command reaches a worker, so that the very next packet obeys the rule.
+ * 2. A data packet makes a peer roam: the worker sends from the address where that came in, and has the watch thread ask.
+ * 3. rtnetlink tells of a change (routes, rules, addresses, links, next hops): the watch thread asks for all peers.
+ * No worker waits for an answer: the kernel serves look-ups under a lock that others may hold for long (RTNL). */
+#ifndef UDPRING_TUNNEL_ROUTES_ROUTES_H
+#define UDPRING_TUNNEL_ROUTES_ROUTES_H
+#include "../../base.h"
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "../limits.h"
+
+#include "netlink.h"
+
+/* What a choice depends on. Owner and thread: the caller. Nothing to free. */
+struct path_query {
+    struct udpring_address endpoint;
+    struct udpring_address heard_on;   /* family 0: nowhere yet */
+    uint32_t heard_by;                 /* the interface; 0: unknown */
+    uint32_t mark;
+    uint32_t bound_to;                 /* the interface that the sockets are bound to; 0: none */
+    uint16_t port;
+};
+
+/* How packets leave for an endpoint. Owner and thread: the caller. Nothing to free. */
+struct path {
+    struct udpring_address source;     /* family 0: the kernel chooses */
+    uint32_t interface_index;          /* to be asked for: a VRF, or that of a link-local address; else 0 */
+    uint32_t leaves_by;                /* by which they leave then; 0: there is no route, or nobody knows */
+    bool through_tunnel;               /* which is our own TUN device */
+};
+
+/* Owner: the plane. Thread: the watch thread but where said. Freed by routes_close(). */
+struct routes {
+    int lookup_fd, notice_fd;          /* rtnetlink sockets of the plane's network namespace; -1: denied */
+    int wake_fd;                       /* eventfd: something was asked for, or it is to stop */
+    int tun_fd;                        /* the plane's */
+    dev_t space_device;                /* the network namespace that they are in */
+    ino_t space_inode;
+    struct udpring_reason why;         /* why there are no look-ups; empty: there are */
+    pthread_t thread;
+    bool running;                      /* the plane's creator */
+    bool stop;                         /* atomic */
+    uint32_t tunnel;                   /* atomic: the TUN device's index, 0 where it is in another namespace */
+
+    pthread_mutex_t lock;              /* protects lookup_fd and sequence; held while the kernel is asked */
+    uint32_t sequence;
+    pthread_mutex_t links_lock;        /* never held for long */
+    /* By interface. Changed with that lock held and while all workers stand: read under either. */
+    struct udpring_link_note *vrf_slaves;
+    uint32_t vrf_slaves_count, vrf_slaves_capacity;
+
+    pthread_mutex_t asked_lock;        /* protects asked* */
+    uint32_t asked[ROUTES_ASKED_MAX];  /* peers to be looked up */
+    uint32_t asked_count;
+    bool asked_all;
+
+    /* atomic: counters */
+    uint64_t lookups, failures, notices, sweeps;
+};
+
+/* In the network namespace of the sockets. Where rtnetlink is denied it says so in `why` and still works: sources are then used
+ * unchecked. -errno: no memory, no descriptors. */
+int routes_open(struct routes *routes, int tun_fd) UR_MUST_CHECK;
+void routes_close(struct routes *routes);
+
+/* Any thread but a worker's. */
+void routes_choose(struct routes *routes, const struct path_query *query, struct path *path);
+/* The interface to ask for in a reply, without a look-up: a VRF, or that of a link-local address; else 0. By workers, or with
+ * the links' lock held. */
+uint32_t routes_reply_interface(const struct routes *routes, const struct udpring_address *to, const struct udpring_address *from,
+                                uint32_t interface_index);
+/* Any thread: look up this peer, or (UDPRING_PEER_NONE) all, soon. */
+void routes_ask(struct routes *routes, uint32_t peer);
+/* Whether the TUN device is in our namespace, and under which index. */
+void routes_find_tunnel(struct routes *routes);
+/* With the links' lock held and all workers standing. */
+void routes_note_link(struct routes *routes, const struct udpring_link_note *note);
+/* Whether that would change anything. */
+bool routes_link_is_news(const struct routes *routes, const struct udpring_link_note *note);
+#endif

@@ -1,0 +1,30 @@
+/* Segmentation on the way out: a super-packet of the TUN device becomes the packets it stands for (TSO, USO). */
+#ifndef UDPRING_TUNNEL_TUN_SEGMENT_H
+#define UDPRING_TUNNEL_TUN_SEGMENT_H
+#include "vnet.h"
+
+/* IP and transport header: IPv6 extension headers (a segment routing header of 30 hops among them) can be this long. */
+#define SEGMENT_HEADER_MAX 1024
+
+/* Walks a super-packet in place: each segment's header is written over the end of the payload before it, which the caller
+ * has sealed by then, so payload is never copied. Owner, thread: the caller, on its stack. Nothing to free. */
+struct segmenter {
+    uint8_t *packet;            /* the super-packet; destroyed by the walk */
+    uint32_t length;
+    uint32_t header;            /* bytes of IP and transport header */
+    uint32_t transport;         /* where the transport header starts */
+    uint32_t segment;           /* payload bytes a segment, but for the last */
+    uint32_t at;                /* payload bytes handed out */
+    uint32_t index;
+    uint8_t protocol;           /* IPPROTO_TCP, IPPROTO_UDP */
+    bool v6, done;
+    uint64_t addresses;         /* sum of the addresses, for the pseudo-header */
+    uint8_t saved[SEGMENT_HEADER_MAX];   /* the header as the kernel gave it */
+};
+
+/* Checks what the kernel says of the packet against the packet itself, and completes its checksum if it is a single one.
+ * 0, or -EINVAL: the two do not agree (drop it). */
+int segment_open(struct segmenter *segmenter, const struct vnet_header *vnet, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
+/* The next packet, to be sealed before the one after it is asked for. False when there is none. */
+bool segment_next(struct segmenter *segmenter, uint8_t **packet, uint32_t *length);
+#endif

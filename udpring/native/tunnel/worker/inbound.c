@@ -1,0 +1,198 @@
+/* In: UDP -> TUN.
+ *   1. type and length; handshake messages go to the control loop (admission.c)
+ *   2. receiver index -> keypair -> its peer; marked for another cipher, too old, or a counter seen before: drop
+ *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
+ *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
+ *      congestion marks of the outer header go to the inner one                (ecn.h)
+ *   5. coalesce with what came before it in its flow, write to the TUN device   (coalesce.c) */
+#include "inbound.h"
+
+#include "../tun/ecn.h"
+
+#include "admission.h"
+#include "changes.h"
+#include "events.h"
+#include "stamps.h"
+
+/* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
+ * *source: whose allowed-IPs the inner source address is. */
+static uint32_t inner_length(const struct worker *worker, const uint8_t *packet, uint32_t room, uint32_t *source)
+{
+    uint32_t length;
+    if (room >= 20 && packet[0] >> 4 == 4) {
+        length = (uint32_t)packet[2] << 8 | packet[3];
+        if (length < 20 || length > room)
+            return 0;
+        *source = allowed_ips_lookup4(worker->plane->trie, packet + 12);
+        return length;
+    }
+    if (room >= 40 && packet[0] >> 4 == 6) {
+        length = ((uint32_t)packet[4] << 8 | packet[5]) + 40;
+        if (length > room)
+            return 0;
+        *source = allowed_ips_lookup6(worker->plane->trie, packet + 8);
+        return length;
+    }
+    return 0;
+}
+
+static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t room, uint8_t outer_tos)
+{
+    uint32_t source = UDPRING_PEER_NONE;
+    uint32_t length = inner_length(worker, packet, room, &source);
+    if (ur_unlikely(!length)) {
+        plane_drop(worker, UDPRING_DROP_BAD_INNER);
+        return;
+    }
+    if (ur_unlikely(source != peer->id)) {
+        plane_drop(worker, UDPRING_DROP_SPOOFED);
+        return;
+    }
+    if (ur_unlikely(!ecn_decapsulate(packet, outer_tos))) {
+        plane_drop(worker, UDPRING_DROP_ECN);
+        return;
+    }
+    if (ur_unlikely(worker->tun_gone)) {
+        plane_drop(worker, UDPRING_DROP_TUN_FULL);
+        return;
+    }
+    worker->stats.tun_packets_out++;
+    worker->stats.tun_bytes_out += length;
+    worker->datagrams_out += plane_is_udp(packet, length);
+    coalesce_packet(&worker->coalescer, packet, length);
+}
+
+static bool same_address(const struct udpring_address *one, const struct udpring_address *other)
+{
+    return memcmp(one, other, sizeof(*one)) == 0;
+}
+
+/* What an authentic data packet changes, whatever lies in it. */
+static void accepted(struct worker *worker, struct peer *peer, struct keypair *keypair,
+                     const struct udpring_packet *packet, uint32_t length)
+{
+    if (ur_unlikely(!same_address(&peer->endpoint, &packet->source) || !same_address(&peer->heard_on, &packet->local) ||
+                    peer->heard_by != packet->interface_index)) {
+        struct change roam = {.kind = CHANGE_ROAM, .peer = peer->id, .endpoint = packet->source, .local = packet->local,
+                              .interface_index = packet->interface_index};
+        plane_change(worker, &roam);
+    }
+    bool asks = keypair == peer->current && keypair->initiator &&
+                keypair_age(keypair, worker->now) >= WG_REKEY_ON_RECEIVE_NS;
+    if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED) &&
+        !plane_want_handshake(worker, peer))
+        __atomic_store_n(&keypair->asked_on_receive, false, __ATOMIC_RELAXED);   /* not heard: with the next packet */
+    peer_stamp_received(worker, peer, length);
+    if (ur_unlikely(keypair == peer->next)) {
+        struct change confirm = {.kind = CHANGE_CONFIRM, .peer = peer->id, .index = keypair->local_index};
+        plane_change(worker, &confirm);   /* may free the previous keypair, not this one */
+    }
+}
+
+/* The window is one for all workers. */
+static bool window_takes(struct worker *worker, struct keypair *keypair, uint64_t counter, bool update)
+{
+    bool shared = plane_shared(worker->plane);
+    if (shared)
+        pthread_mutex_lock(&keypair->window_lock);
+    bool fresh = update ? replay_update(&keypair->window, counter) : replay_check(&keypair->window, counter);
+    if (shared)
+        pthread_mutex_unlock(&keypair->window_lock);
+    return fresh;
+}
+
+static void data_message(struct worker *worker, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+{
+    struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + 4));
+    struct keypair *keypair = entry ? entry->keypair : NULL;
+    struct peer *peer = keypair ? plane_peer(worker->plane, entry->peer) : NULL;
+    if (ur_unlikely(!peer)) {
+        plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
+        return;
+    }
+    if (ur_unlikely(wg_le32(message) != keypair->data_type)) {
+        plane_drop(worker, UDPRING_DROP_CIPHER_MISMATCH);
+        return;
+    }
+    uint64_t counter = wg_le64(message + 8);
+    if (ur_unlikely(keypair_age(keypair, worker->now) >= WG_REJECT_AFTER_TIME_NS ||
+                    counter >= keypair->limits.reject_messages)) {
+        plane_drop(worker, UDPRING_DROP_KEY_EXPIRED);
+        return;
+    }
+    if (ur_unlikely(!window_takes(worker, keypair, counter, false))) {
+        plane_drop(worker, UDPRING_DROP_REPLAYED);
+        return;
+    }
+    uint8_t *inner = message + WG_DATA_HEADER;
+    struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
+    struct aead_key *key = keypair->receiving[worker->number];
+    key->impl->open(key, &op, 1);
+    if (ur_unlikely(op.result < 0)) {
+        plane_drop(worker, UDPRING_DROP_UNAUTHENTICATED);
+        return;
+    }
+    if (ur_unlikely(!window_takes(worker, keypair, counter, true))) {
+        plane_drop(worker, UDPRING_DROP_REPLAYED);
+        return;
+    }
+    accepted(worker, peer, keypair, packet, length);
+    if (length == WG_DATA_MIN)
+        return;   /* a keepalive */
+    peer_stamp_data_received(worker, peer);
+    deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
+}
+
+static void handshake_message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
+                              uint32_t expected, struct rate *rate)
+{
+    if (length == expected)
+        plane_post_handshake(worker, packet, bytes, length, rate);
+    else
+        plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+}
+
+static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
+                    struct rate *rate)
+{
+    if (ur_unlikely(length < WG_DATA_MIN)) {
+        plane_drop(worker, UDPRING_DROP_TOO_SHORT);
+        return;
+    }
+    /* Type and reserved bytes are one little-endian word: anything but a marking in the reserved bytes is an unknown type. */
+    switch (wg_le32(bytes)) {
+    case WG_TYPE_DATA:
+    case WG_TYPE_DATA | WG_MARK_AES_256_GCM:
+        data_message(worker, packet, bytes, length);
+        return;
+    case WG_TYPE_INITIATION:
+    case WG_TYPE_INITIATION | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_INITIATION_BYTES, rate);
+        return;
+    case WG_TYPE_RESPONSE:
+    case WG_TYPE_RESPONSE | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_RESPONSE_BYTES, rate);
+        return;
+    case WG_TYPE_COOKIE_REPLY:
+    case WG_TYPE_COOKIE_REPLY | WG_MARK_AES_256_GCM:
+        handshake_message(worker, packet, bytes, length, WG_COOKIE_REPLY_BYTES, rate);
+        return;
+    default:
+        plane_drop(worker, UDPRING_DROP_BAD_TYPE);
+    }
+}
+
+void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate)
+{
+    if (ur_unlikely(packet->flags & UDPRING_PACKET_TRUNCATED)) {
+        plane_drop(worker, UDPRING_DROP_TRUNCATED);
+        return;
+    }
+    uint32_t segment = packet->segment_size ? packet->segment_size : packet->length;
+    uint32_t offset = 0;
+    do {
+        uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
+        message(worker, packet, packet->data + offset, length, rate);
+        offset += segment;
+    } while (offset < packet->length);
+}

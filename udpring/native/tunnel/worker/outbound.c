@@ -1,0 +1,108 @@
+/* Out: TUN -> UDP.
+ *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
+ *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
+ *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
+ * Reads stop when slots run out: the interface's own queue then pushes back, nothing is lost here. */
+#include "outbound.h"
+
+#include "../tun/segment.h"
+
+#include "events.h"
+#include "paths.h"
+#include "seal.h"
+#include "staged.h"
+
+static uint32_t destination_peer(const struct worker *worker, const uint8_t *packet, uint32_t length, bool *valid)
+{
+    *valid = true;
+    if (length >= 20 && packet[0] >> 4 == 4)
+        return allowed_ips_lookup4(worker->plane->trie, packet + 16);
+    if (length >= 40 && packet[0] >> 4 == 6)
+        return allowed_ips_lookup6(worker->plane->trie, packet + 24);
+    *valid = false;
+    return UDPRING_PEER_NONE;
+}
+
+static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t length)
+{
+    bool valid;
+    struct peer *peer = plane_peer(worker->plane, destination_peer(worker, packet, length, &valid));
+    if (ur_unlikely(!peer)) {
+        plane_drop(worker, valid ? UDPRING_DROP_NO_PEER : UDPRING_DROP_BAD_OUTER);
+        return;
+    }
+    if (ur_unlikely(!peer->endpoint.family)) {
+        plane_drop(worker, UDPRING_DROP_NO_ENDPOINT);
+        return;
+    }
+    if (peer_loops(worker, peer)) {
+        plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
+        return;
+    }
+    if (ur_likely(keypair_can_send(peer->current, worker->now) && !peer->staging[worker->number].count) &&
+        ur_likely(seal_packet(worker, peer, packet, length) == 0))
+        return;
+    staged_put(worker, peer, packet, length);
+}
+
+/* Reads one packet or super-packet and sends what it stands for. Bytes read, or <= 0 when there is none. */
+static ssize_t outbound_read(struct worker *worker)
+{
+    struct vnet_header vnet = {0};
+    uint8_t *packet = worker->tun_packet;
+    ssize_t got = tun_read(&worker->tun, &vnet, packet, OUT_DATA_MAX);
+    if (got <= 0)
+        return got;
+    worker->single_datagrams += vnet.gso_type == VNET_GSO_NONE && plane_is_udp(packet, (uint32_t)got);
+    struct segmenter segmenter;
+    if (ur_unlikely(segment_open(&segmenter, &vnet, packet, (uint32_t)got) < 0)) {
+        plane_drop(worker, UDPRING_DROP_BAD_OUTER);
+        return got;
+    }
+    uint32_t length;
+    while (segment_next(&segmenter, &packet, &length)) {
+        worker->stats.tun_packets_in++;
+        worker->stats.tun_bytes_in += length;
+        outbound_packet(worker, packet, length);
+    }
+    return got;
+}
+
+/* What a read of the TUN device that brought nothing means: 0, or -errno where it failed though there may be something. */
+static int outbound_nothing(struct worker *worker, int got)
+{
+    worker->tun_ready = false;
+    if (got == -EAGAIN || got == 0)
+        return 0;
+    if (got != -EBADFD && got != -EBADF && got != -ENODEV)
+        return got;   /* also -EIO: the interface is on its way out, and gone when it is asked again */
+    worker->tun_gone = true;
+    if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
+        plane_post_end(worker, UDPRING_EVENT_TUN_GONE, got);
+    return 0;
+}
+
+int outbound_pass(struct worker *worker)
+{
+    if (!worker->tun_ready || worker->tun_gone)
+        return 0;
+    int result = 0;
+    if (worker->now - worker->mtu_checked_ns >= MTU_CHECK_NS) {
+        worker->mtu_checked_ns = worker->now;
+        tun_refresh(&worker->tun);
+    }
+    uint32_t bytes = 0;
+    for (unsigned i = 0; i < TUN_BATCH && bytes < TUN_BATCH_BYTES; i++) {
+        /* Room for all trains that a super-packet may become. */
+        if (!seal_has_room(worker) || udp_tx_room(worker->tx) < TRAINS_PER_READ)
+            break;
+        ssize_t got = outbound_read(worker);
+        if (got <= 0) {
+            result = outbound_nothing(worker, (int)got);
+            break;
+        }
+        bytes += (uint32_t)got;
+    }
+    seal_close_train(worker);
+    return result;
+}

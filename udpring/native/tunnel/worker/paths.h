@@ -1,0 +1,22 @@
+/* How packets leave for a peer (paths.c). By Python's thread between two commands, or on worker 0. */
+#ifndef UDPRING_TUNNEL_WORKER_PATHS_H
+#define UDPRING_TUNNEL_WORKER_PATHS_H
+#include "state.h"
+
+void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query);
+/* These on worker 0, with all workers standing. */
+/* An authentic packet came so; until its path is known it is answered from where it came to. */
+void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *endpoint,
+               const struct udpring_address *local, uint32_t interface_index);
+void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
+/* routes_changed: the control loop is to know, if it waits for something of the peer's. */
+void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
+void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until it is heard again */
+void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
+/* By any worker, for a peer whose packets go through our own TUN device: whether they come back, and are to be dropped. */
+bool path_loops(struct worker *worker, struct peer *peer);
+static inline bool peer_loops(struct worker *worker, struct peer *peer)
+{
+    return ur_unlikely(peer->through_tunnel) && path_loops(worker, peer);
+}
+#endif
