@@ -1,4 +1,4 @@
-"""When a worker lets datagrams gather (native/tunnel/moderation.c): a given clock, and models of senders."""
+"""When a worker lets datagrams gather (tunnel/worker/moderation.c): a given clock, and models of senders."""
 
 from __future__ import annotations
 

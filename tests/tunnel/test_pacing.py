@@ -1,4 +1,4 @@
-"""When a worker yields to the readers of what it delivers (native/tunnel/pacing.c), with a given clock."""
+"""When a worker yields to the readers of what it delivers (tunnel/worker/pacing.c), with a given clock."""
 
 from __future__ import annotations
 
