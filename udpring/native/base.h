@@ -15,7 +15,7 @@
 
 #define UR_MUST_CHECK __attribute__((warn_unused_result))
 #define UR_PRINTF(string, first) __attribute__((format(printf, string, first)))
-/* For large arrays of each pass, which are written before they are read: the build zeroes all other locals. */
+/* For what is large, used in each pass and written before it is read: the build zeroes all other locals. */
 #ifdef __has_attribute
 #if __has_attribute(uninitialized)
 #define UR_UNINITIALIZED __attribute__((uninitialized))
@@ -24,6 +24,9 @@
 #ifndef UR_UNINITIALIZED
 #define UR_UNINITIALIZED
 #endif
+/* For the rare part of what each pass calls, where that part has large arrays: a function with those probes its stack at each
+ * call (-fstack-clash-protection), whether it uses them or not. */
+#define UR_NOINLINE __attribute__((noinline))
 #define ur_likely(x) __builtin_expect(!!(x), 1)
 #define ur_unlikely(x) __builtin_expect(!!(x), 0)
 #define UR_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))

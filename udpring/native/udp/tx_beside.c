@@ -6,7 +6,7 @@
 
 int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_beside *beside)
 {
-    struct udp_tx_slot slot;
+    UR_UNINITIALIZED struct udp_tx_slot slot;
     if (udp_tx_check(tx, item) || udp_tx_zero_copy_wants(tx, item->length))
         return UDP_TX_LEFT;
     udp_tx_lay_out(tx, &slot, item);

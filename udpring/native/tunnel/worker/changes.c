@@ -44,12 +44,9 @@ void plane_change(struct worker *worker, const struct change *change)
         apply(worker, change);
 }
 
-void plane_run_changes(struct worker *worker)
+UR_NOINLINE static void run_changes(struct worker *worker, bool renew)
 {
     struct udpring_plane *plane = worker->plane;
-    bool renew = __atomic_load_n(&plane->cookies.renew, __ATOMIC_RELAXED);
-    if (ur_likely(!__atomic_load_n(&plane->change_count, __ATOMIC_ACQUIRE) && !renew))
-        return;
     struct change changes[CHANGES_MAX];
     pthread_mutex_lock(&plane->change_lock);
     uint32_t count = plane->change_count;
@@ -62,4 +59,12 @@ void plane_run_changes(struct worker *worker)
     for (uint32_t i = 0; i < count; i++)
         apply(worker, &changes[i]);
     exclusive_end(plane);
+}
+
+void plane_run_changes(struct worker *worker)
+{
+    const struct udpring_plane *plane = worker->plane;
+    bool renew = __atomic_load_n(&plane->cookies.renew, __ATOMIC_RELAXED);
+    if (ur_unlikely(__atomic_load_n(&plane->change_count, __ATOMIC_ACQUIRE) || renew))
+        run_changes(worker, renew);
 }

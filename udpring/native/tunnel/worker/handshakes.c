@@ -106,11 +106,9 @@ int64_t handshakes_patience(const struct worker *worker)
     return looks > reads ? looks : reads;
 }
 
-int handshakes_pass(struct worker *worker)
+UR_NOINLINE static int read_batch(struct worker *worker)
 {
     struct handshakes *handshakes = &worker->handshakes;
-    if (ur_likely(!handshakes->more))
-        return 0;
     if (!plane_data_flows(worker))
         handshakes->rate.tokens = handshakes->reads.tokens = HANDSHAKE_BURST;
     if (rate_refill(&handshakes->rate, worker->now, HANDSHAKE_NS, HANDSHAKE_BURST) < HANDSHAKE_BATCH) {
@@ -132,4 +130,9 @@ int handshakes_pass(struct worker *worker)
         udp_rx_release(handshakes->rx, packets[i].slot);
     handshakes->more = count == HANDSHAKE_BATCH;
     return 0;
+}
+
+int handshakes_pass(struct worker *worker)
+{
+    return ur_unlikely(worker->handshakes.more) ? read_batch(worker) : 0;
 }

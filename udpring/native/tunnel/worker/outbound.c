@@ -54,7 +54,7 @@ static ssize_t outbound_read(struct worker *worker)
     if (got <= 0)
         return got;
     worker->single_datagrams += vnet.gso_type == VNET_GSO_NONE && plane_is_udp(packet, (uint32_t)got);
-    struct segmenter segmenter;
+    UR_UNINITIALIZED struct segmenter segmenter;
     if (ur_unlikely(segment_open(&segmenter, &vnet, packet, (uint32_t)got) < 0)) {
         plane_drop(worker, UDPRING_DROP_BAD_OUTER);
         return got;
