@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +161,24 @@ def test_only_native_imports_the_compiled_module() -> None:
     )
     importers = [name(path) for path in PYTHON if pattern.search(path.read_text())]
     assert importers == ["udpring/_native.py"]
+
+
+def imported_by(tree: ast.Module) -> Iterator[str]:
+    """The top-level packages that a module imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+def test_each_extra_is_imported() -> None:
+    """Each package that an extra installs (dev apart) is imported by a module."""
+    extras = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    imported = {package for path in PYTHON for package in imported_by(parsed(path))}
+    installed = [each for extra, packages in extras.items() if extra != "dev" for each in packages]
+    assert installed
+    assert {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in installed} <= imported
 
 
 def test_the_c_core_knows_no_python() -> None:
