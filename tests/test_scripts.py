@@ -40,3 +40,22 @@ def test_check_names_its_steps() -> None:
     done = check("nonesuch")
     assert done.returncode == 2
     assert "no step nonesuch: lint format types" in done.stderr
+
+
+def test_fast_says_what_it_leaves_out() -> None:
+    done = subprocess.run(
+        [TOP / "scripts" / "test", "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert re.search(r"--fast: .*\n(?:.*\n)*?.*Left out: integration/, sanitisers", done.stdout)
+
+
+def test_fast_runs_each_room() -> None:
+    """A new folder of tests is either run by --fast or named among what it leaves out."""
+    script = (TOP / "scripts" / "test").read_text()
+    command = script[script.index("run_pytest fast") : script.index("if chosen unit; then")]
+    run = set(re.findall(r"tests/(\w+)(?:\.py)?", command))
+    left_out = {"fuzz", "simulation", "tools", "reference", "vectors", "tsan"}
+    folders = {path.name for path in (TOP / "tests").iterdir() if path.is_dir() and path.name[0] not in "._"}
+    assert folders - run <= left_out
+    assert all((TOP / "tests" / name).exists() or (TOP / "tests" / f"{name}.py").exists() for name in run)

@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parent.parent / "udpring" / "native"
-pytestmark = pytest.mark.timeout(600)  # the first one compiles
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first one compiles
 SCENARIOS = re.findall(r'\{"(\w+)", \1\}', (HERE / "face.c").read_text())
 
 
