@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "../uring/graveyard.h"
 #include "../uring/thread.h"
 
 #include "counters.h"
@@ -255,8 +256,11 @@ static int end(struct udpring_send *send, bool tell)
     send->tx = NULL;
     if (tell)
         send_give_up(send, -ECANCELED);
-    if (!ended)
-        send->piece = NULL, send->spare = NULL;   /* the vectors of trains are leaked with their payloads */
+    send_forget_jobs(send, !ended);
+    if (!ended) {   /* the vectors of trains are leaked with their payloads */
+        ur_graveyard_leak(send->piece, send->pieces * sizeof(*send->piece));
+        send->piece = NULL;
+    }
     return !ended;
 }
 

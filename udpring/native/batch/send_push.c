@@ -282,3 +282,27 @@ void send_give_up(struct udpring_send *send, int32_t result)
         face->ended += left;
     }
 }
+
+/* Jobs without a face were forgotten before: several pieces share one, and it may be queued, too. */
+static void forget(struct udpring_send *send, struct send_job *job)
+{
+    if (!job || !job->face)
+        return;
+    job->face = NULL;
+    job->next = send->spare;
+    send->spare = job;
+}
+
+void send_forget_jobs(struct udpring_send *send, bool kept)
+{
+    for (uint32_t i = 0; kept && i < send->pieces; i++)
+        if (send->piece[i].job)
+            send->piece[i].job->face = NULL;
+    for (struct send_job *job = send->first, *next; job; job = next) {
+        next = job->next;
+        forget(send, job);
+    }
+    for (uint32_t i = 0; !kept && i < send->pieces; i++)
+        forget(send, send->piece[i].job);
+    send->first = NULL;
+}

@@ -75,4 +75,7 @@ void send_rest(struct udpring_send *send);
 void send_drop(struct udpring_send *send, const struct udpring_send_job *face, int32_t result);
 /* After the ring was closed: ends what the kernel had. */
 void send_give_up(struct udpring_send *send, int32_t result);
+/* After the ring was closed: moves all jobs to the spare ones, to be freed with them. `kept`: the kernel did not let go, and what
+ * it may still read stays where it is. */
+void send_forget_jobs(struct udpring_send *send, bool kept);
 #endif
