@@ -83,9 +83,9 @@ int send_job_take(struct send_job *job, struct udpring_send_job *face, bool grou
         code = make_room(job, count);
     if (code)
         return code;
-    struct iovec *vector = job->memory;
-    uint64_t *offsets = (uint64_t *)(void *)(vector + job->capacity);
-    uint32_t *lengths = (uint32_t *)(offsets + job->capacity);
+    struct iovec *vector = job->memory;   /* NULL: no array is wanted */
+    uint64_t *offsets = vector ? (uint64_t *)(void *)(vector + job->capacity) : NULL;
+    uint32_t *lengths = offsets ? (uint32_t *)(offsets + job->capacity) : NULL;
     code = face->lengths ? take_lengths(job, lengths) : take_length(job);
     if (!code && face->offsets)
         code = take_offsets(job, offsets);
