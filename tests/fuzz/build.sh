@@ -56,7 +56,8 @@ rm -f "$WORK/core.a"
 ar rcs "$WORK/core.a" "${objects[@]}"   # fails where one did not compile
 for name in "${names[@]}"; do
     parts=()
-    # A harness in several files: NAME_*.c beside it; and the calls it answers itself, in NAME.wrap, one a line.
+    # A harness in several files: NAME_*.c beside it; and the calls it answers itself, in NAME.wrap, one a line
+    # (@model: those of model.wrap, which the model of the kernel answers).
     for source in "$here/fuzz_$name.c" "$here/${name}"_*.c; do
         [[ -e $source ]] || continue
         object=$WORK/$(basename -- "$source" .c).o
@@ -66,6 +67,6 @@ for name in "${names[@]}"; do
         parts+=("$object")
     done
     wrapped=()
-    [[ -e $here/$name.wrap ]] && mapfile -t wrapped < <(sed 's/^/-Wl,--wrap=/' "$here/$name.wrap")
+    [[ -e $here/$name.wrap ]] && mapfile -t wrapped < <(sed -e "/^@model\$/{r $here/model.wrap" -e 'd}' "$here/$name.wrap" | sed 's/^/-Wl,--wrap=/')
     "$CC" "${flags[@]}" "${engine[@]}" "${parts[@]}" "${wrapped[@]}" "$WORK/core.a" "${libraries[@]}" -o "$OUT/$name"
 done

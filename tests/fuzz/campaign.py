@@ -30,7 +30,7 @@ SEEDS = HERE / "corpus"
 C_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c")))
 PYTHON_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 # Longer inputs bring these harnesses nothing but slowness.
-LONGEST = {"plane": 1500, "completions": 600, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
+LONGEST = {"plane": 1500, "send": 300, "recv": 300, "completions": 600, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
 
 SANITIZED = (
     "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "
@@ -39,7 +39,8 @@ SANITIZED = (
 COVERED = "-O1 -g -fprofile-instr-generate -fcoverage-mapping -fsanitize=fuzzer-no-link"
 # Errors of a harness stop it; leaks are looked for by its own counts where it has them.
 ENVIRONMENT = {
-    "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0",
+    "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0:"
+    "quarantine_size_mb=8",  # a run is short: fresh pages for each cost more than they find
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
 }
 

@@ -1,7 +1,7 @@
 /* Completions as no kernel would send them: results and flags of any value, buffers of any content, operations that ended
  * long ago or never were, in any order. Whatever comes, each operation ends once, and what is handed out lies in memory that is
  * the caller's to read. Four users of the completion queue take turns, by the first byte: the general ring (harvest.c), the two
- * receive tiers (rx_multishot.c, rx_pool.c), and the send side (tx_uring.c). */
+ * receive tiers (rx_multishot.c, rx_pool.c), and the send side (tx_uring.c); and, in their place, the tier without a ring. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
@@ -55,7 +55,7 @@ static void fill_buffer(struct input *input, const struct io_uring_buf *buffer)
 
 static int32_t any_result(struct input *input)
 {
-    static const int errors[] = {EAGAIN, ENOBUFS, ECANCELED, EINTR, ENOMEM, ECONNREFUSED, EINVAL, EMSGSIZE, EACCES, EIO, ENETUNREACH};
+    static const int errors[] = {EAGAIN, ENOBUFS, ECANCELED, EINTR, ENOMEM, ECONNREFUSED, EINVAL, EMSGSIZE, EACCES, EIO, ENETUNREACH, EBADF};
     uint8_t choice = input_u8(input);
     if (choice & 1)
         return -errors[choice % UR_ARRAY_LENGTH(errors)];
@@ -146,6 +146,21 @@ static void run_general(struct input *input)
 
 /* ---- receiving ---- */
 
+/* What no caller may do is refused, and changes nothing. */
+static void misuse_receive(struct udp_rx *rx, const struct udp_rx_options *options, uint8_t choice)
+{
+    struct udp_rx_options none = *options, many = *options;
+    struct udpring_reason why = {""};
+    struct udp_rx *other;
+    uint64_t stale = udp_rx_stats(rx)->stale;
+    none.sockets = 0;
+    many.sockets = 3;
+    CLAIM(udp_rx_open(&other, choice & 1 ? &none : &many, &why) == -EINVAL && !other && why.text[0], "a ring of no socket, or of three");
+    CLAIM(udp_rx_watch(rx, options->fd[0], POLLIN, 16) == -EINVAL && udp_rx_watch(rx, -1, POLLIN, 1) == -EINVAL, "a watch of nothing");
+    udp_rx_release(rx, 999);   /* as a slot that is given back twice */
+    CLAIM(udp_rx_stats(rx)->stale == stale + 1, "a slot that nobody has is given back");
+}
+
 static void run_receive(struct input *input, uint32_t tier)
 {
     struct udp_rx_options options = {.tier = tier, .slots = 8, .slot_bytes = 256, .sockets = 2,
@@ -158,10 +173,14 @@ static void run_receive(struct input *input, uint32_t tier)
     while (input_left(input, 2)) {
         uint8_t operation = input_u8(input);
         switch (operation & 7) {
-        case 0: (void)udp_rx_wait(rx, 0); break;
+        case 0: operation & 8 ? misuse_receive(rx, &options, operation >> 4) : (void)udp_rx_wait(rx, 0); break;
         case 1: case 2: case 3: complete_one(input, true); break;
         case 4: stray(input); break;
-        case 5: (void)udp_rx_watch(rx, options.fd[0], POLLOUT, operation >> 4); break;
+        case 5: {
+            bool twice = !udp_rx_watch(rx, options.fd[0], POLLOUT, operation >> 4);
+            CLAIM(!twice || udp_rx_watch(rx, options.fd[1], POLLOUT, operation >> 4) == -EBUSY, "a token is out twice");
+            break;
+        }
         case 6:
             if (held_count)
                 udp_rx_release(rx, held[--held_count].slot);
@@ -185,9 +204,53 @@ static void run_receive(struct input *input, uint32_t tier)
 
 /* ---- sending ---- */
 
-static void run_send(struct input *input)
+/* Without a ring the kernel answers at once. */
+static int32_t answer;
+
+static int32_t answered(const struct kernel_send *send)
 {
-    struct udp_tx_options options = {.tier = UDPRING_TIER_URING_POOL, .slots = OPERATIONS, .sockets = 2,
+    return answer ? answer : (int32_t)send->length;
+}
+
+static void answer_next(struct input *input, int fd)
+{
+    uint8_t choice = input_u8(input);
+    answer = choice & 1 ? any_result(input) : 0;
+    if (answer == -EAGAIN || answer == -EINTR || answer == -ECANCELED)
+        answer = 0;   /* for ever, these would never end */
+    if (choice == 0xff && kernel_file(fd))
+        close(fd);
+}
+
+/* What no caller may do is refused, and takes no slot. */
+static void misuse_send(struct udp_tx *tx, const struct udp_tx_options *options, uint8_t choice)
+{
+    static const uint8_t byte;
+    struct udp_tx_item item = {.data = &byte, .length = 1, .destination = {.family = AF_INET, .port = 1}};
+    struct udp_tx_options wrong = *options;
+    struct udpring_reason why = {""};
+    struct udp_tx *other;
+    uint32_t room = udp_tx_room(tx);
+    int right = -EINVAL;
+    switch (choice & 7) {
+    case 0: item.socket_index = 2; break;
+    case 1: item.segment_size = 70000; break;
+    case 2: item.length = 300, item.segment_size = 1; break;
+    case 3: item.destination.family = AF_UNIX, right = -EAFNOSUPPORT; break;
+    case 4: item.destination.family = AF_INET6, right = -EAFNOSUPPORT; break;
+    case 5: item.length = 70000, right = -EMSGSIZE; break;
+    default:
+        wrong.sockets = choice & 8 ? 0 : 3;
+        CLAIM(udp_tx_open(&other, &wrong, &why) == -EINVAL && !other && why.text[0], "a ring of no socket, or of three");
+        return;
+    }
+    int code = udp_tx_push(tx, &item);
+    CLAIM(code == right && udp_tx_room(tx) == room, "a wrong send is answered by %d", code);
+}
+
+static void run_send(struct input *input, uint32_t tier)
+{
+    struct udp_tx_options options = {.tier = tier, .slots = OPERATIONS, .sockets = 2,
                                      .fd = {kernel_open(KERNEL_UDP, AF_INET), kernel_open(KERNEL_UDP, AF_INET6)}};
     struct udpring_reason why;
     struct udp_tx *tx;
@@ -210,8 +273,13 @@ static void run_send(struct input *input)
             }
             break;
         }
-        case 1: (void)udp_tx_flush(tx); break;
-        case 2: operation & 4 ? stray(input) : complete_one(input, false); break;
+        case 1: operation & 4 ? misuse_send(tx, &options, operation >> 4) : (void)udp_tx_flush(tx); break;
+        case 2:
+            if (tier == UDPRING_TIER_MMSG)
+                answer_next(input, options.fd[0]);
+            else
+                operation & 4 ? stray(input) : complete_one(input, false);
+            break;
         default: {
             unsigned count = udp_tx_reap(tx, done, OPERATIONS);
             for (unsigned i = 0; i < count; i++) {
@@ -233,11 +301,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     uring_reset();
     kernel.active = kernel.has_uring = uring_by_hand = true;
     threads_now_ns = 1000000000000u;
-    switch (input_u8(&input) & 3) {
+    kernel.send = answered;
+    answer = 0;
+    uint8_t who = input_u8(&input);
+    bool mmsg = (who & 0xf0) == 0xf0;
+    switch (who & 3) {
     case 0: run_general(&input); break;
-    case 1: run_receive(&input, UDPRING_TIER_URING_MULTISHOT); break;
+    case 1: run_receive(&input, mmsg ? UDPRING_TIER_MMSG : UDPRING_TIER_URING_MULTISHOT); break;
     case 2: run_receive(&input, UDPRING_TIER_URING_POOL); break;
-    default: run_send(&input); break;
+    default: run_send(&input, mmsg ? UDPRING_TIER_MMSG : UDPRING_TIER_URING_POOL); break;
     }
     for (int i = 0; i < KERNEL_FDS; i++)
         if (kernel.file[i].kind == KERNEL_UDP)

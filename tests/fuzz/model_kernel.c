@@ -22,12 +22,18 @@ void kernel_reset(void)
 {
     for (uint32_t i = 0; i < KERNEL_FDS; i++)
         CLAIM(kernel.file[i].kind == KERNEL_CLOSED, "descriptor %u of kind %u was left open", i, kernel.file[i].kind);
-    kernel = (struct kernel){.random = 0x9e3779b97f4a7c15u};
+    /* Not the files, which begin anew when they are opened: their queues are large. */
+    memset((uint8_t *)&kernel + offsetof(struct kernel, mtu), 0, sizeof(kernel) - offsetof(struct kernel, mtu));
+    kernel.was_full = false;
+    kernel.random = 0x9e3779b97f4a7c15u;
+    kernel.segments = 64;
 }
 
 bool kernel_put(struct kernel_file *file, const struct kernel_packet *packet)
 {
     if (!file || file->count == KERNEL_QUEUE) {
+        if (file)
+            file->drops++;
         free(packet->bytes);
         return false;
     }
@@ -45,16 +51,40 @@ struct kernel_file *kernel_nth(enum kernel_kind kind, int family, uint32_t n)
     return NULL;
 }
 
+int kernel_fault(bool memory)
+{
+    if (!kernel.active || !kernel.fault.after || (kernel.fault.memory_only && !memory) || --kernel.fault.after)
+        return 0;
+    kernel.fault.hit = true;
+    return kernel.fault.error;
+}
+
+static bool any_watched(const struct kernel_file *file)
+{
+    for (uint32_t i = 0; i < KERNEL_WATCHED; i++) {
+        const struct kernel_file *each = kernel_file(file->watched[i].fd);
+        if (each && each->serial == file->watched[i].serial && kernel_events(each, file->watched[i].events))
+            return true;
+    }
+    return false;
+}
+
 short kernel_events(const struct kernel_file *file, short wanted)
 {
     if (!file)
         return 0x20;   /* POLLNVAL */
     short there = 0;
+    if (file->kind == KERNEL_EPOLL)
+        return any_watched(file) ? wanted & 1 : 0;
+    if (file->error || file->errors)
+        there |= 8;    /* POLLERR */
+    if (file->shut)
+        there |= 0x2001;   /* POLLRDHUP, POLLIN */
     if (file->kind == KERNEL_EVENT ? file->event != 0 : file->count || file->overrun || (file->kind == KERNEL_TUN && kernel.device_gone))
         there |= 1;    /* POLLIN */
-    if (file->kind != KERNEL_UDP || !file->full)
+    if (file->kind != KERNEL_UDP || (!file->full && !(file->room && file->charged >= file->room)))
         there |= 4;    /* POLLOUT */
-    return there & wanted;
+    return there & (wanted | 8);
 }
 
 static struct kernel_packet take(struct kernel_file *file)
@@ -98,6 +128,12 @@ static void fill_control(struct msghdr *header, int family, const struct kernel_
         used = put_control(header, used, SOL_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
     if (segment)
         used = put_control(header, used, SOL_UDP, TYPE_UDP_GRO, &segment, sizeof(segment));
+    if (packet->drops)
+        used = put_control(header, used, SOL_SOCKET, SO_RXQ_OVFL, &packet->drops, sizeof(packet->drops));
+    if (packet->time_ns) {
+        struct timespec time = {(time_t)(packet->time_ns / 1000000000u), (long)(packet->time_ns % 1000000000u)};
+        used = put_control(header, used, SOL_SOCKET, SO_TIMESTAMPNS, &time, sizeof(time));
+    }
     header->msg_controllen = used;
 }
 
@@ -106,6 +142,11 @@ ssize_t kernel_receive(int fd, struct msghdr *header)
     struct kernel_file *file = kernel_file(fd);
     if (!file || file->kind != KERNEL_UDP)
         return -EBADF;
+    if (file->error) {
+        int error = file->error;
+        file->error = 0;
+        return -error;
+    }
     if (!file->count)
         return -EAGAIN;
     struct kernel_packet packet = take(file);
@@ -149,37 +190,45 @@ static void read_control(struct kernel_send *send, const struct msghdr *header)
         } else if (at->cmsg_level == SOL_IPV6 && at->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
             memcpy(&info, data, sizeof(info));
-            send->source.family = AF_INET6;
+            send->source.family = IN6_IS_ADDR_UNSPECIFIED(&info.ipi6_addr) ? 0 : AF_INET6;
             memcpy(send->source.ip, &info.ipi6_addr, 16);
             send->interface_index = info.ipi6_ifindex;
+        } else if ((at->cmsg_level == SOL_IP && at->cmsg_type == IP_TTL) ||
+                   (at->cmsg_level == SOL_IPV6 && at->cmsg_type == IPV6_HOPLIMIT)) {
+            memcpy(&send->ttl, data, sizeof(send->ttl));
         } else {
             memcpy(&send->tos, data, sizeof(send->tos));
         }
     }
 }
 
-int32_t kernel_send(int fd, const struct msghdr *header)
+int32_t kernel_send(int fd, const struct msghdr *header, bool zero_copy)
 {
-    const struct kernel_file *file = kernel_file(fd);
+    struct kernel_file *file = kernel_file(fd);
     if (!file || file->kind != KERNEL_UDP)
         return -EBADF;
-    if (file->full) {
+    if (file->full || (file->room && file->charged >= file->room)) {
         kernel.was_full = true;
         return -EAGAIN;
     }
-    struct kernel_send send = {.fd = fd, .message = header, .tos = -1};
-    CLAIM(header->msg_name && udp_address_from_sockaddr(header->msg_name, header->msg_namelen, &send.destination),
+    struct kernel_send send = {.fd = fd, .message = header, .destination = file->peer, .tos = -1, .ttl = -1, .zero_copy = zero_copy};
+    const struct sockaddr *name = header->msg_name;
+    CLAIM(name ? udp_address_from_sockaddr(header->msg_name, header->msg_namelen, &send.destination) : file->peer.family != 0,
           "a message to nobody");
-    CLAIM(send.destination.family == file->family, "an address of family %u on a socket of family %d", send.destination.family,
+    CLAIM(!name || name->sa_family == file->family, "an address of family %u on a socket of family %d", name->sa_family,
           file->family);
     for (size_t i = 0; i < header->msg_iovlen; i++)
         send.length += (uint32_t)header->msg_iov[i].iov_len;
     read_control(&send, header);
     if (send.length > (file->family == AF_INET ? 65507u : 65527u))
         return -EMSGSIZE;
-    if (send.segment && (send.length + send.segment - 1) / send.segment > 64)
+    uint32_t datagrams = send.segment ? (send.length + send.segment - 1) / send.segment : 1;
+    if (datagrams > kernel.segments)
         return -EINVAL;
-    return kernel.send(&send);
+    int32_t sent = kernel.send(&send);
+    if (sent >= 0 && file->room)
+        file->charged += send.length + kernel.charge * datagrams;
+    return sent;
 }
 
 ssize_t kernel_tun_read(struct kernel_file *file, uint8_t *into, size_t room)

@@ -9,9 +9,10 @@
 #include "tunnel/tun/vnet.h"
 #include "udp/abi.h"
 
-enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128, KERNEL_SPACE = 4026 /* inode of the network namespace */ };
+enum { KERNEL_FD = 10000, KERNEL_FDS = 64, KERNEL_QUEUE = 128, KERNEL_WATCHED = 4,
+       KERNEL_SPACE = 4026 /* inode of the network namespace */ };
 
-enum kernel_kind { KERNEL_CLOSED, KERNEL_EVENT, KERNEL_TUN, KERNEL_UDP, KERNEL_NETLINK, KERNEL_NETSPACE, KERNEL_OTHER };
+enum kernel_kind { KERNEL_CLOSED, KERNEL_EVENT, KERNEL_TUN, KERNEL_UDP, KERNEL_NETLINK, KERNEL_NETSPACE, KERNEL_OTHER, KERNEL_EPOLL };
 
 /* A packet of the device, a datagram (a train with `segment`), or an error instead of one.
  * Owner: the descriptor's queue; freed when it is read. */
@@ -21,7 +22,9 @@ struct kernel_packet {
     int error;
     struct vnet_header vnet;
     struct udpring_address source, local;
-    uint32_t interface_index;
+    uint32_t interface_index, drops;
+    uint32_t number;            /* the harness's own */
+    uint64_t time_ns;
     uint8_t tos;
 };
 
@@ -36,6 +39,15 @@ struct kernel_file {
     bool joined, overrun;       /* of rtnetlink: it is told of changes; some were lost */
     uint32_t number;            /* among the open files of its kind and family when it was opened */
     uint16_t port;
+    uint64_t serial;            /* never another file's */
+    /* Of a socket. */
+    struct udpring_address peer;   /* family 0: not connected */
+    uint32_t room, charged;     /* of the send buffer, in the kernel's own count; room 0: without end */
+    int error;                  /* told by the next call: SO_ERROR */
+    uint32_t errors;            /* in the error queue: IP_RECVERR */
+    bool asks_for_errors, shut, gro, timestamps;
+    uint32_t drops;
+    struct { int fd; uint64_t serial; short events; } watched[KERNEL_WATCHED];   /* of an epoll descriptor */
     struct kernel_packet queue[KERNEL_QUEUE];
     uint32_t head, count;
 };
@@ -46,7 +58,8 @@ struct kernel_send {
     const struct msghdr *message;
     struct udpring_address destination, source;
     uint32_t interface_index, segment, length;
-    int32_t tos;
+    int32_t tos, ttl;           /* -1: none */
+    bool zero_copy;
 };
 
 extern struct kernel {
@@ -59,6 +72,12 @@ extern struct kernel {
     uint32_t bound_to;          /* SO_BINDTOIFINDEX of every socket */
     bool tells_space;           /* the device says which namespace it is in */
     bool device_gone;           /* the interface was deleted */
+    uint64_t serial;
+    uint32_t segments;          /* of a train, at most */
+    uint32_t charge;            /* of a datagram on its socket's buffer, beside its bytes */
+    uint32_t interrupts;        /* so many waits end by a signal */
+    bool owner_ended;           /* the thread that opened the rings */
+    struct { uint32_t after; int error; bool memory_only, hit; } fault;   /* the n-th call from now fails; 0: none */
     uint64_t random;
     uint64_t yield_ns;          /* what a sched_yield() takes */
     /* The harness's part. */
@@ -82,5 +101,7 @@ short kernel_events(const struct kernel_file *file, short wanted);
 /* The next packet of a TUN queue, its vnet header first; -errno. */
 ssize_t kernel_tun_read(struct kernel_file *file, uint8_t *into, size_t room);
 ssize_t kernel_receive(int fd, struct msghdr *header);
-int32_t kernel_send(int fd, const struct msghdr *header);
+int32_t kernel_send(int fd, const struct msghdr *header, bool zero_copy);
+/* Whether this call fails, and how: its errno, or 0. */
+int kernel_fault(bool memory);
 #endif

@@ -331,7 +331,15 @@ WRAP(ssize_t, send, int fd, const void *bytes, size_t length, int flags)
 
 WRAP(ssize_t, sendto, int fd, const void *bytes, size_t length, int flags, const struct sockaddr *to, socklen_t to_length)
 {
-    return kernel.active ? send_to_kernel(fd, bytes, length) : __real_sendto(fd, bytes, length, flags, to, to_length);
+    const struct kernel_file *file = kernel_file(fd);
+    if (!kernel.active)
+        return __real_sendto(fd, bytes, length, flags, to, to_length);
+    if (!file || file->kind != KERNEL_UDP)
+        return send_to_kernel(fd, bytes, length);
+    struct iovec piece = {(void *)(uintptr_t)bytes, length};
+    struct msghdr header = {.msg_name = (void *)(uintptr_t)to, .msg_namelen = to_length, .msg_iov = &piece, .msg_iovlen = 1};
+    int32_t sent = kernel_send(fd, &header, false);
+    return sent < 0 ? fail(-sent) : sent;
 }
 
 /* Whoever else wants the CPU has it for as long as the harness says. The real call hands the fuzzer's CPU to strangers. */

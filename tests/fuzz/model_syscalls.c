@@ -7,11 +7,13 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <linux/sock_diag.h>
 
 #include "model_kernel.h"
 #include "model_threads.h"
@@ -22,6 +24,10 @@
 #ifndef TUNGETDEVNETNS
 #define TUNGETDEVNETNS _IO('T', 227)
 #endif
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+enum { TYPE_UDP_GRO = 104 };
 
 #define WRAP(result, name, ...)              \
     result __real_##name(__VA_ARGS__);       \
@@ -53,8 +59,14 @@ int kernel_open(enum kernel_kind kind, int family)
         file->head = file->count = 0;
         file->event = 0;
         file->full = file->bound = file->group_program = file->vnet = false;
+        file->asks_for_errors = file->shut = file->gro = file->timestamps = false;
         file->nonblocking = file->joined = file->overrun = false;
         file->number = number;
+        file->serial = ++kernel.serial;
+        file->peer.family = file->port = 0;
+        file->room = file->charged = file->errors = file->drops = 0;
+        file->error = 0;
+        memset(file->watched, 0, sizeof(file->watched));
         return KERNEL_FD + i;
     }
     return fail(EMFILE);
@@ -71,7 +83,71 @@ WRAP(int, open, const char *path, int flags, ...)
 
 WRAP(int, eventfd, unsigned initial, int flags)
 {
+    int error = kernel_fault(false);
+    if (error)
+        return fail(error);
     return kernel.active ? kernel_open(KERNEL_EVENT, 0) : __real_eventfd(initial, flags);
+}
+
+WRAP(int, eventfd_write, int fd, eventfd_t value)
+{
+    struct kernel_file *file = kernel_file(fd);
+    if (!file)
+        return kernel.active ? fail(EBADF) : __real_eventfd_write(fd, value);
+    file->event += value;
+    return 0;
+}
+
+WRAP(int, eventfd_read, int fd, eventfd_t *value)
+{
+    struct kernel_file *file = kernel_file(fd);
+    if (!file)
+        return kernel.active ? fail(EBADF) : __real_eventfd_read(fd, value);
+    if (!file->event)
+        return fail(EAGAIN);
+    *value = file->event;
+    file->event = 0;
+    return 0;
+}
+
+WRAP(int, epoll_create1, int flags)
+{
+    int error = kernel_fault(false);
+    if (error)
+        return fail(error);
+    return kernel.active ? kernel_open(KERNEL_EPOLL, 0) : __real_epoll_create1(flags);
+}
+
+/* A file that is closed leaves by itself: its serial number is nobody's any more. */
+WRAP(int, epoll_ctl, int epoll, int operation, int fd, struct epoll_event *event)
+{
+    struct kernel_file *set = kernel_file(epoll), *file = kernel_file(fd);
+    if (!kernel.active)
+        return __real_epoll_ctl(epoll, operation, fd, event);
+    int error = kernel_fault(false);
+    if (error || !set || !file)
+        return fail(error ? error : EBADF);
+    int known = -1, free_place = -1;
+    for (int i = 0; i < KERNEL_WATCHED; i++) {
+        const struct kernel_file *there = kernel_file(set->watched[i].fd);
+        if (there && there->serial == set->watched[i].serial)
+            known = set->watched[i].fd == fd ? i : known;
+        else
+            free_place = i;
+    }
+    if (operation == EPOLL_CTL_DEL) {
+        if (known < 0)
+            return fail(ENOENT);
+        set->watched[known].fd = 0;
+        return 0;
+    }
+    if (known >= 0)
+        return fail(EEXIST);
+    CLAIM(free_place >= 0, "too many descriptors in an epoll set");
+    set->watched[free_place].fd = fd;
+    set->watched[free_place].serial = file->serial;
+    set->watched[free_place].events = (short)event->events;
+    return 0;
 }
 
 WRAP(int, socket, int family, int type, int protocol)
@@ -181,7 +257,7 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
     if (file->kind == KERNEL_TUN)
         return tun_ioctl(file, request, argument);
     if (request == SIOCOUTQ) {
-        *(int *)argument = file->full ? 1 << 20 : 0;
+        *(int *)argument = file->full ? 1 << 20 : (int)file->charged;
         return 0;
     }
     if (request == SIOCGIFINDEX) {
@@ -196,6 +272,11 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
 
 WRAP(void *, mmap, void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
+    int error = kernel_fault(false);
+    if (error) {
+        errno = error;
+        return MAP_FAILED;
+    }
     void *ring = kernel_file(fd) ? uring_map(fd, (uint64_t)offset) : kernel.map && fd < 0 ? kernel.map(bytes) : NULL;
     return ring ? ring : __real_mmap(address, bytes, protection, flags, fd, offset);
 }
@@ -206,7 +287,7 @@ WRAP(int, fstat, int fd, struct stat *status)
     if (!file)
         return kernel.active ? fail(EBADF) : __real_fstat(fd, status);
     memset(status, 0, sizeof(*status));
-    status->st_ino = (ino_t)fd;
+    status->st_ino = (ino_t)file->serial;
     if (file->kind == KERNEL_NETSPACE)
         status->st_ino = kernel.tunnel ? KERNEL_SPACE : KERNEL_SPACE + 1;
     return 0;
@@ -217,10 +298,18 @@ WRAP(int, setsockopt, int fd, int level, int option, const void *value, socklen_
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return kernel.active ? fail(EBADF) : __real_setsockopt(fd, level, option, value, length);
+    bool off = length == sizeof(int) && !*(const int *)value;   /* never refused */
+    int error = off ? 0 : kernel_fault(false);
+    if (error)
+        return fail(error);
     if (level == SOL_SOCKET && option == SO_ATTACH_REUSEPORT_CBPF)
         file->group_program = true;
     if (file->kind == KERNEL_NETLINK)
         file->joined = true;
+    if (level == SOL_SOCKET && option == SO_TIMESTAMPNS)
+        file->timestamps = *(const int *)value;
+    if (level == SOL_UDP && option == TYPE_UDP_GRO)
+        file->gro = *(const int *)value;
     return 0;
 }
 
@@ -231,7 +320,22 @@ WRAP(int, getsockopt, int fd, int level, int option, void *value, socklen_t *len
         return kernel.active ? fail(EBADF) : __real_getsockopt(fd, level, option, value, length);
     int number = 0;
     if (level == SOL_SOCKET)
-        number = option == SO_BINDTOIFINDEX ? (int)kernel.bound_to : option == SO_DOMAIN ? file->family : option == SO_TYPE ? SOCK_DGRAM : option == SO_SNDBUF ? 1 << 20 : 0;
+        number = option == SO_BINDTOIFINDEX ? (int)kernel.bound_to : option == SO_DOMAIN ? file->family : option == SO_TYPE ? SOCK_DGRAM
+                 : option == SO_SNDBUF ? (file->room ? (int)file->room : 1 << 20) : option == SO_TIMESTAMPNS ? file->timestamps : 0;
+    else if (level == SOL_UDP)
+        number = option == TYPE_UDP_GRO && file->gro;
+    else
+        number = (option == IP_RECVERR || option == IPV6_RECVERR) && file->asks_for_errors;
+    if (level == SOL_SOCKET && option == SO_ERROR) {
+        number = file->error;
+        file->error = 0;
+    }
+    if (level == SOL_SOCKET && option == SO_MEMINFO) {
+        uint32_t memory[SK_MEMINFO_VARS] = {[SK_MEMINFO_DROPS] = file->drops};
+        CLAIM(*length == sizeof(memory), "room for %u bytes", *length);
+        memcpy(value, memory, sizeof(memory));
+        return 0;
+    }
     memcpy(value, &number, sizeof(number));
     *length = sizeof(number);
     return 0;
@@ -263,7 +367,13 @@ WRAP(int, getsockname, int fd, struct sockaddr *name, socklen_t *length)
 
 WRAP(int, getpeername, int fd, struct sockaddr *name, socklen_t *length)
 {
-    return kernel.active ? fail(ENOTCONN) : __real_getpeername(fd, name, length);
+    const struct kernel_file *file = kernel_file(fd);
+    if (!kernel.active)
+        return __real_getpeername(fd, name, length);
+    if (!file || !file->peer.family)
+        return fail(file ? ENOTCONN : EBADF);
+    *length = udp_address_to_sockaddr(&file->peer, file->family, (struct sockaddr_storage *)(void *)name);
+    return 0;
 }
 
 WRAP(int, recvmmsg, int fd, struct mmsghdr *vector, unsigned count, int flags, struct timespec *timeout)
@@ -283,7 +393,15 @@ WRAP(ssize_t, recvmsg, int fd, struct msghdr *header, int flags)
 {
     if (!kernel.active)
         return __real_recvmsg(fd, header, flags);
-    return flags & MSG_ERRQUEUE ? fail(EAGAIN) : answer(kernel_receive(fd, header));
+    struct kernel_file *file = kernel_file(fd);
+    if (!(flags & MSG_ERRQUEUE) || !file)
+        return answer(kernel_receive(fd, header));
+    if (!file->errors)
+        return fail(EAGAIN);
+    file->errors--;
+    if (!file->errors)
+        file->error = 0;   /* with the last entry the kernel forgets it */
+    return 0;
 }
 
 WRAP(int, sendmmsg, int fd, struct mmsghdr *vector, unsigned count, int flags)
@@ -291,12 +409,20 @@ WRAP(int, sendmmsg, int fd, struct mmsghdr *vector, unsigned count, int flags)
     if (!kernel.active)
         return __real_sendmmsg(fd, vector, count, flags);
     for (unsigned i = 0; i < count; i++) {
-        int32_t sent = kernel_send(fd, &vector[i].msg_hdr);
+        int32_t sent = kernel_send(fd, &vector[i].msg_hdr, false);
         if (sent < 0)
             return i ? (int)i : fail(-sent);
         vector[i].msg_len = (unsigned)sent;
     }
     return (int)count;
+}
+
+WRAP(ssize_t, sendmsg, int fd, const struct msghdr *header, int flags)
+{
+    if (!kernel.active)
+        return __real_sendmsg(fd, header, flags);
+    threads_give_way();
+    return answer(kernel_send(fd, header, false));
 }
 
 /* Owner: the call that waits, on its stack. */
@@ -320,6 +446,10 @@ static bool any_ready(void *context)
 static int poll_until(struct pollfd *fds, nfds_t count, uint64_t deadline_ns)
 {
     struct polled polled = {fds, count};
+    if (kernel.interrupts) {
+        kernel.interrupts--;
+        return fail(EINTR);
+    }
     if (!threads_wait(any_ready, &polled, deadline_ns))
         return 0;
     int ready = 0;
@@ -377,6 +507,9 @@ WRAP(ssize_t, getrandom, void *into, size_t bytes, unsigned flags)
 {
     if (!kernel.active)
         return __real_getrandom(into, bytes, flags);
+    int error = kernel_fault(false);
+    if (error)
+        return fail(error);
     for (size_t i = 0; i < bytes; i++) {
         kernel.random = kernel.random * 6364136223846793005u + 1442695040888963407u;
         ((uint8_t *)into)[i] = (uint8_t)(kernel.random >> 56);

@@ -1,5 +1,7 @@
 #include "model_threads.h"
 
+#include "model_kernel.h"
+
 #include <pthread.h>
 #include <ucontext.h>
 
@@ -66,10 +68,12 @@ struct fiber {
 };
 
 uint64_t threads_now_ns;
+bool (*threads_idle)(void);
+uint32_t threads_switches;
+static uint64_t signals;             /* of conditions, any of them: a wait may end for nothing */
 static struct fiber fibers[FIBERS_MAX];
 static uint32_t fiber_count;
 static struct fiber *running;       /* NULL: the harness itself */
-static uint64_t switches;
 static struct context main_context;
 
 #if defined(__has_feature)
@@ -101,7 +105,6 @@ static void to_main(struct fiber *fiber, bool ends)
 static void to_fiber(struct fiber *fiber)
 {
     running = fiber;
-    switches++;
 #ifdef FIBERS_ASAN
     void *save = NULL;
     __sanitizer_start_switch_fiber(&save, fiber->stack, STACK_BYTES);
@@ -171,6 +174,8 @@ bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline
     while (!ready(context)) {
         if (threads_now_ns >= deadline_ns)
             return false;
+        if (!running && threads_idle && threads_idle())
+            continue;
         if (!running) {   /* the harness's own thread waits: the clock moves on */
             threads_pass_time(deadline_ns - threads_now_ns);
             continue;
@@ -186,6 +191,28 @@ bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline
     return true;
 }
 
+static bool at_once(void *context)
+{
+    bool *before = context, now = *before;
+    *before = true;
+    return now;
+}
+
+void threads_give_way(void)
+{
+    bool waited = false;
+    if (!threads_active || !threads_switches)
+        return;
+    threads_switches--;
+    if (running) {
+        (void)threads_wait(at_once, &waited, UINT64_MAX);
+        return;
+    }
+    for (uint32_t i = 0; i < fiber_count; i++)   /* each of them a little */
+        if (can_run(&fibers[i]))
+            to_fiber(&fibers[i]);
+}
+
 void threads_reset(void)
 {
     for (uint32_t i = 0; i < fiber_count; i++)
@@ -198,6 +225,10 @@ void threads_reset(void)
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument);
 int __wrap_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex);
+int __wrap_pthread_cond_signal(pthread_cond_t *condition);
+int __wrap_pthread_cond_broadcast(pthread_cond_t *condition);
+int __real_pthread_cond_signal(pthread_cond_t *condition);
+int __real_pthread_cond_broadcast(pthread_cond_t *condition);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument);
 int __real_pthread_join(pthread_t thread, void **result);
 
@@ -207,6 +238,9 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 {
     if (!threads_active)
         return __real_pthread_create(thread, attributes, entry, argument);
+    int error = kernel_fault(false);
+    if (error)
+        return error;
     CLAIM(fiber_count < FIBERS_MAX, "too many fibers");
     struct fiber *fiber = &fibers[fiber_count];
     uint8_t *stack = fiber->stack ? fiber->stack : malloc(STACK_BYTES);
@@ -233,19 +267,31 @@ int __wrap_pthread_join(pthread_t thread, void **result)
     return 0;
 }
 
-static bool another_ran(void *context)
+static bool signalled(void *context)
 {
-    return switches != *(const uint64_t *)context;
+    return signals != *(const uint64_t *)context;
+}
+
+int __wrap_pthread_cond_signal(pthread_cond_t *condition)
+{
+    signals++;
+    return threads_active ? 0 : __real_pthread_cond_signal(condition);
+}
+
+int __wrap_pthread_cond_broadcast(pthread_cond_t *condition)
+{
+    signals++;
+    return threads_active ? 0 : __real_pthread_cond_broadcast(condition);
 }
 
 int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
     static uint32_t idle;
     static uint64_t before;
-    if (running) {   /* another has to run before that is worth a look */
-        uint64_t seen = switches;
+    if (running) {
+        uint64_t seen = signals;
         pthread_mutex_unlock(mutex);
-        (void)threads_wait(another_ran, &seen, UINT64_MAX);
+        (void)threads_wait(signalled, &seen, UINT64_MAX);
         pthread_mutex_lock(mutex);
         return 0;
     }

@@ -15,6 +15,11 @@ void threads_run(void);
 void threads_pass_time(uint64_t ns);
 /* Called by a fiber: until `ready` says so or the deadline (UINT64_MAX: none) has come. False: the deadline. */
 bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline_ns);
+/* What to try while the harness's own thread waits and nothing comes, before the clock moves; true: look again. NULL: nothing. */
+extern bool (*threads_idle)(void);
+/* So many times from now, whoever calls this lets the others run first. */
+extern uint32_t threads_switches;
+void threads_give_way(void);
 /* Forgets all fibers; they must have ended. */
 void threads_reset(void);
 #endif

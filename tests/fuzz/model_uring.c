@@ -19,10 +19,19 @@ struct group {
     uint16_t head;
 };
 
+/* A payload that the kernel still reads. Owner: this file. Freed with its notification, or by uring_reset(). */
+struct notice {
+    struct notice *next;
+    int ring;
+    uint64_t user_data, sum;
+    uint32_t count;
+    struct iovec piece[];
+};
+
 /* Owner: this file, while its descriptor is open. The two mappings are the core's to unmap. */
 struct ring {
     int fd;                     /* 0: not open */
-    uint32_t entries, cq_entries, sq_head;
+    uint32_t entries, cq_entries, sq_head, flags;
     uint8_t *queues;
     struct io_uring_sqe *sqes;
     struct io_uring_sqe pending[PENDING];
@@ -36,7 +45,10 @@ struct ring {
 };
 
 static struct ring rings[RINGS];
-bool uring_by_hand;
+bool uring_by_hand, uring_stuck, uring_cancels_one, uring_notifies_failures;
+uint32_t uring_unknown_flags;
+struct uring_failing uring_failing;
+static struct notice *notices;
 
 static uint32_t *word(const struct ring *ring, uint32_t at)
 {
@@ -53,8 +65,13 @@ static struct ring *ring_of(int fd)
 
 void uring_reset(void)
 {
+    while (uring_notify(0, false))
+        ;
     for (uint32_t i = 0; i < RINGS; i++)
         rings[i].fd = 0;
+    uring_by_hand = uring_stuck = uring_cancels_one = uring_notifies_failures = false;
+    uring_unknown_flags = 0;
+    uring_failing = (struct uring_failing){0};
 }
 
 void *uring_map(int fd, uint64_t offset)
@@ -70,7 +87,10 @@ static size_t pages(size_t bytes)
 
 static void *memory(size_t bytes)
 {
+    uint32_t after = kernel.fault.after;
+    kernel.fault.after = 0;   /* the model's own memory never lacks */
     void *made = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    kernel.fault.after = after;
     CLAIM(made != MAP_FAILED, "no memory");
     return memset(made, 0, bytes);
 }
@@ -78,12 +98,19 @@ static void *memory(size_t bytes)
 static int setup(uint32_t entries, struct io_uring_params *params)
 {
     struct ring *ring = NULL;
+    if (params->flags & uring_unknown_flags)
+        return -EINVAL;
     for (uint32_t i = 0; i < RINGS && !ring; i++)
         if (!ring_of(rings[i].fd))
             ring = &rings[i];
     CLAIM(ring, "too many rings");
-    memset(ring, 0, sizeof(*ring));
+    memset(ring, 0, offsetof(struct ring, pending));   /* what counts none begins anew */
+    ring->pending_count = ring->backlog_count = 0;
+    memset(ring->group, 0, sizeof(ring->group));
+    ring->event = 0;
+    ring->ended = 0;
     ring->entries = entries;
+    ring->flags = params->flags;
     ring->cq_entries = params->flags & IORING_SETUP_CQSIZE ? 8 : 2 * entries;
     while (params->flags & IORING_SETUP_CQSIZE && ring->cq_entries < params->cq_entries)
         ring->cq_entries *= 2;
@@ -153,6 +180,51 @@ uint64_t uring_ended(uint32_t number)
     return ring_of(ring->fd) ? ring->ended : 0;
 }
 
+/* ---- sends without a copy ---- */
+
+static uint64_t sum_of(const struct iovec *piece, uint32_t count)
+{
+    uint64_t sum = 1469598103934665603u;
+    for (uint32_t i = 0; i < count; i++)
+        for (size_t k = 0; k < piece[i].iov_len; k++)
+            sum = (sum ^ ((const uint8_t *)piece[i].iov_base)[k]) * 1099511628211u;
+    return sum;
+}
+
+/* The payload is the kernel's until the notification; the list of its pieces is not. */
+static void keep_payload(const struct ring *ring, const struct io_uring_sqe *sqe)
+{
+    const struct msghdr *header = (const struct msghdr *)(uintptr_t)sqe->addr;
+    uint32_t count = (uint32_t)header->msg_iovlen;
+    uint32_t after = kernel.fault.after;
+    kernel.fault.after = 0;   /* the model's own memory never lacks */
+    struct notice *notice = malloc(sizeof(*notice) + count * sizeof(notice->piece[0])), **end = &notices;
+    kernel.fault.after = after;
+    CLAIM(notice, "no memory");
+    *notice = (struct notice){.ring = ring->fd, .user_data = sqe->user_data, .count = count, .sum = sum_of(header->msg_iov, count)};
+    memcpy(notice->piece, header->msg_iov, count * sizeof(notice->piece[0]));
+    while (*end)
+        end = &(*end)->next;
+    *end = notice;
+}
+
+bool uring_notify(uint32_t n, bool copied)
+{
+    struct notice **at = &notices;
+    while (*at && n--)
+        at = &(*at)->next;
+    struct notice *notice = *at;
+    if (!notice)
+        return false;
+    *at = notice->next;
+    CLAIM(sum_of(notice->piece, notice->count) == notice->sum, "a payload was changed before its notification");
+    struct ring *ring = ring_of(notice->ring);
+    if (ring)
+        post(ring, notice->user_data, copied ? (int32_t)IORING_NOTIF_USAGE_ZC_COPIED : 0, IORING_CQE_F_NOTIF);
+    free(notice);
+    return true;
+}
+
 /* ---- operations ---- */
 
 /* One datagram into a buffer of the group, as the kernel lays it out. The result; *flags: of the completion. */
@@ -191,10 +263,22 @@ static bool try(struct ring *ring, const struct io_uring_sqe *sqe, uint64_t dead
     *ended = true;
     switch (sqe->opcode) {
     case IORING_OP_SENDMSG:
-        result = kernel_send(sqe->fd, (const struct msghdr *)(uintptr_t)sqe->addr);
+        result = kernel_send(sqe->fd, (const struct msghdr *)(uintptr_t)sqe->addr, false);
+        break;
+    case IORING_OP_SENDMSG_ZC:
+        result = kernel_send(sqe->fd, (const struct msghdr *)(uintptr_t)sqe->addr, true);
+        if (result < 0 && !uring_notifies_failures)
+            break;
+        keep_payload(ring, sqe);
+        flags = IORING_CQE_F_MORE;
         break;
     case IORING_OP_RECVMSG:
-        if (file && !file->count)
+        if (file && file->shut && !file->count && !(sqe->ioprio & IORING_RECV_MULTISHOT)) {
+            ((struct msghdr *)(uintptr_t)sqe->addr)->msg_namelen = 0;   /* the end, and no datagram */
+            result = 0;
+            break;
+        }
+        if (file && !file->count && !file->error)
             return false;
         if (sqe->ioprio & IORING_RECV_MULTISHOT)
             result = receive_into_group(ring, sqe, &flags);
@@ -228,6 +312,7 @@ static void forget(struct ring *ring, uint32_t at)
 
 static void progress(struct ring *ring)
 {
+    *word(ring, FLAGS) &= ~IORING_SQ_TASKRUN;
     if (uring_by_hand)
         return;
     for (uint32_t i = 0; i < ring->pending_count;) {
@@ -239,11 +324,50 @@ static void progress(struct ring *ring)
     }
 }
 
+/* Whether an operation would complete, or try so. */
+static bool due(const struct io_uring_sqe *sqe, uint64_t deadline)
+{
+    const struct kernel_file *file = kernel_file(sqe->fd);
+    switch (sqe->opcode) {
+    case IORING_OP_RECVMSG: return !file || file->count || file->error || file->shut;
+    case IORING_OP_POLL_ADD: return kernel_events(file, (short)sqe->poll32_events);
+    case IORING_OP_TIMEOUT: return threads_now_ns >= deadline;
+    default: return false;
+    }
+}
+
+void uring_poke(void)
+{
+    for (uint32_t i = 0; i < RINGS; i++) {
+        struct ring *ring = &rings[i];
+        bool any = false;
+        if (!ring_of(ring->fd))
+            continue;
+        for (uint32_t k = 0; k < ring->pending_count && !any; k++)
+            any = due(&ring->pending[k], ring->deadline[k]);
+        if (!any)
+            continue;
+        if (!(ring->flags & IORING_SETUP_DEFER_TASKRUN)) {
+            progress(ring);
+            continue;
+        }
+        if (ring->flags & IORING_SETUP_TASKRUN_FLAG)
+            *word(ring, FLAGS) |= IORING_SQ_TASKRUN;
+        struct kernel_file *event = ring->event ? kernel_file(ring->event) : NULL;
+        if (event)
+            event->event++;
+    }
+}
+
 static void cancel(struct ring *ring, const struct io_uring_sqe *sqe)
 {
     int32_t cancelled = 0;
     bool all = sqe->cancel_flags & IORING_ASYNC_CANCEL_ANY;
-    for (uint32_t i = 0; i < ring->pending_count;) {
+    if (all && uring_cancels_one) {
+        post(ring, sqe->user_data, -EINVAL, 0);
+        return;
+    }
+    for (uint32_t i = 0; i < ring->pending_count && !uring_stuck;) {
         if (!all && ring->pending[i].user_data != sqe->addr) {
             i++;
             continue;
@@ -316,9 +440,15 @@ static bool has_enough(void *context)
 static int enter(struct ring *ring, uint32_t count, uint32_t wanted, uint32_t flags, const struct io_uring_getevents_arg *argument)
 {
     uint32_t submitted = 0, tail = *word(ring, TAIL);
+    bool fails = uring_failing.enters != 0;
+    uring_failing.enters -= fails;
+    if (fails && !uring_failing.after)
+        return -uring_failing.error;
     for (; submitted < count && ring->sq_head != tail; submitted++)
         submit(ring, &ring->sqes[ring->sq_head++ & (ring->entries - 1)]);
     *word(ring, HEAD) = ring->sq_head;
+    if (fails)
+        return submitted ? (int)submitted : -uring_failing.error;
     if (!(flags & IORING_ENTER_GETEVENTS))
         return (int)submitted;
     flush_backlog(ring);
@@ -337,6 +467,9 @@ static int enter(struct ring *ring, uint32_t count, uint32_t wanted, uint32_t fl
 static int register_it(struct ring *ring, uint32_t opcode, const void *argument)
 {
     const struct io_uring_buf_reg *buffers = argument;
+    int error = kernel_fault(false);
+    if (error)
+        return -error;
     switch (opcode) {
     case IORING_REGISTER_PBUF_RING:
         ring->group[buffers->bgid % GROUPS] =
@@ -371,7 +504,12 @@ __attribute__((no_sanitize("address"))) long __wrap_syscall(long number, ...)
         return __real_syscall(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
     struct ring *ring = ring_of((int)argument[0]);
     int result = -EPERM;
-    if (number == __NR_io_uring_setup && kernel.has_uring)
+    int error = number == __NR_io_uring_setup ? kernel_fault(false) : 0;
+    if (number == SYS_tgkill)
+        result = kernel.owner_ended ? -ESRCH : 0;
+    else if (error)
+        result = -error;
+    else if (number == __NR_io_uring_setup && kernel.has_uring)
         result = setup((uint32_t)argument[0], (struct io_uring_params *)argument[1]);
     else if (number == __NR_io_uring_enter)
         result = ring ? enter(ring, (uint32_t)argument[1], (uint32_t)argument[2], (uint32_t)argument[3],

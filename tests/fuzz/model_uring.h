@@ -20,6 +20,21 @@ void uring_complete(uint32_t ring, uint32_t n, int32_t result, uint32_t flags);
 /* The next buffer of the operation's group, which is then used; NULL: the group is empty. */
 struct io_uring_buf *uring_take_buffer(uint32_t ring, const struct io_uring_sqe *sqe);
 
+/* As kernels differ: set-up flags that this one does not know; whether it cancels by user_data alone (before 5.19). */
+extern uint32_t uring_unknown_flags;
+extern bool uring_cancels_one;
+/* While set, what is in flight cannot be cancelled. */
+extern bool uring_stuck;
+/* The next enters fail with this errno, before or after they took submissions. */
+extern struct uring_failing { int error; uint32_t enters; bool after; } uring_failing;
+/* Something came outside of the core's calls: where the ring has deferred work it says so, and raises its eventfd. */
+void uring_poke(void);
+/* Sends without a copy whose notification is due: gives the n-th, in order; false: there is none. The payload must still be as it
+ * was sent. */
+bool uring_notify(uint32_t n, bool copied);
+/* A send without a copy that fails is followed by a notification, too. */
+extern bool uring_notifies_failures;
+
 /* Of model_syscalls.c: a ring's descriptor, and its memory. */
 void *uring_map(int fd, uint64_t offset);   /* NULL: no ring of ours */
 #endif

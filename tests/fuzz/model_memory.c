@@ -1,0 +1,17 @@
+/* malloc(3) and calloc(3) that may fail, for harnesses that ask for it in their .wrap. */
+#include "model_kernel.h"
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+void *__wrap_malloc(size_t bytes)
+{
+    return kernel_fault(true) ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return kernel_fault(true) ? NULL : __real_calloc(count, bytes);
+}
