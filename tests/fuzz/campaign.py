@@ -30,7 +30,16 @@ SEEDS = HERE / "corpus"
 C_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c")))
 PYTHON_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 # Longer inputs bring these harnesses nothing but slowness.
-LONGEST = {"plane": 1500, "send": 300, "recv": 300, "completions": 600, "trie": 2048, "coalesce": 2048, "segment": 1024, "cmsg": 512}
+LONGEST = {
+    "plane": 1500,
+    "send": 300,
+    "recv": 300,
+    "completions": 600,
+    "trie": 2048,
+    "coalesce": 2048,
+    "segment": 1024,
+    "cmsg": 512,
+}
 
 SANITIZED = (
     "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "

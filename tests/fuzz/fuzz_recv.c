@@ -13,6 +13,7 @@
 #include "model_threads.h"
 #include "model_uring.h"
 #include "recv_model.h"
+#include "udp/tier_choice.h"
 
 enum { TURNS_MOST = 3000, GRAVES = 8 };
 
@@ -23,7 +24,10 @@ static struct { void *memory; size_t bytes; } grave[GRAVES];
 
 uint64_t __wrap_ur_thread_number(void);
 uint32_t __wrap_ur_fork_count(void);
-int __wrap_udp_tier_works(uint32_t tier, struct udpring_reason *why);
+int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why);
+int __real_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why);
 void __wrap_ur_graveyard_leak(void *memory, size_t bytes);
 
 uint64_t __wrap_ur_thread_number(void)
@@ -36,9 +40,21 @@ uint32_t __wrap_ur_fork_count(void)
     return forks;
 }
 
-int __wrap_udp_tier_works(uint32_t tier, struct udpring_reason *why)
+/* A tier asked for by name is opened; else the best that the harness lets work here. */
+int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why)
 {
-    return working_tiers >> tier & 1 ? 0 : ur_fail(why, -EPERM, "the harness says no");
+    if (asked != UDPRING_TIER_AUTO)
+        return __real_udp_tier_choose(asked, open, context, reasons, why);
+    *reasons = 0;
+    int code = -ENOSYS;
+    for (uint32_t tier = UDPRING_TIER_URING_MULTISHOT; tier <= UDPRING_TIER_MMSG; tier++) {
+        code = working_tiers >> tier & 1 ? open(context, tier, why) : ur_fail(why, -EPERM, "the harness says no");
+        if (!code)
+            break;
+        strcpy(reasons, "there is one");
+    }
+    return code;
 }
 
 /* What the kernel may still write to is not given back before the end of the run. */

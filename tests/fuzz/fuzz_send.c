@@ -12,6 +12,7 @@
 #include "model_threads.h"
 #include "model_uring.h"
 #include "send_model.h"
+#include "udp/tier_choice.h"
 #include "udp/tx_tier.h"
 #include "uring/abi.h"
 #include "uring/graveyard.h"
@@ -27,7 +28,10 @@ uint64_t __wrap_ur_thread_number(void);
 uint32_t __wrap_ur_fork_count(void);
 uint32_t __wrap_udp_tx_segments_max(void);
 int32_t __wrap_udpring_zero_copy(struct udpring_reason *why);
-int __wrap_udp_tier_works(uint32_t tier, struct udpring_reason *why);
+int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why);
+int __real_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why);
 
 uint64_t __wrap_ur_thread_number(void)
 {
@@ -49,9 +53,21 @@ int32_t __wrap_udpring_zero_copy(struct udpring_reason *why)
     return zero_copy;
 }
 
-int __wrap_udp_tier_works(uint32_t tier, struct udpring_reason *why)
+/* A tier asked for by name is opened; else the best that the harness lets work here. */
+int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
+                           struct udpring_reason *why)
 {
-    return working_tiers >> tier & 1 ? 0 : ur_fail(why, -EPERM, "the harness says no");
+    if (asked != UDPRING_TIER_AUTO)
+        return __real_udp_tier_choose(asked, open, context, reasons, why);
+    *reasons = 0;
+    int code = -ENOSYS;
+    for (uint32_t tier = UDPRING_TIER_URING_MULTISHOT; tier <= UDPRING_TIER_MMSG; tier++) {
+        code = working_tiers >> tier & 1 ? open(context, tier, why) : ur_fail(why, -EPERM, "the harness says no");
+        if (!code)
+            break;
+        strcpy(reasons, "there is one");
+    }
+    return code;
 }
 
 /* ---- the kernel's moods ---- */
