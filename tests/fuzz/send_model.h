@@ -2,7 +2,7 @@
 #ifndef UDPRING_FUZZ_SEND_MODEL_H
 #define UDPRING_FUZZ_SEND_MODEL_H
 #include "model_kernel.h"
-#include "udp/send_push.h"
+#include "batch/send_push.h"
 
 enum { JOBS = 10, DESTINATIONS = 48, PEER = DESTINATIONS - 1, ITEMS = 24576, LENGTH_OF_ID = 4 };
 
