@@ -1,4 +1,9 @@
-"""udpring: a UDP tunnel data plane for Linux on two io_uring rings, speaking the WireGuard protocol."""
+"""udpring: WireGuard nodes and fast UDP sockets for Linux, on io_uring.
+
+``Node`` runs a WireGuard tunnel inside an asyncio program. ``RecvRing`` and ``SendRing`` receive and send
+datagrams in batches. ``open_datagram_endpoint`` runs a protocol written for asyncio's
+``create_datagram_endpoint``. ``probe`` reports what this host can do. README.md has an example of each.
+"""
 
 import importlib
 import typing
@@ -55,7 +60,7 @@ __all__ = [
     "probe",
 ]
 
-# Loaded at first use: `udpring genkey` needs neither the compiled module nor asyncio.
+# Modules are imported when a name is first used: `udpring genkey` needs neither the core nor asyncio.
 _LAZY = {
     "Address": "udpring.udp",
     "AddressList": "udpring.udp",

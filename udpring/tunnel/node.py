@@ -1,12 +1,14 @@
-"""``udpring.Node``: a configuration brought to life inside an asyncio program.
+"""``udpring.Node``: runs the tunnel that a configuration describes, inside an asyncio program.
 
-The flow of ``start``:
-1. The plane opens: interface, sockets on ListenPort with FwMark, worker (in the caller's network namespace).
-2. Peers are added as the configuration has them; names of endpoints are looked up in threads.
-3. Where the configuration has addresses, the interface is set up: addresses, MTU, routes (never PostUp and
-   the like).
-``reload`` compares a new configuration with the live state and changes only what differs, so that sessions
-of peers that stay go on. ``stop`` takes everything back.
+``start`` does this:
+1. It opens the plane: the interface, sockets on ListenPort with FwMark, the workers. All are in the caller's
+   network namespace.
+2. It adds the peers of the configuration. Threads look up the names of endpoints.
+3. Where the configuration has addresses, it sets up the interface: addresses, MTU, routes. It never runs
+   PostUp and the other hooks.
+
+``reload`` compares a new configuration with the live state and changes only the differences, so the sessions
+of other peers continue. ``stop`` undoes everything.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ __all__ = ["Node", "NodePeer"]
 DEFAULT_NAME = "udpring%d"
 """The kernel puts a number in place of %d."""
 NAMES_WAIT = 3.0
-"""Seconds that ``start`` waits for names of endpoints, whose routes give the MTU; the node starts without
-them too."""
+"""Seconds that ``start`` waits for the names of endpoints, because their routes decide the MTU. Then it
+starts without them."""
 
 log = logging.getLogger("udpring.node")
 
@@ -50,10 +52,13 @@ log = logging.getLogger("udpring.node")
 class NodePeer:
     """A peer as it was when ``node.peers`` was read.
 
-    ``public_key`` in base64; ``endpoint`` as (host, port), None while unknown; ``last_handshake`` in
-    seconds since the epoch, None never; ``rx_bytes`` and ``tx_bytes`` as ``wg show`` counts them;
-    ``persistent_keepalive`` in seconds, 0 off; ``cipher`` by its name; ``name`` from the configuration, for
-    people.
+    public_key: in base64.
+    name: from the configuration, for people.
+    endpoint: (host, port); None while it is unknown.
+    last_handshake: seconds since the epoch; None: never.
+    rx_bytes, tx_bytes: as ``wg show`` counts them.
+    persistent_keepalive: seconds; 0 is off.
+    cipher: the name of the cipher.
     """
 
     public_key: str
@@ -70,21 +75,20 @@ class NodePeer:
 class Node:
     """A tunnel node from a configuration: ``async with udpring.Node(config) as node: ...``.
 
-    ``name``: of the interface, ``udpring0`` or the next free number unless given. ``tier``:
-    ``uring-multishot``, ``uring-pool`` or ``mmsg`` instead of the best that works here (and instead of
-    ``UDPRING_TIER``). ``workers``: threads for packets, 1 to 16; by the cores present unless given (or
-    ``UDPRING_WORKERS``). ``set_up_interface``: whether addresses, MTU and routes are set; by default if the
-    configuration has an Address. Without it the interface is down, and the node silent, until the program
-    sets it up. ``uapi``: serve ``wg`` at /var/run/wireguard/NAME.sock too. ``key_later``: start without a
-    PrivateKey too, which ``wg set`` is to give it. ``timestamps``: a directory in which the peers' last
-    timestamps are kept across restarts, so that a captured initiation stays a replay (or
-    ``UDPRING_TIMESTAMPS``; off unless given).
+    name: of the interface. Default: ``udpring0`` or the next free number.
+    tier: ``uring-multishot``, ``uring-pool`` or ``mmsg``. Default: ``UDPRING_TIER``, or the best that works
+        here.
+    workers: threads that move packets, 1 to 16. Default: ``UDPRING_WORKERS``, or by the number of CPUs.
+    set_up_interface: whether to set addresses, MTU and routes. Default: yes if the configuration has an
+        Address. Otherwise the interface stays down, and the node silent, until the program sets it up.
+    uapi: also serve ``wg`` at /var/run/wireguard/NAME.sock.
+    key_later: also start without a PrivateKey. ``wg set`` gives it one later.
+    timestamps: a directory that keeps the peers' last timestamps across restarts, so that a captured
+        initiation stays a replay. Default: ``UDPRING_TIMESTAMPS``, or off.
 
-    A ``UDPRING_*`` variable with a value that it cannot have is a ConfigError, at once or in ``start``.
-
-    One event loop, one thread. ``start`` raises ConfigError (no PrivateKey) and HostError (not root, no TUN
-    device, the name or the port is taken, ``ip`` failed), each with what to do about it; nothing is left
-    behind then.
+    A node belongs to one event loop in one thread. A wrong ``UDPRING_*`` variable is a ConfigError. ``start``
+    raises ConfigError (no PrivateKey) and HostError (not root, no TUN device, the name or the port is taken,
+    ``ip`` failed). Each says what to do about it, and leaves nothing behind.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class Node:
     # ---- life ----
 
     async def start(self) -> None:
-        """Brings the node up; returns when the interface exists and is set up. Does nothing if it is up."""
+        """Brings the node up. Returns when the interface exists and is set up. Does nothing if it is up."""
         async with self._changing:
             if self._tunnel is not None:
                 return
@@ -208,23 +212,22 @@ class Node:
                 self._end.set_result(End("the node was stopped"))
 
     async def wait(self) -> End:
-        """Returns, with the reason, when the node's end has come: the interface or its socket file was
-        removed, the worker failed, or ``stop`` was called. ``stop`` is still to be called, except after
-        itself."""
+        """Waits until the node ends, and returns the reason: the interface or its socket file was removed, a
+        worker failed, or ``stop`` was called. Call ``stop`` afterwards."""
         if self._end is None:
             raise ClosedError("the node was not started")
         return await asyncio.shield(self._end)
 
     async def reload(self, config: Config) -> None:
-        """Makes the live node as ``config`` says. Sessions of peers that stay are kept, also when the
-        listen port moves.
+        """Changes the live node to ``config``. Peers that stay keep their sessions, also when the listen port
+        changes.
 
-        Raises ConfigError and HostError; the port, which may be taken, is tried before anything is changed.
+        Raises ConfigError and HostError. A taken port fails before anything is changed.
         """
         key = self._key_of(config)
         async with self._changing:
             tunnel = self._live()
-            # 0 means any: the port that it has will do.
+            # 0 means any port: keep the present one.
             if config.interface.listen_port:
                 tunnel.set_listen_port(config.interface.listen_port)
             if key is not None:
@@ -235,7 +238,7 @@ class Node:
             self._apply_peers(config, before)
             await self._apply_interface(config)
 
-    # ---- what it is ----
+    # ---- state ----
 
     @property
     def name(self) -> str:
@@ -244,22 +247,22 @@ class Node:
 
     @property
     def tier(self) -> str:
-        """The tier in use; ``tier_reason`` says why none above it."""
+        """The tier in use. ``tier_reason`` says why it is not a better one."""
         return self._live().plane.stats().tier
 
     @property
     def tier_reason(self) -> str:
-        """Why each tier above the one in use was not taken; empty for the best."""
+        """Why each better tier was not taken. Empty for the best tier."""
         return self._live().plane.tier_reason
 
     @property
     def aead(self) -> str:
-        """The AEAD library in use; of both ciphers, in words, where peers have ``Cipher = aes-256-gcm``."""
+        """The AEAD library in use. Names one for each cipher where peers have ``Cipher = aes-256-gcm``."""
         return self._live().aead
 
     @property
     def listen_port(self) -> int:
-        """The UDP port, chosen by the kernel where the configuration has none."""
+        """The UDP port. The kernel chose it where the configuration has none."""
         return self._live().listen_port
 
     @property
@@ -275,7 +278,7 @@ class Node:
 
     @property
     def peers(self) -> tuple[NodePeer, ...]:
-        """All peers as they are now, in the order in which they were added."""
+        """All peers as they are now, in the order of their addition."""
         tunnel = self._live()
         states = tunnel.states()
         found = []
@@ -309,12 +312,14 @@ class Node:
             raise ClosedError("the node is not up: await node.start(), or async with")
         return self._tunnel
 
-    # ---- making it so ----
+    # ---- applying a configuration ----
 
     def _apply_peers(self, config: Config, before: Config | None) -> None:
-        """Adds, removes and changes peers until the tunnel has those of ``config``. Compared with what is
-        live, as ``wg`` may have changed it; an endpoint only where the configuration's changed, as peers
-        roam."""
+        """Adds, removes and changes peers until the tunnel has those of ``config``.
+
+        The comparison is with the live state, because ``wg`` may have changed it. An endpoint is set only
+        where the configuration's changed, because peers roam.
+        """
         tunnel = self._live()
         wanted = {peer.public_key: peer for peer in config.peers if not tunnel.is_own(peer.public_key)}
         if len(wanted) < len(config.peers):
@@ -411,8 +416,8 @@ class Node:
 
 
 def _keep_unset(config: Config, live: Plan) -> Config:
-    """What the configuration leaves to us stays as it was chosen: asked again, the routes would answer
-    through the tunnel itself."""
+    """Keeps the MTU and the mark that were chosen before. A new look-up would find routes through the tunnel
+    itself."""
     settings = config.interface
     return replace(
         config,

@@ -15,14 +15,14 @@ __all__ = ["Address", "AddressList", "family_of", "from_core", "host_from_core",
 #: family, port, scope_id, ip: the layout of ``struct udpring_address``.
 LAYOUT = struct.Struct("=HHI16s")
 _CACHE_LIMIT = (
-    65536  # addresses remembered before starting anew: a flood of sources must not grow without end
+    65536  # addresses in the cache before it is emptied: a flood of sources must not fill the memory
 )
 
 if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a build against another header
     raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
 
 _NONE = bytes(LAYOUT.size)
-#: Hosts that ``socket`` reads without asking anybody.
+#: Hosts that ``socket`` reads without a look-up.
 _SPECIAL: dict[tuple[str, int], str] = {
     ("", socket.AF_INET): "0.0.0.0",
     ("", socket.AF_INET6): "::",
@@ -33,7 +33,7 @@ _to_cache: dict[tuple[Address, int], bytes] = {}
 
 
 def family_of(sock: socket.socket) -> int:
-    """The address family of what a ring was given as its socket."""
+    """The address family of a ring's socket. Raises TypeError where it is no socket."""
     try:
         return sock.family
     except AttributeError:
@@ -48,7 +48,7 @@ def _host(family: int, ip: bytes, ipv6_socket: bool) -> str:
 
 
 def from_core(raw: bytes, ipv6_socket: bool) -> Address | None:
-    """The tuple that ``recvfrom`` of such a socket gives for it; None when the kernel gave no address."""
+    """The tuple that ``recvfrom`` of such a socket returns for it; None: the kernel gave no address."""
     key = (raw, ipv6_socket)
     try:
         return _from_cache[key]
@@ -109,9 +109,9 @@ def _resolve(address: Address, socket_family: int) -> bytes:
 def to_core(address: Address, socket_family: int) -> bytes:
     """The bytes of ``struct udpring_address`` for an address as ``sendto`` takes it.
 
-    A numeric host is read as it is (an IPv4 one also for an IPv6 socket), "" and "<broadcast>" as ``socket``
-    does; a name is resolved once, by getaddrinfo(3). A flow label is not carried.
-    Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
+    A numeric host needs no look-up (an IPv4 one also works for an IPv6 socket). "" and "<broadcast>" mean
+    what they mean to ``socket``. A name is resolved once, by getaddrinfo(3). The flow label is ignored.
+    Raises TypeError or OverflowError for a malformed address, ``socket.gaierror`` for an unknown name.
     """
     key = (address, socket_family)
     try:
@@ -126,14 +126,15 @@ def to_core(address: Address, socket_family: int) -> bytes:
 
 
 class AddressList(Sequence[Address | None]):
-    """Addresses, packed once: a sequence of what ``recvfrom`` gives, without a Python object for each.
+    """Packed addresses: a sequence of what ``recvfrom`` returns, without a Python object for each.
 
-    addresses: tuples as ``sendto`` takes them; names are resolved here, once (getaddrinfo(3)).
-    family: that of the socket they are for or came from, AF_INET or AF_INET6: it decides how they read.
-    ``batch.addresses`` is one, and ``SendRing`` sends to one. None in it: the kernel gave no address; when
-    sending, the peer of a connected socket. It cannot be changed. Slices are AddressLists; it equals any
-    sequence of the same addresses.
-    Raises TypeError or OverflowError for what is no address, ``socket.gaierror`` for a name nobody knows.
+    addresses: tuples as ``sendto`` takes them. Names are resolved once, here (getaddrinfo(3)).
+    family: AF_INET or AF_INET6, of the socket they belong to. It decides how they read.
+
+    ``batch.addresses`` is an AddressList, and ``SendRing`` takes one. An item of None means that the kernel
+    gave no address; in sending it means the peer of a connected socket. The list is immutable. Its slices are
+    AddressLists. It equals any sequence of the same addresses.
+    Raises TypeError or OverflowError for a malformed address, ``socket.gaierror`` for an unknown name.
     """
 
     __slots__ = ("_ipv6", "_packed")

@@ -1,9 +1,9 @@
-"""What one receive brought: datagrams that stay readable for as long as anything looks at them.
+"""``Batch``: the datagrams of one receive, which stay readable as long as anything refers to them.
 
-Lifetime: one cdata with a destructor stands for the batch; every view of a datagram is a slice of one
-memoryview over it. The buffers go back to the ring when the last such view is gone: dropping the batch,
-leaving its ``with`` block or ``release()`` drop only the batch's own reference. The columns (offsets,
-addresses, ...) are copies, made when they are first asked for; they hold no buffer.
+One cdata with a destructor stands for the batch. Every view of a datagram is a slice of one memoryview over
+it. The buffers return to the ring with the last such view. ``release()``, or the end of a ``with`` block,
+drops only the batch's own reference. The columns (offsets, addresses, ...) are copies, made at their first
+use. They hold no buffer.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _AF_INET, _AF_INET6 = 2, 10
 
 
 class Columns(NamedTuple):
-    """Where the datagrams of a batch lie, for who sends them from there."""
+    """Where the datagrams of a batch lie, for sending them in place."""
 
-    #: To be held for as long as the memory is used.
+    #: Keep this as long as the memory is used.
     anchor: object
     #: Address and bytes of the memory that ``offsets`` count in.
     base: int
@@ -45,14 +45,13 @@ class Columns(NamedTuple):
 
 
 class Batch(Uncopied, Sequence[Packet]):
-    """The datagrams of one receive: a sequence of packets, and columns without an object for each.
+    """The datagrams of one receive: a sequence of packets, and columns without an object for each datagram.
 
-    Empty (and false) when the time was up. Also a context manager. A slice is a ``BatchSlice``, which has the
-    same columns. After ``release()`` or the end of its ``with`` block the batch itself raises ClosedError,
-    while packets, views, slices and columns taken from it stay valid.
+    It is empty, and false, when the time was up. It is also a context manager. A slice is a ``BatchSlice``
+    with the same columns. After ``release()`` or the end of its ``with`` block the batch raises ClosedError.
+    Packets, views, slices and columns that were taken from it stay valid.
 
-    By default a train that the kernel joined (UDP_GRO, udp(7)) has been split: each datagram stands for
-    itself.
+    By default trains (UDP_GRO, udp(7)) are split, so each item is one datagram.
     """
 
     __slots__ = ("_anchor", "_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
@@ -89,7 +88,7 @@ class Batch(Uncopied, Sequence[Packet]):
         return view
 
     def _column(self, place: int) -> memoryview:
-        """One of the core's columns, of the datagrams that this one is made of."""
+        """One of the core's columns, for these datagrams."""
         self._live()
         raw = self._columns_raw
         if raw is None:
@@ -153,16 +152,15 @@ class Batch(Uncopied, Sequence[Packet]):
 
     @property
     def data(self) -> memoryview:
-        """One read-only view that all lie in: number i is ``data[offsets[i] : offsets[i] + lengths[i]]``.
+        """One read-only view of all datagrams: number i is ``data[offsets[i] : offsets[i] + lengths[i]]``.
 
-        What lies between them is not defined. It holds the buffers for as long as it, or a slice of it, is
-        held.
+        The bytes between them are undefined. The view, and each slice of it, holds the buffers.
         """
         return self._live()
 
     @property
     def offsets(self) -> memoryview:
-        """Where in ``data`` each begins: a read-only view of uint32 (format "I"), for NumPy, array, ..."""
+        """The position of each in ``data``: a read-only view of uint32 (format "I"), for NumPy, array, ..."""
         return self._column(_OFFSETS)
 
     @property
@@ -172,19 +170,19 @@ class Batch(Uncopied, Sequence[Packet]):
 
     @property
     def segment_sizes(self) -> memoryview:
-        """Of each train (``whole_trains=True``) the bytes of a datagram, 0 for what is none (format "I")."""
+        """The bytes of one datagram of each train (``whole_trains=True``); 0: no train (format "I")."""
         self._live()
         whole = self._face is not None and self._face.whole_trains
         return memoryview(self._spread("segment_size") if whole else bytes(4 * self._count)).cast("I")
 
     @property
     def addresses(self) -> AddressList:
-        """Where each came from; a ``SendRing`` takes the list as it is."""
+        """The source of each. ``SendRing`` takes this list as it is."""
         return AddressList.of_packed(self._spread("source"), _AF_INET6 if self._ipv6 else _AF_INET)
 
     @property
     def locals(self) -> list[str | None]:
-        """The address of ours that each was sent to (IP_PKTINFO, ip(7)); None unknown."""
+        """The local address that each was sent to (IP_PKTINFO, ip(7)); None: unknown."""
         raw, size = self._spread("local"), FIELDS["local"][1]
         return [host_from_core(raw[at : at + size], self._ipv6) for at in range(0, len(raw), size)]
 
@@ -200,16 +198,16 @@ class Batch(Uncopied, Sequence[Packet]):
 
     @property
     def timestamps(self) -> memoryview:
-        """When the kernel took each in: CLOCK_REALTIME in nanoseconds (format "Q"); 0 without
-        ``timestamps=True``.
+        """When each arrived: CLOCK_REALTIME in nanoseconds (format "Q"); 0 without ``timestamps=True``.
 
-        All datagrams that the kernel joined to a train bear the time of the train.
+        All datagrams of a train have the time of the train.
         """
         return memoryview(self._spread("timestamp")).cast("Q")
 
     @property
     def kernel_drops(self) -> int:
-        """Datagrams that found the socket buffer full, as learned since the batch before (SO_RXQ_OVFL)."""
+        """Datagrams that the full socket buffer dropped, as reported since the previous batch
+        (SO_RXQ_OVFL)."""
         self._live()
         return 0 if self._face is None else int(self._face.kernel_drops)
 
@@ -229,13 +227,13 @@ class Batch(Uncopied, Sequence[Packet]):
         ]
 
     def _columns(self) -> Columns:
-        """For ``SendRing``, which sends a batch from where it lies."""
+        """For ``SendRing``, which sends a batch in place."""
         view = self._live()
         base = 0 if self._face is None else int(ffi.cast("uintptr_t", self._face.base))
         return Columns(view, base, view.nbytes, self._column(_OFFSETS), self._column(_LENGTHS))
 
     def release(self) -> None:
-        """Drops the batch's hold on its buffers; those that nothing else looks at go back to the ring."""
+        """Releases the batch's buffers. Those that no view refers to return to the ring."""
         self._view = None
         self._anchor = None
         self._face = None
@@ -256,7 +254,7 @@ class Batch(Uncopied, Sequence[Packet]):
 
 
 class BatchSlice(Batch):
-    """Some datagrams of a batch, with the same columns; it holds the batch's buffers as a view does."""
+    """Some datagrams of a batch, with the same columns. It holds the batch's buffers, as a view does."""
 
     __slots__ = ()
 

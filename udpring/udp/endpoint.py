@@ -1,11 +1,11 @@
 """``open_datagram_endpoint``: asyncio's protocols for datagrams, on a receive ring and a send ring.
 
-1. ``open_datagram_endpoint`` makes the socket as ``loop.create_datagram_endpoint`` does, and a transport.
-2. Receiving: each wake-up of the loop hands one batch to the protocol. While datagrams come one at a time
-   they go past the batches, until two have come together.
-3. Sending: ``sendto`` queues; the queue leaves as one batch once per turn of the loop, or at once when it
-   is long. The first answer to a datagram that came alone does not queue. What finds the socket buffer full
-   waits for the socket to be writable.
+1. ``open_datagram_endpoint`` makes the socket, as ``loop.create_datagram_endpoint`` does, and a transport.
+2. Each wake-up of the loop hands one batch to the protocol. While datagrams come one at a time, a cheaper
+   call receives them without a batch.
+3. ``sendto`` queues. The queue leaves as one batch at the end of the loop's turn, or earlier when it is long.
+   The first answer to a single datagram is sent at once. Datagrams that find the socket buffer full wait
+   until the socket is writable.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from udpring.udp.tiers import forced_tier
 
 __all__ = ["open_datagram_endpoint"]
 
-#: Datagrams that one wake-up of the loop hands to the protocol; timers and others run in between.
+#: Datagrams that one wake-up of the loop hands to the protocol. Timers and other tasks run in between.
 DATAGRAMS_A_TURN = 64
-#: The queue leaves before the turn ends when it has so many datagrams, or is above the high water mark.
+#: A queue of this length, or above the high water mark, leaves before the turn ends.
 FLUSH_DATAGRAMS = 256
-#: After so many wake-ups in a row with a single datagram the next is looked for as one: at half the cost.
+#: After this many wake-ups with a single datagram the next call receives only one, at half the cost.
 SINGLES = 2
 
-# Measured on both loops: of all tiers the cheapest for single datagrams, and no dearer for many, since a
+# Measured on both loops: the cheapest tier for single datagrams. It costs no more for many, because the
 # protocol is called for each of them anyway.
 _TIER = "mmsg"
 
@@ -49,7 +49,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class _Datagrams(Protocol):
-    """What the transport calls of a protocol: ``asyncio.DatagramProtocol``, or anything with its methods."""
+    """The methods of a protocol that the transport calls: those of ``asyncio.DatagramProtocol``."""
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -74,17 +74,17 @@ async def open_datagram_endpoint(
 ) -> tuple[asyncio.DatagramTransport, P]:
     """``loop.create_datagram_endpoint`` of the running loop (asyncio or uvloop), but on the rings.
 
-    Arguments, results and exceptions are asyncio's (https://docs.python.org/3/library/asyncio-eventloop.html),
-    for UDP over IPv4 and IPv6; ``tier`` is that of ``RecvRing`` and ``SendRing``, but None stands for "mmsg"
-    (unless UDPRING_TIER says otherwise), which is best for protocols. Different are:
+    Arguments, results and exceptions are asyncio's
+    (https://docs.python.org/3/library/asyncio-eventloop.html), for UDP over IPv4 and IPv6. ``tier`` is that
+    of ``RecvRing`` and ``SendRing``. None means UDPRING_TIER, or "mmsg", which is best for protocols. These
+    are the differences:
 
-    - ``sendto`` queues, but for the first answer to a datagram that came alone. What one turn of the loop
-      sends leaves as one batch at its end, equal datagrams to one destination as trains, so
-      ``error_received`` tells of a datagram a moment after ``sendto`` returned. Order is kept for
-      each destination, not over several.
-    - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received``
-      goes to the loop's exception handler, and the next datagram is handed over.
-    - After ``close()`` and ``abort()`` what is sent is dropped, also on a socket that is not connected.
+    - ``sendto`` queues, except for the first answer to a single datagram. All that one turn of the loop sends
+      leaves as one batch at its end, with trains of equal datagrams to one destination. ``error_received``
+      may therefore report a datagram after ``sendto`` returned. Order is kept per destination.
+    - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received`` goes
+      to the loop's exception handler, and the next datagram is handed over.
+    - Datagrams that are sent after ``close()`` or ``abort()`` are dropped, also on an unconnected socket.
 
     Raises OSError (no such address, the address is in use, ...), ValueError and TypeError (arguments that do
     not go together), RingError (the kernel refused, with the reason).
@@ -123,7 +123,7 @@ async def open_datagram_endpoint(
 
 
 class _RingTransport(WriteLimits, asyncio.DatagramTransport):
-    """Lives in the loop's thread. Owns the socket and both rings until ``connection_lost`` was called."""
+    """Owns the socket and both rings until ``connection_lost`` was called. Used in the loop's thread only."""
 
     _sock: socket.socket | None = None  # also for a destructor after a failed constructor
 
@@ -155,9 +155,9 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             self._rx.close()
             raise
         self._sock = sock
-        # What the loop polls for reading, where it is not the ring's descriptor. On tier mmsg nothing is
-        # received behind the socket's back, and the socket itself tells of everything; but libuv (uvloop)
-        # takes the errors that ICMP brings for the end of it.
+        # The descriptor to poll for reading, where it is not the ring's. Tier mmsg has no receives in flight,
+        # so polling the socket itself is enough. uvloop cannot: libuv takes an ICMP error for the end of the
+        # socket.
         direct = self._rx.tier == "mmsg" and isinstance(loop, asyncio.SelectorEventLoop)
         self._readable = os.dup(sock.fileno()) if direct else -1
         self._inbox: Iterator[tuple[bytes, Any]] = iter(())
@@ -251,7 +251,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
                 self._flush()
 
     def _deliver(self) -> bool:
-        """Hands over what was received. False when there was nothing."""
+        """Hands received datagrams to the protocol. False when there were none."""
         any_ = False
         self._delivering = True
         try:
@@ -276,7 +276,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
     # Sending.
 
     def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
-        """Queues a datagram; it leaves at the end of this turn of the loop. See open_datagram_endpoint."""
+        """Queues a datagram, which leaves at the end of this turn of the loop. See open_datagram_endpoint."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if not data and not _SENDS_EMPTY:
@@ -328,7 +328,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._flush()
 
     def _flush(self) -> None:
-        """Sends what is queued; what the socket has no room for stays."""
+        """Sends the queue as far as the socket has room."""
         payloads, to = self._payloads, self._to
         if payloads and not self._blocked and not self._conn_lost:
             self._payloads, self._to, self._size = [], [], 0
@@ -357,7 +357,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
     def _keep(
         self, payloads: list[bytes], to: list[bytes], errors: list[tuple[int, OSError]]
     ) -> list[OSError]:
-        """Queues what found no room again, and has the loop wait for some. Returns the other errors."""
+        """Queues datagrams without room again, to wait for a writable socket. Returns other errors."""
         again = [index for index, error in errors if error.errno == errno.EAGAIN]
         if not again:
             return [error for _, error in errors]
@@ -387,7 +387,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
     # Closing.
 
     def close(self) -> None:
-        """No more is received; what was queued is sent, and then ``connection_lost(None)`` called."""
+        """Stops receiving, sends the queue, then calls ``connection_lost(None)``."""
         if self._closing:
             return
         self._closing = True
@@ -396,7 +396,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             self._lose(None)
 
     def abort(self) -> None:
-        """As ``close()``, but what the socket does not take at once is dropped."""
+        """As ``close()``, but drops datagrams that the socket does not take at once."""
         self._flush()
         self._force_close(None)
 
@@ -448,7 +448,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         return self._closing
 
     def set_protocol(self, protocol: Any) -> None:
-        """Has another protocol called from now on."""
+        """Replaces the protocol."""
         self._protocol = protocol
 
     def get_protocol(self) -> Any:

@@ -1,4 +1,4 @@
-"""What is given to a send ring, as the core takes it: ``struct udpring_send_job``, and what came of it.
+"""A batch to send as the core takes it (``struct udpring_send_job``), and its results.
 
 A function that fills a part of a job returns the objects that must live until the job has ended.
 """
@@ -38,17 +38,16 @@ _ALL_KNOWN: dict[int, OSError] = {}  # never written to
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """What became of a batch: how many the kernel took; for each other its place in the batch and why."""
+    """The result of a batch: how many datagrams the kernel took, and the index and error of each other."""
 
     accepted: int
     errors: list[tuple[int, OSError]] = field(default_factory=list)
 
 
 class Ticket(Uncopied):
-    """Datagrams that were submitted and may still be on their way.
+    """Datagrams that were submitted and may not have been sent yet.
 
-    Belongs to the ring's thread, as the ring. It moves when the ring is used: ``reap``, ``drain``,
-    ``send_batch``.
+    It belongs to the ring's thread. Calls on the ring move it on: ``reap``, ``drain``, ``send_batch``.
     """
 
     __slots__ = ("_held", "_job", "_report", "_unknown", "count")
@@ -56,7 +55,7 @@ class Ticket(Uncopied):
     _instead = "its report is plain data"
 
     def __init__(self, job: Any, held: tuple[Any, ...], unknown: dict[int, OSError]) -> None:
-        """``unknown``: of which datagrams the address was found wrong before they were sent, and how."""
+        """``unknown``: errors of wrong addresses, by the index of the datagram."""
         self._job = job
         self._held = held
         self._unknown = unknown
@@ -66,12 +65,12 @@ class Ticket(Uncopied):
 
     @property
     def done(self) -> bool:
-        """Whether every datagram has its result; the payloads may then be changed."""
+        """Whether every datagram has its result. The payloads may be changed then."""
         return self._report is not None or self._job.ended == self._job.count
 
     @property
     def report(self) -> SendReport:
-        """What became of them. Raises RuntimeError while some have no result yet."""
+        """The results. Raises RuntimeError while some are missing."""
         if self._report is None:
             job = self._job
             if job.ended != job.count:
@@ -88,7 +87,7 @@ class Ticket(Uncopied):
 
 
 def make_report(job: Any, unknown: dict[int, OSError]) -> SendReport:
-    """Of a job that has ended. ``unknown``: errors that say more than the core's, by their place."""
+    """The report of a finished job. ``unknown``: errors by index, which say more than the core's."""
     count: int = job.count
     if not job.failed:
         return SendReport(count)
@@ -200,8 +199,8 @@ def fill_addresses(
 ) -> tuple[Any, dict[int, OSError]]:
     """Addresses of a job. ``one``: a ``struct udpring_address *`` to use when it is one for all.
 
-    Returns what must live as long as the job, and of a sequence the addresses that cannot be, by their place:
-    the core refuses those datagrams alone.
+    Returns the objects that must live as long as the job, and the errors of wrong addresses in a sequence, by
+    index. The core refuses only those datagrams.
     """
     if address is None:
         job.address_count = 0
@@ -234,7 +233,7 @@ def fill_addresses(
 
 
 def _one_by_one(several: Sequence[Address | None], family: int) -> tuple[AddressList, dict[int, OSError]]:
-    """Of addresses some of which cannot be (no such name, IPv6 on an IPv4 socket): these, by their place."""
+    """Packs addresses of which some are wrong (unknown name, IPv6 on an IPv4 socket). Errors are by index."""
     unknown: dict[int, OSError] = {}
     packed = []
     for place, address in enumerate(several):

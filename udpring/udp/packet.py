@@ -41,12 +41,12 @@ class Packet(Uncopied):
 
     @property
     def address(self) -> Address | None:
-        """Where it came from, as ``recvfrom`` of this socket says it."""
+        """The source, as ``recvfrom`` of this socket returns it."""
         return from_core(self._record[_SOURCE], self._ipv6)
 
     @property
     def local(self) -> str | None:
-        """The address of ours that it was sent to (IP_PKTINFO, ip(7)); None unknown."""
+        """The local address that it was sent to (IP_PKTINFO, ip(7)); None: unknown."""
         return host_from_core(self._record[_LOCAL], self._ipv6)
 
     @property
@@ -61,9 +61,9 @@ class Packet(Uncopied):
 
     @property
     def timestamp(self) -> int:
-        """When the kernel took it in, CLOCK_REALTIME in nanoseconds; 0 without ``timestamps=True``.
+        """When it arrived, CLOCK_REALTIME in nanoseconds; 0 without ``timestamps=True``.
 
-        All datagrams that the kernel joined to a train bear the time of the train.
+        All datagrams of a train have the time of the train.
         """
         return int(_u64.unpack_from(self._record, _TIMESTAMP)[0])
 
@@ -84,12 +84,12 @@ class Packet(Uncopied):
 
     @property
     def truncated(self) -> bool:
-        """It was longer than the buffer, the rest is lost. Of a train: the datagrams after it, too."""
+        """It was longer than the buffer: the rest is lost, and in a train all datagrams after it."""
         return bool(self.flags & _TRUNCATED)
 
     @property
     def control_truncated(self) -> bool:
-        """More ancillary data came than there was room for: address and flags may be incomplete."""
+        """There was more ancillary data than room for it. Address and flags may be incomplete."""
         return bool(self.flags & _CONTROL_TRUNCATED)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Packet(Uncopied):
 
 
 def of_train(record: bytes, *, last: bool) -> bytes:
-    """The record of one datagram of a train: no train itself, and cut only as the last of a cut train."""
+    """The record of one datagram of a train. Only the last one of a truncated train is truncated."""
     out = bytearray(record)
     _u32.pack_into(out, _SEGMENT_SIZE, 0)
     if not last:

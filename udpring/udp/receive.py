@@ -1,4 +1,4 @@
-"""``RecvRing``: a pool of receive buffers in flight on one socket."""
+"""``RecvRing``: receives datagrams from one socket in batches."""
 
 from __future__ import annotations
 
@@ -30,38 +30,34 @@ _ONE_MORE = int(lib.UDPRING_ONE_MORE)
 class RecvRing(Uncopied):
     """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6.
 
-    The ring belongs to the thread that made it: ``recv_batch`` elsewhere, or in a forked child, raises
-    WrongThreadError. The socket stays the caller's and must live as long as the ring; pktinfo, TOS and the
-    drop counter are switched on for it (ip(7), ipv6(7)) and stay on.
-    The ring also empties the socket's error queue (errors by IP_RECVERR, time stamps of what was sent) and
-    counts that as ``icmp_errors``, on tier uring-multishot only when a receive reports an error. To read
-    that queue yourself, send from another socket.
+    The ring belongs to the thread that made it. In another thread or a forked child ``recv_batch`` raises
+    WrongThreadError. The socket stays the caller's and must live as long as the ring. The ring switches on
+    pktinfo, TOS and the drop counter of the socket (ip(7), ipv6(7)); they stay on.
 
-    buffers: in flight, 1 to 2048; 0 = 64.
-    buffer_size: bytes of payload that a buffer holds, up to 65536; 0 = 65536 (memory is used only as far as
-        datagrams touch it).
-    tier: "uring-multishot", "uring-pool" or "mmsg"; None: UDPRING_TIER, or the best that works here.
-    gro: let the kernel join datagrams of one flow to trains (UDP_GRO, udp(7)): far fewer crossings for bulk.
-        None: yes where the kernel can (5.0) and buffers hold any train, that is with 65536 bytes; a train
-        that is longer than its buffer is cut. On loopback it changes nothing for datagrams that come one by
-        one (measured at 64 and 1400 bytes), and makes trains of 1200 bytes ten times as cheap to receive.
-        The socket option is put back at close.
-    whole_trains: hand a train over as one packet with its ``segment_size``, instead of splitting it in place.
-    timestamps: have the kernel note when it took each datagram in (SO_TIMESTAMPNS, socket(7)); put back at
-        close.
-    local_addresses: False does not ask for the address of ours that each was sent to (IP_PKTINFO):
-        ``locals``, ``packet.local`` and ``interface_index`` are unknown, unless the program has switched it
-        on for the socket.
-    tos: False does not ask for the TOS octet (IP_RECVTOS): ``tos`` and ``ecn`` read 0 likewise. Datagrams
-        that come one by one are cheaper without the two (docs/performance.md).
-    lease_limit: buffers that batches may hold; what comes beyond is copied, so that the kernel is never
-        without a buffer because packets are kept. 0 = half of ``buffers``; beyond three quarters the kernel
-        may have to wait for some to come back (``stats["starved"]``).
-    copy_limit: bytes of such copies that batches may hold; when they are reached ``recv_batch`` raises
-        RingError with ENOBUFS, and what arrives waits in the socket, until the program lets go of some. 0 =
-        256 MiB.
-    cq_entries: room in the completion queue of an io_uring tier, at most 65536; 0 = for every buffer. With
-        less nothing is lost, but more calls are made.
+    The ring also empties the socket's error queue (IP_RECVERR errors, timestamps of sent datagrams) and
+    counts its messages as ``icmp_errors``. Tier uring-multishot does so only when a receive reports an error.
+    To read that queue yourself, send from another socket.
+
+    buffers: receive buffers, 1 to 2048. 0 = 64.
+    buffer_size: payload bytes per buffer, up to 65536. 0 = 65536. Only touched pages use memory.
+    tier: "uring-multishot", "uring-pool" or "mmsg". None: UDPRING_TIER, or the best that works here.
+    gro: let the kernel join datagrams of one flow to trains (UDP_GRO, udp(7)), which makes bulk traffic much
+        cheaper. None: yes where the kernel can (5.0) and ``buffer_size`` is 65536, which holds any train. A
+        train that is longer than its buffer is cut. ``close`` restores the socket option.
+    whole_trains: return a train as one packet with its ``segment_size``, instead of splitting it in place.
+    timestamps: the kernel notes when each datagram arrived (SO_TIMESTAMPNS, socket(7)). ``close`` restores
+        the option.
+    local_addresses: False leaves IP_PKTINFO off. ``locals``, ``packet.local`` and ``interface_index`` are
+        unknown then, unless the program has switched it on for the socket.
+    tos: False leaves IP_RECVTOS off. ``tos`` and ``ecn`` are 0 then, with the same exception. Single
+        datagrams are cheaper without these two (docs/performance.md).
+    lease_limit: buffers that batches may hold. Datagrams beyond it are copied, so that kept packets never
+        leave the kernel without a buffer. 0 = half of ``buffers``. With more than three quarters the kernel
+        may run out of buffers (``stats["starved"]``).
+    copy_limit: bytes of such copies that batches may hold. At the limit ``recv_batch`` raises RingError with
+        ENOBUFS and datagrams wait in the socket, until the program releases some packets. 0 = 256 MiB.
+    cq_entries: room in the completion queue of an io_uring tier, at most 65536. 0 = for every buffer. A
+        smaller queue loses nothing but costs more calls.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier).
     """
@@ -84,8 +80,8 @@ class RecvRing(Uncopied):
         copy_limit: int = 0,
         cq_entries: int = 0,
     ) -> None:
-        # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
-        # another finds it closed, never freed. So no lock is needed here.
+        # The core's handle lives as long as a reference to it: a call that races a close in another thread
+        # finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
         self._closing = False
         self._busy = False
@@ -123,15 +119,16 @@ class RecvRing(Uncopied):
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
 
     def recv_batch(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
-        """Waits for the first datagram and takes what is there, up to ``max_packets`` datagrams.
+        """Waits for the first datagram, then returns all that have arrived, up to ``max_packets``.
 
-        Of a train that has more, the rest comes with the next call.
-        timeout: seconds; None waits for ever, 0 or less polls. An empty batch when the time is up. Signals
-        are handled while waiting (Ctrl-C raises KeyboardInterrupt).
-        Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, RingError
-        when the socket was closed (EBADF, also when another one has its number by now) or shut down for
-        reading (ESHUTDOWN), which a wait notices within a fifth of a second, or when the program keeps more
-        packets than ``copy_limit`` allows (ENOBUFS).
+        A train may hold more than fit. The rest of it comes with the next call.
+        timeout: seconds. None waits for ever, 0 or less polls. The batch is empty when the time is up.
+        Signals are handled while waiting (Ctrl-C raises KeyboardInterrupt).
+
+        Raises ClosedError (also when another thread closes the ring meanwhile), WrongThreadError, and
+        RingError: EBADF when the socket was closed, even if another socket has its number now; ESHUTDOWN when
+        it was shut down for reading; ENOBUFS when the program keeps more packets than ``copy_limit`` allows.
+        A wait notices the first two within a fifth of a second.
         """
         if max_packets < 1:
             raise ValueError(f"max_packets must be at least 1: {max_packets}")
@@ -161,7 +158,7 @@ class RecvRing(Uncopied):
             del handle  # held until here: `call` is part of it
 
     def _poll(self, max_packets: int) -> Batch | None:
-        """``recv_batch`` that does not wait, and gives None for an empty batch."""
+        """``recv_batch`` without a wait. None stands for an empty batch."""
         if not 0 < max_packets < _MOST:
             return self.recv_batch(max_packets, 0) or None
         handle = self._begin()
@@ -180,7 +177,7 @@ class RecvRing(Uncopied):
     def _take_one(self) -> tuple[bytes, bytes, bool] | None:
         """A single datagram, without a batch and without waiting. The caller polls the socket itself.
 
-        Its payload, its packed address, and whether there is more to be fetched. None: ask ``recv_batch``.
+        Returns its payload, its packed address, and whether more has arrived. None: call ``recv_batch``.
         """
         handle = self._handle  # held meanwhile
         if handle is None:
@@ -193,7 +190,7 @@ class RecvRing(Uncopied):
         return one[size : size + code % _ONE_MORE], one[:size], code >= _ONE_MORE
 
     def _begin(self) -> Any:
-        """The handle, for a call of the owner's that is under way from now on."""
+        """Begins a call of the owner and returns the handle."""
         handle = self._handle
         if self._closing or handle is None:
             return self._usable()
@@ -222,14 +219,16 @@ class RecvRing(Uncopied):
         return self._handle
 
     def fileno(self) -> int:
-        """A descriptor for event loops: readable while ``recv_batch(timeout=0)`` would not come back empty.
+        """A descriptor for event loops: readable while ``recv_batch(timeout=0)`` would return datagrams.
 
-        Level-triggered: it stays readable until everything is fetched, also what one call left over. Poll
-        it for reading with select(2), poll(2), epoll(7) or any loop; do not read, write or close it. It is
-        not the socket's. Now and then it is readable for something that is no datagram (an ICMP error,
-        buffers that came back): the batch is empty then.
-        It need not tell of a socket that was closed under the ring: close the ring instead, or call
-        ``recv_batch`` once in a while, which raises then. The waits of this class look once a second.
+        It is level-triggered: it stays readable until everything is fetched. Poll it for reading with
+        select(2), poll(2), epoll(7) or any loop. Do not read, write or close it. It is not the socket's
+        descriptor. It may also be readable for an ICMP error or for buffers that were released; the batch is
+        empty then.
+
+        It does not signal when the program closes the socket. The next call on the ring reports that, so
+        close the ring or call ``recv_batch`` now and then. The waits of this class check once a second.
+
         Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
         """
         return check(lib.udpring_recv_fileno(self._usable()), "polling a receive ring")
@@ -237,9 +236,10 @@ class RecvRing(Uncopied):
     async def recv_batch_async(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
         """``recv_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
 
-        timeout: seconds; None waits for ever. An empty batch when the time is up.
-        Cancelling loses no datagram: it comes with the next call. After a few batches without a wait the loop
-        gets a turn, so that timers run under a flood.
+        timeout: seconds. None waits for ever. The batch is empty when the time is up.
+        A cancelled call loses no datagram: it comes with the next call. After a few batches without a wait
+        the loop gets a turn, so that timers run under a flood.
+
         Raises ClosedError (also when the ring is closed meanwhile), WrongThreadError, RingError, RuntimeError
         when another task is waiting on this ring already.
         """
@@ -257,7 +257,7 @@ class RecvRing(Uncopied):
                 self._burst = 0
                 await give_way()
             if self._lone and self._watch is not None and timeout is None and max_packets > 0:
-                # Datagrams come one at a time: the next is hardly there yet. The loop reports it.
+                # Datagrams come one at a time, so the next has hardly arrived: wait for the loop at once.
                 wait = self._watch.wait_again()
             while True:
                 if wait is not None:
@@ -290,11 +290,11 @@ class RecvRing(Uncopied):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Batch]:
-        """The next batch; the iteration ends when the ring is closed."""
+        """The next batch. The iteration ends when the ring is closed."""
         return self._receive(256, None, True)
 
     def _icmp_errors(self) -> list[OSError]:
-        """What ICMP brought since the last call, oldest first, of which the last 16 are kept."""
+        """ICMP errors since the last call, oldest first. The last 16 are kept."""
         errors = []
         while code := lib.udpring_recv_error(self._usable()):
             errors.append(OSError(code, os.strerror(code)))
@@ -312,12 +312,12 @@ class RecvRing(Uncopied):
 
     @property
     def tier(self) -> str:
-        """The tier that runs."""
+        """The tier in use."""
         return self._tier
 
     @property
     def tier_reason(self) -> str:
-        """Why no better tier was taken; empty when the best one runs or one was asked for by name."""
+        """Why no better tier was taken. Empty for the best tier and for one that was given by name."""
         return self._tier_reason
 
     @property
@@ -358,17 +358,18 @@ class RecvRing(Uncopied):
 
     @property
     def closed(self) -> bool:
-        """Whether receiving is over."""
+        """Whether the ring is closed."""
         return self._closing or self._handle is None
 
     def close(self) -> None:
-        """Cancels what is in flight, waits for it, and lets go; packets that are still looked at stay valid.
+        """Cancels the receives in flight, waits for them, and closes the ring. Packets in use stay valid.
 
-        Datagrams that it had taken in and nobody fetched are lost. UDP_GRO is off again, but a train that is
-        in the socket by then stays one: a plain ``recv`` gets its datagrams as one.
+        Datagrams that the ring had received and nobody fetched are lost. UDP_GRO is off again, but a train
+        that
+        is already in the socket stays one: a plain ``recv`` returns its datagrams as one.
 
-        Called from another thread it only wakes the owner, whose ``recv_batch`` then closes and raises
-        ClosedError. Closing twice is fine.
+        Called from another thread, it only wakes the owner, whose ``recv_batch`` then closes the ring and
+        raises ClosedError. Closing twice is fine.
         """
         handle = self._handle
         if handle is None:

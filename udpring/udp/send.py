@@ -1,4 +1,4 @@
-"""``SendRing``: a batched sendmsg ring on one socket."""
+"""``SendRing``: sends datagrams on one socket in batches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLOSED = "this send ring was closed"
 _leaked: list[object] = []
 _LET_GO_SECONDS = 10.0
 
-# What became of zero_copy=True, and why.
+# Whether zero_copy=True has an effect, and why.
 _ZERO_COPY = {
     lib.UDPRING_ZC_OFF: ("off", "not asked for"),
     lib.UDPRING_ZC_UNTRIED: ("untried", "it works on this host; nothing of 4096 bytes or more was sent yet"),
@@ -49,22 +49,22 @@ _ZERO_COPY = {
 class SendRing(Uncopied):
     """Sends datagrams in batches on ``sock``, a UDP socket of AF_INET or AF_INET6, connected or not.
 
-    Datagrams to one destination leave in the order given, also when the socket buffer is full; those of equal
-    size go as UDP_SEGMENT trains (udp(7)), and one by one where the route refuses trains. The ring belongs to
+    Datagrams to one destination leave in the order given, also when the socket buffer is full. Those of equal
+    size leave as UDP_SEGMENT trains (udp(7)), or singly where the route refuses trains. The ring belongs to
     the thread that made it. The socket stays the caller's and must live as long as the ring.
 
-    entries: sends (datagrams or trains) pending at once, 1 to 4096; 0 = 256. A batch may be longer.
-    tier: "uring-multishot" or "uring-pool" (for sending the same), "mmsg"; None: UDPRING_TIER, or the best
-        that works.
+    entries: pending sends (datagrams or trains), 1 to 4096. 0 = 256. A batch may be longer.
+    tier: "uring-multishot" or "uring-pool" (both send alike), or "mmsg". None: UDPRING_TIER, or the best that
+        works here.
     gso: False sends every datagram by itself.
-    zero_copy: let the kernel read payloads of 4096 bytes and more (a train counts whole) from where they lie
-        (IORING_OP_SENDMSG_ZC, io_uring_enter(2)), where the host can; ``zero_copy`` says what came of it. A
-        batch ends, and a ticket is done, when the kernel has let go of the payloads. Worth it for big trains
-        on a network card; loopback and virtual devices copy.
-    helpers: threads beside the caller's, 0 to 15, that send with it: of batches with an address each, from
-        128 datagrams on. Single datagrams to many destinations cost a whole way through the kernel each, so
-        that only more CPUs are faster. A batch takes less time then, and slightly more CPU time in all;
-        ``stats["helped"]`` tells what they sent. One destination, or ``ordered``, has no use for them.
+    zero_copy: the kernel reads payloads of 4096 bytes and more in place (IORING_OP_SENDMSG_ZC,
+        io_uring_enter(2)). A train counts as a whole. The property ``zero_copy`` says whether that works. A
+        batch ends, and a ticket is done, when the kernel no longer reads the payloads. It pays for big trains
+        on a network card. Loopback and virtual devices copy.
+    helpers: threads, 0 to 15, that send together with the caller's. They help with batches of 128 datagrams
+        or more that have an address each. Single datagrams to many destinations each pass through the whole
+        kernel, so only more CPUs make them faster. ``stats["helped"]`` counts what they sent. Helpers do
+        nothing for one destination, or with ``ordered``.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier; too many helpers).
     """
@@ -81,8 +81,8 @@ class SendRing(Uncopied):
         zero_copy: bool = False,
         helpers: int = 0,
     ) -> None:
-        # The core's handle lives as long as anybody holds it: a call in one thread that meets a close in
-        # another finds it closed, never freed. So no lock is needed here.
+        # The core's handle lives as long as a reference to it: a call that races a close in another thread
+        # finds it closed, never freed. So no lock is needed here.
         self._handle: Any = None
         self._closing = False
         self._sock = sock
@@ -132,30 +132,32 @@ class SendRing(Uncopied):
         ttl: int | None = None,
         ordered: bool = False,
     ) -> SendReport:
-        """Sends every payload and returns when each has its result; one that fails holds up no other.
+        """Sends every payload. Returns when each has its result. A failed datagram does not stop the others.
 
-        payloads: buffers; or a Batch as received, sent from where it lies; or with ``lengths`` one buffer.
-        address: one for all, a sequence with one each, an AddressList (packed once; ``Batch.addresses`` is
-            one), or None on a connected socket. Of a sequence, an address that cannot be (IPv6 on an IPv4
-            socket, a name nobody knows) is an error of its datagram in the report.
-        timeout: seconds to wait for room in the socket buffer; None for ever, 0 or less not at all. What did
-            not go by then is reported with BlockingIOError.
-        lengths: cuts one buffer into datagrams: an int for that many bytes each (the last may be shorter),
-            or a sequence or uint32 buffer of lengths that use it up.
-        source: the address of ours to send from, a host string (IP_PKTINFO, ip(7); IPV6_PKTINFO, ipv6(7)).
-        interface_index: the interface to leave by; 0: as routed.
-        tos: TOS or traffic class octet, ECN its low two bits (RFC 3168); None: the socket's.
-        ttl: hop limit, 1 to 255; None: the socket's.
-        ordered: keep the order over all destinations. Else it is kept for each destination, and datagrams
-            of one that are of equal size are joined to UDP_SEGMENT trains (udp(7)) out of the whole batch.
+        payloads: buffers; or a received Batch, which is sent in place; or one buffer with ``lengths``.
+        address: one for all; a sequence with one each; an AddressList (packed once; ``Batch.addresses`` is
+            one); or None on a connected socket. A wrong address in a sequence (IPv6 on an IPv4 socket, an
+            unknown name) is an error of its datagram in the report.
+        timeout: seconds to wait for room in the socket buffer. None waits for ever, 0 or less does not wait.
+            Datagrams that were not sent by then are reported with BlockingIOError.
+        lengths: cuts one buffer into datagrams. An int: that many bytes each, the last may be shorter. A
+            sequence or a uint32 buffer: their lengths, which must use up the buffer.
+        source: the local address to send from, a host string (IP_PKTINFO, ip(7); IPV6_PKTINFO, ipv6(7)).
+        interface_index: the interface to send by. 0: as routed.
+        tos: TOS or traffic class octet; ECN is its low two bits (RFC 3168). None: the socket's.
+        ttl: hop limit, 1 to 255. None: the socket's.
+        ordered: keep the order across destinations. Otherwise order is kept per destination, and datagrams of
+            equal size to one destination become UDP_SEGMENT trains (udp(7)), even if the batch interleaves
+            destinations.
 
-        Errors of single datagrams are in the report: EMSGSIZE, ENETUNREACH, ECONNREFUSED (an ICMP error of
-        an earlier one, on a connected socket; it ends a whole train), EPERM (a filter), EINVAL (no source of
-        ours), EAFNOSUPPORT (address or source of another family), ... as sendmsg(2) says.
-        The payloads may be changed when this returned.
+        The report has the errors of single datagrams, as sendmsg(2) describes them: EMSGSIZE, ENETUNREACH,
+        ECONNREFUSED (an ICMP error of an earlier datagram, on a connected socket; it ends a whole train),
+        EPERM (a filter), EINVAL (a foreign source), EAFNOSUPPORT (address or source of another family), ...
+        The payloads may be changed afterwards.
+
         Raises ClosedError, WrongThreadError, TypeError, OverflowError, ValueError (as many addresses as
-        payloads are needed; lengths that do not fit the buffer), ``socket.gaierror`` for one address for all
-        that nobody knows.
+        payloads are needed; lengths that do not fit the buffer), ``socket.gaierror`` where the one address
+        for all is an unknown name.
         """
         left = -1 if timeout is None else nanoseconds(timeout)
         if lengths is None and source is None and tos is None and ttl is None and not interface_index:
@@ -193,8 +195,8 @@ class SendRing(Uncopied):
                 if job.ended != count:
                     self._wait(handle, job, left)
             finally:
-                # Also for a KeyboardInterrupt: what is parked still points into this batch's memory. A ring
-                # that was closed (by a signal handler) has let go of it.
+                # Also for a KeyboardInterrupt: parked datagrams still point into this batch's memory. A ring
+                # that a signal handler closed no longer uses it.
                 if job.taken and job.ended != count:
                     self._let_go(handle, job, None)
             self._held = ()
@@ -294,9 +296,10 @@ class SendRing(Uncopied):
     ) -> Ticket:
         """Takes the datagrams in, sends what goes without waiting, and returns.
 
-        As ``send_batch``, behind what was submitted before. An iterable of payloads is copied, and they may
-        be changed at once. One buffer with ``lengths`` and a Batch are not: they are held until the ticket
-        is done (a bytearray cannot be resized meanwhile), and must not be changed before.
+        Arguments are those of ``send_batch``. The datagrams leave behind those that were submitted before. An
+        iterable of payloads is copied, so they may be changed at once. One buffer with ``lengths``, or a
+        Batch,
+        is not copied: it is held until the ticket is done and must not be changed before.
         Raises as ``send_batch``.
         """
         handle = self._usable()
@@ -323,10 +326,10 @@ class SendRing(Uncopied):
         return ticket
 
     def reap(self, wait: int = 0, timeout: float | None = None) -> list[Ticket]:
-        """The tickets that are done and were not reaped before, in the order submitted.
+        """Returns the tickets that are done and were not returned before, in the order of submission.
 
         wait: waits until that many are done, or all that are pending.
-        timeout: seconds to wait for them; None for ever. Fewer when the time is up.
+        timeout: seconds to wait for them. None waits for ever. Fewer are returned when the time is up.
         Raises ClosedError, WrongThreadError, RingError (the socket is gone).
         """
         handle = self._usable()
@@ -355,20 +358,21 @@ class SendRing(Uncopied):
         return done
 
     def drain(self, timeout: float | None = None) -> list[Ticket]:
-        """Waits until nothing is pending and reaps. Fewer tickets than are pending when the time is up.
+        """Waits until nothing is pending, then reaps. Returns fewer tickets when the time is up.
 
         Raises as ``reap``.
         """
         return self.reap(len(self._tickets), timeout)
 
     def fileno(self) -> int:
-        """A descriptor for event loops: readable while ``reap()`` would move on what is pending.
+        """A descriptor for event loops: readable while ``reap()`` could send or finish pending datagrams.
 
-        Level-triggered, and quiet when nothing is pending, or all of it waits for the kernel to let go of
-        payloads (zero copy). Poll it for reading (sic) with select(2), poll(2),
-        epoll(7) or any loop; do not read, write or close it. It is not the socket's. Closing the ring in
-        another thread makes it readable too. A socket that was closed under the ring need not: call
-        ``reap`` once in a while, which reports it.
+        It is level-triggered. It is quiet when nothing is pending, or when all pending datagrams wait for the
+        notifications of zero copy. Poll it for reading, not for writing, with select(2), poll(2), epoll(7) or
+        any loop. Do not read, write or close it. It is not the socket's descriptor. It also becomes readable
+        when another thread closes the ring, but not when the program closes the socket: ``reap`` reports
+            that.
+
         Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
         """
         return check(lib.udpring_send_fileno(self._usable()), "polling a send ring")
@@ -387,12 +391,11 @@ class SendRing(Uncopied):
     ) -> SendReport:
         """``send_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
 
-        What goes leaves at once; for the rest it waits until the socket buffer has room. Several tasks may
-        send: their datagrams leave in the order of the calls. After a few batches without a wait the loop
-        gets a turn.
-        Arguments and the report are those of ``send_batch``; payloads are held as those of ``submit``.
-        Cancelled, it abandons what has not left yet, and notes on the exception (``__notes__``) how much that
-        was.
+        It sends what the socket buffer has room for and waits with the rest. Several tasks may send. Their
+        datagrams leave in the order of the calls. After a few batches without a wait the loop gets a turn.
+        Arguments and report are those of ``send_batch``. Payloads are held as by ``submit``. A cancelled call
+        abandons the unsent datagrams and notes their number on the exception (``__notes__``).
+
         Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
         """
         turn = self._turns.count
@@ -425,7 +428,7 @@ class SendRing(Uncopied):
         return ticket.report
 
     async def _sent(self, ticket: Ticket) -> None:
-        """Until every datagram of it has its result."""
+        """Waits until every datagram of the ticket has its result."""
         watch: Watch | None = None
         try:
             watch = self._awaited[ticket] = Watch(self.fileno())
@@ -445,13 +448,13 @@ class SendRing(Uncopied):
                 watch.close()
 
     def _abandon(self, ticket: Ticket) -> int:
-        """How many of its datagrams are not going to be sent."""
+        """Gives the ticket up. Returns how many of its datagrams are not sent."""
         if not ticket.done:
             self._let_go(self._usable(), ticket._job, ticket)
         return len(ticket.report.errors)
 
     def _move(self) -> None:
-        """Sends what goes without waiting."""
+        """Sends pending datagrams as far as there is room, without a wait."""
         handle = self._usable()
         code = lib.udpring_send_run(handle, ffi.NULL, lib.udpring_send_finished(handle) + 1, 0)
         if code == -errno.ECANCELED:
@@ -461,7 +464,7 @@ class SendRing(Uncopied):
         self._wake_sent()
 
     def _wake_sent(self) -> None:
-        """The queue has moved: tasks whose datagrams have gone are woken."""
+        """Wakes the tasks whose datagrams have left."""
         for ticket, watch in self._awaited.items():
             if ticket.done:
                 watch.wake()
@@ -472,7 +475,7 @@ class SendRing(Uncopied):
             watch.close()
 
     def _usable(self) -> Any:
-        """The handle, for the thread that may send. Closes where another thread asked for it."""
+        """The handle, for the owner's thread. Closes the ring if another thread asked for that."""
         if self._closing:
             self.close()
         handle = self._handle
@@ -491,17 +494,17 @@ class SendRing(Uncopied):
 
     @property
     def tier(self) -> str:
-        """The tier that runs."""
+        """The tier in use."""
         return self._tier
 
     @property
     def tier_reason(self) -> str:
-        """Why no better tier was taken; empty when the best one runs or one was asked for by name."""
+        """Why no better tier was taken. Empty for the best tier and for one that was given by name."""
         return self._tier_reason
 
     @property
     def zero_copy(self) -> str:
-        """What became of ``zero_copy=True``; ``zero_copy_reason`` says why. Any thread.
+        """Whether ``zero_copy=True`` has an effect. ``zero_copy_reason`` says why. Any thread.
 
         "off", "unsupported", "broken" (the kernel never says when it is done), "untried", "copies", "true".
         """
@@ -536,14 +539,14 @@ class SendRing(Uncopied):
 
     @property
     def closed(self) -> bool:
-        """Whether sending is over."""
+        """Whether the ring is closed."""
         return self._closing or self._handle is None
 
     def close(self) -> None:
-        """Lets go of the ring; twice is fine. What was submitted and not sent is reported with ECANCELED.
+        """Closes the ring. Unsent datagrams are reported with ECANCELED. Closing twice is fine.
 
-        Called from another thread it only wakes the owner, whose ``send_batch`` or ``reap`` then closes and
-        raises ClosedError; what the kernel had not taken by then is not sent.
+        Called from another thread, it only wakes the owner, whose ``send_batch`` or ``reap`` then closes the
+        ring and raises ClosedError. Datagrams that the kernel has not taken by then are not sent.
         """
         handle = self._handle
         if handle is None:

@@ -1,4 +1,4 @@
-"""What stands for memory or a ring of the core: a copy would be a second owner of it."""
+"""Objects that own a ring or memory of the core. A copy would be a second owner."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How long the core may wait at once.
 
-A signal that another thread takes, or that arrives just before a wait begins, does not interrupt the wait:
-Python has noted it and handles it when the core returns. So the core returns now and then.
+A signal does not interrupt a wait if another thread takes it, or if it arrives just before the wait begins.
+Python handles it when the core returns, so the core returns every fifth of a second.
 """
 
 from __future__ import annotations
