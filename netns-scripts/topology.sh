@@ -41,7 +41,7 @@ Usage:
   $topology --help                         this
 
 PREFIX: 1 to 8 lower-case letters and digits. Needs root and iproute2 (nftables where it says so).
-Exit codes: 0 done, 1 failed, 2 bad usage, 3 this host cannot (not root, a tool or a kernel feature is missing).
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 refused by this host (not root, or a tool or kernel feature is missing).
 USAGE
 }
 
