@@ -470,7 +470,7 @@ static void close_plane(void)
     for (uint32_t i = 0; i < model.plane->worker_count; i++) {
         const struct worker *worker = &model.plane->workers[i];
         CLAIM(!worker->staged.bytes && !worker->staged.steps, "%zu staged bytes are left", worker->staged.bytes);
-        CLAIM(!worker->kicked_first, "worker %u has a peer in its list that is gone", i);
+        CLAIM(!worker->ready_first, "worker %u has a peer in its list that is gone", i);
     }
     udpring_plane_close(model.plane);
     threads_reset();

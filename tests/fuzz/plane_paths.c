@@ -60,7 +60,7 @@ static void check_links(void)
     for (uint32_t i = 1; i < ROUTE_LINKS; i++) {
         struct udpring_link_note note = {i, model_routes.vrf[i]};
         slaves += note.vrf != 0;
-        CLAIM(!routes_link_is_news(routes, &note), "interface %u is not known to be in VRF %u", i, note.vrf);
+        CLAIM(!routes_link_changes(routes, &note), "interface %u is not known to be in VRF %u", i, note.vrf);
     }
     CLAIM(routes->vrf_slaves_count == slaves, "%u interfaces in VRFs are known, there are %u", routes->vrf_slaves_count, slaves);
 }

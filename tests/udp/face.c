@@ -564,7 +564,7 @@ static void split(void)
 {
     const struct udp_split kinds = {
         .word = {0x04000000, 0x04754147}, .words = 2, .least = 32,
-        .apart = {{0x01000000, 148}, {0x01754147, 148}, {0x02000000, 92}, {0x03000000, 64}}, .aparts = 4,
+        .separate = {{0x01000000, 148}, {0x01754147, 148}, {0x02000000, 92}, {0x03000000, 64}}, .separates = 4,
         .train_least = 64, .buffer_bytes = 1 << 16,
     };
     MUST(!udp_split_works(&kinds, &why));

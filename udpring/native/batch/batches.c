@@ -284,8 +284,8 @@ int udp_batches_build(struct udp_batches *batches, const struct udp_share *share
     batch->copy = copy;
     batch->face = (struct udpring_batch){
         .messages = messages, .columns = columns, .count = share->datagrams, .message_count = share->messages,
-        .kernel_drops = drops - batches->drops_told, .whole_trains = batches->whole_trains};
-    batches->drops_told = drops;
+        .kernel_drops = drops - batches->drops_reported, .whole_trains = batches->whole_trains};
+    batches->drops_reported = drops;
     take_messages(batches, share, messages);
     if (copy)
         copy_out(batches, batch, messages, batch->memory + messages_bytes + columns_bytes);

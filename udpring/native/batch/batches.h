@@ -27,7 +27,7 @@ struct udp_batches {
     uint32_t idle_count;
     uint32_t a_message;               /* datagrams that messages held lately: how many messages to ask for */
     struct udpring_recv_usage usage;
-    uint64_t drops_told;
+    uint64_t drops_reported;
     bool whole_trains;
     _Atomic(struct udp_batch *) returned;   /* pushed by any thread, taken whole by the owner */
 };

@@ -170,7 +170,7 @@ static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call 
         return code;
     udp_batches_reclaim(&recv->batches);
     if (!recv->kernel_raises)   /* else the wait that comes first arms, too */
-        udp_rx_told(recv->rx);
+        udp_rx_notify(recv->rx);
     code = wait_and_gather(recv, call, &share);
     if (!code)
         code = udp_batches_build(&recv->batches, &share, recv, batch);
@@ -191,7 +191,7 @@ static void rest(struct udpring_recv *recv)
 {
     if (recv->pollable < 0)
         return;
-    bool hungry = udp_rx_rest(recv->rx);
+    bool hungry = udp_rx_prepare_poll(recv->rx);
     atomic_store(&recv->hungry, hungry);
     if (!pending(recv)) {
         clear_event(recv);
@@ -256,7 +256,7 @@ int32_t udpring_recv_one(struct udpring_recv_call *call)
     if (udp_handle_check(&recv->owner) || !recv->rx || call->batch)
         return -EAGAIN;
     udp_batches_reclaim(&recv->batches);
-    udp_rx_told(recv->rx);
+    udp_rx_notify(recv->rx);
     int length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
     if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
         length += UDPRING_ONE_MORE;

@@ -27,7 +27,7 @@ static void publish(struct udpring_send *send)
     __atomic_store_n(&send->pending, send->unfinished, __ATOMIC_RELAXED);
     __atomic_store_n(&send->zero_copy, udp_tx_zero_copy(send->tx), __ATOMIC_RELAXED);
     if (ur_unlikely(send->epoll >= 0))
-        send_rest(send);
+        send_prepare_poll(send);
 }
 
 static void free_send(struct udpring_send *send)

@@ -2,7 +2,7 @@
  * another nothing can be joined, so that each datagram costs a whole way through the kernel: only more CPUs are faster.
  *
  * 1. The owner opens a round, wakes helpers, and takes part: each thread claims the next few positions of the window, and sends
- *    them past the queues (udp_tx_send_beside). Who comes late finds nothing left, and nobody waits for him.
+ *    them past the queues (udp_tx_send_direct). Who comes late finds nothing left, and nobody waits for him.
  * 2. A destination's datagrams lie together and are sent by whoever has its first: its order stays.
  * 3. What does not go at once (the buffer is full, a train is refused) is left, with all behind it to the same destination.
  * 4. The owner closes the round, waits for those inside, counts, and moves what was left to the end of the window, from where
@@ -22,7 +22,7 @@
 
 /* What one thread did in a round. Owner: that thread. Nothing to free. */
 struct share {
-    struct udp_tx_beside beside;
+    struct udp_tx_direct direct;
     uint32_t ended, failed;       /* datagrams with a result; those of them whose result is an error */
 };
 
@@ -59,7 +59,7 @@ static bool follows(const struct send_fan *fan, uint32_t position)
            send_address_equal(address_at(fan->job, position - 1), address_at(fan->job, position));
 }
 
-/* The next train or datagram from `cursor`: how many datagrams, and as udp_tx_send_beside(). */
+/* The next train or datagram from `cursor`: how many datagrams, and as udp_tx_send_direct(). */
 static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *count, struct share *share)
 {
     const struct udpring_send *send = fan->send;
@@ -76,7 +76,7 @@ static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *co
     item.vector_count = train.count;
     item.length = train.length;
     item.segment_size = train.count > 1 ? train.segment : 0;
-    return udp_tx_send_beside(send->tx, &item, &share->beside);
+    return udp_tx_send_direct(send->tx, &item, &share->direct);
 }
 
 /* Positions [at, end), which no destination has in common with others. */
@@ -126,9 +126,9 @@ static void take_part(struct send_fan *fan, struct share *share)
 
 static void add(struct share *sum, const struct share *more)
 {
-    uint64_t *to = (uint64_t *)&sum->beside;
-    const uint64_t *from = (const uint64_t *)&more->beside;
-    for (size_t i = 0; i < sizeof(sum->beside) / sizeof(*to); i++)
+    uint64_t *to = (uint64_t *)&sum->direct;
+    const uint64_t *from = (const uint64_t *)&more->direct;
+    for (size_t i = 0; i < sizeof(sum->direct) / sizeof(*to); i++)
         to[i] += from[i];
     sum->ended += more->ended;
     sum->failed += more->failed;
@@ -248,7 +248,7 @@ bool send_fan_out(struct udpring_send *send, struct send_job *job)
 {
     struct send_fan *fan = send->fan;
     uint32_t count = job->planned - job->at;
-    if (!job->order || count < 2 * WORTH_WAKING || !udp_tx_rests(send->tx) || send->again_first != SEND_NO_PIECE)
+    if (!job->order || count < 2 * WORTH_WAKING || !udp_tx_idle(send->tx) || send->again_first != SEND_NO_PIECE)
         return false;
     if (send_address_equal(address_at(job, job->at), address_at(job, job->planned - 1)))
         return false;   /* one destination: nothing to share */
@@ -262,7 +262,7 @@ bool send_fan_out(struct udpring_send *send, struct send_job *job)
     run_round(fan, count / WORTH_WAKING - 1, &own, &helped);
     __atomic_store_n(&send->helped, send->helped + helped.ended, __ATOMIC_RELAXED);
     add(&own, &helped);
-    udp_tx_count_beside(send->tx, &own.beside);
+    udp_tx_count_direct(send->tx, &own.direct);
     job->face->ended += own.ended;
     job->face->failed += own.failed;
     send->unfinished -= own.ended;

@@ -70,7 +70,7 @@ void send_end_job(struct udpring_send *send, struct send_job *job);
 /* Sends what goes without waiting. 0, or a fatal -errno. */
 int send_advance(struct udpring_send *send);
 /* Before the owner may sleep in an event loop: `epoll` is readable while there is something to do. */
-void send_rest(struct udpring_send *send);
+void send_prepare_poll(struct udpring_send *send);
 /* Ends what of this job, or of all (NULL), is not with the kernel, with this -errno. */
 void send_drop(struct udpring_send *send, const struct udpring_send_job *face, int32_t result);
 /* After the ring was closed: ends what the kernel had. */

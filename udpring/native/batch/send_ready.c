@@ -8,7 +8,7 @@
 
 #include "send_push.h"
 
-void send_rest(struct udpring_send *send)
+void send_prepare_poll(struct udpring_send *send)
 {
     if (udp_handle_check(&send->owner))
         return;   /* a forked child shares the epoll descriptor with its parent */
@@ -47,6 +47,6 @@ int32_t udpring_send_fileno(struct udpring_send *send)
         return code;
     }
     send->epoll = epoll;
-    send_rest(send);
+    send_prepare_poll(send);
     return epoll;
 }

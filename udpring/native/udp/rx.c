@@ -129,10 +129,10 @@ bool udp_rx_short(const struct udp_rx *rx)
     return rx->short_of_memory;
 }
 
-void udp_rx_told(struct udp_rx *rx)
+void udp_rx_notify(struct udp_rx *rx)
 {
-    if (rx->tier->told)
-        rx->tier->told(rx);
+    if (rx->tier->notify)
+        rx->tier->notify(rx);
 }
 
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
@@ -160,9 +160,9 @@ int udp_rx_pollable(struct udp_rx *rx, int event)
     return rx->tier->pollable(rx, event);
 }
 
-bool udp_rx_rest(struct udp_rx *rx)
+bool udp_rx_prepare_poll(struct udp_rx *rx)
 {
-    return rx->tier->rest(rx);
+    return rx->tier->prepare_poll(rx);
 }
 
 bool udp_rx_pending(const struct udp_rx *rx)

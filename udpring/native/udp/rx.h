@@ -43,7 +43,7 @@ int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
 /* The kernel had no memory for the last wait, or for a receive since. Both try again by themselves; for who would give up. */
 bool udp_rx_short(const struct udp_rx *rx);
 /* Somebody else says that packets may be there: the next harvest looks without a wait before it. */
-void udp_rx_told(struct udp_rx *rx);
+void udp_rx_notify(struct udp_rx *rx);
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
@@ -53,11 +53,11 @@ void udp_rx_see_drops(struct udp_rx *rx);
 /* For who sleeps elsewhere, in an event loop: returns the descriptor that is readable while udp_rx_wait() would not have to
  * wait, or -errno. It is `event`, an eventfd of the caller that lives longer than the receive side, or an epoll
  * descriptor around it, closed by udp_rx_close(). Before each sleep:
- *   1. udp_rx_rest() arms and submits; true: a socket has no buffer left to receive into, and a release must be told of.
+ *   1. udp_rx_prepare_poll() arms and submits; true: a socket has no buffer left to receive into, and a release must be told of.
  *   2. The caller clears the eventfd.
  *   3. udp_rx_pending(): there is something nevertheless: the caller raises the eventfd. */
 int udp_rx_pollable(struct udp_rx *rx, int event) UR_MUST_CHECK;
-bool udp_rx_rest(struct udp_rx *rx);
+bool udp_rx_prepare_poll(struct udp_rx *rx);
 bool udp_rx_pending(const struct udp_rx *rx);
 /* The oldest errno not fetched yet of those that ICMP brought (the last 16 are kept), or 0. */
 int udp_rx_icmp_error(struct udp_rx *rx);

@@ -57,7 +57,7 @@ unsigned udp_rx_drain_errors(int fd)
     return count;
 }
 
-void udp_rx_drain_told(struct udp_rx *rx, int fd)
+void udp_rx_drain_reported(struct udp_rx *rx, int fd)
 {
     unsigned queued = udp_rx_drain_errors(fd);
     rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;

@@ -195,7 +195,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
         got = recvmmsg(rx->fd[index], socket->vector, room, MSG_DONTWAIT, NULL);
         if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
             break;
-        udp_rx_drain_told(rx, rx->fd[index]);
+        udp_rx_drain_reported(rx, rx->fd[index]);
         socket->error = false;   /* it was the pending error, and it is read now */
     }
     if (got < 0) {
@@ -217,7 +217,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
     return (unsigned)got;
 }
 
-static void mmsg_told(struct udp_rx *rx)
+static void mmsg_notify(struct udp_rx *rx)
 {
     for (uint32_t i = 0; i < rx->sockets; i++)
         self(rx)->socket[i].readable = true;
@@ -260,7 +260,7 @@ static int mmsg_pollable(struct udp_rx *rx, int event)
     return mmsg->epoll;
 }
 
-static bool mmsg_rest(struct udp_rx *rx)
+static bool mmsg_prepare_poll(struct udp_rx *rx)
 {
     struct mmsg_rx *mmsg = self(rx);
     bool hungry = false;
@@ -302,11 +302,11 @@ const struct udp_rx_tier udp_rx_mmsg = {
     .open = mmsg_open,
     .close = mmsg_close,
     .wait = mmsg_wait,
-    .told = mmsg_told,
+    .notify = mmsg_notify,
     .harvest = mmsg_harvest,
     .release = mmsg_release,
     .watch = mmsg_watch,
     .pollable = mmsg_pollable,
-    .rest = mmsg_rest,
+    .prepare_poll = mmsg_prepare_poll,
     .pending = mmsg_pending,
 };

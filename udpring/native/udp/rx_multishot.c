@@ -231,11 +231,11 @@ const struct udp_rx_tier udp_rx_multishot = {
     .open = multishot_open,
     .close = multishot_close,
     .wait = uring_rx_wait,
-    .told = uring_rx_told,
+    .notify = uring_rx_notify,
     .harvest = uring_rx_harvest,
     .release = multishot_release,
     .watch = uring_rx_watch,
     .pollable = uring_rx_pollable,
-    .rest = uring_rx_rest,
+    .prepare_poll = uring_rx_prepare_poll,
     .pending = uring_rx_pending,
 };

@@ -148,7 +148,7 @@ static void arm(struct uring_rx *uring)
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
         fit_window(pool, i);
-        if (ur_unlikely(uring_rx_mind_errors(uring, i)))
+        if (ur_unlikely(uring_rx_watch_errors(uring, i)))
             pool->wakes[i].woken = WAKES_BY_ERROR;
         renew(pool, i);
         if (uring_rx_paused(uring, i))
@@ -250,11 +250,11 @@ const struct udp_rx_tier udp_rx_pool = {
     .open = pool_open,
     .close = pool_close,
     .wait = uring_rx_wait,
-    .told = uring_rx_told,
+    .notify = uring_rx_notify,
     .harvest = uring_rx_harvest,
     .release = pool_release,
     .watch = uring_rx_watch,
     .pollable = uring_rx_pollable,
-    .rest = uring_rx_rest,
+    .prepare_poll = uring_rx_prepare_poll,
     .pending = uring_rx_pending,
 };

@@ -27,13 +27,13 @@ struct udp_rx_tier {
      * after a failed open. */
     bool (*close)(struct udp_rx *rx);
     int (*wait)(struct udp_rx *rx, int64_t timeout_ns);
-    void (*told)(struct udp_rx *rx);       /* NULL: a harvest always looks */
+    void (*notify)(struct udp_rx *rx);       /* NULL: a harvest always looks */
     unsigned (*harvest)(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
     void (*release)(struct udp_rx *rx, uint32_t slot);   /* only for slots that are held */
     int (*watch)(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
-    /* As udp_rx_pollable, udp_rx_rest and udp_rx_pending. */
+    /* As udp_rx_pollable, udp_rx_prepare_poll and udp_rx_pending. */
     int (*pollable)(struct udp_rx *rx, int event);
-    bool (*rest)(struct udp_rx *rx);
+    bool (*prepare_poll)(struct udp_rx *rx);
     bool (*pending)(const struct udp_rx *rx);
 };
 
@@ -90,5 +90,5 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
 /* Takes what IP_RECVERR queued off a socket: left there, it would keep every poll awake for ever. How many. */
 unsigned udp_rx_drain_errors(int fd);
 /* The same for a socket whose receive was told of an error, which counts once: where IP_RECVERR is on it is queued, too. */
-void udp_rx_drain_told(struct udp_rx *rx, int fd);
+void udp_rx_drain_reported(struct udp_rx *rx, int fd);
 #endif

@@ -75,7 +75,7 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
     struct udp_backoff *backoff = &uring->backoff[socket];
     enum udp_rx_error class = udp_rx_fail(&uring->rx, error);
     if (class == UDP_RX_ICMP)
-        udp_rx_drain_told(&uring->rx, uring->rx.fd[socket]);
+        udp_rx_drain_reported(&uring->rx, uring->rx.fd[socket]);
     bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or each time by this host */
     if ((class != UDP_RX_TRANSIENT && !refused) || error == EAGAIN || error == EINTR || ++backoff->run <= ERRORS_FREE)
         return;
@@ -101,7 +101,7 @@ static void take_errors(struct uring_rx *uring, uint32_t socket)
     rx->stats.icmp_errors += all && told ? all - 1 : all;
 }
 
-bool uring_rx_mind_errors(struct uring_rx *uring, uint32_t socket)
+bool uring_rx_watch_errors(struct uring_rx *uring, uint32_t socket)
 {
     uint32_t token = ERRORS_TOKEN + socket;
     if (ur_likely(uring->watching & 1u << token))
@@ -159,7 +159,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     return code;
 }
 
-void uring_rx_told(struct udp_rx *rx)
+void uring_rx_notify(struct udp_rx *rx)
 {
     struct ur_ring *ring = &((struct uring_rx *)rx)->ring;
     if (!ur_cq_ready(ring) && ur_work_pending(ring))
@@ -241,7 +241,7 @@ static void watch_pause(struct uring_rx *uring)
     uring->watching |= 1u << PAUSE_TOKEN;
 }
 
-bool uring_rx_rest(struct udp_rx *rx)
+bool uring_rx_prepare_poll(struct udp_rx *rx)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;
     bool hungry = false;

@@ -37,11 +37,11 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
 /* Closes the ring and frees the tables. False: the kernel did not let go. */
 bool uring_rx_close(struct uring_rx *uring);
 int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
-void uring_rx_told(struct udp_rx *rx);
+void uring_rx_notify(struct udp_rx *rx);
 unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
 int uring_rx_pollable(struct udp_rx *rx, int event);
-bool uring_rx_rest(struct udp_rx *rx);
+bool uring_rx_prepare_poll(struct udp_rx *rx);
 bool uring_rx_pending(const struct udp_rx *rx);
 
 /* An errno of a receive on `socket`: classed, counted, and a pause begun when it is time for one. */
@@ -50,7 +50,7 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error);
 bool uring_rx_paused(struct uring_rx *uring, uint32_t socket);
 /* Takes all errors off the socket whenever some come: a poll for errors alone completes, the next call takes them and polls
  * again. True: it did. */
-bool uring_rx_mind_errors(struct uring_rx *uring, uint32_t socket);
+bool uring_rx_watch_errors(struct uring_rx *uring, uint32_t socket);
 /* The time-out, shortened to the end of the first pause. */
 int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns);
 #endif

@@ -14,8 +14,8 @@
 int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 struct udp_split;
 /* `count` such pairs on one port (SO_REUSEPORT when more than one): the kernel keeps each sender to one of them. With a
- * split (socket_split.h) they get what may hold messages of theirs, and the pair `apart`, which may be NULL, what goes apart. */
-int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct udp_split *split, uint16_t *port,
+ * split (socket_split.h) they get what may hold messages of theirs, and the pair `separate`, which may be NULL, what goes apart. */
+int udp_socket_group(int (*fd)[2], uint32_t count, int separate[2], const struct udp_split *split, uint16_t *port,
                      uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 /* AF_INET or AF_INET6; -EPROTOTYPE for what is no UDP socket. */
 int udp_socket_family(int fd, struct udpring_reason *why) UR_MUST_CHECK;

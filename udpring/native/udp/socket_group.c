@@ -148,36 +148,36 @@ static void shrink_buffer(const int fd[2], uint32_t bytes)
             (void)udp_socket_set(fd[i], SOL_SOCKET, SO_RCVBUF, (int)bytes);
 }
 
-int udp_socket_group(int (*fd)[2], uint32_t count, int apart[2], const struct udp_split *split, uint16_t *port,
+int udp_socket_group(int (*fd)[2], uint32_t count, int separate[2], const struct udp_split *split, uint16_t *port,
                      uint32_t fwmark, struct udpring_reason *why)
 {
-    bool splits = apart && split;
-    if (apart)
-        apart[0] = apart[1] = -1;
+    bool splits = separate && split;
+    if (separate)
+        separate[0] = separate[1] = -1;
     for (uint32_t i = 0; i < count; i++)
         fd[i][0] = fd[i][1] = -1;
-    int code = udp_socket_pair(splits ? apart : fd[0], port, fwmark, why);
+    int code = udp_socket_pair(splits ? separate : fd[0], port, fwmark, why);
     uint32_t opened = splits ? 0 : 1;
     if (!code && count > opened)
-        code = share(splits ? apart : fd[0], why);
+        code = share(splits ? separate : fd[0], why);
     while (!code && opened < count)
         code = open_pair(fd[opened++], port, fwmark, true, why);
     if (!code && splits) {
-        shrink_buffer(apart, split->buffer_bytes);
+        shrink_buffer(separate, split->buffer_bytes);
         for (int i = 0; i < 2 && !code; i++) {
-            if (apart[i] < 0)
+            if (separate[i] < 0)
                 continue;
-            code = udp_split_attach(apart[i], i ? AF_INET6 : AF_INET, split, count, why);
+            code = udp_split_attach(separate[i], i ? AF_INET6 : AF_INET, split, count, why);
             if (!code)
-                (void)udp_split_filter(apart[i], split);   /* without it, what it would discard is read and dropped */
+                (void)udp_split_filter(separate[i], split);   /* without it, what it would discard is read and dropped */
         }
     }
     if (!code)
         return 0;
     for (uint32_t i = 0; i < count; i++)
         close_pair(fd[i]);
-    if (apart)
-        close_pair(apart);
+    if (separate)
+        close_pair(separate);
     return code;
 }
 

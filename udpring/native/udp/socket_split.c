@@ -59,38 +59,38 @@ static void put_sender(struct program *program, int family)
     }
 }
 
-/* Instructions that put_apart() writes for each kind of message. */
-enum { APART_STEPS = 5 };
+/* Instructions that put_separate() writes for each kind of message. */
+enum { SEPARATE_STEPS = 5 };
 
 /* On to `then` if these are messages of a kind that goes apart, and whole ones; `otherwise` for the first word of one that
  * is not whole. Falls through for any other word, which is loaded. `header` bytes stand before the payload. */
-static void put_apart(struct program *program, const struct udp_split *split, uint32_t header, uint32_t then,
+static void put_separate(struct program *program, const struct udp_split *split, uint32_t header, uint32_t then,
                       uint32_t otherwise)
 {
-    for (uint32_t i = 0; i < split->aparts; i++) {
-        uint32_t next = program->length + APART_STEPS;
-        put_jump(program, BPF_JEQ, split->apart[i].word, program->length + 1u, next);
+    for (uint32_t i = 0; i < split->separates; i++) {
+        uint32_t next = program->length + SEPARATE_STEPS;
+        put_jump(program, BPF_JEQ, split->separate[i].word, program->length + 1u, next);
         put(program, BPF_LD | BPF_W | BPF_LEN, 0);
         put(program, BPF_ALU | BPF_SUB | BPF_K, header);
-        put(program, BPF_ALU | BPF_MOD | BPF_K, split->apart[i].bytes);
+        put(program, BPF_ALU | BPF_MOD | BPF_K, split->separate[i].bytes);
         put_jump(program, BPF_JEQ, 0, then, otherwise);
     }
 }
 
 static void build(struct program *program, int family, const struct udp_split *split, uint32_t count, uint32_t odd)
 {
-    uint32_t other = 1 + split->words + split->aparts * APART_STEPS, many = other + 2, apart = many + 2, choose = apart + 1;
+    uint32_t other = 1 + split->words + split->separates * SEPARATE_STEPS, many = other + 2, separate = many + 2, choose = separate + 1;
     *program = (struct program){.length = 0};
     put(program, BPF_LD | BPF_W | BPF_ABS, 0);
     for (uint32_t i = 0; i < split->words; i++)
         put_jump(program, BPF_JEQ, split->word[i], many, program->length + 1u);
-    put_apart(program, split, 0, apart, other);
+    put_separate(program, split, 0, separate, other);
     /* other: a train that begins so may hold messages for the many */
     put(program, BPF_LD | BPF_W | BPF_LEN, 0);
-    put_jump(program, BPF_JGE, split->train_least, choose, apart);
+    put_jump(program, BPF_JGE, split->train_least, choose, separate);
     /* many: */
     put(program, BPF_LD | BPF_W | BPF_LEN, 0);
-    put_jump(program, BPF_JGE, split->least, choose, apart);
+    put_jump(program, BPF_JGE, split->least, choose, separate);
     /* apart: */
     put(program, BPF_RET | BPF_K, 0);
     /* choose: */
@@ -106,17 +106,17 @@ static void build(struct program *program, int family, const struct udp_split *s
     put(program, BPF_RET | BPF_A, 0);
 }
 
-_Static_assert(PROGRAM_MAX >= 1 + UDP_SPLIT_WORDS_MAX + UDP_SPLIT_APART_MAX * APART_STEPS + 5 + 13 + 5,
+_Static_assert(PROGRAM_MAX >= 1 + UDP_SPLIT_WORDS_MAX + UDP_SPLIT_SEPARATE_MAX * SEPARATE_STEPS + 5 + 13 + 5,
                "the longest program: IPv6, several sockets");
 
 int udp_split_filter(int fd, const struct udp_split *split)
 {
     struct program program = {.length = 0};
-    uint32_t many = 2 + split->words + split->aparts * APART_STEPS, discard = many + 2, keep = discard + 1;
+    uint32_t many = 2 + split->words + split->separates * SEPARATE_STEPS, discard = many + 2, keep = discard + 1;
     put(&program, BPF_LD | BPF_W | BPF_ABS, UDP_HEADER);
     for (uint32_t i = 0; i < split->words; i++)
         put_jump(&program, BPF_JEQ, split->word[i], many, program.length + 1u);
-    put_apart(&program, split, UDP_HEADER, keep, discard);
+    put_separate(&program, split, UDP_HEADER, keep, discard);
     put_jump(&program, BPF_JEQ, 0, discard, discard);
     /* many: without UDP_GRO a train is sorted whole, and comes here in its segments */
     put(&program, BPF_LD | BPF_W | BPF_LEN, 0);

@@ -11,7 +11,7 @@
 #include "abi.h"
 
 #define UDP_SPLIT_WORDS_MAX 4
-#define UDP_SPLIT_APART_MAX 8
+#define UDP_SPLIT_SEPARATE_MAX 8
 
 /* Owner: the caller, constant. Any thread. Nothing to free. */
 struct udp_split {
@@ -19,8 +19,8 @@ struct udp_split {
     uint32_t words;
     uint32_t least;                       /* and how many bytes it has at least (1 or more) */
     /* What goes to the one apart: this word, and so many bytes or a multiple of them. */
-    struct { uint32_t word, bytes; } apart[UDP_SPLIT_APART_MAX];
-    uint32_t aparts;
+    struct { uint32_t word, bytes; } separate[UDP_SPLIT_SEPARATE_MAX];
+    uint32_t separates;
     uint32_t train_least;                 /* anything else of fewer bytes holds no message, and is discarded */
     uint32_t buffer_bytes;                /* receive buffer of the one apart */
 };

@@ -73,21 +73,21 @@ int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK
 /* One datagram to an address or (NULL) the peer, past the queue of socket 0, which must be empty. 0, -errno of the datagram, or
  * 1: it does not do so, or not now; push it. */
 int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to);
-/* What one thread sent by udp_tx_send_beside() and its owner has not counted yet.
+/* What one thread sent by udp_tx_send_direct() and its owner has not counted yet.
  * Owner: whoever calls that. Thread: one at a time. Nothing to free. */
-struct udp_tx_beside {
+struct udp_tx_direct {
     struct udpring_tx_stats stats;
     uint64_t charge;                  /* on the socket's buffer, at most */
 };
 /* One datagram or train past the queues, from any thread, while all of `tx` rests: its owner waits for that thread, and
- * udp_tx_rests(). 0, -errno of a datagram, or above 0, when nothing was done and it is to be pushed. */
+ * udp_tx_idle(). 0, -errno of a datagram, or above 0, when nothing was done and it is to be pushed. */
 #define UDP_TX_LEFT 1                 /* for reasons of its own, or of its destination */
 #define UDP_TX_FULL 2                 /* no other is likely to go either: the buffer is full, the socket gone */
-int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_beside *beside);
+int udp_tx_send_direct(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_direct *direct);
 /* Nothing is pending. */
-bool udp_tx_rests(const struct udp_tx *tx);
+bool udp_tx_idle(const struct udp_tx *tx);
 /* Owner's thread, after the others: counts it, and leaves it empty. */
-void udp_tx_count_beside(struct udp_tx *tx, struct udp_tx_beside *beside);
+void udp_tx_count_direct(struct udp_tx *tx, struct udp_tx_direct *direct);
 int udp_tx_flush(struct udp_tx *tx);            /* 0 or a fatal -errno */
 /* The kernel had no memory to take all of it: flush again, a little later. */
 bool udp_tx_stalled(const struct udp_tx *tx);

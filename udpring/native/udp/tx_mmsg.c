@@ -35,7 +35,7 @@ static bool send_vector(struct mmsg_tx *mmsg, uint32_t index, unsigned count, in
         int error = sent < 0 ? -errno : 0;
         tx->stats.submits++;
         for (int i = 0; i < sent; i++, at++) {
-            (void)udp_tx_judge(tx, udp_tx_queued(tx, queue, 0), (int32_t)mmsg->vector[at].msg_len);
+            (void)udp_tx_take_result(tx, udp_tx_queued(tx, queue, 0), (int32_t)mmsg->vector[at].msg_len);
             pop(tx, queue);
         }
         if (sent >= 0)
@@ -43,7 +43,7 @@ static bool send_vector(struct mmsg_tx *mmsg, uint32_t index, unsigned count, in
         uint32_t slot = udp_tx_queued(tx, queue, 0);
         if (udp_tx_fatal(error))
             *fatal = error;
-        switch (udp_tx_judge(tx, slot, error)) {
+        switch (udp_tx_take_result(tx, slot, error)) {
         case UDP_TX_ENDED: pop(tx, queue); at++; break;
         case UDP_TX_RESEND: mmsg->vector[at].msg_hdr = udp_tx_slot(tx, slot)->header; break;
         case UDP_TX_PARK: return false;

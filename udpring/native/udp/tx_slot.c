@@ -9,7 +9,7 @@ void udp_tx_end(struct udp_tx *tx, uint32_t index, int32_t result)
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
     slot->result = result;
     slot->ended = true;
-    if (ur_likely(slot->noticed))
+    if (ur_likely(slot->notified))
         udp_tx_finish(tx, index);
 }
 
@@ -33,7 +33,7 @@ static bool blames_source(int error)
     return error == EINVAL || error == ENODEV || error == EADDRNOTAVAIL || error == ENETUNREACH;
 }
 
-enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t index, int32_t result)
+enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t index, int32_t result)
 {
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
     if (ur_unlikely(result >= 0 && (uint32_t)result != slot->length))
@@ -118,5 +118,5 @@ void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const str
     slot->socket = item->socket_index;
     slot->tries = slot->flags = 0;
     slot->plain = slot->zero_copy = slot->ended = false;
-    slot->noticed = true;
+    slot->notified = true;
 }

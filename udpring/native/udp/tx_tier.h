@@ -31,7 +31,7 @@ struct udp_tx_slot {
     bool source_strict;
     bool plain;                  /* a zero-copy send was refused: not so again */
     bool zero_copy;              /* the send that is out, or was, goes without a copy */
-    bool noticed;                /* false: the kernel has not let go of the payload */
+    bool notified;                /* false: the kernel has not let go of the payload */
     bool ended;                  /* has its result, and waits for the notification */
 };
 
@@ -82,7 +82,7 @@ struct udp_tx {
     struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
     struct udp_tx_zero_copy zero_copy;
     bool stalled;                /* the kernel did not take all that the last flush queued */
-    uint64_t aside;              /* udp_tx_charge() of what went past the queue of socket 0 since the last flush */
+    uint64_t direct_charge;              /* udp_tx_charge() of what went past the queue of socket 0 since the last flush */
     char reason[UDP_TIER_REASON_BYTES];
 };
 
@@ -116,7 +116,7 @@ void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t data
 /* The send has this result: bytes or -errno. */
 void udp_tx_end(struct udp_tx *tx, uint32_t slot, int32_t result);
 /* The error table: judges the result of one send and counts it. */
-enum udp_tx_verdict udp_tx_judge(struct udp_tx *tx, uint32_t slot, int32_t result);
+enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t slot, int32_t result);
 
 /* tx_zero_copy.c. Opening: what can be had. */
 void udp_tx_zero_copy_open(struct udp_tx *tx, bool wanted);
@@ -125,7 +125,7 @@ bool udp_tx_zero_copy_wants(const struct udp_tx *tx, uint64_t length);
 /* Whether this slot goes without a copy now; marks it. */
 bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot);
 /* The notification came, with its result. */
-void udp_tx_zero_copy_noticed(struct udp_tx *tx, uint32_t slot, int32_t usage);
+void udp_tx_zero_copy_notified(struct udp_tx *tx, uint32_t slot, int32_t usage);
 /* True: the error is of zero copy, and the slot is to be sent again as usual. */
 bool udp_tx_zero_copy_refused(struct udp_tx *tx, struct udp_tx_slot *slot, int error);
 

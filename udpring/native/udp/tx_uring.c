@@ -139,7 +139,7 @@ static void settle(struct udp_tx *tx, struct udp_tx_queue *queue)
     uint32_t mask = tx->capacity - 1, kept = 0, submitted = queue->submitted;
     for (uint32_t i = 0; i < submitted; i++) {
         uint32_t slot = udp_tx_queued(tx, queue, i);
-        enum udp_tx_verdict verdict = udp_tx_judge(tx, slot, udp_tx_slot(tx, slot)->result);
+        enum udp_tx_verdict verdict = udp_tx_take_result(tx, slot, udp_tx_slot(tx, slot)->result);
         if (ur_likely(verdict == UDP_TX_ENDED))
             continue;
         queue->blocked |= verdict == UDP_TX_PARK;
@@ -159,12 +159,12 @@ static bool take_zero_copy(struct udp_tx *tx, uint32_t index, const struct io_ur
     struct udp_tx_slot *send = udp_tx_slot(tx, index);
     if (cqe->flags & IORING_CQE_F_NOTIF) {
         bool answers = send->result < 0 && !send->ended;
-        udp_tx_zero_copy_noticed(tx, index, cqe->res);
+        udp_tx_zero_copy_notified(tx, index, cqe->res);
         return !answers;
     }
-    send->noticed = !(cqe->flags & IORING_CQE_F_MORE);
+    send->notified = !(cqe->flags & IORING_CQE_F_MORE);
     send->result = cqe->res;
-    return cqe->res < 0 && !send->noticed;
+    return cqe->res < 0 && !send->notified;
 }
 
 /* Takes what has completed. Returns how many sends; *fatal is set when one says that its socket is gone. */
@@ -205,8 +205,8 @@ static int uring_flush(struct udp_tx *tx)
     struct uring_tx *uring = (struct uring_tx *)tx;
     int fatal = 0;
     tx->stalled = false;
-    uring->buffer[0].charged += tx->aside;
-    tx->aside = 0;
+    uring->buffer[0].charged += tx->direct_charge;
+    tx->direct_charge = 0;
     for (uint32_t i = 0; i < tx->sockets; i++) {
         if (tx->queue[i].blocked)
             uring->buffer[i].charged = uring->buffer[i].size;   /* try one alone first */

@@ -35,21 +35,21 @@ bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot)
 {
     struct udp_tx_zero_copy *zero_copy = &tx->zero_copy;
     slot->zero_copy = false;
-    slot->noticed = true;
+    slot->notified = true;
     if (ur_likely(!zero_copy->works) || slot->plain || slot->length < UDP_ZERO_COPY_BYTES)
         return false;
     if (zero_copy->paused && ++zero_copy->passed % TRY_AGAIN)
         return false;
     slot->zero_copy = true;
-    slot->noticed = false;
+    slot->notified = false;
     return true;
 }
 
-void udp_tx_zero_copy_noticed(struct udp_tx *tx, uint32_t index, int32_t usage)
+void udp_tx_zero_copy_notified(struct udp_tx *tx, uint32_t index, int32_t usage)
 {
     struct udp_tx_zero_copy *zero_copy = &tx->zero_copy;
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
-    slot->noticed = true;
+    slot->notified = true;
     if (slot->result >= 0) {
         bool copied = (uint32_t)usage & IORING_NOTIF_USAGE_ZC_COPIED;
         tx->stats.zero_copied += copied;

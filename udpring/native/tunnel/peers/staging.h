@@ -22,9 +22,9 @@ struct staging {
     uint32_t bytes;                   /* what it holds, as staging_all counts */
     uint32_t step;                    /* which list of staging_all it is in, unless it is empty */
     struct staging *before, *behind;  /* its neighbours there */
-    bool kicked;                      /* in that worker's list of those to send */
-    uint16_t unheard;                 /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
-    struct peer *next_kicked;
+    bool ready;                      /* in that worker's list of those to send */
+    uint16_t deferred;                 /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
+    struct peer *next_ready;
 };
 
 enum { STAGING_STEPS = 64, STAGING_STEP_BYTES = 4 << 10 };

@@ -130,14 +130,14 @@ static uint32_t vrf_of(const struct routes *routes, uint32_t interface_index)
     return found ? routes->vrf_slaves[at].vrf : 0;
 }
 
-bool routes_link_is_news(const struct routes *routes, const struct udpring_link_note *note)
+bool routes_link_changes(const struct routes *routes, const struct udpring_link_note *note)
 {
     return vrf_of(routes, note->interface_index) != note->vrf;
 }
 
 void routes_note_link(struct routes *routes, const struct udpring_link_note *note)
 {
-    if (!routes_link_is_news(routes, note))
+    if (!routes_link_changes(routes, note))
         return;
     uint32_t at = slave_position(routes, note->interface_index), behind = routes->vrf_slaves_count - at;
     bool known = behind && routes->vrf_slaves[at].interface_index == note->interface_index;

@@ -85,5 +85,5 @@ void routes_find_tunnel(struct routes *routes);
 /* With the links' lock held and all workers standing. */
 void routes_note_link(struct routes *routes, const struct udpring_link_note *note);
 /* Whether that would change anything. */
-bool routes_link_is_news(const struct routes *routes, const struct udpring_link_note *note);
+bool routes_link_changes(const struct routes *routes, const struct udpring_link_note *note);
 #endif

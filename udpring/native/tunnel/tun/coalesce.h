@@ -37,7 +37,7 @@ struct coalesce_flow {
 struct coalesce_refusals {
     uint64_t count;             /* super-packets that were refused, and written again in pieces */
     uint8_t in_a_row[COALESCE_KINDS][2];   /* COALESCE_REFUSALS: no more of these are made */
-    bool news[2];               /* some kind is no longer made: not at all; not with a short last segment. Cleared when told */
+    bool unreported[2];               /* some kind is no longer made: not at all; not with a short last segment. Cleared when told */
 };
 
 struct coalescer {

@@ -88,7 +88,7 @@ static void learn(struct coalesce_refusals *refusals, uint32_t kind, bool with_s
 {
     uint8_t *in_a_row = &refusals->in_a_row[kind][with_short];
     if (*in_a_row < COALESCE_REFUSALS && ++*in_a_row == COALESCE_REFUSALS)
-        refusals->news[with_short] = true;
+        refusals->unreported[with_short] = true;
 }
 
 void coalesce_write_flow(struct coalescer *coalescer, struct coalesce_flow *flow)

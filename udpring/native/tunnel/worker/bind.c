@@ -18,11 +18,11 @@ static int run_open_group(struct worker *worker, void *argument)
 {
     struct udpring_plane *plane = worker->plane;
     struct bind_arguments *bind = argument;
-    int group[WORKERS_MAX][2], apart[2];
-    int result = plane_open_sockets(plane, group, apart, bind->port, bind->fwmark, bind->why);
+    int group[WORKERS_MAX][2], handshake_fd[2];
+    int result = plane_open_sockets(plane, group, handshake_fd, bind->port, bind->fwmark, bind->why);
     for (uint32_t i = 0; i < plane->worker_count; i++)
         bind->rings[i] = (struct worker_rings){.fd = {group[i][0], group[i][1]}, .handshakes.fd = {-1, -1}};
-    memcpy(bind->rings[0].handshakes.fd, apart, sizeof(apart));
+    memcpy(bind->rings[0].handshakes.fd, handshake_fd, sizeof(handshake_fd));
     return result;
 }
 

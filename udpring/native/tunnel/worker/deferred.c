@@ -5,31 +5,31 @@
 #include "staged.h"
 #include "stamps.h"
 
-static bool waits(uint16_t unheard, enum udpring_event_kind kind)
+static bool waits(uint16_t deferred, enum udpring_event_kind kind)
 {
-    return unheard & 1u << kind;
+    return deferred & 1u << kind;
 }
 
 /* What the mailbox had no room for, peer by peer from where it was full last, so that each has its turn. */
-void plane_post_unheard(struct worker *worker)
+void plane_post_deferred(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
-    if (ur_likely(!plane_unheard_due(worker)))
+    if (ur_likely(!plane_deferred_due(worker)))
         return;
-    worker->unheard = false;
-    for (uint32_t left = plane->peers_capacity; left && !worker->unheard; left--) {   /* set: full again */
-        struct peer *peer = plane->peers[worker->unheard_slot++ % plane->peers_capacity];
-        uint16_t unheard = peer ? peer->staging[worker->number].unheard : 0;
-        if (!unheard)
+    worker->deferred = false;
+    for (uint32_t left = plane->peers_capacity; left && !worker->deferred; left--) {   /* set: full again */
+        struct peer *peer = plane->peers[worker->deferred_slot++ % plane->peers_capacity];
+        uint16_t deferred = peer ? peer->staging[worker->number].deferred : 0;
+        if (!deferred)
             continue;
-        peer->staging[worker->number].unheard = 0;
-        if (waits(unheard, UDPRING_EVENT_KEY_CONFIRMED))
+        peer->staging[worker->number].deferred = 0;
+        if (waits(deferred, UDPRING_EVENT_KEY_CONFIRMED))
             plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
-        if (waits(unheard, UDPRING_EVENT_PATH))
+        if (waits(deferred, UDPRING_EVENT_PATH))
             plane_post(worker, UDPRING_EVENT_PATH, peer);
-        if (waits(unheard, UDPRING_EVENT_ACTIVITY))
+        if (waits(deferred, UDPRING_EVENT_ACTIVITY))
             peer_post_activity(worker, peer);
-        if (waits(unheard, UDPRING_EVENT_HANDSHAKE_WANTED))
+        if (waits(deferred, UDPRING_EVENT_HANDSHAKE_WANTED))
             staged_flush(worker, peer);   /* there may be a key meanwhile */
     }
 }

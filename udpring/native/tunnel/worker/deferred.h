@@ -3,5 +3,5 @@
 #define UDPRING_TUNNEL_WORKER_DEFERRED_H
 #include "state.h"
 
-void plane_post_unheard(struct worker *worker);  /* of each pass */
+void plane_post_deferred(struct worker *worker);  /* of each pass */
 #endif

@@ -38,19 +38,19 @@ void plane_post(struct worker *worker, uint32_t kind, struct peer *peer)
 /* Each worker remembers, and posts, what it found no room for itself: nothing here is shared. */
 void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer)
 {
-    peer->staging[worker->number].unheard |= (uint16_t)(1u << kind);
-    worker->unheard = true;
+    peer->staging[worker->number].deferred |= (uint16_t)(1u << kind);
+    worker->deferred = true;
 }
 
 /* Looked at before each wait: whoever takes events does not know of this worker before. */
-bool plane_unheard_due(const struct worker *worker)
+bool plane_deferred_due(const struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
-    if (ur_likely(!worker->unheard))
+    if (ur_likely(!worker->deferred))
         return false;
     if (mailbox_depth(&plane->mailbox) < plane->mailbox.capacity)
         return true;
-    __atomic_store_n(&plane->unheard, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&plane->deferred, 1, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return mailbox_depth(&plane->mailbox) < plane->mailbox.capacity;   /* made meanwhile, by one who did not see that yet */
 }
@@ -66,11 +66,11 @@ void plane_post_end(struct worker *worker, uint32_t kind, int32_t result)
 
 void plane_tell_refusals(struct worker *worker)
 {
-    bool *news = worker->coalescer.refusals.news;
+    bool *unreported = worker->coalescer.refusals.unreported;
     for (int32_t which = UDPRING_REFUSED_ALL; which <= UDPRING_REFUSED_SHORT_LAST; which++) {
-        if (ur_likely(!news[which]))
+        if (ur_likely(!unreported[which]))
             continue;
-        news[which] = false;
+        unreported[which] = false;
         if (!__atomic_exchange_n(&worker->plane->refused_posted[which], 1, __ATOMIC_RELAXED))
             plane_post_end(worker, UDPRING_EVENT_COALESCING_REFUSED, which);
     }

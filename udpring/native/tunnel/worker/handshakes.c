@@ -20,12 +20,12 @@ const struct udp_split handshakes_split = {
     .word = {WORD(WG_TYPE_DATA), MARKED(WG_TYPE_DATA)},
     .words = 2,
     .least = WG_DATA_MIN,
-    .apart = {
+    .separate = {
         {WORD(WG_TYPE_INITIATION), WG_INITIATION_BYTES}, {MARKED(WG_TYPE_INITIATION), WG_INITIATION_BYTES},
         {WORD(WG_TYPE_RESPONSE), WG_RESPONSE_BYTES}, {MARKED(WG_TYPE_RESPONSE), WG_RESPONSE_BYTES},
         {WORD(WG_TYPE_COOKIE_REPLY), WG_COOKIE_REPLY_BYTES}, {MARKED(WG_TYPE_COOKIE_REPLY), WG_COOKIE_REPLY_BYTES},
     },
-    .aparts = 6,
+    .separates = 6,
     .train_least = 2 * WG_DATA_MIN,
     .buffer_bytes = HANDSHAKE_BUFFER_BYTES,
 };

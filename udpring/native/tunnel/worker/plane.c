@@ -47,8 +47,8 @@ static void plane_free(struct udpring_plane *plane)
                 close(plane->group[i][family]);
     }
     for (int family = 0; family < 2; family++)
-        if (plane->group_apart[family] >= 0)
-            close(plane->group_apart[family]);
+        if (plane->group_handshakes[family] >= 0)
+            close(plane->group_handshakes[family]);
     free(plane->workers);
     mailbox_close(&plane->mailbox);
     pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
@@ -88,7 +88,7 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
         worker->staged.most = STAGED_BYTES_MAX / count;
         worker->coalescer.tun = &worker->tun;
         worker->wake_fd = worker->tun.fd = worker->tun.query_fd = worker->fd[0] = worker->fd[1] = -1;
-        plane->group[i][0] = plane->group[i][1] = plane->group_apart[0] = plane->group_apart[1] = -1;
+        plane->group[i][0] = plane->group[i][1] = plane->group_handshakes[0] = plane->group_handshakes[1] = -1;
         worker->handshakes.fd[0] = worker->handshakes.fd[1] = -1;
         pthread_mutex_init(&worker->running, NULL);
     }
@@ -266,8 +266,8 @@ uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event 
 {
     uint32_t taken = mailbox_take(&plane->mailbox, out, max);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (ur_unlikely(taken && __atomic_load_n(&plane->unheard, __ATOMIC_SEQ_CST))) {
-        __atomic_store_n(&plane->unheard, 0, __ATOMIC_SEQ_CST);
+    if (ur_unlikely(taken && __atomic_load_n(&plane->deferred, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&plane->deferred, 0, __ATOMIC_SEQ_CST);
         for (uint32_t i = 0; i < plane->worker_count; i++)
             worker_wake(&plane->workers[i]);
     }

@@ -128,8 +128,8 @@ int worker_rings_open(struct worker *worker, struct worker_rings *rings, struct 
             tx_options.fd[rx_options.sockets] = rx_options.fd[rx_options.sockets] = rings->fd[family];
             tx_options.sockets = ++rx_options.sockets;
         }
-    int apart[2] = {rings->handshakes.fd[0], rings->handshakes.fd[1]};
-    int result = handshakes_open(&rings->handshakes, apart, rx_options.gro, why);
+    int handshake_fd[2] = {rings->handshakes.fd[0], rings->handshakes.fd[1]};
+    int result = handshakes_open(&rings->handshakes, handshake_fd, rx_options.gro, why);
     if (result == 0)
         result = udp_rx_open(&rings->rx, &rx_options, why);
     if (result == 0) {

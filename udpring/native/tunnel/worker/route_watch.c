@@ -102,7 +102,7 @@ static void see_link(void *context, const struct udpring_link_note *note)
 {
     struct udpring_plane *plane = context;
     struct udpring_link_note copy = *note;
-    if (routes_link_is_news(&plane->routes, note) && !stopping(&plane->routes))
+    if (routes_link_changes(&plane->routes, note) && !stopping(&plane->routes))
         plane_call(plane, run_note_link, &copy);
 }
 

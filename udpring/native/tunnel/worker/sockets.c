@@ -3,11 +3,11 @@
 
 #include "handshakes.h"
 
-int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int apart[2], uint16_t *port, uint32_t fwmark,
+int plane_open_sockets(struct udpring_plane *plane, int (*group)[2], int handshake_fd[2], uint16_t *port, uint32_t fwmark,
                        struct udpring_reason *why)
 {
     bool splits = !*plane->sharing_reason.text;
-    return udp_socket_group(group, plane->worker_count, apart, splits ? &handshakes_split : NULL, port, fwmark, why);
+    return udp_socket_group(group, plane->worker_count, handshake_fd, splits ? &handshakes_split : NULL, port, fwmark, why);
 }
 
 void plane_see_binding(struct udpring_plane *plane)

@@ -21,46 +21,46 @@ static struct staging *own(const struct worker *worker, struct peer *peer)
 /* The first one is looked at by its worker outside of a pass as well. */
 static void set_first(struct worker *worker, struct peer *peer)
 {
-    __atomic_store_n(&worker->kicked_first, peer, __ATOMIC_RELEASE);
+    __atomic_store_n(&worker->ready_first, peer, __ATOMIC_RELEASE);
 }
 
-static void kick(struct worker *worker, struct peer *peer)
+static void make_ready(struct worker *worker, struct peer *peer)
 {
     struct staging *staging = own(worker, peer);
-    if (staging->kicked)
+    if (staging->ready)
         return;
-    staging->kicked = true;
-    staging->next_kicked = NULL;
-    if (worker->kicked_first)
-        own(worker, worker->kicked_last)->next_kicked = peer;
+    staging->ready = true;
+    staging->next_ready = NULL;
+    if (worker->ready_first)
+        own(worker, worker->ready_last)->next_ready = peer;
     else
         set_first(worker, peer);
-    worker->kicked_last = peer;
+    worker->ready_last = peer;
 }
 
-static struct peer *first_kicked(struct worker *worker)
+static struct peer *take_first_ready(struct worker *worker)
 {
-    struct peer *peer = worker->kicked_first;
-    set_first(worker, own(worker, peer)->next_kicked);
-    own(worker, peer)->kicked = false;
+    struct peer *peer = worker->ready_first;
+    set_first(worker, own(worker, peer)->next_ready);
+    own(worker, peer)->ready = false;
     return peer;
 }
 
-static void unkick(struct worker *worker, struct peer *peer)
+static void unmake_ready(struct worker *worker, struct peer *peer)
 {
-    if (!own(worker, peer)->kicked)
+    if (!own(worker, peer)->ready)
         return;
     struct peer *before = NULL;
-    for (struct peer *other = worker->kicked_first; other != peer; other = own(worker, other)->next_kicked)
+    for (struct peer *other = worker->ready_first; other != peer; other = own(worker, other)->next_ready)
         before = other;
     if (!before) {
-        (void)first_kicked(worker);
+        (void)take_first_ready(worker);
         return;
     }
-    own(worker, before)->next_kicked = own(worker, peer)->next_kicked;
-    own(worker, peer)->kicked = false;
-    if (worker->kicked_last == peer)
-        worker->kicked_last = before;
+    own(worker, before)->next_ready = own(worker, peer)->next_ready;
+    own(worker, peer)->ready = false;
+    if (worker->ready_last == peer)
+        worker->ready_last = before;
 }
 
 /* `worker`: whose queue it is. */
@@ -96,7 +96,7 @@ void staged_flush(struct worker *worker, struct peer *peer)
     while (staging->count && keypair_can_send(peer->current, worker->now)) {
         struct staged_packet *packet = staging_oldest(staging);
         if (seal_packet(worker, peer, packet->data, packet->length) < 0) {
-            kick(worker, peer);   /* the rest when slots have come back */
+            make_ready(worker, peer);   /* the rest when slots have come back */
             return;
         }
         staging_forget(&worker->staged, staging);
@@ -126,19 +126,19 @@ bool staged_release(struct worker *worker, struct peer *peer)
         struct worker *other = &plane->workers[i];
         if (other == worker || !own(other, peer)->count)
             continue;
-        kick(other, peer);
+        make_ready(other, peer);
         worker_wake(other);
         leaves = true;
     }
     return leaves;
 }
 
-void staged_kicked(struct worker *worker)
+void staged_send_ready(struct worker *worker)
 {
-    struct peer *last = worker->kicked_last;   /* behind it are those that are out of slots again */
-    for (bool more = worker->kicked_first; more && worker->out_free_count;) {
-        struct peer *peer = first_kicked(worker);
-        more = peer != last && worker->kicked_first;
+    struct peer *last = worker->ready_last;   /* behind it are those that are out of slots again */
+    for (bool more = worker->ready_first; more && worker->out_free_count;) {
+        struct peer *peer = take_first_ready(worker);
+        more = peer != last && worker->ready_first;
         staged_flush(worker, peer);
     }
 }
@@ -153,7 +153,7 @@ void staged_peer_gone(struct worker *worker, struct peer *peer)
 {
     staged_drop(worker, peer, UDPRING_DROP_NO_PEER);
     for (uint32_t i = 0; i < worker->plane->worker_count; i++) {
-        unkick(&worker->plane->workers[i], peer);
+        unmake_ready(&worker->plane->workers[i], peer);
         free(peer->staging[i].packets);
     }
 }

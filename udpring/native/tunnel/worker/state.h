@@ -132,10 +132,10 @@ struct worker {
     struct out_slot out[OUT_SLOTS];
     uint32_t out_free[OUT_SLOTS];
     uint32_t out_free_count;
-    bool unheard;                       /* some peer's events are to be posted when the mailbox has room */
-    uint32_t unheard_slot;              /* where to look for those first */
+    bool deferred;                       /* some peer's events are to be posted when the mailbox has room */
+    uint32_t deferred_slot;              /* where to look for those first */
     struct staging_all staged;          /* of all peers */
-    struct peer *kicked_first, *kicked_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
+    struct peer *ready_first, *ready_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct rate strays;                 /* handshake messages that may be looked at among data */
@@ -185,7 +185,7 @@ struct udpring_plane {
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
     int group[WORKERS_MAX][2];          /* sockets on their way to their workers; else -1 */
-    int group_apart[2];                 /* those of handshakes, on their way to worker 0; else -1 */
+    int group_handshakes[2];                 /* those of handshakes, on their way to worker 0; else -1 */
 
     /* several workers only */
     pthread_mutex_t gate;               /* held by worker 0 while the others must stand */
@@ -213,7 +213,7 @@ struct udpring_plane {
     uint32_t tun_gone_posted;
     uint32_t refused_posted[2];         /* by UDPRING_REFUSED_* */
     struct routes routes;               /* has locks of its own */
-    uint32_t unheard;                   /* some worker is to be told when the mailbox has room */
+    uint32_t deferred;                   /* some worker is to be told when the mailbox has room */
 };
 
 static inline bool plane_shared(const struct udpring_plane *plane)

@@ -68,7 +68,7 @@ static void see_watched(struct worker *worker)
 }
 
 /* After what was delivered is there to be read. */
-static void perhaps_give_way(struct worker *worker)
+static void yield_if_due(struct worker *worker)
 {
     if (ur_likely(!pacing_due(&worker->pacing, worker->now, worker->datagrams_out)))
         return;
@@ -88,7 +88,7 @@ static void inbound_pass(struct worker *worker)
         inbound_packet(worker, &packets[i], &worker->strays);
         if (worker->datagrams_out != datagrams) {
             worker->datagram_buffers++;
-            perhaps_give_way(worker);
+            yield_if_due(worker);
         }
     }
     coalesce_flush(&worker->coalescer);
@@ -103,10 +103,10 @@ static bool busy(const struct worker *worker)
     return worker->more_inbound ||
            worker->shortage.since ||   /* the pause took the wake-up of a command */
            (worker->tun_ready && seal_has_room(worker)) ||
-           (__atomic_load_n(&worker->kicked_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
+           (__atomic_load_n(&worker->ready_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* asked for by ourselves since they were made last: nobody has woken us, nor will */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
-           plane_unheard_due(worker);
+           plane_deferred_due(worker);
 }
 
 /* What a pass does between two waits. */
@@ -122,8 +122,8 @@ static int work(struct worker *worker)
         return worker->failed;
     if (worker->number == 0)
         plane_run_changes(worker);
-    plane_post_unheard(worker);
-    staged_kicked(worker);
+    plane_post_deferred(worker);
+    staged_send_ready(worker);
     int result = outbound_pass(worker);
     seal_close_train(worker);    /* of commands and staged packets, when the device had nothing */
     plane_see_data(worker);
@@ -138,7 +138,7 @@ static int work(struct worker *worker)
 }
 
 /* Lets datagrams gather, if that is worth it. Whatever comes meanwhile is there when the pass begins. */
-static bool perhaps_rest(struct worker *worker)
+static bool pause_if_worth(struct worker *worker)
 {
     uint64_t passes = worker->stats.passes;
     uint64_t out = moderation_wait(&worker->out_moderation, worker->now, worker->single_datagrams, passes);
@@ -152,26 +152,26 @@ static bool perhaps_rest(struct worker *worker)
 }
 
 /* Until there is something to do. A shortage is told (shortage.h), and no reason to leave out the rest of the pass. */
-static int wait(struct worker *worker, bool *rested)
+static int wait(struct worker *worker, bool *paused)
 {
     int result = watch(worker);
     if (ur_unlikely(result < 0))
         return result;
-    *rested = !busy(worker) && perhaps_rest(worker);
+    *paused = !busy(worker) && pause_if_worth(worker);
     result = udp_rx_wait(worker->rx, busy(worker) ? 0 : handshakes_patience(worker));
     return result == -ETIME || result == -EINTR ? 0 : result;
 }
 
 static int pass(struct worker *worker)
 {
-    bool rested = false;
-    int waited = wait(worker, &rested);
+    bool paused = false;
+    int waited = wait(worker, &paused);
     if (ur_unlikely(waited < 0 && !shortage_is(waited)))
         return waited;
     exclusive_enter(worker);
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     worker->stats.passes++;
-    worker->stats.rests += rested;
+    worker->stats.rests += paused;
     int result = work(worker);
     if (ur_likely(result == 0))
         result = waited ? waited : udp_rx_short(worker->rx) ? -EAGAIN : 0;
@@ -209,7 +209,7 @@ static int set_up(struct worker *worker)
         uint16_t port = plane->options.listen_port;
         if (udp_split_works(&handshakes_split, &plane->sharing_reason) == 0)
             *plane->sharing_reason.text = 0;
-        result = plane_open_sockets(plane, plane->group, plane->group_apart, &port, plane->options.fwmark,
+        result = plane_open_sockets(plane, plane->group, plane->group_handshakes, &port, plane->options.fwmark,
                                     &worker->start_reason);
         if (result < 0)
             return result;
@@ -218,9 +218,9 @@ static int set_up(struct worker *worker)
     }
     struct worker_rings rings = {.fd = {plane->group[worker->number][0], plane->group[worker->number][1]},
                                  /* worker 0 comes first, and takes them */
-                                 .handshakes.fd = {plane->group_apart[0], plane->group_apart[1]}};
+                                 .handshakes.fd = {plane->group_handshakes[0], plane->group_handshakes[1]}};
     plane->group[worker->number][0] = plane->group[worker->number][1] = -1;
-    plane->group_apart[0] = plane->group_apart[1] = -1;
+    plane->group_handshakes[0] = plane->group_handshakes[1] = -1;
     result = worker_rings_open(worker, &rings, &worker->start_reason);
     if (result < 0) {
         worker_rings_discard(&rings);

@@ -4,7 +4,7 @@
 #include "socket.h"
 #include "tx_tier.h"
 
-int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_beside *beside)
+int udp_tx_send_direct(const struct udp_tx *tx, const struct udp_tx_item *item, struct udp_tx_direct *direct)
 {
     UR_UNINITIALIZED struct udp_tx_slot slot;
     if (udp_tx_check(tx, item) || udp_tx_zero_copy_wants(tx, item->length))
@@ -12,7 +12,7 @@ int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, 
     udp_tx_lay_out(tx, &slot, item);
     ssize_t sent = sendmsg(tx->fd[item->socket_index], &slot.header, UDP_TX_FLAGS);
     int error = sent < 0 ? errno : 0;
-    beside->stats.submits++;
+    direct->stats.submits++;
     if (ur_unlikely(error == EAGAIN || error == ENOBUFS || udp_tx_fatal(-error)))
         return UDP_TX_FULL;
     if (ur_unlikely(error == EINTR || (error && slot.segment_size)))
@@ -20,37 +20,37 @@ int udp_tx_send_beside(const struct udp_tx *tx, const struct udp_tx_item *item, 
     if (!error && (size_t)sent != item->length)
         error = EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
     if (ur_unlikely(error)) {
-        udp_tx_count_error(&beside->stats, error, udp_tx_datagrams(&slot));
+        udp_tx_count_error(&direct->stats, error, udp_tx_datagrams(&slot));
         return -error;
     }
     uint32_t datagrams = udp_tx_datagrams(&slot);
-    beside->stats.packets += datagrams;
-    beside->stats.bytes += item->length;
-    beside->stats.trains += slot.segment_size != 0;
-    beside->charge += udp_tx_charge(item->length, datagrams);
+    direct->stats.packets += datagrams;
+    direct->stats.bytes += item->length;
+    direct->stats.trains += slot.segment_size != 0;
+    direct->charge += udp_tx_charge(item->length, datagrams);
     return 0;
 }
 
-bool udp_tx_rests(const struct udp_tx *tx)
+bool udp_tx_idle(const struct udp_tx *tx)
 {
     return tx->free_count == tx->slots.count;
 }
 
-void udp_tx_count_beside(struct udp_tx *tx, struct udp_tx_beside *beside)
+void udp_tx_count_direct(struct udp_tx *tx, struct udp_tx_direct *direct)
 {
     uint64_t *sum = (uint64_t *)&tx->stats;
-    const uint64_t *more = (const uint64_t *)&beside->stats;
+    const uint64_t *more = (const uint64_t *)&direct->stats;
     for (size_t i = 0; i < sizeof(tx->stats) / sizeof(*sum); i++)
         sum[i] += more[i];
-    tx->aside += beside->charge;
-    *beside = (struct udp_tx_beside){0};
+    tx->direct_charge += direct->charge;
+    *direct = (struct udp_tx_direct){0};
 }
 
 int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
 {
     UR_UNINITIALIZED struct sockaddr_storage name;
     socklen_t name_length = 0;
-    if (!udp_tx_rests(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
+    if (!udp_tx_idle(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
         return 1;
     if (to && to->family) {
         if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
@@ -70,6 +70,6 @@ int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, con
     }
     tx->stats.packets++;
     tx->stats.bytes += length;
-    tx->aside += udp_tx_charge(length, 1);
+    tx->direct_charge += udp_tx_charge(length, 1);
     return 0;
 }
