@@ -1,10 +1,10 @@
 """The configuration of a node: ``wg-quick``'s file format as frozen values.
 
-``Config.load`` and ``Config.loads`` read, ``Config.dumps`` writes, and what is read back equals what was
-written. The text is taken apart in ``config_parser``; the rules of a single value stand here, in
-``__post_init__``, so that a configuration built by a program meets the same ones.
+``Config.load`` and ``Config.loads`` read a configuration, ``Config.dumps`` writes one. Reading the written
+text gives an equal configuration. ``config_parser`` parses the text. The rules of single values are in
+``__post_init__`` here, so they also hold for a configuration that a program builds.
 
-Secrets are kept out of every repr. ``dumps`` writes them, as the file has to hold them.
+No repr shows a secret. ``dumps`` writes secrets, because the file needs them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _require_range(value: int, most: int, name: str, least: int = 0) -> None:
 
 
 def check_table(table: str) -> None:
-    """Raises ConfigError for what cannot name a routing table."""
+    """Raises ConfigError where the text cannot name a routing table."""
     named = _TABLE.fullmatch(table) is not None
     _require(
         named and (not table.isdecimal() or int(table) <= 0xFFFFFFFF),
@@ -102,7 +102,7 @@ def check_table(table: str) -> None:
 
 
 def check_search_domain(domain: str) -> None:
-    """Raises ConfigError for what is no search domain of a resolver."""
+    """Raises ConfigError where the text is no search domain of a resolver."""
     _require(
         _SEARCH_DOMAIN.fullmatch(domain) is not None,
         "neither an address nor a search domain",
@@ -112,7 +112,7 @@ def check_search_domain(domain: str) -> None:
 
 
 def check_hook(command: str) -> None:
-    """Raises ConfigError for a command that no line of the file can hold."""
+    """Raises ConfigError where a line of the file cannot hold the command."""
     _require(
         command.strip(BLANKS) == command != "" and not _UNWRITABLE.search(command),
         "the command is empty, starts or ends with a blank, or contains '#', NUL or a newline",
@@ -125,9 +125,8 @@ def check_hook(command: str) -> None:
 class Endpoint:
     """Where a peer listens: a host and a port.
 
-    ``host`` is an IPv4 or IPv6 address (the latter without brackets, perhaps with ``%scope``) or a name,
-    which is kept as text and resolved when it is used. Raises ConfigError for what can be neither, and for
-    port 0.
+    ``host`` is an IPv4 address, an IPv6 address (without brackets, perhaps with ``%scope``) or a name. A name
+    is resolved when it is used. Raises ConfigError for another host, and for port 0.
     """
 
     host: str
@@ -164,14 +163,14 @@ class Endpoint:
 
     @property
     def address(self) -> IPAddress | None:
-        """The address where ``host`` is one (with its scope), None where it is a name to resolve."""
+        """The address in ``host``, with its scope. None where it is a name."""
         if ":" in self.host or _DOTTED_DIGITS.fullmatch(self.host):
             return ipaddress.ip_address(self.host)
         return None
 
     @property
     def numeric(self) -> bool:
-        """Whether no name has to be resolved."""
+        """Whether ``host`` is an address."""
         return self.address is not None
 
     def __str__(self) -> str:
@@ -182,10 +181,12 @@ class Endpoint:
 class InterfaceConfig:
     """The ``[Interface]`` section.
 
-    ``listen_port`` 0 lets the kernel choose; ``fwmark`` 0 is off; ``mtu`` None is computed from the
-    endpoints' routes; ``table`` is ``auto``, ``off``, or a routing table's number or name. The commands are
-    shell text, ``%i`` stands for the interface's name; udpring runs them from ``udpring up`` only, never in
-    library use.
+    listen_port: 0 lets the kernel choose.
+    fwmark: 0 is off.
+    mtu: None computes it from the endpoints' routes.
+    table: ``auto``, ``off``, or the number or name of a routing table.
+    pre_up, post_up, pre_down, post_down: shell commands, in which ``%i`` is the interface's name. Only
+        ``udpring up`` and ``udpring down`` run them, never ``Node``.
     """
 
     private_key: bytes | None = field(default=None, repr=False)
@@ -220,10 +221,11 @@ class InterfaceConfig:
 class PeerConfig:
     """One ``[Peer]`` section.
 
-    ``persistent_keepalive`` is in seconds, 0 off. ``allowed_ips`` have no host bits and no duplicates: what
-    is left after the file's ``+`` and ``-`` prefixes were carried out in order. ``cipher`` has to be the same
-    at the peer, and only udpring speaks any but the default (docs/aes-256-gcm.md). ``name`` is for people:
-    ``# friendly_name = x`` or the first comment of the section.
+    persistent_keepalive: seconds; 0 is off.
+    allowed_ips: without host bits and duplicates, after the ``+`` and ``-`` prefixes of the file were applied
+        in order.
+    cipher: must be the same at the peer. Only udpring speaks another than the default (docs/aes-256-gcm.md).
+    name: for people, from ``# friendly_name = x`` or the first comment of the section.
     """
 
     public_key: bytes
@@ -261,8 +263,10 @@ class PeerConfig:
 class Config:
     """A node's configuration. Raises ConfigError when two peers have one public key.
 
-    ``file`` names where it came from; ``warnings`` are lines about what is legal but probably not meant
-    (``FILE:LINE:COLUMN: text``). Neither takes part in comparisons.
+    file: the file it was read from.
+    warnings: lines about legal settings that are probably mistakes (``FILE:LINE:COLUMN: text``).
+
+    Comparisons ignore both.
     """
 
     interface: InterfaceConfig = field(default_factory=InterfaceConfig)
@@ -283,9 +287,9 @@ class Config:
 
     @classmethod
     def loads(cls, text: str, file: str = "<config>") -> Config:
-        """Reads the text of a configuration; ``file`` is how errors name it.
+        """Reads the text of a configuration. Errors name it by ``file``.
 
-        Raises ConfigError, with line and column, for the first thing that is wrong.
+        Raises ConfigError for the first error, with line and column.
         """
         from udpring.tunnel import config_parser  # noqa: PLC0415 - it builds on the classes above
 
@@ -296,13 +300,14 @@ class Config:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Config:
-        """Reads a file. ConfigError also when it cannot be read; a warning when the world may read it."""
+        """Reads a file. Warns where everybody may read it. Raises ConfigError also where it cannot be
+        read."""
         text, warnings = read(path)
         config = cls.loads(text, file=os.fspath(path))
         return cls(config.interface, config.peers, config.file, warnings + config.warnings)
 
     def require_private_key(self) -> bytes:
-        """The private key a node cannot do without. Raises ConfigError where there is none."""
+        """The private key. Raises ConfigError where there is none."""
         if self.interface.private_key is None:
             raise ConfigError(
                 "[Interface] has no PrivateKey",
@@ -312,17 +317,17 @@ class Config:
         return self.interface.private_key
 
     def require_private_key_or_hook(self) -> None:
-        """Raises ConfigError where there is neither a private key nor a PostUp, which may set one."""
+        """Raises ConfigError where there is neither a private key nor a PostUp that may set one."""
         if not self.interface.post_up:
             self.require_private_key()
 
     def dumps(self) -> str:
-        """The configuration as text, secrets included: write it to a file that only its owner can read."""
+        """The configuration as text, with secrets. Write it to a file that only its owner can read."""
         return "\n".join(_dump(self))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
-    """The text of a configuration file and the warnings about the file. Raises ConfigError where it cannot
+    """The text of a configuration file, and the warnings about the file. Raises ConfigError where it cannot
     be read."""
     name = os.fspath(path)
     try:
@@ -353,7 +358,8 @@ def read(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def locate(name: str) -> tuple[str, Path]:
-    """An interface's name and its file, from either, as ``wg-quick``: ``wg0`` is ``/etc/wireguard/wg0.conf``.
+    """The name and the file of an interface, from either, as ``wg-quick``: ``wg0`` is
+    ``/etc/wireguard/wg0.conf``.
 
     Raises ConfigError where the file name is not an interface name.
     """

@@ -25,7 +25,7 @@ class BootClock:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a message came from and which way an answer goes: ``Source.handle`` of the protocol."""
+    """Where a message came from, and so where its answer goes: ``Source.handle`` of the protocol."""
 
     source: SocketAddress
     local: SocketAddress | None
@@ -34,7 +34,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a tunnel cannot go on. ``failed``: by an error, not because somebody deleted the interface."""
+    """Why a tunnel cannot go on. ``failed``: because of an error, not of a deleted interface."""
 
     reason: str
     failed: bool = False
@@ -55,7 +55,7 @@ class ControlStats:
 
 
 class PlaneIndices:
-    """The protocol's index table, kept by the plane: handshakes and keypairs share one space."""
+    """The protocol's receiver indices, from the plane: handshakes and keypairs share one space."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane

@@ -1,8 +1,8 @@
-"""The data plane as Python sees it: one method a command, dataclasses for what comes back.
+"""The data plane in C, as a Python class: a method for each command, dataclasses for the answers.
 
-Nothing here decides anything. The plane owns the TUN device, the UDP sockets, keys, routes and byte counters
-(ARCHITECTURE.md, R3); this module only turns its C structs into Python values and its codes into exceptions.
-It is the only user of ``udpring_plane_*`` outside the tests.
+The plane owns the TUN device, the UDP sockets, keys, routes and byte counters (ARCHITECTURE.md, R3). This
+module turns its C structs into Python values and its codes into exceptions. It decides nothing. No other
+module calls ``udpring_plane_*``, except for tests.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise ClosedError after
 ``close()``.
@@ -80,7 +80,7 @@ def _drop_names() -> list[str]:
 
 
 def _host_error(code: int, what: str, why: str) -> HostError:
-    """The plane's words, with the cure that stands in parentheses at their end, else by the errno."""
+    """An error from the plane's text. The cure is the parenthesis at its end, or follows from the errno."""
     number = -code
     text, _, cure = why[:-1].partition(" (") if why.endswith(")") else (why, "", "")
     text = text or os.strerror(number)
@@ -90,15 +90,16 @@ def _host_error(code: int, what: str, why: str) -> HostError:
 class Plane:
     """One TUN device, its sockets and the worker threads that move packets between them.
 
-    Opens in the caller's network namespace and stays in it. Used from the thread of the event loop that reads
-    ``fileno()``. A command returns when the worker has run it.
+    It opens in the caller's network namespace and stays in it. Use it in the thread of the event loop that
+    reads ``fileno()``. A command returns when the worker has run it.
 
-    ``offloads``: one of ``plane_options.OFFLOADS``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
-    ``workers``: threads, each with its own queue and rings, 1 to 16; None: as ``UDPRING_WORKERS`` says, else
-    by the cores present (one up to four of them, then one for every four more).
+    offloads: one of ``plane_options.OFFLOADS``. None: ``UDPRING_OFFLOADS``, or ``all``.
+    workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
+        of
+        CPUs: one up to four CPUs, then one more for every four.
 
-    Raises HostError when the host cannot have it: no right, no TUN device, the name is taken, the tier is
-    not to be had. ConfigError when one of these variables has a value that it cannot have.
+    Raises HostError when the host refuses: no right, no TUN device, the name is taken, the tier does not
+    work. Raises ConfigError when one of the variables has a wrong value.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Plane:
         return self._plane is None
 
     def close(self) -> None:
-        """Stops the worker, closes sockets and the TUN, zeroises the keys. May be called again."""
+        """Stops the workers, closes sockets and TUN device, zeroises the keys. May be called again."""
         plane, self._plane = self._plane, None
         if plane is not None:
             lib.udpring_plane_close(plane)
@@ -169,19 +170,18 @@ class Plane:
 
     @property
     def tier_reason(self) -> str:
-        """Why this tier and none above it, in words."""
+        """Why no better tier was taken; empty for the best."""
         text: str = ffi.string(lib.udpring_plane_tier_reason(self._handle())).decode()
         return text
 
     @property
     def sharing_reason(self) -> str:
-        """Why handshakes have no sockets of their own, so that a flood costs data; empty: they have."""
+        """Why handshakes and data share sockets, so that a flood costs data; empty: they do not."""
         return str(ffi.string(lib.udpring_plane_sharing_reason(self._handle())).decode())
 
     @property
     def routes_reason(self) -> str:
-        """Why routes are not looked up, so that packets may leave from an address that no longer fits; empty:
-        they are."""
+        """Why routes are not looked up, so that packets may leave from a wrong address; empty: they are."""
         return str(ffi.string(lib.udpring_plane_routes_reason(self._handle())).decode())
 
     def fileno(self) -> int:
@@ -190,12 +190,12 @@ class Plane:
         return fd
 
     def tun_fileno(self) -> int:
-        """The TUN device's descriptor, to poll only: it is writable while the interface is up."""
+        """The TUN device's descriptor. Only poll it: it is writable while the interface is up."""
         fd: int = lib.udpring_plane_tun_fd(self._handle())
         return fd
 
     def events(self, maximum: int = 64) -> list[Event]:
-        """Takes up to ``maximum`` events; never blocks. Fewer came back: there are no more for now."""
+        """Takes up to ``maximum`` events. Never blocks. Fewer: there are no more for now."""
         handle = self._handle()
         if self._events is None or len(self._events) < maximum:
             self._events = ffi.new("struct udpring_event[]", maximum)
@@ -223,9 +223,9 @@ class Plane:
     # ---- sockets and identity ----
 
     def bind(self, port: int, fwmark: int = 0) -> int:
-        """New sockets on ``port`` (0: the kernel chooses), all with ``fwmark``; returns the port.
+        """Opens new sockets on ``port`` (0: the kernel chooses) with ``fwmark``. Returns the port.
 
-        Sessions are kept; on failure the old sockets stay. Raises HostError (EADDRINUSE: the port is taken,
+        Sessions are kept. On failure the old sockets stay. Raises HostError (EADDRINUSE: the port is taken,
         also when it is taken by this plane).
         """
         chosen = ffi.new("uint16_t *", port)
@@ -236,41 +236,42 @@ class Plane:
         return int(chosen[0])
 
     def mark(self, fwmark: int) -> None:
-        """SO_MARK on all sockets; 0 takes it off."""
+        """Sets SO_MARK on all sockets; 0 is off."""
         check(lib.udpring_plane_mark(self._handle(), fwmark), f"fwmark {fwmark:#x}")
 
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
-        """The keys that mac1 of arriving handshakes is checked with and cookie replies are sealed with; None
-        and None refuse all handshakes."""
+        """Sets the key that checks mac1 of arriving handshakes and the key that seals cookie replies. None
+        and
+        None: all handshakes are refused."""
         code = lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32), _bytes(cookie_key, 32))
         check(code, "set identity")
 
     # ---- peers ----
 
     def peer_add(self) -> int:
-        """A new peer; returns its id. Raises RingError (ENOSPC, ENOMEM: no room)."""
+        """Adds a peer and returns its id. Raises RingError (ENOSPC, ENOMEM: no room)."""
         peer = ffi.new("uint32_t *")
         check(lib.udpring_plane_peer_add(self._handle(), peer), "add a peer")
         return int(peer[0])
 
     def peer_remove(self, peer: int) -> None:
-        """Forgets the peer: zeroises its keys, drops its staged packets, allowed IPs and indices."""
+        """Removes the peer, its keys (zeroised), staged packets, allowed IPs and indices."""
         check(lib.udpring_plane_peer_remove(self._handle(), peer), f"remove peer {peer}")
 
     def endpoint(self, peer: int, address: SocketAddress) -> None:
-        """Sends to there from now on, with no sticky source."""
+        """Sets the peer's endpoint and forgets its sticky source."""
         check(
             lib.udpring_plane_endpoint(self._handle(), peer, _new_address(address)),
             f"endpoint of peer {peer}",
         )
 
     def source_clear(self, peer: int) -> None:
-        """Forgets which local address the peer was answered from: the route decides again."""
+        """Forgets the sticky source of the peer: the route decides the source address again."""
         check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")
 
     def prefixes(self, prefixes: Sequence[Prefix]) -> None:
-        """Applies allowed IPs in order, ``PREFIX_BATCH`` a command. Raises RingError; earlier ones stay
-        applied."""
+        """Applies allowed IPs in order, ``PREFIX_BATCH`` per command. Where it raises RingError, earlier ones
+        stay applied."""
         for start in range(0, len(prefixes), PREFIX_BATCH):
             self._prefixes(prefixes[start : start + PREFIX_BATCH])
 
@@ -294,7 +295,7 @@ class Plane:
             check(code, f"allowed IP {batch[number]}")
 
     def prefixes_clear(self, peer: int) -> None:
-        """Takes all allowed IPs from the peer."""
+        """Removes all allowed IPs of the peer."""
         check(lib.udpring_plane_prefixes_clear(self._handle(), peer), f"clear the allowed IPs of peer {peer}")
 
     def prefixes_list(self, peer: int) -> list[tuple[bytes, int]]:
@@ -323,7 +324,7 @@ class Plane:
         return int(index[0])
 
     def index_release(self, index: int) -> None:
-        """Gives back an index that became no keypair."""
+        """Releases an index that became no keypair's."""
         check(lib.udpring_plane_index_release(self._handle(), index), "release a receiver index")
 
     def keypair(
@@ -338,8 +339,8 @@ class Plane:
         birth: int,
         cipher: Cipher = Cipher.CHACHA20_POLY1305,
     ) -> bool:
-        """Installs a keypair: current for the initiator, next for the responder; whether staged packets have
-        left on it. The copy made here is wiped."""
+        """Installs a keypair: the current one of an initiator, the next one of a responder. Returns whether
+        staged packets left on it. The copy of the keys made here is zeroised."""
         if len(send_key) != 32 or len(receive_key) != 32:
             raise ValueError("keys of a keypair have 32 bytes each")
         keys, number = ffi.new("uint8_t[64]"), CIPHER_NUMBERS[cipher]
@@ -358,7 +359,7 @@ class Plane:
         check(lib.udpring_plane_keys_erase(self._handle(), peer), f"erase the keys of peer {peer}")
 
     def keys_expire(self, peer: int) -> None:
-        """No more sending on the peer's keypairs; receiving goes on."""
+        """Stops sending on the peer's keypairs. Receiving continues."""
         check(lib.udpring_plane_keys_expire(self._handle(), peer), f"expire the keys of peer {peer}")
 
     def send(
@@ -372,10 +373,10 @@ class Plane:
         interface_index: int = 0,
         cookie_key: bytes | None = None,
     ) -> None:
-        """Sends handshake bytes: to the peer's endpoint, or to ``to`` from the local address ``source``.
+        """Sends a handshake message to the peer's endpoint, or to ``to`` from the local address ``source``.
 
-        ``cookie_key``: of an initiation or a response, what the peer seals its cookie replies with. Events
-        then bring the one authentic reply to this message, and no other.
+        ``cookie_key``: the key that the peer seals cookie replies with, for an initiation or a response. The
+        plane then posts the one authentic reply to this message, and no other.
 
         Raises RingError (EDESTADDRREQ: the peer has no endpoint).
         """
@@ -400,8 +401,8 @@ class Plane:
         local: SocketAddress | None,
         interface_index: int = 0,
     ) -> None:
-        """A handshake message of the peer was authentic: roam to its source, stamp the receive, count its
-        bytes."""
+        """Takes in an authentic handshake message of the peer: roams to its source, stamps the receive and
+        counts its bytes."""
         code = lib.udpring_plane_authenticated(
             self._handle(), peer, length, _new_address(source), _new_address(local), interface_index
         )
@@ -419,7 +420,7 @@ class Plane:
     # ---- reading ----
 
     def peer_state(self, peer: int, *, rest: bool = False) -> PeerState:
-        """The peer's stamps and counters. ``rest``: the next stamp that changes posts one ACTIVITY event."""
+        """The peer's stamps and counters. ``rest``: the next change of a stamp posts one ACTIVITY event."""
         raw = ffi.new("struct udpring_peer_state *")
         check(lib.udpring_plane_peer_state(self._handle(), peer, int(rest), raw), f"state of peer {peer}")
         return _peer_state(raw)

@@ -1,4 +1,4 @@
-"""What the plane reports and takes, as plain values: addresses, prefixes, events, states and counters.
+"""Plain values that go into and come out of the plane: addresses, prefixes, events, states, counters.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never or none.
 """
@@ -42,8 +42,7 @@ def _scope_id(scope: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """Where a UDP datagram goes or comes from: 4 or 16 address bytes and a port; scope_id for link-local
-    IPv6."""
+    """The address of a UDP endpoint: 4 or 16 address bytes, a port, and scope_id for link-local IPv6."""
 
     ip: bytes
     port: int
@@ -77,7 +76,7 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """One line of allowed IPs: ``network`` is 4 or 16 bytes; ``remove`` takes it from this peer instead."""
+    """One prefix of allowed IPs. ``network`` is 4 or 16 bytes. ``remove``: take it from this peer."""
 
     network: bytes
     cidr: int
@@ -90,7 +89,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the plane posted. ``peer`` is None where it is not known; ``message`` only with HANDSHAKE."""
+    """An event of the plane. ``peer`` is None where it is unknown. Only HANDSHAKE has a ``message``."""
 
     kind: int
     peer: int | None = None

@@ -1,13 +1,12 @@
-"""One live tunnel: plane, protocol and control loop together, and the operations that change it while it
-runs.
+"""One live tunnel: plane, protocol and control loop together, and the operations that change it.
 
-``Node`` (a configuration) and the UAPI server (``wg``) both change a tunnel only by the methods here, so
-both have the same meaning. Facts stay where they are owned (ARCHITECTURE.md, R3): endpoints, allowed IPs
-and byte counts in the plane, keys and timers in ``wireguard.Device``; here are only the three settings that
-neither of them has to know.
+``Node`` (a configuration) and the UAPI server (``wg``) change a tunnel only by these methods, so a change
+means the same from both. Each fact has one owner (ARCHITECTURE.md, R3). The plane has endpoints, allowed IPs
+and byte counts. ``wireguard.Device`` has keys and timers. This module has three settings: the private key,
+the port and the mark.
 
 Everything runs in the thread of the event loop. Methods that change something raise HostError or RingError
-(both OSError, with errno) when the plane refuses, and ValueError for a value that cannot be.
+(both OSError, with errno) when the plane refuses, and ValueError for an impossible value.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class TunnelStats:
-    """All counters of a tunnel: of the packets (``plane``) and of handshakes and timers (``control``)."""
+    """All counters of a tunnel: packets (``plane``), handshakes and timers (``control``)."""
 
     plane: PlaneStats
     control: ControlStats
 
 
 class Tunnel:
-    """Owns an open Plane from here on; ``close()`` closes it. Peers are named by the plane's id (an int)."""
+    """Owns an open Plane, which ``close()`` closes. Peers are named by the plane's id (an int)."""
 
     def __init__(
         self,
@@ -77,8 +76,8 @@ class Tunnel:
         self._closed = False
 
     def keep_timestamps(self, path: Path | None) -> None:
-        """Keeps the peers' timestamps in a file from now on; None: in memory alone. Call it before peers are
-        added. Raises HostError: the file cannot be written."""
+        """Keeps the peers' timestamps in a file; None: in memory only. Call it before peers are added. Raises
+        HostError where the file cannot be written."""
         if path is not None:
             self._timestamps = TimestampFile(path, self._received_timestamps, loop=self._loop)
 
@@ -100,8 +99,8 @@ class Tunnel:
         self.control.start()
 
     def close(self) -> None:
-        """Stops the control loop and closes the plane: the interface goes, keys are zeroised. May be called
-        again."""
+        """Stops the control loop and closes the plane: the interface is removed and keys are zeroised. May be
+        called again."""
         if self._closed:
             return
         self._closed = True
@@ -120,7 +119,7 @@ class Tunnel:
 
     @property
     def gone(self) -> asyncio.Future[End]:
-        """Resolved, with the reason, when the plane cannot go on: the interface was deleted or the worker
+        """Resolved with the reason when the plane cannot go on: the interface was deleted or a worker
         failed."""
         return self.control.gone
 
@@ -140,8 +139,8 @@ class Tunnel:
         return self._fwmark
 
     def set_private_key(self, key: bytes | None) -> None:
-        """A new identity: sessions expire, a peer with our own public key is removed; None: none (refuses
-        handshakes). It is kept and reported clamped, as by the kernel."""
+        """Sets the identity. None: none, so handshakes are refused. Sessions expire, and a peer with the new
+        public key is removed. The key is kept and reported clamped, as by the kernel."""
         if key is not None:
             key = clamp(key)
         if key == self._private_key:
@@ -151,21 +150,21 @@ class Tunnel:
         self.control.show_identity()
         self.control.carry_out(outcomes)
         if self.device.public_key is not None:
-            # Packets that waited for an identity need no further packet to ask for the handshake.
+            # Packets that waited for an identity start the handshake without a further packet.
             for peer in self.device.by_id:
                 self.control.request_handshake(peer)
 
     def set_listen_port(self, port: int) -> None:
-        """Moves to another UDP port; sessions and fwmark are kept. 0: the kernel chooses.
+        """Moves to another UDP port. Sessions and fwmark are kept. 0: the kernel chooses.
 
-        Raises HostError (EADDRINUSE: another program has the port); the old port then stays.
+        Raises HostError (EADDRINUSE: another program has the port). The old port stays then.
         """
         if port and port == self._listen_port:
             return
         self._listen_port = self.plane.bind(port, self._fwmark)
 
     def set_fwmark(self, mark: int) -> None:
-        """Marks what the sockets send (SO_MARK); 0 is off."""
+        """Sets SO_MARK of the sockets; 0 is off."""
         if mark != self._fwmark:
             self.plane.mark(mark)
             self._fwmark = mark
@@ -178,11 +177,11 @@ class Tunnel:
         return None if peer is None else peer.id
 
     def knows(self, peer: int) -> bool:
-        """Whether the id is still a peer's."""
+        """Whether there is a peer with this id."""
         return peer in self.device.by_id
 
     def is_own(self, public_key: bytes) -> bool:
-        """Whether the key is our own: such a peer is silently ignored, as the kernel does."""
+        """Whether the key is the node's own. Such a peer is silently ignored, as by the kernel."""
         return public_key == self.device.public_key
 
     def label(self, peer: int) -> str:
@@ -191,8 +190,8 @@ class Tunnel:
         return key_label(known.public_key) if known is not None else f"peer {peer}"
 
     def add_peer(self, public_key: bytes) -> int:
-        """A new peer; returns its id. Raises ValueError (our own key, or known already), RingError (no
-        room)."""
+        """Adds a peer and returns its id. Raises ValueError (the node's own key, or a known one), RingError
+        (no room)."""
         if self.is_own(public_key):
             raise ValueError("a peer cannot have the node's own public key")
         if public_key in self.device.peers:
@@ -210,7 +209,7 @@ class Tunnel:
         return peer
 
     def remove_peer(self, peer: int) -> None:
-        """Forgets the peer: its keys are zeroised, its allowed IPs go."""
+        """Removes the peer, zeroises its keys and removes its allowed IPs."""
         if not self.knows(peer):
             return
         public_key = self.device.by_id[peer].public_key
@@ -222,44 +221,45 @@ class Tunnel:
         self.plane.peer_remove(peer)
 
     def remove_all_peers(self) -> None:
-        """Forgets every peer."""
+        """Removes every peer."""
         for peer in list(self.device.by_id):
             self.remove_peer(peer)
 
     def set_preshared_key(self, peer: int, key: bytes | None) -> None:
-        """From the next handshake on; None takes it off."""
+        """Sets the preshared key, from the next handshake on; None: none."""
         self.device.by_id[peer].set_preshared_key(key)
 
     def set_cipher(self, peer: int, cipher: Cipher) -> None:
-        """The one cipher that is spoken with the peer: sessions under another end at once, a new handshake is
-        needed. Raises HostError (ENOTSUP) where no library of this host has it."""
+        """Sets the one cipher for this peer. Sessions with another cipher end at once. Raises HostError
+        (ENOTSUP) where no library of this host has it."""
         require_cipher(cipher)
         self.control.carry_out(self.device.set_cipher(peer, cipher, self._clock.boot()))
         self.control.touch(peer)
 
     def set_endpoint(self, peer: int, address: SocketAddress) -> None:
-        """Where the peer is, until it is heard from elsewhere."""
+        """Sets the peer's endpoint, until the peer roams."""
         self.plane.endpoint(peer, address)
         self.control.touch(peer)
 
     def set_keepalive(self, peer: int, seconds: int) -> None:
-        """Persistent keepalive each so many seconds; 0 is off. From off to on one is sent at once."""
+        """Sets the interval of persistent keepalives in seconds; 0 is off. Switching it on sends one at
+        once."""
         if not 0 <= seconds <= 0xFFFF:
             raise ValueError(f"persistent keepalive {seconds}: 0 to 65535 seconds")
         self.control.carry_out(self.device.by_id[peer].set_persistent_keepalive(seconds, self._clock.boot()))
         self.control.touch(peer)
 
     def clear_allowed_ips(self, peer: int) -> None:
-        """Takes all allowed IPs from the peer."""
+        """Removes all allowed IPs of the peer."""
         self.plane.prefixes_clear(peer)
 
     def apply_allowed_ips(self, prefixes: Sequence[Prefix]) -> None:
-        """Adds and removes allowed IPs in order; one that another peer has is moved."""
+        """Adds and removes allowed IPs in order. A prefix of another peer moves to this one."""
         if prefixes:
             self.plane.prefixes(prefixes)
 
     def start_peer(self, peer: int) -> None:
-        """The peer's settings are complete: what was staged for it may ask for a handshake now."""
+        """The peer's settings are complete: packets staged for it may start a handshake."""
         self.control.request_handshake(peer)
 
     def _forgotten(self, peer: int) -> None:
@@ -277,10 +277,9 @@ class Tunnel:
 
     @property
     def aead(self) -> str:
-        """The library that encrypts; of each cipher that the peers have, where some have another than
-        WireGuard's."""
+        """The library that encrypts. Names one for each cipher where peers have another than WireGuard's."""
         return aead_in_words({peer.cipher for peer in self.device.by_id.values()})
 
     def stats(self) -> TunnelStats:
-        """All counters, now."""
+        """All counters as they are now."""
         return TunnelStats(replace(self.plane.stats(), aead=self.aead), self.control.stats)

@@ -1,7 +1,7 @@
-"""What the protocol is given and what it gives back. Plain values; nothing here does anything.
+"""The inputs and outcomes of the protocol, as plain values.
 
-``peer`` is always the caller's number for the peer (the plane's peer id). Outcomes come in lists, to be
-carried out in their order.
+``peer`` is always the caller's number for the peer (the plane's peer id). The caller carries out a list of
+outcomes in order.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a message came from: ``ip`` as 4 or 16 bytes in network order, ``port``; ``handle`` is passed
-    through."""
+    """Where a message came from: ``ip`` is 4 or 16 bytes in network order. ``handle`` is the caller's."""
 
     ip: bytes
     port: int
@@ -90,9 +89,9 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class InstallKeypair:
-    """A new session. Initiator: it becomes the current one. Responder: the next one, which sends nothing
-    before the first authentic transport message on it. ``birth``: boot time (ns) at which it was derived.
-    Ends the index's life as a handshake's: from now on it is released with the keypair."""
+    """A new session. An initiator's becomes the current one. A responder's becomes the next one, which sends
+    nothing before the first authentic transport message on it. ``birth``: boot time (ns) at which it was
+    derived. From now on the receiver index is released with the keypair."""
 
     peer: int
     send_key: bytes = field(repr=False)
@@ -123,7 +122,7 @@ class SendKeepalive:
 
 @dataclass(frozen=True, slots=True)
 class DropStaged:
-    """The handshake was given up: drop what waits for a key."""
+    """The handshake was given up: drop the staged packets."""
 
     peer: int
 
@@ -137,7 +136,7 @@ class EraseKeys:
 
 @dataclass(frozen=True, slots=True)
 class ExpireKeys:
-    """Send nothing more on the peer's keypairs; receiving on them goes on."""
+    """Send nothing more on the peer's keypairs. Receiving on them continues."""
 
     peer: int
 
@@ -165,8 +164,7 @@ class RemovedPeer:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A message was dropped and nothing has changed. ``peer``: whose it claimed to be, where that is
-    known."""
+    """A message was dropped, and nothing has changed. ``peer``: the peer it named, if known."""
 
     reason: DropReason
     peer: int | None = None

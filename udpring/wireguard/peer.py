@@ -1,14 +1,13 @@
 """One peer: its handshakes, in either role, and what its timers do.
 
-The role of initiator lasts from an initiation to its response, so it has state here (``_outgoing``). The role
-of responder begins and ends with one message, so it has none.
+An initiator has state from its initiation to the response (``_outgoing``). A responder answers one message
+with another and has none.
 
-Initiations may cross on the way. If both sides then drop their own and answer the other's, no session comes
-of it; if both go on with both, each side sends on the one it began, and what is under way at the next change
-of keys is lost. So the side with the smaller public key leaves an initiation that came within a second of its
-own unanswered, and the other side answers; whatever answer comes, to whichever initiation, is taken. This
-needs nothing of the peer: one that follows another rule, or a lost message, costs a retransmission at the
-most.
+Initiations may cross on the way. If both sides drop their own and answer the other's, there is no session. If
+both sides continue with both, each sends on the session it began, and packets are lost at the next change of
+keys. Therefore the side with the smaller public key does not answer an initiation that comes within a second
+of its own, and the other side does. Either side accepts any answer to its own initiation. A peer with another
+rule, or a lost message, costs one retransmission at most.
 """
 
 from __future__ import annotations
@@ -64,10 +63,10 @@ __all__ = ["IndexTable", "Peer"]
 
 
 class IndexTable(Protocol):
-    """Who owns the receiver indices (the plane)."""
+    """The owner of the receiver indices (the plane)."""
 
     def new(self, peer: int) -> int:
-        """A random index that nobody has, for this peer, until it is released or its keypair ends."""
+        """A new random index for this peer, until it is released or its keypair ends."""
 
 
 @dataclass(slots=True)
@@ -123,7 +122,7 @@ class Peer:
         self._outgoing: _Outgoing | None = None
         self._last_handshake_sent: int | None = None
         self._session_live = False  # a session was confirmed since we last sent a handshake message
-        self._path_is_new = False  # packets leave by another way since then
+        self._path_is_new = False  # packets take another path since then
         self._timestamp_sent: bytes | None = None
         self._timestamp_received = b""
         self._last_initiation: int | None = None
@@ -135,7 +134,7 @@ class Peer:
 
     @property
     def cookie_key(self) -> bytes:
-        """What this peer seals its cookie replies with."""
+        """The key that this peer seals its cookie replies with."""
         return cookie_key(self.public_key)
 
     @property
@@ -144,20 +143,20 @@ class Peer:
         return None if self._preshared_key == noise.NO_PSK else self._preshared_key
 
     def set_preshared_key(self, key: bytes | None) -> None:
-        """From the next handshake on; the present session goes on. None or zeros: none. Raises ValueError
-        unless it has 32 bytes."""
+        """Sets the preshared key, from the next handshake on. None or zeros: none. Raises ValueError unless
+        it has 32 bytes."""
         if key is not None and len(key) != KEY_LENGTH:
             raise ValueError(f"a preshared key has {KEY_LENGTH} bytes, this one {len(key)}")
         self._preshared_key = noise.NO_PSK if key is None else bytes(key)
 
     @property
     def cipher(self) -> Cipher:
-        """The one cipher that is spoken with this peer; ``Device.set_cipher`` sets it."""
+        """The one cipher for this peer. ``Device.set_cipher`` sets it."""
         return self._cipher
 
     def set_cipher(self, cipher: Cipher, now: int) -> list[Outcome]:
-        """For the device. What was agreed under another cipher is forgotten: nothing more is received on it
-        either. The same again changes nothing."""
+        """For the device. Sessions with another cipher end, for receiving too. The same cipher again changes
+        nothing."""
         if cipher is self._cipher:
             return []
         self._cipher = cipher
@@ -168,7 +167,7 @@ class Peer:
         return outcomes
 
     def _forget_handshakes(self, now: int) -> list[Outcome]:
-        """None is under way any more, and the next may begin at once."""
+        """Ends the handshake under way. The next may begin at once."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         self._last_handshake_sent = None
         self._session_live = False
@@ -194,8 +193,7 @@ class Peer:
         return [SendKeepalive(self.id)] if switched_on else []
 
     def set_identity(self, identity: noise.StaticKey | None, now: int) -> list[Outcome]:
-        """For the device: our static key is another one (whitepaper: sessions are bound to both static
-        keys)."""
+        """For the device: our static key has changed (whitepaper: sessions are bound to both static keys)."""
         had_identity = self._identity is not None
         outcomes = self._forget_handshakes(now)
         self._identity = identity
@@ -218,8 +216,8 @@ class Peer:
         return self._timestamp_received
 
     def restore_timestamp(self, timestamp: bytes) -> None:
-        """What an earlier run received: initiations up to it are replays. Raises ValueError unless it is
-        empty or has 12 bytes."""
+        """Sets the timestamp of an earlier run: initiations up to it are replays. Raises ValueError unless it
+        is empty or has 12 bytes."""
         if len(timestamp) not in (0, TIMESTAMP_LENGTH):
             raise ValueError(f"a TAI64N timestamp has {TIMESTAMP_LENGTH} bytes, this one {len(timestamp)}")
         self._timestamp_received = max(self._timestamp_received, timestamp)
@@ -252,20 +250,20 @@ class Peer:
     # ---- what the plane asks ----
 
     def handshake_wanted(self, now: int, wall: int) -> list[Outcome]:
-        """There is something to send and no fresh key, or the key grows old. Sends an initiation, unless a
-        handshake message was sent less than 5 s ago: then whatever is under way goes on, or one is sent when
-        that time is over."""
+        """There is a packet to send without a fresh key, or the key grows old. Sends an initiation. If a
+        handshake message was sent less than 5 s ago, the handshake under way continues, or the initiation
+        follows when that time is over."""
         return self._initiate(now, wall)
 
     def key_confirmed(self, now: int, wall: int) -> list[Outcome]:
-        """Responder: the first data on the session we answered for."""
+        """Responder: the first data on the new session has come."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         outcomes += self._completed(now, wall, initiator=False)
         return outcomes
 
     def path_changed(self, now: int, wall: int) -> list[Outcome]:
-        """Packets to the peer leave by another way now: what a handshake sent before may be lost. The next
-        initiation need not wait for the rest of its 5 s, only until a second has passed since the last."""
+        """Packets to the peer take another path now, so an earlier handshake message may be lost. The next
+        initiation waits until one second after the last one, instead of five."""
         if self._session_live or self._last_handshake_sent is None:
             return []
         self._path_is_new = True
@@ -277,12 +275,11 @@ class Peer:
         return self._send_initiation(now, wall)
 
     def deadline(self, state: PeerStamps) -> int | None:
-        """Boot ns of the next timer; None: none until a stamp changes. Ask again after anything was done
-        here."""
+        """Boot ns of the next timer; None: none until a stamp changes. Every other method may change it."""
         return self._timers.deadline(state)
 
     def on_timer(self, now: int, wall: int, state: PeerStamps) -> list[Outcome]:
-        """Does what is due at ``now``; nothing if it is too early."""
+        """Runs the timers that are due at ``now``."""
         due = self._timers.due(now, state)
         outcomes: list[Outcome] = []
         if Timer.ERASE in due:
@@ -314,7 +311,7 @@ class Peer:
             return []
         if (
             now < self._earliest()
-        ):  # we answered the peer's initiation since: see whether that session comes to life
+        ):  # we answered the peer's initiation since: wait whether that session is confirmed
             self._timers.handshake_postponed(self._earliest())
             return []
         if not self._timers.retry():
@@ -323,8 +320,8 @@ class Peer:
         return [ClearSource(self.id), *self._send_initiation(now, wall)]
 
     def _earliest(self) -> int:
-        """No initiation before this: 5 s after the last initiation or response we sent, or one where it may
-        have gone astray."""
+        """No initiation before this: 5 s after the last initiation or response that we sent, or 1 s where the
+        path has changed since."""
         if self._last_handshake_sent is None:
             return 0
         return self._last_handshake_sent + (PATH_CHANGE_TIMEOUT if self._path_is_new else REKEY_TIMEOUT)
@@ -380,8 +377,8 @@ class Peer:
         ]
 
     def receive_cookie(self, message: CookieReply, now: int) -> list[Outcome]:
-        """For the device: a cookie reply that names one of this peer's indices. It proves nothing about where
-        it came from, so nothing roams; the cookie goes into the next message."""
+        """For the device: a cookie reply that names one of this peer's indices. It does not prove its source,
+        so the endpoint does not move. The next message uses the cookie."""
         accepted = self._signer.accept(message, now)
         if accepted:
             return []
@@ -394,8 +391,7 @@ class Peer:
     def receive_initiation(
         self, message: Initiation, responder: noise.Responder, source: Source, now: int
     ) -> list[Outcome]:
-        """For the device: an initiation whose sender says it is this peer (``responder`` has read that
-        much)."""
+        """For the device: an initiation in this peer's name. ``responder`` has read the static key."""
         if self._static_static is None:
             return [Dropped(DropReason.INVALID_KEY, self.id)]
         try:
@@ -426,7 +422,7 @@ class Peer:
         response = pack_response(index, message.sender, body, self._cipher)
         return [
             Authenticated(self.id, source, INITIATION_LENGTH),
-            # Before the response leaves: the peer's first data may be here right behind it.
+            # Before the response leaves: the peer's first data may follow at once.
             InstallKeypair(
                 self.id,
                 send_key,
@@ -441,7 +437,7 @@ class Peer:
         ]
 
     def _ours_goes_on(self, now: int) -> bool:
-        """Whether an authentic initiation of the peer is to wait for the fate of the one we just sent."""
+        """Whether our crossing initiation has precedence over an authentic one of the peer."""
         if self._outgoing is None or self._identity is None:
             return False
         return now - self._outgoing.sent_at < CROSSING_TIME and self._identity.public < self.public_key
