@@ -348,7 +348,7 @@ void jobs_check(void)
           (unsigned long)stats.packets, (unsigned long)stats.bytes, (unsigned long)send_model.accepted, (unsigned long)send_model.bytes);
     CLAIM(send_model.short_sent == send_model.short_told, "%lu short datagrams sent, %lu told", (unsigned long)send_model.short_sent,
           (unsigned long)send_model.short_told);
-    CLAIM(send_model.send->free_count == send_model.send->pieces && udp_tx_rests(send_model.send->tx), "a slot is lost");
+    CLAIM(send_model.send->free_count == send_model.send->pieces && udp_tx_idle(send_model.send->tx), "a slot is lost");
 }
 
 void jobs_send_one(struct input *input)
