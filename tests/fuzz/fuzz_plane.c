@@ -45,6 +45,21 @@ struct session *model_session(uint32_t index, bool local)
 
 /* ---- commands ---- */
 
+static bool any_unread(void)
+{
+    for (uint32_t i = 0; i < KERNEL_FDS; i++)
+        if (kernel.file[i].kind == KERNEL_UDP && kernel.file[i].count)
+            return true;
+    return false;
+}
+
+void model_read_all(void)
+{
+    threads_run();
+    for (uint32_t tries = 0; tries < 100 && any_unread(); tries++)
+        threads_pass_time(10000000);   /* a worker that is short of memory pauses */
+}
+
 static void set_net(uint8_t net, uint8_t slot, bool remove)
 {
     uint8_t life = model.present[slot];
@@ -53,7 +68,7 @@ static void set_net(uint8_t net, uint8_t slot, bool remove)
         {.family = AF_INET, .cidr = 8, .peer = model.life[life].id, .remove = remove, .ip = {FIRST_NET + net}},
         {.family = AF_INET6, .cidr = 16, .peer = model.life[life].id, .remove = remove, .ip = {0xfd, FIRST_NET + net}},
     };
-    threads_run();   /* what came before goes by the old table, what comes after by the new one */
+    model_read_all();
     if (!remove)
         model.owner[net] = life;
     else if (model.owner[net] == life)
@@ -96,7 +111,7 @@ static void replace_peer(uint8_t slot, uint8_t choice)
     if (model.lives == LIVES)
         return;
     uint8_t life = model.present[slot];
-    threads_run();
+    model_read_all();
     for (uint32_t net = 0; net < NETS; net++)
         if (model.owner[net] == life)
             model.owner[net] = NOBODY;

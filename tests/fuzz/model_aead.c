@@ -169,7 +169,8 @@ static const struct aead_impl implementations[UDPRING_CIPHER_COUNT] = {
 static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal_it)
 {
     struct model_key *model = malloc(sizeof(*model));
-    CLAIM(model, "no memory");
+    if (!model)
+        return -ENOMEM;
     *model = (struct model_key){{&implementations[0]}, model_secret(bytes), seal_it};
     model_aead.keys++;
     *key = &model->key;

@@ -53,10 +53,16 @@ struct kernel_file *kernel_nth(enum kernel_kind kind, int family, uint32_t n)
 
 int kernel_fault(bool memory)
 {
-    if (!kernel.active || !kernel.fault.after || (kernel.fault.memory_only && !memory) || --kernel.fault.after)
+    if (!kernel.active || kernel.fault_held || !kernel.fault.after || (kernel.fault.memory_only && !memory) || --kernel.fault.after)
         return 0;
     kernel.fault.hit = true;
+    kernel.fault.after = kernel.fault_stays;
     return kernel.fault.error;
+}
+
+int kernel_fault_wide(void)
+{
+    return kernel.fault_wide ? kernel_fault(false) : 0;
 }
 
 static bool any_watched(const struct kernel_file *file)

@@ -78,6 +78,9 @@ extern struct kernel {
     uint32_t interrupts;        /* so many waits end by a signal */
     bool owner_ended;           /* the thread that opened the rings */
     struct { uint32_t after; int error; bool memory_only, hit; } fault;   /* the n-th call from now fails; 0: none */
+    bool fault_held;            /* the model and the harness work: their own calls do not fail */
+    bool fault_stays;           /* every call from that one on fails */
+    bool fault_wide;            /* calls on files and sockets, too */
     uint64_t random;
     uint64_t yield_ns;          /* what a sched_yield() takes */
     /* The harness's part. */
@@ -104,4 +107,6 @@ ssize_t kernel_receive(int fd, struct msghdr *header);
 int32_t kernel_send(int fd, const struct msghdr *header, bool zero_copy);
 /* Whether this call fails, and how: its errno, or 0. */
 int kernel_fault(bool memory);
+/* Likewise of a call on a file or a socket. */
+int kernel_fault_wide(void);
 #endif

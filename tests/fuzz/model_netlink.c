@@ -65,7 +65,10 @@ static void finish(struct message *message)
 
 static void queue(struct kernel_file *file, const struct message *message, uint32_t length, uint32_t stranger)
 {
+    bool held = kernel.fault_held;
+    kernel.fault_held = true;
     struct kernel_packet packet = {.bytes = exactly(message->bytes, length), .length = length, .interface_index = stranger};
+    kernel.fault_held = held;
     if (!kernel_put(file, &packet))
         file->overrun = true;
 }
@@ -280,6 +283,9 @@ static ssize_t receive(int fd, void *into, size_t room, int flags, uint32_t *por
     struct kernel_file *file = kernel_file(fd);
     if (!file || file->kind != KERNEL_NETLINK)
         return fail(EBADF);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (!file->nonblocking && !(flags & MSG_DONTWAIT))
         CLAIM(readable(file), "nothing will ever come to descriptor %d", fd);
     if (file->overrun) {
@@ -320,6 +326,9 @@ static ssize_t send_to_kernel(int fd, const void *bytes, size_t length)
     struct kernel_file *file = kernel_file(fd);
     if (!file || file->kind != KERNEL_NETLINK)
         return fail(EBADF);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     int result = ask(file, bytes, length);
     return result < 0 ? fail(-result) : (ssize_t)length;
 }

@@ -74,6 +74,9 @@ int kernel_open(enum kernel_kind kind, int family)
 
 WRAP(int, open, const char *path, int flags, ...)
 {
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (kernel.active && !strcmp(path, "/dev/net/tun"))
         return kernel_open(KERNEL_TUN, 0);
     if (kernel.active)
@@ -154,6 +157,9 @@ WRAP(int, socket, int family, int type, int protocol)
 {
     if (!kernel.active)
         return __real_socket(family, type, protocol);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (family == AF_NETLINK && kernel.has_netlink) {
         int fd = kernel_open(KERNEL_NETLINK, family);
         if (fd >= 0)
@@ -184,6 +190,9 @@ WRAP(ssize_t, read, int fd, void *into, size_t room)
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return __real_read(fd, into, room);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (file->kind == KERNEL_TUN)
         return answer(kernel_tun_read(file, into, room));
     if (file->kind != KERNEL_EVENT)
@@ -212,6 +221,9 @@ WRAP(ssize_t, writev, int fd, const struct iovec *parts, int count)
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return __real_writev(fd, parts, count);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (file->kind != KERNEL_TUN || kernel.device_gone)
         return fail(EBADFD);
     struct vnet_header vnet = {0};
@@ -254,6 +266,9 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return kernel.active ? fail(EBADF) : __real_ioctl(fd, request, argument);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (file->kind == KERNEL_TUN)
         return tun_ioctl(file, request, argument);
     if (request == SIOCOUTQ) {
@@ -318,6 +333,9 @@ WRAP(int, getsockopt, int fd, int level, int option, void *value, socklen_t *len
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return kernel.active ? fail(EBADF) : __real_getsockopt(fd, level, option, value, length);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     int number = 0;
     if (level == SOL_SOCKET)
         number = option == SO_BINDTOIFINDEX ? (int)kernel.bound_to : option == SO_DOMAIN ? file->family : option == SO_TYPE ? SOCK_DGRAM
@@ -347,6 +365,9 @@ WRAP(int, bind, int fd, const struct sockaddr *name, socklen_t length)
     struct udpring_address address;
     if (!file)
         return kernel.active ? fail(EBADF) : __real_bind(fd, name, length);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (file->kind == KERNEL_NETLINK)
         return 0;
     CLAIM(udp_address_from_sockaddr((const struct sockaddr_storage *)(const void *)name, length, &address), "a strange address");
@@ -360,6 +381,9 @@ WRAP(int, getsockname, int fd, struct sockaddr *name, socklen_t *length)
     struct kernel_file *file = kernel_file(fd);
     if (!file)
         return kernel.active ? fail(EBADF) : __real_getsockname(fd, name, length);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     struct udpring_address address = {.family = (uint16_t)file->family, .port = file->port};
     *length = udp_address_to_sockaddr(&address, file->family, (struct sockaddr_storage *)(void *)name);
     return 0;
@@ -380,6 +404,9 @@ WRAP(int, recvmmsg, int fd, struct mmsghdr *vector, unsigned count, int flags, s
 {
     if (!kernel.active)
         return __real_recvmmsg(fd, vector, count, flags, timeout);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     for (unsigned i = 0; i < count; i++) {
         ssize_t got = kernel_receive(fd, &vector[i].msg_hdr);
         if (got < 0)
@@ -408,6 +435,9 @@ WRAP(int, sendmmsg, int fd, struct mmsghdr *vector, unsigned count, int flags)
 {
     if (!kernel.active)
         return __real_sendmmsg(fd, vector, count, flags);
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     for (unsigned i = 0; i < count; i++) {
         int32_t sent = kernel_send(fd, &vector[i].msg_hdr, false);
         if (sent < 0)
@@ -450,6 +480,9 @@ static int poll_until(struct pollfd *fds, nfds_t count, uint64_t deadline_ns)
         kernel.interrupts--;
         return fail(EINTR);
     }
+    int error = kernel_fault_wide();
+    if (error)
+        return fail(error);
     if (!threads_wait(any_ready, &polled, deadline_ns))
         return 0;
     int ready = 0;

@@ -87,10 +87,10 @@ static size_t pages(size_t bytes)
 
 static void *memory(size_t bytes)
 {
-    uint32_t after = kernel.fault.after;
-    kernel.fault.after = 0;   /* the model's own memory never lacks */
+    bool held = kernel.fault_held;
+    kernel.fault_held = true;
     void *made = mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    kernel.fault.after = after;
+    kernel.fault_held = held;
     CLAIM(made != MAP_FAILED, "no memory");
     return memset(made, 0, bytes);
 }
@@ -504,7 +504,7 @@ __attribute__((no_sanitize("address"))) long __wrap_syscall(long number, ...)
         return __real_syscall(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
     struct ring *ring = ring_of((int)argument[0]);
     int result = -EPERM;
-    int error = number == __NR_io_uring_setup ? kernel_fault(false) : 0;
+    int error = number == __NR_io_uring_setup ? kernel_fault(false) : number == __NR_io_uring_enter ? kernel_fault_wide() : 0;
     if (number == SYS_tgkill)
         result = kernel.owner_ended ? -ESRCH : 0;
     else if (error)

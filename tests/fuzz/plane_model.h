@@ -50,6 +50,8 @@ extern struct model {
 /* Whose a packet's address is, by the IP header's destination or source; NOBODY. */
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
 struct session *model_session(uint32_t index, bool local);
+/* Before the tables change: what came before goes by the old ones, what comes after by the new. */
+void model_read_all(void);
 struct udpring_address model_address(uint8_t slot, uint8_t choice);   /* of an endpoint of the slot's peer */
 
 /* plane_out.c: what is read from the device leaves sealed, once, in order, to its peer. */

@@ -183,7 +183,7 @@ void paths_outer(uint8_t choice, uint8_t slot, bool remove)
         {.family = AF_INET, .cidr = 16, .peer = model.life[life].id, .remove = remove, .ip = {OUTER_NET, net}},
         {.family = AF_INET6, .cidr = 16, .peer = model.life[life].id, .remove = remove, .ip = {OUTER_NET, net}},
     };
-    threads_run();
+    model_read_all();
     if (!remove)
         model.outer[net] = life;
     else if (model.outer[net] == life)

@@ -61,10 +61,14 @@ static int run_bound(struct worker *worker, void *argument)
 
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
 {
-    if (*port && *port == plane_port(plane))
-        return udpring_plane_mark(plane, fwmark);   /* it is ours already, and cannot be bound twice */
+    int result;
+    if (*port && *port == plane_port(plane)) {   /* it is ours already, and cannot be bound twice */
+        result = udpring_plane_mark(plane, fwmark);
+        return result < 0 ? ur_fail(why, result, "fwmark %u: UDP socket refuses SO_MARK, which needs CAP_NET_ADMIN: %s", fwmark, strerror(-result))
+                          : result;
+    }
     struct bind_arguments arguments = {.port = port, .fwmark = fwmark, .why = why};
-    int result = worker_call(&plane->workers[0], run_open_group, &arguments);
+    result = worker_call(&plane->workers[0], run_open_group, &arguments);
     if (result < 0)
         return result;
     for (uint32_t i = 0; i < plane->worker_count && result == 0; i++)

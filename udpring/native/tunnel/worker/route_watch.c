@@ -133,12 +133,15 @@ static bool take_notices(struct udpring_plane *plane, uint8_t *buffer)
         ssize_t got = recv(routes->notice_fd, buffer, NOTICE_BYTES, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 && errno != ENOBUFS)
+        if (got < 0 && errno == EAGAIN)
             break;
+        bool lost = got < 0, again = !lost || errno == ENOBUFS;
         changed = true;
         __atomic_fetch_add(&routes->notices, 1, __ATOMIC_RELAXED);
-        if (got < 0 || netlink_links(buffer, (size_t)got, 0, see_link, plane) < 0)
+        if (lost || netlink_links(buffer, (size_t)got, 0, see_link, plane) < 0)
             read_links(plane, buffer);   /* some were lost */
+        if (!again)
+            break;   /* tried again after the rest */
     }
     return changed;
 }
@@ -174,6 +177,14 @@ static void clear_wake(const struct routes *routes)
     while (got < 0 && errno == EINTR);
 }
 
+/* Short of memory for a poll: look all the same, a little later. */
+static void pause_after(int polled)
+{
+    struct timespec pause = {.tv_nsec = SHORTAGE_PAUSE_NS};
+    if (ur_unlikely(polled < 0))
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+}
+
 /* Only stopping ends it early; what is asked for meanwhile stays asked for. */
 static void rest(const struct routes *routes, uint64_t took_ns)
 {
@@ -182,8 +193,10 @@ static void rest(const struct routes *routes, uint64_t took_ns)
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + ns;
     for (uint64_t now; !stopping(routes) && (now = ur_clock_ns(CLOCK_MONOTONIC)) < until;) {
         struct pollfd wake = {.fd = routes->wake_fd, .events = POLLIN};
-        if (poll(&wake, 1, (int)((until - now) / NS_PER_MS) + 1) > 0)
+        int ready = poll(&wake, 1, (int)((until - now) / NS_PER_MS) + 1);
+        if (ready > 0)
             clear_wake(routes);
+        pause_after(ready);
     }
 }
 
@@ -212,9 +225,10 @@ static void *watch_main(void *argument)
             continue;
         }
         struct pollfd fds[2] = {{.fd = routes->wake_fd, .events = POLLIN}, {.fd = routes->notice_fd, .events = POLLIN}};
-        (void)poll(fds, 2, -1);
-        if (fds[0].revents)
+        int ready = poll(fds, 2, -1);
+        if (ready > 0 && fds[0].revents)
             clear_wake(routes);
+        pause_after(ready);
     }
     free(batch);
     return NULL;
