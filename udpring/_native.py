@@ -1,7 +1,7 @@
-"""The only importer of the compiled module, and the one map from its return codes to exceptions.
+"""The only importer of the compiled module. It maps the return codes of the core to exceptions.
 
-Everything above takes ``ffi`` and ``lib`` from here. A C function returns a value >= 0, or -errno; where the
-cause needs words it also fills a ``struct udpring_reason``.
+All other modules import ``ffi`` and ``lib`` from here. A C function returns a value >= 0, or -errno. Where
+the cause needs words it also fills a ``struct udpring_reason``.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def reason() -> Any:
 
 
 def reason_text(why: Any) -> str:
-    """What the core wrote into a ``struct udpring_reason``; empty when it wrote nothing."""
+    """The text in a ``struct udpring_reason``; empty where the core wrote none."""
     text: str = ffi.string(why.text).decode("utf-8", "replace")
     return text
 
 
 def check(code: int, what: str, why: Any = None) -> int:
-    """Returns ``code`` when it is no error, else raises.
+    """Returns ``code`` unless it is an error.
 
     ``what`` names the operation and its object; ``why`` is the reason struct that went with the call.
     Raises WrongThreadError (EEXIST from a ring of another thread is reported as EXDEV by the core),

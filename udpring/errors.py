@@ -1,4 +1,4 @@
-"""Every exception that udpring raises by itself. Imports nothing, so every room may import it.
+"""All exceptions of udpring. Every room may import this module, which imports none.
 
 ``UdpringError``
     ├── ``ConfigError``        a configuration is wrong: file, line, column, the offending text (exit 2)

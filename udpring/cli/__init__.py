@@ -1,10 +1,9 @@
 """The commands: one module each, found by ``main``.
 
-A command's module is named as the command and has ``register(subparsers)``, which adds its parser, and
-``run(args) -> int``, which does the work and returns the exit code: 0 done, 1 failed, 2 bad usage or
-configuration, 3 the host cannot. It raises ConfigError (2), HostError (3) or another UdpringError (1) and
-leaves the printing to ``main``. What is slow to import, it imports inside ``run``: every module is imported
-to print the help.
+A module has the name of its command. ``register(subparsers)`` adds the parser. ``run(args) -> int`` does the
+work and returns the exit code: 0 done, 1 failed, 2 bad usage or configuration, 3 the host cannot. It raises
+ConfigError (2), HostError (3) or another UdpringError (1), which ``main`` prints. Slow imports are inside
+``run``, because ``--help`` imports every module.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def open_standard_streams() -> None:
-    """Puts something in the place of standard streams that the caller closed: no file or socket that is
-    opened later gets their numbers.
+    """Replaces standard streams that the caller closed, so that no later file or socket gets their numbers.
 
-    What is read from or written to them fails (EBADF), as if they were closed still; only errors go nowhere,
-    as there is nobody to tell.
+    Reading and writing still fail (EBADF), as on a closed stream. Only standard error goes to /dev/null.
     """
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")

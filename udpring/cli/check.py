@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _path(name: str) -> str:
-    """What ``wg-quick`` would read, but a file of that very name goes first."""
+    """The file that ``wg-quick`` would read, unless there is a file of that name here."""
     if config.INTERFACE_NAME.fullmatch(name) and not Path(name).exists():
         return str(config.locate(name)[1])
     return name
@@ -84,7 +84,7 @@ def _check(
 
 
 def _hooks_refused(checked: config.Config, path: str) -> tuple[str, ...]:
-    """That `udpring up` would not run the commands of this file."""
+    """A warning where `udpring up` would not run the commands of this file."""
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
 

@@ -97,7 +97,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
 
 
 def _loops() -> Iterator[str]:
-    """Interfaces that run and cannot reach a peer, because its packets come back to them."""
+    """Running interfaces with a peer that they cannot reach, because its packets come back."""
     from udpring.tunnel.endpoint_routes import loops_of_device  # noqa: PLC0415
     from udpring.tunnel.keys import key_label  # noqa: PLC0415
     from udpring.tunnel.uapi_client import UapiClient, interfaces  # noqa: PLC0415

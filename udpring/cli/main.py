@@ -1,7 +1,9 @@
 """``udpring``: finds the command's module, runs it, turns exceptions into one line and an exit code.
 
-1. The modules of ``udpring.cli`` are listed without importing them. 2. Where the first word names one, only
-   that one is imported, so that ``udpring genkey`` is quick; for help, all are. 3. ``run`` does the work.
+1. The modules of ``udpring.cli`` are listed without importing them.
+2. If the first word names a module, only that one is imported, so ``udpring genkey`` is quick. Otherwise all
+   are, for the help.
+3. ``run`` does the work.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ INTERRUPTED = 130
 
 
 def command_names() -> list[str]:
-    """The modules that may be commands (one without ``register`` is none)."""
+    """The names of modules that may be commands. A module without ``register`` is none."""
     names = (module.name for module in pkgutil.iter_modules(cli.__path__))
     return sorted(name for name in names if name != "main" and not name.startswith("_"))
 
@@ -60,14 +62,14 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
 
 
 def _say(error: object) -> None:
-    """One line, whatever the text holds."""
+    """Prints an error as one line."""
     text = " ".join(str(error).split("\n"))
     print(f"udpring: {text}", file=sys.stderr)
 
 
 def _stop_writing() -> None:
-    """After a broken pipe: what is still buffered goes nowhere, and the interpreter's own flush stays
-    silent."""
+    """After a broken pipe: sends buffered output to /dev/null, so that the interpreter's flush does not
+    fail."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
     except OSError:
@@ -77,7 +79,7 @@ def _stop_writing() -> None:
 
 
 def _flush() -> None:
-    """What is still buffered: what cannot be written is a failure, not a loss."""
+    """Writes buffered output. Raises UdpringError where that fails, so that no output is lost silently."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -88,7 +90,7 @@ def _flush() -> None:
 
 
 def _failed(error: Exception) -> int:
-    """Says what was refused; raises again what is a fault of the program."""
+    """Prints what the host refused. Raises errors of the program again."""
     shortage = isinstance(error, MemoryError | ImportError | RuntimeError) or (
         isinstance(error, OSError) and error.errno in SHORTAGES
     )
@@ -103,8 +105,8 @@ def _failed(error: Exception) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; usage errors and ``--help`` leave by SystemExit, as
-    argparse does."""
+    """Runs one command and returns its exit code. Usage errors and ``--help`` raise SystemExit, as argparse
+    does."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         cli.open_standard_streams()

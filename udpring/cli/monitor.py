@@ -1,8 +1,9 @@
-"""``udpring monitor``: what moves through running interfaces, peer by peer, until Ctrl-C.
+"""``udpring monitor``: the traffic of running interfaces, peer by peer, until Ctrl-C.
 
-1. The state of every interface is asked over the UAPI (any userspace WireGuard's will do), once an interval.
-2. Two states one after the other make rates. 3. They are printed: a table that stays in place on a terminal,
-one table after the other elsewhere, or a line of JSON each.
+1. Once per interval it reads the state of every interface over the UAPI of any userspace WireGuard.
+2. Two states in a row give rates.
+3. It prints them: a table that stays in place on a terminal, one table after the other elsewhere, or JSON
+   lines.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Names = Mapping[bytes, str]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one interface was at a time. ``time``: seconds of a clock that never goes back."""
+    """The state of one interface at a time. ``time``: seconds of a monotonic clock."""
 
     time: float
     listen_port: int
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look_at(interface: str | None) -> dict[str, Look]:
-    """At one interface, or at all of them: there one that ends under our eyes is left out."""
+    """Looks at one interface, or at all. Of all, one that ends meanwhile is left out."""
     looks = {}
     for name in [interface] if interface else interfaces(uapi.SOCKET_DIRECTORY):
         try:
@@ -131,7 +132,7 @@ def _look_at(interface: str | None) -> dict[str, Look]:
 
 
 def compare(before: Look | None, now: Look) -> list[Flow]:
-    """Each peer of ``now``, the busiest first, those with equal rates by what they moved so far."""
+    """Each peer of ``now``, the busiest first. Equal rates are ordered by total traffic."""
     seconds = now.time - before.time if before else 0.0
 
     def flow(peer: uapi.PeerInfo) -> Flow:

@@ -1,5 +1,4 @@
-"""``udpring show``: the state of running interfaces, asked over the UAPI, so any userspace WireGuard's will
-do."""
+"""``udpring show``: the state of running interfaces, over the UAPI of any userspace WireGuard."""
 
 from __future__ import annotations
 
@@ -152,7 +151,7 @@ def duration(seconds: int) -> str:
 
 
 def ago(nanoseconds: int) -> str:
-    """How long ago, in words; a time to come says that the clock was set back."""
+    """How long ago, in words. For a future time it says that the clock was set back."""
     if nanoseconds < 0:
         return "(the system clock was set back)"
     seconds = nanoseconds // _SECOND

@@ -1,12 +1,12 @@
-"""A tunnel as a process of its own: what ``udpring-wg`` runs, as wireguard-go behaves
-(its main.go and ipc/uapi_linux.go).
+"""A tunnel as a process of its own, for ``udpring-wg``. It behaves as wireguard-go (main.go,
+ipc/uapi_linux.go).
 
 The flow:
-1. ``start`` forks before there is any thread. The parent waits for one line from the child: ready, or what is
-   wrong; only then it returns. The child leaves the caller's session, directory and descriptors behind.
+1. ``start`` forks before there is any thread. The parent returns when the child has sent one line: ready, or
+   an error. The child leaves the caller's session, directory and descriptors.
 2. The child opens the interface and the UAPI socket, then says that it is ready.
-3. It serves until SIGTERM, SIGINT or SIGHUP, until the interface is deleted or the socket file removed;
-   then it takes away what it made.
+3. It serves until SIGTERM, SIGINT or SIGHUP, until the interface is deleted or the socket file is removed.
+   Then it removes what it made.
 
 In the foreground there is no fork and the log goes to standard error.
 """
@@ -50,7 +50,7 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """What the environment and the command line say about how to run."""
+    """How to run, from the environment and the command line."""
 
     interface: str
     foreground: bool = False
@@ -107,11 +107,11 @@ def detach(
     keep: list[int] | None = None,
     attached: bool = False,
 ) -> int:
-    """Forks; the child runs ``work(ready)`` on its own, the parent returns when it calls ``ready`` or ends.
+    """Forks. The child runs ``work(ready)``. The parent returns when the child calls ``ready`` or ends.
 
-    ``work`` returns its exit code and one line of what was wrong. Descriptors in ``keep`` stay open in the
-    child. With ``attached`` the child keeps the caller's session, directory and standard streams until it
-    calls ``ready``: programs that it starts before are run where the caller stands, and heard.
+    ``work`` returns its exit code and one line for an error. Descriptors in ``keep`` stay open in the child.
+    With ``attached`` the child keeps the caller's session, directory and standard streams until it calls
+    ``ready``, so programs that it starts before run in the caller's directory and print to its terminal.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -213,8 +213,8 @@ def _close_all_but(keep: set[int]) -> None:
 
 
 def report(code: int, line: str, *, bounded: bool = False) -> int:
-    """Prints what was wrong, as one line, and returns the exit code. ``bounded``: a standard error that is
-    stalled holds the end of the process up for a second at most."""
+    """Prints an error as one line and returns the exit code. ``bounded``: a stalled standard error delays the
+    end of the process by one second at most."""
     if code and line:
         text = f"udpring: {' '.join(line.split())}"
         if bounded:
@@ -268,7 +268,7 @@ def _log_unraisable(what: sys.UnraisableHookArgs) -> None:
 
 
 def close_log() -> None:
-    """Gives the last lines a bounded time to be written."""
+    """Waits a bounded time for the last lines."""
     for handler in logging.getLogger("udpring").handlers:
         handler.close()
 
@@ -297,7 +297,7 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
 
 
 async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None:
-    """Opens the tunnel and serves it until a signal or the end of the interface; None: it was a signal.
+    """Opens the tunnel and serves it until a signal (None) or the end of the interface.
 
     Raises HostError: the interface or its socket cannot be had.
     """

@@ -34,7 +34,7 @@ def has_hooks(settings: InterfaceConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HookScope:
-    """What a hook can refer to: the interface, the file, and the settings of its ``[Interface]``."""
+    """The variables of a hook: the interface, the file, and the settings of its ``[Interface]``."""
 
     interface: str
     file: Path
@@ -70,10 +70,10 @@ class HookScope:
 
 
 def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: bool = True) -> None:
-    """Runs the hooks of ``key`` (PreUp, ...) one after the other, their output on ours.
+    """Runs the hooks of ``key`` (PreUp, ...) one after the other. They print to our standard streams.
 
-    Raises HostError for the first that fails. They may run as long as they want. Where nobody sees our
-    standard error, ``attached=False`` puts a failed hook's into the error.
+    There is no time limit. Raises HostError for the first that fails. ``attached=False``, for a process
+    without a terminal, puts the failed hook's standard error into the exception.
     """
     for hook in hooks:
         _log.info("[#] %s", scope.text(hook))

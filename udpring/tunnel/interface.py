@@ -1,16 +1,16 @@
-"""What has to be set on the host around a node's interface: addresses, MTU, routes, rules, firewall, DNS.
+"""The plan for a node's interface on the host: addresses, MTU, routes, rules, firewall, DNS.
 
-Pure planning: a configuration and facts about the host -> the commands, in ``wg-quick``'s order
-(wg-quick(8), ``src/ wg-quick/linux.bash``). ``interface_setup`` gathers the facts and runs the plan. The
-order:
+This module only plans: it turns a configuration and facts about the host into commands, in the order of
+``wg-quick`` (wg-quick(8), ``src/wg-quick/linux.bash``). ``interface_setup`` gathers the facts and runs the
+plan. The order:
 
 1. addresses; 2. MTU and up; 3. DNS; 4. routes, the longest prefixes first. A default route (``/0``) with
-   ``Table = auto`` goes to a table of its own: what does not carry the node's mark looks there first, and
-   the main table answers only where it has more than a default route; a small firewall keeps the mark of
-   replies and drops what comes to the tunnel's addresses past the tunnel.
+   ``Table = auto`` goes to a table of its own. Packets without the node's mark use that table first, and the
+   main table only where it has more than a default route. A small firewall keeps the mark of replies and
+   drops packets to the tunnel's addresses that do not come through the tunnel.
 
-Each step carries its undoing. Deleting the interface would undo most; undoing all of them leaves nothing
-else behind.
+Each step has the command that takes it back. Deleting the interface would undo most of them. Undoing all
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command and the one that takes it back (None where nothing has to be)."""
+    """A command and the one that takes it back; None: none is needed."""
 
     do: Command
     undo: Command | None = None
@@ -72,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the plan needs to know of the host.
+    """Facts about the host that the plan needs.
 
     ``endpoint_mtus``: MTUs of the routes to the peers' endpoints; ``default_mtu``: of the default route,
     None without one; ``free_table``: a routing table without routes; ``resolvconf``: the name to give DNS

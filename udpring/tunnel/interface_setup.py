@@ -1,9 +1,9 @@
-"""Asks the host for what an interface's plan needs, and runs the plan: as one ``ip -batch`` for each run of
-commands.
+"""Gathers facts about the host for an interface's plan, and runs the plan, with as few ``ip -batch`` as
+possible.
 
 ``gather`` -> ``interface.plan`` -> ``Setup.apply``; later ``Setup.undo``. Needs iproute2 and the right to
-administer the network; whatever fails is taken back and raised as HostError. Blocks while programs run:
-from an event loop, call it in a thread.
+administer the network. A failure is taken back and raised as HostError. Programs block the caller: in an
+event loop, call it in a thread.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _run(
 
 
 def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
-    """What ``ip -json`` says; nothing where it fails (no such table, no route)."""
+    """The output of ``ip -json``; empty where it fails (no such table, no route)."""
     done = _run((*prefix, "ip", "-json", *words))
     if done.returncode:
         return []
@@ -175,7 +175,7 @@ def _batch_key(command: Command) -> tuple[str, ...]:
 
 
 class Setup:
-    """One plan being carried out. Not for two threads at once."""
+    """Carries out one plan. Not for two threads at once."""
 
     def __init__(self, plan: Plan, prefix: Sequence[str] = ()) -> None:
         self.plan = plan
@@ -183,7 +183,7 @@ class Setup:
         self._done = 0
 
     def apply(self) -> None:
-        """Runs every step, or none: what was done before a failure is taken back, then HostError raised."""
+        """Runs every step, or none: a failure takes back the steps before it and raises HostError."""
         try:
             for key, group in groupby(self.plan.commands()[self._done :], _batch_key):
                 commands = list(group)
@@ -194,9 +194,8 @@ class Setup:
             raise
 
     def change(self, plan: Plan) -> None:
-        """Goes from the plan that is in force to another one: takes back the steps that it lacks, runs
-        those that it adds, leaves the rest alone. Raises HostError when an added step fails; those before
-        it are taken back."""
+        """Changes to another plan: takes back the steps that it lacks, then runs those that it adds. Raises
+        HostError when an added step fails; the added steps before it are taken back."""
         kept = [step for step in self.plan.steps[: self._done] if step in plan.steps]
         gone = [step for step in self.plan.steps[: self._done] if step not in plan.steps]
         added = Plan(
@@ -212,8 +211,7 @@ class Setup:
         self.plan, self._done = plan, len(plan.steps)
 
     def undo(self) -> None:
-        """Takes back what was done, the last first. What is gone already (with the interface) is passed
-        over."""
+        """Takes back the steps, the last first. Steps that went with the interface are skipped."""
         commands = self.plan.undo_commands(self._done)
         self._done = 0
         for key, group in groupby(commands, _batch_key):

@@ -5,17 +5,16 @@ Source: www.wireguard.com/xplatform; reference client: wireguard-tools ``src/ipc
 server:
 
 1. Bytes from a connection go to ``RequestParser.feed``, which returns an iterator of typed operations.
-2. The server carries each operation out before it takes the next: lines are parsed as they are reached, so
-   that after a bad one the earlier lines stay applied and the later ones are never seen (there is no
-   transaction).
-3. Where an operation itself fails (a port in use), the server calls ``RequestParser.fail``: the rest of the
-   request is skipped up to its blank line.
+2. The server carries out each operation before it takes the next. There is no transaction: after a bad line
+   the earlier lines stay applied and the later ones are skipped.
+3. Where an operation fails (a port in use), the server calls ``RequestParser.fail``, which skips the rest of
+   the request up to its blank line.
 4. ``GetRequest`` is answered with ``format_get``; ``EndRequest`` with ``format_status``. Then the next
    request may follow.
-5. At end of file the server calls ``RequestParser.close``; a connection closed without a byte (``wg``
-   probes so) gives nothing.
+5. At end of file the server calls ``RequestParser.close``. A connection closed without a byte (a probe of
+   ``wg``) gives nothing.
 
-Nothing is kept of a request but its current line, so 130 000 ``allowed_ip`` lines cost no memory here.
+The parser holds only the current line of a request, so 130 000 ``allowed_ip`` lines cost no memory here.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ MAX_LINE = 4096
 
 
 class UapiProtocolError(UdpringError):
-    """The other end does not speak this protocol: nothing sensible can be answered, close the connection."""
+    """The other end does not speak this protocol. There is no sensible answer: close the connection."""
 
 
 # --- lines of a stream ----------------------------------------------------------------------------
@@ -150,8 +149,8 @@ class _Lines:
 
 
 class RequestParser:
-    """Requests of one connection. ``feed`` what arrives, carry out what it yields, ``close`` at the end of
-    file."""
+    """Parses the requests of one connection. Pass arriving bytes to ``feed``, carry out the operations that
+    it yields, and call ``close`` at the end of file."""
 
     def __init__(self) -> None:
         self._lines = _Lines()
@@ -176,13 +175,13 @@ class RequestParser:
         return self._operations()
 
     def fail(self, number: int, message: str = "") -> None:
-        """The operation just yielded could not be done: ``number`` is its errno, positive. Skips the rest."""
+        """The last operation failed with the positive errno ``number``. Skips the rest of the request."""
         if self._request is not None and not self._errno:
             self._errno = abs(number)
             self._message = message
 
     def close(self) -> Iterator[Operation]:
-        """End of file. A request cut short ends with EPROTO (what came before it stays applied)."""
+        """End of file. A truncated request ends with EPROTO; its complete lines stay applied."""
         if self._request is not None and not self._broken:
             if not self._errno:
                 self._set_error(errno.EPROTO, "the connection ended inside the request")

@@ -1,5 +1,4 @@
-"""The client's end of the UAPI over a UNIX socket: what ``udpring show`` and ``udpring up`` ask a running
-node.
+"""The client side of the UAPI over a UNIX socket, for ``udpring show`` and ``udpring up``.
 
 One request per connection, as ``wg`` does. Blocking, with a bound on how long an answer may take.
 """
@@ -22,7 +21,7 @@ _CHUNK = 65536
 
 
 class UapiError(UdpringError, OSError):
-    """The other end refused a request; ``errno`` is what it said."""
+    """The other end refused a request, with this ``errno``."""
 
     def __init__(self, message: str, number: int) -> None:
         UdpringError.__init__(self, message)
@@ -54,7 +53,7 @@ class UapiClient:
         return self._exchange([b"get=1\n\n"]).state
 
     def set(self, operations: Iterable[uapi.SetOperation]) -> None:
-        """Carries the operations out in order. When one is refused, those before it stay."""
+        """Carries out the operations in order. When one is refused, the earlier ones stay."""
         self._exchange(uapi.format_set(operations))
 
     def _connect(self) -> socket.socket:
@@ -105,7 +104,7 @@ class UapiClient:
 
 
 def interfaces(directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY) -> list[str]:
-    """The interfaces that a process serves, by name. A socket file that nobody answers on is left out, not
+    """The names of the interfaces that a process serves. A socket file without a server is left out, not
     removed."""
     found = []
     for path in sorted(Path(directory).glob("*.sock")):

@@ -1,10 +1,11 @@
-"""The clients of a UAPI socket: how long each has been silent, and which one goes when there is no room.
+"""The clients of a UAPI socket: how long each has been silent, and which is closed when the table is full.
 
-A client makes progress when a byte comes from it or when it reads a byte of an answer. One that makes none
-for ``IDLE_SECONDS`` is closed. When the table is full and another client knocks, the one that has been silent
-longest goes: first among clients between two requests, after ``SPARE_BETWEEN`` seconds of silence, then among
-clients inside a request, after ``SPARE_WITHIN``. If none may go, the newcomer waits. A slow client that makes
-progress is never closed.
+A client makes progress when it sends a byte or reads a byte of an answer. Without progress for
+``IDLE_SECONDS`` it is closed. When the table is full and another client connects, the longest silent client
+is
+closed: first one between two requests, after ``SPARE_BETWEEN`` seconds of silence, then one inside a request,
+after ``SPARE_WITHIN``. If no client may be closed, the new one waits. A slow client that makes progress is
+never closed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Client:
     # ---- its bytes ----
 
     async def receive(self, most: int) -> bytes:
-        """What has come, up to ``most`` bytes; nothing at the end, also where the connection was reset."""
+        """Received bytes, up to ``most``. Empty at the end, and after a reset of the connection."""
         self._wait("bytes")
         try:
             return await asyncio.get_running_loop().sock_recv(self.socket, most)
@@ -58,7 +59,7 @@ class Client:
             self._waits_for = None
 
     async def send(self, data: bytes | bytearray) -> None:
-        """Writes all of it; waits while the client does not read. Raises OSError where it went away."""
+        """Writes all bytes. Waits while the client does not read. Raises OSError where it has gone."""
         view = memoryview(data)
         while view:
             try:
@@ -109,7 +110,7 @@ class Client:
             return False
 
     def end(self, why: str) -> None:
-        """Ends the connection: a request that is under way fails with ETIMEDOUT and what it has set stays."""
+        """Ends the connection. The request under way fails with ETIMEDOUT; its applied lines stay."""
         if self.ended:
             return
         self.ended = True
@@ -152,7 +153,7 @@ class ClientTable:
         return iter(list(self._clients))
 
     def add(self, sock: socket.socket) -> Client:
-        """A new client; call ``room`` first."""
+        """Adds a client. Call ``room`` first."""
         client = Client(sock, self._clock)
         self._clients[client] = None
         self._watch()
@@ -172,8 +173,8 @@ class ClientTable:
             self._timer = None
 
     async def room(self) -> None:
-        """Returns when there is room for one more: at once, by ending the longest silent client, or when a
-        client leaves or has been silent long enough."""
+        """Returns when there is room for one more client: at once, or by closing the longest silent one, or
+        when one leaves or has been silent long enough."""
         while len(self._clients) >= self._most and not self.evict():
             self._left.clear()
             with contextlib.suppress(TimeoutError):

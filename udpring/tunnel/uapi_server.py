@@ -1,16 +1,16 @@
 """Serves ``wg``: the UAPI's operations applied to a Tunnel, for many clients at once over a UNIX socket.
 
 The flow of one connection:
-1. Bytes come in pieces of at most ``TAKE``; after each piece the event loop gets its turn.
-2. The codec (``uapi``) yields operations; each is applied before the next line is parsed, so after a bad
-   line the earlier ones stay and the later ones are never seen.
-3. Allowed IPs gather, across peers, into one plane command of ``PREFIX_BATCH``; anything that could see the
-   difference flushes them first.
-4. An answer is written piece by piece; a client that does not read stops only its own connection.
-5. A client that makes no progress is closed after a while, and earlier where the table is full and another
-   one comes (``uapi_clients``).
+1. Bytes come in pieces of at most ``TAKE``. After each piece the event loop gets its turn.
+2. The codec (``uapi``) yields operations. Each is applied before the next line is parsed, so after a bad line
+   the earlier ones stay and the later ones are skipped.
+3. Allowed IPs of all peers are collected into plane commands of ``PREFIX_BATCH``. Any operation whose result
+   depends on them flushes them first.
+4. An answer is written piece by piece. A client that does not read stops only its own connection.
+5. A client without progress is closed after a while, or earlier when the table is full and another client
+   comes (``uapi_clients``).
 
-No lock is held between lines: requests of two clients may interleave, each line is applied whole.
+No lock is held between lines. Requests of two clients may interleave; each line is applied as a whole.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger("udpring.uapi")
 
 
 def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
-    """What ``get`` answers. The peers' counters are of now; allowed IPs are read as the answer is written."""
+    """The answer of ``get``. Counters are of now. Allowed IPs are read while the answer is written."""
     states = tunnel.states()
     return uapi.DeviceInfo(
         tunnel.private_key, tunnel.listen_port, tunnel.fwmark, _peer_states(tunnel, states)
@@ -72,7 +72,7 @@ def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.
 
 
 class RequestApplier:
-    """Applies the operations of one connection to a tunnel. Holds the peer that a request is at.
+    """Applies the operations of one connection to a tunnel. It remembers the current peer of the request.
 
     ``apply`` raises OSError (HostError, RingError) and ValueError for what could not be done.
     """
@@ -109,14 +109,14 @@ class RequestApplier:
                     self._set_peer(peer, operation)
 
     def flush(self) -> None:
-        """Carries out the allowed IPs that have gathered."""
+        """Applies the collected allowed IPs."""
         prefixes, self._prefixes = self._prefixes, []
         # A peer may have gone since its lines came (another client).
         known = self._tunnel.knows
         self._tunnel.apply_allowed_ips([prefix for prefix in prefixes if known(prefix.peer)])
 
     def finish(self) -> None:
-        """The request is over: what is pending is carried out and its last peer is started."""
+        """Ends the request: applies pending allowed IPs and starts the last peer."""
         try:
             self.flush()
             self._end_block()
@@ -141,7 +141,7 @@ class RequestApplier:
             self._tunnel.start_peer(peer)
 
     def _current(self) -> int | None:
-        """The peer that the block is about, added now if it is new; None: the block is ignored."""
+        """The peer of the block, which is added now if it is new. None: the block is ignored."""
         if self._ignored or self._key is None:
             return None
         if self._peer is None:
@@ -254,7 +254,7 @@ class UapiServer:
             task.add_done_callback(self._serving.discard)
 
     async def _not_accepted(self, refused: OSError) -> None:
-        """Out of descriptors or memory, which an idle client may give back, or the client went away again."""
+        """The host is out of descriptors or memory, which an idle client may free, or the client has gone."""
         passes, held = self._gate.passes("accept")
         if passes:
             log.warning("UAPI client not accepted: %s (%d more lines were held back)", refused, held)
@@ -311,7 +311,7 @@ class UapiServer:
             parser.fail(_errno(refused), str(refused))
 
     def _finish(self, applier: RequestApplier, end: uapi.EndRequest) -> uapi.EndRequest:
-        """Even a request that failed carries out the lines before the bad one."""
+        """Applies the lines before the bad one, even of a failed request."""
         try:
             applier.finish()
         except Exception as refused:

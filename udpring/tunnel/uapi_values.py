@@ -1,5 +1,4 @@
-"""What travels over the UAPI: the operations of a request, the state in an answer, and the rules of each
-value.
+"""The operations of a UAPI request, the state in an answer, and the rules of each value.
 
 Source: www.wireguard.com/xplatform; the stream around it is in ``uapi``.
 """
@@ -63,12 +62,12 @@ class PeerBegin:
 
 @dataclass(frozen=True, slots=True)
 class PeerRemove:
-    """Remove the peer; what follows in its block is ignored."""
+    """Remove the peer. The rest of its block is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerUpdateOnly:
-    """Do not create the peer: if it is not known, its block is ignored."""
+    """Do not create the peer. The block of an unknown peer is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class ProtocolVersion:
 
 @dataclass(frozen=True, slots=True)
 class SetCipher:
-    """The one cipher that is spoken with the peer (an extension: docs/aes-256-gcm.md)."""
+    """The one cipher for the peer (an extension: docs/aes-256-gcm.md)."""
 
     cipher: Cipher
 
@@ -157,7 +156,7 @@ Operation: TypeAlias = GetRequest | SetOperation | EndRequest
 
 
 class BadValueError(Exception):
-    """A value that breaks its key's rule; the text is for the log and holds nothing of a key."""
+    """A value that breaks the rule of its key. The text is for the log and has no part of a secret."""
 
 
 SCOPE_ID_MAX = 0xFFFFFFFF
