@@ -54,7 +54,7 @@ static bool admitted(struct worker *worker, const struct udpring_packet *packet,
         return true;
     *flags |= UDPRING_EVENT_UNDER_LOAD;
     if (!cookies_mac2_valid(worker, packet, message, length)) {
-        /* The mailbox is for those who proved their address. */
+        /* Under load only senders that proved their address reach the mailbox. */
         cookies_ask(worker, packet, message, length);
         plane_drop(worker, UDPRING_DROP_BAD_MAC2);
         return false;

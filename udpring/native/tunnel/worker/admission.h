@@ -6,7 +6,7 @@
 void plane_under_load(struct worker *worker);    /* from now on, for a second */
 /* One token of `rate`, which is the worker's own. False: there is none, and the message is counted as flooded. */
 bool admission_pay(struct worker *worker, struct rate *rate) UR_MUST_CHECK;
-/* A handshake message of the right length. What it takes beyond look-ups is paid from `rate`. */
+/* A handshake message of the right length. Work beyond look-ups costs a token of `rate`. */
 void plane_post_handshake(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message,
                           uint32_t length, struct rate *rate);
 #endif

@@ -4,8 +4,8 @@
 #include "rings.h"
 #include "sockets.h"
 
-/* 1. Sockets for all workers, and rings on them, each in its worker. What fails here leaves all with what they had.
- * 2. Each worker goes over to its own. */
+/* 1. Open sockets for all workers, and in each worker its rings. A failure leaves every worker with its old ones.
+ * 2. Each worker switches to its new rings. */
 struct bind_arguments {
     uint16_t *port;
     uint32_t fwmark;
@@ -62,7 +62,7 @@ static int run_bound(struct worker *worker, void *argument)
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
 {
     int result;
-    if (*port && *port == plane_port(plane)) {   /* it is ours already, and cannot be bound twice */
+    if (*port && *port == plane_port(plane)) {   /* the node holds this port already; it cannot be bound twice */
         result = udpring_plane_mark(plane, fwmark);
         return result < 0 ? ur_fail(why, result, "fwmark %u: UDP socket refuses SO_MARK, which needs CAP_NET_ADMIN: %s", fwmark, strerror(-result))
                           : result;

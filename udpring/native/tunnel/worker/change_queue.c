@@ -10,7 +10,7 @@ bool change_queued(struct worker *worker, const struct change *change)
         return false;
     pthread_mutex_lock(&plane->change_lock);
     uint32_t count = plane->change_count;
-    if (count < CHANGES_MAX) {   /* else the peer's next packet asks again */
+    if (count < CHANGES_MAX) {   /* full: the peer's next packet asks again */
         plane->changes[count] = *change;
         __atomic_store_n(&plane->change_count, count + 1, __ATOMIC_RELEASE);
     }

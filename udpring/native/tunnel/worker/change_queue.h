@@ -1,4 +1,4 @@
-/* What a packet wants changed in the tables waits here until all workers stand. */
+/* Changes of the tables that packets ask for. They wait here until all workers are stopped (gate.h). */
 #ifndef UDPRING_TUNNEL_WORKER_CHANGE_QUEUE_H
 #define UDPRING_TUNNEL_WORKER_CHANGE_QUEUE_H
 #include "state.h"

@@ -1,4 +1,4 @@
-/* What a packet may change in the tables: a new key is confirmed, a peer roams, a source is lost. */
+/* Changes of the tables that packets ask for: a key is confirmed, a peer roams, a source address is lost. */
 #include "changes.h"
 
 #include "change_queue.h"
@@ -10,7 +10,7 @@
 
 static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
 {
-    /* By index: the keypair may be gone, or confirmed by another packet, since this was asked for. */
+    /* Compare the index: the keypair may have been removed or confirmed since the packet asked. */
     if (!peer->next || peer->next->local_index != index)
         return;
     peer_keypair_confirm(peer, &worker->plane->indices);

@@ -1,4 +1,4 @@
-/* The commands of abi.h: each packs its arguments, has the worker run it, and returns what came of it. */
+/* The commands of abi.h. Each packs its arguments, runs on worker 0, and returns the result. */
 #include <netinet/in.h>
 
 #include "command.h"
@@ -56,7 +56,7 @@ static int prefixes_clear(struct worker *worker, struct peer *peer)
     return 0;
 }
 
-/* Whatever was asked for a key before gives none any more: the next packet asks at once. */
+/* An earlier request for a key is void now: the next packet asks at once. */
 static void forget_asking(struct peer *peer)
 {
     peer->wanted_ns = 0;
@@ -287,7 +287,7 @@ static int run_keypair(struct worker *worker, void *argument)
     entry->keypair = keypair;
     peer_keypair_add(peer, keypair, &plane->indices);
     peer->wanted_ns = 0;
-    peer->trains = TRAINS_NOT_ASKED;   /* the route may take them by now; it is asked once a session */
+    peer->trains = TRAINS_NOT_ASKED;   /* a new session asks the route again */
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
     cookies_forget(peer);

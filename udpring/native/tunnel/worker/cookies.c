@@ -31,7 +31,7 @@ int cookies_renew(struct udpring_plane *plane, uint64_t now)
     return 0;
 }
 
-/* Before a secret is used. With several workers the old one serves until all stand, which is soon. */
+/* Before a secret is used. With several workers the old secret stays in use until all are stopped, which is soon. */
 static void keep_fresh(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
@@ -57,7 +57,7 @@ static bool cookie_of(struct worker *worker, uint32_t which, const struct udprin
 bool cookies_mac2_valid(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
 {
     static const uint8_t none[MAC_BYTES];
-    if (memcmp(message + length - MAC_BYTES, none, MAC_BYTES) == 0)   /* who has no cookie says so; no need to look further */
+    if (memcmp(message + length - MAC_BYTES, none, MAC_BYTES) == 0)   /* zeros: the sender has no cookie */
         return false;
     keep_fresh(worker);
     for (uint32_t which = 0; which < 2; which++) {
@@ -79,9 +79,8 @@ static const uint8_t *fresh_nonce(struct worker *worker)
     return worker->nonces[--worker->nonces_left];
 }
 
-/* A reply costs ten times what a look at the message does, so there is a rate of them: what is saved goes into looking, and who is
- * honest is seen. When they run short they go to those who had none in this second: a few that ask all the time leave some for
- * the others. */
+/* A reply costs ten times as much as checking a message, so replies have a rate limit. When half of the burst is used, a
+ * cookie that was sent within this second is not sent again: a few busy senders leave replies for the others. */
 static bool may_reply(struct worker *worker, const uint8_t cookie[MAC_COOKIE_BYTES])
 {
     uint32_t *replied = &worker->replied_s[(cookie[0] | cookie[1] << 8) % COOKIE_SENDERS];
@@ -106,7 +105,7 @@ void cookies_ask(struct worker *worker, const struct udpring_packet *packet, con
                           reply) != 0)
         return;
     memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
-    /* What the socket refuses is counted there; the sender will ask again. */
+    /* The socket counts a refused send; the sender will ask again. */
     (void)seal_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
                        routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
 }

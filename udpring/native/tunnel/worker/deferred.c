@@ -10,7 +10,7 @@ static bool waits(uint16_t deferred, enum udpring_event_kind kind)
     return deferred & 1u << kind;
 }
 
-/* What the mailbox had no room for, peer by peer from where it was full last, so that each has its turn. */
+/* Goes from peer to peer, starting where the mailbox was full last, so that each peer has its turn. */
 void plane_post_deferred(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
@@ -30,6 +30,6 @@ void plane_post_deferred(struct worker *worker)
         if (waits(deferred, UDPRING_EVENT_ACTIVITY))
             peer_post_activity(worker, peer);
         if (waits(deferred, UDPRING_EVENT_HANDSHAKE_WANTED))
-            staged_flush(worker, peer);   /* there may be a key meanwhile */
+            staged_flush(worker, peer);   /* a key may have come since */
     }
 }

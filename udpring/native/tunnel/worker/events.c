@@ -1,4 +1,4 @@
-/* Events: where the control loop must act. They go through the mailbox; what finds no room there is deferred (deferred.c). */
+/* Events tell the control loop where to act. They go through the mailbox. Events that find it full are deferred (deferred.c). */
 #include "events.h"
 
 struct udpring_event *event_next(struct worker *worker, uint32_t kind, uint32_t peer)
@@ -35,14 +35,14 @@ void plane_post(struct worker *worker, uint32_t kind, struct peer *peer)
     event_post(worker);
 }
 
-/* Each worker remembers, and posts, what it found no room for itself: nothing here is shared. */
+/* Each worker keeps and posts its own deferred events: nothing here is shared. */
 void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer)
 {
     peer->staging[worker->number].deferred |= (uint16_t)(1u << kind);
     worker->deferred = true;
 }
 
-/* Looked at before each wait: whoever takes events does not know of this worker before. */
+/* Called before each wait. The consumer wakes this worker only after the flag is set. */
 bool plane_deferred_due(const struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
@@ -52,7 +52,7 @@ bool plane_deferred_due(const struct worker *worker)
         return true;
     __atomic_store_n(&plane->deferred, 1, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return mailbox_depth(&plane->mailbox) < plane->mailbox.capacity;   /* made meanwhile, by one who did not see that yet */
+    return mailbox_depth(&plane->mailbox) < plane->mailbox.capacity;   /* room was made before the flag was seen */
 }
 
 void plane_post_end(struct worker *worker, uint32_t kind, int32_t result)

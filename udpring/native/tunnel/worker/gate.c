@@ -1,10 +1,9 @@
-/* The gate: how worker 0 has the tables to itself while it changes them (state.h says which).
+/* The gate stops all workers but worker 0, which then changes the tables (state.h lists them).
  *
- * A worker but 0 holds its own `running` lock through each pass, never while it waits; nobody contends for it but worker 0, and
- * only here. Worker 0 shuts the gate, takes every other worker's lock (which each gives up at the end of its pass), and
- * then has the tables to itself. The gate keeps a busy worker from taking its lock again first.
- * Worker 0 holds no other lock meanwhile, so nobody whom it waits for can be waiting for it.
- * With one worker nothing of this happens. */
+ * Each of the other workers holds its `running` lock during a pass, and gives it up before it waits. Only worker 0 contends
+ * for that lock, and only here. Worker 0 shuts the gate and takes the lock of every other worker. The gate keeps a busy
+ * worker from taking its own lock again first. Worker 0 holds no other lock here, so this cannot deadlock.
+ * With a single worker all of this is skipped. */
 #include "gate.h"
 
 void exclusive_enter(struct worker *worker)

@@ -1,9 +1,8 @@
-/* 1. watch: a socket that was empty is watched, once; nothing is received from it on its own
- * 2. pass: when there is something, a batch is read and handled as any message is (inbound.c)
- * 3. while data flows there is a rate, far above what the control loop can answer. Beyond it nothing is read, and the node is
- *    under load: the kernel sheds what its small buffer does not hold, before it costs us anything
- * 4. a message that passes the look-ups takes a token (admission_pay); what is no message, or answers nothing of ours, takes
- *    none */
+/* 1. watch: an empty socket is polled once; no receive is armed on it
+ * 2. pass: a readable socket is read in batches, and each message is handled like any other (inbound.c)
+ * 3. while data flows, reading has a rate limit, far above what the control loop can answer. Beyond the limit nothing is read
+ *    and the node is under load. The socket's small buffer then overflows in the kernel, at no cost here
+ * 4. a message that passes the look-ups takes a token (admission_pay). Messages that the look-ups drop take none */
 #include "handshakes.h"
 
 #include <poll.h>

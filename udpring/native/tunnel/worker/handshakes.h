@@ -1,9 +1,9 @@
-/* Sockets of their own for handshake messages, so that a flood of them neither fills the buffer that data waits in nor takes
- * the worker's time from data: the kernel sorts (udp/socket_split.h), we read last, and while data flows so many a second.
+/* Handshake messages have sockets of their own. A flood of them neither fills the receive buffer of data nor takes the
+ * worker's time from data. The kernel sorts the messages (udp/socket_split.h). These sockets are read last in a pass, and at
+ * a limited rate while data flows.
  *
- * Each message that costs more than a look-up takes a token, wherever it came from. Two buckets: the sockets of their own
- * have one, and what comes in trains of data (a peer's, or an attacker's that begin with data) has a small one beside it,
- * so that such trains take nothing from those who knock where they should. */
+ * Each message that costs more than a look-up takes a token. There are two buckets: one for these sockets, and a small one
+ * for handshake messages within trains on the data sockets. So a flood of such trains takes no token from these sockets. */
 #ifndef UDPRING_TUNNEL_WORKER_HANDSHAKES_H
 #define UDPRING_TUNNEL_WORKER_HANDSHAKES_H
 #include "state.h"
@@ -15,9 +15,9 @@ int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, st
 /* Also the sockets. Counters are kept. */
 void handshakes_close(struct handshakes *handshakes);
 void handshakes_see_counters(struct handshakes *handshakes);
-void handshakes_see_drops(struct handshakes *handshakes);   /* what the kernel has shed up to now */
+void handshakes_see_drops(struct handshakes *handshakes);   /* reads how many messages the kernel has dropped so far */
 
-/* Before the wait: watches what is empty. */
+/* Before the wait: polls the sockets that are empty. */
 int handshakes_watch(struct worker *worker) UR_MUST_CHECK;
 /* How long the worker may wait for their sake: 0 not at all, negative for ever. */
 int64_t handshakes_patience(const struct worker *worker);

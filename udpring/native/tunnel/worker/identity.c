@@ -1,4 +1,4 @@
-/* Commands: who we are. */
+/* Command: the node's own keys for mac1 and cookies. */
 #include "command.h"
 
 struct identity_arguments {

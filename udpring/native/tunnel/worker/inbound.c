@@ -1,10 +1,10 @@
 /* In: UDP -> TUN.
  *   1. type and length; handshake messages go to the control loop (admission.c)
  *   2. receiver index -> keypair -> its peer; marked for another cipher, too old, or a counter seen before: drop
- *   3. open in place; only now does anything change: window, keypair succession, endpoint, stamps
- *   4. inner length and version; the inner source must be the peer's by the whole allowed-IPs trie
- *      congestion marks of the outer header go to the inner one                (ecn.h)
- *   5. coalesce with what came before it in its flow, write to the TUN device   (coalesce.c) */
+ *   3. open in place; only an authentic packet changes window, keypairs, endpoint and stamps
+ *   4. check inner length and version; the allowed-IPs trie must give this peer for the inner source
+ *      copy congestion marks from the outer header to the inner one                (ecn.h)
+ *   5. coalesce with earlier packets of its flow, write to the TUN device   (coalesce.c) */
 #include "inbound.h"
 
 #include "../tun/ecn.h"
@@ -15,7 +15,7 @@
 #include "stamps.h"
 
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
- * *source: whose allowed-IPs the inner source address is. */
+ * *source: the peer whose allowed IPs hold the inner source address. */
 static uint32_t inner_length(const struct worker *worker, const uint8_t *packet, uint32_t room, uint32_t *source)
 {
     uint32_t length;
@@ -67,7 +67,7 @@ static bool same_address(const struct udpring_address *one, const struct udpring
     return memcmp(one, other, sizeof(*one)) == 0;
 }
 
-/* What an authentic data packet changes, whatever lies in it. */
+/* Changes that every authentic data packet makes, also an empty one. */
 static void accepted(struct worker *worker, struct peer *peer, struct keypair *keypair,
                      const struct udpring_packet *packet, uint32_t length)
 {
@@ -81,7 +81,7 @@ static void accepted(struct worker *worker, struct peer *peer, struct keypair *k
                 keypair_age(keypair, worker->now) >= WG_REKEY_ON_RECEIVE_NS;
     if (ur_unlikely(asks) && !__atomic_exchange_n(&keypair->asked_on_receive, true, __ATOMIC_RELAXED) &&
         !plane_want_handshake(worker, peer))
-        __atomic_store_n(&keypair->asked_on_receive, false, __ATOMIC_RELAXED);   /* not heard: with the next packet */
+        __atomic_store_n(&keypair->asked_on_receive, false, __ATOMIC_RELAXED);   /* not posted: the next packet tries again */
     peer_stamp_received(worker, peer, length);
     if (ur_unlikely(keypair == peer->next)) {
         struct change confirm = {.kind = CHANGE_CONFIRM, .peer = peer->id, .index = keypair->local_index};

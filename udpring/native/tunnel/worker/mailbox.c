@@ -63,7 +63,7 @@ void mailbox_post(struct mailbox *mailbox)
 void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event)
 {
     if (mailbox->ends_tail == MAILBOX_ENDS)
-        return;   /* told already: each ends once */
+        return;   /* reported already: each ends once */
     mailbox->ends[mailbox->ends_tail] = *event;
     __atomic_store_n(&mailbox->ends_tail, mailbox->ends_tail + 1, __ATOMIC_SEQ_CST);
     signal_consumer(mailbox);
@@ -85,6 +85,6 @@ uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32
         out[taken++] = mailbox->events[head & (mailbox->capacity - 1)];
     __atomic_store_n(&mailbox->head, head, __ATOMIC_RELEASE);
     if (head != tail || mailbox->ends_head != ends_tail)
-        signal_consumer(mailbox);   /* it stopped at its bound: it is woken again for the rest */
+        signal_consumer(mailbox);   /* `max` was reached: wake the consumer again for the others */
     return taken;
 }

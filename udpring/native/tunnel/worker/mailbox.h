@@ -1,6 +1,6 @@
-/* What the workers tell the control loop: a bounded ring of events and an eventfd (R2). What ends (the device, a worker) ends once
- * and nobody asks again: that has places of its own.
- * One producer at a time (under the plane's mailbox_lock), one consumer (whoever calls udpring_plane_events).
+/* Events from the workers to the control loop: a bounded ring and an eventfd (R2). The end of the device or of a worker is
+ * reported once and must not be lost, so such events have room of their own.
+ * One producer at a time (under the plane's mailbox_lock), one consumer (the caller of udpring_plane_events).
  * Owner: the plane. Freed by mailbox_close(). */
 #ifndef UDPRING_TUNNEL_WORKER_MAILBOX_H
 #define UDPRING_TUNNEL_WORKER_MAILBOX_H
@@ -26,7 +26,7 @@ void mailbox_close(struct mailbox *mailbox);
 /* The next free event, to be filled and posted, or NULL when the mailbox is full. */
 struct udpring_event *mailbox_next(struct mailbox *mailbox);
 void mailbox_post(struct mailbox *mailbox);
-/* There is room for as many as there ever are; they are taken before what waits already. */
+/* Always has room. The consumer takes these before other events. */
 void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event);
 uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max);
 uint32_t mailbox_depth(const struct mailbox *mailbox);

@@ -1,14 +1,14 @@
-/* How long a worker lets datagrams gather before it looks for them again: what interrupt moderation is to a network card.
+/* How long a worker pauses so that datagrams gather, like the interrupt moderation of a network card.
  *
- * A worker that is quicker than whoever sends wakes for every few datagrams, and then the waking costs more than the work.
- * So while datagrams arrive fast and few at a time, it rests for a fraction of a millisecond between two passes. It does not
- * before a pass that follows silence: one datagram alone is never held up.
+ * A worker that is faster than the senders wakes up for every few datagrams, and waking up then costs more than the work. So
+ * while datagrams arrive fast but few at a time, the worker pauses for a fraction of a millisecond between two passes. It does
+ * not pause after a silence: a datagram alone is never delayed.
  *
- * Only what waiting can merge is counted, each direction by itself: single UDP packets read from the TUN device, and buffers
- * (a datagram or a train) received that held UDP. TCP is not: it paces itself by its answers, and delaying those costs throughput. UDP may do the
- * same; when the rate falls because of the waiting, the waiting ends and is not tried again for a second.
+ * Each direction counts only packets that a pause can merge: single UDP packets from the TUN device, and received buffers
+ * (a datagram or a train) with UDP in them. TCP is not counted: its rate depends on its acknowledgements, and a delay of those
+ * costs throughput. Some UDP protocols do the same. When the rate falls because of the pauses, they end for a second.
  *
- * Owner: the worker, one a direction, zero at first. Thread: the worker. Nothing to free. No clock: the time is told. */
+ * Owner: the worker, one a direction, zero at first. Thread: the worker. Nothing to free. The caller gives the time. */
 #ifndef UDPRING_TUNNEL_WORKER_MODERATION_H
 #define UDPRING_TUNNEL_WORKER_MODERATION_H
 #include "../../base.h"
@@ -21,6 +21,6 @@ struct moderation {
     uint32_t run;                       /* windows in a row that speak for beginning, or for ending */
 };
 
-/* Nanoseconds to rest before the next pass, 0 for none. `items` and `passes` only grow. */
+/* Nanoseconds to pause before the next pass, 0 for none. `items` and `passes` only grow. */
 uint64_t moderation_wait(struct moderation *moderation, uint64_t now, uint64_t items, uint64_t passes);
 #endif

@@ -2,7 +2,7 @@
  *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
  *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
- * Reads stop when slots run out: the interface's own queue then pushes back, nothing is lost here. */
+ * Reads stop when slots run out. The interface's own queue then pushes back, so nothing is lost here. */
 #include "outbound.h"
 
 #include "../tun/segment.h"
@@ -45,7 +45,7 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
     staged_put(worker, peer, packet, length);
 }
 
-/* Reads one packet or super-packet and sends what it stands for. Bytes read, or <= 0 when there is none. */
+/* Reads one packet or super-packet and sends its packets. Returns the bytes read, or <= 0 when there is none. */
 static ssize_t outbound_read(struct worker *worker)
 {
     struct vnet_header vnet = {0};
@@ -68,14 +68,14 @@ static ssize_t outbound_read(struct worker *worker)
     return got;
 }
 
-/* What a read of the TUN device that brought nothing means: 0, or -errno where it failed though there may be something. */
+/* After a read that gave no packet: 0 if there is none, or the -errno of a failure that leaves packets unread. */
 static int outbound_nothing(struct worker *worker, int got)
 {
     worker->tun_ready = false;
     if (got == -EAGAIN || got == 0)
         return 0;
     if (got != -EBADFD && got != -EBADF && got != -ENODEV)
-        return got;   /* also -EIO: the interface is on its way out, and gone when it is asked again */
+        return got;   /* also -EIO: the interface is being removed, and the next read says so */
     worker->tun_gone = true;
     if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
         plane_post_end(worker, UDPRING_EVENT_TUN_GONE, got);

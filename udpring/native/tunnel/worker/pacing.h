@@ -1,12 +1,12 @@
-/* Giving way to who reads what we deliver.
+/* Yielding the CPU to the applications that read the delivered datagrams.
  *
- * UDP has no flow control: what is written to the TUN device faster than an application reads it fills the buffer of its
- * socket (by default some 270 small datagrams, or 90 of full size) and then is lost. Where the reader waits for this very
- * CPU, the worker itself is what keeps it from reading. So it gives way (sched_yield) each so many datagrams. That costs
- * nothing to speak of when nobody waits. When others than the reader take the CPU for long, giving way is put off for a
- * multiple of that time, so that the worker keeps most of its share.
+ * UDP has no flow control. Datagrams that come faster than the application reads them fill the buffer of its socket (by default
+ * some 270 small ones, or 90 of full size), and then are lost. If the application waits for the worker's CPU, the worker itself
+ * keeps it from reading. So the worker calls sched_yield after a number of datagrams, which costs next to nothing when
+ * no thread waits. If other threads then keep the CPU for long, the next yield is delayed by a multiple of that time, so that
+ * the worker keeps most of its share.
  *
- * Owner: the worker, zero at first. Thread: the worker. Nothing to free. No clock: the time is told. */
+ * Owner: the worker, zero at first. Thread: the worker. Nothing to free. The caller gives the time. */
 #ifndef UDPRING_TUNNEL_WORKER_PACING_H
 #define UDPRING_TUNNEL_WORKER_PACING_H
 #include "../../base.h"
@@ -16,7 +16,7 @@ struct pacing {
     uint64_t not_before_ns;
 };
 
-/* Is it time to give way? `datagrams` delivered so far; only grows. */
+/* Whether to yield now. `datagrams`: delivered so far; only grows. */
 bool pacing_due(struct pacing *pacing, uint64_t now, uint64_t datagrams);
 /* It was done, and took this long. */
 void pacing_gave_way(struct pacing *pacing, uint64_t began, uint64_t ended);

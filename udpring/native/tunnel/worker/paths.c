@@ -1,4 +1,4 @@
-/* How packets leave for a peer: what was heard of it, what the routing tables make of that (routes.h), and loops. */
+/* How packets leave for a peer: where it was heard, what the routing tables say (routes.h), and routing loops. */
 #include "paths.h"
 
 #include "events.h"

@@ -4,16 +4,16 @@
 #include "state.h"
 
 void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query);
-/* These on worker 0, with all workers standing. */
-/* An authentic packet came so; until its path is known it is answered from where it came to. */
+/* These on worker 0, with all workers stopped. */
+/* Takes the addresses of an authentic packet. Until the path is looked up, replies leave from the address it came to. */
 void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *endpoint,
                const struct udpring_address *local, uint32_t interface_index);
 void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
-/* routes_changed: the control loop is to know, if it waits for something of the peer's. */
+/* routes_changed: post an event if the control loop waits for an answer of this peer. */
 void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
-void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until it is heard again */
+void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until its next authentic packet */
 void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
-/* By any worker, for a peer whose packets go through our own TUN device: whether they come back, and are to be dropped. */
+/* By any worker, for a peer whose route leads into this node's TUN device. True: its packets loop. */
 bool path_loops(struct worker *worker, struct peer *peer);
 static inline bool peer_loops(struct worker *worker, struct peer *peer)
 {

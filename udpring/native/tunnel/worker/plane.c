@@ -17,7 +17,7 @@ static uint32_t workers_wanted(const struct udpring_plane_options *options)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint32_t wanted = options->workers ? options->workers : 1 + (cores > 4 ? (uint32_t)(cores - 1) / 4 : 0);
     if (options->tun_fd >= 0)
-        return 1;   /* somebody else's device: there is one queue */
+        return 1;   /* a device that the caller opened has one queue */
     return wanted < WORKERS_MAX ? wanted : WORKERS_MAX;
 }
 

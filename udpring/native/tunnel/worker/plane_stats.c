@@ -1,4 +1,4 @@
-/* Commands: what the plane knows of its peers and has counted. */
+/* Commands: the state of peers, and the counters. */
 #include "command.h"
 #include "handshakes.h"
 #include "rings.h"
@@ -69,7 +69,7 @@ uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, 
     return arguments.filled;
 }
 
-/* What the kernel shed of handshakes, and of what is no message, is told apart from data that was lost. */
+/* Drops of the handshake sockets in the kernel count as flooded, not as lost data. */
 static void add_handshakes(struct udpring_plane_stats *out, const struct handshakes *handshakes)
 {
     struct udpring_rx_stats sum = handshakes->before;
@@ -80,7 +80,7 @@ static void add_handshakes(struct udpring_plane_stats *out, const struct handsha
     out->handshake_sockets += (handshakes->fd[0] >= 0) + (handshakes->fd[1] >= 0);
 }
 
-/* The counters of one worker, which stands or is the caller. */
+/* The counters of one worker, which is stopped or is the caller. */
 static void add_worker(struct udpring_plane_stats *out, const struct worker *worker)
 {
     counters_add(out, &worker->stats, offsetof(struct udpring_plane_stats, tier));

@@ -36,7 +36,7 @@ static void drain_sends(struct worker *worker)
             nanosleep(&pause, NULL);
         }
     }
-    udp_tx_abandon(worker->tx, -ECANCELED);   /* what the sockets never took: counted */
+    udp_tx_abandon(worker->tx, -ECANCELED);   /* counts the packets that the sockets never took */
     seal_reap(worker);
 }
 
@@ -95,11 +95,11 @@ int worker_rings_close(struct worker *worker)
         counters_add(&worker->tx_before, udp_tx_stats(worker->tx), sizeof(worker->tx_before));
         worker->tx_seen = (struct udpring_tx_stats){0};
         if (udp_tx_close(worker->tx)) {
-            slots_reset(worker);   /* whatever the ring still held is ours again */
+            slots_reset(worker);   /* the ring holds no slot any more */
         } else {
             ur_graveyard_leak(worker->tun_memory, WORKER_MEMORY);
             worker->tun_memory = NULL;
-            worker->out_free_count = 0;   /* nobody writes to what the kernel may still read */
+            worker->out_free_count = 0;   /* the kernel may still read the old slots: use none of them */
             worker->train = -1;
             result = worker->quit ? 0 : worker_memory_open(worker);
         }

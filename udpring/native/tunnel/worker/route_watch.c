@@ -1,11 +1,11 @@
 /* The thread that watches the kernel's routes for the plane (routes.h).
  *
- * 1. wait for rtnetlink, or for a worker that asks
- * 2. take all notices; what they say of routes is not read, only that something changed. Links are: which are in a VRF
- * 3. go over the peers asked for, or all: a batch is copied by worker 0 between two passes, looked up here, and handed back
- *    with the next batch
- * 4. rest for nine times as long as that took, at least 2 ms and at most half a second
- * So a change alone is followed at once, and a storm of them costs at most a tenth of a CPU for most tables of peers. */
+ * 1. wait for rtnetlink, or for a request of a worker
+ * 2. read all notices. One about routes only says that something changed; one about a link says whether it is in a VRF
+ * 3. look up the requested peers, or all of them. Worker 0 copies a batch of peers between two passes; this thread looks it
+ *    up, and gives the answers back with the next batch
+ * 4. pause for nine times as long as that took, at least 2 ms and at most half a second
+ * So a single change is followed at once, and many changes cost at most a tenth of a CPU for most peer tables. */
 #include "route_watch.h"
 
 #include <linux/netlink.h>
@@ -35,12 +35,12 @@ struct batch {
     uint32_t count;                    /* looked up, to be handed over; then those to look up next */
     uint32_t asked[ROUTES_ASKED_MAX];
     uint32_t asked_count, asked_next;
-    bool sweep;                        /* all peers, from `slot` on; else those asked for */
+    bool sweep;                        /* all peers, from `slot` on; else the requested ones */
     uint32_t slot;
     bool more;
 };
 
-/* ---- on worker 0, with all workers standing ---- */
+/* ---- on worker 0, with all workers stopped ---- */
 
 static void copy_peer(struct udpring_plane *plane, struct batch *batch, struct peer *peer)
 {
@@ -63,7 +63,7 @@ static int run_exchange(struct worker *worker, void *argument)
     for (uint32_t i = 0; i < batch->count; i++) {
         const struct check *check = &batch->checks[i];
         struct peer *peer = plane_peer(plane, check->peer);
-        if (peer && peer->path_version == check->version)   /* else that change had it asked for again */
+        if (peer && peer->path_version == check->version)   /* else the peer changed since, which requested a new look-up */
             peer_take_path(worker, peer, &check->path, true);
     }
     batch->count = 0;
@@ -141,7 +141,7 @@ static bool take_notices(struct udpring_plane *plane, uint8_t *buffer)
         if (lost || netlink_links(buffer, (size_t)got, 0, see_link, plane) < 0)
             read_links(plane, buffer);   /* some were lost */
         if (!again)
-            break;   /* tried again after the rest */
+            break;   /* tried again after the pause */
     }
     return changed;
 }
@@ -185,7 +185,7 @@ static void pause_after(int polled)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
-/* Only stopping ends it early; what is asked for meanwhile stays asked for. */
+/* Only a stop ends the pause early. Requests that come during it are kept. */
 static void rest(const struct routes *routes, uint64_t took_ns)
 {
     uint64_t ns = took_ns * ROUTES_REST;
@@ -207,7 +207,7 @@ static void *watch_main(void *argument)
     prctl(PR_SET_NAME, "udpring-routes");
     struct batch *batch = calloc(1, sizeof(*batch) + NOTICE_BYTES);
     if (!batch)
-        return NULL;   /* peers keep what was looked up for their handshakes */
+        return NULL;   /* peers keep the paths of their handshakes */
     uint8_t *buffer = (uint8_t *)(batch + 1);
     read_links(plane, buffer);
     while (!stopping(routes)) {

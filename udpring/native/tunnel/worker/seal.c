@@ -24,7 +24,7 @@ static void slot_give(struct worker *worker, uint32_t slot)
     worker->out_free[worker->out_free_count++] = slot;
 }
 
-/* Pushes the slot as it stands; it comes back at reap, or at once on failure. */
+/* Pushes the slot. It is given back at reap, or at once on failure. */
 static int slot_push(struct worker *worker, uint32_t slot)
 {
     struct out_slot *out = &worker->out[slot];
@@ -57,15 +57,15 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
         out->item.source = *from;
 }
 
-/* A train of segments longer than any that the route has taken in this session: whether it takes these is to be known before
- * more is pushed. The packets pushed next would overtake a refused train, which is sent again in pieces. */
+/* For a train whose segments are longer than any that the route took in this session. Waits for its result before more is
+ * pushed: the next packets would overtake a refused train, which is sent again in pieces. */
 static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
 {
     do
-        (void)udp_tx_flush(worker->tx);   /* a socket that is gone is told by the next send too */
+        (void)udp_tx_flush(worker->tx);   /* the next send reports a lost socket, too */
     while (seal_reap(worker));
     struct peer *peer = plane_peer(worker->plane, id);
-    if (!peer || udp_tx_parked(worker->tx) >= 0)   /* it waits itself, and the next one asks */
+    if (!peer || udp_tx_parked(worker->tx) >= 0)   /* the train waits in a full socket; the next one asks */
         return;
     trains_t taken = __atomic_load_n(&peer->trains, __ATOMIC_RELAXED);
     while (taken < segment &&   /* not TRAINS_REFUSED, which no segment is longer than */
@@ -88,8 +88,8 @@ void seal_close_train(struct worker *worker)
         ask_route(worker, id, segment);
 }
 
-/* The slot and place for one more sealed packet of `bytes` bytes to this peer: behind the others of an open train if all
- * of UDP_SEGMENT's rules hold (equal sizes, only the last shorter), else at the start of a fresh slot. NULL: no slot. */
+/* The place for one more sealed packet of `bytes` bytes to this peer: at the end of the open train if UDP_SEGMENT allows it
+ * (equal sizes, only the last shorter), else at the start of a free slot. NULL: no slot. */
 static uint8_t *train_place(struct worker *worker, struct peer *peer, uint32_t bytes, uint8_t tos)
 {
     if (worker->train >= 0) {
@@ -184,7 +184,7 @@ int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
         .counter = htole64(counter),
     };
     memcpy(place, &header, sizeof(header));
-    /* What follows may be the next segment's payload. */
+    /* The bytes behind the packet may be the next segment's payload: save them. */
     uint8_t behind[WG_PADDING];
     memcpy(behind, packet + length, full - length);
     memset(packet + length, 0, full - length);
@@ -192,7 +192,7 @@ int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
     struct aead_key *key = keypair->sending[worker->number];
     key->impl->seal(key, &op, 1);
     memcpy(packet + length, behind, full - length);
-    if (ur_unlikely(op.result < 0)) {   /* what lies there is not sealed: it must not leave */
+    if (ur_unlikely(op.result < 0)) {   /* the place holds no sealed packet: nothing of it may leave */
         train_unplace(worker, bytes);
         plane_drop(worker, UDPRING_DROP_SEND_FAILED);
         return 0;
@@ -204,7 +204,7 @@ int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
     peer_stamp_sent(worker, peer);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
-        (void)plane_want_handshake(worker, peer);   /* else with the next packet */
+        (void)plane_want_handshake(worker, peer);   /* where the mailbox is full, the next packet asks */
     return 0;
 }
 

@@ -3,14 +3,14 @@
 #define UDPRING_TUNNEL_WORKER_SEAL_H
 #include "state.h"
 
-/* Whether there are slots for all that one read of the TUN device may become. */
+/* Whether there are enough slots for the packets of one read of the TUN device. */
 static inline bool seal_has_room(const struct worker *worker)
 {
     bool singly = worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD || worker->stats.trains_split;
     return worker->out_free_count > (singly ? OUT_SLOTS_SINGLY : OUT_SLOTS_RESERVED);
 }
 /* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is
- * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot; else the packet is dealt with. */
+ * room for WG_PADDING bytes, which are as before when this returns. -ENOBUFS: no slot. 0: sealed, or dropped and counted. */
 int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
 int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
                  const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);

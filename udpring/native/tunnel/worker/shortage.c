@@ -21,6 +21,6 @@ int shortage_pause(struct shortage *shortage, int result, int wake_fd)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);   /* short of memory for a poll, too */
     uint64_t count;
     if (ready > 0 && read(wake_fd, &count, sizeof(count)) < 0)
-        count = 0;   /* the list of commands is what counts, and the next pass looks at it */
+        count = 0;   /* the next pass looks at the list of commands anyway */
     return 0;
 }

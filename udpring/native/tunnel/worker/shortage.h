@@ -1,5 +1,5 @@
-/* A pass that failed because the host is short of something for a moment: memory for a submission or a poll, room in a
- * queue. It is tried again, after a pause that grows; commands are run between. Only what lasts ends the worker.
+/* A shortage: a pass failed because the host lacked memory or room in a queue for a moment. The worker tries again after a
+ * pause that grows, and runs commands in between. Only a lasting shortage ends the worker.
  * Owner: the worker. Thread: its own. Nothing to free. */
 #ifndef UDPRING_TUNNEL_WORKER_SHORTAGE_H
 #define UDPRING_TUNNEL_WORKER_SHORTAGE_H

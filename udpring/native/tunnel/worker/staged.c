@@ -1,9 +1,9 @@
 /* Packets that wait for a key, or for a send slot.
- *   1. a worker stages what it read itself, and alone sends it: all packets of a flow leave by one ring, so none is overtaken
- *      by another, also when that ring's socket is full (a flow stays with its worker: tun_steer.c)
- *   2. a key comes: each worker that has staged something for the peer is woken and finds it in its list
- *   3. no room in the mailbox to ask for a key: asked again when there is (deferred.c); nobody may send another packet to the peer
- *   4. out of slots: the peer goes into the list, and the rest follows when slots have come back */
+ *   1. a worker stages and sends the packets that it read itself. A flow stays with its worker (tun_steer.c), so all its packets
+ *      leave by one ring and none overtakes another, also when the socket of that ring is full
+ *   2. when a key comes, each worker with staged packets for the peer is woken, and finds the peer in its list
+ *   3. if the mailbox has no room to ask for a key, the request is deferred (deferred.c): there may be no further packet
+ *   4. when slots run out, the peer goes into the list, and the other packets follow when slots are free again */
 #include "staged.h"
 
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static struct staging *own(const struct worker *worker, struct peer *peer)
     return &peer->staging[worker->number];
 }
 
-/* The first one is looked at by its worker outside of a pass as well. */
+/* The worker reads the first one outside of a pass, too. */
 static void set_first(struct worker *worker, struct peer *peer)
 {
     __atomic_store_n(&worker->ready_first, peer, __ATOMIC_RELEASE);
@@ -63,7 +63,7 @@ static void unmake_ready(struct worker *worker, struct peer *peer)
         worker->ready_last = before;
 }
 
-/* `worker`: whose queue it is. */
+/* `worker`: the owner of the queue. */
 static void drop(struct worker *worker, struct peer *peer, enum udpring_drop reason)
 {
     struct staging *staging = own(worker, peer);
@@ -79,7 +79,7 @@ static void ask_for_key(struct worker *worker, struct peer *peer)
         plane_post_later(worker, UDPRING_EVENT_HANDSHAKE_WANTED, peer);
 }
 
-/* What this worker has staged, as far as there is room too. */
+/* Sends the packets that this worker has staged, as long as there are slots. */
 void staged_flush(struct worker *worker, struct peer *peer)
 {
     struct staging *staging = own(worker, peer);
@@ -96,7 +96,7 @@ void staged_flush(struct worker *worker, struct peer *peer)
     while (staging->count && keypair_can_send(peer->current, worker->now)) {
         struct staged_packet *packet = staging_oldest(staging);
         if (seal_packet(worker, peer, packet->data, packet->length) < 0) {
-            make_ready(worker, peer);   /* the rest when slots have come back */
+            make_ready(worker, peer);   /* the others follow when slots are free */
             return;
         }
         staging_forget(&worker->staged, staging);
@@ -111,7 +111,7 @@ void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet,
     bool kept = staging_put(&worker->staged, own(worker, peer), packet, length, &gone) == 0;
     worker->stats.drops[UDPRING_DROP_STAGING_FULL] += gone + !kept;
     staged_flush(worker, peer);
-    /* A key is wanted all the same: the packet's sender will send it again. */
+    /* Ask for a key all the same: the sender will send the packet again. */
     if (ur_unlikely(!kept && !keypair_can_send(peer->current, worker->now) && !peer_loops(worker, peer)))
         ask_for_key(worker, peer);
 }
@@ -163,14 +163,14 @@ int staged_keepalive(struct worker *worker, struct peer *peer)
 {
     if (!peer->endpoint.family)
         return -EDESTADDRREQ;
-    /* The passive keepalive answers what came in before it; what came in while it was pending is owed one more. */
+    /* The passive keepalive answers the packets received before it. Packets received while it was pending need one more. */
     bool again = peer->owed_since_ns && peer->owed_again;
     if (!staged_count(worker, peer))
         staged_put(worker, peer, (const uint8_t *)"", 0);
     else if (keypair_can_send(peer->current, worker->now))
         (void)staged_release(worker, peer);
     else
-        (void)plane_want_handshake(worker, peer);   /* who staged it asks again */
+        (void)plane_want_handshake(worker, peer);   /* the worker that staged it asks again */
     if (staged_count(worker, peer) && !keypair_can_send(peer->current, worker->now))
         return -ENOKEY;
     if (again)

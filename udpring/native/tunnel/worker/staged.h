@@ -3,12 +3,12 @@
 #define UDPRING_TUNNEL_WORKER_STAGED_H
 #include "state.h"
 
-/* By the worker that has read the packet: behind those that wait already, and sends what can be sent. */
+/* By the worker that read the packet: queues it behind the others, and sends as many as possible. */
 void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
 void staged_send_ready(struct worker *worker);       /* of each pass, before the TUN device is read */
-void staged_flush(struct worker *worker, struct peer *peer);   /* sends what there is a key for; else asks for one */
-/* All these on worker 0, with all workers standing. */
-/* There is a key: what any worker has staged may leave. True: some has left, or is about to. */
+void staged_flush(struct worker *worker, struct peer *peer);   /* sends the staged packets if there is a key; else asks for one */
+/* All these on worker 0, with all workers stopped. */
+/* A key has come: the packets of all workers may leave. True: some have left, or are about to. */
 bool staged_release(struct worker *worker, struct peer *peer);
 void staged_drop(struct worker *worker, struct peer *peer, enum udpring_drop reason);
 void staged_peer_gone(struct worker *worker, struct peer *peer);

@@ -36,7 +36,7 @@ void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool d
 {
     struct peer *peer = plane_peer(worker->plane, id);
     if (ur_unlikely(!peer))
-        return;   /* removed meanwhile, or a stranger */
+        return;   /* removed since, or no peer */
     add(worker, &peer->tx_bytes, bytes);
     /* Another worker may have had the answer already. */
     if (data && !stamp_get(&peer->unanswered_since_ns) && stamp_get(&peer->last_received_ns) <= worker->now) {

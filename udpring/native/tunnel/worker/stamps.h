@@ -9,7 +9,7 @@ void peer_stamp_sent(struct worker *worker, struct peer *peer);
 void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data);
 void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes);
 void peer_stamp_data_received(struct worker *worker, struct peer *peer);
-/* Something that a timer waits for has changed; tell the control loop once, if that peer's timers rest. */
+/* Posts one event if the control loop has suspended this peer's timers: a stamp that they depend on has changed. */
 void peer_post_activity(struct worker *worker, struct peer *peer);
 void plane_see_data(struct worker *worker);      /* at the end of a pass */
 bool plane_data_flows(const struct worker *worker);

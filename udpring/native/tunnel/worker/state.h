@@ -2,20 +2,19 @@
  * own (R4), over one table of peers and their keys.
  *
  * One pass of a worker (worker.c):
- *   1. commands      what Python asked for, run here, between two packets (command.c, commands.c)
+ *   1. commands      requests of Python, run between two packets       (command.c, commands.c)
  *   2. inbound       receive ring -> open -> checks -> TUN            (inbound.c)
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
- *   4. handshakes    what came to the sockets of their own             (handshakes.c)
- *   5. flush, reap   one enter for all that is to be sent; slots come back
+ *   4. handshakes    messages on the handshake sockets                 (handshakes.c)
+ *   5. flush, reap   one enter for all sends; slots are free again
  *   6. wait          on the receive ring: packets, the TUN device, the wake eventfd
  *
- * Who may change what. With one worker (the default on small machines) everything is that thread's, and there is no lock.
- * With more:
- *   - what a worker has of its own (struct worker) it alone touches;
- *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers stand between two passes:
- *     commands run so on worker 0, and what a packet wants changed (a new key is confirmed, a peer roams) is put off to
- *     such a moment (gate.c, changes.c). Within a pass they are read without a lock;
- *   - what every packet changes is atomic (nonces, stamps, byte counts) or has its own lock (replay window).
+ * Who may change what. A single worker (the default on small machines) owns everything, without locks. With several:
+ *   - a struct worker belongs to its own thread;
+ *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers are stopped between two passes
+ *     (gate.c). Worker 0 then runs commands, and the changes that packets asked for (changes.c). Within a pass the tables
+ *     are read without a lock;
+ *   - values that every packet changes are atomic (nonces, stamps, byte counts) or have a lock (replay window).
  *
  * Owner: Python's Plane object. Freed by udpring_plane_close(). */
 #ifndef UDPRING_TUNNEL_WORKER_STATE_H
@@ -52,10 +51,10 @@
  * Owner: the plane's free list, the open train, or the send ring while in flight. Thread: the worker. Freed with the plane. */
 struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
-    uint32_t peer;              /* whom it goes to, UDPRING_PEER_NONE: a reply to a stranger */
+    uint32_t peer;              /* the receiver; UDPRING_PEER_NONE: a cookie reply to no peer */
     uint32_t packets;
     bool data;                  /* not only keepalives and handshakes */
-    uint32_t in_flight;         /* operations that read from it, when a refused train was split; else 0 */
+    uint32_t in_flight;         /* operations that read from it after a refused train was split; else 0 */
     struct udp_tx_item item;
 };
 
@@ -64,7 +63,7 @@ struct worker;
 /* The sockets of handshake messages. Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
 struct handshakes {
     int fd[2];                  /* IPv4, IPv6; -1: the host lacks it, or data and handshakes share sockets */
-    struct udp_rx *rx;          /* NULL: they share. Always of tier mmsg: what is not read at once can be shed */
+    struct udp_rx *rx;          /* NULL: they share sockets. Always of tier mmsg: unread messages then overflow in the kernel */
     bool watching[2];
     bool more;                  /* a socket may hold messages */
     struct rate rate;           /* messages that may be looked at now */
@@ -72,7 +71,7 @@ struct handshakes {
     struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
 };
 
-/* Sockets and the rings on them, on their way to a worker. Owner: who opens them, until they are adopted or discarded.
+/* New sockets and rings for a worker. Owner: the thread that opens them, until they are adopted or discarded.
  * Thread: that worker's. Freed by worker_rings_discard(). */
 struct worker_rings {
     int fd[2];                  /* -1: none; likewise those of handshakes */
@@ -126,7 +125,7 @@ struct worker {
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
 
-    uint8_t *tun_memory, *tun_packet;   /* what was read last; room before it and behind it */
+    uint8_t *tun_memory, *tun_packet;   /* the packet read last, with room before and behind it */
     uint8_t *out_memory;
     int train;                          /* the slot that more packets may join, or -1 */
     struct out_slot out[OUT_SLOTS];
@@ -135,7 +134,7 @@ struct worker {
     bool deferred;                       /* some peer's events are to be posted when the mailbox has room */
     uint32_t deferred_slot;              /* where to look for those first */
     struct staging_all staged;          /* of all peers */
-    struct peer *ready_first, *ready_last;   /* whose staged packets are to be sent, when there are slots; first: atomic */
+    struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct rate strays;                 /* handshake messages that may be looked at among data */
@@ -147,12 +146,12 @@ struct worker {
     uint32_t replied_s[COOKIE_SENDERS]; /* by the first bits of the cookie, which no sender can choose: when, in seconds */
     uint64_t data_packets;              /* moved as of the last pass */
 
-    struct udpring_plane_stats stats;   /* read by others while it stands */
+    struct udpring_plane_stats stats;   /* read by others while it is stopped */
     struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed; of the present one as of the last pass */
     struct udpring_tx_stats tx_before, tx_seen;
 };
 
-/* What a packet wants changed in the tables. */
+/* A change of the tables that a packet asks for. */
 struct change {
     enum { CHANGE_CONFIRM, CHANGE_ROAM, CHANGE_SOURCE_LOST } kind;
     uint32_t peer;
@@ -161,9 +160,9 @@ struct change {
     struct udpring_address endpoint, local;   /* ROAM; SOURCE_LOST: the source */
 };
 
-/* The secret that our cookies are made from, and the one before it, which stays valid for as long.
- * Owner: the plane. Thread: read by any worker in a pass, changed by worker 0 while all stand. Freed, and
- * zeroised, with the plane. */
+/* The secret of the cookies that this node sends, and the secret before it, which stays valid for the same time.
+ * Owner: the plane. Thread: read by any worker in a pass, changed by worker 0 while all are stopped. Freed and zeroised with
+ * the plane. */
 struct cookie_secrets {
     uint8_t secret[2][MAC_KEY_BYTES];   /* present, last */
     uint32_t count;                     /* 2: the last one is valid, too */
@@ -184,17 +183,17 @@ struct udpring_plane {
     uint32_t port;                      /* atomic */
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
-    int group[WORKERS_MAX][2];          /* sockets on their way to their workers; else -1 */
-    int group_handshakes[2];                 /* those of handshakes, on their way to worker 0; else -1 */
+    int group[WORKERS_MAX][2];          /* new sockets of the workers; else -1 */
+    int group_handshakes[2];                 /* new handshake sockets of worker 0; else -1 */
 
     /* several workers only */
-    pthread_mutex_t gate;               /* held by worker 0 while the others must stand */
+    pthread_mutex_t gate;               /* held by worker 0 while the others are stopped */
     uint32_t gate_shut;                 /* atomic: come to the gate before the next pass */
     pthread_mutex_t change_lock;        /* protects changes */
     struct change changes[CHANGES_MAX];
     uint32_t change_count;              /* atomic to look at */
 
-    /* changed only while all workers stand; read by all */
+    /* changed only while all workers are stopped; read by all */
     uint32_t fwmark;
     uint32_t bound_to[2];               /* the interface that the sockets are bound to (ip vrf exec); 0: none */
     struct peer **peers;                /* [peers_capacity] by slot */
@@ -213,7 +212,7 @@ struct udpring_plane {
     uint32_t tun_gone_posted;
     uint32_t refused_posted[2];         /* by UDPRING_REFUSED_* */
     struct routes routes;               /* has locks of its own */
-    uint32_t deferred;                   /* some worker is to be told when the mailbox has room */
+    uint32_t deferred;                   /* wake the workers when the mailbox has room */
 };
 
 static inline bool plane_shared(const struct udpring_plane *plane)
@@ -226,7 +225,7 @@ static inline void plane_drop(struct worker *worker, enum udpring_drop reason)
     worker->stats.drops[reason]++;
 }
 
-/* By the IP header alone: good enough to tell what paces itself from what may not. */
+/* By the IP header alone, which is enough for pacing and moderation. */
 static inline bool plane_is_udp(const uint8_t *packet, uint32_t length)
 {
     return length >= 20 && packet[packet[0] >> 4 == 6 ? 6 : 9] == IPPROTO_UDP;
@@ -249,7 +248,7 @@ static inline uint16_t plane_port(const struct udpring_plane *plane)
     return (uint16_t)__atomic_load_n(&plane->port, __ATOMIC_ACQUIRE);
 }
 
-/* Packets that any worker has staged for the peer. With all workers standing. */
+/* Packets that all workers have staged for the peer. With all workers stopped. */
 static inline uint32_t staged_count(const struct worker *worker, const struct peer *peer)
 {
     uint32_t count = 0;
@@ -258,7 +257,7 @@ static inline uint32_t staged_count(const struct worker *worker, const struct pe
     return count;
 }
 
-/* Stamps are written by every worker and each stands for itself: whichever write is last is right. */
+/* Every worker writes stamps. Each is independent of the others, so the last write is right. */
 static inline uint64_t stamp_get(const uint64_t *stamp)
 {
     return __atomic_load_n(stamp, __ATOMIC_RELAXED);

@@ -1,4 +1,4 @@
-/* The worker: one native thread that never takes the GIL and runs each packet to completion (R4). state.h has its pass. */
+/* The worker: a native thread that never takes the GIL and runs each packet to completion (R4). state.h lists its pass. */
 #include "worker.h"
 
 #include <poll.h>
@@ -29,7 +29,7 @@ static int watch(struct worker *worker)
             return result;
         worker->watching_wake = true;
     }
-    /* Not while slots are out: the TUN device then waits, and its queue pushes back. */
+    /* Not while slots are used up: the queue of the TUN device then pushes back. */
     if (!worker->watching_tun && !worker->tun_ready && !worker->tun_gone) {
         int result = udp_rx_watch(worker->rx, worker->tun.fd, POLLIN, TOKEN_TUN);
         if (result < 0)
@@ -56,7 +56,7 @@ static void see_watched(struct worker *worker)
         uint64_t count;
         worker->watching_wake = false;
         if (read(worker->wake_fd, &count, sizeof(count)) < 0)
-            count = 0;   /* another pass took it; the list of commands is what counts */
+            count = 0;   /* another pass took it; the list of commands is looked at anyway */
     }
     if (fired & 1u << TOKEN_TUN) {
         worker->watching_tun = false;
@@ -67,7 +67,7 @@ static void see_watched(struct worker *worker)
             worker->watching_writable[i] = false;
 }
 
-/* After what was delivered is there to be read. */
+/* The delivered packets are written first, so that the reader finds them. */
 static void yield_if_due(struct worker *worker)
 {
     if (ur_likely(!pacing_due(&worker->pacing, worker->now, worker->datagrams_out)))
@@ -104,12 +104,12 @@ static bool busy(const struct worker *worker)
            worker->shortage.since ||   /* the pause took the wake-up of a command */
            (worker->tun_ready && seal_has_room(worker)) ||
            (__atomic_load_n(&worker->ready_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
-           /* asked for by ourselves since they were made last: nobody has woken us, nor will */
+           /* changes that this worker queued itself: nothing else wakes it */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
            plane_deferred_due(worker);
 }
 
-/* What a pass does between two waits. */
+/* The work of a pass, between two waits. */
 static int work(struct worker *worker)
 {
     see_watched(worker);
@@ -137,7 +137,7 @@ static int work(struct worker *worker)
     return flushed ? flushed : read ? read : result;
 }
 
-/* Lets datagrams gather, if that is worth it. Whatever comes meanwhile is there when the pass begins. */
+/* Pauses so that datagrams gather, if that is worth it. */
 static bool pause_if_worth(struct worker *worker)
 {
     uint64_t passes = worker->stats.passes;
@@ -151,7 +151,7 @@ static bool pause_if_worth(struct worker *worker)
     return true;
 }
 
-/* Until there is something to do. A shortage is told (shortage.h), and no reason to leave out the rest of the pass. */
+/* Waits until there is work. After a shortage (shortage.h) the pass still runs. */
 static int wait(struct worker *worker, bool *paused)
 {
     int result = watch(worker);
@@ -185,7 +185,7 @@ static int pass(struct worker *worker)
     return result;
 }
 
-/* The worker cannot go on, but whoever asks it still gets an answer, until it is told to quit. */
+/* The worker cannot move packets any more, but it answers commands until it is closed. */
 static void serve_commands_only(struct worker *worker)
 {
     while (!worker->quit) {
@@ -253,7 +253,7 @@ void *worker_main(void *argument)
     struct worker *worker = argument;
     struct udpring_plane *plane = worker->plane;
     prctl(PR_SET_NAME, "udpring-worker");
-    prctl(PR_SET_TIMERSLACK, 1ul);   /* rests are short: not 50 us longer each */
+    prctl(PR_SET_TIMERSLACK, 1ul);   /* the default of 50 us would lengthen the short pauses */
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     int result = set_up(worker);
     pthread_mutex_lock(&plane->command_lock);
@@ -265,7 +265,7 @@ void *worker_main(void *argument)
     while (result == 0 && !worker->quit) {
         int passed = pass(worker);
         if (passed < 0) {
-            exclusive_enter(worker);   /* whoever reads counters does so while workers stand */
+            exclusive_enter(worker);   /* counters are read only while workers are stopped */
             plane_post_end(worker, UDPRING_EVENT_FATAL, passed);
             exclusive_leave(worker);
             serve_commands_only(worker);
