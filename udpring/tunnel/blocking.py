@@ -1,7 +1,7 @@
-"""Calls that block (name resolution, ``ip``), each in a thread of its own that ends with it.
+"""Runs blocking calls (name resolution, ``ip``), each in a thread of its own.
 
-Not the event loop's executor: its threads stay, and its shutdown waits for a name server that does not
-answer. A new thread inherits the network namespace of the caller's.
+The event loop's executor will not do: its threads stay, and its shutdown waits for a name server that does
+not answer. A new thread inherits the network namespace of the caller.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ T = TypeVar("T")
 async def run_blocking(work: Callable[[], T], *, name: str, abandon: bool = False) -> T:
     """Runs ``work()`` in a thread and returns what it returns, or raises what it raises.
 
-    When cancelled it waits for the end of the work first, so that nothing is half done behind the caller's
-    back; with ``abandon`` it does not, and the result is thrown away.
+    A cancelled call waits for the end of the work, so that nothing is left half done. With ``abandon`` it
+    does not wait, and the result is lost.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -1,9 +1,9 @@
-"""Whether the TUN interface is administratively up, and who has to know when that changes.
+"""Whether the TUN interface is administratively up, and a call when that changes.
 
 A TUN descriptor polls writable exactly while its interface is up (drivers/net/tun.c ``tun_chr_poll``), also
-after the interface was moved to another network namespace, and no right is needed to ask. The kernel wakes
-who waits for it when the interface comes up. When it goes down, rtnetlink wakes us in our own namespace;
-elsewhere ``look`` notices, which its user calls before it sends anything.
+after the interface was moved to another network namespace. Polling it needs no right, and wakes when the
+interface comes up. When it goes down, rtnetlink reports it in our own namespace. Elsewhere ``look`` notices,
+which the user of this module calls before it sends anything.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Link:
         return bool(events & select.POLLOUT)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to watch. A host that gives no netlink socket is watched by ``look`` alone."""
+        """Begins to watch. Without a netlink socket only ``look`` notices changes."""
         self._loop = loop
         with contextlib.suppress(OSError):
             self._events = socket.socket(
@@ -69,7 +69,7 @@ class Link:
         self._wait_no_longer(loop)
 
     def look(self) -> bool:
-        """Whether the interface is up, now. Calls ``changed`` first if that is news."""
+        """Whether the interface is up now. Calls ``changed`` first if that has changed."""
         up = self._is_up()
         if self._gone:
             self._wait_while_down()
@@ -80,7 +80,7 @@ class Link:
         return self.up
 
     def _readable(self) -> None:
-        """Some interface changed; which one does not matter, the answer is cheap."""
+        """Some interface changed. Looking at ours is cheap, so it does not matter which."""
         assert self._events is not None
         # An overflow (ENOBUFS) lost messages, no state: we look anyway.
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Log lines that never hold up whoever logs them.
+"""A log whose lines never block the caller.
 
-A pipe, a terminal or a syslog socket whose reader stalls blocks a write for ever, so the event loop does not
-write. The flow:
+A write to a pipe, a terminal or a syslog socket blocks for ever when the reader stalls. So the event loop
+does not write:
 1. ``LogHandler`` formats a line in the caller's thread and puts it into a bounded queue.
 2. A thread of its own, started with the first line, writes the queue to the sink. Only that thread can block.
 3. A line that finds no room is dropped and counted. The count is written as a line of its own as soon as
@@ -42,7 +42,7 @@ _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 
 
 class Sink(Protocol):
-    """Where lines go. ``write`` may block and may raise OSError; it is called by one thread."""
+    """Writes lines. ``write`` may block and may raise OSError. One thread calls it."""
 
     def write(self, level: int, line: str) -> None: ...
 
@@ -54,7 +54,7 @@ class DescriptorSink:
         self._descriptor = descriptor
 
     def write(self, level: int, line: str) -> None:
-        """Writes the line with its newline, also where the descriptor is non-blocking for others' sake."""
+        """Writes the line with its newline, also to a non-blocking descriptor."""
         rest = memoryview((line + "\n").encode("utf-8", "backslashreplace"))
         while rest:
             try:
@@ -74,7 +74,7 @@ class SyslogSink:
         self._socket: socket.socket | None = None
 
     def write(self, level: int, line: str) -> None:
-        """Sends the line; a daemon that was restarted is connected to again."""
+        """Sends the line. Connects again to a daemon that was restarted."""
         severity = next((number for least, number in _SEVERITIES if level >= least), 7)
         text = f"<{DAEMON_FACILITY | severity}>{self._identity}: {line}"
         data = text.encode("utf-8", "backslashreplace")
@@ -90,7 +90,7 @@ class SyslogSink:
 
 
 class LineQueue:
-    """Takes lines from any thread without waiting and gives them to the sink in a thread of its own."""
+    """Takes lines from any thread without waiting. A thread of its own passes them to the sink."""
 
     def __init__(self, sink: Sink, room: int = ROOM) -> None:
         self._sink = sink
@@ -103,7 +103,7 @@ class LineQueue:
         self._thread: threading.Thread | None = None
 
     def put(self, level: int, line: str) -> None:
-        """Never blocks: the lock is held by nobody who writes."""
+        """Queues a line. Never blocks: no thread holds the lock while it writes."""
         with self._changed:
             if self._size + len(line) > self._room:
                 self._dropped += 1
@@ -117,7 +117,7 @@ class LineQueue:
             self._changed.notify_all()
 
     def close(self, seconds: float = LAST_SECONDS) -> None:
-        """Waits until all is written, at most so long. Lines may be put afterwards too."""
+        """Waits until all lines are written, at most so long. More lines may follow."""
         end = time.monotonic() + seconds
         with self._changed:
             while (self._lines or self._dropped or self._writing) and self._thread is not None:
@@ -170,13 +170,13 @@ class LogHandler(logging.Handler):
         self._queue.put(record.levelno, line)
 
     def close(self) -> None:
-        """Gives what is queued a bounded time to be written; the logging module calls it at exit."""
+        """Waits a bounded time for the queued lines. The logging module calls it at exit."""
         self._queue.close()
         super().close()
 
 
 def write_within(seconds: float, work: Callable[[], object]) -> None:
-    """Runs a write that may block for ever, and goes on without it when it takes longer."""
+    """Runs a write that may block for ever. Returns without it when the time is up."""
     thread = threading.Thread(target=work, name="udpring-last-line", daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,7 +1,7 @@
-"""``udpring.probe()``: what this host can do, and why not; every answer found by doing where it can be.
+"""``udpring.probe()``: what this host can do, and why not. It tries features where it can.
 
-Nothing is left behind: sockets on loopback, a ring, and a TUN device that is made for a moment in a network
-namespace of its own (without the right to one, in the caller's).
+It uses sockets on loopback, a ring, and a TUN device in a network namespace of its own (in the caller's
+without the right to make one). Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """``cpu_features``: of those that matter here. ``cpus``: that this process may use."""
+    """``cpu_features``: those that matter here. ``cpus``: the CPUs that this process may use."""
 
     kernel: str
     machine: str
@@ -91,7 +91,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that the host lacks: what, the effect, what to do. ``fatal``: no node runs without it."""
+    """A missing feature, its effect and the cure. ``fatal``: no node runs without it."""
 
     what: str
     effect: str
@@ -101,7 +101,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class HostProbe:
-    """Everything that was found; ``missing`` draws the conclusions."""
+    """All results. ``missing`` lists what the host lacks."""
 
     version: str
     system: System
@@ -158,10 +158,10 @@ class HostProbe:
 
 
 def probe() -> HostProbe:
-    """Finds out what this host can do, and why not; see ``HostProbe``.
+    """Finds out what this host can do, and why not. See ``HostProbe``.
 
-    Takes some milliseconds; a kernel that hangs is given a second for each thing. Raises nothing: what does
-    not work is in the result, with its reason.
+    It takes some milliseconds, and at most a second for each feature that hangs. It raises nothing: the
+    result has the reason for each feature that does not work.
     """
     from udpring import __version__  # noqa: PLC0415 - the package imports this module
 

@@ -29,8 +29,9 @@ def server_of(path: Path) -> int:
     """The process that serves the interface of this UAPI socket. Raises HostError where there is none,
     or where it cannot be found.
 
-    SO_PEERCRED names who called listen(2) (unix(7)), which may be the launcher that handed the socket in by
-    WG_UAPI_FD. What proves a server is the TUN descriptor of the interface beside the listening socket.
+    SO_PEERCRED names the process that called listen(2) (unix(7)). That may be the launcher that passed the
+    socket by WG_UAPI_FD. The server is the process that has both the listening socket and the interface's TUN
+    descriptor.
     """
     interface = path.stem
     listener = _listener_of(path)
@@ -118,7 +119,7 @@ def end_server(
 ) -> None:
     """Sends a signal to the process that serves the interface and waits, at most so long, until it is gone.
 
-    Raises HostError: nobody serves it, it is not ours to end, or it does not end in time.
+    Raises HostError: there is no server, we may not signal it, or it does not end in time.
     """
     path = socket_path(directory, interface)
     process = server_of(path)

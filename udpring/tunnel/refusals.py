@@ -1,8 +1,8 @@
 """Why a start failed, as one line with a cure.
 
-Limits, sandboxes and full disks refuse calls in any place: in the core, in asyncio, in an import.
-``explained`` turns what Python raises then into a HostError. ``run_loop`` tries by name what asyncio needs,
-which would leave a half-made loop and a traceback.
+Limits, sandboxes and full disks may refuse any call: in the core, in asyncio, in an import. ``explained``
+turns the exception into a HostError. ``run_loop`` first tries what asyncio needs, because a failure inside
+asyncio would leave a half-made loop and a traceback.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def cure_of(number: int) -> str:
 
 
 def explained(failed: BaseException) -> HostError | None:
-    """The refusal that ``failed`` stands for, with its cure; None: it is none, but a fault of the program."""
+    """A HostError with a cure for a refusal by the host. None: ``failed`` is a fault of the program."""
     if isinstance(failed, HostError):
         return failed
     if isinstance(failed, MemoryError):
@@ -71,7 +71,7 @@ def explained(failed: BaseException) -> HostError | None:
 
 
 def _of_import(failed: ImportError) -> HostError:
-    """A library that cannot be loaded: of the loader there are words, no errno."""
+    """For a library that cannot be loaded. The loader gives a text and no errno."""
     text = " ".join(str(failed).split())
     cure = "install it again: pip install ."
     for number, words in (
@@ -84,7 +84,7 @@ def _of_import(failed: ImportError) -> HostError:
 
 
 def require_descriptors(needed: int = DESCRIPTORS) -> None:
-    """Raises HostError where this process may not open so many files more."""
+    """Raises HostError where this process may not open that many more files."""
     held: list[int] = []
     try:
         held += os.pipe()
@@ -104,8 +104,7 @@ def require_descriptors(needed: int = DESCRIPTORS) -> None:
 
 
 def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """``asyncio.run(work())``, where the host gives a loop what it needs; else HostError says what it does
-    not."""
+    """``asyncio.run(work())``. Raises HostError where the host refuses what an event loop needs."""
     import asyncio  # noqa: PLC0415 - after the fork, so that the parent is small
     import select  # noqa: PLC0415
     import socket  # noqa: PLC0415

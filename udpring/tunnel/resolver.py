@@ -1,7 +1,7 @@
-"""Turns the host names of endpoints into addresses, without holding up the event loop, until it works.
+"""Resolves the host names of endpoints, without blocking the event loop, until it succeeds.
 
-A numeric endpoint is known at once. A name is asked for in a thread, again after 1, 2, 4 ... 60 seconds
-while it fails: the network may come up after the node.
+A numeric endpoint needs no look-up. A thread looks a name up, and tries again after 1, 2, 4 ... 60 seconds,
+because the network may come up after the node.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class Resolver:
         task.add_done_callback(lambda ended: self._ended(key, ended))
 
     async def settled(self, seconds: float) -> None:
-        """Waits until all that was asked for so far is known, at most so long."""
+        """Waits until all look-ups so far have succeeded, at most so long."""
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=seconds)
 
     def cancel(self, key: bytes) -> None:
-        """The key's name is not wanted any more."""
+        """Ends the look-up of this key."""
         task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Ends every task; a thread that still waits for a name server ends by itself."""
+        """Ends every task. A thread that still waits for a name server ends later."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,10 +1,11 @@
 """Notifies a service manager of the state of a process in the foreground: sd_notify(3), without its library.
 
 ``READY=1`` when the interface is up, ``RELOADING=1`` and ``READY=1`` around a reload, ``STOPPING=1`` at the
-end, and ``WATCHDOG=1`` at half the interval that WATCHDOG_USEC gives: an event loop that hangs is seen.
+end, and ``WATCHDOG=1`` at half the interval of WATCHDOG_USEC, so that the manager notices a hanging event
+loop.
 
-Nothing here blocks. A change of state that a full socket does not take is sent again until it does. A sign of
-life is not, as the next one follows.
+Nothing here blocks. When the socket is full, a change of state is sent again later. A watchdog message is
+not, because the next one follows.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ServiceManager:
             self._interval = microseconds / 2e6
 
     def tell(self, *assignments: str) -> None:
-        """Sends them in one message; that nobody listens is no error."""
+        """Sends them in one message. A missing listener is no error."""
         if self._address:
             self._unsent.append("\n".join(assignments).encode())
             self._send()
@@ -69,17 +70,17 @@ class ServiceManager:
             sock.sendto(message, self._address)
 
     def ready(self) -> None:
-        """All is up; from now on the watchdog hears of the event loop that is running."""
+        """Reports that the node is up. Watchdog messages begin."""
         self.tell("READY=1")
         if self._address and self._interval and self._timer is None:
             self._alive(asyncio.get_running_loop())
 
     def reloading(self) -> None:
-        """A reload begins; ``ready`` says that it is over."""
+        """Reports the begin of a reload. ``ready`` reports its end."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Reports that the node is stopping."""
         self.tell("STOPPING=1")
         for timer in (self._timer, self._again):
             if timer is not None:

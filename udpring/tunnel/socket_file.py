@@ -1,8 +1,8 @@
-"""The file-system side of a UAPI socket: binding it, telling a stale one from one in use, seeing it removed.
+"""The file of a UAPI socket: binding it, replacing a stale one, noticing its removal.
 
 ``wg`` finds an interface by ``/var/run/wireguard/NAME.sock``. The file is ours only as long as its inode is
-the one we bound: whoever removed it meant the interface to end (as wireguard-go has it), and somebody
-else's file under the same name is never unlinked.
+the one we bound. Removing it ends the interface, as with wireguard-go. Another program's file of the same
+name is never unlinked.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ class SocketFile:
     async def open(cls, path: Path, *, descriptor: int | None = None) -> SocketFile:
         """As the constructor, but a socket in use is given ``PATIENCE_SECONDS`` to go.
 
-        Call it when the interface of that name was made: whoever still answers then has lost its own, as with
-        ``wg-quick down wg0; wg-quick up wg0``, where only the link is deleted and the program sees it later.
+        Call it after making the interface of that name: a process that still answers has lost its own
+        interface, as in ``wg-quick down wg0; wg-quick up wg0``, which deletes the link, and the process
+        notices later.
         """
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -203,7 +204,7 @@ def _cure(number: int, directory: Path) -> str:
 
 
 def _remove_stale(path: Path) -> None:
-    """Unlinks a socket file behind which nobody listens any more."""
+    """Unlinks a socket file without a listener."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.setblocking(False)

@@ -1,17 +1,17 @@
 """The last TAI64N timestamp of each peer, kept across restarts: a captured initiation stays a replay.
 
-A restarted node knows no timestamps, so it takes an initiation that somebody captured before, and sends to
-where it came from until the peer is heard again. The flow, where a directory is given (``UPDRING_TIMESTAMPS``
-or ``timestamps=``; off by default):
-1. The file of the interface is read when the node starts. A file that is damaged, or that others can write,
-   is reported and ignored.
-2. A peer that is added gets the timestamp the file has for its key.
-3. After an authentic initiation the file is written, at most once in ``SAVE_SECONDS``, in a thread; and once
-   at the end. It is replaced whole: a new file (mode 0600) is synced and renamed over it.
+A restarted node knows no timestamps. It accepts an initiation that was captured before the restart, and sends
+to its source until the peer sends again. This module prevents that where a directory is given
+(``UDPRING_TIMESTAMPS`` or ``timestamps=``; off by default):
+1. The node reads the file of its interface when it starts. A damaged file, or one that others can write, is
+   reported and ignored.
+2. An added peer gets the timestamp that the file has for its key.
+3. After an authentic initiation a thread writes the file, at most once in ``SAVE_SECONDS``, and once at the
+   end. A new file (mode 0600) is synced and renamed over the old one.
 
-What a node that is killed has not written yet, at most ``SAVE_SECONDS`` of initiations, it forgets. It is off
-by default because a peer whose clock was set back stays locked out until its clock has caught up, or until
-the peer is removed and added again; without the file a restart of the node is enough.
+A killed node forgets the initiations that it has not written yet, at most ``SAVE_SECONDS`` of them. The file
+is off by default because a peer whose clock was set back stays locked out until its clock has caught up, or
+until the peer is removed and added again. Without the file a restart of the node is enough.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Timestamps = dict[bytes, bytes]
 
 
 def timestamp_path(directory: str | os.PathLike[str] | None, interface: str) -> Path | None:
-    """The file of an interface; ``directory`` None: as ``UDPRING_TIMESTAMPS`` says, which may say nothing."""
+    """The file of an interface. ``directory`` None: that of ``UDPRING_TIMESTAMPS``, if it is set."""
     folder = os.environ.get("UDPRING_TIMESTAMPS", "") if directory is None else os.fspath(directory)
     return Path(folder).absolute() / f"{interface}.timestamps" if folder else None
 
@@ -86,11 +86,11 @@ class TimestampFile:
             ) from failed
 
     def of(self, public_key: bytes) -> bytes:
-        """The last timestamp of a peer; nothing if none is known."""
+        """The last timestamp of a peer; empty if none is known."""
         return self._known.get(public_key, b"")
 
     def forget(self, public_key: bytes) -> None:
-        """The peer was removed: as in memory, so in the file."""
+        """The peer was removed: the file forgets it too."""
         if self._known.pop(public_key, None) is not None:
             self.changed()
 
@@ -143,7 +143,7 @@ class TimestampFile:
 
 
 def _read(path: Path) -> Timestamps:
-    """What the file holds; nothing, and a warning, where it cannot be trusted."""
+    """The timestamps in the file. None, and a warning, where it cannot be trusted."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:

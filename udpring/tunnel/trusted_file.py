@@ -1,9 +1,9 @@
-"""Whether a configuration's commands may be run: whoever can write the file, or rename it, could run them
-as us.
+"""Whether the commands of a configuration may be run.
 
-As sshd judges its files: the file, and each folder above it, belongs to root or to the user that runs
-this, and nobody else can write it. A folder with the sticky bit, such as /tmp, may be open to others, who
-cannot replace an entry that is not theirs.
+Anybody who can write or rename the file could run commands in our name. The rule is that of sshd: the file
+and each folder above it must belong to root or to the user of this process, and nobody else may write them. A
+folder with the sticky bit, such as /tmp, may be writable by others, because they cannot replace an entry of
+ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["require_trusted"]
 def require_trusted(path: Path) -> None:
     """Raises ConfigError, which names the culprit, for a file that somebody else can change.
 
-    ``path`` has no symbolic links: what was judged is what is read.
+    ``path`` must have no symbolic links, so that the checked file is the one that is read.
     """
     owners = {0, os.geteuid()}
     for each in (path, *path.parents):

@@ -1,7 +1,7 @@
-"""What ``udpring up`` leaves for ``udpring down``: /var/run/wireguard/NAME.up.
+"""The record of ``udpring up`` for ``udpring down``: /var/run/wireguard/NAME.up.
 
-The file says which configuration the interface came from. Its writer holds it locked for as long as it
-runs, so a file without a lock is left over from a process that was killed, and counts as none.
+The file names the configuration of the interface. Its writer holds a lock on it as long as it runs. A file
+without a lock is left over from a killed process and is ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UpRecord:
     _descriptor: int = -1
 
     def remove(self) -> None:
-        """For the writer: the interface goes."""
+        """Removes the record. For its writer, when the interface ends."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 self.path.unlink()

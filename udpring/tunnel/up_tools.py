@@ -1,4 +1,4 @@
-"""The programs that ``udpring up`` may need, and what of a wg-quick file needs each."""
+"""The programs that ``udpring up`` may need, and the setting of a wg-quick file that needs each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this host's UDP can do for us, found by doing on loopback: the tiers, UDP_SEGMENT, UDP_GRO."""
+"""What UDP on this host can do, tried on loopback: the tiers, UDP_SEGMENT, UDP_GRO."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UdpProbe:
 
     @property
     def tier(self) -> str:
-        """The best tier that works: what is used unless another is asked for. Empty: none does."""
+        """The best tier that works, which is the default. Empty: none works."""
         return next((tier.name for tier in self.tiers if tier), "")
 
     def as_dict(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A descriptor that an asyncio loop (or uvloop) goes on watching between the waits of a task.
+"""A descriptor that an asyncio loop (or uvloop) keeps watching between the waits of a task.
 
 1. The descriptor is registered once, because registering it at each wait would cost more than all else. It is
    removed when it is readable and no task waits (the loop would call for ever), or when a check, once a
@@ -66,11 +66,11 @@ class LoopReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether a task is."""
+        """Whether a task waits."""
         return self._resume is not None
 
     def leave(self) -> None:
-        """The loop need not watch any more. Twice is fine."""
+        """Removes the descriptor from the loop. Twice is fine."""
         loop, self.loop = self.loop, None
         look, self._look = self._look, None
         if loop is None or loop.is_closed():
@@ -87,7 +87,7 @@ class LoopReader:
         self.leave()
 
     def wake(self) -> None:
-        """Ends the wait that is under way, if any, as in vain."""
+        """Ends the present wait, if any, as if the time were up."""
         self._end(False)
 
     def wait(self, timeout: float) -> LoopReader:

@@ -8,8 +8,8 @@
     6. the cipher: is it this peer's?               (before anything else of the peer is looked at)
     7. the peer's part                              peer.Peer
 
-The plane checks mac2 under load, and answers with a cookie itself, before a message gets here.
-Anything that fails on the way is one ``Dropped`` with its reason, and nothing has changed.
+Under load the plane checks mac2, and sends cookies, before a message gets here. A failure at any step gives
+one ``Dropped`` with its reason and changes nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["Device"]
 
 
 class Device:
-    """Sans-IO: ``random`` gives that many random bytes, fit for keys; ``indices`` gives receiver indices;
-    ``now`` (boot ns) and ``wall`` (UTC epoch ns) come with each call. One thread at a time."""
+    """The protocol, sans-IO. ``random(n)`` returns n random bytes, fit for keys. ``indices`` gives receiver
+    indices. ``now`` (boot ns) and ``wall`` (UTC epoch ns) come with each call. One thread at a time."""
 
     def __init__(self, *, random: Callable[[int], bytes], indices: IndexTable) -> None:
         self._random = random
@@ -57,18 +57,18 @@ class Device:
 
     @property
     def mac1_key(self) -> bytes | None:
-        """What the plane checks mac1 with; None: no identity, it takes no handshakes."""
+        """The key that the plane checks mac1 with; None: no identity, all handshakes are refused."""
         return self._mac1_key
 
     @property
     def cookie_key(self) -> bytes | None:
-        """What the plane seals cookie replies with; None: no identity."""
+        """The key that the plane seals cookie replies with; None: no identity."""
         return self._cookie_key or None
 
     def set_private_key(self, key: bytes | None, now: int) -> list[Outcome]:
-        """None or zeros: no identity. Otherwise 32 bytes, clamped here; ValueError if not. A peer that has
-        the new public key is removed (``RemovedPeer``); the sessions of the others expire and are made anew.
-        The same key again changes nothing."""
+        """Sets the identity: 32 bytes, clamped here, or None or zeros for none. A peer with the new public
+        key is removed (``RemovedPeer``). The sessions of the others expire and are renewed. The same key
+        again changes nothing. Raises ValueError for another length."""
         identity = None if key is None or key == bytes(KEY_LENGTH) else noise.StaticKey(key)
         if (identity and identity.public) == self.public_key:
             return []
@@ -120,8 +120,8 @@ class Device:
         return removed.close()
 
     def set_cipher(self, peer: int, cipher: Cipher, now: int) -> list[Outcome]:
-        """The one cipher that is spoken with this peer from now on: sessions under another end at once and a
-        new handshake is needed. Raises KeyError if there is no such peer."""
+        """Sets the one cipher for this peer. Sessions with another cipher end at once. Raises KeyError if
+        there is no such peer."""
         changed = self._by_id[peer]
         self._with_cipher[changed.cipher] -= 1
         outcomes = changed.set_cipher(cipher, now)

@@ -1,7 +1,7 @@
-"""How many handshakes one source may ask for while we are under load: 20 a second, 5 at once.
+"""The limit of handshakes from one source under load: 20 a second, 5 at once.
 
-Applied only after a valid mac2, so the source address is not forged. IPv6 sources count by their /64: a host
-has one to itself.
+It applies only after a valid mac2, so the source address is not forged. IPv6 sources count by their /64,
+because one host may have a whole /64.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _FULL: Final = _COST * RATE_BURST
 
 
 class RateLimiter:
-    """A token bucket for each source. A source whose bucket is full again is as good as unknown and is
-    forgotten; if the table is full of busy sources, new ones are refused."""
+    """A token bucket for each source. A source with a full bucket is forgotten. When the table is full of
+    busy sources, new ones are refused."""
 
     __slots__ = ("_buckets", "_size")
 

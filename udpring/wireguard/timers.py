@@ -89,14 +89,14 @@ class Timers:
     # ---- what happened ----
 
     def handshake_asked(self) -> None:
-        """Somebody wants a session anew: the 90 s of attempts start again."""
+        """A new session is wanted: the 90 s of attempts start again."""
         self.retries = 0
 
     def handshake_sent(self, now: int) -> None:
         self.retransmit_at = now + REKEY_TIMEOUT + self.jitter()
 
     def handshake_postponed(self, earliest: int) -> None:
-        """An initiation may not be sent before ``earliest``: do it then."""
+        """An initiation may not be sent before ``earliest``: the timer sends it then."""
         self.retransmit_at = earliest + self.jitter()
 
     def handshake_finished(self) -> None:
@@ -105,7 +105,7 @@ class Timers:
         self.retries = 0
 
     def retry(self) -> bool:
-        """Counts one more attempt; False: there were enough."""
+        """Counts one more attempt. False: there were enough."""
         if self.retries >= MAX_RETRIES:
             return False
         self.retries += 1
@@ -115,7 +115,7 @@ class Timers:
         self.erase_at = now + ERASE_AFTER_TIME
 
     def given_up(self, now: int, state: PeerStamps) -> None:
-        """No session came of it: keys that are still there go at the latest 540 s from now; no keepalive is
+        """The handshake was given up: remaining keys are erased in 540 s at the latest, and no keepalive is
         owed."""
         self.handshake_finished()
         if self.erase_at is None:
@@ -124,7 +124,7 @@ class Timers:
         self._again_at = None
 
     def stop(self, state: PeerStamps) -> None:
-        """Nothing is armed any more; what the plane has stamped so far arms nothing either."""
+        """Disarms all timers. The present stamps of the plane arm none either."""
         self.handshake_finished()
         self.erase_at = None
         self._silence_stamp, self._silence_at = state.unanswered_since, None
@@ -146,7 +146,7 @@ class Timers:
     # ---- when ----
 
     def deadline(self, state: PeerStamps) -> int | None:
-        """The earliest deadline, or None: nothing to wait for until a stamp changes."""
+        """The earliest deadline; None: none until a stamp changes."""
         return min((at for _, at in self._all(state) if at is not None), default=None)
 
     def due(self, now: int, state: PeerStamps) -> set[Timer]:
@@ -183,7 +183,7 @@ class Timers:
             self._silence_stamp = state.unanswered_since
             self._silence_at = state.unanswered_since + NEW_HANDSHAKE_TIMEOUT + self.jitter()
         elif self._silence_at is None and (state.session_birth, state.send_counter) != self._silence_mark:
-            # It fired, still nothing is heard, and more was sent since: that send arms it again.
+            # It fired, nothing was received since, and more was sent: that send arms it again.
             self._silence_at = state.last_sent + NEW_HANDSHAKE_TIMEOUT + self.jitter()
         return self._silence_at
 
