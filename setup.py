@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,12 @@ class BuildKeepingObjects(build_ext):
     setuptools compiles every object each time. Here the compiler lists the files it reads (-MD), and a record
     in the folder of the objects keeps the command and the time and size of each of those files.
     """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.build_temp.endswith(".build-temp"):  # of an editable install, which removes that folder
+            name = f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
+            self.build_temp = str(Path("build") / name)
 
     def build_extension(self, ext: Extension) -> None:
         compiler: Any = self.compiler

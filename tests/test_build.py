@@ -32,9 +32,11 @@ class Project:
         self.folder = folder
         self.native = folder / "udpring" / "native"
         self.native.mkdir(parents=True)
+        (folder / "small").mkdir()
+        (folder / "small" / "__init__.py").touch()
         shutil.copy(TOP / "setup.py", folder)
         (folder / "pyproject.toml").write_text(
-            '[project]\nname = "small"\nversion = "1"\n[tool.setuptools]\npackages = []\n'
+            '[project]\nname = "small"\nversion = "1"\n[tool.setuptools]\npackages = ["small"]\n'
         )
         (self.native / "build.py").write_text(BUILDER)
         (self.native / "one.h").write_text("#define ONE 1\n")
@@ -43,17 +45,12 @@ class Project:
 
     def build(self, **environment: str) -> set[str]:
         """Builds, and names the files that were made: objects and the module."""
+        return self.run("build_ext", "--build-temp", "temp", "--build-lib", "lib", **environment)
+
+    def run(self, *words: str, **environment: str) -> set[str]:
+        """The same of any command of setup.py."""
         before = self._made()
-        command = [
-            sys.executable,
-            "setup.py",
-            "-q",
-            "build_ext",
-            "--build-temp",
-            "temp",
-            "--build-lib",
-            "lib",
-        ]
+        command = [sys.executable, "setup.py", "-q", *words]
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -69,7 +66,7 @@ class Project:
         }
 
     def _made(self) -> dict[Path, tuple[int, int]]:
-        found = [*self.folder.glob("temp/**/*.o"), *self.folder.glob("lib/**/*.so")]
+        found = [*self.folder.glob("**/*.o"), *self.folder.glob("lib/**/*.so")]
         return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
 
 
@@ -117,3 +114,9 @@ def test_an_object_that_did_not_compile_is_tried_again(project: Project) -> None
     (project.native / "two.c").write_text("int two(void) { return 2; }\n")
     assert project.build() <= {"two.o", "_core"}
     assert project.build() == set()
+
+
+def test_an_editable_install_keeps_its_objects(project: Project) -> None:
+    first = project.run("editable_wheel", "--dist-dir", "dist")
+    assert {"one.o", "two.o"} <= first
+    assert not {"one.o", "two.o"} & project.run("editable_wheel", "--dist-dir", "dist")
