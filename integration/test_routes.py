@@ -147,26 +147,6 @@ def test_second_address_with_a_table_of_its_own(rig: Rig, family: int) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_vrf_of_the_link_answers(rig: Rig, family: int) -> None:
-    """A socket that takes packets of all VRFs (udp_l3mdev_accept) answers by the table of the one where they
-    came in."""
-    tunnel = uplinks(rig, (SUBJECT, SUBJECT), family=family, start=False)
-    a, b = tunnel.a, tunnel.b
-    if b.space.run("ip", "link", "add", "red", "type", "vrf", "table", "10", check=False).returncode:
-        pytest.skip("this kernel has no VRF (CONFIG_NET_VRF)")
-    second = address(tunnel, "b", 1, family)
-    b.space.run("sysctl", "-qw", "net.ipv4.udp_l3mdev_accept=1", "net.ipv6.conf.under1.keep_addr_on_down=1")
-    b.space.ip("link", "set", "red", "up")
-    b.space.ip("link", "set", "under1", "master", "red")
-    b.space.ip(f"-{family}", "route", "add", "default", "via", gateway(94, family), "table", "10")
-    a.peers[0].endpoint = endpoint(second, b.port)
-    a.start()
-    b.start()
-    tunnel.ping()
-    assert a.status(b).endpoint == endpoint(second, b.port)
-
-
-@pytest.mark.parametrize("family", [4, 6])
 def test_replaced_address_is_not_kept(rig: Rig, family: int) -> None:
     """a's address goes and another comes, on the same link and in the same network."""
     tunnel = uplinks(rig, (SUBJECT, GO), family=family)
