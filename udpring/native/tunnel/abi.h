@@ -1,5 +1,5 @@
-/* What the tunnel shows to Python: the plane (one worker, its peers, keys and routes) and the pieces that tests
- * compare with other implementations. */
+/* The interface of the tunnel to Python: the plane (workers, peers, keys, routes), and parts that tests compare with other
+ * implementations. */
 #ifndef UDPRING_TUNNEL_ABI_H
 #define UDPRING_TUNNEL_ABI_H
 #include "../udp/abi.h"
@@ -9,14 +9,14 @@
 #define UDPRING_WORKERS_MAX 16         /* of a plane */
 #define UDPRING_LOOP_HOPS_MAX 16       /* tunnels within this tunnel */
 
-/* ---- ciphers of a session; messages.h says how their messages are told apart ---- */
+/* ---- ciphers of a session; messages.h says how their messages differ ---- */
 enum udpring_cipher {
     UDPRING_CIPHER_CHACHA20_POLY1305,  /* WireGuard's */
     UDPRING_CIPHER_AES_256_GCM,        /* between nodes of this program, where both ends are set so */
     UDPRING_CIPHER_COUNT
 };
 
-/* ---- what a TUN device of this host can do, found by making one for a moment ---- */
+/* ---- features of TUN devices on this host, found by making one for a moment ---- */
 /* Owner, thread and freed: the caller's. */
 struct udpring_tun_facts {
     uint32_t offloads;                  /* TUN_F_*: the super-packets it takes */
@@ -25,7 +25,7 @@ struct udpring_tun_facts {
     uint8_t unseen;                     /* it was made in a network namespace of its own */
     struct udpring_reason queues_why, steer_why;   /* why not */
 };
-/* 0, or -errno: none can be made, and `why` says what to do about it. Leaves nothing behind. */
+/* 0, or -errno if no device can be made; `why` names the cure. The device is removed again. */
 int32_t udpring_tun_probe(struct udpring_tun_facts *facts, struct udpring_reason *why);
 
 /* ---- AEAD, one table of implementations: an entry for each cipher of each library ---- */
@@ -63,7 +63,7 @@ void udpring_replay_free(struct udpring_replay *window);
 int32_t udpring_replay_check(const struct udpring_replay *window, uint64_t counter);   /* 1 fresh, 0 not; moves nothing */
 int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter);        /* 1 accepted, 0 refused */
 
-/* ---- when a worker rests, and when it gives way: test access (moderation.h, pacing.h) ---- */
+/* ---- when a worker pauses or yields: test access (moderation.h, pacing.h) ---- */
 struct udpring_moderation;
 struct udpring_moderation *udpring_moderation_new(void);
 void udpring_moderation_free(struct udpring_moderation *moderation);
@@ -119,14 +119,14 @@ int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uin
 int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie);
 
 /* ---- offloads (test access) ---- */
-/* The packets that the super-packet behind a `struct virtio_net_hdr` of 10 bytes stands for, one behind the other in out;
+/* Splits the super-packet behind a `struct virtio_net_hdr` of 10 bytes. Writes the packets to out, one after the other, and
  * returns how many. -EINVAL: header and packet do not agree; -ENOSPC: more than max packets or room bytes. */
 int32_t udpring_segment(const uint8_t *vnet, const uint8_t *packet, uint32_t length, uint8_t *out, uint32_t room,
                         uint32_t *lengths, uint32_t max);
 /* Writes count packets, one behind the other, to fd as a TUN device with these TUN_F_* would get them: one message each, its
  * virtio_net_hdr first. Each is as long as its IP header says. Returns the super-packets written, -EIO if fd refused one. */
 int32_t udpring_coalesce(int32_t fd, uint32_t offloads, const uint8_t *packets, const uint32_t *lengths, uint32_t count);
-/* RFC 1071 over length bytes, the first (an even number) summed apart from the others; in host byte order. */
+/* RFC 1071 over length bytes, with the first ones (an even number) summed separately; in host byte order. */
 uint32_t udpring_checksum(const uint8_t *bytes, uint32_t length, uint32_t first);
 
 /* ---- rtnetlink messages (test access) ---- */
@@ -147,10 +147,10 @@ struct udpring_link_note {
 /* Both write at most 256 bytes and return how many. */
 int32_t udpring_route_request(const struct udpring_route_query *query, uint32_t sequence, uint8_t *request);
 int32_t udpring_links_request(uint32_t sequence, uint8_t *request);
-/* 0; -ENODATA: the answer with this number is not in there; else the -errno that it holds. */
+/* 0; -ENODATA: no answer with this number; else the -errno that the answer holds. */
 int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_route_answer *answer);
-/* 1: the dump with this number ended; 0: it goes on; else the -errno that it holds. *count: the links in there, of which max are
- * written to out. */
+/* 1: the dump with this number ended; 0: it goes on; else the -errno that it holds. *count: the number of links in it. At most
+ * max of them are written to out. */
 int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_link_note *out, uint32_t max,
                       uint32_t *count);
 
@@ -163,8 +163,8 @@ int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, 
     each(BAD_MAC1, "bad_mac1")                 /* in: handshake message without a valid mac1 */ \
     each(BAD_MAC2, "bad_mac2")                 /* in, under load: no valid mac2; answered with a cookie reply while there are slots, and tokens */ \
     each(NO_IDENTITY, "no_identity")           /* in: no private key yet */ \
-    each(BAD_COOKIE, "bad_cookie")             /* in: a cookie reply that is not authentic, or that no message of ours waits for */ \
-    each(UNKNOWN_INDEX, "unknown_index")       /* in: receiver index is nobody's, or nobody's who waits for a response */ \
+    each(BAD_COOKIE, "bad_cookie")             /* in: a cookie reply that is not authentic, or answers no message of this node */ \
+    each(UNKNOWN_INDEX, "unknown_index")       /* in: no peer has the receiver index, or none that waits for a response */ \
     each(CIPHER_MISMATCH, "cipher_mismatch")   /* in: marked for another cipher than its keypair has */ \
     each(KEY_EXPIRED, "key_expired")           /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */ \
     each(REPLAYED, "replayed")                 /* in: counter seen before or behind the window */ \
@@ -179,7 +179,7 @@ int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, 
     each(NO_ENDPOINT, "no_endpoint")           /* out: the peer's address is not known */ \
     each(STAGING_FULL, "staging_full")         /* out: staged too long a queue, oldest dropped */ \
     each(HANDSHAKE_FAILED, "handshake_failed") /* out: staged when the handshake was given up */ \
-    each(BAD_OUTER, "bad_outer")               /* out: what the TUN gave is no IPv4 or IPv6 packet */ \
+    each(BAD_OUTER, "bad_outer")               /* out: not an IPv4 or IPv6 packet */ \
     each(SEND_FAILED, "send_failed")           /* out: the socket refused it (see tx stats) */ \
     each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel */
 
@@ -240,7 +240,7 @@ struct udpring_event {
     uint8_t message[UDPRING_MESSAGE_MAX];
 };
 
-/* What the plane knows of a peer. Times: CLOCK_BOOTTIME ns, 0 = never / none. */
+/* The state of a peer in the plane. Times: CLOCK_BOOTTIME ns, 0 = never / none. */
 struct udpring_peer_state {
     uint32_t peer;
     uint32_t staged;                  /* packets waiting for a key */
@@ -265,7 +265,7 @@ struct udpring_plane_stats {
     uint64_t super_packets_split;   /* super-packets that the TUN device refused, written again as single packets */
     uint64_t shortages;         /* passes that failed for want of memory or room, and were tried again */
     uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
-    uint64_t yields;            /* times that a worker gave way to readers of what it delivers */
+    uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */
     uint64_t route_lookups, route_failures;   /* questions to the routing tables; those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */
@@ -293,12 +293,12 @@ int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readab
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);
 
 /* Commands: run by the worker between two passes; each returns 0 or -errno. */
-/* New sockets in the worker's namespace on *port (0: chosen, told), all with fwmark; sessions are kept, sources
- * forgotten. On failure all workers keep the old ones. */
+/* Opens new sockets in the worker's namespace on *port (0: the kernel chooses; *port then holds it), all with fwmark. Sessions
+ * stay, source addresses are forgotten. On failure all workers keep the old sockets. */
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
 int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
-/* What follows from our public key, 32 bytes each: HASH("mac1----" || it) checks arriving handshakes, HASH("cookie--" || it)
- * seals cookie replies. NULL, NULL: all handshakes are refused. Under load a message without a valid mac2 is answered here. */
+/* Two hashes of the node's public key, 32 bytes each: HASH("mac1----" || key) checks arriving handshakes, HASH("cookie--" || key)
+ * seals cookie replies. NULL, NULL: all handshakes are refused. Under load the core answers messages without a valid mac2. */
 int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key, const uint8_t *cookie_key);
 int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);
@@ -328,11 +328,11 @@ int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uin
 /* A handshake message of this peer was authentic: roam there, stamp the receive, count its bytes. */
 int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
                                     const struct udpring_address *local, uint32_t interface_index);
-/* Sends what is staged for the peer, or where nothing is, an empty packet. */
+/* Sends the staged packets of the peer, or an empty packet if there are none. */
 int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
-/* rest: this peer's timers rest from now on: the next stamp that matters to them posts one ACTIVITY event. */
+/* rest: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
 int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out);
 /* The states of up to max peers from slot `first` on; returns how many; *next = where to go on, 0 at the end. */
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);

@@ -1,4 +1,4 @@
-/* Every size and bound of the tunnel in one place; what the protocol fixes is in messages.h. */
+/* Every size and bound of the tunnel in one place. Those of the protocol are in messages.h. */
 #ifndef UDPRING_TUNNEL_LIMITS_H
 #define UDPRING_TUNNEL_LIMITS_H
 #include "abi.h"
@@ -7,8 +7,8 @@
 enum {
     OUT_SLOTS = 256,            /* packets on their way out; each is a send slot too */
     OUT_SLOTS_RESERVED = 32,    /* of these, never given to TUN reads: handshakes and keepalives get through under load */
-    /* Kept free before a read where trains are off: each segment of a super-packet takes a slot then, and what finds none
-     * is staged (STAGED_MAX). Segments of 256 bytes and more always find a place. */
+    /* Kept free before a read where trains are off. Each segment of a super-packet then takes a slot; segments without a slot
+     * are staged (STAGED_MAX). Segments of 256 bytes and more always find a place. */
     OUT_SLOTS_SINGLY = OUT_SLOTS_RESERVED + 128,
     OUT_DATA_MAX = 65535,       /* any MTU */
     /* One page-aligned stride per slot: header, packet, padding and tag; untouched pages cost nothing. */
@@ -21,11 +21,11 @@ enum {
     TRAINS_PER_READ = 16,       /* a super-packet of small segments becomes this many trains at most */
     STAGED_MAX = 128,           /* packets a peer waits with for a key, of each worker (kernel: MAX_STAGED_PACKETS) */
     STAGED_BYTES_MAX = 32 << 20,/* of all peers together, in equal shares for the workers */
-    STAGED_OVERHEAD = 64,       /* what each counts for beyond its bytes */
+    STAGED_OVERHEAD = 64,       /* added to the bytes of each */
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
-    HANDSHAKE_READ_NS = 10000,  /* while data flows, one datagram is read from their sockets in this time, whatever it is */
+    HANDSHAKE_READ_NS = 10000,  /* while data flows, one datagram is read from the handshake sockets in this time */
     STRAY_NS = 250000,          /* the same for those that came in a train of data: 4000 a second, of each worker */
     STRAY_BURST = 128,
     HANDSHAKE_BATCH = 64,       /* and in one pass */
@@ -37,7 +37,7 @@ enum {
     HANDSHAKE_SLOT_BYTES = 64 << 10,      /* any train: data may be behind a handshake */
     PEERS_MAX = UDPRING_PEERS_MAX,        /* at most 1 << 20: the slot bits of a peer id */
     WORKERS_MAX = UDPRING_WORKERS_MAX,
-    MAILBOX_ENDS = 3 + WORKERS_MAX,       /* what ends once: the device, two kinds of coalescing, each worker */
+    MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
@@ -46,11 +46,11 @@ enum {
     PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
     SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for want of memory: 64 ms at most */
     ROUTES_ASKED_MAX = 64,      /* peers that roamed and wait for a look-up; beyond, all are looked up */
-    ROUTES_BATCH = 64,          /* peers that the workers stand for at once while their routes are looked up */
+    ROUTES_BATCH = 64,          /* peers copied while the workers are stopped once, for route look-ups */
     ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
     ROUTES_NOTICES_A_ROUND = 256,
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
-    ROUTES_REST = 9,            /* the watch thread rests for this many times as long as it worked */
+    ROUTES_REST = 9,            /* the watch thread pauses for this many times as long as it worked */
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
@@ -68,18 +68,18 @@ enum {
 #define DATA_STAMP_NS (NS_PER_S / 1000)
 /* How often the interface's MTU is looked up while packets flow (it may change where no netlink message reaches us). */
 #define MTU_CHECK_NS NS_PER_S
-/* Datagrams are never let gather for longer: well below what fills the TUN device's queue of 500. */
+/* The longest pause for datagrams to gather: well below the time that fills the TUN device's queue of 500. */
 #define MODERATION_WAIT_NS 150000ull
 /* Rates are taken over this long. */
 #define MODERATION_WINDOW_NS 4000000ull
 /* No more waiting for this long after it has spoilt a rate. */
 #define MODERATION_PENALTY_NS NS_PER_S
-/* A reader catches up within this; who keeps the CPU for longer is no reader. */
+/* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */
 #define PACING_LONG_NS 300000ull
 /* A pass that fails for want of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
-/* Bounds of the watch thread's rest. */
+/* Bounds of the watch thread's pause. */
 #define ROUTES_REST_MIN_NS (NS_PER_S / 500)
 #define ROUTES_REST_MAX_NS (NS_PER_S / 2)
 /* Close and re-bind wait this long for sends in flight. */

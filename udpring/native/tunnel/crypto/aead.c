@@ -26,7 +26,7 @@ static struct choice {
 } choices[UDPRING_CIPHER_COUNT];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Each implementation is loaded once, by whoever first asks for it (the choice, or a test that names it). */
+/* Each implementation is loaded once, at its first use (by the choice, or by a test that names it). */
 static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct loaded {
     bool done;
@@ -104,7 +104,7 @@ const char *aead_why(enum udpring_cipher cipher)
     return choices[cipher].why;
 }
 
-/* What Python sees. */
+/* ---- the interface to Python ---- */
 
 int32_t udpring_aead_count(void)
 {

@@ -38,10 +38,9 @@ struct aead_key {
 struct aead_impl {
     const char *name;           /* of the library: "openssl"; one entry a cipher */
     enum udpring_cipher cipher;
-    /* Takes hold of the library; called once, before all else. 0, or -errno with the reason (not there, forbidden). */
+    /* Loads the library. Called once, first. 0, or -errno with the reason (not installed, forbidden). */
     int (*load)(struct udpring_reason *why);
-    /* Once loaded: whether it is worth choosing on this CPU, or the reason why not. Forced, it serves all the same.
-     * NULL: always. */
+    /* Once loaded: whether this CPU runs it fast, or the reason why not. A forced choice ignores this. NULL: always. */
     bool (*suits)(struct udpring_reason *why);
     /* A key lives for one direction: `seal` says which. -ENOMEM, -EIO. The bytes remain the caller's to zeroise. */
     int (*key_new)(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal);

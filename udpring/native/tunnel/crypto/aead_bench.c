@@ -1,4 +1,4 @@
-/* What sealing and opening cost, measured as the tunnel does it: from one buffer to another, a few packets a call. */
+/* Measures the cost of sealing and opening the way the tunnel does it: from one buffer to another, a few packets a call. */
 #include <stdlib.h>
 
 #include "aead.h"

@@ -1,12 +1,12 @@
-/* ChaCha20-Poly1305 by Intel's Multi-Buffer Crypto for IPsec: half of OpenSSL's time where the CPU has AVX-512 with IFMA.
- * Compiled where its header is (build.py), found at run time, so that one build also serves hosts without the library.
+/* ChaCha20-Poly1305 by Intel's Multi-Buffer Crypto for IPsec: half of OpenSSL's time on CPUs with AVX-512 IFMA. Compiled if the
+ * header is installed (build.py), and loaded at run time, so that one build also works on hosts without the library.
  *
- * The job interface beats the direct one (it makes the key stream and the Poly1305 key in one go). This cipher is not one
- * that the library spreads over several buffers: a job is done when its submission returns, and a burst takes what its
- * jobs take one by one. So each packet is one job, and nothing is ever left in the queue.
+ * The job interface is faster than the direct one: it makes the key stream and the Poly1305 key together. The library does not
+ * spread this cipher over several buffers: a job is done when its submission returns, and a burst is no faster than single
+ * jobs. So each packet is one job, and no job stays in the queue.
  *
- * The queue makes a manager (200 KB) belong to one thread: each thread gets its own at its first key, and the thread's
- * end frees it. A key is the 32 bytes alone, so any thread may use it, one at a time. */
+ * A manager (200 KB) has a queue and so belongs to one thread. Each thread makes its own with its first key; the end of the
+ * thread frees it. A key is just 32 bytes, so any thread may use it, one at a time. */
 #ifdef UDPRING_IPSECMB
 #include <dlfcn.h>
 #include <openssl/crypto.h>
@@ -25,7 +25,7 @@
 #define LIBRARY SONAME(2)
 #endif
 
-/* What Poly1305 needs to be fast here; without it the library computes it in general registers. */
+/* The CPU feature that makes Poly1305 fast; without it the library uses general registers. */
 #define FEATURES_WANTED (IMB_FEATURE_AVX512_SKX | IMB_FEATURE_AVX512_IFMA)
 
 struct ipsecmb_key {
@@ -193,7 +193,7 @@ static int run(const struct task *task)
     job->msg_len_to_cipher_in_bytes = job->msg_len_to_hash_in_bytes = task->text;
     job->auth_tag_output = task->tag;
     job->auth_tag_output_len_in_bytes = AEAD_TAG_BYTES;
-    /* Unchecked: every field above is ours, and the check costs 5 % of a small packet. */
+    /* Unchecked: all fields are set above, and the check costs 5 % of a small packet. */
     const IMB_JOB *done = IMB_SUBMIT_JOB_NOCHECK(manager);
     if (ur_likely(done == job && done->status == IMB_STATUS_COMPLETED))
         return 0;

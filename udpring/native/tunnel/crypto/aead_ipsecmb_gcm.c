@@ -10,7 +10,7 @@
 #include "aead.h"
 #include "aead_ipsecmb.h"
 
-/* Without these the library falls back to tables in memory, which is slow and tells of the key through the cache. */
+/* Without these the library uses tables in memory, which is slow and leaks the key through the cache. */
 #define FEATURES_WANTED (IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ)
 
 /* Owner: the keypair. Thread: one at a time. Freed, and zeroised, by gcm_key_free(). */

@@ -1,5 +1,5 @@
-/* The cookie reply (whitepaper 5.4.7): what a node under load answers to a handshake message without a valid mac2. Made and
- * opened here, because both are asked for at a flood's rate, or the honest peer among it never gets its cookie. */
+/* The cookie reply (whitepaper 5.4.7): the answer of a node under load to a handshake message without a valid mac2. The core
+ * makes and opens replies itself, fast enough for a flood: otherwise an honest peer would not get its cookie in one. */
 #ifndef UDPRING_TUNNEL_CRYPTO_COOKIE_REPLY_H
 #define UDPRING_TUNNEL_CRYPTO_COOKIE_REPLY_H
 #include "../../base.h"
@@ -25,7 +25,8 @@ void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent; fine on
 int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],
                       const uint8_t sender[4], const uint8_t mac1[MAC_BYTES], const uint8_t cookie[MAC_COOKIE_BYTES],
                       uint8_t reply[COOKIE_REPLY_BYTES]) UR_MUST_CHECK;
-/* The cookie in the reply to a message with this mac1. key: of the one who replied. 0, -EBADMSG: not authentic. */
+/* The cookie in the reply to a message with this mac1. key: the hash of the replying peer's public key. 0, -EBADMSG: not
+ * authentic. */
 int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t reply[COOKIE_REPLY_BYTES],
                       const uint8_t mac1[MAC_BYTES], uint8_t cookie[MAC_COOKIE_BYTES]) UR_MUST_CHECK;
 #endif

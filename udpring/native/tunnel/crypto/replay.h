@@ -4,7 +4,7 @@
 #include "../messages.h"
 
 #define REPLAY_BITS 8192u
-/* One word is always the one being filled, so this many counters behind the greatest are told apart. */
+/* One word is always being filled, so the window tells this many counters behind the greatest apart. */
 #define REPLAY_WINDOW (REPLAY_BITS - 64u)
 
 /* Owner: a keypair, and freed with it. Thread: the worker. */

@@ -154,7 +154,7 @@ static void adopt(struct udpring_trie *trie, uint32_t parent, uint32_t child)
     below->parent = parent;
 }
 
-/* The last node on the way to the key that covers it, the key's own included; *next: what hangs below it that way. */
+/* The longest node on the way to the key that covers it, maybe the key itself. *next: its child on that way. */
 static uint32_t closest(const struct udpring_trie *trie, const struct key *key, uint32_t *next)
 {
     uint32_t parent = 0, at = trie->root[key->v6];

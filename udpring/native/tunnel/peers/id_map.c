@@ -81,7 +81,7 @@ int id_map_put(struct id_map *map, uint32_t id, uint32_t value)
     return 0;
 }
 
-/* Closes the gap: what follows moves back wherever the gap lies between its home and its slot. */
+/* Closes the gap: an entry behind it moves back if the gap lies between its home slot and its present one. */
 void id_map_remove(struct id_map *map, uint32_t id)
 {
     if (!map->slots)

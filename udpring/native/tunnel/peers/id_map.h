@@ -9,7 +9,7 @@ struct id_map_slot {
     uint32_t id, value;
 };
 
-/* Owner: who embeds it. Thread: the owner's. Zeroed memory is an empty map. Freed by id_map_close(). */
+/* Owner: the struct that embeds it. Thread: the owner's. Zeroed memory is an empty map. Freed by id_map_close(). */
 struct id_map {
     struct id_map_slot *slots;   /* [mask + 1], NULL while nothing was ever put in */
     uint8_t *taken;              /* [mask + 1] */

@@ -1,4 +1,4 @@
-/* Receiver indices: random 32-bit numbers that name a handshake or a keypair of ours to the other side. */
+/* Receiver indices: random 32-bit numbers by which a peer names a handshake or a keypair of this node. */
 #ifndef UDPRING_TUNNEL_PEERS_INDEX_TABLE_H
 #define UDPRING_TUNNEL_PEERS_INDEX_TABLE_H
 #include "id_map.h"
@@ -20,7 +20,7 @@ struct index_table {
 
 int index_table_open(struct index_table *table) UR_MUST_CHECK;
 void index_table_close(struct index_table *table);
-/* O(1). The entry is valid until the next new or remove; NULL if the index is nobody's. */
+/* O(1). The entry is valid until the next new or remove; NULL if no entry has the index. */
 struct index_entry *index_table_find(const struct index_table *table, uint32_t index);
 /* A random index that nothing in the table has. 0, -ENOMEM, -ENOSPC (INDEX_TABLE_MAX in use), -EIO (no randomness). */
 int index_table_new(struct index_table *table, uint32_t peer, uint32_t *index) UR_MUST_CHECK;

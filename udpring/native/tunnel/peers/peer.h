@@ -1,5 +1,5 @@
-/* A peer as the data plane knows it: keypairs, endpoint, stamps, staged packets. What it is called, its public key and
- * its timers are Python's (R3). Owner: the plane's peer table. Thread: the worker alone. Freed by peer_remove(). */
+/* A peer in the data plane: keypairs, endpoint, stamps, staged packets. Its name, public key and timers are in Python (R3).
+ * Owner: the plane's peer table. Thread: the worker alone. Freed by peer_remove(). */
 #ifndef UDPRING_TUNNEL_PEERS_PEER_H
 #define UDPRING_TUNNEL_PEERS_PEER_H
 #include "../../base.h"
@@ -22,7 +22,7 @@ struct key_limits {
     uint64_t rekey_blocks, reject_blocks;    /* UINT64_MAX: blocks are not counted */
 };
 
-/* What a handshake gives. Owner and thread: the caller of keypair_new(), which keeps nothing of it: nothing to free. */
+/* The result of a handshake. Owner and thread: the caller of keypair_new(), which copies it. Nothing to free. */
 struct keypair_spec {
     const uint8_t *keys;        /* 64 bytes: sending, receiving */
     enum udpring_cipher cipher;
@@ -48,8 +48,8 @@ struct keypair {
     struct replay_window window;
 };
 
-/* The last handshake message that we sent to a peer, as a cookie reply names it.
- * Owner: the peer. Thread: changed while all workers stand; `waits` is atomic. Nothing to free. */
+/* The last handshake message sent to a peer, as a cookie reply names it.
+ * Owner: the peer. Thread: changed while all workers are stopped; `waits` is atomic. Nothing to free. */
 struct cookie_awaited {
     bool waits;
     uint8_t mark[3];                    /* the bytes behind its type */
@@ -65,7 +65,7 @@ typedef uint16_t trains_t;
 
 struct peer {
     uint32_t id;
-    bool resting;               /* atomic: its timers rest: the next stamp posts ACTIVITY */
+    bool resting;               /* atomic: the control loop suspended its timers: the next stamp posts ACTIVITY */
     bool through_tunnel;        /* the route to its endpoint leads into our own TUN device */
     bool check_pending;         /* the watch thread has been asked for its route */
     struct udpring_address endpoint;
@@ -74,7 +74,7 @@ struct peer {
     uint32_t interface_index;   /* to send by; 0: the routes decide */
     struct udpring_address source;     /* to send from; family 0: the kernel chooses (routes.h) */
     uint32_t leaves_by;         /* by the last look-up; 0: no route */
-    uint32_t path_version;      /* raised when what a look-up depends on changes */
+    uint32_t path_version;      /* raised when an input of the route look-up changes */
     struct keypair *previous, *current, *next;
     struct cookie_awaited cookie_awaited;
     /* atomic from here on */
@@ -82,7 +82,7 @@ struct peer {
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
-    bool loops;                 /* what goes to it comes back (paths.c); told of */
+    bool loops;                 /* packets to it loop back (paths.c), which was reported */
     trains_t trains;            /* asked anew when it roams or has a new key */
     /* not atomic again */
     struct staging staging[];   /* [workers] */

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-/* What a packet is counted for: its memory, about. */
+/* The bytes that a packet counts for: about its memory. */
 static uint32_t weight(uint32_t length)
 {
     return length + STAGED_OVERHEAD;

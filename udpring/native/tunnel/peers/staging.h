@@ -1,5 +1,5 @@
-/* Packets that wait for a key, as one worker keeps them: a queue for each peer, and all of them sorted by how much they
- * hold, so that what is full gives way from the longest. Who stages what, and when it leaves: staged.c. */
+/* Packets of one worker that wait for a key: a queue for each peer. The queues are sorted by size, so that the longest one
+ * loses packets first when memory is used up. staged.c decides what is staged and when it leaves. */
 #ifndef UDPRING_TUNNEL_PEERS_STAGING_H
 #define UDPRING_TUNNEL_PEERS_STAGING_H
 #include "../../base.h"
@@ -8,22 +8,22 @@
 
 struct peer;
 
-/* Owner: the queue it is in. Thread: that one's. Freed by whoever unstages it. */
+/* Owner: the queue that holds it. Thread: that of the queue. Freed by staging_forget(). */
 struct staged_packet {
     uint32_t length;
     uint8_t data[];
 };
 
-/* What one worker has staged for a peer, and what it has yet to tell the control loop of it. Owner: the peer. Thread: that
- * worker, or worker 0 while all stand. Freed with the peer. */
+/* The packets that one worker has staged for a peer, and its deferred events of that peer. Owner: the peer. Thread: that
+ * worker, or worker 0 while all are stopped. Freed with the peer. */
 struct staging {
     struct staged_packet **packets;   /* a ring, [STAGED_MAX], allocated at first use */
     uint32_t head, count;             /* the oldest is at head */
-    uint32_t bytes;                   /* what it holds, as staging_all counts */
+    uint32_t bytes;                   /* its bytes, as staging_all counts them */
     uint32_t step;                    /* which list of staging_all it is in, unless it is empty */
     struct staging *before, *behind;  /* its neighbours there */
     bool ready;                      /* in that worker's list of those to send */
-    uint16_t deferred;                 /* what the mailbox had no room for: that worker's bits, 1 << enum udpring_event_kind */
+    uint16_t deferred;                 /* bits: 1 << enum udpring_event_kind */
     struct peer *next_ready;
 };
 
@@ -37,9 +37,8 @@ struct staging_all {
     struct staging *first[STAGING_STEPS];
 };
 
-/* Keeps a copy. What has to go for it goes: the oldest of this queue when there are STAGED_MAX, the oldest of the longest
- * queue when there are too many bytes. *gone counts them. 0, or
- * -ENOMEM: not kept. */
+/* Keeps a copy. Drops the oldest packet of this queue if it holds STAGED_MAX, and the oldest of the longest queue while there
+ * are too many bytes. *gone: the number of dropped packets. 0, or -ENOMEM: not kept. */
 int staging_put(struct staging_all *all, struct staging *staging, const uint8_t *packet, uint32_t length, uint32_t *gone);
 /* The oldest staged packet, with WG_PADDING bytes of room behind it, or NULL. */
 static inline struct staged_packet *staging_oldest(const struct staging *staging)

@@ -116,7 +116,7 @@ static uint32_t number(struct piece value)
     return found;
 }
 
-/* What follows a fixed header of `bytes` bytes; false: the message is shorter. */
+/* The part behind a fixed header of `bytes` bytes. False: the message is shorter. */
 static bool behind(struct piece body, void *header, size_t bytes, struct piece *attributes)
 {
     if (body.length < bytes)
@@ -170,7 +170,7 @@ int netlink_route_answer(const uint8_t *bytes, size_t length, uint32_t sequence,
     return -ENODATA;
 }
 
-/* The kind of what the link's master makes of it: "vrf", "bridge", ... */
+/* The kind of the link's master: "vrf", "bridge", ... */
 static bool is_vrf_slave(struct piece info)
 {
     struct piece value;

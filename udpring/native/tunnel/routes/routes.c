@@ -80,7 +80,7 @@ void routes_close(struct routes *routes)
     routes->vrf_slaves_count = routes->vrf_slaves_capacity = 0;
 }
 
-/* Where that cannot be told (no right to ask), by name: an interface of this name in our namespace is taken for it. */
+/* Without the right to ask, the name decides: an interface of this name in this namespace counts as the device. */
 static bool tunnel_is_here(const struct routes *routes)
 {
     struct stat space;
@@ -189,7 +189,7 @@ static int ask_kernel(struct routes *routes, const struct udpring_route_query *q
     __atomic_fetch_add(&routes->lookups, 1, __ATOMIC_RELAXED);
     if (sendto(routes->lookup_fd, request, length, 0, (struct sockaddr *)&kernel, sizeof(kernel)) < 0)
         return errno == EAGAIN || errno == EINTR ? -ENODATA : -errno;
-    for (unsigned i = 0; i < ROUTES_STALE_MAX; i++) {   /* what a look-up before left behind is passed over */
+    for (unsigned i = 0; i < ROUTES_STALE_MAX; i++) {   /* skips answers to earlier requests */
         struct sockaddr_nl from = {0};
         socklen_t from_length = sizeof(from);
         ssize_t got = recvfrom(routes->lookup_fd, reply, sizeof(reply), 0, (struct sockaddr *)&from, &from_length);

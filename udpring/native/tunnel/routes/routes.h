@@ -1,14 +1,14 @@
-/* The kernel's routing tables as the plane sees them: look-ups, and notice of changes.
+/* Look-ups in the kernel's routing tables, and notices of their changes.
  *
- * The rule is that of the kernel's WireGuard (drivers/net/wireguard/socket.c, send4), here for both IP versions: packets to a
- * peer leave from the address on which it was heard last, as long as the route from there leaves by the interface on which it was
- * heard. Otherwise the kernel chooses the address.
+ * The rule is that of the kernel's WireGuard (drivers/net/wireguard/socket.c, send4), here for both IP versions. Packets to a
+ * peer leave from the address on which the peer was heard last, as long as the route from that address leaves by the interface
+ * on which the peer was heard. Otherwise the kernel chooses the address.
  *
- * 1. A handshake message is authentic, or a command sets an endpoint: the caller's thread asks (routes_choose) before the
- *    command reaches a worker, so that the very next packet obeys the rule.
- * 2. A data packet makes a peer roam: the worker sends from the address where that came in, and has the watch thread ask.
- * 3. rtnetlink tells of a change (routes, rules, addresses, links, next hops): the watch thread asks for all peers.
- * No worker waits for an answer: the kernel serves look-ups under a lock that others may hold for long (RTNL). */
+ * 1. A handshake message is authentic, or a command sets an endpoint: the thread of the caller looks the route up
+ *    (routes_choose) before the command reaches a worker. So the very next packet obeys the rule.
+ * 2. A data packet makes a peer roam: the worker sends from the address that the packet came to, and requests a look-up.
+ * 3. rtnetlink reports a change (routes, rules, addresses, links, next hops): the watch thread looks up all peers.
+ * No worker waits for a look-up: the kernel answers under a lock (RTNL) that other programs may hold for long. */
 #ifndef UDPRING_TUNNEL_ROUTES_ROUTES_H
 #define UDPRING_TUNNEL_ROUTES_ROUTES_H
 #include "../../base.h"
@@ -20,7 +20,7 @@
 
 #include "netlink.h"
 
-/* What a choice depends on. Owner and thread: the caller. Nothing to free. */
+/* The input of a look-up. Owner and thread: the caller. Nothing to free. */
 struct path_query {
     struct udpring_address endpoint;
     struct udpring_address heard_on;   /* family 0: nowhere yet */
@@ -33,8 +33,8 @@ struct path_query {
 /* How packets leave for an endpoint. Owner and thread: the caller. Nothing to free. */
 struct path {
     struct udpring_address source;     /* family 0: the kernel chooses */
-    uint32_t interface_index;          /* to be asked for: a VRF, or that of a link-local address; else 0 */
-    uint32_t leaves_by;                /* by which they leave then; 0: there is no route, or nobody knows */
+    uint32_t interface_index;          /* to name when sending: a VRF, or that of a link-local address; else 0 */
+    uint32_t leaves_by;                /* by which packets leave then; 0: no route, or unknown */
     bool through_tunnel;               /* which is our own TUN device */
 };
 
@@ -54,7 +54,7 @@ struct routes {
     pthread_mutex_t lock;              /* protects lookup_fd and sequence; held while the kernel is asked */
     uint32_t sequence;
     pthread_mutex_t links_lock;        /* never held for long */
-    /* By interface. Changed with that lock held and while all workers stand: read under either. */
+    /* By interface. Changed with that lock held and while all workers are stopped; either is enough to read. */
     struct udpring_link_note *vrf_slaves;
     uint32_t vrf_slaves_count, vrf_slaves_capacity;
 
@@ -74,8 +74,8 @@ void routes_close(struct routes *routes);
 
 /* Any thread but a worker's. */
 void routes_choose(struct routes *routes, const struct path_query *query, struct path *path);
-/* The interface to ask for in a reply, without a look-up: a VRF, or that of a link-local address; else 0. By workers, or with
- * the links' lock held. */
+/* The interface to name in a reply, without a look-up: a VRF, or that of a link-local address; else 0. By workers, or with the
+ * lock of the links held. */
 uint32_t routes_reply_interface(const struct routes *routes, const struct udpring_address *to, const struct udpring_address *from,
                                 uint32_t interface_index);
 /* Any thread: look up this peer, or (UDPRING_PEER_NONE) all, soon. */

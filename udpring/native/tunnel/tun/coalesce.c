@@ -13,7 +13,7 @@ static uint32_t get32(const uint8_t *at)
     return get16(at) << 16 | get16(at + 2);
 }
 
-/* What is known of one packet before it is looked for among the flows. */
+/* The facts about one packet that decide which flow it may join. */
 struct parsed {
     uint8_t *packet;
     uint32_t length, header, transport, payload, hash;
@@ -62,8 +62,8 @@ static struct parsed parse(uint8_t *packet, uint32_t length)
     return p;
 }
 
-/* Is the checksum of the transport header right, and an IPv4 header's own, and written as segmentation would write it?
- * One's complement has two zeros that are equally right: all ones is what UDP alone writes. */
+/* Whether the checksums of the transport header and of an IPv4 header are right, and written as segmentation writes them.
+ * One's complement has two zeros, both right. Only UDP writes the one with all bits set. */
 static bool checksums_hold(const struct parsed *p)
 {
     uint32_t bytes = p->length - p->transport;

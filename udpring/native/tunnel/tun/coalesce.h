@@ -1,8 +1,8 @@
-/* Coalescing on the way in: packets of one TCP or UDP flow that follow each other reach the TUN device as one super-packet.
+/* Coalescing on the way in: consecutive packets of one TCP or UDP flow reach the TUN device as one super-packet.
  *
- * The rule: what is merged would segment back to exactly the packets that came (segment.c does the reverse), and every
- * checksum was verified before. A packet that cannot join its flow's super-packet ends it; packets of a flow never pass
- * each other. Pieces are written from where they lie: no payload is copied.
+ * The rule: segmenting a super-packet gives exactly the packets that came (segment.c does the reverse), and every checksum
+ * was verified before. A packet that cannot join the super-packet of its flow ends it, so packets of a flow stay in order.
+ * Payloads are written from the receive buffers, without a copy.
  *
  * Owner: the plane. Thread: the worker. Holds no memory of its own. */
 #ifndef UDPRING_TUNNEL_TUN_COALESCE_H
@@ -32,12 +32,12 @@ struct coalesce_flow {
     struct iovec parts[1 + COALESCE_PIECES];
 };
 
-/* What the device makes of super-packets. By kind (coalesce_kind()), and whether the last segment is short.
+/* Which super-packets the device refuses. By kind (coalesce_kind()), and whether the last segment is short.
  * Owner: the coalescer it is embedded in. Thread: the worker. Nothing to free. */
 struct coalesce_refusals {
     uint64_t count;             /* super-packets that were refused, and written again in pieces */
     uint8_t in_a_row[COALESCE_KINDS][2];   /* COALESCE_REFUSALS: no more of these are made */
-    bool unreported[2];               /* some kind is no longer made: not at all; not with a short last segment. Cleared when told */
+    bool unreported[2];               /* a kind is no longer made: at all; with a short last segment. Cleared when reported */
 };
 
 struct coalescer {

@@ -50,8 +50,8 @@ static void fill(const struct coalesce_flow *flow, struct vnet_header *vnet)
     memcpy(flow->packet + flow->transport + vnet->csum_offset, &folded, sizeof(folded));
 }
 
-/* Makes the first packet again what it was before fill() and join(). It had no PSH: nothing follows a packet with it. Its
- * checksums were right, and of the two ways to write zero in the one that is computed here (coalesce.c, checksums_hold). */
+/* Restores the first packet as it was before fill() and join(). It had no PSH, since no packet joins behind PSH. Its checksums
+ * were right, with zero written the way it is computed here (coalesce.c, checksums_hold). */
 static void restore_first(const struct coalesce_flow *flow)
 {
     uint32_t length = (uint32_t)flow->parts[1].iov_len;

@@ -1,8 +1,8 @@
-/* Writing what was coalesced, and what becomes of it where the device refuses super-packets.
+/* Writing super-packets, also to a device that refuses some of them.
  *
  * Linux 6.1.103, 6.6.44 and 6.10.3 accept TUNSETOFFLOAD, but their check of a super-packet is wrong: they refuse some with
- * EINVAL. Which ones depends on the lengths: all of a flow, or only those whose last segment is short. So the device is asked by
- * writing. A refused super-packet is written again as the packets that it was made of. A kind that is refused again
+ * EINVAL. Which ones depends on the lengths: all of a flow, or only those whose last segment is short. So only a write
+ * shows it. A refused super-packet is written again as the packets that it was made of. A kind that is refused again
  * and again is no longer made. */
 #ifndef UDPRING_TUNNEL_TUN_COALESCE_WRITE_H
 #define UDPRING_TUNNEL_TUN_COALESCE_WRITE_H

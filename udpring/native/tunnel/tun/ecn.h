@@ -1,6 +1,6 @@
-/* Explicit congestion notification through the tunnel (RFC 6040, normal mode): the outer header carries what the inner one
- * says, and what the path marked on the outer one comes back to the inner. DSCP is not carried: it would tell an observer
- * what kind of traffic is inside (whitepaper 6). */
+/* Explicit congestion notification through the tunnel (RFC 6040, normal mode): the outer header gets the field of the inner
+ * one, and marks of the path go back to the inner one. DSCP is not copied: it would show an observer the kind of traffic
+ * inside (whitepaper 6). */
 #ifndef UDPRING_TUNNEL_TUN_ECN_H
 #define UDPRING_TUNNEL_TUN_ECN_H
 #include "../../base.h"
@@ -13,8 +13,8 @@ static inline uint8_t ecn_of(const uint8_t *packet)
     return packet[0] >> 4 == 4 ? packet[1] & ECN_MASK : packet[1] >> 4 & ECN_MASK;
 }
 
-/* Applies the outer field to the inner packet (RFC 6040 4.2, figure 4). False: it must be dropped, for the path marked
- * congestion on a packet whose sender would not have heard of it. */
+/* Applies the outer field to the inner packet (RFC 6040 4.2, figure 4). False: drop it, because the path marked
+ * congestion and the sender does not support ECN. */
 static inline bool ecn_decapsulate(uint8_t *packet, uint8_t outer)
 {
     uint8_t inner = ecn_of(packet), result = inner;

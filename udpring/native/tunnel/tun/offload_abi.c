@@ -1,4 +1,4 @@
-/* Test access to the offloads: what segment.c, coalesce.c and checksum.c do with packets that no kernel would make.
+/* Test access to the offloads: runs segment.c, coalesce.c and checksum.c on packets that no kernel would make.
  * Every packet gets memory of exactly its size, so that a sanitiser sees a read behind it. */
 #include <arpa/inet.h>
 #include <stdlib.h>

@@ -26,7 +26,7 @@ static uint32_t get32(const uint8_t *at)
     return get16(at) << 16 | get16(at + 2);
 }
 
-/* What the kernel left out of a packet that is no super-packet. */
+/* Completes the checksum that the kernel left out of a single packet. */
 static int complete_checksum(const struct vnet_header *vnet, uint8_t *packet, uint32_t length)
 {
     uint32_t start = vnet->csum_start, field = start + vnet->csum_offset;

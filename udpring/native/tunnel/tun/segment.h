@@ -1,4 +1,4 @@
-/* Segmentation on the way out: a super-packet of the TUN device becomes the packets it stands for (TSO, USO). */
+/* Segmentation on the way out: splits a super-packet of the TUN device into its packets (TSO, USO). */
 #ifndef UDPRING_TUNNEL_TUN_SEGMENT_H
 #define UDPRING_TUNNEL_TUN_SEGMENT_H
 #include "vnet.h"
@@ -22,8 +22,8 @@ struct segmenter {
     uint8_t saved[SEGMENT_HEADER_MAX];   /* the header as the kernel gave it */
 };
 
-/* Checks what the kernel says of the packet against the packet itself, and completes its checksum if it is a single one.
- * 0, or -EINVAL: the two do not agree (drop it). */
+/* Compares the virtio header with the packet, and completes the checksum of a single packet. 0, or -EINVAL: they do not agree
+ * (drop it). */
 int segment_open(struct segmenter *segmenter, const struct vnet_header *vnet, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
 /* The next packet, to be sealed before the one after it is asked for. False when there is none. */
 bool segment_next(struct segmenter *segmenter, uint8_t **packet, uint32_t *length);

@@ -24,8 +24,8 @@ static int any_socket(void)
     return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
-/* A socket in the network namespace of the interface. The interface may have been moved since it was made, and ours
- * may not be left for more than this moment: only the calling thread changes, and it comes back. */
+/* A socket in the network namespace of the interface, which may have been moved since it was made. Only the calling thread
+ * enters that namespace, and returns at once. */
 static int query_socket(const struct tun *tun)
 {
     int there = ioctl(tun->fd, TUNGETDEVNETNS);
@@ -129,7 +129,7 @@ int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offlo
         struct ifreq request = {0};
         if (flags < 0 || fcntl(tun->fd, F_SETFL, flags | O_NONBLOCK) < 0 || ioctl(tun->fd, TUNGETIFF, &request) != 0) {
             int code = errno;
-            tun->fd = -1;   /* not ours after all */
+            tun->fd = -1;   /* another device than it seemed */
             return ur_fail(why, -code, "descriptor %d is not a TUN device: %s", fd, strerror(code));
         }
         int header = VNET_HEADER;

@@ -17,7 +17,7 @@ struct tun {
     int fd;
     int query_fd;               /* a socket in the device's network namespace, for its MTU; -1 until needed */
     uint32_t mtu;               /* as last looked up */
-    uint32_t offloads;          /* TUN_F_*: what the kernel hands over unsegmented; 0: single packets only */
+    uint32_t offloads;          /* TUN_F_*: the super-packets that the kernel may hand over; 0: single packets only */
     bool many;                  /* IFF_MULTI_QUEUE */
     bool vnet;                  /* a struct vnet_header goes before each packet, either way */
     char name[IFNAMSIZ];        /* as the kernel gave it */
@@ -36,7 +36,7 @@ int tun_steer(const struct tun *tun);
 /* Has the kernel give the interface no fe80:: address when it is set up, as its own WireGuard does. 0, or -errno: it then
  * gets one, which harms nothing. */
 int tun_no_addresses_by_itself(const struct tun *tun);
-/* The code, negative, and in words what was refused, with the cure in parentheses: opening TUN_NODE, or TUNSETIFF. */
+/* The negative code. Writes in words which step was refused (opening TUN_NODE, or TUNSETIFF), and the cure in parentheses. */
 int tun_refused_node(int code, struct udpring_reason *why);
 int tun_refused_interface(int code, const char *name, struct udpring_reason *why);
 void tun_close(struct tun *tun);

@@ -1,7 +1,7 @@
-/* What a TUN device of this host can do, found by making one for a moment: the right to, its offloads, several queues.
+/* Features of TUN devices on this host, found by making one for a moment: permission, offloads, several queues.
  *
- * It is made in a network namespace that ends with the thread that made it, so that nothing on the host sees an interface
- * come and go. Without the right to such a namespace it is made in the caller's. */
+ * A thread makes it in a network namespace of its own, which ends with the thread. So no other program sees an interface come
+ * and go. Without the right to make a namespace, the device is made in that of the caller. */
 #include "../../base.h"
 
 #include <pthread.h>

@@ -1,9 +1,9 @@
-/* Which queue of the TUN device a packet comes out of: a small eBPF program, so that a flow never changes its queue.
+/* A small eBPF program that chooses the queue of the TUN device for a packet, so that a flow never changes its queue.
  *
- *   TCP: hash of addresses and ports. All else, fragments too: hash of the addresses alone, since the fragments of a datagram
- *   have no ports to go by and must not be passed by what was sent after them.
+ *   TCP: hash of addresses and ports. Other packets and fragments: hash of the addresses alone. Fragments have no ports, and
+ *   must stay in order with the datagrams sent after them.
  *
- * The kernel's own choice follows the queue on which the flow's other direction was written last, and moves with it.
+ * The kernel's own choice follows the queue on which the other direction of the flow was written last, so it moves.
  * Sources: tun(4), bpf(2), Documentation/bpf/instruction-set.rst; TUNSETSTEERINGEBPF (Linux 4.16). */
 #include "../../base.h"
 

@@ -1,4 +1,4 @@
-/* The header before each packet of a TUN device with IFF_VNET_HDR: what was left for hardware to do.
+/* The header before each packet of a TUN device with IFF_VNET_HDR: the work left to hardware.
  * Source: virtio 1.2 section 5.1.6, Linux include/uapi/linux/virtio_net.h and if_tun.h (own copy: distributions ship older ones). */
 #ifndef UDPRING_TUNNEL_TUN_VNET_H
 #define UDPRING_TUNNEL_TUN_VNET_H
@@ -13,7 +13,7 @@
 #define VNET_GSO_UDP_L4 5u
 #define VNET_GSO_ECN 0x80u    /* TCP with CWR set: only the first segment keeps it */
 
-/* Host byte order, as TUN devices have it unless told otherwise (tun(4), TUNSETVNETLE). */
+/* Host byte order, as TUN devices have it by default (tun(4), TUNSETVNETLE). */
 struct vnet_header {
     uint8_t flags;
     uint8_t gso_type;
