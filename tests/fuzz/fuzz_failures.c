@@ -152,6 +152,27 @@ static void wrong_commands(void)
     CLAIM(udpring_plane_test_counter(plane, NOBODY, 1) == -ENOENT && udpring_plane_test_blocks(plane, NOBODY, 1) == -ENOENT &&
               udpring_plane_test_age(plane, NOBODY, 1) == -ENOENT, "nobody has a counter");
     CLAIM(udpring_plane_peer_state(plane, NOBODY, 0, &state) == -ENOENT, "nobody has a state");
+    udpring_plane_close(NULL);
+}
+
+/* An index that a key has is its own until the key goes. */
+static void take_twice(uint32_t slot)
+{
+    static const uint8_t keys[64] = {1};
+    int32_t made = new_key(peers[slot], &indices[slot], true);
+    if (made < 0)
+        return;
+    CLAIM(udpring_plane_index_release(plane, indices[slot]) == -EBUSY, "an index that a key has is released");
+    CLAIM(udpring_plane_keypair(plane, peers[slot], 0, keys, indices[slot], 7, 1, threads_now_ns) == -EEXIST, "an index with two keys");
+}
+
+static void look(void)
+{
+    CLAIM(!strcmp(udpring_plane_name(plane), "fuzz0") && udpring_plane_port(plane), "%s", udpring_plane_name(plane));
+    CLAIM(kernel_file(udpring_plane_tun_fd(plane))->kind == KERNEL_TUN && kernel_file(udpring_plane_eventfd(plane))->kind == KERNEL_EVENT,
+          "a descriptor of something else");
+    CLAIM(strlen(udpring_plane_tier_reason(plane)) < UDPRING_REASON_BYTES && strlen(udpring_plane_sharing_reason(plane)) < UDPRING_REASON_BYTES &&
+              strlen(udpring_plane_routes_reason(plane)) < UDPRING_REASON_BYTES, "a reason without end");
 }
 
 static void rebind(uint8_t choice)
@@ -191,7 +212,7 @@ static void step(struct input *input)
     case 8: from_device(net, 1 + input_u8(input) % 64); break;
     case 9: from_network(net, indices[slot], secrets, input_u8(input), operation & 16 ? AF_INET6 : AF_INET); break;
     case 10: threads_pass_time(input_u8(input) * 12000000ull); break;
-    case 11: wrong_commands(); break;
+    case 11: wrong_commands(); take_twice(slot); look(); break;
     case 12: ran(udpring_plane_keepalive(plane, peers[slot])); break;
     case 13: ran(udpring_plane_stats(plane, &stats)); ran(udpring_plane_prefixes_clear(plane, peers[slot])); break;
     case 14: netlink_tell(input_u8(input)); break;

@@ -19,7 +19,7 @@ struct model model;
 static uint8_t scratch[MODEL_PACKET_MAX + 4096];
 static struct model_flow flows[NETS * 4];
 static struct mac_engine mac;
-static const uint8_t mac1_key[32] = {1}, cookie_key[32] = {2};
+const uint8_t model_mac1_key[32] = {1}, model_cookie_key[32] = {2};
 
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination)
 {
@@ -179,7 +179,7 @@ static void send_something(struct input *input, uint8_t slot)
     else
         udpring_plane_send(model.plane, choice & 4 ? UDPRING_PEER_NONE : model.life[model.present[slot]].id, message,
                            input_u8(input) % (UDPRING_MESSAGE_MAX + 1u), choice, choice & 8 ? &to : NULL, choice & 8 ? &from : NULL, 1,
-                           choice & 16 ? cookie_key : NULL);
+                           choice & 16 ? model_cookie_key : NULL);
 }
 
 static void look(struct input *input, uint8_t slot)
@@ -286,6 +286,10 @@ static uint32_t data_message(struct input *input, uint8_t slot, uint8_t *out)
     memcpy(out + 4, &index, 4);
     memcpy(out + 8, &wire, 8);
     model_seal(session->receive_secret, counter, plain, padded, out + WG_DATA_HEADER);
+    if ((choice & 0xbc) == 0x30) {   /* the marking of another cipher */
+        type ^= htole32(WG_MARK_AES_256_GCM);
+        memcpy(out, &type, 4);
+    }
     if ((choice & 0xb0) == 0xb0)
         out[input_u8(input) % (padded + WG_DATA_MIN)] ^= input_u8(input);
     return padded + WG_DATA_MIN;
@@ -302,7 +306,7 @@ static uint32_t handshake_message(struct input *input, uint8_t *out)
         memcpy(out + 1, "uAG", 3);
     memcpy(out + (kind == 1 ? 8 : 4), &index, 4);
     size_t written;
-    if (choice & 8 && EVP_MAC_init(mac.context, mac1_key, 32, NULL) && EVP_MAC_update(mac.context, out, length - 32))
+    if (choice & 8 && EVP_MAC_init(mac.context, model_mac1_key, 32, NULL) && EVP_MAC_update(mac.context, out, length - 32))
         EVP_MAC_final(mac.context, out + length - 32, &written, 16);
     out[length - 1] = choice & 16 ? 1 : 0;
     return length - (choice & 0x60 ? 0 : choice >> 7);
@@ -403,7 +407,7 @@ static void quiet(void)
 static void step(struct input *input)
 {
     uint8_t operation = input_u8(input), slot = operation >> 6;
-    if ((operation & 31) > 3 && (operation & 31) < 31)
+    if ((operation & 31) > 3 && operation % 64 != 31)
         paths_changed();
     switch (operation & 31) {
     case 0: case 1: case 2: case 3: from_device(input, slot); return;
@@ -432,6 +436,12 @@ static void step(struct input *input)
         if (operation & 32)
             threads_run();
         CLAIM(udpring_plane_mark(model.plane, input_u8(input) & 3) == 0, "a mark");
+        break;
+    case 31:
+        if (operation & 32)
+            flood_step(input, slot);
+        else
+            threads_run();
         break;
     default: threads_run(); break;
     }
@@ -466,7 +476,7 @@ static void open_plane(struct input *input)
     threads_active = true;
     model.plane = udpring_plane_open(&options, &code, &why);
     CLAIM(model.plane, "%d: %s", code, why.text);
-    CLAIM(udpring_plane_identity(model.plane, mac1_key, cookie_key) == 0, "an identity");
+    CLAIM(udpring_plane_identity(model.plane, model_mac1_key, model_cookie_key) == 0, "an identity");
     memset(model.owner, NOBODY, sizeof(model.owner));
     memset(model.outer, NOBODY, sizeof(model.outer));
     for (uint8_t slot = 0; slot < PEERS; slot++)

@@ -49,6 +49,7 @@ extern struct model {
 
 /* Whose a packet's address is, by the IP header's destination or source; NOBODY. */
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
+extern const uint8_t model_mac1_key[32], model_cookie_key[32];   /* of the plane's identity; its peers have the same */
 struct session *model_session(uint32_t index, bool local);
 /* Before the tables change: what came before goes by the old ones, what comes after by the new. */
 void model_read_all(void);
@@ -73,4 +74,7 @@ void paths_outer(uint8_t choice, uint8_t slot, bool remove);
 void paths_authenticated(struct input *input, uint8_t slot);
 void paths_check(void);         /* lets time pass, and looks */
 void paths_changed(void);       /* what is known of loops holds no longer */
+
+/* plane_flood.c: what no input has room for. */
+void flood_step(struct input *input, uint8_t slot);
 #endif
