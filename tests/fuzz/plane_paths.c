@@ -37,6 +37,7 @@ static void right_path(const struct peer *peer, struct path *path)
     if (link_local(to)) {
         path->source = peer->heard_on;
         path->leaves_by = to->scope_id;
+        path->way = kernel.tunnel && to->scope_id == kernel.tunnel ? WAY_OWN_TUNNEL : WAY_OUT;
         return;
     }
     if (peer->heard_on.family) {
@@ -50,7 +51,7 @@ static void right_path(const struct peer *peer, struct path *path)
         leads = netlink_route(to, &none, path->interface_index ? path->interface_index : bound, mark);
     }
     path->leaves_by = !is_route(leads) ? 0 : leads == ROUTE_LOCAL ? 1 : leads;
-    path->through_tunnel = kernel.tunnel && leads == kernel.tunnel;
+    path->way = kernel.tunnel && leads == kernel.tunnel ? WAY_OWN_TUNNEL : WAY_OUT;
 }
 
 static void check_links(void)
@@ -80,7 +81,7 @@ static void check_peer(uint32_t slot)
     CLAIM(peer->source.family == right.source.family && !memcmp(peer->source.ip, right.source.ip, 16),
           "packets to peer %u leave from version %u, not %u", slot, peer->source.family, right.source.family);
     CLAIM(peer->interface_index == right.interface_index, "interface %u is asked for, not %u", peer->interface_index, right.interface_index);
-    CLAIM(peer->leaves_by == right.leaves_by && peer->through_tunnel == right.through_tunnel, "peer %u is thought to leave by %u, not %u",
+    CLAIM(peer->leaves_by == right.leaves_by && peer->way == right.way, "peer %u is thought to leave by %u, not %u",
           slot, peer->leaves_by, right.leaves_by);
 }
 
@@ -93,7 +94,7 @@ static bool right_loops(uint32_t slot)
         if (!peer->endpoint.family)
             return false;
         right_path(peer, &path);
-        if (!path.through_tunnel)
+        if (path.way == WAY_OUT)
             return false;
         uint8_t life = model.outer[peer->endpoint.ip[1] % PEERS];
         if (life == NOBODY)

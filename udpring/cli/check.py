@@ -17,6 +17,11 @@ _CURE = (
     "or add a route to the endpoint in PostUp"
 )
 
+_CROSSED_CURE = (
+    "each would be reached through the other and get no packet; take one down first, "
+    "or add a route to the endpoint in PostUp"
+)
+
 
 def register(subparsers: Subparsers) -> None:
     """Adds the command."""
@@ -80,6 +85,11 @@ def _check(
         f"{path}: {key_label(loop.public_key)}: {loop}: {_CURE}"
         for loop in endpoint_routes.loops_of_config(checked)
     )
+    if not fragment:
+        loops += tuple(
+            f"{path}: {key_label(loop.public_key)}: {loop}: {_CROSSED_CURE}"
+            for loop in endpoint_routes.crossings_of_config(checked)
+        )
     return checked, file_warnings + checked.warnings + loops, ()
 
 

@@ -31,6 +31,7 @@ from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneInd
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.link import Link
+from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
@@ -78,6 +79,7 @@ class Control:
         forgotten: Callable[[int], None] = lambda peer: None,
         authenticated: Callable[[], None] = lambda: None,
         label: Callable[[int], str] = str,
+        fwmark: Callable[[], int] = lambda: 0,
     ) -> None:
         self.plane = plane
         self.device = device
@@ -99,6 +101,7 @@ class Control:
         self._requested: set[int] = set()
         self._resuming: set[int] = set()
         self._loops = RoutingLoops(plane, self.report, label)
+        self._nesting = Nesting(plane, self._loops, loop=loop, fwmark=fwmark)
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._opened: int | None = None
         self._running = False
@@ -136,6 +139,7 @@ class Control:
         self._running = False
         self._loop.remove_reader(self.plane.fileno())
         self._link.stop()
+        self._nesting.stop()
         for handle in (self._timer, self._again, self._look):
             if handle is not None:
                 handle.cancel()
@@ -240,6 +244,9 @@ class Control:
             report_refused_coalescing(self.plane.name, event.result)
         elif event.peer is not None and event.peer in self.device.by_id:
             peer = self.device.by_id[event.peer]
+            if kind == EventKind.NESTED:
+                self._nesting.ask(event.peer)
+                return
             if kind == EventKind.HANDSHAKE_WANTED:
                 self.carry_out(peer.handshake_wanted(now, wall))
             elif kind == EventKind.KEY_CONFIRMED:

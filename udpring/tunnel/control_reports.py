@@ -55,7 +55,7 @@ class HandshakeReports:
 class RoutingLoops:
     """Peers whose packets come back through the tunnel, because the route to their endpoint leads into it.
 
-    The plane finds and drops such packets (native/tunnel/worker/paths.c). One line is logged when a loop
+    The plane drops such packets (native/tunnel/worker/paths.c, nesting.c). One line is logged when a loop
     begins, and one when it ends. ``label`` names a peer in a log line.
     """
 
@@ -65,17 +65,19 @@ class RoutingLoops:
         self._label = label
         self._peers: set[int] = set()
 
-    def leads_out(self, peer: int, loops: bool) -> bool:
-        """Takes in what a PATH event says of this peer; whether packets to it leave the host."""
+    def leads_out(self, peer: int, loops: bool, *, through: str = "") -> bool:
+        """Takes in what is known of this peer now; whether packets to it leave the host. ``through``: the
+        other tunnels that they go through."""
         if loops and peer not in self._peers:
             self._peers.add(peer)
             self._report(
                 "loop",
                 logging.WARNING,
-                "%s: the route to its endpoint %s leads into this tunnel, its packets are dropped: add a "
+                "%s: the route to its endpoint %s leads into this tunnel%s, its packets are dropped: add a "
                 "route to the endpoint (ip route add), or set FwMark and a rule for it",
                 self._label(peer),
                 self._plane.peer_state(peer).endpoint,
+                f" again, through {through}" if through else "",
             )
         elif not loops and peer in self._peers:
             self._peers.discard(peer)

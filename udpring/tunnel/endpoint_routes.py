@@ -1,9 +1,9 @@
-"""Endpoints whose route leads into the tunnel itself: found in a configuration before it is used, and at
-interfaces that run.
+"""Endpoints whose route leads into the tunnel itself, at once or through other tunnels of the host: found in
+a configuration before it is used, and at interfaces that run.
 
 A packet for such a peer comes back to the interface, is encrypted once more, and so on. The plane drops it
-(native/tunnel/worker/paths.c). An endpoint that is reached through *another* peer of the same interface is
-no loop: it is followed to where it ends.
+(native/tunnel/worker/paths.c, nesting.c). An endpoint that is reached through *another* peer of the same
+interface is no loop: it is followed to where it ends.
 """
 
 from __future__ import annotations
@@ -15,31 +15,40 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from udpring.tunnel.config import Config, IPAddress, Network
+from udpring.tunnel.crossed_tunnels import (
+    HOPS_MAX,
+    Hop,
+    RouteInterface,
+    ViewOf,
+    cached_views,
+    follow,
+    route_interface,
+)
 from udpring.tunnel.uapi_values import DeviceInfo, format_endpoint
 
-__all__ = ["Loop", "loops_of_config", "loops_of_device"]
+__all__ = ["Loop", "crossings_of_config", "loops_of_config", "loops_of_device"]
 
 _TIMEOUT = 10.0
 ASKED_MAX = 64
 
-RouteDevice = Callable[[IPAddress, int], str | None]
-"""By which interface packets with this mark leave for an address; None: by none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A peer, by its public key, and the endpoint that cannot be reached. ``prefix``: the allowed IPs that it
-    lies in."""
+    """A peer, by its public key, and the endpoint that cannot be reached. ``prefix``: the allowed IPs by
+    which packets come back to the peer. ``through``: the other tunnels that they go through."""
 
     public_key: bytes
     endpoint: str
     prefix: Network
+    through: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = f"by AllowedIPs {self.prefix}"
-        return f"the route to the endpoint {self.endpoint} leads into the tunnel itself, {where}"
+        way = f" through {', '.join(self.through)}" if self.through else ""
+        where = f"{way}, by AllowedIPs {self.prefix}"
+        return f"the route to the endpoint {self.endpoint} leads into the tunnel itself{where}"
 
 
 def loops_of_config(config: Config) -> tuple[Loop, ...]:
@@ -65,8 +74,55 @@ def loops_of_config(config: Config) -> tuple[Loop, ...]:
     return tuple(_loops(endpoints, allowed, lambda address: True))
 
 
+def crossings_of_config(config: Config) -> tuple[Loop, ...]:
+    """Those that ``udpring up`` would make with tunnels that run: an endpoint is reached through one of them,
+    whose own endpoint would then be reached through this one."""
+    settings = config.interface
+    commands = " ".join((*settings.pre_up, *settings.post_up))
+    if settings.table != "auto" or not shutil.which("ip"):
+        return ()
+    owners = _Owners({peer.public_key: tuple(peer.allowed_ips) for peer in config.peers})
+    view = cached_views()
+    found = []
+    for peer in islice((each for each in config.peers if each.endpoint is not None), ASKED_MAX):
+        assert peer.endpoint is not None
+        if (address := peer.endpoint.address) is None or peer.endpoint.host in commands:
+            continue
+        for hops, mark in _ways(address, settings.fwmark or 0, view):
+            back = owners.find(hops[-1].endpoint)
+            if (
+                back
+                and back[0] == peer.public_key
+                and (back[1].prefixlen or _by_default_route(hops[-1].endpoint, mark))
+            ):
+                through = tuple(hop.interface for hop in hops)
+                found.append(Loop(peer.public_key, str(peer.endpoint), back[1], through))
+                break
+    return tuple(found)
+
+
+def _ways(address: IPAddress, mark: int, view: ViewOf) -> Iterator[tuple[tuple[Hop, ...], int]]:
+    """The tunnels on the way to an address, first one, then two, and so on; and the last one's mark."""
+    hops: tuple[Hop, ...] = ()
+    while len(hops) < HOPS_MAX:
+        interface = route_interface(address, mark)
+        tunnel = None if interface is None else view(interface)
+        onward = None if tunnel is None else tunnel.endpoint_for(address)
+        if interface is None or tunnel is None or onward is None:
+            return
+        address, mark = onward, tunnel.fwmark
+        hops = (*hops, Hop(interface, onward))
+        yield hops, mark
+
+
+def _by_default_route(address: IPAddress, mark: int) -> bool:
+    """Whether no route of more than zero bits leads there: then the rules of a default route take it."""
+    route = _ip_route("fibmatch", str(address), *(["mark", str(mark)] if mark else []))
+    return route is not None and route.get("dst") == "default"
+
+
 def loops_of_device(
-    device: DeviceInfo, interface: str, device_of: RouteDevice | None = None
+    device: DeviceInfo, interface: str, device_of: RouteInterface | None = None
 ) -> tuple[Loop, ...]:
     """Those of a running interface, by the routes of this network namespace. None where the interface is in
     another one. At most ``ASKED_MAX`` endpoints are asked for."""
@@ -86,7 +142,16 @@ def loops_of_device(
     def through_tunnel(address: IPAddress) -> bool:
         return next(left, None) is not None and ask(address, mark) == interface
 
-    return tuple(_loops(endpoints, allowed, through_tunnel))
+    owners, view = _Owners(allowed), cached_views()
+
+    def crossings() -> Iterator[Loop]:
+        for key, (address, text) in islice(endpoints.items(), ASKED_MAX):
+            if hops := follow(interface, address, mark, interface_of=ask, view=view):
+                back = owners.find(hops[-1].endpoint)
+                if back and back[0] == key:
+                    yield Loop(key, text, back[1], tuple(hop.interface for hop in hops))
+
+    return (*_loops(endpoints, allowed, through_tunnel), *crossings())
 
 
 def _is_here(interface: str) -> bool:
@@ -99,13 +164,18 @@ def _is_here(interface: str) -> bool:
 
 def route_device(address: IPAddress, mark: int) -> str | None:
     """As ``ip route get`` says."""
-    words = ["ip", "-json", "route", "get", str(address), *(["mark", str(mark)] if mark else [])]
+    route = _ip_route(str(address), *(["mark", str(mark)] if mark else []))
+    return str(route["dev"]) if route and "dev" in route else None
+
+
+def _ip_route(*words: str) -> dict[str, object] | None:
+    command = ["ip", "-json", "route", "get", *words]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
         routes = json.loads(done.stdout or "[]")
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    return str(routes[0]["dev"]) if routes and "dev" in routes[0] else None
+    return routes[0] if routes else None
 
 
 class _Owners:

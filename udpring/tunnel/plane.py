@@ -265,6 +265,14 @@ class Plane:
             f"endpoint of peer {peer}",
         )
 
+    def nested(self, peer: int, returns: SocketAddress | None) -> bool:
+        """Answers a NESTED event: packets to the peer come back to the interface with that destination (None:
+        they do not). Whether they loop, and are dropped from now on."""
+        back = ffi.NULL if returns is None else _new_address(returns)
+        code = lib.udpring_plane_nested(self._handle(), peer, back)
+        check(code, f"the way of packets to peer {peer}")
+        return bool(code)
+
     def source_clear(self, peer: int) -> None:
         """Forgets the sticky source of the peer: the route decides the source address again."""
         check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")

@@ -28,6 +28,7 @@ class EventKind(IntEnum):
     FATAL = lib.UDPRING_EVENT_FATAL
     COALESCING_REFUSED = lib.UDPRING_EVENT_COALESCING_REFUSED
     PATH = lib.UDPRING_EVENT_PATH
+    NESTED = lib.UDPRING_EVENT_NESTED
 
 
 def _scope_id(scope: str) -> int:

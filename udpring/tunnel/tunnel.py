@@ -57,6 +57,7 @@ class Tunnel:
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.plane = plane
+        self._fwmark = fwmark
         self.device = Device(random=random, indices=PlaneIndices(plane))
         self.control = Control(
             plane,
@@ -66,13 +67,13 @@ class Tunnel:
             forgotten=self._forgotten,
             authenticated=self._authenticated,
             label=self.label,
+            fwmark=lambda: self._fwmark,
         )
         self._loop = loop
         self._timestamps: TimestampFile | None = None
         self._clock = self.control.clock
         self._private_key: bytes | None = None
         self._listen_port = plane.port
-        self._fwmark = fwmark
         self._closed = False
 
     def keep_timestamps(self, path: Path | None) -> None:

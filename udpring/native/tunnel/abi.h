@@ -181,7 +181,7 @@ int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, 
     each(HANDSHAKE_FAILED, "handshake_failed") /* out: staged when the handshake was given up */ \
     each(BAD_OUTER, "bad_outer")               /* out: not an IPv4 or IPv6 packet */ \
     each(SEND_FAILED, "send_failed")           /* out: the socket refused it (see tx stats) */ \
-    each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel */
+    each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel, or may do so */
 
 enum udpring_drop {
 #define UDPRING_DROP_NUMBER(symbol, name) UDPRING_DROP_##symbol,
@@ -219,7 +219,8 @@ enum udpring_event_kind {
     UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
     UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
     UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made; result: see below */
-    UDPRING_EVENT_PATH               /* peer, which waits for something: packets leave by another way now; or a loop began or ended */
+    UDPRING_EVENT_PATH,              /* peer, which waits for something: packets leave by another way now; or a loop began or ended */
+    UDPRING_EVENT_NESTED             /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
 };
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
 #define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
@@ -330,6 +331,9 @@ int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, 
                                     const struct udpring_address *local, uint32_t interface_index);
 /* Sends the staged packets of the peer, or an empty packet if there are none. */
 int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
+/* The answer to NESTED. returns: our packets to the peer come back to the interface with this destination; NULL: they do not.
+ * 1: it is the peer's own, so that they loop, and are dropped; 0: they do not loop. */
+int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
 /* rest: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */

@@ -79,6 +79,10 @@ enum {
 /* A pass that fails for want of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
+/* Python is asked again whether packets loop through another tunnel: while they do, or while there is no answer; while they do
+ * not. */
+#define NESTING_ASK_NS NS_PER_S
+#define NESTING_CLEAR_NS (10 * NS_PER_S)
 /* Bounds of the watch thread's pause. */
 #define ROUTES_REST_MIN_NS (NS_PER_S / 500)
 #define ROUTES_REST_MAX_NS (NS_PER_S / 2)

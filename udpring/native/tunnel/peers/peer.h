@@ -66,7 +66,8 @@ typedef uint16_t trains_t;
 struct peer {
     uint32_t id;
     bool resting;               /* atomic: the control loop suspended its timers: the next stamp posts ACTIVITY */
-    bool through_tunnel;        /* the route to its endpoint leads into our own TUN device */
+    uint8_t way;                /* enum way: where the route to its endpoint leads */
+    uint8_t nesting;            /* enum nesting of nesting.c, for WAY_OTHER_TUNNEL */
     bool check_pending;         /* the watch thread has been asked for its route */
     struct udpring_address endpoint;
     struct udpring_address heard_on;   /* where its last authentic packet came to; family 0: nowhere */
@@ -82,7 +83,8 @@ struct peer {
     uint64_t unanswered_since_ns, owed_since_ns, last_traversal_ns, last_received_ns, last_sent_ns;
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
-    bool loops;                 /* packets to it loop back (paths.c), which was reported */
+    bool loops;                 /* packets to it loop back (paths.c, nesting.c), which was reported */
+    uint64_t nesting_asked_ns;  /* when NESTED was last posted; 0: the next packet asks */
     trains_t trains;            /* asked anew when it roams or has a new key */
     /* not atomic again */
     struct staging staging[];   /* [workers] */

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/if.h>
+#include <linux/if_arp.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
@@ -211,6 +212,23 @@ static bool is_about_route(int result)
            result != -EOPNOTSUPP && result != -EBADF && result != -ECONNREFUSED;
 }
 
+/* TUN and WireGuard devices have no link layer. Asked of the socket's namespace, as the routes are. */
+static bool is_tunnel(const struct routes *routes, uint32_t interface_index)
+{
+    struct ifreq request = {.ifr_ifindex = (int)interface_index};
+    return ioctl(routes->lookup_fd, SIOCGIFNAME, &request) == 0 && ioctl(routes->lookup_fd, SIOCGIFHWADDR, &request) == 0 &&
+           request.ifr_hwaddr.sa_family == ARPHRD_NONE;
+}
+
+static enum way way_of(const struct routes *routes, uint32_t interface_index)
+{
+    if (!interface_index)
+        return WAY_OUT;
+    if (interface_index == __atomic_load_n(&routes->tunnel, __ATOMIC_RELAXED))
+        return WAY_OWN_TUNNEL;
+    return is_tunnel(routes, interface_index) ? WAY_OTHER_TUNNEL : WAY_OUT;
+}
+
 static void use_unchecked(const struct path_query *query, struct path *path)
 {
     path->source = query->heard_on;
@@ -230,6 +248,7 @@ static void choose(struct routes *routes, const struct path_query *query, struct
     if (is_link_local(&query->endpoint)) {   /* its scope says it all */
         use_unchecked(query, path);
         path->leaves_by = query->endpoint.scope_id;
+        path->way = way_of(routes, path->leaves_by);
         return;
     }
     ask.interface_index = path->interface_index ? path->interface_index : query->bound_to;
@@ -255,8 +274,7 @@ static void choose(struct routes *routes, const struct path_query *query, struct
         return;
     }
     path->leaves_by = result < 0 ? 0 : answer.interface_index;
-    path->through_tunnel = path->leaves_by && !answer.local &&
-                           path->leaves_by == __atomic_load_n(&routes->tunnel, __ATOMIC_RELAXED);
+    path->way = answer.local ? WAY_OUT : way_of(routes, path->leaves_by);
 }
 
 void routes_choose(struct routes *routes, const struct path_query *query, struct path *path)

@@ -30,12 +30,19 @@ struct path_query {
     uint16_t port;
 };
 
+/* Where a route leads. */
+enum way {
+    WAY_OUT,             /* by another interface, or nowhere */
+    WAY_OWN_TUNNEL,      /* into our own TUN device (paths.c) */
+    WAY_OTHER_TUNNEL,    /* into a TUN or WireGuard device of somebody else's (nesting.c) */
+};
+
 /* How packets leave for an endpoint. Owner and thread: the caller. Nothing to free. */
 struct path {
     struct udpring_address source;     /* family 0: the kernel chooses */
     uint32_t interface_index;          /* to name when sending: a VRF, or that of a link-local address; else 0 */
     uint32_t leaves_by;                /* by which packets leave then; 0: no route, or unknown */
-    bool through_tunnel;               /* which is our own TUN device */
+    enum way way;
 };
 
 /* Owner: the plane. Thread: the watch thread but where said. Freed by routes_close(). */

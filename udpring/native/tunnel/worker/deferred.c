@@ -27,6 +27,8 @@ void plane_post_deferred(struct worker *worker)
             plane_post(worker, UDPRING_EVENT_KEY_CONFIRMED, peer);
         if (waits(deferred, UDPRING_EVENT_PATH))
             plane_post(worker, UDPRING_EVENT_PATH, peer);
+        if (waits(deferred, UDPRING_EVENT_NESTED))
+            plane_post(worker, UDPRING_EVENT_NESTED, peer);
         if (waits(deferred, UDPRING_EVENT_ACTIVITY))
             peer_post_activity(worker, peer);
         if (waits(deferred, UDPRING_EVENT_HANDSHAKE_WANTED))

@@ -35,7 +35,7 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
         plane_drop(worker, UDPRING_DROP_NO_ENDPOINT);
         return;
     }
-    if (peer_loops(worker, peer)) {
+    if (peer_loops(worker, peer, packet, length)) {
         plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
         return;
     }

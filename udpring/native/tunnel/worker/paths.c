@@ -2,6 +2,7 @@
 #include "paths.h"
 
 #include "events.h"
+#include "nesting.h"
 
 void path_query_of(const struct udpring_plane *plane, int family, struct path_query *query)
 {
@@ -18,6 +19,7 @@ void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpr
     if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
         peer->endpoint = *endpoint;
         peer->trains = TRAINS_NOT_ASKED;
+        nesting_ask_anew(peer, true);
     }
     peer->heard_on = *local;
     peer->heard_by = interface_index;
@@ -66,12 +68,14 @@ void peer_take_path(struct worker *worker, struct peer *peer, const struct path 
     peer->source = path->source;
     peer->interface_index = path->interface_index;
     peer->leaves_by = path->leaves_by;
-    peer->through_tunnel = path->through_tunnel;
+    peer->way = (uint8_t)path->way;
+    if (moved || routes_changed)
+        nesting_ask_anew(peer, moved);
     if (!moved)
         return;
     peer->trains = TRAINS_NOT_ASKED;   /* another way may take them */
-    if ((routes_changed && path->leaves_by && waits(worker, peer)) || (peer->loops && !path->through_tunnel)) {
-        peer->loops = peer->loops && path->through_tunnel;
+    if ((routes_changed && path->leaves_by && waits(worker, peer)) || (peer->loops && path->way == WAY_OUT)) {
+        peer->loops = peer->loops && path->way != WAY_OUT;
         plane_post(worker, UDPRING_EVENT_PATH, peer);
     }
 }
@@ -84,7 +88,7 @@ static bool comes_back(const struct udpring_plane *plane, const struct peer *pee
         const uint8_t *ip = next->endpoint.ip;
         next = plane_peer(plane, next->endpoint.family == AF_INET ? allowed_ips_lookup4(plane->trie, ip)
                                                                  : allowed_ips_lookup6(plane->trie, ip));
-        if (!next || !next->endpoint.family || !next->through_tunnel)
+        if (!next || !next->endpoint.family || next->way != WAY_OWN_TUNNEL)
             return false;
         if (next == peer)
             return true;
@@ -92,8 +96,10 @@ static bool comes_back(const struct udpring_plane *plane, const struct peer *pee
     return true;   /* into a loop of others, or through more tunnels than any packet has room for */
 }
 
-bool path_loops(struct worker *worker, struct peer *peer)
+bool path_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
 {
+    if (peer->way == WAY_OTHER_TUNNEL)
+        return nesting_loops(worker, peer, packet, length);
     bool loops = comes_back(worker->plane, peer);
     if (ur_unlikely(__atomic_load_n(&peer->loops, __ATOMIC_RELAXED) != loops) &&
         __atomic_exchange_n(&peer->loops, loops, __ATOMIC_RELAXED) != loops)

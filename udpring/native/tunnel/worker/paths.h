@@ -13,10 +13,11 @@ void peer_ask_path(struct udpring_plane *plane, struct peer *peer);
 void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed);
 void peer_forget_source(struct udpring_plane *plane, struct peer *peer);   /* until its next authentic packet */
 void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const struct udpring_address *source);   /* the kernel refuses it */
-/* By any worker, for a peer whose route leads into this node's TUN device. True: its packets loop. */
-bool path_loops(struct worker *worker, struct peer *peer);
-static inline bool peer_loops(struct worker *worker, struct peer *peer)
+/* By any worker, for a peer whose packets go through a tunnel of this host: whether they come back, and are to be dropped.
+ * packet: NULL for a message of our own. */
+bool path_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
+static inline bool peer_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
 {
-    return ur_unlikely(peer->through_tunnel) && path_loops(worker, peer);
+    return ur_unlikely(peer->way) && path_loops(worker, peer, packet, length);
 }
 #endif

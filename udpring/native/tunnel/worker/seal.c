@@ -218,7 +218,7 @@ int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes,
         from = &peer->source;
         interface_index = peer->interface_index;
     }
-    if (peer && peer_loops(worker, peer)) {
+    if (peer && peer_loops(worker, peer, NULL, 0)) {
         plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
         return 0;
     }

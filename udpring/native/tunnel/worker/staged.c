@@ -89,7 +89,7 @@ void staged_flush(struct worker *worker, struct peer *peer)
         drop(worker, peer, UDPRING_DROP_NO_ENDPOINT);
         return;
     }
-    if (peer_loops(worker, peer)) {
+    if (peer_loops(worker, peer, NULL, 0)) {
         drop(worker, peer, UDPRING_DROP_ROUTING_LOOP);
         return;
     }
@@ -112,7 +112,7 @@ void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet,
     worker->stats.drops[UDPRING_DROP_STAGING_FULL] += gone + !kept;
     staged_flush(worker, peer);
     /* Ask for a key all the same: the sender will send the packet again. */
-    if (ur_unlikely(!kept && !keypair_can_send(peer->current, worker->now) && !peer_loops(worker, peer)))
+    if (ur_unlikely(!kept && !keypair_can_send(peer->current, worker->now) && !peer_loops(worker, peer, NULL, 0)))
         ask_for_key(worker, peer);
 }
 

@@ -1,0 +1,228 @@
+"""Where packets go on whose route leads into another tunnel of this host: out, or back.
+
+Two tunnels, each of which is reached through the other, send each packet in a circle. Each encrypts what the
+other has encrypted, so neither can tell from a packet. The routes and the peers of both tell:
+
+1. The routes say by which interface packets leave for an endpoint.
+2. If a tunnel has that interface, its allowed IPs say which of its peers gets them, and where that peer is.
+3. And so on, until an interface is none of a tunnel, or we are back.
+
+A tunnel is asked through its UAPI socket (udpring, wireguard-go) or with ``wg`` (the kernel's). Keys that an
+answer contains are passed over and erased.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from udpring.tunnel import uapi
+from udpring.tunnel.config import IPAddress, Network
+
+__all__ = [
+    "HOPS_MAX",
+    "Hop",
+    "RouteInterface",
+    "TunnelView",
+    "ViewOf",
+    "cached_views",
+    "follow",
+    "route_interface",
+    "view_of",
+]
+
+HOPS_MAX = 16
+_TIMEOUT = 5.0
+_ROOM = 65536
+_SECRET = (b"private_key=", b"preshared_key=")
+
+
+@dataclass(slots=True)
+class TunnelView:
+    """What decides where a tunnel's packets go: ``peers`` by prefix, and each peer's endpoint."""
+
+    fwmark: int = 0
+    owners: dict[Network, bytes] = field(default_factory=dict)
+    endpoints: dict[bytes, IPAddress] = field(default_factory=dict)
+
+    def endpoint_for(self, address: IPAddress) -> IPAddress | None:
+        """Where the peer is that gets packets for ``address``."""
+        for length in range(address.max_prefixlen, -1, -1):
+            network = ipaddress.ip_network((address.packed, length), strict=False)
+            if (owner := self.owners.get(network)) is not None:
+                return self.endpoints.get(owner)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A tunnel on the way, and the endpoint that it sends to."""
+
+    interface: str
+    endpoint: IPAddress
+
+
+RouteInterface = Callable[[IPAddress, int], str | None]
+ViewOf = Callable[[str], TunnelView | None]
+
+
+def follow(
+    home: str,
+    endpoint: IPAddress,
+    fwmark: int,
+    *,
+    interface_of: RouteInterface | None = None,
+    view: ViewOf | None = None,
+) -> tuple[Hop, ...]:
+    """The tunnels that packets of the tunnel ``home`` to ``endpoint`` go through until they are back at
+    ``home``; empty where they leave the host, or nobody can tell. The last one's endpoint is the destination
+    with which they come back."""
+    interface_of, view = interface_of or route_interface, view or view_of
+    hops: list[Hop] = []
+    while len(hops) <= HOPS_MAX:
+        interface = interface_of(endpoint, fwmark)
+        if interface == home:
+            return tuple(hops)
+        tunnel = None if interface is None else view(interface)
+        onward = None if tunnel is None else tunnel.endpoint_for(endpoint)
+        if interface is None or tunnel is None or onward is None:
+            return ()
+        endpoint, fwmark = onward, tunnel.fwmark
+        hops.append(Hop(interface, endpoint))
+    return ()  # in a circle of others, who are asked for theirs
+
+
+# ---- routes ----
+
+
+def route_interface(address: IPAddress, fwmark: int) -> str | None:
+    """By which interface packets with this mark leave for an address; None: by none, or nobody says."""
+    from udpring._native import ffi, lib  # noqa: PLC0415 - ``udpring check`` loads the core only for endpoints
+
+    query = ffi.new("struct udpring_route_query *", {"mark": fwmark})
+    query.to.family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    ffi.memmove(query.to.ip, address.packed, len(address.packed))
+    request, found = ffi.new("uint8_t[256]"), ffi.new("struct udpring_route_answer *")
+    length = lib.udpring_route_request(query, 1, request)
+    try:
+        with socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        ) as sock:
+            sock.settimeout(_TIMEOUT)
+            sock.sendto(bytes(ffi.buffer(request, length)), (0, 0))
+            said = sock.recv(_ROOM)
+        if lib.udpring_route_answer(ffi.from_buffer(said), len(said), 1, found) != 0 or found.local:
+            return None
+        return socket.if_indextoname(found.interface_index)
+    except OSError:
+        return None
+
+
+# ---- tunnels ----
+
+
+def view_of(interface: str) -> TunnelView | None:
+    """What a running tunnel does with packets; None where that interface is none, or nobody may ask."""
+    path = Path(uapi.SOCKET_DIRECTORY) / f"{interface}.sock"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(str(path))
+            return _ask(connection) if _is_here(connection) else None
+    except (OSError, ValueError):
+        return _ask_wg(interface)
+
+
+def cached_views() -> ViewOf:
+    """``view_of`` for one look: each tunnel is asked once."""
+    return functools.cache(view_of)
+
+
+def _is_here(connection: socket.socket) -> bool:
+    """Whether the server lives in our network namespace: a name may be another's in another one."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid = struct.unpack("3i", raw)[0]
+    try:
+        theirs, ours = Path(f"/proc/{pid}/ns/net").stat(), Path("/proc/thread-self/ns/net").stat()
+    except OSError:
+        return True  # no right to know
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _ask(connection: socket.socket) -> TunnelView:
+    """The answer, read line by line in one piece of memory that is zeroed in the end."""
+    connection.sendall(b"get=1\n\n")
+    view, key = TunnelView(), b""
+    room, held = bytearray(_ROOM), 0
+    try:
+        while True:
+            with memoryview(room) as free:
+                got = connection.recv_into(free[held:])
+            start, end = 0, held + got
+            while (stop := room.find(b"\n", start, end)) >= 0:
+                if stop == start or not got:
+                    return view
+                if not room.startswith(_SECRET, start):
+                    key = _take(view, key, bytes(room[start:stop]).decode())
+                start = stop + 1
+            held = end - start
+            if not got or held == _ROOM:
+                raise ValueError("the answer has no end")
+            room[:held] = room[start:end]
+    finally:
+        room[:] = bytes(_ROOM)
+
+
+def _take(view: TunnelView, key: bytes, line: str) -> bytes:
+    """One line of an answer; returns the peer that the next ones are about."""
+    name, _, value = line.partition("=")
+    if name == "public_key":
+        return bytes.fromhex(value)
+    if name == "fwmark":
+        view.fwmark = int(value)
+    elif name == "allowed_ip":
+        view.owners[ipaddress.ip_network(value, strict=False)] = key
+    elif name == "endpoint":
+        _endpoint(view, key, value)
+    return key
+
+
+def _endpoint(view: TunnelView, key: bytes, value: str) -> None:
+    host = value.rpartition(":")[0].strip("[]")
+    if "%" not in host:  # a link-local one says itself where it leaves
+        view.endpoints[key] = ipaddress.ip_address(host)
+
+
+def _ask_wg(interface: str) -> TunnelView | None:
+    """The same of the kernel's WireGuard, without its keys."""
+    if not shutil.which("wg"):
+        return None
+    view = TunnelView()
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        fwmark = _wg(interface, "fwmark").strip()
+        view.fwmark = 0 if fwmark == "off" else int(fwmark, 0)
+        for line in _wg(interface, "allowed-ips").splitlines():
+            key, _, prefixes = line.partition("\t")
+            for prefix in prefixes.split():
+                if prefix != "(none)":
+                    view.owners[ipaddress.ip_network(prefix, strict=False)] = key.encode()
+        for line in _wg(interface, "endpoints").splitlines():
+            key, _, endpoint = line.partition("\t")
+            if endpoint != "(none)":
+                _endpoint(view, key.encode(), endpoint)
+        return view
+    return None
+
+
+def _wg(interface: str, what: str) -> str:
+    return subprocess.run(
+        ["wg", "show", interface, what], capture_output=True, text=True, timeout=_TIMEOUT, check=True
+    ).stdout

@@ -1,0 +1,93 @@
+"""Answers the plane, which asks whether packets of a peer that is reached through another tunnel come back.
+
+The plane drops what may multiply until it has an answer (native/tunnel/worker/nesting.c). The answer needs
+other processes, so a thread finds it: one at a time, for all peers that wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+
+from udpring.errors import HostError, RingError
+from udpring.tunnel.blocking import run_blocking
+from udpring.tunnel.control_reports import RoutingLoops
+from udpring.tunnel.crossed_tunnels import Hop, cached_views, follow
+from udpring.tunnel.plane import Plane
+from udpring.tunnel.plane_values import SocketAddress
+
+__all__ = ["Nesting"]
+
+REST = 9
+"""Times as long as an answer took, until the next one is looked for."""
+REST_MAX = 1.0
+
+log = logging.getLogger("udpring.node")
+
+
+class Nesting:
+    """``fwmark``: that of the plane's sockets, now."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        loops: RoutingLoops,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        fwmark: Callable[[], int],
+    ) -> None:
+        self._plane = plane
+        self._loops = loops
+        self._loop = loop
+        self._fwmark = fwmark
+        self._waiting: dict[int, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self, peer: int) -> None:
+        """The plane has asked for this peer."""
+        self._waiting[peer] = None
+        if self._task is None:
+            self._task = self._loop.create_task(self._work())
+
+    def stop(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                began = self._loop.time()
+                try:
+                    await self._answer(list(waiting))
+                except HostError as denied:
+                    log.debug("%s: no answer yet: %s", self._plane.name, denied)
+                await asyncio.sleep(min(REST * (self._loop.time() - began), REST_MAX))
+        finally:
+            self._task = None
+
+    async def _answer(self, peers: list[int]) -> None:
+        endpoints: dict[int, SocketAddress] = {}
+        for peer in peers:
+            with contextlib.suppress(RingError):  # it is gone
+                if (endpoint := self._plane.peer_state(peer).endpoint) is not None:
+                    endpoints[peer] = endpoint
+        home, fwmark = self._plane.name, self._fwmark()
+
+        def look() -> dict[int, tuple[Hop, ...]]:
+            view = cached_views()
+            return {
+                peer: follow(home, ipaddress.ip_address(endpoint.ip), fwmark, view=view)
+                for peer, endpoint in endpoints.items()
+            }
+
+        for peer, hops in (await run_blocking(look, name="udpring-nesting", abandon=True)).items():
+            back = SocketAddress(hops[-1].endpoint.packed, 0) if hops else None
+            with contextlib.suppress(RingError):
+                loops = self._plane.nested(peer, back)
+                self._loops.leads_out(peer, loops, through=", ".join(hop.interface for hop in hops))
