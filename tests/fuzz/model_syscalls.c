@@ -130,6 +130,8 @@ WRAP(int, epoll_ctl, int epoll, int operation, int fd, struct epoll_event *event
     int error = kernel_fault(false);
     if (error || !set || !file)
         return fail(error ? error : EBADF);
+    if (set == file)   /* its number was the socket's before */
+        return fail(EINVAL);
     int known = -1, free_place = -1;
     for (int i = 0; i < KERNEL_WATCHED; i++) {
         const struct kernel_file *there = kernel_file(set->watched[i].fd);

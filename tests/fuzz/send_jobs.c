@@ -45,7 +45,7 @@ static struct job *free_job(void)
 
 static void free_memory(struct job *job)
 {
-    if (send_model.kept)
+    if (send_model.kept && send_model.payloads < JOBS)   /* no more were out at close */
         send_model.payload[send_model.payloads++] = (void *)(uintptr_t)job->face.data;
     else
         free((void *)(uintptr_t)job->face.data);
