@@ -372,7 +372,7 @@ def test_what_it_costs_is_measured(which: int) -> None:
 @every_cipher
 def test_the_self_tests_own_vectors_come_from_another_implementation(cipher: int) -> None:
     """The tags in aead_selftest.c are made here anew, from the rule its comment gives."""
-    source = (TOP / "udpring" / "native" / "tunnel" / "aead_selftest.c").read_text()
+    source = (TOP / "udpring" / "native" / "tunnel" / "crypto" / "aead_selftest.c").read_text()
     packets = re.findall(
         r"\{ (\d+), UINT64_C\((0x[0-9a-f]+)\),\s+\{ \{ ([^}]*) \},\s+\{ ([^}]*) \} \} \}", source
     )
@@ -528,13 +528,17 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "-Daead_openssl=sound_aead",
             "-Daead_openssl_gcm=sound_gcm",
             "-c",
-            native / "tunnel" / "aead_openssl.c",
+            native / "tunnel" / "crypto" / "aead_openssl.c",
             "-o",
             sound,
         ],
         check=True,
     )
-    sources = [native / "base.c", native / "tunnel" / "aead.c", native / "tunnel" / "aead_selftest.c"]
+    sources = [
+        native / "base.c",
+        native / "tunnel" / "crypto" / "aead.c",
+        native / "tunnel" / "crypto" / "aead_selftest.c",
+    ]
     program = folder / "broken"
     subprocess.run(
         [

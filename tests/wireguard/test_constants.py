@@ -11,7 +11,7 @@ from reference import session
 from udpring.wireguard import constants
 
 NATIVE = Path(__file__).parents[2] / "udpring" / "native" / "tunnel"
-TEXT = (NATIVE / "messages.h").read_text() + (NATIVE / "replay.h").read_text()
+TEXT = (NATIVE / "messages.h").read_text() + (NATIVE / "crypto" / "replay.h").read_text()
 
 
 def number(name: str) -> int:
