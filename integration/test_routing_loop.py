@@ -93,6 +93,20 @@ def test_endpoint_set_into_the_tunnel_sends_nothing(rig: Rig, tmp_path: Path) ->
     ping(a.space, b.inner4, deadline=12)
 
 
+def test_link_local_endpoint_of_the_interface_itself_loops(rig: Rig, tmp_path: Path) -> None:
+    """Its scope says where it leads, without a look-up."""
+    tunnel = far_end(rig, tmp_path, 6)
+    a, b = tunnel.a, tunnel.b
+    a.space.ip("addr", "add", "fe80::1/64", "dev", a.interface, "nodad")
+    a.space.wait_for_address("fe80::1")
+    silence(b)
+    before = a.status(b).sent
+    a.set_peer(b, "endpoint", f"[fe80::77%{a.interface}]:51820")
+    assert unreached(a.space, b.inner6)
+    until(lambda: drops(a)["routing_loop"] > 0, "it is dropped for this reason")
+    assert a.status(b).sent - before < BOUND
+
+
 def test_mark_with_a_rule_is_no_loop(rig: Rig, tmp_path: Path) -> None:
     """As wg-quick does it: what bears the mark goes by the main table, all else by the tunnel."""
     tunnel = far_end(rig, tmp_path, 4)
