@@ -1,10 +1,10 @@
-/* Counters that one thread keeps and any may read: the owner publishes them at the end of each call, word by word, so that
- * a reader in another thread sees each as it was at some moment, and no data race. */
+/* Counters that one thread writes and any thread may read. The owner publishes them at the end of each call, word by word with
+ * atomic stores. So a reader in another thread sees a valid value of each counter, without a data race. */
 #ifndef UDPRING_BATCH_COUNTERS_H
 #define UDPRING_BATCH_COUNTERS_H
 #include "../base.h"
 
-/* Both structs hold uint64_t only; `bytes` is their size. Owner's thread alone. */
+/* Owner's thread only. Both structs consist of uint64_t; `bytes` is their size. */
 static inline void udp_counters_publish(void *published, const void *counters, size_t bytes)
 {
     uint64_t *to = published;

@@ -1,8 +1,8 @@
-/* Inside of sending for Python: what is known of destinations, as to whether their route takes trains.
+/* Internal to sending for Python: records for each destination whether its route takes trains.
  *
- * Order: a refused train is sent again as single datagrams, which must not come after what was sent behind it. So the
- * first train of a size to a destination is unproven: until its result is there, only what would be refused with it (a
- * train of no smaller segments) may follow it to the same destination. */
+ * Order: a refused train is sent again as single datagrams, and later datagrams must not overtake them. So the first train of a
+ * size to a destination is unproven. Until its result is known, only trains that would be refused with it (of segments at least
+ * as large) may follow it to the same destination. */
 #ifndef UDPRING_BATCH_SEND_PATH_H
 #define UDPRING_BATCH_SEND_PATH_H
 #include "../base.h"
@@ -14,16 +14,16 @@
 
 struct send_path {
     struct udpring_address to;
-    uint32_t proven;              /* trains of segments up to this went */
-    uint32_t refused;             /* trains of segments from this on were refused; 0: none */
+    uint32_t proven;              /* trains of segments up to this size were sent */
+    uint32_t refused;             /* trains of segments from this size on were refused; 0: none */
     uint32_t outstanding;         /* unproven trains that have no result yet */
     uint32_t highest;             /* largest segment among them */
-    uint64_t forget;              /* CLOCK_MONOTONIC ns: when `refused` ends, as routes change */
+    uint64_t forget;              /* CLOCK_MONOTONIC ns: when `refused` expires, because routes change */
 };
 
 /* Owner: the udpring_send it is embedded in. Thread: its owner's. Freed by send_paths_free(). */
 struct send_paths {
-    struct send_path *path;       /* [SEND_PATHS] by hash; another destination takes the place of one that is at rest */
+    struct send_path *path;       /* [SEND_PATHS] by hash; a new destination replaces one without outstanding trains */
     uint64_t seed;
     uint32_t outstanding;         /* of all */
 };
@@ -32,16 +32,16 @@ int send_paths_open(struct send_paths *paths, uint64_t seed) UR_MUST_CHECK;
 void send_paths_free(struct send_paths *paths);
 /* Whether a train of such segments may be tried. `to` NULL: the peer of the connected socket. */
 bool send_path_takes(struct send_paths *paths, const struct udpring_address *to, uint32_t segment);
-/* Whether it is known that such trains are refused. Any thread, as long as none does anything else here. */
+/* Whether such trains are known to be refused. Any thread, while no thread calls another function of this header. */
 bool send_path_refuses(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment);
-/* Whether a send (segment 0: of a single datagram) must wait for the results of others to the same destination;
- * `ordered`: to any. */
+/* Whether a send (segment 0: a single datagram) must wait for the results of earlier trains to the same destination. With
+ * `ordered`: to any destination. */
 bool send_path_must_wait(const struct send_paths *paths, const struct udpring_address *to, uint32_t segment, bool ordered);
-/* A train goes: notes it when it is unproven. Returns the path for send_path_ended, or SEND_PATH_NONE. Only after
- * send_path_must_wait said no. */
+/* Call when a train is sent. Records it if it is unproven. Returns the path for send_path_ended, or SEND_PATH_NONE. Only after
+ * send_path_must_wait returned false. */
 uint32_t send_path_sent(struct send_paths *paths, const struct udpring_address *to, uint32_t segment);
-/* An unproven train has its result. */
+/* Call when an unproven train has its result. */
 void send_path_ended(struct send_paths *paths, uint32_t path, uint32_t segment, bool sent);
-/* A route refused a train as such, with this -errno: EMSGSIZE for its segment size, anything else for being one. */
+/* Call when a route refused a train with this -errno. EMSGSIZE: the segment size is too large. Else: it takes no trains. */
 void send_path_refused(struct send_paths *paths, const struct udpring_address *to, uint32_t segment, int32_t error);
 #endif

@@ -1,4 +1,4 @@
-/* Inside of the receive side: what rx_deliver.c offers the tiers, and what each tier gives rx.c. Not for other rooms. */
+/* Internal to the receive side: the functions of rx_deliver.c for the tiers, and the interface of each tier to rx.c. */
 #ifndef UDPRING_UDP_RX_TIER_H
 #define UDPRING_UDP_RX_TIER_H
 #include "rx.h"
@@ -14,7 +14,7 @@
 #define UDP_RX_WATCHES 16
 #define UDP_RX_ERRORS 16   /* power of two */
 
-/* Room in each slot before the payload. The name is sockaddr_in6's 28 bytes, rounded so that control stays aligned. */
+/* Room in each slot before the payload. The name is sockaddr_in6's 28 bytes, rounded up to keep the control data aligned. */
 #define UDP_RX_NAME_BYTES 32
 #define UDP_RX_CONTROL_BYTES 272
 
@@ -23,11 +23,11 @@ struct udp_rx_tier {
     size_t bytes;                    /* of the tier's struct, which begins with struct udp_rx */
     uint32_t header_bytes;           /* room before the payload in each slot */
     int (*open)(struct udp_rx *rx, struct udpring_reason *why);
-    /* Gives back all but the slots. False: the kernel did not let go of them within the bound. Called once, also
-     * after a failed open. */
+    /* Frees everything except the slots. False: receives into the slots did not end within the bound. Called once, also after a
+     * failed open. */
     bool (*close)(struct udp_rx *rx);
     int (*wait)(struct udp_rx *rx, int64_t timeout_ns);
-    void (*notify)(struct udp_rx *rx);       /* NULL: a harvest always looks */
+    void (*notify)(struct udp_rx *rx);       /* NULL: every harvest looks for packets anyway */
     unsigned (*harvest)(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
     void (*release)(struct udp_rx *rx, uint32_t slot);   /* only for slots that are held */
     int (*watch)(struct udp_rx *rx, int fd, uint32_t events, uint32_t token);
@@ -47,20 +47,20 @@ struct udp_rx {
     uint8_t *held;                    /* [slots.count] 1 while the caller has it */
     uint32_t per_socket, slot_bytes, sockets;
     int fd[UDP_RX_SOCKETS_MAX];
-    uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's own running count, modulo 2^32 */
-    struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to be switched off at close; NULL: not by us */
+    uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's count of drops, modulo 2^32 */
+    struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to switch off at close; NULL: leave */
     uint32_t cq_entries;              /* as in the options */
-    uint32_t forks;                   /* ur_fork_count() at open: a child leaves the sockets as they are */
+    uint32_t forks;                   /* ur_fork_count() at open: a forked child does not change the sockets */
     int fatal;                        /* -errno that ends receiving, or 0 */
-    struct { uint64_t packets; uint32_t count; } refused;   /* refusals since there were that many packets */
+    struct { uint64_t packets; uint32_t count; } refused;   /* refusals in a row, since this many packets */
     uint32_t watched;                 /* tokens that fired */
     bool pollable;
-    bool short_of_memory;             /* the kernel had none for the last wait, or for a receive since */
-    struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last ones, not fetched yet */
+    bool short_of_memory;             /* at the last wait, or at a receive since */
+    struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last errors that were not fetched yet */
     char reason[UDP_TIER_REASON_BYTES];
 };
 
-/* What one message brought, wherever the tier keeps it. */
+/* The parts of one received message, in the tier's memory. */
 struct udp_rx_message {
     const struct sockaddr_storage *name;
     uint32_t name_length;
@@ -69,7 +69,7 @@ struct udp_rx_message {
     uint32_t flags;                   /* MSG_TRUNC, MSG_CTRUNC */
 };
 
-/* Opens this tier, whether it works here or not. The options are checked. */
+/* Opens this tier without a check whether it works on this host. The options must be valid. */
 int udp_rx_open_tier(struct udp_rx **rx, uint32_t tier, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 
 /* Fills `packet`, marks the slot as held and counts. data and length must lie inside the slot. */
@@ -79,16 +79,17 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
 /* Keeps an errno for udp_rx_icmp_error. */
 void udp_rx_keep_error(struct udp_rx *rx, int error);
 
-/* Closes and hands over the slots, for who still has data in them; base NULL when the kernel kept them (then leaked). */
+/* Closes and passes the slots to a caller that still has data in them. base is NULL when receives did not end; the slots are then
+ * leaked. */
 bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);
 
 enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };
-/* Classes and counts an errno of a receive; a fatal one is kept in rx->fatal. */
+/* Classifies and counts an errno of a receive. A fatal one is stored in rx->fatal. */
 enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
 
-#define UDP_RX_ERRORS_A_PASS 16   /* ICMP errors taken off one socket before the others get their turn */
-/* Takes what IP_RECVERR queued off a socket: left there, it would keep every poll awake for ever. How many. */
+#define UDP_RX_ERRORS_A_PASS 16   /* ICMP errors read from one socket before the next socket's turn */
+/* Reads the error queue (IP_RECVERR) of a socket; otherwise every poll would return POLLERR at once. Returns how many. */
 unsigned udp_rx_drain_errors(int fd);
-/* The same for a socket whose receive was told of an error, which counts once: where IP_RECVERR is on it is queued, too. */
+/* The same after a receive returned an error. With IP_RECVERR that error is also in the queue, and must count only once. */
 void udp_rx_drain_reported(struct udp_rx *rx, int fd);
 #endif

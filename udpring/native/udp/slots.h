@@ -1,11 +1,11 @@
-/* Slots: the memory that datagrams land in, or that a send keeps until it ended. Mapped, so that a page costs nothing
- * until it is touched. A forked child has a copy (on write), as of any memory: packets that it looks at stay what they were.
- * Unless they are nobody's to look at: then it has zeros. */
+/* Slots: the memory for received datagrams, or for a send until it ends. It is mapped with mmap(2), so that a page costs nothing
+ * until it is used. A forked child has a copy-on-write copy: the packets that it holds do not change. With
+ * udp_slots_wipe_on_fork() the child finds zeros instead. */
 #ifndef UDPRING_UDP_SLOTS_H
 #define UDPRING_UDP_SLOTS_H
 #include "../base.h"
 
-/* Owner: a udp_rx, or after udp_rx_close_keeping_slots() whoever took it. Thread: the owner's. Freed by udp_slots_unmap(). */
+/* Owner: a udp_rx, or after udp_rx_close_keeping_slots() its caller. Thread: the owner's. Freed by udp_slots_unmap(). */
 struct udp_slots {
     uint8_t *base;        /* NULL: none */
     size_t bytes;
@@ -14,7 +14,7 @@ struct udp_slots {
 };
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;
-void udp_slots_wipe_on_fork(struct udp_slots *slots);   /* Linux 4.14 and later; before, a child gets copies */
+void udp_slots_wipe_on_fork(struct udp_slots *slots);   /* Linux 4.14 or newer; on older kernels the child gets copies */
 void udp_slots_unmap(struct udp_slots *slots);
 
 static inline uint8_t *udp_slot(const struct udp_slots *slots, uint32_t slot)

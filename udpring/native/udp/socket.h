@@ -1,4 +1,4 @@
-/* UDP sockets as the data plane wants them, and ancillary data both ways. Sources: udp(7), ip(7), ipv6(7). */
+/* UDP sockets with the options of the data plane, and conversion of addresses. Sources: udp(7), ip(7), ipv6(7). */
 #ifndef UDPRING_UDP_SOCKET_H
 #define UDPRING_UDP_SOCKET_H
 #include "../base.h"   /* first: it asks for the GNU interfaces */
@@ -8,20 +8,21 @@
 
 #include "abi.h"
 
-/* The pair of sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. *port 0 lets the kernel choose one
- * that is free for both, and says which. A family that the host lacks gives fd -1 (both lacking: -EAFNOSUPPORT).
- * pktinfo, TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), big buffers, SO_MARK. */
+/* Opens the two sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. With *port 0 the kernel chooses a port that is
+ * free for both, and *port then holds it. A family that the host lacks gives fd -1 (both: -EAFNOSUPPORT). Options: pktinfo,
+ * TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), large buffers, SO_MARK. */
 int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 struct udp_split;
-/* `count` such pairs on one port (SO_REUSEPORT when more than one): the kernel keeps each sender to one of them. With a
- * split (socket_split.h) they get what may hold messages of theirs, and the pair `separate`, which may be NULL, what goes apart. */
+/* Opens `count` such pairs on one port (with SO_REUSEPORT if more than one). The kernel sends all datagrams of a sender to the
+ * same pair. With a split (socket_split.h) the pair `separate`, which may be NULL, gets the separate kinds, and the others get
+ * the rest. */
 int udp_socket_group(int (*fd)[2], uint32_t count, int separate[2], const struct udp_split *split, uint16_t *port,
                      uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
-/* AF_INET or AF_INET6; -EPROTOTYPE for what is no UDP socket. */
+/* AF_INET or AF_INET6; -EPROTOTYPE if fd is not a UDP socket. */
 int udp_socket_family(int fd, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
-/* Options of a receiving socket that the user made: its drops are counted, and each datagram brings what `wants` says. Either
- * costs the kernel some 50 ns a datagram. */
+/* Sets the options of a receiving socket that the user made: counting of drops, and the control messages that `wants` names.
+ * Each of these costs the kernel about 50 ns a datagram. */
 enum udp_socket_wants { UDP_SOCKET_LOCAL = 1, UDP_SOCKET_TOS = 2 };
 int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why) UR_MUST_CHECK;
 

@@ -1,4 +1,4 @@
-/* Inside of the send side: the queues (tx.c) and the policy (tx_slot.c) that all tiers share. Not for other rooms. */
+/* Internal to the send side: the queues (tx.c) and the error policy (tx_slot.c) that all tiers share. */
 #ifndef UDPRING_UDP_TX_TIER_H
 #define UDPRING_UDP_TX_TIER_H
 #include "../base.h"   /* first: it asks for the GNU interfaces */
@@ -16,7 +16,7 @@
 #define UDP_TX_LENGTH_MAX 65527    /* an IPv6 payload less the UDP header; IPv4's 65507 is checked by the kernel */
 #define UDP_TX_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 
-/* One pending send. The kernel reads all of it until the operation ended, so it lives in mapped memory (R5). */
+/* One pending send. The kernel may read all of it until the operation has ended, so it is in mapped memory (R5). */
 struct udp_tx_slot {
     struct msghdr header;
     struct iovec iov;
@@ -29,23 +29,23 @@ struct udp_tx_slot {
     uint16_t plain_control;      /* bytes of control without the source, which comes last */
     uint8_t socket, tries, flags;
     bool source_strict;
-    bool plain;                  /* a zero-copy send was refused: not so again */
-    bool zero_copy;              /* the send that is out, or was, goes without a copy */
-    bool notified;                /* false: the kernel has not let go of the payload */
-    bool ended;                  /* has its result, and waits for the notification */
+    bool plain;                  /* zero copy was refused for this slot: do not try it again */
+    bool zero_copy;              /* the current or last send uses zero copy */
+    bool notified;                /* false: the kernel may still read the payload */
+    bool ended;                  /* has its result and waits for the notification */
 };
 
-/* Whether to send without a copy, and what was learned of it.
+/* Whether to use zero copy, and the results so far.
  * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
 struct udp_tx_zero_copy {
     int outcome;                 /* UDPRING_ZC_* */
-    bool wanted, works;          /* asked for; the host can */
-    bool paused;                 /* all were copied, or refused: only tried now and then */
+    bool wanted, works;          /* requested; supported by the host */
+    bool paused;                 /* all sends were copied or refused: try only now and then */
     uint32_t copied, refused;    /* in a row */
-    uint32_t passed;             /* operations that could have, while paused */
+    uint32_t passed;             /* operations that could have used it, while paused */
 };
 
-/* What was pushed for one socket and has not ended, in order. The first `submitted` of them are with the kernel.
+/* The pushed packets of one socket that have not ended, in order. The kernel has the first `submitted` of them.
  * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
 struct udp_tx_queue {
     uint32_t *slot;              /* [capacity], a ring */
@@ -56,10 +56,10 @@ struct udp_tx_queue {
 struct udp_tx_tier {
     size_t bytes;                /* of the tier's struct, which begins with struct udp_tx */
     int (*open)(struct udp_tx *tx, struct udpring_reason *why);
-    bool (*close)(struct udp_tx *tx);      /* false: the kernel did not let go of the slots */
+    bool (*close)(struct udp_tx *tx);      /* false: sends did not end within the bound */
     int (*flush)(struct udp_tx *tx);
-    void (*collect)(struct udp_tx *tx);    /* completions that came without a flush; NULL: there are none */
-    int (*notice)(struct udp_tx *tx);      /* readable when a completion is there, or comes; -1. NULL: there are none */
+    void (*collect)(struct udp_tx *tx);    /* handles completions without a flush; NULL: the tier has none */
+    int (*notice)(struct udp_tx *tx);      /* descriptor, readable when completions are ready; -1. NULL: no completions */
 };
 
 extern const struct udp_tx_tier udp_tx_uring, udp_tx_mmsg;
@@ -70,7 +70,7 @@ struct udp_tx {
     uint32_t tier_id;
     struct udpring_tx_stats stats;
     struct udp_slots slots;
-    uint32_t *free;              /* stack of free slots: the last used is the warmest */
+    uint32_t *free;              /* stack of free slots: the last used one is warm in the cache */
     uint32_t free_count;
     uint32_t *done;              /* ring of slots that ended and wait for reap */
     uint32_t done_head, done_count;
@@ -82,7 +82,7 @@ struct udp_tx {
     struct udp_tx_queue queue[UDP_RX_SOCKETS_MAX];
     struct udp_tx_zero_copy zero_copy;
     bool stalled;                /* the kernel did not take all that the last flush queued */
-    uint64_t direct_charge;              /* udp_tx_charge() of what went past the queue of socket 0 since the last flush */
+    uint64_t direct_charge;              /* udp_tx_charge() of the datagrams sent at once on socket 0 since the last flush */
     char reason[UDP_TIER_REASON_BYTES];
 };
 
@@ -97,52 +97,52 @@ static inline uint32_t udp_tx_queued(const struct udp_tx *tx, const struct udp_t
     return queue->slot[(queue->head + n) & (tx->capacity - 1)];
 }
 
-/* Hands the slot to reap. */
+/* Queues the slot for udp_tx_reap(). */
 static inline void udp_tx_finish(struct udp_tx *tx, uint32_t slot)
 {
     tx->done[(tx->done_head + tx->done_count++) & (tx->capacity - 1)] = slot;
 }
 
 enum udp_tx_verdict {
-    UDP_TX_ENDED,     /* handed to reap; take it off the queue */
-    UDP_TX_RESEND,    /* changed, or never tried: send again at once, in its place */
-    UDP_TX_PARK,      /* nothing of this socket can go now */
+    UDP_TX_ENDED,     /* queued for udp_tx_reap(); remove it from its queue */
+    UDP_TX_RESEND,    /* changed, or never tried: send it again at once, in its place */
+    UDP_TX_PARK,      /* the socket can send nothing now */
 };
-/* 0, or why such an item can never be sent: as udp_tx_push(). */
+/* 0, or the -errno (as udp_tx_push()) of an item that can never be sent. */
 int udp_tx_check(const struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
 /* Builds the message of an item that was checked. Any thread, on a slot of its own. */
 void udp_tx_lay_out(const struct udp_tx *tx, struct udp_tx_slot *slot, const struct udp_tx_item *item);
 void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t datagrams);
-/* The send has this result: bytes or -errno. */
+/* Ends a send with this result: bytes or -errno. */
 void udp_tx_end(struct udp_tx *tx, uint32_t slot, int32_t result);
-/* The error table: judges the result of one send and counts it. */
+/* The error table: decides on the result of one send and counts it. */
 enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t slot, int32_t result);
 
-/* tx_zero_copy.c. Opening: what can be had. */
+/* tx_zero_copy.c. Called at open: finds out whether zero copy works. */
 void udp_tx_zero_copy_open(struct udp_tx *tx, bool wanted);
-/* Whether a payload of this length should go without a copy. */
+/* Whether a payload of this length should use zero copy. */
 bool udp_tx_zero_copy_wants(const struct udp_tx *tx, uint64_t length);
-/* Whether this slot goes without a copy now; marks it. */
+/* Whether this send of the slot uses zero copy. Marks the slot accordingly. */
 bool udp_tx_zero_copy_takes(struct udp_tx *tx, struct udp_tx_slot *slot);
-/* The notification came, with its result. */
+/* Call when the notification arrived, with its result. */
 void udp_tx_zero_copy_notified(struct udp_tx *tx, uint32_t slot, int32_t usage);
-/* True: the error is of zero copy, and the slot is to be sent again as usual. */
+/* True: zero copy caused the error, so send the slot again with a copy. */
 bool udp_tx_zero_copy_refused(struct udp_tx *tx, struct udp_tx_slot *slot, int error);
 
-/* How many datagrams a slot stands for. */
+/* The number of datagrams of a slot. */
 static inline uint32_t udp_tx_datagrams(const struct udp_tx_slot *slot)
 {
     return slot->segment_size ? (slot->length + slot->segment_size - 1) / slot->segment_size : 1;
 }
 
-/* What the kernel charges the socket's buffer for such a packet, at most: sk_buffs are rounded up to powers of two, fragments
- * and segments have one each. */
+/* Upper bound of the kernel's charge to the socket's buffer for such a packet. The kernel rounds sk_buffs up to powers of two,
+ * and each fragment or segment has one. */
 static inline uint64_t udp_tx_charge(uint64_t length, uint64_t datagrams)
 {
     return 3 * length + 2048 * datagrams;
 }
 
-/* True for a result that says the socket itself is gone. */
+/* True for a result that means that the socket itself was closed. */
 static inline bool udp_tx_fatal(int32_t result)
 {
     return result == -EBADF || result == -ENOTSOCK;

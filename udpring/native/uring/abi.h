@@ -1,46 +1,46 @@
-/* What the ring layer shows to Python (udpring/uring): a general ring whose operations own their memory, and the probe. */
+/* The interface of the ring layer to Python (udpring/uring): a general ring whose operations own their memory, and the probe. */
 #ifndef UDPRING_URING_ABI_H
 #define UDPRING_URING_ABI_H
 #include "../abi.h"
 
 /* ---- a ring with owned operations ----
- * Flow: udpring_ring_queue() copies what the kernel may read into an operation slot, udpring_ring_wait() submits and waits,
- * udpring_ring_harvest() shows completions with pointers into the slots, udpring_ring_settle() frees those that ended.
+ * Flow: udpring_ring_queue() copies all that the kernel may read into an operation slot. udpring_ring_wait() submits and waits.
+ * udpring_ring_harvest() returns completions with pointers into the slots. udpring_ring_settle() frees the slots that ended.
  * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
 
-/* For tests: close as on kernels before 5.19; map the queues one by one, as before 5.4. */
+/* For tests: close as on kernels before 5.19; map the queues one by one, as on kernels before 5.4. */
 #define UDPRING_DENY_CANCEL_ANY 0x80000000u
 #define UDPRING_DENY_SINGLE_MMAP 0x40000000u
 
 struct udpring_ring_options {
     uint32_t entries;        /* submission queue; 0 = 256 */
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
-    uint32_t slots;          /* operations at once; 0 = as many as the completion queue holds */
-    uint32_t flags_deny;     /* IORING_SETUP_* bits not to be asked for, UDPRING_DENY_* */
+    uint32_t slots;          /* operations at a time; 0 = the size of the completion queue */
+    uint32_t flags_deny;     /* IORING_SETUP_* bits not to request, UDPRING_DENY_* */
     int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
 };
 
 struct udpring_ring_info {
     uint32_t sq_entries, cq_entries, slots;
     uint32_t setup_flags, features;
-    uint32_t halvings;       /* ENOMEM: how often the entries were halved */
+    uint32_t halvings;       /* number of times that ENOMEM halved the entries */
     int32_t iowq_error;      /* of the bound on kernel workers: 0 or -errno */
     int32_t owner_tid;
     uint32_t queued;         /* not submitted yet */
-    uint32_t ready;          /* completions to be harvested */
+    uint32_t ready;          /* completions to harvest */
     uint32_t busy_slots;     /* queued, in flight or not settled */
     int64_t in_flight;       /* submitted, without their terminal completion */
-    uint64_t stale;          /* completions that belonged to nothing */
-    uint32_t lost;           /* completions the kernel had no memory for */
+    uint64_t stale;          /* completions that matched no operation */
+    uint32_t lost;           /* completions that the kernel dropped because it had no memory */
 };
 
 int32_t udpring_ring_open(struct udpring_ring **ring, const struct udpring_ring_options *options, struct udpring_reason *why);
 int32_t udpring_ring_enable(struct udpring_ring *ring);
-/* 0; > 0: that many operations did not end within 2 s, their memory went to the graveyard; -EXDEV: not the owner, who
- * still lives: nothing was done. Idempotent. */
+/* 0; > 0: this many operations did not end within 2 s, and their memory went to the graveyard; -EXDEV: the caller is not the
+ * owner, and the owner thread still runs; nothing was done. Idempotent. */
 int32_t udpring_ring_close(struct udpring_ring *ring);
-/* After close; the memory of one that is not closed is leaked and counted. */
+/* Call after close. The memory of a ring that is not closed is leaked and counted. */
 void udpring_ring_free(struct udpring_ring *ring);
 int32_t udpring_ring_fileno(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
 int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *out);
@@ -64,7 +64,7 @@ enum udpring_op {
     UDPRING_OP_READ_MULTISHOT = 49
 };
 
-/* Bits of the kernel's, as far as Python names them; abi_check.c holds them equal to kernel.h. */
+/* The kernel's bits that Python uses. abi_check.c asserts that they equal those of kernel.h. */
 enum udpring_sqe_flag {
     UDPRING_SQE_FIXED_FILE = 1,
     UDPRING_SQE_DRAIN = 2,
@@ -111,10 +111,10 @@ enum udpring_kind {
 #define UDPRING_OPERATION_BYTES_MAX 0x40000000u   /* payload of one operation */
 #define UDPRING_CONTROL_BYTES_MAX 65536u
 
-/* One operation to queue. Everything a pointer names is copied before the call returns. */
+/* One operation to queue. The call copies the data behind each pointer before it returns. */
 struct udpring_operation {
     uint32_t opcode;         /* UDPRING_OP_* */
-    uint32_t flags;          /* IOSQE_*, but BUFFER_SELECT; CQE_SKIP_SUCCESS only where no memory is owned */
+    uint32_t flags;          /* IOSQE_* except BUFFER_SELECT; CQE_SKIP_SUCCESS only for operations that own no memory */
     int32_t fd;              /* or an index, with IOSQE_FIXED_FILE */
     uint32_t op_flags;       /* poll events, msg_flags, timeout flags, cancel flags, nop flags, msg_ring flags */
     uint64_t offset;         /* in the file; ~0 = current. TIMEOUT: completions to count. POLL_ADD: 1 = multishot */
@@ -128,14 +128,14 @@ struct udpring_operation {
     const uint8_t *control;  /* SENDMSG: control messages, or NULL */
 };
 
-/* The user_data of the queued operation (> 0), or -errno: -ENOBUFS all slots busy; -E2BIG a chain of linked operations does
- * not fit into the submission queue; -EAGAIN the kernel takes nothing; -EINVAL, -ERANGE with the field in `why`. */
+/* The user_data of the queued operation (> 0), or -errno. -ENOBUFS: all slots are busy; -E2BIG: a chain of linked operations
+ * does not fit into the submission queue; -EAGAIN: the kernel takes no entry; -EINVAL, -ERANGE with the field in `why`. */
 int64_t udpring_ring_queue(struct udpring_ring *ring, const struct udpring_operation *operation, struct udpring_reason *why);
-/* Makes room for n more entries by submitting: so many can then be queued, and linked, in one go. 0, -E2BIG, -EAGAIN. */
+/* Submits if necessary, so that n more entries can be queued, and linked, without another submit. 0, -E2BIG, -EAGAIN. */
 int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n);
-/* Takes back the newest n that are not submitted yet, with their slots; returns how many. */
+/* Takes back the newest n entries that are not submitted, with their slots. Returns how many. */
 int32_t udpring_ring_retract(struct udpring_ring *ring, uint32_t n);
-/* Test access: a whole SQE of 64 bytes as it is. The kernel may touch what it names: the caller's risk. */
+/* Test access: queues an SQE of 64 bytes unchanged. The kernel may access the memory that it names, at the caller's risk. */
 int32_t udpring_ring_raw(struct udpring_ring *ring, const uint8_t *sqe);
 int32_t udpring_ring_submit(struct udpring_ring *ring);   /* how many the kernel took, or -errno */
 /* Submits, then waits for `want` completions or timeout_ns (negative none, 0 poll): 0, -ETIME, -EINTR, -errno. */
@@ -146,34 +146,35 @@ struct udpring_completion {
     uint64_t user_data;
     int32_t result;          /* >= 0, or -errno */
     uint32_t flags;          /* IORING_CQE_F_* */
-    const uint8_t *data;     /* what was read or received; NULL: none. All pointers: valid until settle */
+    const uint8_t *data;     /* the bytes read or received; NULL: none. All pointers are valid until settle */
     const uint8_t *name, *control;
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
 };
-/* Up to max (at most UDPRING_HARVEST_MAX) completions; settles what an earlier call left. Does not enter the kernel. */
+/* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
+ * kernel. */
 int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
 int32_t udpring_ring_settle(struct udpring_ring *ring);
 
-/* A group of provided buffers for multishot operations: count a power of two, at most 32768. */
+/* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. */
 int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes,
                              struct udpring_reason *why);
 /* fds NULL: a sparse table. */
 int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32_t count);
 int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);
-int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);   /* -1: take it away */
-/* The caller keeps the memory until the ring is closed and drained, or these are taken away (count 0). */
+int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);   /* -1: unregister */
+/* The caller keeps the memory until the ring is closed and drained, or the buffers are unregistered (count 0). */
 int32_t udpring_ring_buffers(struct udpring_ring *ring, uint8_t *const *memory, const uint64_t *lengths, uint32_t count);
 int32_t udpring_ring_files_clear(struct udpring_ring *ring);
 
 uint64_t udpring_graveyard_bytes(void);    /* of the whole process */
 uint64_t udpring_graveyard_blocks(void);
 
-/* ---- what this host's io_uring can do, found by doing ---- */
-/* The numbers and the names (probe.c) are both made of this list. */
+/* ---- the features of this host's io_uring, found by trying them ---- */
+/* The numbers and the names (probe.c) both come from this list. */
 #define UDPRING_FEATURES(each) \
     each(RING, "ring")                           /* a ring can be opened and entered */ \
-    each(DEFER_TASKRUN, "defer_taskrun")         /* completions run only when asked for */ \
+    each(DEFER_TASKRUN, "defer_taskrun")         /* task work runs only on request */ \
     each(TIMEOUT, "timeout")                     /* waits end on time */ \
     each(RECVMSG, "recvmsg") \
     each(SENDMSG, "sendmsg") \
@@ -192,19 +193,20 @@ enum udpring_feature {
     UDPRING_FEATURE_COUNT
 };
 #define UDPRING_ZC_UNSUPPORTED 0   /* the kernel refuses it */
-#define UDPRING_ZC_BROKEN 1        /* the notification never comes, or comes wrong */
-#define UDPRING_ZC_COPIES 2        /* works, and the data is copied after all (always so on loopback) */
+#define UDPRING_ZC_BROKEN 1        /* the notification never arrives, or is wrong */
+#define UDPRING_ZC_COPIES 2        /* works, but the kernel copies the data after all (always so on loopback) */
 #define UDPRING_ZC_TRUE 3
-#define UDPRING_ZC_OFF 4           /* of a send ring: not asked for */
-#define UDPRING_ZC_UNTRIED 5       /* of a send ring: it can, and nothing was long enough yet */
+#define UDPRING_ZC_OFF 4           /* of a send ring: not requested */
+#define UDPRING_ZC_UNTRIED 5       /* of a send ring: available, but no payload was long enough yet */
 struct udpring_feature_result {
     int32_t works;                 /* 1, 0 */
-    int32_t code;                  /* 0, or -errno of what failed; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
-    struct udpring_reason reason;  /* what was seen, or why not and what to do */
+    int32_t code;                  /* 0, or -errno of the failed call; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
+    struct udpring_reason reason;  /* the observation, or the cause of the failure and the cure */
 };
 const char *udpring_feature_name(int32_t which);   /* "ring", ...; NULL past the end */
-/* Fills all UDPRING_FEATURE_COUNT results. Takes some milliseconds; a wait that hangs is bounded by 1 s. On loopback only. */
+/* Fills all UDPRING_FEATURE_COUNT results. Takes some milliseconds. A wait that hangs ends after 1 s. Uses loopback only. */
 void udpring_uring_probe(struct udpring_feature_result *results);
-/* UDPRING_ZC_* of sendmsg_zc, tried once a process (2 s at most when a notification never comes), and what was seen. */
+/* UDPRING_ZC_* of sendmsg_zc, with the observation in `why`. Tried once a process (at most 2 s if a notification never
+ * arrives). */
 int32_t udpring_zero_copy(struct udpring_reason *why);
 #endif
