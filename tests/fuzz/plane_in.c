@@ -63,7 +63,7 @@ static void count_handshakes(void)
     do {
         count = udpring_plane_events(model.plane, events, UR_ARRAY_LENGTH(events));
         for (uint32_t i = 0; i < count; i++) {
-            CLAIM(events[i].kind >= UDPRING_EVENT_HANDSHAKE && events[i].kind <= UDPRING_EVENT_PATH && events[i].length <= UDPRING_MESSAGE_MAX,
+            CLAIM(events[i].kind >= UDPRING_EVENT_HANDSHAKE && events[i].kind <= UDPRING_EVENT_NESTED && events[i].length <= UDPRING_MESSAGE_MAX,
                   "an event of kind %u", events[i].kind);
             model.handshake_events += events[i].kind == UDPRING_EVENT_HANDSHAKE;
         }
