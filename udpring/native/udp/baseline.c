@@ -1,8 +1,8 @@
-/* What `udpring bench udp` compares with, and nothing else uses: sendmmsg(2) and recvmmsg(2) as a C program drives them, each
- * datagram its own, without UDP_SEGMENT and UDP_GRO.
+/* The baseline of `udpring bench udp`, used nowhere else: sendmmsg(2) and recvmmsg(2) as a C program calls them, one message a
+ * datagram, without UDP_SEGMENT and UDP_GRO.
  *
  * 1. udpring_baseline_open lays out the headers of a burst once, for sending and for receiving.
- * 2. udpring_baseline_run sends all of the burst, then receives all of it: as few calls as the kernel allows.
+ * 2. udpring_baseline_run sends the whole burst, then receives it, in as few calls as the kernel allows.
  */
 #include "../base.h"
 
@@ -13,7 +13,7 @@
 
 #include "abi.h"
 
-#define BURST_MAX 1024 /* UIO_MAXIOV: one call takes no more */
+#define BURST_MAX 1024 /* UIO_MAXIOV, the limit of one call */
 
 /* Owner: the caller of udpring_baseline_open. Thread: one at a time. Freed by udpring_baseline_close. */
 struct udpring_baseline {
@@ -94,7 +94,7 @@ static int send_burst(struct udpring_baseline *base, int fd)
     return (int)base->burst;
 }
 
-/* How many came: all of the burst, or what came until nothing did for `wait_ms`. */
+/* Returns how many datagrams arrived: the whole burst, or fewer if none arrived for `wait_ms`. */
 static int receive_burst(struct udpring_baseline *base, int fd, int wait_ms)
 {
     uint32_t got = 0;

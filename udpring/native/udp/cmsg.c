@@ -54,8 +54,8 @@ static void parse_ip(const struct cmsghdr *message, const uint8_t *data, size_t 
         struct in_pktinfo info;
         memcpy(&info, data, sizeof(info));
         packet->interface_index = (uint32_t)info.ipi_ifindex;
-        /* ipi_addr is the header's destination; ipi_spec_dst is the address of ours that a reply should come from
-         * (they differ for broadcast and multicast). */
+        /* ipi_addr is the destination in the header. ipi_spec_dst is the local address for replies. They differ for broadcast
+         * and multicast. */
         set_local4(packet, &info.ipi_spec_dst);
     } else if (message->cmsg_type == IP_TOS && length >= 1) {
         packet->tos = data[0];
@@ -82,7 +82,7 @@ void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet
         switch (message->cmsg_level) {
         case SOL_IP: parse_ip(message, data, bytes, packet); break;
         case SOL_IPV6: parse_ipv6(message, data, bytes, packet); break;
-        case SOL_UDP:   /* an int since the kernel has it, not the u16 of UDP_SEGMENT */
+        case SOL_UDP:   /* an int in every kernel, unlike the u16 of UDP_SEGMENT */
             if (message->cmsg_type == UDP_GRO && bytes >= 4)
                 packet->segment_size = read_u32(data) & 0xffff;
             break;
@@ -102,8 +102,8 @@ void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet
     }
 }
 
-/* Appends one message; its bytes are copied, the padding zeroed. Inline: its lengths are constants then, and the copies a few
- * instructions. */
+/* Appends one message: copies its bytes and zeroes the padding. Inlined, so that the lengths are constants and the copies take a
+ * few instructions. */
 static inline __attribute__((always_inline)) uint8_t *append(uint8_t *at, int level, int type, const void *data, size_t bytes)
 {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(bytes), .cmsg_level = level, .cmsg_type = type};

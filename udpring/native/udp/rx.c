@@ -143,7 +143,7 @@ unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsig
 void udp_rx_release(struct udp_rx *rx, uint32_t slot)
 {
     if (ur_unlikely(slot >= rx->slots.count || !rx->held[slot])) {
-        rx->stats.stale++;   /* given back twice: the second time it may be the kernel's again */
+        rx->stats.stale++;   /* released twice: the kernel may already use the slot again */
         return;
     }
     rx->held[slot] = 0;

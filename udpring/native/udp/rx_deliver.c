@@ -1,4 +1,4 @@
-/* What all tiers do with a message that came, and with an error that came in its place. */
+/* How all tiers handle a received message, or an error of a receive. */
 #include "../base.h"
 
 #include <linux/sock_diag.h>
@@ -12,9 +12,9 @@
 #define SO_MEMINFO 55
 #endif
 
-#define REFUSALS_MOST 65536u   /* in a row, and no datagram among them */
+#define REFUSALS_MOST 65536u   /* in a row, without a datagram in between */
 
-/* ICMP brings such errors (administratively prohibited, source route failed), but a host may refuse a socket so, too. */
+/* ICMP causes such errors (administratively prohibited, source route failed). But a host may also refuse a socket with them. */
 static bool refused_for_ever(struct udp_rx *rx, int error)
 {
     if (error != EACCES && error != EOPNOTSUPP)
@@ -38,7 +38,7 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
     case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case ESHUTDOWN: case ENOSYS:
         rx->fatal = -error;
         return UDP_RX_FATAL;
-    default:   /* what ICMP brings: one event each, taken off the socket by reading it */
+    default:   /* ICMP errors: one event each; reading it clears it */
         rx->stats.icmp_errors++;
         udp_rx_keep_error(rx, error);
         return UDP_RX_ICMP;
@@ -63,7 +63,7 @@ void udp_rx_drain_reported(struct udp_rx *rx, int fd)
     rx->stats.icmp_errors += queued > 1 ? queued - 1 : 0;
 }
 
-/* A datagram tells the socket's count of when it was queued: that may be less than is known already. */
+/* A datagram carries the socket's drop count as of its queueing, which may be less than a count seen already. */
 static void count_drops(struct udp_rx *rx, uint32_t socket, uint32_t drops)
 {
     uint32_t more = drops - rx->drops[socket];
@@ -89,7 +89,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
 {
     uint32_t socket = slot >= rx->per_socket;
     if (ur_unlikely(length > rx->slot_bytes))
-        length = rx->slot_bytes;   /* whatever the kernel says, a packet ends with its slot */
+        length = rx->slot_bytes;   /* a packet never exceeds its slot, whatever length the kernel reports */
     packet->data = data;
     packet->length = length;
     packet->segment_size = 0;
@@ -112,9 +112,9 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
     if (packet->segment_size) {
         if (packet->segment_size < length) {
             stats->trains++;
-            stats->packets += (length - 1) / packet->segment_size;   /* counted as SO_RXQ_OVFL counts them: datagrams */
+            stats->packets += (length - 1) / packet->segment_size;   /* count datagrams, as SO_RXQ_OVFL does */
         } else {
-            packet->segment_size = 0;   /* the kernel tells the size of a train of one, too */
+            packet->segment_size = 0;   /* the kernel also reports a size for a train of one */
         }
     }
     count_drops(rx, socket, drops);

@@ -1,9 +1,9 @@
-/* Tier mmsg: recvmmsg and a poll, for hosts that deny io_uring.
+/* Tier mmsg: recvmmsg(2) and ppoll(2), for hosts that deny io_uring.
  *
  * 1. wait: ppoll over the sockets that have a free slot and over the watched descriptors.
- * 2. harvest: recvmmsg into as many slots as there is room for, sockets taking turns.
- * ppoll, not epoll: a descriptor may be watched twice (a UDP socket for POLLOUT while it is received from), the
- * time-out is in nanoseconds on every kernel, and with at most 18 descriptors it costs no more. */
+ * 2. harvest: recvmmsg into as many slots as there is room for. The sockets take turns.
+ * ppoll rather than epoll: a descriptor may be watched twice (a UDP socket for POLLOUT while it also receives), the timeout is
+ * in nanoseconds on every kernel, and with at most 18 descriptors it costs no more. */
 #include "../base.h"
 
 #include <poll.h>
@@ -18,14 +18,14 @@
 #define NO_SLOT UINT32_MAX
 #define SHORT_PAUSE_NS 1000000
 
-/* What stands in each slot before the payload. */
+/* The header of each slot, before the payload. */
 struct slot_header {
     uint8_t name[UDP_RX_NAME_BYTES];
     uint8_t control[UDP_RX_CONTROL_BYTES];
     uint8_t pad[16];
 };
 
-/* vector[0 .. prepared) each have a slot, ready to be received into; the other free slots are on the stack. */
+/* Each of vector[0 .. prepared) has a slot and is ready to receive. The other free slots are on the stack. */
 struct mmsg_socket {
     struct mmsghdr vector[VECTOR];
     struct iovec iov[VECTOR];
@@ -33,20 +33,20 @@ struct mmsg_socket {
     uint32_t prepared;
     uint32_t *free;
     uint32_t free_count;
-    bool readable;     /* the poll said so, or the last recvmmsg was full */
+    bool readable;     /* ppoll reported it, or the last recvmmsg was full */
     bool error;        /* POLLERR */
-    bool starved;      /* counted already */
+    bool starved;      /* this starvation is already counted */
     bool polled;       /* in `epoll` */
 };
 
 struct mmsg_rx {
     struct udp_rx rx;
     struct mmsg_socket *socket;    /* [sockets] */
-    uint32_t turn;                 /* the socket that is asked first */
+    uint32_t turn;                 /* the socket to read first */
     struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
-    uint32_t watching;             /* tokens that are out */
+    uint32_t watching;             /* bit mask of the active tokens */
     bool has_epoll;                /* false also when open was not called */
-    int epoll;                     /* for sleepers elsewhere */
+    int epoll;                     /* for callers that wait in an event loop */
 };
 
 static struct mmsg_rx *self(struct udp_rx *rx)
@@ -64,7 +64,7 @@ static void prepare(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t a
         .msg_control = header->control, .msg_controllen = sizeof(header->control)};
 }
 
-/* The first `used` entries went to the caller: fill the holes from the stack, or else from the end. */
+/* The caller got the slots of the first `used` entries. Fill these entries from the stack, or else from the end of the vector. */
 static void refill(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t used)
 {
     uint32_t at = 0;
@@ -100,7 +100,7 @@ static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
         socket->free = calloc(rx->per_socket, sizeof(*socket->free));
         if (!socket->free)
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
-        for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is taken first */
+        for (uint32_t n = 0; n < rx->per_socket; n++)   /* take the lowest slot first */
             socket->free[n] = i * rx->per_socket + rx->per_socket - 1 - n;
         socket->free_count = rx->per_socket;
     }
@@ -118,7 +118,7 @@ static bool mmsg_close(struct udp_rx *rx)
     return true;
 }
 
-/* Reads what the poll said of one descriptor of ours. */
+/* Evaluates the poll result of one of our sockets. */
 static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
 {
     struct mmsg_socket *socket = &mmsg->socket[index];
@@ -130,7 +130,7 @@ static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
     socket->error = (events & POLLERR) != 0;
 }
 
-/* What could not be received keeps the socket readable: the poll would return at once, again and again. */
+/* A datagram that could not be received keeps the socket readable. Without a pause the poll would return at once, repeatedly. */
 static void rest_short(struct udp_rx *rx)
 {
     struct timespec pause = {.tv_nsec = SHORT_PAUSE_NS};
@@ -145,7 +145,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     uint8_t tokens[UDP_RX_WATCHES];
     nfds_t count = rx->sockets;
     if (rx->watched)
-        timeout_ns = 0;   /* not fetched yet: it is something */
+        timeout_ns = 0;   /* tokens not fetched yet: do not wait */
     if (ur_unlikely(rx->short_of_memory))
         rest_short(rx);
     for (uint32_t i = 0; i < rx->sockets; i++) {
@@ -181,7 +181,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     return something ? 0 : -ETIME;
 }
 
-/* One recvmmsg. Returns how many came; 0 ends this socket's turn. */
+/* One recvmmsg. Returns how many datagrams were received; 0 ends this socket's turn. */
 static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_packet *packets, unsigned max)
 {
     struct mmsg_socket *socket = &mmsg->socket[index];
@@ -196,7 +196,7 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
         if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
             break;
         udp_rx_drain_reported(rx, rx->fd[index]);
-        socket->error = false;   /* it was the pending error, and it is read now */
+        socket->error = false;   /* recvmmsg returned and cleared the pending error */
     }
     if (got < 0) {
         rx->short_of_memory = errno == ENOMEM || errno == ENOBUFS;
@@ -246,7 +246,7 @@ static void mmsg_release(struct udp_rx *rx, uint32_t slot)
     socket->free[socket->free_count++] = slot;
 }
 
-/* Level-triggered on the sockets themselves. A socket without a free slot is taken out: it may stay readable for long. */
+/* Level-triggered on the sockets themselves. A socket without a free slot is removed, because it may stay readable for long. */
 static int mmsg_pollable(struct udp_rx *rx, int event)
 {
     struct mmsg_rx *mmsg = self(rx);
@@ -273,7 +273,7 @@ static bool mmsg_prepare_poll(struct udp_rx *rx)
             continue;
         struct epoll_event interest = {.events = EPOLLIN | EPOLLRDHUP};
         if (epoll_ctl(mmsg->epoll, ready ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, rx->fd[i], &interest) && errno != EEXIST)
-            rx->fatal = errno == ENOENT ? -EBADF : -errno;   /* a closed socket left the epoll set by itself */
+            rx->fatal = errno == ENOENT ? -EBADF : -errno;   /* the kernel removed a closed socket from the epoll set */
         socket->polled = ready;
     }
     return hungry;
@@ -281,7 +281,7 @@ static bool mmsg_prepare_poll(struct udp_rx *rx)
 
 static bool mmsg_pending(const struct udp_rx *rx)
 {
-    return false;   /* the sockets are polled themselves */
+    return false;   /* the epoll descriptor contains the sockets themselves */
 }
 
 static int mmsg_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)

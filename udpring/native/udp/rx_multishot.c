@@ -1,15 +1,15 @@
-/* Tier uring-multishot: one recvmsg operation a socket that completes once for each datagram, into buffers that the
- * kernel picks from a ring of ours.
+/* Tier uring-multishot: one multishot recvmsg operation a socket. It completes once for each datagram, into a buffer that the
+ * kernel picks from a provided buffer ring.
  *
- * 1. arm: the kernel's ring is topped up, published in one store; a socket whose operation ended is armed again.
- * 2. complete: struct io_uring_recvmsg_out, name, control and payload lie one after the other in the buffer.
- * Any completion without F_MORE ended the operation: an error, no buffer left, and a datagram of length zero, which
- * anybody may send. For want of buffers it is not armed before a quarter of them is back: the kernel answers ENOBUFS
- * at once, whether there is anything to read or not.
+ * 1. arm: adds buffers to the ring and publishes them in one store. Arms a socket again whose operation ended.
+ * 2. complete: the buffer contains struct io_uring_recvmsg_out, name, control data and payload, in this order.
+ * A completion without F_MORE ended the operation. The cause is an error, a lack of buffers, or a datagram of length zero, which
+ * any host may send. After a lack of buffers the operation is armed again only once a quarter of them is free: without
+ * buffers the kernel returns ENOBUFS at once, whether there is anything to read or not.
  *
- * The window: the kernel takes buffers first in, first out, so that a ring of all of them walks through all their memory
- * and every train lands in cold cache lines (at 256 buffers and trains of 60 kB: 3.9 us to receive one instead of 2.2).
- * So the ring holds only about twice what a pass takes out; the rest lies on a stack, the warmest on top. */
+ * The window: the kernel takes buffers first in, first out. A ring of all buffers would cycle through all their memory, and
+ * every train would go to cold cache lines (with 256 buffers and trains of 60 kB: 3.9 us to receive one instead of 2.2).
+ * So the ring holds only about twice as many buffers as a pass uses. The others are on a stack, the warmest on top. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -21,22 +21,22 @@
 #include "rx_uring.h"
 
 #define WINDOW_LEAST 16u
-#define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
+#define WINDOW_PASSES 256u     /* after this many passes the window is set by the largest of them */
 #define PREFIX_BYTES (sizeof(struct io_uring_recvmsg_out) + UDP_RX_NAME_BYTES + UDP_RX_CONTROL_BYTES)
 
 struct multishot_socket {
     struct ur_bufring buffers;
-    uint16_t *idle;            /* stack of buffers that neither the kernel nor the caller has */
+    uint16_t *idle;            /* stack of free buffers (not in the kernel's ring, not held by the caller) */
     uint32_t idle_count;
     uint32_t available;        /* buffers in the kernel's ring */
-    uint32_t window;           /* how many should be there */
-    uint32_t taken, peak, passes;   /* buffers used in this pass, in the largest one, and passes since the last look */
+    uint32_t window;           /* target number of buffers in the ring */
+    uint32_t taken, peak, passes;   /* buffers used in this pass and in the largest one; passes since the last fit */
     bool armed, starved;
 };
 
 struct multishot_rx {
     struct uring_rx uring;
-    struct msghdr header;      /* read at submission only, the same for all: sizes, no pointers */
+    struct msghdr header;      /* the same for all sockets, read at submission only: sizes, no pointers */
     struct multishot_socket socket[UDP_RX_SOCKETS_MAX];
 };
 
@@ -51,7 +51,7 @@ static void give_buffer(struct multishot_rx *multishot, uint32_t socket, uint32_
     state->idle[state->idle_count++] = (uint16_t)buffer;
 }
 
-/* Follows what passes take: twice the largest, so that a burst that grows does not run out at once. */
+/* Sets the window to twice the largest recent pass, so that a growing burst does not exhaust it at once. */
 static void fit_window(const struct udp_rx *rx, struct multishot_socket *state)
 {
     if (state->taken > state->peak)
@@ -80,7 +80,7 @@ static void top_up(struct multishot_rx *multishot, uint32_t socket)
     ur_bufring_publish(&state->buffers);
 }
 
-/* The kernel found its ring empty. Either the window was too small, or the caller keeps the buffers. */
+/* The kernel found the buffer ring empty. Either the window is too small, or the caller holds the buffers. */
 static void ran_out(struct udp_rx *rx, struct multishot_socket *state)
 {
     if (state->idle_count) {
@@ -123,7 +123,7 @@ static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
     return ((const struct multishot_rx *)uring)->socket[socket].armed;
 }
 
-/* Checks what the kernel wrote against what we gave it, and delivers it. False: not a message. */
+/* Checks the kernel's lengths against the buffer, and delivers the message. False: not a message. */
 static bool deliver(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer, int32_t result,
                     struct udpring_packet *packet)
 {
@@ -165,7 +165,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
             state->armed = false;
         }
         if (ur_likely(cqe->res >= 0 && has_buffer)) {
-            /* A socket that was shut down completes nothing here; the operation sleeps. */
+            /* A shutdown socket causes no completion here: the operation keeps waiting. */
             delivered = deliver(multishot, socket, buffer, cqe->res, packet);
             uring->backoff[socket].run = 0;
         } else if (cqe->res == -ENOBUFS) {
@@ -175,7 +175,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
         }
     }
     if (ur_unlikely(has_buffer && !delivered))
-        give_buffer(multishot, socket, buffer);   /* also a stale completion brings its buffer back */
+        give_buffer(multishot, socket, buffer);   /* a stale completion returns its buffer, too */
     return delivered;
 }
 
@@ -198,7 +198,7 @@ static int multishot_open(struct udp_rx *rx, struct udpring_reason *why)
         if (!state->idle)
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
         code = ur_bufring_open(&multishot->socket[i].buffers, &multishot->uring.ring, (uint16_t)i, entries, why);
-        for (uint32_t n = rx->per_socket; n-- > 0;)   /* the lowest is taken first */
+        for (uint32_t n = rx->per_socket; n-- > 0;)   /* take the lowest buffer first */
             give_buffer(multishot, i, n);
     }
     return code;
@@ -210,7 +210,7 @@ static bool multishot_close(struct udp_rx *rx)
     struct ur_ring *ring = &multishot->uring.ring;
     bool forked = ring->state == UR_RING_LIVE && ring->forks != ur_fork_count();
     bool ended = uring_rx_close(&multishot->uring);
-    /* After the ring: the registrations went with it. In a forked child these addresses are not ours to unmap. */
+    /* After the ring: closing it removed the registrations. In a forked child these addresses must not be unmapped. */
     for (uint32_t i = 0; i < rx->sockets && !forked; i++)
         (void)ur_bufring_close(&multishot->socket[i].buffers, ring);
     for (uint32_t i = 0; i < rx->sockets; i++)

@@ -1,4 +1,4 @@
-/* Opening the receive side: its options, and the best tier that works here. */
+/* Opens the receive side: checks the options and takes the best tier that works here. */
 #include "rx_tier.h"
 #include "tier_choice.h"
 

@@ -1,19 +1,19 @@
 /* Tier uring-pool: a pool of single recvmsg operations in flight, each with its own slot.
  *
- * 1. arm: free slots are armed, their header fields reset; they go in with the enter that waits.
- * 2. complete: the kernel has written length of name and control and the flags into the slot's msghdr.
- * Completions come in the order in which the kernel took the datagrams off the socket, whichever slot they fell into.
+ * 1. arm: resets the header fields of the free slots and queues their receives. The wait submits them.
+ * 2. complete: the kernel has written the lengths of name and control data and the flags into the slot's msghdr.
+ * The order of completions is the order in which the kernel took the datagrams from the socket, in whatever slot they are.
  *
- * The window: one datagram wakes every operation that waits for one, and all but one of them in vain (64 in flight and
- * trains of 200-byte datagrams: 82 ns for each to receive, with 8 in flight 33). At first all slots are armed; then only about
- * twice what a pass brings, and when a pass brings all that were in flight, twice as many at once.
+ * The window: one datagram wakes every waiting operation, and all but one wake for nothing (with 64 in flight and trains of
+ * 200-byte datagrams a receive takes 82 ns a datagram, with 8 in flight 33). At first all slots are armed. Later only about
+ * twice as many as a pass receives. When a pass uses all operations in flight, their number doubles at once.
  *
- * Renewal: an operation that was woken 128 times in vain (APOLL_MAX_RETRY) the kernel hands to a thread of its own, which
- * receives beside the others: what it takes is overtaken. So one that has waited for long is cancelled and armed anew. A cancel
- * misses one that the kernel is about to try again; it is looked at as all others are the next time.
+ * Renewal: after 128 wakes without a datagram (APOLL_MAX_RETRY) the kernel moves an operation to a worker thread, which receives
+ * concurrently, so that its datagrams arrive out of order. So an operation that has waited long is cancelled and armed again. A
+ * cancel misses an operation that the kernel is about to retry; the next renewal checks it again.
  *
- * Errors: one that lies on the socket (IP_RECVERR, time stamps of what was sent) makes the kernel try all operations again at
- * once, and again, all 128 times. No cancel finds them then. So a poll for errors tells of them, and they are taken off. */
+ * Errors: an entry in the error queue (IP_RECVERR, transmit timestamps) makes the kernel retry all operations at once, up to all
+ * 128 times, and then no cancel finds them. So a poll for errors reports the entries, and they are read from the queue. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@
 
 #include "rx_uring.h"
 
-/* What stands in each slot before the payload: the kernel writes to all of it until the operation ends (R5). */
+/* The header of each slot, before the payload. The kernel may write to all of it until the operation ends (R5). */
 struct slot_header {
     struct msghdr header;
     struct iovec iov;
@@ -31,21 +31,21 @@ struct slot_header {
 };
 
 #define WINDOW_LEAST 8u
-#define WINDOW_PASSES 256u     /* after so many passes the window follows the largest of them */
+#define WINDOW_PASSES 256u     /* after this many passes the window is set by the largest of them */
 
-#define RENEW_WAKES 16u        /* after so many wakes those that waited through all of them are renewed: by 32, missed ones by 48 */
-#define WAKES_BY_ERROR 4u      /* tries that an error may cost each before it is taken off */
-#define NOT_WAITING 0u         /* in armed_at: with us, or with the caller */
+#define RENEW_WAKES 16u        /* renew operations that waited through this many wakes: done by 32, missed ones by 48 */
+#define WAKES_BY_ERROR 4u      /* retries that an error may cost an operation before it is read */
+#define NOT_WAITING 0u         /* in armed_at: not in the kernel */
 
 struct pool_window {
     uint32_t most;             /* operations that should be in flight */
-    uint32_t taken, peak, passes;   /* datagrams of this pass, of the largest one, and passes since the last look */
-    bool renewed;              /* operations ended in this pass because we cancelled them */
+    uint32_t taken, peak, passes;   /* datagrams of this pass and of the largest one; passes since the last fit */
+    bool renewed;              /* in this pass, operations ended because they were cancelled */
 };
 
-/* Passes in which something arrived: each wakes every operation that waits. Counted from 1. */
+/* Counts the passes in which something arrived, from 1 on. Each wakes every waiting operation. */
 struct pool_wakes {
-    uint32_t now, renewed;     /* and when we last looked for old operations */
+    uint32_t now, renewed;     /* current count, and the count at the last search for old operations */
     uint32_t woken;            /* in this pass */
 };
 
@@ -54,9 +54,9 @@ struct pool_rx {
     struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
     struct pool_window window[UDP_RX_SOCKETS_MAX];
     struct pool_wakes wakes[UDP_RX_SOCKETS_MAX];
-    uint32_t *armed_at;                   /* [slots.count] the wake before which an operation began to wait */
+    uint32_t *armed_at;                   /* [slots.count]: wakes.now when the operation began to wait */
     uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
-    bool starved[UDP_RX_SOCKETS_MAX];     /* counted already */
+    bool starved[UDP_RX_SOCKETS_MAX];     /* this starvation is already counted */
 };
 
 static struct slot_header *header_of(const struct udp_rx *rx, uint32_t slot)
@@ -93,7 +93,7 @@ static void fit_window(struct pool_rx *pool, uint32_t socket)
     if (window->taken > window->peak)
         window->peak = window->taken;
     if (window->taken && !armed(&pool->uring, socket) && !window->renewed && window->most < all) {
-        window->most *= 2;   /* there may have been more */
+        window->most *= 2;   /* more datagrams may be waiting */
         window->passes = 0;
     }
     window->taken = 0;
@@ -106,7 +106,7 @@ static void fit_window(struct pool_rx *pool, uint32_t socket)
         window->most = all;
 }
 
-/* Cancels what has waited through RENEW_WAKES wakes. It completes as cancelled, or with a datagram: either way in order. */
+/* Cancels the operations that waited through RENEW_WAKES wakes. Each completes as cancelled or with a datagram, in order. */
 static void renew(struct pool_rx *pool, uint32_t socket)
 {
     struct uring_rx *uring = &pool->uring;
@@ -117,7 +117,7 @@ static void renew(struct pool_rx *pool, uint32_t socket)
         return;
     uint32_t old = wakes->renewed;
     wakes->renewed = wakes->now;
-    if (ur_unlikely(wakes->now > UINT32_MAX / 2)) {   /* all begin anew, the oldest of them as if they had just begun */
+    if (ur_unlikely(wakes->now > UINT32_MAX / 2)) {   /* restart the count; all operations count as new */
         for (uint32_t i = 0; i < uring->rx.slots.count; i++)
             pool->armed_at[i] = pool->armed_at[i] != NOT_WAITING;
         for (uint32_t i = 0; i < uring->rx.sockets; i++)
@@ -130,7 +130,7 @@ static void renew(struct pool_rx *pool, uint32_t socket)
             continue;
         struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
         if (!sqe)
-            return;   /* the rest is looked at the next time */
+            return;   /* the next call checks the rest */
         uint64_t user_data = ur_ops_in_flight(&uring->ops, slot);
         sqe->opcode = IORING_OP_ASYNC_CANCEL;
         sqe->fd = -1;
@@ -144,7 +144,7 @@ static void arm(struct uring_rx *uring)
     struct pool_rx *pool = (struct pool_rx *)uring;
     struct udp_rx *rx = &uring->rx;
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        bool starved = pool->out[i] == rx->per_socket;   /* about to wait with nothing in flight */
+        bool starved = pool->out[i] == rx->per_socket;   /* about to wait without an operation in flight */
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
         fit_window(pool, i);
@@ -156,7 +156,7 @@ static void arm(struct uring_rx *uring)
         for (uint32_t in_flight = armed(uring, i); pool->idle[i].count && in_flight < pool->window[i].most; in_flight++) {
             struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
             if (!sqe)
-                return;   /* the rest is armed in the next pass */
+                return;   /* the next pass arms the rest */
             arm_slot(uring, sqe, pool->idle[i].slot[--pool->idle[i].count]);
         }
     }
@@ -187,7 +187,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     uring->backoff[socket].run = 0;
     struct slot_header *header = header_of(rx, slot);
     if (ur_unlikely(!cqe->res && !header->header.msg_namelen)) {
-        /* No datagram is without a source: this is the end of a socket that was shut down. */
+        /* Every datagram has a source, so this is the end of file of a socket that was shut down. */
         pool->idle[socket].slot[pool->idle[socket].count++] = slot;
         (void)udp_rx_fail(rx, ESHUTDOWN);
         return false;
@@ -218,7 +218,7 @@ static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
         pool->idle[i].slot = calloc(rx->per_socket, sizeof(*pool->idle[i].slot));
         if (!pool->idle[i].slot)
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
-        for (uint32_t n = 0; n < rx->per_socket; n++)   /* the lowest is armed first */
+        for (uint32_t n = 0; n < rx->per_socket; n++)   /* arm the lowest slot first */
             pool->idle[i].slot[n] = i * rx->per_socket + rx->per_socket - 1 - n;
         pool->idle[i].count = pool->window[i].most = rx->per_socket;
     }

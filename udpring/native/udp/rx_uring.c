@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define SQ_ENTRIES_LEAST 256u    /* room for watches and cancels beside the receives */
+#define SQ_ENTRIES_LEAST 256u    /* room for watches and cancels in addition to the receives */
 #define ERRORS_FREE 8            /* transient errors in a row before the first pause */
 #define PAUSE_LEAST_NS 1000000u
 #define PAUSE_DOUBLINGS 6        /* 64 ms at most */
-#define PAUSE_TOKEN UDP_RX_WATCHES   /* beyond the callers': the end of a pause, for who sleeps in an event loop */
-#define ERRORS_TOKEN (PAUSE_TOKEN + 1)   /* + socket: errors lie on it */
+#define PAUSE_TOKEN UDP_RX_WATCHES   /* above the caller's tokens: end of a pause, for callers in an event loop */
+#define ERRORS_TOKEN (PAUSE_TOKEN + 1)   /* + socket: its error queue has entries */
 #define TOKENS (ERRORS_TOKEN + UDP_RX_SOCKETS_MAX)
-#define ERRORS_MOST 65536u       /* taken off a socket at once */
+#define ERRORS_MOST 65536u       /* read from a socket in one call */
 
 int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why)
 {
@@ -19,9 +19,9 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
     uint32_t buffers = rx->slots.count;
     struct ur_ring_options options = {.entries = receives > SQ_ENTRIES_LEAST ? receives : SQ_ENTRIES_LEAST,
                                       .visible_work = rx->pollable};
-    /* One arming of a multishot may fill every buffer before we look: room for all of them, and as much again. */
+    /* One multishot operation may fill every buffer before we reap. Twice as many entries as buffers leave room. */
     options.cq_entries = 4 * SQ_ENTRIES_LEAST + 2 * buffers;
-    if (rx->cq_entries) {   /* a power of two, and the kernel wants no fewer of these than of the others */
+    if (rx->cq_entries) {   /* a power of two, and at least as many as SQ entries */
         options.cq_entries = UR_ENTRIES_LEAST;
         while (options.cq_entries < rx->cq_entries)
             options.cq_entries *= 2;
@@ -36,7 +36,7 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
         return ur_fail(why, code, "no memory for %u receive operations", receives);
     if (code)
         return code;
-    /* All are taken once and for all: an operation's slot is the number of the socket, receive slot or token. */
+    /* All slots are taken once, at open. The slot of an operation is the number of its socket, receive slot or token. */
     for (uint32_t i = 0; i < receives; i++)
         (void)ur_ops_take(&uring->ops);
     for (uint32_t i = 0; i < TOKENS; i++)
@@ -50,14 +50,14 @@ void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring)
 {
     if (!ops->count || ur_ring_usable(ring))
         return;
-    /* Either flag was granted by a kernel that can; both are asked for where they are known. But it looks for what to cancel
-     * from the beginning each time, in square time: many are sooner found by name. */
+    /* Every kernel that granted one of these flags can cancel all operations at once, and both are requested where known. But
+     * that cancel searches from the beginning for each operation, in quadratic time. Many are cancelled faster by user_data. */
     bool knows_any = ring->setup_flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN);
     if (knows_any && ops->in_flight < MANY)
         return;
     uint32_t ending = ops->in_flight;
     if (ur_ops_cancel_all(ops, ring) > 0 && knows_any)
-        (void)ur_submit_and_wait(ring, 2 * ending, CANCEL_WAIT_NS);   /* they end now, not in the midst of the search */
+        (void)ur_submit_and_wait(ring, 2 * ending, CANCEL_WAIT_NS);   /* let them end now, not during the next search */
 }
 
 bool uring_rx_close(struct uring_rx *uring)
@@ -76,7 +76,7 @@ void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
     enum udp_rx_error class = udp_rx_fail(&uring->rx, error);
     if (class == UDP_RX_ICMP)
         udp_rx_drain_reported(&uring->rx, uring->rx.fd[socket]);
-    bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or each time by this host */
+    bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or by this host at every receive */
     if ((class != UDP_RX_TRANSIENT && !refused) || error == EAGAIN || error == EINTR || ++backoff->run <= ERRORS_FREE)
         return;
     uint32_t doublings = backoff->run - ERRORS_FREE - 1;
@@ -90,7 +90,7 @@ static void take_errors(struct uring_rx *uring, uint32_t socket)
     unsigned queued, all = 0;
     int error = 0;
     socklen_t length = sizeof(error);
-    /* First the one that is told without a queue, too: its entry taken off the queue, the kernel forgets it. */
+    /* Read SO_ERROR first: it is set even without IP_RECVERR. Reading its entry from the error queue clears it. */
     bool told = !getsockopt(rx->fd[socket], SOL_SOCKET, SO_ERROR, &error, &length) && error;
     if (told)
         (void)udp_rx_fail(rx, error);
@@ -107,7 +107,7 @@ bool uring_rx_watch_errors(struct uring_rx *uring, uint32_t socket)
     if (ur_likely(uring->watching & 1u << token))
         return false;
     take_errors(uring, socket);
-    (void)uring_rx_watch(&uring->rx, uring->rx.fd[socket], POLLERR, token);   /* or else the next time */
+    (void)uring_rx_watch(&uring->rx, uring->rx.fd[socket], POLLERR, token);   /* on failure the next call tries again */
     return true;
 }
 
@@ -139,7 +139,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;
     uring->arm(uring);
-    bool waiting = rx->watched;   /* not fetched yet: they are something */
+    bool waiting = rx->watched;   /* tokens not fetched yet: do not wait */
     int64_t limit = waiting ? 0 : uring_rx_until_pause_ends(uring, timeout_ns);
     int code = ur_submit_and_wait(&uring->ring, 1, limit);
     rx->short_of_memory = false;
@@ -149,7 +149,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
         return waiting || limit != timeout_ns ? 0 : code;
     if (code == -EAGAIN || code == -EBUSY || code == -EBADR) {
         rx->stats.transient_errors++;
-        if (!ur_cq_ready(&uring->ring)) {   /* nothing to reap that would relieve it: the kernel is short of memory */
+        if (!ur_cq_ready(&uring->ring)) {   /* no completion to reap: the kernel is short of memory */
             struct timespec pause = {.tv_nsec = PAUSE_LEAST_NS};
             nanosleep(&pause, NULL);
             rx->short_of_memory = true;
@@ -163,7 +163,7 @@ void uring_rx_notify(struct udp_rx *rx)
 {
     struct ur_ring *ring = &((struct uring_rx *)rx)->ring;
     if (!ur_cq_ready(ring) && ur_work_pending(ring))
-        (void)ur_submit_and_wait(ring, 0, 0);   /* what fails here fails in the wait, too, and is handled there */
+        (void)ur_submit_and_wait(ring, 0, 0);   /* the wait meets the same failure and handles it */
 }
 
 static void take_watch(struct uring_rx *uring, const struct io_uring_cqe *cqe)
@@ -177,7 +177,7 @@ static void take_watch(struct uring_rx *uring, const struct io_uring_cqe *cqe)
     if (token < ERRORS_TOKEN)
         uring->rx.watched |= 1u << token;
     else if (cqe->res < 0 || cqe->res & POLLHUP)
-        return;   /* shut down: it would complete for ever */
+        return;   /* shut down: a new poll would complete at once, forever */
     uring->watching &= ~(1u << token);
 }
 
@@ -209,7 +209,7 @@ int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
     sqe->opcode = IORING_OP_POLL_ADD;
     sqe->fd = fd;
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    events = events << 16 | events >> 16;   /* the old 16-bit field keeps its place: io_uring_enter(2) */
+    events = events << 16 | events >> 16;   /* big endian: swap the halves, see io_uring_enter(2) */
 #endif
     sqe->poll32_events = events;
     sqe->user_data = ur_ops_arm(&uring->watches, token);
@@ -219,13 +219,13 @@ int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
 
 int uring_rx_pollable(struct udp_rx *rx, int event)
 {
-    /* The kernel raises it for completions and for deferred work. (The ring's own descriptor is not woken by the latter.) */
+    /* The kernel signals the eventfd for completions and for deferred work. The latter does not wake pollers of the ring's fd. */
     struct uring_rx *uring = (struct uring_rx *)rx;
     int code = ur_ring_register(&uring->ring, IORING_REGISTER_EVENTFD, &event, 1);
     return code < 0 ? code : event;
 }
 
-/* A sleeper has no time-out of ours: let a completion tell when the pause is over. */
+/* A caller in an event loop has no timeout of ours. A timeout operation completes at the end of the pause instead. */
 static void watch_pause(struct uring_rx *uring)
 {
     int64_t left = uring_rx_until_pause_ends(uring, -1);
@@ -250,7 +250,7 @@ bool uring_rx_prepare_poll(struct udp_rx *rx)
         hungry |= !uring->armed(uring, i);
     if (ur_unlikely(hungry))
         watch_pause(uring);
-    /* Work that brings no datagram (a pool's other receives, woken in vain) is better done here than by waking the loop. */
+    /* Run deferred work here that yields no datagram (other receives of a pool, woken for nothing), rather than wake the loop. */
     struct ur_ring *ring = &uring->ring;
     if (ur_sq_queued(ring) || (ur_work_pending(ring) && !ur_cq_ready(ring)))
         (void)ur_submit_and_wait(ring, 0, 0);
@@ -260,6 +260,6 @@ bool uring_rx_prepare_poll(struct udp_rx *rx)
 bool uring_rx_pending(const struct udp_rx *rx)
 {
     const struct uring_rx *uring = (const struct uring_rx *)rx;
-    /* What the kernel did not take must be offered again. */
+    /* Entries that the kernel did not take must be submitted again. */
     return ur_cq_ready(&uring->ring) || ur_work_pending(&uring->ring) || ur_sq_queued(&uring->ring);
 }

@@ -4,7 +4,7 @@
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes)
 {
-    /* Not rounded to pages: the headers of neighbouring slots would all fall into the same cache sets. */
+    /* Not rounded to pages, or the headers of all slots would compete for the same cache sets. */
     uint32_t stride = (header_bytes + payload_bytes + 63) & ~63u;
     size_t bytes = (size_t)stride * count;
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

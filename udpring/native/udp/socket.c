@@ -28,15 +28,15 @@ int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why)
     if (wants & UDP_SOCKET_LOCAL)
         code = ipv6 ? udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1) : udp_socket_set(fd, SOL_IP, IP_PKTINFO, 1);
     if (!code && wants & UDP_SOCKET_TOS) {
-        /* On a dual-stack socket both. Some old kernels refuse IP_RECVTOS there, and then only the TOS of IPv4 is unknown: that
-         * code is overwritten on purpose. */
+        /* A dual-stack socket gets both options. Some old kernels refuse IP_RECVTOS there. Then only the TOS of IPv4 is unknown,
+         * so the next call may overwrite this code. */
         code = udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
         if (ipv6)
             code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
     }
     if (code)
         return ur_fail(why, code, "descriptor %d: pktinfo and TOS cannot be switched on: %s", fd, strerror(-code));
-    (void)udp_socket_set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);   /* only a counter hangs on it */
+    (void)udp_socket_set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);   /* needed only for a counter */
     return 0;
 }
 

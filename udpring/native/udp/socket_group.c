@@ -1,18 +1,18 @@
-/* The sockets of a tunnel node: all on one port, a pair (IPv4, IPv6) for each worker, and one pair for what is no data.
+/* The sockets of a tunnel node, all on one port: a pair (IPv4, IPv6) for each worker, and one pair for messages other than data.
  *
- * 1. The first pair is bound alone: another program that has the port is found out.
- * 2. It is then opened to the others (SO_REUSEPORT), which are bound beside it: a group for each family, in that order.
- * 3. The group's program (socket_split.c) says which of its sockets gets a datagram; a filter discards what is none. */
+ * 1. Bind the first pair without SO_REUSEPORT, so that bind(2) fails if another program has the port.
+ * 2. Set SO_REUSEPORT on it and bind the others to the same port. Each family forms a group, in the order of binding.
+ * 3. The group's program (socket_split.c) chooses the socket for each datagram. A filter discards datagrams of no known kind. */
 #include <stdio.h>
 #include <unistd.h>
 
 #include "socket.h"
 #include "socket_split.h"
 
-#define BUFFER_BYTES (7 << 20)   /* as wireguard-go asks for: a burst of 100 full GRO trains */
-#define PORT_TRIES 100           /* of ports that the kernel chose and the other family turned out to have taken */
+#define BUFFER_BYTES (7 << 20)   /* as in wireguard-go: room for a burst of 100 full GRO trains */
+#define PORT_TRIES 100           /* retries when the port that the kernel chose is taken in the other family */
 
-/* The FORCE variants go beyond net.core.*mem_max but need CAP_NET_ADMIN; a smaller buffer is no error. */
+/* The FORCE variants exceed net.core.*mem_max but need CAP_NET_ADMIN. A smaller buffer is not an error. */
 static void grow_buffers(int fd)
 {
     if (udp_socket_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES))
@@ -21,7 +21,7 @@ static void grow_buffers(int fd)
         (void)udp_socket_set(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES);
 }
 
-/* One socket of the pair, options set, not bound. */
+/* Opens one socket of a pair and sets its options. Does not bind it. */
 static int open_one(int family, uint32_t fwmark, struct udpring_reason *why)
 {
     const char *name = family == AF_INET ? "IPv4" : "IPv6";
@@ -66,7 +66,7 @@ static int bind_one(int fd, int family, uint16_t *port)
     return 0;
 }
 
-/* One attempt at both families on one port. -EADDRINUSE may be cured by another attempt when *port was 0. */
+/* Tries once to bind both families to one port. If *port was 0, another attempt may succeed after -EADDRINUSE. */
 static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, struct udpring_reason *why)
 {
     static const int families[2] = {AF_INET, AF_INET6};
@@ -89,7 +89,7 @@ static int open_pair(int fd[2], uint16_t *port, uint32_t fwmark, bool shared, st
         code = bind_one(opened, families[i], &chosen);
         if (!code)
             continue;
-        if (code == -EADDRNOTAVAIL || code == -EAFNOSUPPORT) {   /* the family is compiled in but switched off */
+        if (code == -EADDRNOTAVAIL || code == -EAFNOSUPPORT) {   /* the kernel has the family, but it is disabled */
             close(opened);
             fd[i] = -1;
             code = 0;
@@ -140,7 +140,7 @@ static int share(const int fd[2], struct udpring_reason *why)
     return 0;
 }
 
-/* What waits here is shed when there is too much of it, and must not be old by the time it is read. */
+/* A small buffer drops excess messages early, and the remaining ones are recent when they are read. */
 static void shrink_buffer(const int fd[2], uint32_t bytes)
 {
     for (int i = 0; i < 2; i++)
@@ -169,7 +169,7 @@ int udp_socket_group(int (*fd)[2], uint32_t count, int separate[2], const struct
                 continue;
             code = udp_split_attach(separate[i], i ? AF_INET6 : AF_INET, split, count, why);
             if (!code)
-                (void)udp_split_filter(separate[i], split);   /* without it, what it would discard is read and dropped */
+                (void)udp_split_filter(separate[i], split);   /* without the filter such datagrams are read and dropped */
         }
     }
     if (!code)

@@ -1,7 +1,7 @@
-/* The group's program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF; what it returns is the place of a
- * socket in the group. A load beyond the end ends it with 0: so what has no four bytes goes to the socket apart. A place that
- * no socket has would not drop the datagram: the kernel falls back to a hash of the addresses.
- * A socket's filter sees the UDP header first; what it returns is how many bytes to keep, and 0 drops the datagram.
+/* The group's program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF. It returns the index of a socket in the
+ * group. A load beyond the end returns 0, so datagrams shorter than four bytes go to the separate socket. An index without a
+ * socket would not drop the datagram: the kernel falls back to a hash of the addresses.
+ * A socket's filter sees the UDP header first. It returns the number of bytes to keep; 0 drops the datagram.
  * Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF, Documentation/networking/filter.rst, net/core/sock_reuseport.c. */
 #include "socket_split.h"
 
@@ -27,7 +27,7 @@ static void put(struct program *program, uint16_t code, uint32_t k)
     program->code[program->length++] = (struct sock_filter)BPF_STMT(code, k);
 }
 
-/* To a place in the program, ahead: where the comparison holds, and where it does not. */
+/* A forward jump: to `then` if the comparison holds, to `otherwise` if not. Both are indexes in the program. */
 static void put_jump(struct program *program, uint16_t compare, uint32_t k, uint32_t then, uint32_t otherwise)
 {
     uint32_t next = program->length + 1u;
@@ -35,7 +35,7 @@ static void put_jump(struct program *program, uint16_t compare, uint32_t k, uint
         (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | compare | BPF_K), k, (uint8_t)(then - next), (uint8_t)(otherwise - next));
 }
 
-/* The sender's port (and ours), then its address, into one word. */
+/* Combines the sender's port (and ours) and its address into one word. */
 static void put_sender(struct program *program, int family)
 {
     const uint32_t ip = (uint32_t)SKF_NET_OFF;
@@ -50,7 +50,7 @@ static void put_sender(struct program *program, int family)
         put(program, BPF_ALU | BPF_XOR | BPF_X, 0);
         return;
     }
-    /* Behind extension headers the ports lie elsewhere; such a sender goes by what lies here. */
+    /* With extension headers the ports are elsewhere. For such a sender the word at this offset is used instead. */
     put(program, BPF_LD | BPF_W | BPF_ABS, ip + 40);
     for (uint32_t at = 8; at < 24; at += 4) {
         put(program, BPF_MISC | BPF_TAX, 0);
@@ -62,8 +62,8 @@ static void put_sender(struct program *program, int family)
 /* Instructions that put_separate() writes for each kind of message. */
 enum { SEPARATE_STEPS = 5 };
 
-/* On to `then` if these are messages of a kind that goes apart, and whole ones; `otherwise` for the first word of one that
- * is not whole. Falls through for any other word, which is loaded. `header` bytes stand before the payload. */
+/* Jumps to `then` for whole messages of a separate kind, and to `otherwise` if such a first word has another length. Falls
+ * through for any other first word. The word must be loaded. `header` bytes precede the payload. */
 static void put_separate(struct program *program, const struct udp_split *split, uint32_t header, uint32_t then,
                       uint32_t otherwise)
 {
@@ -85,13 +85,13 @@ static void build(struct program *program, int family, const struct udp_split *s
     for (uint32_t i = 0; i < split->words; i++)
         put_jump(program, BPF_JEQ, split->word[i], many, program->length + 1u);
     put_separate(program, split, 0, separate, other);
-    /* other: a train that begins so may hold messages for the many */
+    /* other: a train with such a first word may contain messages for the other sockets */
     put(program, BPF_LD | BPF_W | BPF_LEN, 0);
     put_jump(program, BPF_JGE, split->train_least, choose, separate);
     /* many: */
     put(program, BPF_LD | BPF_W | BPF_LEN, 0);
     put_jump(program, BPF_JGE, split->least, choose, separate);
-    /* apart: */
+    /* separate: */
     put(program, BPF_RET | BPF_K, 0);
     /* choose: */
     if (count == 1) {
@@ -99,7 +99,7 @@ static void build(struct program *program, int family, const struct udp_split *s
         return;
     }
     put_sender(program, family);
-    put(program, BPF_ALU | BPF_MUL | BPF_K, odd);   /* not known to a sender, who might choose ports by it */
+    put(program, BPF_ALU | BPF_MUL | BPF_K, odd);   /* secret, so that a sender cannot choose its ports by it */
     put(program, BPF_ALU | BPF_RSH | BPF_K, 16);
     put(program, BPF_ALU | BPF_MOD | BPF_K, count);
     put(program, BPF_ALU | BPF_ADD | BPF_K, 1);
@@ -118,7 +118,7 @@ int udp_split_filter(int fd, const struct udp_split *split)
         put_jump(&program, BPF_JEQ, split->word[i], many, program.length + 1u);
     put_separate(&program, split, UDP_HEADER, keep, discard);
     put_jump(&program, BPF_JEQ, 0, discard, discard);
-    /* many: without UDP_GRO a train is sorted whole, and comes here in its segments */
+    /* many: without UDP_GRO the program chose by the whole train, but the filter sees its segments */
     put(&program, BPF_LD | BPF_W | BPF_LEN, 0);
     put_jump(&program, BPF_JGE, UDP_HEADER + split->least, keep, discard);
     put(&program, BPF_RET | BPF_K, 0);
@@ -132,7 +132,7 @@ int udp_split_attach(int fd, int family, const struct udp_split *split, uint32_t
     struct program program;
     uint32_t odd = 2654435761u;
     if (count > 1 && getrandom(&odd, sizeof(odd), GRND_NONBLOCK) != sizeof(odd))
-        odd = 2654435761u;   /* early at boot */
+        odd = 2654435761u;   /* no random numbers yet, early at boot */
     build(&program, family, split, count, odd | 1);
     struct sock_fprog attached = {.len = program.length, .filter = program.code};
     if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &attached, sizeof(attached)))

@@ -13,7 +13,7 @@ struct udp_switch {
     uint32_t users;
 };
 
-/* Few, and looked at only when a ring opens or closes. */
+/* A short list, searched only when a ring opens or closes. */
 static struct udp_switch *switches;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -31,7 +31,7 @@ static void leave_lock(void)
 
 static void watch_forks(void)
 {
-    fork_error = -pthread_atfork(take_lock, leave_lock, leave_lock);   /* a child must not find it taken */
+    fork_error = -pthread_atfork(take_lock, leave_lock, leave_lock);   /* the child must not inherit a locked mutex */
 }
 
 static struct udp_switch **find(const struct udp_handle_socket *socket, int level, int option)
@@ -92,7 +92,7 @@ void udp_switch_off(int fd, struct udp_switch *held)
         leave_lock();
         return;
     }
-    held->socket.fd = fd;   /* the first of them may have had another descriptor of the same socket */
+    held->socket.fd = fd;   /* the first holder may have used another descriptor of the same socket */
     if (!udp_handle_check_socket(&held->socket)) {
         int off = 0;
         (void)setsockopt(fd, held->level, held->option, &off, sizeof(off));

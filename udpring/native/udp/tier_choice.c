@@ -1,4 +1,4 @@
-/* Which tier to take: what is asked for, or the best that has carried a datagram over loopback in this process. */
+/* Chooses the tier: the requested one, or the best that has carried a datagram over loopback in this process. */
 #include "tier_choice.h"
 
 #include <arpa/inet.h>
@@ -11,12 +11,12 @@
 #include "rx_tier.h"
 #include "socket.h"
 
-#define PROBE_WAIT_NS 2000000000   /* loopback answers in microseconds; a tier that needs longer is broken */
+#define PROBE_WAIT_NS 2000000000   /* loopback delivers in microseconds; a tier that needs this long is broken */
 #define LOOPBACK_WAIT_MS 500
 #define PROBE_SLOTS 8
 
-/* Two sockets on loopback, `to` bound. IPv6 is tried where the host has no IPv4. Where loopback was never up beside other
- * interfaces (ip-netns(8)), it has no address to bind: the socket is bound to all, and nothing gets to it. */
+/* Opens two sockets on loopback and binds `to`. Uses IPv6 where the host has no IPv4. If loopback was never up while other
+ * interfaces are (ip-netns(8)), it has no address. The socket is then bound to all addresses, and no datagram reaches it. */
 static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, socklen_t *length)
 {
     static const struct udpring_address loopback[] = {
@@ -42,8 +42,8 @@ static int probe_sockets(int *from, int *to, struct sockaddr_storage *address, s
     return code;
 }
 
-/* Whether a datagram gets from one to the other at all. Not where loopback is down, as in a fresh network namespace, nor
- * where a firewall is in the way: no tier is to blame for that. */
+/* Whether a datagram gets from one socket to the other at all. It does not if loopback is down, as in a new network namespace,
+ * or if a firewall drops it. That is not a fault of a tier. */
 static bool loopback_carries(int from, int to, const struct sockaddr_storage *address, socklen_t length)
 {
     char byte = 0;
@@ -52,13 +52,13 @@ static bool loopback_carries(int from, int to, const struct sockaddr_storage *ad
            poll(&arrived, 1, LOOPBACK_WAIT_MS) == 1 && recv(to, &byte, 1, MSG_DONTWAIT) == 1;
 }
 
-/* Sends datagrams to ourselves and takes them out through the tier, their local address included. */
+/* Sends datagrams over loopback and receives them through the tier. Checks their local address as well. */
 static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *address, socklen_t length,
                    struct udpring_reason *why)
 {
     static const char payload[] = "udpring";
     struct udpring_packet packet;
-    /* Once before anything is armed, once more through an armed operation. */
+    /* The first round sends before a receive is armed, the second one afterwards. */
     for (int round = 0; round < 2; round++) {
         if (sendto(from, payload, sizeof(payload), MSG_NOSIGNAL, (const struct sockaddr *)address, length) < 0)
             return ur_fail(why, -errno, "no datagram can be sent over loopback: %s", strerror(errno));
@@ -82,7 +82,7 @@ static int perform(struct udp_rx *rx, int from, const struct sockaddr_storage *a
     return 0;
 }
 
-/* All that can be found out without traffic. */
+/* Checks as much as is possible without traffic. */
 static int arm_only(struct udp_rx *rx, struct udpring_reason *why)
 {
     int code = udp_rx_wait(rx, 0);
@@ -112,7 +112,7 @@ static int try_tier(uint32_t tier, struct udpring_reason *why)
     return code;
 }
 
-/* What was found out, for the life of the process. Guarded by the mutex: rings may be opened by several threads. */
+/* The results, kept for the life of the process. Several threads may open rings, so the mutex guards them. */
 static struct {
     bool known;
     int code;
@@ -131,7 +131,7 @@ static void give_lock(void)
     pthread_mutex_unlock(&found_lock);
 }
 
-/* A fork waits for a probe that is under way: the child would find the mutex taken by a thread that it has not got. */
+/* A fork waits for a running probe. Otherwise the child would inherit a mutex that is locked by a thread it does not have. */
 static void survive_forks(void)
 {
     (void)pthread_atfork(take_lock, give_lock, give_lock);

@@ -24,7 +24,7 @@ void udp_tx_learn_peer(struct udp_tx *tx, uint32_t i)
     tx->wire_family[i] = connected ? (uint8_t)address.family : tx->family[i];
 }
 
-/* Families of the sockets; which a connected one speaks on the wire cannot be told from its packets. */
+/* Finds the families of the sockets. The packets of a connected socket do not show which family it uses on the wire. */
 static int learn_families(struct udp_tx *tx, struct udpring_reason *why)
 {
     for (uint32_t i = 0; i < tx->sockets; i++) {

@@ -1,6 +1,5 @@
-/* Sending past the queues: one datagram of their owner, or many by several threads at once, for helpers of a batch
- * (send_fan.c). What cannot simply go is left to
- * the queues, whose policy then tries again, splits and judges in order. */
+/* Sending without the queues: one datagram of the owner, or many datagrams by several threads at once, the helpers of a batch
+ * (send_fan.c). Items that cannot be sent at once are left to the queues, which retry, split and report in order. */
 #include "socket.h"
 #include "tx_tier.h"
 
@@ -18,7 +17,7 @@ int udp_tx_send_direct(const struct udp_tx *tx, const struct udp_tx_item *item, 
     if (ur_unlikely(error == EINTR || (error && slot.segment_size)))
         return UDP_TX_LEFT;
     if (!error && (size_t)sent != item->length)
-        error = EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
+        error = EIO;   /* the kernel sends whole datagrams only; a partial send must not count as success */
     if (ur_unlikely(error)) {
         udp_tx_count_error(&direct->stats, error, udp_tx_datagrams(&slot));
         return -error;

@@ -1,5 +1,5 @@
-/* Tier mmsg of the send side: sendmmsg. It stops at the first message that fails and tells why only when it is called
- * with that message first; so a run is sent, the failing one judged, and the rest follows. */
+/* Tier mmsg of the send side: sendmmsg(2). It stops at the first message that fails, and returns the error only if that message
+ * is the first of a call. So a run is sent, then the failing message gets its error, and the rest follows. */
 #include "tx_tier.h"
 
 #define VECTOR 64
@@ -25,7 +25,7 @@ static void pop(struct udp_tx *tx, struct udp_tx_queue *queue)
     queue->count--;
 }
 
-/* Sends vector[0 .. count), the front of the queue. Returns false when the socket can take no more now. */
+/* Sends vector[0 .. count), the front of the queue. Returns false if the socket takes no more now. */
 static bool send_vector(struct mmsg_tx *mmsg, uint32_t index, unsigned count, int *fatal)
 {
     struct udp_tx *tx = &mmsg->tx;

@@ -1,4 +1,4 @@
-/* How many segments a UDP_SEGMENT train may have. UDP_MAX_SEGMENTS was 64 and is 128 since Linux 6.10; no call tells, so a
+/* Finds the most segments of a UDP_SEGMENT train. UDP_MAX_SEGMENTS was 64 and is 128 since Linux 6.10. No call returns it, so a
  * train of 128 one-byte datagrams is sent over loopback once. Source: udp(7), net/ipv4/udp.c. */
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -11,7 +11,7 @@
 #define SEGMENTS_ALWAYS 64u
 #define SEGMENTS_NEWER 128u
 
-/* True when the kernel took the train. Nobody reads it: it goes with the socket. */
+/* True if the kernel took the train. The datagrams are discarded when the socket is closed. */
 static bool takes(int family, uint32_t segments)
 {
     static const uint8_t data[SEGMENTS_NEWER];
@@ -44,7 +44,7 @@ static bool takes(int family, uint32_t segments)
 
 uint32_t udp_tx_segments_max(void)
 {
-    static _Atomic(uint32_t) known;   /* several threads may find it out at once, all the same */
+    static _Atomic(uint32_t) known;   /* several threads may probe at once, with the same result */
     uint32_t segments = atomic_load_explicit(&known, memory_order_relaxed);
     if (ur_unlikely(!segments)) {
         segments = takes(AF_INET, SEGMENTS_NEWER) || takes(AF_INET6, SEGMENTS_NEWER) ? SEGMENTS_NEWER : SEGMENTS_ALWAYS;

@@ -1,8 +1,8 @@
-/* One send: its message, and what its result means. */
+/* One send: builds its message and evaluates its result. */
 #include "socket.h"
 #include "tx_tier.h"
 
-#define NO_BUFFER_TRIES 8          /* ENOBUFS is not followed by POLLOUT: after so many tries the packet is given up */
+#define NO_BUFFER_TRIES 8          /* no POLLOUT follows ENOBUFS, so the packet is given up after this many tries */
 
 void udp_tx_end(struct udp_tx *tx, uint32_t index, int32_t result)
 {
@@ -27,7 +27,7 @@ void udp_tx_count_error(struct udpring_tx_stats *stats, int error, uint32_t data
     }
 }
 
-/* What the kernel answers when the sticky source or its interface is gone. */
+/* The errors of the kernel when the sticky source or its interface no longer exists. */
 static bool blames_source(int error)
 {
     return error == EINVAL || error == ENODEV || error == EADDRNOTAVAIL || error == ENETUNREACH;
@@ -37,7 +37,7 @@ enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t index, int32_
 {
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
     if (ur_unlikely(result >= 0 && (uint32_t)result != slot->length))
-        result = -EIO;   /* a datagram goes whole or not at all; anything else must not pass for success */
+        result = -EIO;   /* the kernel sends whole datagrams only; a partial send must not count as success */
     if (ur_likely(result >= 0)) {
         tx->stats.packets += udp_tx_datagrams(slot);
         tx->stats.bytes += (uint32_t)result;

@@ -1,14 +1,16 @@
-/* Sends over io_uring: one sendmsg operation a packet, one enter for all.
+/* Sends over io_uring: one sendmsg operation a packet, one io_uring_enter(2) for all.
  *
- * 1. flush: what waits is queued in order, as far as the socket's buffer surely takes it, and submitted.
- * 2. MSG_DONTWAIT makes each send end inside the enter, in order; the completions are there when it returns.
- * 3. settle: each result goes through the error table; what must be sent again keeps its place in the queue.
- * Order: operations are independent, so one that finds the buffer full (EAGAIN) would be overtaken by the next if room
- * came up in between. Hence no more is submitted at once than fits by a bound on what the kernel charges, and near the
- * limit one by one. Nobody else is assumed to send much on the same socket. Likewise ENOBUFS, which the kernel passes on where
- * errors are asked for (IP_RECVERR): a full queue behind the socket refuses one and takes the next. There each goes alone.
- * And a send without a copy, which may be refused as such (more pieces than a packet takes) and then goes again with one:
- * nothing is submitted behind it. */
+ * 1. flush: queues the waiting packets in order, as many as are certain to fit into the socket's buffer, and submits them.
+ * 2. MSG_DONTWAIT makes each send end inside io_uring_enter(2), in order. The completions are ready when it returns.
+ * 3. settle: applies the error table to each result. Packets that must be sent again keep their place in the queue.
+ *
+ * Order: operations are independent. If one finds the buffer full (EAGAIN) and room appears, the next one overtakes it.
+ * So a submission never exceeds the room of the buffer, by an upper bound of the kernel's charge. Near the limit packets are
+ * submitted one by one. Others are assumed not to send much on the same socket. Two more cases are submitted alone:
+ *   - ENOBUFS, which the kernel reports with IP_RECVERR: a full queue below the socket refuses one packet and takes the next.
+ *     On such a socket each packet is submitted alone.
+ *   - A zero-copy send may be refused (more pieces than a packet takes) and is then sent again with a copy. Nothing is
+ *     submitted behind it. */
 #include "../base.h"
 
 #include <linux/sockios.h>
@@ -25,7 +27,7 @@
 
 #define SQ_ENTRIES_LEAST 256u
 
-/* The send buffer of one socket: what is in it at most, and its size. */
+/* The send buffer of one socket: upper bound of its contents, and its size. */
 struct send_buffer {
     uint64_t charged, size;
     bool alone;                    /* one operation at a time */
@@ -36,8 +38,8 @@ struct uring_tx {
     struct ur_ring ring;
     struct ur_ops ops;             /* one a slot */
     struct send_buffer buffer[UDP_RX_SOCKETS_MAX];
-    bool has_event;                /* false also when open was not called; until somebody has to wait for a notification */
-    int event;                     /* eventfd that the kernel raises with each completion */
+    bool has_event;                /* false until a caller first waits for a notification */
+    int event;                     /* eventfd that the kernel signals at each completion */
 };
 
 static int uring_open(struct udp_tx *tx, struct udpring_reason *why)
@@ -52,7 +54,7 @@ static int uring_open(struct udp_tx *tx, struct udpring_reason *why)
     if (code)
         return ur_fail(why, code, "no memory for %u send operations", slots);
     for (uint32_t i = 0; i < slots; i++)
-        (void)ur_ops_take(&uring->ops);   /* once and for all: an operation's slot is the send slot */
+        (void)ur_ops_take(&uring->ops);   /* taken once: an operation uses the slot number of its send */
     return 0;
 }
 
@@ -84,7 +86,7 @@ static void read_buffer(struct uring_tx *uring, uint32_t index)
     struct send_buffer *buffer = &uring->buffer[index];
     if (ioctl(uring->tx.fd[index], SIOCOUTQ, &charged) ||
         getsockopt(uring->tx.fd[index], SOL_SOCKET, SO_SNDBUF, &size, &length))
-        charged = 0, size = INT32_MAX;   /* the send will say what is wrong with this descriptor */
+        charged = 0, size = INT32_MAX;   /* the send returns the error of this descriptor */
     buffer->charged = (uint64_t)charged;
     buffer->size = (uint64_t)size;
     buffer->alone = asks_for_errors(uring->tx.fd[index]);
@@ -105,7 +107,7 @@ static void prepare(struct uring_tx *uring, struct io_uring_sqe *sqe, uint32_t i
     sqe->user_data = ur_ops_arm(&uring->ops, slot);
 }
 
-/* Queues as much of one socket's packets as may go at once. */
+/* Queues as many packets of one socket as may be submitted together. */
 static void queue_socket(struct uring_tx *uring, uint32_t index)
 {
     struct udp_tx_queue *queue = &uring->tx.queue[index];
@@ -116,8 +118,8 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
     if (buffer->charged >= buffer->size)
         read_buffer(uring, index);
     do {
-        /* The kernel takes a packet as long as the buffer is not full before it: the last may go beyond. One alone can
-         * be overtaken by none. */
+        /* The kernel takes a packet unless the buffer is already full, so the last packet may exceed the limit. No other packet
+         * can overtake a packet that is submitted alone. */
         struct io_uring_sqe *sqe = ur_sqe(&uring->ring);
         if (!sqe)
             break;
@@ -127,13 +129,13 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
         prepare(uring, sqe, index, slot);
         count++;
         if (ur_unlikely(send->zero_copy))
-            break;   /* refused so, it is sent again: what came behind it in the same submission would have overtaken it */
+            break;   /* if refused, it is sent again; later packets of this submission would overtake it */
     } while (count < queue->count && buffer->charged < buffer->size && !buffer->alone);
     queue->submitted = count;
     queue->answered = 0;
 }
 
-/* All that was submitted for this socket has its result: judge in order; what stays keeps its place at the front. */
+/* All submitted packets of this socket have results. Apply the error table in order. Packets that stay move to the front. */
 static void settle(struct udp_tx *tx, struct udp_tx_queue *queue)
 {
     uint32_t mask = tx->capacity - 1, kept = 0, submitted = queue->submitted;
@@ -152,8 +154,8 @@ static void settle(struct udp_tx *tx, struct udp_tx_queue *queue)
     queue->submitted = queue->answered = 0;
 }
 
-/* One of the two completions of a zero-copy send. True: it does not answer the send. One that failed may be sent again only
- * when its notification, if there is one, has come as well: that answers it. */
+/* Handles one of the two completions of a zero-copy send. True: the send is not answered by it. A failed send may only be sent
+ * again after its notification, if it has one. That completion then answers it. */
 static bool take_zero_copy(struct udp_tx *tx, uint32_t index, const struct io_uring_cqe *cqe)
 {
     struct udp_tx_slot *send = udp_tx_slot(tx, index);
@@ -167,7 +169,7 @@ static bool take_zero_copy(struct udp_tx *tx, uint32_t index, const struct io_ur
     return cqe->res < 0 && !send->notified;
 }
 
-/* Takes what has completed. Returns how many sends; *fatal is set when one says that its socket is gone. */
+/* Handles the completions. Returns how many sends completed. Sets *fatal if a result means that its socket was closed. */
 static unsigned take_completions(struct uring_tx *uring, int *fatal)
 {
     struct udp_tx *tx = &uring->tx;
@@ -178,7 +180,7 @@ static unsigned take_completions(struct uring_tx *uring, int *fatal)
             continue;
         int64_t slot = ur_ops_resolve(&uring->ops, cqe->user_data);
         if (ur_unlikely(slot < 0))
-            continue;    /* counted there */
+            continue;    /* already counted */
         struct udp_tx_slot *send = udp_tx_slot(tx, (uint32_t)slot);
         if (!(cqe->flags & IORING_CQE_F_MORE))
             ur_ops_done(&uring->ops, (uint32_t)slot);
@@ -209,7 +211,7 @@ static int uring_flush(struct udp_tx *tx)
     tx->direct_charge = 0;
     for (uint32_t i = 0; i < tx->sockets; i++) {
         if (tx->queue[i].blocked)
-            uring->buffer[i].charged = uring->buffer[i].size;   /* try one alone first */
+            uring->buffer[i].charged = uring->buffer[i].size;   /* try one packet alone first */
         tx->queue[i].blocked = false;
     }
     for (;;) {
@@ -221,7 +223,7 @@ static int uring_flush(struct udp_tx *tx)
         tx->stats.submits++;
         if (ur_unlikely(code < 0))
             return code;
-        /* Nothing ended: the kernel is short of memory. What is queued goes with the next flush. */
+        /* No send ended: the kernel is short of memory. The next flush submits the queued entries. */
         if (!take_completions(uring, &fatal)) {
             tx->stalled = ur_sq_queued(&uring->ring) != 0;
             return fatal;
@@ -232,15 +234,15 @@ static int uring_flush(struct udp_tx *tx)
 static void uring_collect(struct udp_tx *tx)
 {
     struct uring_tx *uring = (struct uring_tx *)tx;
-    int ignored = 0;   /* a dead socket is told by the flush that follows, and by each packet's own result */
-    /* Sends end when they are submitted. What is still out is a notification, or lies in the kernel's backlog of a full
-     * completion queue; either only comes forth in an enter that asks for events. */
+    int ignored = 0;   /* the next flush and each packet's result report a closed socket */
+    /* Sends end at submission. A pending completion is a notification, or is in the kernel's overflow backlog. Both appear only
+     * after io_uring_enter(2) with IORING_ENTER_GETEVENTS. */
     if (uring->ring.in_flight > 0 && !ur_cq_ready(&uring->ring))
         (void)ur_submit_and_wait(&uring->ring, 0, 0);
     (void)take_completions(uring, &ignored);
 }
 
-/* The ring's own descriptor does not tell of work that is deferred until its thread enters (Linux 6.3 to 6.18 at least). */
+/* Polling the ring's own descriptor does not report deferred task work (Linux 6.3 to 6.18 at least). */
 static bool make_event(struct uring_tx *uring)
 {
     int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -261,7 +263,7 @@ static int uring_notice(struct udp_tx *tx)
     if (!uring->has_event && !make_event(uring))
         return -1;
     (void)eventfd_read(uring->event, &ignored);
-    /* What came before it was lowered. */
+    /* Handle completions that arrived before the eventfd was cleared. */
     if (!ur_cq_ready(&uring->ring))
         (void)ur_submit_and_wait(&uring->ring, 0, 0);
     if (ur_cq_ready(&uring->ring))

@@ -1,10 +1,10 @@
-/* Sends without a copy (IORING_OP_SENDMSG_ZC, io_uring_enter(2)), for who asks for them.
+/* Zero-copy sends (IORING_OP_SENDMSG_ZC, io_uring_enter(2)), if requested.
  *
- * 1. A payload of UDP_ZERO_COPY_BYTES or more, a train counted whole, goes so; below that a copy is cheaper.
- * 2. The first completion has the result. The slot and the payload are the kernel's until the second, the notification.
- * 3. The notification tells whether the kernel copied after all, as it does for loopback, virtual devices, and those that
- *    cannot gather. When all of the first PAUSE_AFTER were copied, or refused, only every TRY_AGAIN-th is tried.
- * 4. What is refused is sent again as usual, in its place. */
+ * 1. Payloads of UDP_ZERO_COPY_BYTES or more use zero copy (for a train its whole length counts). Below, a copy is cheaper.
+ * 2. The first completion has the result. The kernel uses the slot and the payload until the second one, the notification.
+ * 3. The notification shows whether the kernel copied after all, as it does for loopback, virtual devices, and devices without
+ *    gather. After PAUSE_AFTER copied or refused sends in a row, only every TRY_AGAIN-th send tries zero copy.
+ * 4. A refused send is sent again with a copy, in its place. */
 #include "../uring/abi.h"
 #include "../uring/kernel.h"
 
@@ -69,7 +69,7 @@ bool udp_tx_zero_copy_refused(struct udp_tx *tx, struct udp_tx_slot *slot, int e
 {
     switch (error) {
     case EINVAL: case EOPNOTSUPP: case EFAULT: case EMSGSIZE:   /* the device, the kernel, or too many pieces */
-    case ENOMEM: case ENOBUFS:                                  /* what may be pinned (RLIMIT_MEMLOCK, optmem_max) */
+    case ENOMEM: case ENOBUFS:                                  /* limits of pinned memory (RLIMIT_MEMLOCK, optmem_max) */
         break;
     default:
         return false;
