@@ -2,18 +2,18 @@
 
 #include <stdlib.h>
 
-#define IDLE_MAX 16u          /* batches kept for use again */
-#define IDLE_BYTES 65536u     /* and none larger than that */
+#define IDLE_MAX 16u          /* batches kept for reuse */
+#define IDLE_BYTES 65536u     /* larger ones are freed */
 #define COLUMNS 3             /* offsets, lengths, ends */
 
-/* Owner: its udp_batches; while out, the holder. Thread: the owner's, or the holder's. Freed by the udp_batches.
- * `memory` holds the messages, the columns, and when it is a copy the datagrams. */
+/* Owner: its udp_batches; between build and return, the holder. Thread: the owner's, or the holder's. Freed by the udp_batches.
+ * `memory` contains the messages, the columns, and for a copy also the datagrams. */
 struct udp_batch {
     struct udpring_batch face;
     struct udpring_recv *recv;
     struct udp_batch *next;           /* in `idle` or `returned` */
     size_t room;                      /* bytes of memory */
-    bool copy;                        /* the datagrams lie here; false: in leased slots */
+    bool copy;                        /* the datagrams are in `memory`; false: in leased slots */
     _Alignas(struct udpring_packet) uint8_t memory[];
 };
 
@@ -44,7 +44,8 @@ void udp_batches_free(struct udp_batches *batches)
     free(batches->holders);
 }
 
-/* The slot of the first ready message may belong to batches, too, as the beginning of its train. No other may. */
+/* Whether the first ready message is in this slot. Batches may hold earlier parts of its train. No other ready message is shared
+ * with batches. */
 static bool waits(const struct udp_batches *batches, uint32_t slot)
 {
     return batches->head < batches->tail && batches->ready[batches->head].slot == slot;
@@ -96,7 +97,7 @@ static uint32_t datagrams(const struct udp_batches *batches, const struct udprin
     return (message->length + message->segment_size - 1) / message->segment_size;
 }
 
-/* Harvests behind what is ready. False: nothing came. */
+/* Harvests more messages behind the ready ones. False: none arrived. */
 static bool harvest(struct udp_batches *batches, uint32_t wanted, uint32_t messages)
 {
     if (batches->head) {
@@ -154,7 +155,7 @@ int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_sha
 
 int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
 {
-    /* Two are asked for: whether one has company costs nothing to learn this way. */
+    /* Harvest two messages: this shows at no cost whether more than one is waiting. */
     if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, 2))
         return -EAGAIN;
     const struct udpring_packet *message = &batches->ready[batches->head];
@@ -186,14 +187,14 @@ static struct udp_batch *take_batch(struct udp_batches *batches, size_t room)
     return batch;
 }
 
-/* Whether the share's slots may be leased; a train that a batch has a part of is leased already. */
+/* Whether the limit allows to lease the slots of the share. A train of which a batch has a part is already leased. */
 static bool may_lease(const struct udp_batches *batches, const struct udp_share *share)
 {
     uint32_t more = share->messages - (batches->holders[batches->ready[batches->head].slot] != 0);
     return batches->usage.leased + more <= batches->usage.lease_limit;
 }
 
-/* The messages of the share; of a train that is not taken whole, what is taken. */
+/* Takes the messages of the share. If the last train is divided, takes only its first part. */
 static void take_messages(struct udp_batches *batches, const struct udp_share *share, struct udpring_packet *messages)
 {
     memcpy(messages, batches->ready + batches->head, share->messages * sizeof(*messages));
@@ -201,7 +202,7 @@ static void take_messages(struct udp_batches *batches, const struct udp_share *s
     if (share->rest) {
         struct udpring_packet *last = &messages[share->messages - 1], *left = &batches->ready[--batches->head];
         last->length = share->rest * last->segment_size;
-        last->flags &= (uint16_t)~UDPRING_PACKET_TRUNCATED;   /* it is the end that was cut */
+        last->flags &= (uint16_t)~UDPRING_PACKET_TRUNCATED;   /* the truncated end stays in the other part */
         left->data += last->length;
         left->length -= last->length;
         if (left->length <= left->segment_size)
@@ -230,7 +231,7 @@ static void lease(struct udp_batches *batches, const struct udp_batch *batch)
         batches->usage.leased += !batches->holders[batch->face.messages[i].slot]++;
 }
 
-/* base and bytes: from the first of the messages' bytes to the last, wherever their slots lie. */
+/* Sets base and bytes to the range from the lowest to the highest byte of the messages, in whatever slots they are. */
 static void find_span(struct udpring_batch *face)
 {
     const uint8_t *low = face->messages[0].data, *high = low;
@@ -271,7 +272,7 @@ int udp_batches_build(struct udp_batches *batches, const struct udp_share *share
     bool copy = !may_lease(batches, share);
     if (copy)
         batch = take_batch(batches, messages_bytes + columns_bytes + share->payload);
-    if (!batch) {   /* without memory for a copy the slots are leased beyond the limit, rather than the packets lost */
+    if (!batch) {   /* without memory for a copy, exceed the lease limit rather than lose packets */
         copy = false;
         batch = take_batch(batches, messages_bytes + columns_bytes);
     }

@@ -1,10 +1,10 @@
-/* Receiving for Python: batches that stay readable for as long as anything looks at them.
+/* Receiving for Python: batches that stay readable while the program has views of them.
  *
- * 1. udpring_recv_batch takes back the batches that were released, gathers what is there, waiting for the first datagram,
- *    and gives it out as a batch (batches.h: trains become datagrams there).
- * 2. udpring_batch_release, from whatever thread drops the last view, brings a batch back.
- * 3. Close ends the receive side; the slots' memory goes with the handle and the last batch, so that another thread which
- *    is just about to use the handle finds it closed, not freed. */
+ * 1. udpring_recv_batch takes back the released batches, waits for the first datagram, gathers the ready ones, and returns them
+ *    as a batch (batches.h splits trains into datagrams).
+ * 2. udpring_batch_release returns a batch. It runs in the thread that drops the last view.
+ * 3. Close ends the receive side. The handle and the slots' memory are freed after the last batch. So another thread that is
+ *    about to use the handle finds it closed, not freed. */
 #include "../base.h"
 
 #include <poll.h>
@@ -28,22 +28,22 @@
 struct udpring_recv {
     struct udp_handle_owner owner;
     struct udp_handle_socket socket;
-    atomic_bool closed;               /* whoever sets it ends the receive side: once */
-    struct udp_rx *rx;                /* NULL after close; the owner's thread, or whoever closes */
+    atomic_bool closed;               /* the thread that sets it ends the receive side, once */
+    struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
     struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
-    struct udpring_recv_usage published_usage;   /* likewise */
-    struct udp_slots slots;           /* after close, until the last batch is gone */
+    struct udpring_recv_usage published_usage;   /* like `published` */
+    struct udp_slots slots;           /* after close, until the last batch is released */
     struct udp_batches batches;
     struct udpring_recv_call call;
     int wake;                         /* eventfd */
-    int event;                        /* eventfd: raised, recv_batch would bring something; see rest() */
-    _Atomic int pollable;             /* what udpring_recv_fileno gave; -1: nobody asked */
-    bool raised;                      /* by us, and not cleared since; owner's thread */
-    atomic_bool hungry;               /* a release must raise `event` */
-    atomic_bool risen;                /* `event` was raised by somebody here since it was cleared; the kernel tells nobody */
-    bool kernel_raises;               /* `event`, whenever it likes */
-    _Atomic(struct udpring_batch *) given;   /* the last one, until it is released: nobody may have taken it */
-    atomic_uint references;           /* the handle's and one a batch that is out */
+    int event;                        /* eventfd: readable while recv_batch would return at once; see rest() */
+    _Atomic int pollable;             /* result of udpring_recv_fileno; -1: not called yet */
+    bool raised;                      /* the owner wrote to `event` and did not clear it since; owner's thread */
+    atomic_bool hungry;               /* a release must write to `event` */
+    atomic_bool risen;                /* a thread wrote to `event` since it was cleared; does not cover the kernel's writes */
+    bool kernel_raises;               /* the kernel may write to `event` at any time */
+    _Atomic(struct udpring_batch *) given;   /* the last batch until its release; its caller may not have taken it */
+    atomic_uint references;           /* one for the handle and one for each batch not yet released */
 };
 
 static void unreference(struct udpring_recv *recv)
@@ -59,7 +59,7 @@ static void unreference(struct udpring_recv *recv)
     free(recv);
 }
 
-/* Any thread. In this order: clear() may look in vain, and once more, but never misses it. */
+/* Any thread. In this order clear_event() may read once too often, but never misses a write. */
 static void raise_event(struct udpring_recv *recv)
 {
     (void)eventfd_write(recv->event, 1);
@@ -133,7 +133,7 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     return 0;
 }
 
-/* Waits for the first datagram, unless there is one. */
+/* Waits for the first datagram, unless one is ready. */
 static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
 {
     int64_t timeout_ns = call->timeout_ns;
@@ -155,7 +155,7 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
         publish(recv);
         code = udp_rx_wait(recv->rx, left);
         if (code == -ETIME && udp_handle_check_reading(&recv->socket))
-            return -ESHUTDOWN;   /* a multishot sleeps on it for ever */
+            return -ESHUTDOWN;   /* a multishot operation would wait forever on it */
         if (code)
             return code;
     }
@@ -165,11 +165,11 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
 static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
 {
     struct udp_share share;
-    int code = udp_handle_check_socket(&recv->socket);   /* the kernel holds the old one: no operation would tell */
+    int code = udp_handle_check_socket(&recv->socket);   /* the ring keeps the closed socket alive, so no operation would fail */
     if (code)
         return code;
     udp_batches_reclaim(&recv->batches);
-    if (!recv->kernel_raises)   /* else the wait that comes first arms, too */
+    if (!recv->kernel_raises)   /* otherwise the wait comes first, which also arms */
         udp_rx_notify(recv->rx);
     code = wait_and_gather(recv, call, &share);
     if (!code)
@@ -185,8 +185,8 @@ static bool pending(const struct udpring_recv *recv)
     return udp_batches_waiting(&recv->batches) || udp_rx_pending(recv->rx);
 }
 
-/* Before the owner may sleep in an event loop: `event` is raised exactly when there is something to be fetched. Nothing when
- * nobody polls. The order tells of what comes in between: arm, clear, look again. */
+/* Call before the owner waits in an event loop. Makes `event` readable exactly if datagrams can be fetched. Does nothing without
+ * a poller. The order (arm, clear, check again) catches arrivals in between. */
 static void rest(struct udpring_recv *recv)
 {
     if (recv->pollable < 0)
@@ -282,7 +282,7 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     struct udpring_batch *given = batch;
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
-    if (atomic_load(&recv->hungry))   /* after the push, as rest() looks after it was set: one of the two sees the other */
+    if (atomic_load(&recv->hungry))   /* read after the push; rest() checks the list after it sets this, so no release is missed */
         raise_event(recv);
     unreference(recv);
 }
@@ -302,9 +302,9 @@ int32_t udpring_recv_close(struct udpring_recv *recv)
         return 0;
     publish(recv);
     if (recv->call.batch && atomic_load_explicit(&recv->given, memory_order_relaxed) == recv->call.batch)
-        udpring_batch_release(recv->call.batch, NULL);   /* given out, and nobody took it */
+        udpring_batch_release(recv->call.batch, NULL);   /* returned by a call, but not taken over */
     recv->call.batch = NULL;
-    (void)udp_rx_close_keeping_slots(recv->rx, &recv->slots);   /* what the kernel kept is in the graveyard, counted */
+    (void)udp_rx_close_keeping_slots(recv->rx, &recv->slots);   /* slots that the kernel still uses go to the graveyard */
     recv->rx = recv->batches.rx = NULL;
     return 0;
 }
@@ -312,7 +312,7 @@ int32_t udpring_recv_close(struct udpring_recv *recv)
 void udpring_recv_free(struct udpring_recv *recv)
 {
     if (!recv->closed && udpring_recv_close(recv))
-        return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
+        return;   /* the kernel uses it, and only another thread can stop that: never free it */
     unreference(recv);
 }
 

@@ -1,11 +1,11 @@
 /* Sending for Python: batches are queued, cut into trains, pushed, flushed and reaped.
  *
  * 1. udpring_send_submit checks a job, copies its lengths, and queues it behind the others.
- * 2. push_jobs lays out a window of it (grouped by destination), cuts trains off the front, and pushes each as one piece.
- *    Where the ring has helpers, the window is first sent by all of them at once, as far as it goes (send_fan.c).
- * 3. udp_tx_flush sends; reap_all gives every datagram of a piece its result. A train that its route refuses is pushed
+ * 2. push_jobs lays out a window of the job (grouped by destination), cuts trains from the front, and pushes each as one piece.
+ *    If the ring has helpers, all of them first send as much of the window as possible (send_fan.c).
+ * 3. udp_tx_flush sends. reap_all sets the result of every datagram of a piece. A train that its route refuses is pushed
  *    again datagram by datagram, before anything else.
- * 4. A job is ended when all its datagrams have a result; the caller's memory is the caller's again. */
+ * 4. A job has ended when all its datagrams have a result. The caller may then reuse its memory. */
 #include "../base.h"
 
 #include <poll.h>
@@ -135,7 +135,7 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
         return 0;
     }
     job->control = face->source.family || face->interface_index || face->ttl || face->flags & UDPRING_SEND_TOS;
-    if (!face->address_count && job->control)   /* the socket may have been connected since the last time */
+    if (!face->address_count && job->control)   /* the program may have connected the socket meanwhile */
         udp_tx_learn_peer(send->tx, 0);
     job->next = NULL;
     if (send->first)
@@ -144,10 +144,10 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
         send->first = job;
     send->last = job;
     send->unfinished += face->count;
-    if (udp_handle_check_socket(&send->socket))   /* its number may be another socket's by now */
+    if (udp_handle_check_socket(&send->socket))   /* its number may belong to another socket now */
         send_drop(send, NULL, -EBADF);
     else
-        (void)send_advance(send);   /* what it says, run says too */
+        (void)send_advance(send);   /* udpring_send_run returns the same error */
     publish(send);
     return 0;
 }
@@ -165,7 +165,7 @@ int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_
     return code;
 }
 
-/* Until the socket that holds us up is writable, the kernel lets go of something, or somebody wants to close. */
+/* Waits until the parked socket is writable, a zero-copy notification arrives, or another thread wants to close. */
 static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
 {
     if (!timeout_ns && udp_tx_parked(send->tx) < 0)
@@ -173,7 +173,7 @@ static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
     struct pollfd polled[] = {{.fd = send->wake, .events = POLLIN}, {.fd = udp_tx_parked(send->tx), .events = POLLOUT}};
     if (polled[1].fd < 0)
         polled[1] = (struct pollfd){.fd = udp_tx_awaits_notice(send->tx), .events = POLLIN};
-    /* Neither, and nothing ended: the kernel is short of memory for the operation itself; look again in a moment. */
+    /* Neither applies, and no send ended: the kernel has no memory for the operation itself. Try again after a moment. */
     int fd = polled[1].fd;
     struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000}, moment = {.tv_nsec = 1000000};
     bool endless = timeout_ns < 0;
@@ -238,7 +238,7 @@ static void end_helpers(struct udpring_send *send)
     send->fan = NULL;
 }
 
-/* Ends the send side. `tell`: the jobs are still there, and get their results. */
+/* Ends the send side. `tell`: the jobs' memory is still valid, so they get their results. */
 static int end(struct udpring_send *send, bool tell)
 {
     int code = udp_handle_check_close(&send->owner);
@@ -247,7 +247,7 @@ static int end(struct udpring_send *send, bool tell)
     if (atomic_exchange(&send->closed, true))
         return 0;
     if (send->owner.forks != ur_fork_count())
-        tell = false;   /* the jobs are the parent's; their slots read as zero here */
+        tell = false;   /* the parent owns the jobs; this child's slots read as zero */
     if (tell)
         send_drop(send, NULL, -ECANCELED);
     publish(send);
@@ -257,7 +257,7 @@ static int end(struct udpring_send *send, bool tell)
     if (tell)
         send_give_up(send, -ECANCELED);
     send_forget_jobs(send, !ended);
-    if (!ended) {   /* the vectors of trains are leaked with their payloads */
+    if (!ended) {   /* leak the vectors of trains together with their payloads */
         ur_graveyard_leak(send->piece, send->pieces * sizeof(*send->piece));
         send->piece = NULL;
     }
@@ -276,9 +276,9 @@ void udpring_send_wake(struct udpring_send *send)
 
 void udpring_send_free(struct udpring_send *send)
 {
-    end_helpers(send);   /* whoever gives it up: nobody sends any more */
+    end_helpers(send);   /* any thread may do this: nothing sends any more */
     if (!send->closed && end(send, false) < 0)
-        return;   /* in use by the kernel, and only a thread that is not here could stop it: it stays */
+        return;   /* the kernel uses it, and only another thread can stop that: never free it */
     free_send(send);
 }
 

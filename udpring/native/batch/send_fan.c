@@ -1,13 +1,14 @@
-/* A window of datagrams to many destinations, sent by the owner of the ring and its helpers at once. To one destination after
- * another nothing can be joined, so that each datagram costs a whole way through the kernel: only more CPUs are faster.
+/* The owner of the ring and its helpers send a window of datagrams to many destinations in parallel. Datagrams to different
+ * destinations cannot form a train, so each takes a whole pass through the kernel. Only more CPUs make this faster.
  *
- * 1. The owner opens a round, wakes helpers, and takes part: each thread claims the next few positions of the window, and sends
- *    them past the queues (udp_tx_send_direct). Who comes late finds nothing left, and nobody waits for him.
- * 2. A destination's datagrams lie together and are sent by whoever has its first: its order stays.
- * 3. What does not go at once (the buffer is full, a train is refused) is left, with all behind it to the same destination.
- * 4. The owner closes the round, waits for those inside, counts, and moves what was left to the end of the window, from where
- *    it takes the usual way.
- * Helpers touch what the owner lent them for the round, and no Python. */
+ * 1. The owner opens a round, wakes helpers, and takes part. Each thread claims the next few positions of the window and sends
+ *    them without the queues (udp_tx_send_direct). A late helper finds nothing to claim, and no thread waits for it.
+ * 2. The datagrams of a destination are adjacent. The thread that claims the first of them sends all, which keeps their order.
+ * 3. If a datagram cannot be sent at once (the buffer is full, a train is refused), it is left, with all behind it to the same
+ *    destination.
+ * 4. The owner closes the round, waits for the helpers in it, adds the counters, and moves the datagrams that were left to the
+ *    end of the window. From there they are pushed as usual.
+ * Helpers access only the data that the owner shares for the round, and no Python objects. */
 #include "send_fan.h"
 
 #include <pthread.h>
@@ -17,16 +18,16 @@
 
 #include "../udp/tx.h"
 
-#define CLAIM 16u                 /* positions at a time: some 40 us of sending, which is how long the owner may have to wait */
-#define WORTH_WAKING 64u          /* datagrams a thread: to wake one costs as much as sending a few */
+#define CLAIM 16u                 /* positions per claim: about 40 us of sending, the longest wait of the owner */
+#define WORTH_WAKING 64u          /* datagrams a thread: waking a thread costs as much as sending a few */
 
-/* What one thread did in a round. Owner: that thread. Nothing to free. */
+/* The results of one thread in a round. Owner: that thread. Nothing to free. */
 struct share {
     struct udp_tx_direct direct;
-    uint32_t ended, failed;       /* datagrams with a result; those of them whose result is an error */
+    uint32_t ended, failed;       /* datagrams with a result; datagrams whose result is an error */
 };
 
-/* Owner: the udpring_send. Thread: as said. Freed by send_fan_close(). */
+/* Owner: the udpring_send. Thread: as noted for each group. Freed by send_fan_close(). */
 struct send_fan {
     pthread_mutex_t lock;
     pthread_cond_t begin, finished;
@@ -34,15 +35,15 @@ struct send_fan {
     bool open, quit;
     uint64_t round;
     uint32_t inside;              /* helpers that take part */
-    struct share helped;          /* the sum of those that left */
+    struct share helped;          /* the sum of the helpers that left the round */
     /* Written by the owner while no round is open. */
     const struct udpring_send *send;
     const struct send_job *job;
     uint32_t from;                /* the window is [from, job->planned) */
     /* Written by all that take part. */
     atomic_uint next;             /* position */
-    atomic_bool full;             /* nothing goes any more */
-    uint8_t left[SEND_WINDOW];    /* by position in the window: each byte by whoever claimed it */
+    atomic_bool full;             /* stop: further sends would fail */
+    uint8_t left[SEND_WINDOW];    /* by position in the window; only the thread that claimed a position writes it */
     uint32_t threads;             /* the owner's */
     pthread_t thread[UDPRING_SEND_HELPERS_MAX];
 };
@@ -52,14 +53,14 @@ static const struct udpring_address *address_at(const struct send_job *job, uint
     return &job->face->addresses[job->order[position]];
 }
 
-/* Whether it goes where the one before it in the window goes. */
+/* Whether it has the same destination as the previous position of the window. */
 static bool follows(const struct send_fan *fan, uint32_t position)
 {
     return position > fan->from &&
            send_address_equal(address_at(fan->job, position - 1), address_at(fan->job, position));
 }
 
-/* The next train or datagram from `cursor`: how many datagrams, and as udp_tx_send_direct(). */
+/* Sends the next train or datagram from `cursor`. *count: its datagrams. Returns as udp_tx_send_direct(). */
 static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *count, struct share *share)
 {
     const struct udpring_send *send = fan->send;
@@ -79,7 +80,7 @@ static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *co
     return udp_tx_send_direct(send->tx, &item, &share->direct);
 }
 
-/* Positions [at, end), which no destination has in common with others. */
+/* Sends positions [at, end). No destination in it continues beyond it. */
 static void send_claim(struct send_fan *fan, uint32_t at, uint32_t end, struct share *share)
 {
     struct send_job cursor = *fan->job;
@@ -115,7 +116,7 @@ static void take_part(struct send_fan *fan, struct share *share)
             return;
         uint32_t end = planned - at < CLAIM ? planned : at + CLAIM;
         while (at < end && follows(fan, at))
-            at++;   /* whoever has the first to that destination has these */
+            at++;   /* the thread with the first one of this destination sends these */
         if (at == end)
             continue;
         while (end < planned && follows(fan, end))
@@ -161,7 +162,7 @@ static void *helper_main(void *context)
 
 static int start_thread(struct send_fan *fan, pthread_t *thread)
 {
-    /* Signals are the embedding program's: none may land on a helper. */
+    /* Signals belong to the embedding program, so no helper may receive one. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -180,7 +181,7 @@ int send_fan_open(struct send_fan **opened, uint32_t helpers, struct udpring_rea
     pthread_mutex_init(&fan->lock, NULL);
     pthread_cond_init(&fan->begin, NULL);
     pthread_cond_init(&fan->finished, NULL);
-    (void)udp_tx_segments_max();   /* found out now, not within a round */
+    (void)udp_tx_segments_max();   /* probe now, not during a round */
     for (; fan->threads < helpers; fan->threads++) {
         int code = start_thread(fan, &fan->thread[fan->threads]);
         if (code) {
@@ -212,7 +213,7 @@ void send_fan_close(struct send_fan *fan, bool here)
     free(fan);
 }
 
-/* Lets `wanted` helpers in, takes part, and returns when all are out, with what they did in *helped. */
+/* Admits `wanted` helpers, takes part, and returns when all have left. *helped: the sum of their results. */
 static void run_round(struct send_fan *fan, uint32_t wanted, struct share *own, struct share *helped)
 {
     pthread_mutex_lock(&fan->lock);
@@ -231,7 +232,7 @@ static void run_round(struct send_fan *fan, uint32_t wanted, struct share *own, 
     pthread_mutex_unlock(&fan->lock);
 }
 
-/* To the end of the window with what was left, in order. */
+/* Moves the datagrams that were left to the end of the window, in order. */
 static void keep_left(const struct send_fan *fan, struct send_job *job)
 {
     uint32_t to = job->planned;
@@ -251,7 +252,7 @@ bool send_fan_out(struct udpring_send *send, struct send_job *job)
     if (!job->order || count < 2 * WORTH_WAKING || !udp_tx_idle(send->tx) || send->again_first != SEND_NO_PIECE)
         return false;
     if (send_address_equal(address_at(job, job->at), address_at(job, job->planned - 1)))
-        return false;   /* one destination: nothing to share */
+        return false;   /* one destination: one thread must send it all */
     fan->send = send;
     fan->job = job;
     fan->from = job->at;

@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 
-#define PROBES_MAX 32u   /* looks into the table for one datagram; beyond that the window ends before it */
+#define PROBES_MAX 32u   /* probes of the table for one datagram; after more the window ends before it */
 
-/* Room for the arrays of `count` datagrams. */
+/* Makes room for the arrays of `count` datagrams. */
 static int make_room(struct send_job *job, uint32_t count)
 {
     if (job->capacity >= count)
@@ -22,19 +22,19 @@ static int make_room(struct send_job *job, uint32_t count)
     return 0;
 }
 
-/* Lengths as given: all must lie in the data, and without offsets use it up. */
+/* Takes the caller's lengths. All datagrams must be inside the data; without offsets they must use all of it. */
 static int take_lengths(struct send_job *job, uint32_t *copy)
 {
     const struct udpring_send_job *face = job->face;
     uint64_t sum = 0;
-    memcpy(copy, (const void *)face->lengths, face->count * sizeof(*copy));   /* may lie unaligned */
+    memcpy(copy, (const void *)face->lengths, face->count * sizeof(*copy));   /* may be unaligned */
     for (uint32_t i = 0; i < face->count; i++)
         sum += copy[i];
     job->lengths = copy;
     return face->offsets || sum == face->bytes ? 0 : -EINVAL;
 }
 
-/* One length for all; the last datagram takes what remains. */
+/* Takes one length for all. The last datagram gets the remaining bytes. */
 static int take_length(struct send_job *job)
 {
     const struct udpring_send_job *face = job->face;
@@ -83,7 +83,7 @@ int send_job_take(struct send_job *job, struct udpring_send_job *face, bool grou
         code = make_room(job, count);
     if (code)
         return code;
-    struct iovec *vector = job->memory;   /* NULL: no array is wanted */
+    struct iovec *vector = job->memory;   /* NULL: no array is needed */
     uint64_t *offsets = vector ? (uint64_t *)(void *)(vector + job->capacity) : NULL;
     uint32_t *lengths = offsets ? (uint32_t *)(offsets + job->capacity) : NULL;
     code = face->lengths ? take_lengths(job, lengths) : take_length(job);
@@ -118,7 +118,7 @@ uint64_t send_address_hash(const struct udpring_address *address, uint64_t seed)
     return (uint64_t)(second >> 64) ^ (uint64_t)second;
 }
 
-/* Links the datagrams from index `start` on by destination. Returns how many were, in *groups groups. */
+/* Links the datagrams from index `start` on by destination. Returns how many it linked; *groups: the number of groups. */
 static uint32_t link_groups(const struct send_job *job, struct send_plan *plan, uint32_t start, uint32_t count,
                             uint32_t *groups)
 {
@@ -132,7 +132,7 @@ static uint32_t link_groups(const struct send_job *job, struct send_plan *plan, 
     for (; i < count; i++) {
         plan->next[i] = UINT16_MAX;
         if (made && send_address_equal(&addresses[i], &addresses[plan->head[group]])) {
-            plan->next[plan->tail[group]] = (uint16_t)i;   /* as the one before */
+            plan->next[plan->tail[group]] = (uint16_t)i;   /* same destination as the previous one */
             plan->tail[group] = (uint16_t)i;
             continue;
         }
@@ -165,7 +165,8 @@ void send_job_plan(struct send_job *job, struct send_plan *plan)
     struct iovec *by_index = job->vector + start;
     if (job->order)
         count = link_groups(job, plan, start, count, &groups);
-    /* The data in the order of the caller, for offsets that follow from the lengths; `order` then says who takes which. */
+    /* Offsets are in the caller's order. Where they follow from the lengths, compute those of the window first. `order` then
+     * maps positions to them. */
     if (!job->order) {
         for (uint32_t i = 0; i < count; i++)
             by_index[i] = (struct iovec){.iov_base = (void *)(uintptr_t)(job->face->data + job->offsets[start + i]),
@@ -198,7 +199,7 @@ static uint32_t length_at(const struct send_job *job, uint32_t position)
     return job->vector ? (uint32_t)job->vector[position].iov_len : send_job_length(job, position);
 }
 
-/* How many of equal length and destination follow each other from position `at`, a shorter last one included. */
+/* The number of consecutive datagrams of equal length and destination from position `at`, including a shorter last one. */
 static uint32_t run(const struct send_job *job, uint32_t size, uint32_t segments, uint32_t bytes, uint32_t *total)
 {
     uint32_t most = job->planned - job->at, count = 1;
@@ -206,7 +207,7 @@ static uint32_t run(const struct send_job *job, uint32_t size, uint32_t segments
         most = segments;
     const struct udpring_address *to = send_job_address(job, send_job_index(job, job->at));
     bool one = job->face->address_count <= 1;
-    if (one && !job->lengths && !job->vector) {   /* nothing to look at */
+    if (one && !job->lengths && !job->vector) {   /* all are equal: no need to compare */
         if (most > bytes / size)
             most = bytes / size;
         if (most > 1) {

@@ -4,9 +4,9 @@
 
 #include "send_job.h"
 
-#define FORGET_NS 60000000000ull   /* a refusal counts for a minute */
+#define FORGET_NS 60000000000ull   /* a refusal is valid for a minute */
 
-static const struct udpring_address peer;   /* stands for the connected socket's */
+static const struct udpring_address peer;   /* represents the peer of a connected socket */
 
 int send_paths_open(struct send_paths *paths, uint64_t seed)
 {
@@ -54,7 +54,7 @@ bool send_path_must_wait(const struct send_paths *paths, const struct udpring_ad
     if (!path->outstanding)
         return false;
     if (!send_address_equal(&path->to, to))
-        return ordered || segment != 0;   /* its place is taken: a train could not be noted */
+        return ordered || segment != 0;   /* another destination has its entry, so a train could not be recorded */
     return segment < path->highest;
 }
 
@@ -90,7 +90,7 @@ void send_path_refused(struct send_paths *paths, const struct udpring_address *t
     struct send_path *path = &paths->path[place(paths, to)];
     if (!send_address_equal(&path->to, to)) {
         if (path->outstanding)
-            return;   /* not remembered: the next train is refused likewise */
+            return;   /* not recorded: the next train will be refused as well */
         *path = (struct send_path){.to = *to};
     }
     if (error != -EMSGSIZE)

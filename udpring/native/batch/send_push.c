@@ -6,7 +6,7 @@
 
 #define REAP 64
 #define SPARE_JOBS 8u             /* ended jobs whose memory is kept for the next ones */
-#define SPARE_CAPACITY 65536u     /* unless it is more than this many datagrams */
+#define SPARE_CAPACITY 65536u     /* a job with room for more datagrams is freed */
 
 void send_end_job(struct udpring_send *send, struct send_job *job)
 {
@@ -21,7 +21,7 @@ void send_end_job(struct udpring_send *send, struct send_job *job)
     send->spares++;
 }
 
-/* Gives `count` datagrams from a position on their result: 0 or -errno. */
+/* Sets the result (0 or -errno) of `count` datagrams from a position on. */
 static void give_result(struct udpring_send *send, struct send_job *job, uint32_t first, uint32_t count, int32_t result)
 {
     struct udpring_send_job *face = job->face;
@@ -43,7 +43,7 @@ static void free_piece(struct udpring_send *send, struct send_piece *piece)
         send_end_job(send, job);
 }
 
-/* The datagrams of refused trains, one by one. False: no room, some are left. */
+/* Pushes the datagrams of refused trains one by one. False: no room, some remain. */
 static bool push_again(struct udpring_send *send)
 {
     while (send->again_first != SEND_NO_PIECE) {
@@ -61,7 +61,7 @@ static bool push_again(struct udpring_send *send)
             item.length = send_train_length(&piece->train, n);
             item.token = number | (uint64_t)(n + 1) << 32;
             code = code ? code : udp_tx_push(send->tx, &item);
-            if (ur_unlikely(code)) {   /* not so: the train had the same address and length */
+            if (ur_unlikely(code)) {   /* does not happen: the train had the same address and length */
                 give_result(send, job, first + n, 1, code);
                 piece->left--;
             }
@@ -73,8 +73,8 @@ static bool push_again(struct udpring_send *send)
     return true;
 }
 
-/* A datagram that nothing is joined to goes past the slots, when nothing is in them that it could overtake: one sendto(2)
- * costs less than one operation of a ring (docs/performance.md). False: it takes the usual way. */
+/* Sends a single datagram without a slot if it cannot overtake a pending send. One sendto(2) costs less than one operation of a
+ * ring (docs/performance.md). False: push it as usual. */
 static bool send_lone(struct udpring_send *send, struct send_job *job, const struct udpring_address *to,
                       struct send_train *train)
 {
@@ -86,7 +86,7 @@ static bool send_lone(struct udpring_send *send, struct send_job *job, const str
     return true;
 }
 
-/* The next train of a job. False: it cannot go now. */
+/* Pushes the next train of a job. False: not possible now. */
 static bool push_train(struct udpring_send *send, struct send_job *job)
 {
     if (!udp_tx_room(send->tx) || !send->free_count)
@@ -129,7 +129,7 @@ static bool push_train(struct udpring_send *send, struct send_job *job)
     return true;
 }
 
-/* Pushes while there is room. What cannot be pushed for its own fault has its result at once. */
+/* Pushes while there is room. A datagram that can never be sent gets its result at once. */
 static void push_jobs(struct udpring_send *send)
 {
     if (!push_again(send))
@@ -145,7 +145,7 @@ static void push_jobs(struct udpring_send *send)
     }
 }
 
-/* Puts a refused train behind those that are to be sent again. */
+/* Appends a refused train to the list of trains to send again. */
 static void refuse_train(struct udpring_send *send, struct send_piece *piece, int32_t error)
 {
     struct send_job *job = piece->job;
@@ -183,7 +183,7 @@ static void take_result(struct udpring_send *send, const struct udp_tx_done *don
     free_piece(send, piece);
 }
 
-/* Returns how many sends ended. */
+/* Reaps all ended sends. Returns how many. */
 static unsigned reap_all(struct udpring_send *send)
 {
     UR_UNINITIALIZED struct udp_tx_done done[REAP];
@@ -209,7 +209,7 @@ int send_advance(struct udpring_send *send)
     return code;
 }
 
-/* Which pieces udp_tx_abandon_if() is to end. */
+/* Selects the pieces that udp_tx_abandon_if() ends. */
 struct abandoned {
     const struct udpring_send *send;
     const struct udpring_send_job *face;   /* NULL: all */
@@ -221,7 +221,7 @@ static bool is_abandoned(void *context, uint64_t token)
     return !abandoned->face || abandoned->send->piece[(uint32_t)token].job->face == abandoned->face;
 }
 
-/* Ends what is left of refused trains of this job. */
+/* Ends the remaining datagrams of refused trains of this job. */
 static void abandon_again(struct udpring_send *send, const struct udpring_send_job *face, int32_t result)
 {
     uint32_t *link = &send->again_first, kept = SEND_NO_PIECE;
@@ -276,14 +276,14 @@ void send_give_up(struct udpring_send *send, int32_t result)
         uint32_t left = piece->left ? piece->left : piece->train.count;
         for (uint32_t n = 0; n < piece->train.count; n++) {
             int32_t *one = &face->results[send_job_index(piece->job, piece->train.first + n)];
-            *one = *one ? *one : result;   /* which of a refused train's singles went is not known any more */
+            *one = *one ? *one : result;   /* it is unknown which datagrams of a refused train were sent */
         }
         face->failed += left;
         face->ended += left;
     }
 }
 
-/* Jobs without a face were forgotten before: several pieces share one, and it may be queued, too. */
+/* A job without a face is already in the spare list: several pieces share a job, and it may also be queued. */
 static void forget(struct udpring_send *send, struct send_job *job)
 {
     if (!job || !job->face)

@@ -1,6 +1,5 @@
-/* Sending in event loops: an epoll descriptor over the socket, for as long as something waits for room in its buffer, or over
- * what tells of notifications (zero copy), as long as nothing waits but for them; and over the wake-up by which another
- * thread says that it wants to close. */
+/* Sending in event loops: an epoll descriptor. It contains the eventfd by which another thread announces a close. It also contains
+ * the socket while sends wait for room in its buffer, or the eventfd of zero-copy notifications while all sends wait for them. */
 #include "../base.h"
 
 #include <sys/epoll.h>
@@ -19,14 +18,14 @@ void send_prepare_poll(struct udpring_send *send)
         if (wanted >= 0)
             interest.events = EPOLLIN;
         else
-            wanted = send->socket.fd;   /* the kernel was short of memory: to be tried again */
+            wanted = send->socket.fd;   /* the kernel was short of memory: try again */
     }
     if (wanted == send->polled)
         return;
     if (send->polled >= 0)
-        (void)epoll_ctl(send->epoll, EPOLL_CTL_DEL, send->polled, NULL);   /* a closed socket has left by itself */
+        (void)epoll_ctl(send->epoll, EPOLL_CTL_DEL, send->polled, NULL);   /* the kernel already removed a closed socket */
     if (wanted >= 0 && epoll_ctl(send->epoll, EPOLL_CTL_ADD, wanted, &interest) && errno != EEXIST)
-        wanted = -1;   /* closed: what sends next says so; else short of memory, to be tried then */
+        wanted = -1;   /* closed: the next send reports it; out of memory: the next call tries again */
     send->polled = wanted;
 }
 
