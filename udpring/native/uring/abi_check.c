@@ -1,4 +1,4 @@
-/* The numbers that abi.h shows to Python are those of kernel.h and ops.h: cffi cannot read the one from the other. */
+/* Asserts that the numbers of abi.h equal those of kernel.h and ops.h. They are repeated because cffi does not read these headers. */
 #include "abi.h"
 #include "kernel.h"
 #include "ops.h"

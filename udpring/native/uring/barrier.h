@@ -1,5 +1,5 @@
-/* The memory ordering of the shared rings, in one place (io_uring_setup(2), io_uring_enter(2)): what the other side wrote
- * before its index is read after an acquire of that index; what we wrote is seen after our release of ours. */
+/* The memory ordering of the shared rings, in one place (io_uring_setup(2), io_uring_enter(2)). After an acquire of the kernel's
+ * index we see the entries that it wrote before. After our release of our index the kernel sees the entries that we wrote. */
 #ifndef UDPRING_URING_BARRIER_H
 #define UDPRING_URING_BARRIER_H
 #include <stdint.h>
@@ -19,7 +19,7 @@ static inline void ur_release16(uint16_t *index, uint16_t value)
     __atomic_store_n(index, value, __ATOMIC_RELEASE);
 }
 
-/* Flags and counters that order nothing. */
+/* For flags and counters that need no ordering. */
 static inline uint32_t ur_relaxed(const uint32_t *word)
 {
     return __atomic_load_n(word, __ATOMIC_RELAXED);

@@ -5,7 +5,7 @@
 #include "graveyard.h"
 #include "thread.h"
 
-/* The tail lies over the last two bytes of the first entry, which therefore are never written as an entry's. */
+/* The tail overlays the last two bytes of the first entry, so these bytes are never written as part of the entry. */
 static uint16_t *tail_of(struct io_uring_buf *entries)
 {
     return &entries[0].resv;

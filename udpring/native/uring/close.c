@@ -1,10 +1,10 @@
-/* Ending a ring without losing memory to the kernel (R5).
- * Closing the descriptor is no end: the kernel tears a ring down on a work queue, and operations that wait on a socket or
- * pipe hold their own reference to it, so that they may still write to memory that was freed meanwhile. Hence:
- *   1. What is queued but was never submitted is retracted.
- *   2. Everything is cancelled, again and again: an operation that is just being retried misses a cancel.
- *   3. Completions are taken until each submission has had its terminal one, or the bound passes.
- *   4. Only then unmap and close. What did not end is reported, for its memory to be leaked on purpose. */
+/* Closes a ring so that the kernel cannot write to freed memory (R5).
+ * Closing the descriptor does not suffice. The kernel tears a ring down on a work queue, and operations that wait on a socket or
+ * pipe hold their own reference to it. So they could still write to memory that was freed meanwhile. Hence:
+ *   1. Retract entries that are queued and not submitted.
+ *   2. Cancel all operations, repeatedly: a cancel misses an operation that is just being retried.
+ *   3. Reap completions until each submission has its terminal one, or the bound has passed.
+ *   4. Only then unmap and close. Report the operations that did not end, so that the caller leaks their memory on purpose. */
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -33,8 +33,8 @@ void ur_unmap_queues(struct ur_ring *ring)
     ring->sq_map = ring->cq_map = NULL;
 }
 
-/* Queues or makes one request to cancel all. ASYNC_CANCEL ANY is of 5.19, SYNC_CANCEL of 6.0; below, the ring's user
- * cancels by user_data (ur_ops_cancel_all) before it closes, and here we wait. */
+/* Queues or makes one request to cancel all operations. ASYNC_CANCEL ANY needs Linux 5.19, SYNC_CANCEL 6.0. On older kernels the
+ * ring's user cancels by user_data (ur_ops_cancel_all) before the close, and this function only waits. */
 static enum cancel_way request_cancel(struct ur_ring *ring, enum cancel_way way)
 {
     if (way == CANCEL_ASYNC) {
@@ -55,7 +55,7 @@ static enum cancel_way request_cancel(struct ur_ring *ring, enum cancel_way way)
     return way;
 }
 
-/* Discards what is there; notes when the kernel does not know our request. */
+/* Discards the ready completions. Detects a kernel that does not support the cancel request. */
 static enum cancel_way discard(struct ur_ring *ring, enum cancel_way way)
 {
     unsigned ready = ur_cq_ready(ring);
@@ -98,7 +98,7 @@ static bool owner_lives(const struct ur_ring *ring)
     return syscall(SYS_tgkill, getpid(), ring->owner_tid, 0) == 0 || errno != ESRCH;
 }
 
-/* The end of every way: nothing can be asked of the ring any more. */
+/* The last step of every path: no call can use the ring any more. */
 static int finish(struct ur_ring *ring, int undrained)
 {
     ur_unmap_queues(ring);
@@ -115,7 +115,7 @@ int ur_ring_close(struct ur_ring *ring)
     if (ring->state == UR_RING_NONE || ring->state == UR_RING_CLOSED)
         return ring->undrained;
     if (ring->forks != ur_fork_count()) {
-        /* The queues are not mapped here (MADV_DONTFORK): the addresses may be somebody else's by now. */
+        /* The queues are not mapped in a forked child (MADV_DONTFORK), and their addresses may be in use again. */
         ring->sqes = NULL;
         ring->sq_map = ring->cq_map = NULL;
         return finish(ring, 0);

@@ -1,11 +1,11 @@
-/* Why the kernel refuses a ring, in words that say what to do. EPERM, ENOSYS and ENOMEM each have more than one cause. */
+/* Explains why the kernel refuses a ring, and the cure. EPERM, ENOSYS and ENOMEM each have more than one cause. */
 #include "explain.h"
 
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* The sysctl of Linux 6.6; -1 when it cannot be read (older kernel, no /proc). */
+/* The sysctl of Linux 6.6, or -1 if it cannot be read (older kernel, no /proc). */
 static int disabled_sysctl(void)
 {
     char digit = 0;

@@ -1,8 +1,8 @@
-/* Words for what went wrong at set-up. Inside this room only. */
+/* Explains failures of set-up in words. For this folder only. */
 #ifndef UDPRING_URING_EXPLAIN_H
 #define UDPRING_URING_EXPLAIN_H
 #include "../base.h"
 
-/* Fills `why` with the cause of `code` (-errno) from `call`, as far as it can be found out, and returns `code`. */
+/* Fills `why` with the cause of `code` (-errno) from `call`, as far as it can be determined, and returns `code`. */
 int ur_explain(struct udpring_reason *why, int code, const char *call, uint32_t entries);
 #endif

@@ -3,8 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Owner: nobody any more. Thread: any, under the lock. Freed: never. Kept in a list, so that leak checkers and debuggers
- * find what lies here. */
+/* Owner: none. Thread: any, under the lock. Freed: never. Kept in a list, so that leak checkers and debuggers find the memory. */
 struct grave {
     struct grave *next;
     void *memory;
@@ -19,7 +18,7 @@ void ur_graveyard_leak(void *memory, size_t bytes)
 {
     if (!memory)
         return;
-    struct grave *grave = malloc(sizeof(*grave));   /* without it the memory is only counted */
+    struct grave *grave = malloc(sizeof(*grave));   /* on failure the memory is only counted */
     pthread_mutex_lock(&lock);
     if (grave) {
         *grave = (struct grave){.next = graves, .memory = memory, .bytes = bytes};

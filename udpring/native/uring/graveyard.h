@@ -1,4 +1,4 @@
-/* Memory that an operation did not let go of within the bound of a close: kept for ever, and counted (R5).
+/* Memory of operations that did not end within the bound of a close. It is never freed, and counted (R5).
  * Any thread. */
 #ifndef UDPRING_URING_GRAVEYARD_H
 #define UDPRING_URING_GRAVEYARD_H

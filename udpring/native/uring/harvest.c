@@ -1,4 +1,4 @@
-/* Submitting, waiting and completions of the owned ring. */
+/* Submission, waiting and completions of the owned ring. */
 #include "owned.h"
 
 int32_t udpring_ring_submit(struct udpring_ring *self)
@@ -20,7 +20,7 @@ static uint32_t at_most(size_t length, size_t room)
     return (uint32_t)(length < room ? length : room);
 }
 
-/* A buffer the kernel chose: lent until settle, whatever became of the operation. */
+/* Lends a buffer that the kernel chose until settle, whatever the result of the operation. */
 static const uint8_t *lend(struct udpring_ring *self, const struct ur_slot *slot, uint16_t id)
 {
     const struct ur_group *group = &self->groups[slot->group];
@@ -56,8 +56,8 @@ static void describe(struct udpring_ring *self, const struct ur_slot *slot, cons
     }
 }
 
-/* A completion of a slot's former life, or of nothing: counted. A buffer that came with it goes back all the same, or the
- * group would run dry. */
+/* Counts a completion of a slot's former operation, or of none. If it has a buffer, lends it like any other, so that settle
+ * returns it. Otherwise the group would run out of buffers. */
 static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     uint32_t slot = UR_SLOT(cqe->user_data);
@@ -66,7 +66,7 @@ static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
         lend(self, &self->slots[slot], (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
 }
 
-/* Whether the completion is one to show. */
+/* Handles one completion. True: the caller gets it in *out. */
 static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
 {
     *out = (struct udpring_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags};

@@ -1,7 +1,7 @@
-/* The kernel's io_uring ABI, as this project uses it. Our own header, because distributions ship <linux/io_uring.h>
- * years older than the kernels they run; names are those of io_uring_setup(2), io_uring_enter(2), io_uring_register(2).
- * Never include <linux/io_uring.h> beside it. Layouts are the kernel's promise to user space: the asserts at the end
- * hold us to it. */
+/* The part of the kernel's io_uring ABI that this project uses. It has its own header because distributions ship a
+ * <linux/io_uring.h> that is years older than the kernels they run. Names are those of io_uring_setup(2), io_uring_enter(2) and
+ * io_uring_register(2). Never include <linux/io_uring.h> together with it. The kernel guarantees the layouts to user space. The
+ * asserts at the end check them. */
 #ifndef UDPRING_URING_KERNEL_H
 #define UDPRING_URING_KERNEL_H
 #include <linux/time_types.h>
@@ -116,7 +116,7 @@ enum io_uring_op {
 #define IORING_SEND_ZC_REPORT_USAGE (1u << 3)
 #define IORING_RECVSEND_BUNDLE (1u << 4)
 
-/* cqe.res of a zero-copy notification when REPORT_USAGE was asked for: the data was copied after all */
+/* cqe.res of a zero-copy notification with REPORT_USAGE: the kernel copied the data after all */
 #define IORING_NOTIF_USAGE_ZC_COPIED (1u << 31)
 
 /* sqe.nop_flags (6.11) */
@@ -280,7 +280,7 @@ enum io_uring_register_op {
     IORING_REGISTER_PBUF_STATUS = 26,
 };
 
-/* A slot of the registered file table that an update leaves alone */
+/* A slot of the registered file table that an update does not change */
 #define IORING_REGISTER_FILES_SKIP (-2)
 
 struct io_uring_files_update {
@@ -302,7 +302,7 @@ struct io_uring_probe {
     struct io_uring_probe_op ops[];
 };
 
-/* One entry of a provided buffer ring. The ring's tail lies over `resv` of entry 0. */
+/* One entry of a provided buffer ring. The ring's tail overlays `resv` of entry 0. */
 struct io_uring_buf {
     uint64_t addr;
     uint32_t len;
@@ -311,7 +311,7 @@ struct io_uring_buf {
 };
 
 #define IOU_PBUF_RING_MMAP 1u
-#define IOU_PBUF_RING_INC 2u       /* not to be used with recvmsg: spurious EFAULT and over-consumption up to 7.1 */
+#define IOU_PBUF_RING_INC 2u       /* never use with recvmsg: spurious EFAULT and over-consumption up to 7.1 */
 #define IORING_MAX_PBUF_ENTRIES 32768u
 
 struct io_uring_buf_reg {
@@ -337,8 +337,8 @@ struct io_uring_sync_cancel_reg {
     uint64_t pad2[3];
 };
 
-/* The head of each buffer a multishot recvmsg fills: this, then the name area as long as msg_namelen was given, then
- * the control area as long as msg_controllen was given, then the payload. */
+/* The head of each buffer that a multishot recvmsg fills. It is followed by the name area of msg_namelen bytes, the control area of
+ * msg_controllen bytes (both as submitted), and the payload. */
 struct io_uring_recvmsg_out {
     uint32_t namelen, controllen, payloadlen, flags;
 };

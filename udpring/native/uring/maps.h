@@ -1,4 +1,4 @@
-/* The mapped queues of a ring. Inside this room only: mapped by setup.c, unmapped by close.c. */
+/* The mapped queues of a ring. For this folder only: setup.c maps them, close.c unmaps them. */
 #ifndef UDPRING_URING_MAPS_H
 #define UDPRING_URING_MAPS_H
 #include "ring.h"

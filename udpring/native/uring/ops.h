@@ -1,4 +1,4 @@
-/* Operation slots: who owns memory that the kernel may touch (R5).
+/* Operation slots: they track which operation owns memory that the kernel may access (R5).
  * user_data = kind:8 | generation:24 | slot:32. A slot is busy from arm to its terminal completion. */
 #ifndef UDPRING_URING_OPS_H
 #define UDPRING_URING_OPS_H
@@ -10,7 +10,7 @@
 #define UR_GENERATION(user_data) ((uint32_t)((user_data) >> 32) & 0xffffffu)
 #define UR_SLOT(user_data) ((uint32_t)(user_data))
 
-/* Kinds of operation, so that several users may share one ring. 0 is never ours. */
+/* Kinds of operation, so that several users may share one ring. 0 is never used. */
 enum ur_kind {
     UR_KIND_NONE = 0,
     UR_KIND_CANCEL = 1,
@@ -18,15 +18,15 @@ enum ur_kind {
     UR_KIND_RECV = 3,       /* udp receive pool and multishot */
     UR_KIND_SEND = 4,       /* udp send */
     UR_KIND_WATCH = 5,      /* poll of another descriptor on the receive ring */
-    UR_KIND_SILENT = 6,     /* asked for no completion on success (IOSQE_CQE_SKIP_SUCCESS): must own no memory */
-    UR_KIND_MESSAGE = 7,    /* sent here by another ring (MSG_RING), or a resource tag: nothing of ours was submitted */
+    UR_KIND_SILENT = 6,     /* no completion on success (IOSQE_CQE_SKIP_SUCCESS): must own no memory */
+    UR_KIND_MESSAGE = 7,    /* sent by another ring (MSG_RING), or a resource tag: no operation of this ring */
 };
 
 /* Owner: the user of a ring. Thread: that ring's owner. Freed by ur_ops_close(). */
 struct ur_ops {
     uint8_t kind;
     uint32_t count, free_head, in_flight;
-    uint64_t stale;          /* completions for a generation that is gone: counted, ignored */
+    uint64_t stale;          /* completions of an old generation: counted and ignored */
     uint32_t *generation;    /* [count] */
     uint32_t *next_free;     /* [count] */
     uint8_t *state;          /* [count] free, taken, in flight */
@@ -38,20 +38,20 @@ void ur_ops_close(struct ur_ops *ops);
 int64_t ur_ops_take(struct ur_ops *ops);
 /* Marks a taken slot as in flight and returns the user_data for its SQE. */
 uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot);
-/* The user_data of the operation that a slot in flight stands for: what to cancel. */
+/* The user_data of a slot's operation in flight, for a cancel. */
 static inline uint64_t ur_ops_in_flight(const struct ur_ops *ops, uint32_t slot)
 {
     return UR_USER_DATA(ops->kind, ops->generation[slot], slot);
 }
 /* The slot a completion belongs to, or -ESTALE (counted) for an old generation or a slot not in flight. */
 int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
-/* The terminal completion came: the slot is taken again (may be re-armed), its generation is spent. */
+/* Call at the terminal completion. The slot is taken again (may be re-armed), with a new generation. */
 void ur_ops_done(struct ur_ops *ops, uint32_t slot);
-/* Gives a taken slot back to the free list. Each of done and give exactly once: a slot given twice would be taken twice. */
+/* Returns a taken slot to the free list. Call done and give exactly once each, or two users could take the same slot. */
 void ur_ops_give(struct ur_ops *ops, uint32_t slot);
-/* Before ur_ring_close() on kernels before 5.19, which cannot cancel everything at once: retracts what the ring has queued,
- * then submits an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL). How many, or
- * -EAGAIN when the kernel took no more, or what ur_submit() says. */
+/* Call before ur_ring_close() on kernels before 5.19, which cannot cancel all operations at once. Retracts the queued entries, then
+ * submits an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL). Returns how many,
+ * -EAGAIN if the kernel took no more, or the -errno of ur_submit(). */
 struct ur_ring;
 int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring);
 #endif

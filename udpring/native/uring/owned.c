@@ -56,7 +56,7 @@ void ur_group_recycle(struct ur_group *group, uint16_t id)
     ur_bufring_add(&group->ring, group->memory + (size_t)id * group->bytes, group->bytes, id);
 }
 
-/* After the ring: with nothing left in flight all is freed, else all that an operation may still touch is leaked. */
+/* Call after closing the ring. Frees all memory if no operation is in flight. Else leaks the memory that one may still access. */
 static void close_memory(struct udpring_ring *self, bool leak)
 {
     for (uint32_t i = 0; i < self->group_count; i++) {
@@ -87,7 +87,7 @@ static void close_memory(struct udpring_ring *self, bool leak)
 int32_t udpring_ring_close(struct udpring_ring *self)
 {
     bool again = self->ring.state == UR_RING_CLOSED;
-    /* A kernel that gave neither flag may be one before 5.19, which has no way to cancel everything at once. */
+    /* A kernel that granted neither flag may be older than 5.19, and then cannot cancel all operations at once. */
     if (!ur_ring_usable(&self->ring) &&
         !(self->ring.setup_flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)))
         (void)ur_ops_cancel_all(&self->ops, &self->ring);

@@ -1,5 +1,5 @@
-/* A general ring whose operations own every byte that the kernel may touch, for callers that cannot promise to keep
- * memory alive themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c hands out completions. */
+/* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
+ * themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c returns completions. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
 #include <sys/socket.h>
@@ -13,8 +13,8 @@
 #define UR_GROUPS_MAX 16
 #define UR_FIXED_MAX 1024
 
-/* What the kernel may touch for one operation. Owner: the ring's slot table, from queue to settle. Thread: the ring's
- * owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked with what did not end. */
+/* The memory that the kernel may access for one operation. Owner: the ring's slot table, from queue to settle. Thread: the ring's
+ * owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked if operations did not end. */
 struct ur_slot {
     struct msghdr header;
     struct iovec vector;
@@ -44,18 +44,18 @@ struct udpring_ring {
     uint32_t group_count;
     struct iovec fixed[UR_FIXED_MAX];
     uint32_t fixed_count;
-    uint64_t silent;           /* operations without a completion so far: the low bits of their user_data */
-    uint64_t unknown;          /* completions of no kind we know */
+    uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
+    uint64_t unknown;          /* completions of an unknown kind */
     uint32_t busy;             /* slots queued, in flight or not settled */
     bool chain_open;           /* the newest entry, not submitted yet, links to the next one */
-    /* Handed out by harvest, to be given back by settle. */
+    /* Returned by harvest, freed by settle. */
     uint32_t ended[UDPRING_HARVEST_MAX], ended_count;
     struct { uint8_t group; uint16_t id; } lent[UDPRING_HARVEST_MAX];
     uint32_t lent_count;
 };
 
-/* Frees the slot's memory and gives it back; the slot is taken, not in flight. */
+/* Frees the slot's memory and returns the slot to the free list. It must be taken and not in flight. */
 void ur_slot_release(struct udpring_ring *self, uint32_t slot);
-/* Puts buffers back at the tail of their group; publish afterwards. */
+/* Adds a buffer at the tail of its group again. Publish afterwards. */
 void ur_group_recycle(struct ur_group *group, uint16_t id);
 #endif

@@ -1,7 +1,7 @@
-/* Queueing an operation of the owned ring.
- *   1. Check what was asked, before anything is taken.
- *   2. Take a slot and give it the memory: payload, name, control and times are copied in, room for results allotted.
- *   3. Take an SQE last, and fill it wholly: an operation that failed to prepare leaves nothing queued. */
+/* Queues an operation of the owned ring.
+ *   1. Check the arguments before taking anything.
+ *   2. Take a slot and allocate its memory. Copy payload, name, control data and times, and reserve room for results.
+ *   3. Take an SQE last and fill all of it. So a failed preparation leaves nothing queued. */
 #include <stdlib.h>
 
 #include "owned.h"
@@ -85,7 +85,8 @@ static int check(const struct udpring_ring *self, const struct udpring_operation
     }
 }
 
-/* The memory of an operation: one block, control first (aligned), then the payload. Nothing but this is the kernel's. */
+/* Allocates the memory of an operation: one block, control data first (aligned), then the payload. The kernel accesses only this
+ * block and the slot. */
 static int equip(struct udpring_ring *self, struct ur_slot *slot, const struct udpring_operation *operation)
 {
     bool message = operation->opcode == IORING_OP_SENDMSG || operation->opcode == IORING_OP_RECVMSG;
@@ -147,7 +148,7 @@ static uint64_t address(const void *memory)
     return (uint64_t)(uintptr_t)memory;
 }
 
-/* Fills a zeroed SQE, but for user_data. */
+/* Fills a zeroed SQE, except user_data. */
 static void fill(struct io_uring_sqe *sqe, const struct ur_slot *slot, const struct udpring_operation *operation)
 {
     sqe->opcode = (uint8_t)operation->opcode;
@@ -204,7 +205,7 @@ static void fill(struct io_uring_sqe *sqe, const struct ur_slot *slot, const str
     }
 }
 
-/* An SQE, submitting for room; but never between the links of a chain, which would cut it. */
+/* Takes an SQE. Submits if necessary to make room, but not between the links of a chain, because that would cut it. */
 static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe, struct udpring_reason *why)
 {
     *sqe = ur_sqe(&self->ring);
@@ -220,7 +221,7 @@ static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe, struct
 int64_t udpring_ring_queue(struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
 {
     int code = ur_ring_usable(&self->ring);
-    if (code && code != -EBADFD)   /* a ring not enabled yet may be filled, up to its size */
+    if (code && code != -EBADFD)   /* a ring that is not enabled yet may be filled up to its size */
         return code;
     code = check(self, operation, why);
     if (code)

@@ -1,8 +1,8 @@
-/* What this host's io_uring can do, found by doing: version numbers lie (backports, sandboxes), and the probe of the kernel
- * tells of operations, not of their flags. Each feature is performed once on sockets and pipes of our own.
+/* Finds the features of this host's io_uring by trying them. Version numbers mislead (backports, sandboxes), and
+ * IORING_REGISTER_PROBE reports operations but not their flags. Each feature is tried once on sockets and pipes of the probe.
  *
- * An operation of the probe may outlast its wait on a broken kernel, so all memory it may touch is in `struct probe`, which
- * is freed only when the ring could be drained. */
+ * On a broken kernel an operation of the probe may outlast its wait. So all memory that it may access is in `struct probe`, which
+ * is freed only if the ring could be drained. */
 #include "probe.h"
 
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@ static void close_pair(struct probe *probe)
     probe->receiver = probe->sender = -1;
 }
 
-/* A pair of UDP sockets on loopback, or of Unix datagram sockets where loopback is down (a fresh network namespace). */
+/* Opens a pair of UDP sockets on loopback, or of Unix datagram sockets if loopback is down (a new network namespace). */
 static int open_pair(struct probe *probe)
 {
     socklen_t length = sizeof(probe->to);
@@ -69,7 +69,7 @@ static void probe_ring(struct probe *probe)
         ur_probe_fails(probe, UDPRING_FEATURE_DEFER_TASKRUN, -EINVAL, "IORING_SETUP_DEFER_TASKRUN (Linux 6.1)");
 }
 
-/* Runs the probe with some of the tries; the first of them is for `first`. */
+/* Runs the probe with the given tries. The first one tests the feature `first`, the next one the following feature. */
 static void run(struct udpring_feature_result *results, int (*const *tries)(struct probe *), size_t count,
                 enum udpring_feature first)
 {
@@ -91,7 +91,7 @@ static void run(struct udpring_feature_result *results, int (*const *tries)(stru
     probe->receiver = probe->sender = -1;
     probe_ring(probe);
     for (size_t i = 0; i < count; i++) {
-        /* A fresh pair each time: a failed try must not leave a datagram to the next. */
+        /* Use a new pair each time, so that a failed try leaves no datagram for the next. */
         code = open_pair(probe);
         if (code)
             ur_probe_fails(probe, (enum udpring_feature)(first + i), code, "a pair of sockets");

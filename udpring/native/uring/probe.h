@@ -1,5 +1,5 @@
-/* The probe's own tools. Inside this room only: probe.c runs it, probe_features.c has one function a
- * feature, probe_try.c what those are made of. */
+/* Internal to the probe: probe.c runs it, probe_features.c has one function a feature, and probe_try.c has the functions that
+ * these share. */
 #ifndef UDPRING_URING_PROBE_H
 #define UDPRING_URING_PROBE_H
 #include <netinet/in.h>
@@ -24,7 +24,7 @@ struct probe {
     struct ur_bufring buffers;
     struct udpring_feature_result *results;
     uint64_t serial;               /* user_data of the newest operation */
-    int receiver, sender;          /* a pair: datagrams of one arrive at the other */
+    int receiver, sender;          /* a pair of sockets: the receiver gets the sender's datagrams */
     struct sockaddr_in to;         /* the receiver's address; family 0: the pair is connected (no loopback here) */
     struct msghdr header;
     struct iovec vector;
@@ -34,20 +34,20 @@ struct probe {
     char memory[UR_PROBE_BUFFERS][UR_PROBE_BUFFER_BYTES];
 };
 
-/* How a feature came out: fills its result; works() returns 0, fails() the code. */
+/* Both fill the result of a feature. works() returns 0, fails() the code. */
 int ur_probe_works(struct probe *probe, enum udpring_feature which, const char *seen);
 int ur_probe_fails(struct probe *probe, enum udpring_feature which, int code, const char *what);
 
 struct io_uring_sqe *ur_probe_prepare(struct probe *probe, enum io_uring_op opcode, int fd);
-/* Submits and waits for the next completion of that user_data; others are discarded. */
+/* Submits and waits for the next completion with this user_data. Discards others. */
 int ur_probe_await(struct probe *probe, uint64_t user_data, struct io_uring_cqe *out);
-/* What the newest operation came to: its result, or why there is none. */
+/* Returns the result of the newest operation, or the reason why there is none. */
 int ur_probe_outcome(struct probe *probe, struct io_uring_cqe *out);
 void ur_probe_cancel(struct probe *probe, uint64_t user_data);
-/* One datagram from the sender to the receiver, by sendto(2). */
+/* Sends one datagram from the sender to the receiver, by sendto(2). */
 bool ur_probe_send_greeting(struct probe *probe);
 
-/* The features; each with a fresh pair of sockets. */
+/* The features, each with a new pair of sockets. */
 int ur_probe_timeout(struct probe *probe);
 int ur_probe_recvmsg(struct probe *probe);
 int ur_probe_sendmsg(struct probe *probe);

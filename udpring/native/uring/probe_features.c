@@ -1,4 +1,4 @@
-/* The features of the probe, one function each: does it once, and looks at what came of it. */
+/* The features of the probe, one function each. It tries the feature once and checks the result. */
 #include "../base.h"
 
 #include <fcntl.h>
@@ -95,7 +95,7 @@ int ur_probe_buffer_ring(struct probe *probe)
     return ur_probe_works(probe, which, "the kernel chose a buffer and filled it");
 }
 
-/* Two messages by one submission: on `fd`, written by `write_one`. */
+/* Checks that one submission yields two messages, which `write_one` writes to `fd`. */
 static int two_shots(struct probe *probe, struct io_uring_sqe *sqe, size_t before, bool (*write_one)(struct probe *, int),
                      int fd)
 {
@@ -202,7 +202,7 @@ int ur_probe_msg_ring(struct probe *probe)
     struct io_uring_sqe *sqe = ur_probe_prepare(probe, IORING_OP_MSG_RING, probe->ring.fd);
     if (!sqe)
         return ur_probe_fails(probe, which, -EAGAIN, "submission");
-    /* The two completions come in either order: only the message is waited for; a refusal comes alone. */
+    /* The two completions arrive in any order, so wait only for the message. A refusal is a single completion. */
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = message + 1;
     sqe->addr = IORING_MSG_DATA;

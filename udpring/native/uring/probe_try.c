@@ -1,4 +1,4 @@
-/* The probe's tools: performing one operation, and its outcome in words. */
+/* Helpers of the probe: perform one operation, and describe its outcome in words. */
 #include "probe.h"
 
 const char ur_probe_greeting[UR_PROBE_BYTES] = "udpring";
@@ -31,7 +31,7 @@ struct io_uring_sqe *ur_probe_prepare(struct probe *probe, enum io_uring_op opco
     return sqe;
 }
 
-/* Submits and waits for the next completion of that user_data; others are discarded. */
+/* Submits and waits for the next completion with this user_data. Discards others. */
 int ur_probe_await(struct probe *probe, uint64_t user_data, struct io_uring_cqe *out)
 {
     int64_t deadline = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + UR_PROBE_WAIT_NS;
@@ -49,7 +49,7 @@ int ur_probe_await(struct probe *probe, uint64_t user_data, struct io_uring_cqe 
     }
 }
 
-/* What the newest operation came to: its result, or why there is none. */
+/* Returns the result of the newest operation, or the reason why there is none. */
 int ur_probe_outcome(struct probe *probe, struct io_uring_cqe *out)
 {
     int code = ur_probe_await(probe, probe->serial, out);

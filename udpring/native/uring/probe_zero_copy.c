@@ -1,6 +1,6 @@
-/* The two operations that send without a copy, each done once: what becomes of the notification that says when the kernel
- * has let go of the memory (io_uring_enter(2), IORING_OP_SEND_ZC). Four outcomes: refused; no notification, or a wrong one;
- * copied after all; not copied. On loopback a kernel always copies, so that the last is not seen there. */
+/* Tries the two zero-copy sends once each, and checks the notification that the kernel sends when it no longer uses the memory
+ * (io_uring_enter(2), IORING_OP_SEND_ZC). There are four outcomes: refused; no notification, or a wrong one; copied after all;
+ * not copied. The last one does not occur on loopback, where the kernel always copies. */
 #include <poll.h>
 
 #include "probe.h"
@@ -33,7 +33,7 @@ static void fill_send(struct probe *probe, struct io_uring_sqe *sqe)
     sqe->addr_len = sizeof(probe->to);
 }
 
-/* A train: some kernels failed at UDP_SEGMENT together with zero copy (EFAULT, Linux 6.7.2). */
+/* Sends a train, because some kernels fail with UDP_SEGMENT and zero copy together (EFAULT, Linux 6.7.2). */
 static void fill_sendmsg(struct probe *probe, struct io_uring_sqe *sqe)
 {
     fill_address(probe);
@@ -49,7 +49,7 @@ static void fill_sendmsg(struct probe *probe, struct io_uring_sqe *sqe)
     sqe->len = 1;
 }
 
-/* Takes what arrived: the notification comes when the last reference to our pages is dropped. False: nothing, or other bytes. */
+/* Receives the data. The notification follows when the last reference to our pages is dropped. False: no data, or other bytes. */
 static bool arrived_whole(struct probe *probe)
 {
     char bytes[UR_PROBE_ZC_BYTES];

@@ -1,9 +1,9 @@
-/* Entering the kernel: submission and waiting. */
+/* Submission and waiting, by io_uring_enter(2). */
 #include "ring.h"
 #include "sys.h"
 #include "thread.h"
 
-/* Enters without progress, in a row, before a call gives up and reports the back-pressure. */
+/* Calls of io_uring_enter(2) in a row without progress, after which a call gives up and reports back-pressure. */
 #define STALLS_MAX 3
 
 int ur_ring_usable(const struct ur_ring *ring)
@@ -18,8 +18,8 @@ int ur_ring_usable(const struct ur_ring *ring)
     return 0;
 }
 
-/* One enter. Whatever it returns, what the kernel took is counted by its own head: a short count, or an error after
- * part of the work, leaves the rest queued, and the next enter offers all of it again. */
+/* Calls io_uring_enter(2) once. Counts the entries taken by the kernel's head, whatever the call returns. After a short count, or
+ * an error halfway, the rest stays queued, and the next call submits it. */
 static int enter(struct ur_ring *ring, uint32_t to_submit, unsigned want, uint32_t flags,
                  const struct __kernel_timespec *timeout)
 {
@@ -31,12 +31,12 @@ static int enter(struct ur_ring *ring, uint32_t to_submit, unsigned want, uint32
     uint32_t head = ur_acquire(ring->sq_khead);
     for (; ring->sq_head != head; ring->sq_head++)
         ring->in_flight += ur_counted(ring->sqes[ring->sq_head & ring->sq_mask].user_data);
-    /* Cannot be: we checked the owner. If the kernel sees another task nevertheless, say what it is. */
+    /* -EEXIST: the kernel sees another task than the owner. The check of the owner should have prevented it. */
     return code == -EEXIST ? -EXDEV : code;
 }
 
-/* Submission did not move: run what is due and flush the backlog of completions, which frees memory. A failing
- * submission ends its enter before it comes to that. */
+/* Call when submission makes no progress. Runs task work and flushes the overflow backlog, which frees memory. The kernel does
+ * not get that far in a call whose submission fails. */
 static void relieve(struct ur_ring *ring)
 {
     enter(ring, 0, 0, IORING_ENTER_GETEVENTS, NULL);
@@ -61,14 +61,14 @@ int ur_submit(struct ur_ring *ring)
     return (int)(ring->sq_head - before);
 }
 
-/* Nothing to do in the kernel: enough is there, nothing is queued, and no poll was asked for. */
+/* Whether io_uring_enter(2) is unnecessary: no entry is queued, and enough completions are ready. */
 static bool satisfied(const struct ur_ring *ring, unsigned want, int64_t timeout_ns)
 {
     if (ur_sq_queued(ring) || ur_cq_ready(ring) < want)
         return false;
     if (timeout_ns != 0)
         return want > 0;
-    /* A poll: with DEFER_TASKRUN completions only appear in an enter with GETEVENTS; else the kernel says when. */
+    /* A poll: with DEFER_TASKRUN completions appear only in a call with GETEVENTS. Without it the SQ flags show pending work. */
     return !(ring->setup_flags & IORING_SETUP_DEFER_TASKRUN) &&
            !(ur_relaxed(ring->sq_kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
 }
@@ -98,7 +98,7 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
             return code;
         if (!short_submit || code == -EINTR || code == -ETIME)
             break;
-        /* The kernel took part and did not wait: offer the rest again, unless nothing moves. */
+        /* The kernel took a part of the entries and did not wait. Submit the rest again, unless there is no progress. */
         stalls = ring->sq_head == head ? stalls + 1 : 0;
         if (stalls)
             relieve(ring);
@@ -112,7 +112,7 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
     }
     if (ur_cq_ready(ring) >= want)
         return 0;
-    /* The kernel hides ETIME and EINTR behind a count of submissions, or behind a few completions: tell them by the clock. */
+    /* After submissions or some completions the kernel returns a count in place of ETIME or EINTR. The clock distinguishes them. */
     if (code == -EBUSY || code == -EAGAIN)
         return code;
     if (timeout_ns == 0 || code == -ETIME)

@@ -1,8 +1,8 @@
-/* Opening a ring.
- *   1. io_uring_setup() with the best set of flags; on EINVAL the next set.
- *   2. Map the queues; on ENOMEM from either, halve the entries and try again with the same set, down to 8.
- *   3. See that io_uring_enter() is allowed too: a seccomp filter may refuse each call by itself.
- *   4. Bound the kernel's worker threads. */
+/* Opens a ring.
+ *   1. Call io_uring_setup() with the best set of flags. On EINVAL try the next set.
+ *   2. Map the queues. On ENOMEM in step 1 or 2 halve the entries, down to 8, and try again with the same set.
+ *   3. Check that io_uring_enter() is allowed too: a seccomp filter may refuse each call separately.
+ *   4. Limit the kernel's worker threads. */
 #include "../base.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 #define BASIC (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP)
 
-/* Best first; what each needs: 6.6, 6.1, 5.19, 5.18, 5.6, 5.1. */
+/* Best first. The kernels that they need: 6.6, 6.1, 5.19, 5.18, 5.6, 5.1. */
 static const uint32_t flag_sets[] = {
     IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_NO_SQARRAY | BASIC,
     IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL | BASIC,
@@ -26,10 +26,10 @@ static const uint32_t flag_sets[] = {
     0,
 };
 
-/* Without these (all of 5.11) completions get lost, or waiting needs another design. */
+/* Without these features (all since 5.11) completions get lost, or waiting needs another design. */
 #define NEEDED (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG)
 
-/* Threads of io-wq, bounded and unbounded, that one ring's task may have. */
+/* The most io-wq threads, bounded and unbounded, of one ring's task. */
 static const uint32_t worker_limits[2] = {4, 4};
 
 static uint32_t round_up(uint32_t entries)
@@ -51,7 +51,7 @@ static void *map_queue(int fd, size_t bytes, uint64_t offset)
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
     if (memory == MAP_FAILED)
         return NULL;
-    /* A forked child must neither use the queues nor keep the ring alive. */
+    /* A forked child must not use the queues or keep the ring alive. */
     madvise(memory, bytes, MADV_DONTFORK);
     return memory;
 }
@@ -76,7 +76,7 @@ static int map_queues(struct ur_ring *ring, const struct io_uring_params *params
     if (!ring->sqes) {
         int error = errno;
         ur_unmap_queues(ring);
-        /* EAGAIN: the memory could not be locked (mlockall): the same want, the same cure. */
+        /* EAGAIN: the memory could not be locked (mlockall). Cause and cure are those of ENOMEM. */
         return error == EAGAIN || !error ? -ENOMEM : -error;
     }
     return 0;
@@ -105,7 +105,7 @@ static void find_fields(struct ur_ring *ring, const struct io_uring_params *para
     ring->cqes = (const struct io_uring_cqe *)(const void *)((char *)ring->cq_map + params->cq_off.cqes);
     ring->cq_head = *ring->cq_khead;
 
-    /* Entry i is always described by slot i, so the indirection is written once. */
+    /* Array slot i always refers to SQE i, so the array is written only once. */
     if (!(ring->setup_flags & IORING_SETUP_NO_SQARRAY)) {
         uint32_t *array = word_at(ring->sq_map, params->sq_off.array);
         for (uint32_t i = 0; i < ring->sq_entries; i++)
@@ -113,7 +113,7 @@ static void find_fields(struct ur_ring *ring, const struct io_uring_params *para
     }
 }
 
-/* One attempt: set-up and maps. On failure nothing is left behind. */
+/* One attempt: set-up and mapping. Undoes everything on failure. */
 static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t flags)
 {
     struct io_uring_params params = {.flags = flags, .cq_entries = flags & IORING_SETUP_CQSIZE ? cq_entries : 0};
@@ -131,7 +131,7 @@ static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, 
     return 0;
 }
 
-/* Flag sets downwards on EINVAL; sizes downwards on ENOMEM, keeping the set that was found. */
+/* Tries the next flag set on EINVAL, and smaller sizes with the same set on ENOMEM. */
 static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entries, const struct ur_ring_options *options)
 {
     int code = -EINVAL;
@@ -158,7 +158,7 @@ static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entrie
     return code;
 }
 
-/* The calls besides io_uring_setup() that we cannot do without, and the workers' bound. */
+/* Checks the other system calls that the ring needs, and limits the worker threads. */
 static int settle(struct ur_ring *ring)
 {
     ring->owner = ur_thread_number();
@@ -167,7 +167,7 @@ static int settle(struct ur_ring *ring)
     int code = ur_sys_enter(ring->fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
     if (code < 0)
         return code;
-    uint32_t limits[2] = {worker_limits[0], worker_limits[1]};   /* the kernel writes the old ones back */
+    uint32_t limits[2] = {worker_limits[0], worker_limits[1]};   /* the kernel overwrites it with the old limits */
     code = ur_sys_register(ring->fd, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2);
     ring->iowq_error = code < 0 ? code : 0;
     return 0;

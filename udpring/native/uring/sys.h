@@ -1,4 +1,4 @@
-/* The three io_uring system calls; each returns a value >= 0 or -errno. glibc has no wrappers for them. */
+/* The three io_uring system calls. Each returns a value >= 0 or -errno. glibc has no wrappers for them. */
 #ifndef UDPRING_URING_SYS_H
 #define UDPRING_URING_SYS_H
 #include <errno.h>
@@ -8,7 +8,7 @@
 
 #include "kernel.h"
 
-/* The same on every architecture since Linux 5.1, but for alpha. */
+/* The same numbers on every architecture except alpha, since Linux 5.1. */
 #ifndef __NR_io_uring_setup
 #define __NR_io_uring_setup 425
 #define __NR_io_uring_enter 426
