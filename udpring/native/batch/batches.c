@@ -44,8 +44,8 @@ void udp_batches_free(struct udp_batches *batches)
     free(batches->holders);
 }
 
-/* Whether the first ready message is in this slot. Batches may hold earlier parts of its train. No other ready message is shared
- * with batches. */
+/* Whether the first ready message is in this slot. Batches may hold earlier parts of its train. No other ready message is
+ * shared with batches. */
 static bool waits(const struct udp_batches *batches, uint32_t slot)
 {
     return batches->head < batches->tail && batches->ready[batches->head].slot == slot;

@@ -43,10 +43,11 @@ int udp_batches_open(struct udp_batches *batches, struct udp_rx *rx, uint32_t sl
 /* Call once all batches have returned. */
 void udp_batches_free(struct udp_batches *batches);
 void udp_batches_reclaim(struct udp_batches *batches);
-/* Gathers up to max datagrams. share->messages 0: none are ready. -ENOBUFS: the program keeps more than allowed, and nothing was
- * harvested. */
+/* Gathers up to max datagrams. share->messages 0: none are ready. -ENOBUFS: the program keeps more than allowed, and nothing
+ * was harvested. */
 int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_share *share) UR_MUST_CHECK;
-/* Takes one single datagram of at most `room` bytes that no batch shares. Returns its length, or -EAGAIN with nothing changed. */
+/* Takes one single datagram of at most `room` bytes that no batch shares. Returns its length, or -EAGAIN with nothing
+ * changed. */
 int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room) UR_MUST_CHECK;
 /* Whether datagrams are ready without a harvest; whether a reclaim would take back slots. */
 bool udp_batches_waiting(const struct udp_batches *batches);

@@ -165,7 +165,7 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
 static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
 {
     struct udp_share share;
-    int code = udp_handle_check_socket(&recv->socket);   /* the ring keeps the closed socket alive, so no operation would fail */
+    int code = udp_handle_check_socket(&recv->socket);   /* the ring keeps a closed socket alive: no operation would fail */
     if (code)
         return code;
     udp_batches_reclaim(&recv->batches);
@@ -185,8 +185,8 @@ static bool pending(const struct udpring_recv *recv)
     return udp_batches_waiting(&recv->batches) || udp_rx_pending(recv->rx);
 }
 
-/* Call before the owner waits in an event loop. Makes `event` readable exactly if datagrams can be fetched. Does nothing without
- * a poller. The order (arm, clear, check again) catches arrivals in between. */
+/* Call before the owner waits in an event loop. Makes `event` readable exactly if datagrams can be fetched. Does nothing
+ * without a poller. The order (arm, clear, check again) catches arrivals in between. */
 static void rest(struct udpring_recv *recv)
 {
     if (recv->pollable < 0)
@@ -282,7 +282,7 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     struct udpring_batch *given = batch;
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
-    if (atomic_load(&recv->hungry))   /* read after the push; rest() checks the list after it sets this, so no release is missed */
+    if (atomic_load(&recv->hungry))   /* read after the push; rest() sets it before it checks the list */
         raise_event(recv);
     unreference(recv);
 }

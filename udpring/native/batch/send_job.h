@@ -1,7 +1,7 @@
 /* Internal to sending for Python: the core's state of a batch, and the order in which its datagrams leave. */
 #ifndef UDPRING_BATCH_SEND_JOB_H
 #define UDPRING_BATCH_SEND_JOB_H
-#include "../base.h"   /* first: it asks for the GNU interfaces */
+#include "../base.h"   /* include first: it defines _GNU_SOURCE */
 
 #include <sys/uio.h>
 

@@ -13,8 +13,8 @@
 #include "send_path.h"
 
 #define SEND_NO_PIECE UINT32_MAX
-/* The most bytes of a train. With the headers of UDP, IPv6, a VLAN and Ethernet it stays just below 65536, from which on devices
- * offload no segmentation. It is also below IPv4's limit of 65507. */
+/* The most bytes of a train. With the headers of UDP, IPv6, a VLAN and Ethernet it stays just below 65536, from which on
+ * devices offload no segmentation. It is also below IPv4's limit of 65507. */
 #define SEND_TRAIN_BYTES 65440u
 
 /* One send that has no result yet, or a refused train whose datagrams are being sent one by one.
@@ -61,7 +61,8 @@ static inline int send_check(const struct udpring_send *send)
     return code ? code : send->tx ? 0 : -ECANCELED;
 }
 
-/* Fills `item` with the fields that all sends of a job share, and the destination of this one. 0 or -EAFNOSUPPORT. Reads only. */
+/* Fills `item` with the fields that all sends of a job share, and the destination of this one. 0 or -EAFNOSUPPORT. Reads
+ * only. */
 int send_make_item(const struct udpring_send *send, const struct send_job *job, const struct udpring_address *to,
                    struct udp_tx_item *item);
 
@@ -75,7 +76,7 @@ void send_prepare_poll(struct udpring_send *send);
 void send_drop(struct udpring_send *send, const struct udpring_send_job *face, int32_t result);
 /* Call after the ring was closed: ends the sends that the kernel had. */
 void send_give_up(struct udpring_send *send, int32_t result);
-/* Call after the ring was closed: moves all jobs to the spare ones, to be freed with them. `kept`: sends did not end within the
- * bound, so memory that the kernel may still read is not freed. */
+/* Call after the ring was closed: moves all jobs to the list of spare jobs, which is freed later. `kept`: sends did not end
+ * within the bound, so memory that the kernel may still read is not freed. */
 void send_forget_jobs(struct udpring_send *send, bool kept);
 #endif

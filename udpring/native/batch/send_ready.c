@@ -1,5 +1,6 @@
-/* Sending in event loops: an epoll descriptor. It contains the eventfd by which another thread announces a close. It also contains
- * the socket while sends wait for room in its buffer, or the eventfd of zero-copy notifications while all sends wait for them. */
+/* Sending in event loops: an epoll descriptor. It contains the eventfd by which another thread announces a close. It also
+ * contains the socket while sends wait for room in its buffer, or the eventfd of zero-copy notifications while all sends wait
+ * for them. */
 #include "../base.h"
 
 #include <sys/epoll.h>

@@ -41,7 +41,7 @@ struct udpring_packet {
     uint8_t *data;
     uint32_t length;            /* bytes in data */
     uint32_t segment_size;      /* 0: a single datagram; else the GRO segment size */
-    uint32_t slot;              /* give back with release() */
+    uint32_t slot;              /* return it with release() */
     uint32_t interface_index;   /* arrived on; 0 unknown */
     uint16_t flags;
     uint8_t tos;                /* IP_TOS / IPV6_TCLASS octet; ECN is its low two bits */
@@ -141,8 +141,8 @@ int32_t udpring_recv_one(struct udpring_recv_call *call);
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to);
 /* `base` is ignored. It is there because a garbage collector passes it to its destructor. */
 void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base);
-/* A descriptor for event loops, or -errno. It is readable (level-triggered) while udpring_recv_batch would return at once. Every
- * call returns the same one. The caller must not close or read it. The owner must make the first call. */
+/* A descriptor for event loops, or -errno. It is readable (level-triggered) while udpring_recv_batch would return at once.
+ * Every call returns the same one. The caller must not close or read it. The owner must make the first call. */
 int32_t udpring_recv_fileno(struct udpring_recv *recv);
 /* Owner's thread: the oldest ICMP error (errno) that was not fetched yet, or 0. The last 16 are kept. */
 int32_t udpring_recv_error(struct udpring_recv *recv);
@@ -196,8 +196,8 @@ int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_
 /* Queues the job behind the others and sends as much as possible without waiting. -EINVAL: lengths and offsets exceed the data
  * or do not use all of it, or the number of addresses is not 0, 1 or count. -ENOMEM. */
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *job);
-/* Sends one datagram at once, without a job. Returns 0 or its -errno. 1: nothing was done (sends are pending, the buffer is full,
- * the ring cannot be used, ...), so submit the datagram instead. `address`: NULL, or a struct udpring_address that may be
+/* Sends one datagram at once, without a job. Returns 0 or its -errno. 1: nothing was done (sends are pending, the buffer is
+ * full, the ring cannot be used, ...), so submit the datagram instead. `address`: NULL, or a struct udpring_address that may be
  * unaligned. `mine`: the caller knows that the socket is open. */
 int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address,
                          int32_t mine);
@@ -238,8 +238,8 @@ uint64_t udpring_send_pending(const struct udpring_send *send);
 struct udpring_baseline;
 int32_t udpring_baseline_open(struct udpring_baseline **base, const uint8_t *data, uint32_t size,
                               const struct udpring_address *addresses, uint32_t burst);
-/* Sends the burst on `out` (-1: does not send) and receives as many datagrams from `in` (-1: does not receive). Returns how many
- * arrived (without `in`: were sent), fewer than all if none arrived for wait_ms; or -errno, -EINTR included. */
+/* Sends the burst on `out` (-1: does not send) and receives as many datagrams from `in` (-1: does not receive). Returns how
+ * many arrived (without `in`: were sent), fewer than all if none arrived for wait_ms; or -errno, -EINTR included. */
 int32_t udpring_baseline_run(struct udpring_baseline *base, int32_t out, int32_t in, uint32_t wait_ms);
 void udpring_baseline_close(struct udpring_baseline *base);
 #endif

@@ -102,8 +102,8 @@ void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet
     }
 }
 
-/* Appends one message: copies its bytes and zeroes the padding. Inlined, so that the lengths are constants and the copies take a
- * few instructions. */
+/* Appends one message: copies its bytes and zeroes the padding. Inlined, so that the lengths are constants and the copies take
+ * a few instructions. */
 static inline __attribute__((always_inline)) uint8_t *append(uint8_t *at, int level, int type, const void *data, size_t bytes)
 {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(bytes), .cmsg_level = level, .cmsg_type = type};

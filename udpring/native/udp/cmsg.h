@@ -2,7 +2,7 @@
  * Nothing here keeps state; any thread may call it on its own memory. */
 #ifndef UDPRING_UDP_CMSG_H
 #define UDPRING_UDP_CMSG_H
-#include "../base.h"   /* first: it asks for the GNU interfaces */
+#include "../base.h"   /* include first: it defines _GNU_SOURCE */
 
 #include <sys/socket.h>
 

@@ -21,8 +21,8 @@ struct udp_handle_socket {
 int udp_handle_claim(struct udp_handle_owner *owner) UR_MUST_CHECK;
 /* 0, or -EXDEV for another thread or a forked child. */
 int udp_handle_check(const struct udp_handle_owner *owner);
-/* 0 when this thread may close the handle: the owner, a forked child (which only drops its copy), or any thread once the owner's
- * thread has ended. */
+/* 0 when this thread may close the handle: the owner, a forked child (which only drops its copy), or any thread once the
+ * owner's thread has ended. */
 int udp_handle_check_close(const struct udp_handle_owner *owner);
 
 int udp_handle_claim_socket(struct udp_handle_socket *socket, int fd) UR_MUST_CHECK;

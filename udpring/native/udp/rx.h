@@ -40,8 +40,8 @@ const char *udp_rx_tier_reason(const struct udp_rx *rx);
 /* Waits for packets or watched descriptors. timeout_ns: negative none, 0 poll.
  * 0: packets or watched descriptors may be ready. Else -ETIME, -EINTR, or a fatal -errno of a socket (EBADF, ENOTSOCK). */
 int udp_rx_wait(struct udp_rx *rx, int64_t timeout_ns);
-/* True: the kernel had no memory for the last wait, or for a receive since. Both are retried without the caller's help. A
- * caller that would give up can tell the shortage from an error. */
+/* True: the kernel had no memory for the last wait, or for a receive since. The receive side retries both. The caller can
+ * check this before it gives up. */
 bool udp_rx_short(const struct udp_rx *rx);
 /* The caller learned elsewhere (by a poll of its own) that packets may be ready. The next harvest looks for them without a
  * udp_rx_wait() before it. */

@@ -64,7 +64,8 @@ static void prepare(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t a
         .msg_control = header->control, .msg_controllen = sizeof(header->control)};
 }
 
-/* The caller got the slots of the first `used` entries. Fill these entries from the stack, or else from the end of the vector. */
+/* The caller got the slots of the first `used` entries. Fill these entries from the stack, or else from the end of the
+ * vector. */
 static void refill(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t used)
 {
     uint32_t at = 0;
@@ -130,7 +131,8 @@ static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
     socket->error = (events & POLLERR) != 0;
 }
 
-/* A datagram that could not be received keeps the socket readable. Without a pause the poll would return at once, repeatedly. */
+/* A datagram that could not be received keeps the socket readable. Without a pause the poll would return at once,
+ * repeatedly. */
 static void rest_short(struct udp_rx *rx)
 {
     struct timespec pause = {.tv_nsec = SHORT_PAUSE_NS};

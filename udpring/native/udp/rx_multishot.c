@@ -3,8 +3,8 @@
  *
  * 1. arm: adds buffers to the ring and publishes them in one store. Arms a socket again whose operation ended.
  * 2. complete: the buffer contains struct io_uring_recvmsg_out, name, control data and payload, in this order.
- * A completion without F_MORE ended the operation. The cause is an error, a lack of buffers, or a datagram of length zero, which
- * any host may send. After a lack of buffers the operation is armed again only once a quarter of them is free: without
+ * A completion without F_MORE ended the operation. The cause is an error, a lack of buffers, or a datagram of length zero,
+ * which any host may send. After a lack of buffers the operation is armed again only once a quarter of them is free: without
  * buffers the kernel returns ENOBUFS at once, whether there is anything to read or not.
  *
  * The window: the kernel takes buffers first in, first out. A ring of all buffers would cycle through all their memory, and

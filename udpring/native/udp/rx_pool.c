@@ -8,12 +8,12 @@
  * 200-byte datagrams a receive takes 82 ns a datagram, with 8 in flight 33). At first all slots are armed. Later only about
  * twice as many as a pass receives. When a pass uses all operations in flight, their number doubles at once.
  *
- * Renewal: after 128 wakes without a datagram (APOLL_MAX_RETRY) the kernel moves an operation to a worker thread, which receives
- * concurrently, so that its datagrams arrive out of order. So an operation that has waited long is cancelled and armed again. A
- * cancel misses an operation that the kernel is about to retry; the next renewal checks it again.
+ * Renewal: after 128 wakes without a datagram (APOLL_MAX_RETRY) the kernel moves an operation to a worker thread, which
+ * receives concurrently, so that its datagrams arrive out of order. So an operation that has waited long is cancelled and armed
+ * again. A cancel misses an operation that the kernel is about to retry; the next renewal checks it again.
  *
- * Errors: an entry in the error queue (IP_RECVERR, transmit timestamps) makes the kernel retry all operations at once, up to all
- * 128 times, and then no cancel finds them. So a poll for errors reports the entries, and they are read from the queue. */
+ * Errors: an entry in the error queue (IP_RECVERR, transmit timestamps) makes the kernel retry all operations at once, up to
+ * all 128 times, and then no cancel finds them. So a poll for errors reports the entries, and they are read from the queue. */
 #include "../base.h"
 
 #include <stdlib.h>

@@ -79,8 +79,8 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
 /* Keeps an errno for udp_rx_icmp_error. */
 void udp_rx_keep_error(struct udp_rx *rx, int error);
 
-/* Closes and passes the slots to a caller that still has data in them. base is NULL when receives did not end; the slots are then
- * leaked. */
+/* Closes and passes the slots to a caller that still has data in them. base is NULL when receives did not end; the slots are
+ * then leaked. */
 bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);
 
 enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };

@@ -219,7 +219,8 @@ int uring_rx_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
 
 int uring_rx_pollable(struct udp_rx *rx, int event)
 {
-    /* The kernel signals the eventfd for completions and for deferred work. The latter does not wake pollers of the ring's fd. */
+    /* The kernel signals the eventfd for completions and for deferred work. The latter does not wake pollers of the ring's
+     * fd. */
     struct uring_rx *uring = (struct uring_rx *)rx;
     int code = ur_ring_register(&uring->ring, IORING_REGISTER_EVENTFD, &event, 1);
     return code < 0 ? code : event;
@@ -250,7 +251,8 @@ bool uring_rx_prepare_poll(struct udp_rx *rx)
         hungry |= !uring->armed(uring, i);
     if (ur_unlikely(hungry))
         watch_pause(uring);
-    /* Run deferred work here that yields no datagram (other receives of a pool, woken for nothing), rather than wake the loop. */
+    /* Run deferred work here that yields no datagram (other receives of a pool, woken for nothing), rather than wake the
+     * loop. */
     struct ur_ring *ring = &uring->ring;
     if (ur_sq_queued(ring) || (ur_work_pending(ring) && !ur_cq_ready(ring)))
         (void)ur_submit_and_wait(ring, 0, 0);

@@ -6,9 +6,9 @@
 
 #include "rx_tier.h"
 
-/* Pauses a socket whose receives fail repeatedly because the kernel has no memory. ICMP errors do not count: any host could slow
- * us down with them. EAGAIN does not count: the kernel returns it to an operation that it woke 128 times without a datagram,
- * because other operations of the pool took them. */
+/* Pauses a socket whose receives fail repeatedly because the kernel has no memory. ICMP errors do not count: any host could
+ * slow us down with them. EAGAIN does not count: the kernel returns it to an operation that it woke 128 times without a
+ * datagram, because other operations of the pool took them. */
 struct udp_backoff {
     uint32_t run;          /* memory errors since the last datagram */
     uint64_t until;        /* CLOCK_MONOTONIC ns; 0: no pause */

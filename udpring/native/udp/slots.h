@@ -1,5 +1,5 @@
-/* Slots: the memory for received datagrams, or for a send until it ends. It is mapped with mmap(2), so that a page costs nothing
- * until it is used. A forked child has a copy-on-write copy: the packets that it holds do not change. With
+/* Slots: the memory for received datagrams, or for a send until it ends. It is mapped with mmap(2), so that a page costs
+ * nothing until it is used. A forked child has a copy-on-write copy: the packets that it holds do not change. With
  * udp_slots_wipe_on_fork() the child finds zeros instead. */
 #ifndef UDPRING_UDP_SLOTS_H
 #define UDPRING_UDP_SLOTS_H

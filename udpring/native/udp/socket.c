@@ -28,8 +28,8 @@ int udp_socket_prepare(int fd, unsigned wants, struct udpring_reason *why)
     if (wants & UDP_SOCKET_LOCAL)
         code = ipv6 ? udp_socket_set(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1) : udp_socket_set(fd, SOL_IP, IP_PKTINFO, 1);
     if (!code && wants & UDP_SOCKET_TOS) {
-        /* A dual-stack socket gets both options. Some old kernels refuse IP_RECVTOS there. Then only the TOS of IPv4 is unknown,
-         * so the next call may overwrite this code. */
+        /* A dual-stack socket gets both options. Some old kernels refuse IP_RECVTOS there. Then only the TOS of IPv4 is
+         * unknown, so the next call may overwrite this code. */
         code = udp_socket_set(fd, SOL_IP, IP_RECVTOS, 1);
         if (ipv6)
             code = udp_socket_set(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);

@@ -1,15 +1,15 @@
 /* UDP sockets with the options of the data plane, and conversion of addresses. Sources: udp(7), ip(7), ipv6(7). */
 #ifndef UDPRING_UDP_SOCKET_H
 #define UDPRING_UDP_SOCKET_H
-#include "../base.h"   /* first: it asks for the GNU interfaces */
+#include "../base.h"   /* include first: it defines _GNU_SOURCE */
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "abi.h"
 
-/* Opens the two sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. With *port 0 the kernel chooses a port that is
- * free for both, and *port then holds it. A family that the host lacks gives fd -1 (both: -EAFNOSUPPORT). Options: pktinfo,
+/* Opens the two sockets of a tunnel node on one port: fd[0] IPv4, fd[1] IPv6 only. With *port 0 the kernel chooses a port that
+ * is free for both, and *port then holds it. A family that the host lacks gives fd -1 (both: -EAFNOSUPPORT). Options: pktinfo,
  * TOS/TCLASS, no path MTU discovery (WireGuard lets the outer packet be fragmented), large buffers, SO_MARK. */
 int udp_socket_pair(int fd[2], uint16_t *port, uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
 struct udp_split;

@@ -1,8 +1,10 @@
-/* The sockets of a tunnel node, all on one port: a pair (IPv4, IPv6) for each worker, and one pair for messages other than data.
+/* The sockets of a tunnel node, all on one port: a pair (IPv4, IPv6) for each worker, and one pair for messages other than
+ * data.
  *
  * 1. Bind the first pair without SO_REUSEPORT, so that bind(2) fails if another program has the port.
  * 2. Set SO_REUSEPORT on it and bind the others to the same port. Each family forms a group, in the order of binding.
- * 3. The group's program (socket_split.c) chooses the socket for each datagram. A filter discards datagrams of no known kind. */
+ * 3. The group's program (socket_split.c) chooses the socket for each datagram. A filter discards datagrams of no known
+ *    kind. */
 #include <stdio.h>
 #include <unistd.h>
 

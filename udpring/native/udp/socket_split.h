@@ -1,6 +1,6 @@
-/* A classic BPF program on the sockets of a port (SO_ATTACH_REUSEPORT_CBPF, Linux 4.5) chooses the socket for each datagram. One
- * socket is separate, the others share the rest. So datagrams of one kind never wait behind another kind, and on overload the
- * kernel drops each kind from a buffer of its own.
+/* A classic BPF program on the sockets of a port (SO_ATTACH_REUSEPORT_CBPF, Linux 4.5) chooses the socket for each datagram.
+ * One socket is separate, the others share the rest. So datagrams of one kind never wait behind another kind, and on overload
+ * the kernel drops each kind from a buffer of its own.
  *
  * The program sees a whole GRO train as one datagram and cannot distinguish the two. So the separate socket only gets datagrams
  * that cannot contain a message for the others: datagrams and trains of exactly the right lengths, and those too short for a
@@ -28,10 +28,10 @@ struct udp_split {
 
 /* Whether this kernel takes such a program: 0, or -errno and why not. Tried on an unbound socket. */
 int udp_split_works(const struct udp_split *split, struct udpring_reason *why) UR_MUST_CHECK;
-/* Attaches the program to the group of `fd`. The first socket of the group is the separate one. The next `count` sockets get the
- * datagrams that may contain a message for them. All datagrams of a sender (address and port) go to the same socket. */
+/* Attaches the program to the group of `fd`. The first socket of the group is the separate one. The next `count` sockets get
+ * the datagrams that may contain a message for them. All datagrams of a sender (address and port) go to the same socket. */
 int udp_split_attach(int fd, int family, const struct udp_split *split, uint32_t count, struct udpring_reason *why) UR_MUST_CHECK;
-/* Attaches the filter to the separate socket, which then takes only messages of the right lengths. If the kernel refuses (-errno),
- * the socket takes all datagrams. */
+/* Attaches the filter to the separate socket, which then takes only messages of the right lengths. If the kernel refuses
+ * (-errno), the socket takes all datagrams. */
 int udp_split_filter(int fd, const struct udp_split *split);
 #endif

@@ -26,7 +26,7 @@
 struct udp_tx;
 
 struct udp_tx_options {
-    uint32_t tier;                    /* as the receive side; both uring tiers mean the same here */
+    uint32_t tier;                    /* as for the receive side; both uring tiers are the same here */
     uint32_t slots;                   /* pending sends; 0 = 256, at most 4096 */
     uint32_t sockets;
     int fd[UDP_RX_SOCKETS_MAX];

@@ -1,7 +1,7 @@
 /* Internal to the send side: the queues (tx.c) and the error policy (tx_slot.c) that all tiers share. */
 #ifndef UDPRING_UDP_TX_TIER_H
 #define UDPRING_UDP_TX_TIER_H
-#include "../base.h"   /* first: it asks for the GNU interfaces */
+#include "../base.h"   /* include first: it defines _GNU_SOURCE */
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -142,7 +142,7 @@ static inline uint64_t udp_tx_charge(uint64_t length, uint64_t datagrams)
     return 3 * length + 2048 * datagrams;
 }
 
-/* True for a result that means that the socket itself was closed. */
+/* True for a result that shows that the socket itself was closed. */
 static inline bool udp_tx_fatal(int32_t result)
 {
     return result == -EBADF || result == -ENOTSOCK;

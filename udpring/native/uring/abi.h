@@ -1,4 +1,5 @@
-/* The interface of the ring layer to Python (udpring/uring): a general ring whose operations own their memory, and the probe. */
+/* The interface of the ring layer to Python (udpring/uring): a general ring whose operations own their memory, and the
+ * probe. */
 #ifndef UDPRING_URING_ABI_H
 #define UDPRING_URING_ABI_H
 #include "../abi.h"

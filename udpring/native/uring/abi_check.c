@@ -1,4 +1,4 @@
-/* Asserts that the numbers of abi.h equal those of kernel.h and ops.h. They are repeated because cffi does not read these headers. */
+/* Asserts that the numbers of abi.h equal those of kernel.h and ops.h, which cffi does not read. */
 #include "abi.h"
 #include "kernel.h"
 #include "ops.h"

@@ -1,5 +1,6 @@
-/* The memory ordering of the shared rings, in one place (io_uring_setup(2), io_uring_enter(2)). After an acquire of the kernel's
- * index we see the entries that it wrote before. After our release of our index the kernel sees the entries that we wrote. */
+/* The memory ordering of the shared rings, in one place (io_uring_setup(2), io_uring_enter(2)). After an acquire of the
+ * kernel's index we see the entries that it wrote before. After our release of our index the kernel sees the entries that we
+ * wrote. */
 #ifndef UDPRING_URING_BARRIER_H
 #define UDPRING_URING_BARRIER_H
 #include <stdint.h>

@@ -1,4 +1,5 @@
-/* A provided buffer ring (IORING_REGISTER_PBUF_RING, 5.19). Never with IOU_PBUF_RING_INC, which has bugs with recvmsg (kernel.h).
+/* A provided buffer ring (IORING_REGISTER_PBUF_RING, 5.19). Never with IOU_PBUF_RING_INC, which has bugs with recvmsg
+ * (kernel.h).
  * Owner: the user of the ring. Thread: the ring's owner. Freed by ur_bufring_close(). */
 #ifndef UDPRING_URING_BUFRING_H
 #define UDPRING_URING_BUFRING_H
@@ -16,7 +17,8 @@ struct ur_bufring {
  * -EEXIST: the group is in use. */
 int ur_bufring_open(struct ur_bufring *buffers, struct ur_ring *ring, uint16_t group, uint32_t count,
                     struct udpring_reason *why) UR_MUST_CHECK;
-/* Adds a buffer at the tail. The kernel sees it only after a publish. The caller must never have more than `count` in the ring. */
+/* Adds a buffer at the tail. The kernel sees it only after a publish. The caller must never have more than `count` in the
+ * ring. */
 void ur_bufring_add(struct ur_bufring *buffers, void *address, uint32_t length, uint16_t id);
 void ur_bufring_publish(struct ur_bufring *buffers);   /* one store-release for all added buffers */
 /* Unregisters and unmaps. Call it before ur_ring_close (after ur_ring_stop, so that no operation selects from it), or after it,

@@ -1,6 +1,6 @@
 /* Closes a ring so that the kernel cannot write to freed memory (R5).
- * Closing the descriptor does not suffice. The kernel tears a ring down on a work queue, and operations that wait on a socket or
- * pipe hold their own reference to it. So they could still write to memory that was freed meanwhile. Hence:
+ * Closing the descriptor does not suffice. The kernel tears a ring down on a work queue, and operations that wait on a socket
+ * or pipe hold their own reference to it. So they could still write to memory that was freed meanwhile. Hence:
  *   1. Retract entries that are queued and not submitted.
  *   2. Cancel all operations, repeatedly: a cancel misses an operation that is just being retried.
  *   3. Reap completions until each submission has its terminal one, or the bound has passed.
@@ -33,8 +33,8 @@ void ur_unmap_queues(struct ur_ring *ring)
     ring->sq_map = ring->cq_map = NULL;
 }
 
-/* Queues or makes one request to cancel all operations. ASYNC_CANCEL ANY needs Linux 5.19, SYNC_CANCEL 6.0. On older kernels the
- * ring's user cancels by user_data (ur_ops_cancel_all) before the close, and this function only waits. */
+/* Queues or makes one request to cancel all operations. ASYNC_CANCEL ANY needs Linux 5.19, SYNC_CANCEL 6.0. On older kernels
+ * the ring's user cancels by user_data (ur_ops_cancel_all) before the close, and this function only waits. */
 static enum cancel_way request_cancel(struct ur_ring *ring, enum cancel_way way)
 {
     if (way == CANCEL_ASYNC) {

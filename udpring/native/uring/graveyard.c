@@ -3,7 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Owner: none. Thread: any, under the lock. Freed: never. Kept in a list, so that leak checkers and debuggers find the memory. */
+/* Owner: none. Thread: any, under the lock. Freed: never. Kept in a list, so that leak checkers and debuggers find the
+ * memory. */
 struct grave {
     struct grave *next;
     void *memory;

@@ -56,8 +56,8 @@ static void describe(struct udpring_ring *self, const struct ur_slot *slot, cons
     }
 }
 
-/* Counts a completion of a slot's former operation, or of none. If it has a buffer, lends it like any other, so that settle
- * returns it. Otherwise the group would run out of buffers. */
+/* Handles a completion of a slot's former operation, or of none (ur_ops_resolve() counts it). If it has a buffer, lends it, so
+ * that settle returns it. Otherwise the group would run out of buffers. */
 static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     uint32_t slot = UR_SLOT(cqe->user_data);

@@ -337,8 +337,8 @@ struct io_uring_sync_cancel_reg {
     uint64_t pad2[3];
 };
 
-/* The head of each buffer that a multishot recvmsg fills. It is followed by the name area of msg_namelen bytes, the control area of
- * msg_controllen bytes (both as submitted), and the payload. */
+/* The head of each buffer that a multishot recvmsg fills. It is followed by the name area of msg_namelen bytes, the control
+ * area of msg_controllen bytes (both as submitted), and the payload. */
 struct io_uring_recvmsg_out {
     uint32_t namelen, controllen, payloadlen, flags;
 };

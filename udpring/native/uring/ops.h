@@ -49,9 +49,9 @@ int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
 void ur_ops_done(struct ur_ops *ops, uint32_t slot);
 /* Returns a taken slot to the free list. Call done and give exactly once each, or two users could take the same slot. */
 void ur_ops_give(struct ur_ops *ops, uint32_t slot);
-/* Call before ur_ring_close() on kernels before 5.19, which cannot cancel all operations at once. Retracts the queued entries, then
- * submits an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL). Returns how many,
- * -EAGAIN if the kernel took no more, or the -errno of ur_submit(). */
+/* Call before ur_ring_close() on kernels before 5.19, which cannot cancel all operations at once. Retracts the queued entries,
+ * then submits an ASYNC_CANCEL by user_data for each slot in flight (their completions are of UR_KIND_CANCEL). Returns how
+ * many, -EAGAIN if the kernel took no more, or the -errno of ur_submit(). */
 struct ur_ring;
 int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring);
 #endif

@@ -56,7 +56,8 @@ void ur_group_recycle(struct ur_group *group, uint16_t id)
     ur_bufring_add(&group->ring, group->memory + (size_t)id * group->bytes, group->bytes, id);
 }
 
-/* Call after closing the ring. Frees all memory if no operation is in flight. Else leaks the memory that one may still access. */
+/* Call after closing the ring. Frees all memory if no operation is in flight. Else leaks the memory that one may still
+ * access. */
 static void close_memory(struct udpring_ring *self, bool leak)
 {
     for (uint32_t i = 0; i < self->group_count; i++) {

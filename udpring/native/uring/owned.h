@@ -13,8 +13,9 @@
 #define UR_GROUPS_MAX 16
 #define UR_FIXED_MAX 1024
 
-/* The memory that the kernel may access for one operation. Owner: the ring's slot table, from queue to settle. Thread: the ring's
- * owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked if operations did not end. */
+/* The memory that the kernel may access for one operation. Owner: the ring's slot table, from queue to settle. Thread: the
+ * ring's owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked if operations did not
+ * end. */
 struct ur_slot {
     struct msghdr header;
     struct iovec vector;

@@ -85,8 +85,8 @@ static int check(const struct udpring_ring *self, const struct udpring_operation
     }
 }
 
-/* Allocates the memory of an operation: one block, control data first (aligned), then the payload. The kernel accesses only this
- * block and the slot. */
+/* Allocates the memory of an operation: one block, control data first (aligned), then the payload. Besides the
+ * slot, the operation owns no other memory. */
 static int equip(struct udpring_ring *self, struct ur_slot *slot, const struct udpring_operation *operation)
 {
     bool message = operation->opcode == IORING_OP_SENDMSG || operation->opcode == IORING_OP_RECVMSG;

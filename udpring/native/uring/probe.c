@@ -1,8 +1,8 @@
 /* Finds the features of this host's io_uring by trying them. Version numbers mislead (backports, sandboxes), and
  * IORING_REGISTER_PROBE reports operations but not their flags. Each feature is tried once on sockets and pipes of the probe.
  *
- * On a broken kernel an operation of the probe may outlast its wait. So all memory that it may access is in `struct probe`, which
- * is freed only if the ring could be drained. */
+ * On a broken kernel an operation of the probe may outlast its wait. So all memory that it may access is in `struct probe`,
+ * which is freed only if the ring could be drained. */
 #include "probe.h"
 
 #include <arpa/inet.h>

@@ -49,7 +49,8 @@ static void fill_sendmsg(struct probe *probe, struct io_uring_sqe *sqe)
     sqe->len = 1;
 }
 
-/* Receives the data. The notification follows when the last reference to our pages is dropped. False: no data, or other bytes. */
+/* Receives the data. The notification follows when the last reference to our pages is dropped. False: no data, or other
+ * bytes. */
 static bool arrived_whole(struct probe *probe)
 {
     char bytes[UR_PROBE_ZC_BYTES];

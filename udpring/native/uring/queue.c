@@ -18,8 +18,8 @@ int ur_ring_usable(const struct ur_ring *ring)
     return 0;
 }
 
-/* Calls io_uring_enter(2) once. Counts the entries taken by the kernel's head, whatever the call returns. After a short count, or
- * an error halfway, the rest stays queued, and the next call submits it. */
+/* Calls io_uring_enter(2) once. Counts the entries taken by the kernel's head, whatever the call returns. After a short count,
+ * or an error halfway, the rest stays queued, and the next call submits it. */
 static int enter(struct ur_ring *ring, uint32_t to_submit, unsigned want, uint32_t flags,
                  const struct __kernel_timespec *timeout)
 {
@@ -68,7 +68,8 @@ static bool satisfied(const struct ur_ring *ring, unsigned want, int64_t timeout
         return false;
     if (timeout_ns != 0)
         return want > 0;
-    /* A poll: with DEFER_TASKRUN completions appear only in a call with GETEVENTS. Without it the SQ flags show pending work. */
+    /* A poll: with DEFER_TASKRUN completions appear only in a call with GETEVENTS. Without it the SQ flags show pending
+     * work. */
     return !(ring->setup_flags & IORING_SETUP_DEFER_TASKRUN) &&
            !(ur_relaxed(ring->sq_kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
 }
@@ -112,7 +113,8 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
     }
     if (ur_cq_ready(ring) >= want)
         return 0;
-    /* After submissions or some completions the kernel returns a count in place of ETIME or EINTR. The clock distinguishes them. */
+    /* After submissions or some completions the kernel returns a count in place of ETIME or EINTR. The clock distinguishes
+     * them. */
     if (code == -EBUSY || code == -EAGAIN)
         return code;
     if (timeout_ns == 0 || code == -ETIME)

@@ -158,7 +158,7 @@ static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entrie
     return code;
 }
 
-/* Checks the other system calls that the ring needs, and limits the worker threads. */
+/* Checks that io_uring_enter() is allowed, and limits the worker threads. */
 static int settle(struct ur_ring *ring)
 {
     ring->owner = ur_thread_number();
