@@ -9,7 +9,8 @@
  * that packet and all behind it until the socket is writable (udp_tx_parked: watch the descriptor for POLLOUT, then flush).
  * Error table:
  *   EINVAL with a source             the source is dropped and the packet sent again
- *   EAGAIN, ENOBUFS                  requeued a bounded number of times, then reported
+ *   EAGAIN                           parked until the socket is writable
+ *   ENOBUFS                          parked and tried again a bounded number of times, then reported
  *   EMSGSIZE, EIO, EINVAL of a train reported as UDP_TX_SPLIT
  *   unreachable, EPERM               counted and reported
  *
