@@ -431,8 +431,8 @@ INTERRUPTED = """
     caught = 0
     with SendRing(source, tier=sys.argv[1], helpers=2) as tx:
         while caught < 20:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
             try:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
                 while True:
                     assert not tx.send_batch([b"x"] * len(to), to).errors
             except KeyboardInterrupt:
