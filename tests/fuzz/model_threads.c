@@ -270,6 +270,26 @@ int __wrap_pthread_join(pthread_t thread, void **result)
     return 0;
 }
 
+/* A fiber that holds a lock may wait (a worker drains its sends within a pass), so another must not stop all of them for it. */
+static bool lock_free(void *context)
+{
+    if (pthread_mutex_trylock(context))
+        return false;
+    pthread_mutex_unlock(context);
+    return true;
+}
+
+int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    if (!threads_active)
+        return __real_pthread_mutex_lock(mutex);
+    CLAIM(threads_wait(lock_free, mutex, UINT64_MAX), "a lock that nobody gives up");
+    return __real_pthread_mutex_lock(mutex);
+}
+
 static bool signalled(void *context)
 {
     return signals != *(const uint64_t *)context;

@@ -10,7 +10,7 @@
 #include "model_threads.h"
 #include "uring/sys.h"
 
-enum { RINGS = 8, PENDING = 512, BACKLOG = 4096, GROUPS = 2, NAME_ROOM = 32 };
+enum { RINGS = 16, PENDING = 512, BACKLOG = 4096, GROUPS = 2, NAME_ROOM = 32 };
 enum { HEAD = 0, TAIL = 4, MASK = 8, ENTRIES = 12, FLAGS = 16, DROPPED = 20, CQ = 64, CQES = 128 };
 
 struct group {
