@@ -84,7 +84,8 @@ class Pair:
             ip("ip", "addr", "add", f"{INNER[side]}/24", "dev", node.interface)
             ip("ip", "link", "set", node.interface, "mtu", str(MTU), "up")
         try:
-            self.here.command("ping", "-c", "3", "-i", "0.2", "-W", "2", self.target)
+            # The first packets may be lost: a node whose interface comes up sees it a moment later.
+            self.here.command("ping", "-c", "3", "-i", "0.2", "-w", "20", self.target)
         except UdpringError:
             raise UdpringError(f"{self.program.name}: nothing comes through the tunnel") from None
 
