@@ -385,13 +385,20 @@ def test_closed_by_another_thread_between_batches(tier: str, make_socket: Make) 
 
 
 FORKED = """
-    import os, socket, sys
+    import os, socket, sys, time
     from udpring import SendRing, WrongThreadError
     sink, source = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
     sink.bind(("0.0.0.0", 0))
     to = [(f"127.0.0.{n + 1}", sink.getsockname()[1]) for n in range(150)]
     tx = SendRing(source, tier=sys.argv[1], helpers=2)
     assert tx.send_batch([b"x"] * 150, to).accepted == 150
+    def helpers_sleep():
+        states = [open(f"/proc/self/task/{task}/stat").read().rpartition(")")[2].split()[0]
+                  for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
+        return states == ["S"] * 2
+    # A helper that still starts may hold a lock of the sanitiser's allocator, and the child would inherit it.
+    while not helpers_sleep():
+        time.sleep(0.001)
     child = os.fork()
     if not child:
         try:
