@@ -188,7 +188,11 @@ static int pass(struct worker *worker)
 /* The worker cannot move packets any more, but it answers commands until it is closed. */
 static void serve_commands_only(struct worker *worker)
 {
-    while (!worker->quit) {
+    for (;;) {
+        worker->now = ur_clock_ns(CLOCK_BOOTTIME);
+        worker_run_commands(worker);   /* before the first wait, too: a pause in a shortage may have taken the wake-up */
+        if (worker->quit)
+            return;
         struct pollfd wake = {.fd = worker->wake_fd, .events = POLLIN};
         struct timespec pause = {.tv_nsec = SHORTAGE_PAUSE_NS};
         if (poll(&wake, 1, -1) < 0)
@@ -196,8 +200,6 @@ static void serve_commands_only(struct worker *worker)
         uint64_t count;
         if (read(worker->wake_fd, &count, sizeof(count)) < 0)
             count = 0;
-        worker->now = ur_clock_ns(CLOCK_BOOTTIME);
-        worker_run_commands(worker);
     }
 }
 
