@@ -171,9 +171,11 @@ int udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char rea
                     struct udpring_reason *why)
 {
     *reasons = 0;
-    int code = udp_tier_wanted(asked, why);
-    if (code != UDPRING_TIER_AUTO)
-        return code < 0 ? code : open(context, (uint32_t)code, why);
+    if (asked >= UDPRING_TIER_COUNT)
+        return ur_fail(why, -EINVAL, "%u is not a tier", asked);
+    if (asked != UDPRING_TIER_AUTO)
+        return open(context, asked, why);
+    int code = -ENOSYS;
     for (uint32_t tier = UDPRING_TIER_URING_MULTISHOT; tier <= UDPRING_TIER_MMSG; tier++) {
         struct udpring_reason here = {""};
         code = works(tier, &here);
