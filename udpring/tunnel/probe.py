@@ -18,7 +18,6 @@ from udpring._native import ffi, lib, reason, reason_text
 from udpring.errors import HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.refusals import require_descriptors
-from udpring.tunnel.up_tools import UP_TOOLS, find_tools
 from udpring.udp.probe import UdpProbe, probe_udp
 from udpring.uring.probe import Feature, UringProbe, probe_uring
 from udpring.wireguard.cipher import Cipher
@@ -39,6 +38,29 @@ _CPU_FEATURES = (
 _SOCKET_BUFFER = 7 << 20
 """What a node asks for (native/udp/socket.c); the right to more than the limits is CAP_NET_ADMIN's."""
 _PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class _UpTool:
+    """A program that ``udpring up`` may need. ``name``: what needs it. Any one of ``programs`` will do."""
+
+    name: str
+    programs: tuple[str, ...]
+    effect: str
+    package: str
+
+
+_UP_TOOLS = (
+    _UpTool("hooks", ("bash",), "`udpring up` fails where a file has PreUp, PostUp or the like", "bash"),
+    _UpTool("DNS", ("resolvconf", "resolvectl"), "`udpring up` fails where a file has DNS", "openresolv"),
+    _UpTool(
+        "firewall",
+        ("nft", "iptables-restore"),
+        "a default route into the tunnel comes up without its firewall",
+        "nftables",
+    ),
+    _UpTool("sysctl", ("sysctl",), "`udpring up` fails for a default route into the tunnel", "procps"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +136,7 @@ class HostProbe:
     iproute2: Feature
     """Only for `udpring up` and nodes with addresses in their configuration."""
     up_tools: tuple[Feature, ...] = ()
-    """What else `udpring up` may need, in the order of ``up_tools.UP_TOOLS``."""
+    """Programs that `udpring up` may need, in the order of ``_UP_TOOLS``."""
 
     @property
     def can_run_node(self) -> bool:
@@ -175,7 +197,7 @@ def probe() -> HostProbe:
         capabilities=_capabilities(),
         limits=_limits(),
         iproute2=_iproute2(),
-        up_tools=find_tools(),
+        up_tools=_up_tools(),
     )
 
 
@@ -285,6 +307,17 @@ def _iproute2() -> Feature:
     return Feature("iproute2", where is not None, where or "there is no program called ip", 0)
 
 
+def _up_tools() -> tuple[Feature, ...]:
+    """Finds the program of each of ``_UP_TOOLS``."""
+    found = []
+    for tool in _UP_TOOLS:
+        places = filter(None, map(shutil.which, tool.programs))
+        where = next(places, None)
+        none = f"there is no program called {' or '.join(tool.programs)}"
+        found.append(Feature(tool.name, where is not None, where or none, 0))
+    return tuple(found)
+
+
 # ---- drawing conclusions ----
 
 
@@ -336,7 +369,7 @@ def _missing_speed(found: HostProbe) -> list[Missing]:
     if not found.iproute2:
         effect = "`udpring up` and nodes with addresses cannot set up their interface"
         missing.append(Missing("iproute2", effect, "apt-get install iproute2"))
-    for tool, has in zip(UP_TOOLS, found.up_tools, strict=False):
+    for tool, has in zip(_UP_TOOLS, found.up_tools, strict=False):
         if not has:
             missing.append(
                 Missing(" or ".join(tool.programs), tool.effect, f"apt-get install {tool.package}")
