@@ -187,7 +187,7 @@ def test_handshakes() -> None:
     assert result["handshakes"]["answered_percent"]["median"] > 50  # a machine that stalls loses some
     assert [row["phase"] for row in result["flood"]["phases"]] == [
         "quiet",
-        "aside",
+        "unrelated",
         "wrong-mac1",
         "right-mac1",
     ]

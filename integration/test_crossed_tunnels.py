@@ -15,7 +15,7 @@ from test_routing_loop import BOUND, silence
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go lets packets circle")
 
-TOLD = "leads into this tunnel again, through"
+LOOP_LOGGED = "leads into this tunnel again, through"
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Line:
     def dropped(self) -> int:
         return drops(self.here)["routing_loop"] if self.here.program.name == SUBJECT.name else 0
 
-    def told(self, other: Line) -> int:
-        return self.here.log_text().count(f"{TOLD} {other.here.interface}")
+    def loops_logged(self, other: Line) -> int:
+        return self.here.log_text().count(f"{LOOP_LOGGED} {other.here.interface}")
 
 
 @dataclass
@@ -108,12 +108,12 @@ def test_crossed_tunnels_are_bounded_and_reported_once(
 
     def is_reported() -> int:
         load(one)  # only packets ask
-        return one.told(two) + two.told(one)
+        return one.loops_logged(two) + two.loops_logged(one)
 
     until(is_reported, "it is reported", timeout=60)
     load(one, two)
     assert one.here.status(one.far).sent + two.here.status(two.far).sent - before < BOUND
-    assert max(one.told(two), two.told(one)) == 1
+    assert max(one.loops_logged(two), two.loops_logged(one)) == 1
     doctor = made.host.run(sys.executable, "-P", "-m", "udpring.cli.main", "doctor", check=False, timeout=120)
     assert f"LOOP: {one.here.interface}, " in doctor.stdout
     assert f"through {two.here.interface}" in doctor.stdout
@@ -122,7 +122,9 @@ def test_crossed_tunnels_are_bounded_and_reported_once(
     one.far.space.nft("delete table inet quiet")
     ping(made.host, one.inner)
     ping(made.host, two.inner)
-    until(lambda: "loop no longer" in one.here.log_text() + two.here.log_text(), "its end is told")
+    until(
+        lambda: "loop no longer" in one.here.log_text() + two.here.log_text(), "the end of the loop is logged"
+    )
 
 
 @pytest.mark.timeout(300)
@@ -136,7 +138,7 @@ def test_three_tunnels_within_each_other_are_no_loop(rig: Rig, tmp_path: Path) -
     dropped = middle.dropped()
     tcp(made.host, made.away, inmost.inner, 1 << 20)
     assert middle.dropped() == dropped, "what leaves the host was dropped after that was known"
-    assert TOLD not in middle.here.log_text()
+    assert LOOP_LOGGED not in middle.here.log_text()
     # Now the first goes through the last.
     silence(middle.far)
     before = [line.here.status(line.far).sent for line in (outermost, middle, inmost)]
@@ -144,7 +146,7 @@ def test_three_tunnels_within_each_other_are_no_loop(rig: Rig, tmp_path: Path) -
 
     def is_reported() -> int:
         load(outermost)  # only packets ask; those that came before the new route was seen did not
-        return sum(line.here.log_text().count(TOLD) for line in (outermost, middle, inmost))
+        return sum(line.here.log_text().count(LOOP_LOGGED) for line in (outermost, middle, inmost))
 
     until(is_reported, "it is reported", timeout=60)
     load(inmost, middle, outermost)

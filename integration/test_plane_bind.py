@@ -106,12 +106,12 @@ def both_ways(bench: Bench) -> None:
 @pytest.mark.parametrize("refused", range(WORKERS))
 def test_failed_rebind_keeps_every_workers_port(limited: Limited, refused: int) -> None:
     """Sockets are opened first of all: of handshakes, worker 0, 1, ...: this one cannot use its own."""
-    apart = limited.stats().handshake_sockets
-    assert sockets(limited) == apart + 2 * WORKERS
+    separate = limited.stats().handshake_sockets
+    assert sockets(limited) == separate + 2 * WORKERS
     limited.key()
     before = descriptors()
     port, why = ffi.new("uint16_t *", 0), reason()
-    with lowest_free(limited.limit - apart - 2 * refused):
+    with lowest_free(limited.limit - separate - 2 * refused):
         assert lib.udpring_plane_bind(limited.plane, port, 0, why) == -errno.ENOMEM
     assert "UDP_GRO" in reason_text(why)
     assert lib.udpring_plane_port(limited.plane) == limited.port
@@ -121,5 +121,5 @@ def test_failed_rebind_keeps_every_workers_port(limited: Limited, refused: int) 
     assert lib.udpring_plane_bind(limited.plane, port, 0, why) == 0, reason_text(why)
     assert sockets(limited) == 0
     limited.port = port[0]
-    assert sockets(limited) == apart + 2 * WORKERS
+    assert sockets(limited) == separate + 2 * WORKERS
     both_ways(limited)

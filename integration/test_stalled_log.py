@@ -40,7 +40,7 @@ def _make_it_talk(node: Node) -> None:
         assert answers == LINES
 
 
-def _read_until_told(descriptor: int) -> None:
+def _read_until_notice(descriptor: int) -> None:
     """Reads the log until it says how many lines were dropped."""
     said = b""
     while not NOTICE.search(said):
@@ -67,7 +67,7 @@ def test_stalled_standard_error_holds_up_nothing(rig: Rig, make: Callable[[], tu
         b.start()
         tunnel.ping()
         assert a.public_key in b.wg("show", b.interface)
-        _read_until_told(reading)
+        _read_until_notice(reading)
         _make_it_talk(a)
         a.stop()  # in time, though nobody reads its last lines
         assert a.process

@@ -203,7 +203,7 @@ class Soak:
             for wrong in self.levels[key].take(time.monotonic() - self.began_at[key], levels):
                 self.violated("leak", f"{name} (process {place.pid}): {wrong}")
             self._tables_fit(place, said["plane"])
-        self._idle_rests()
+        self._check_idle_cpu()
 
     def _tables_fit(self, place: Place, plane: dict[str, int]) -> None:
         peers = len(place.node.peers) + place.extra_peers
@@ -215,7 +215,7 @@ class Soak:
             if there > most:
                 self.violated("leak", f"{place.name} holds {there} {what}, at most {most} are configured")
 
-    def _idle_rests(self) -> None:
+    def _check_idle_cpu(self) -> None:
         pid = self.world.places["d"].pid
         now, used = time.monotonic(), cpu_seconds(pid)
         last_pid, then, before = self._idle_cpu

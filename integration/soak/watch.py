@@ -28,7 +28,7 @@ class Watch:
         self.handshakes: dict[tuple[str, str], set[int]] = {}
         self._world, self._report = world, report
         self._heartbeat, self._reports = heartbeat, sanitizer_reports
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -88,12 +88,12 @@ class Watch:
                 kept.write(text)
             for found in BAD.finditer(text):
                 lines = text[max(0, found.start() - 300) : found.start() + 1500]
-                self._tell(f"{place.name} logged {found.group()}", lines)
+                self._report_once(f"{place.name} logged {found.group()}", lines)
         if self._reports is not None:
             for path in self._reports.parent.glob(f"{self._reports.name}.*"):
-                self._tell(f"sanitiser report {path.name}", path.read_text(errors="replace")[:3000])
+                self._report_once(f"sanitiser report {path.name}", path.read_text(errors="replace")[:3000])
 
-    def _tell(self, what: str, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _report_once(self, what: str, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
             self._report("log", f"{what}: {text}")

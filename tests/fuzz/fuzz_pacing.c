@@ -1,8 +1,8 @@
-/* What decides on a worker's rests (moderation.h) and on giving way (pacing.h), under a clock and rates of the harness's choice.
+/* The decisions of moderation.h (pauses of a worker) and pacing.h (yields), under a clock and rates of the harness's choice.
  *
- * Oracles: no rest is longer than its bound, or than what gathers a train at the rate of the last window; none begins but after
- * windows in a row of many datagrams, few a pass, none within a second after one has spoilt a rate, and one that does ends. Giving way is
- * due once so many datagrams have been delivered, and takes no more than its share of the time when others have the CPU for long. */
+ * Oracles for pauses: none is longer than its bound, or than a train takes to gather at the rate of the last window. Each begins
+ * only after several windows in a row with many datagrams but few a pass. A pause that spoils a rate ends, and none begins for a
+ * second. A yield is due after so many delivered datagrams, and takes no more than its share of the time if others hold the CPU. */
 #include "input.h"
 #include "tunnel/abi.h"
 #include "tunnel/limits.h"
@@ -22,14 +22,14 @@ static uint64_t most_wait(uint64_t rate)
     return wait > MODERATION_WAIT_NS ? MODERATION_WAIT_NS : wait;
 }
 
-static void window_resting(struct seen *seen, uint64_t now, uint64_t rate, uint64_t wait)
+static void window_pausing(struct seen *seen, uint64_t now, uint64_t rate, uint64_t wait)
 {
     bool fell = rate < seen->least / 4 * 3;
     seen->fell = fell ? seen->fell + 1 : 0;
     if (rate < MODERATION_RATE / 2) {
-        CLAIM(!wait, "it rests at %lu a second", rate);
+        CLAIM(!wait, "it pauses at %lu a second", rate);
     } else if (seen->fell == MODERATION_RUN) {
-        CLAIM(!wait, "it rests on though the rate fell from %lu to %lu", seen->least, rate);
+        CLAIM(!wait, "it still pauses, though the rate fell from %lu to %lu", seen->least, rate);
         seen->barred_until_ns = now + MODERATION_PENALTY_NS;
     } else {
         CLAIM(wait == most_wait(rate), "%lu ns at %lu a second", wait, rate);
@@ -52,7 +52,7 @@ static void window_awake(struct seen *seen, uint64_t now, uint64_t rate, uint64_
 static void see_wait(struct seen *seen, uint64_t now, uint64_t items, uint64_t passes, uint64_t wait)
 {
     uint64_t elapsed = now - seen->began_ns;
-    CLAIM(wait <= MODERATION_WAIT_NS, "a rest of %lu ns", wait);
+    CLAIM(wait <= MODERATION_WAIT_NS, "a pause of %lu ns", wait);
     if (seen->began_ns && elapsed < MODERATION_WINDOW_NS) {
         CLAIM(wait == seen->wait_ns, "it changes its mind within a window");
         return;
@@ -61,7 +61,7 @@ static void see_wait(struct seen *seen, uint64_t now, uint64_t items, uint64_t p
     if (seen->began_ns && passes != seen->passes) {
         uint64_t rate = (uint64_t)((double)count * 1e9 / (double)elapsed);
         if (seen->wait_ns)
-            window_resting(seen, now, rate, wait);
+            window_pausing(seen, now, rate, wait);
         else
             window_awake(seen, now, rate, count / (passes - seen->passes), wait);
     } else {

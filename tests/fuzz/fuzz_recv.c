@@ -360,7 +360,7 @@ static void finish(bool sleeping)
     CLAIM(stats.packets == model.datagrams && stats.bytes == model.bytes && stats.truncated == model.truncated &&
               stats.zero_length == model.empty, "%lu datagrams of %lu bytes counted, not %lu of %lu", (unsigned long)stats.packets,
           (unsigned long)stats.bytes, (unsigned long)model.datagrams, (unsigned long)model.bytes);
-    CLAIM(stats.kernel_drops == model.drops && model.told_drops <= model.drops, "%lu drops counted, not %u",
+    CLAIM(stats.kernel_drops == model.drops && model.reported_drops <= model.drops, "%lu drops counted, not %u",
           (unsigned long)stats.kernel_drops, model.drops);
 }
 

@@ -30,7 +30,7 @@ extern struct recv_model {
     uint32_t head, tail, at;          /* at: datagrams of the first message that were given out */
     struct held held[HELD];
     uint32_t held_count;
-    uint64_t datagrams, bytes, truncated, empty, told_drops;
+    uint64_t datagrams, bytes, truncated, empty, reported_drops;
     uint32_t drops;
 } model;
 

@@ -166,7 +166,7 @@ void take_batch(void)
     model.starved |= kernel.fault.hit;
     CLAIM(usage.leased <= usage.lease_limit || model.starved, "%lu buffers are kept, %lu may be", (unsigned long)usage.leased,
           (unsigned long)usage.lease_limit);
-    model.told_drops += batch->kernel_drops;
+    model.reported_drops += batch->kernel_drops;
     model.held[model.held_count++] = (struct held){batch, batch->base, sum_of(batch)};
     model.call->batch = NULL;
 }

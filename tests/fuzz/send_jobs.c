@@ -308,7 +308,7 @@ static void check_results(struct job *job)
         failed += result != 0;
         CLAIM(result <= 0, "datagram %u: %d", job->first + i, result);
         if (item->length < LENGTH_OF_ID) {
-            send_model.short_told += !result;
+            send_model.short_reported += !result;
             continue;
         }
         CLAIM(result || item->state == ITEM_SENT, "datagram %u was not sent, and its result is 0", job->first + i);
@@ -346,8 +346,8 @@ void jobs_check(void)
     udpring_send_stats(send_model.send, &stats);
     CLAIM(stats.packets == send_model.accepted && stats.bytes == send_model.bytes, "%lu datagrams and %lu bytes counted, not %lu and %lu",
           (unsigned long)stats.packets, (unsigned long)stats.bytes, (unsigned long)send_model.accepted, (unsigned long)send_model.bytes);
-    CLAIM(send_model.short_sent == send_model.short_told, "%lu short datagrams sent, %lu told", (unsigned long)send_model.short_sent,
-          (unsigned long)send_model.short_told);
+    CLAIM(send_model.short_sent == send_model.short_reported, "%lu short datagrams sent, %lu told", (unsigned long)send_model.short_sent,
+          (unsigned long)send_model.short_reported);
     CLAIM(send_model.send->free_count == send_model.send->pieces && udp_tx_idle(send_model.send->tx), "a slot is lost");
 }
 
@@ -373,7 +373,7 @@ void jobs_send_one(struct input *input)
     CLAIM((code == 0) == (send_model.accepted != accepted), "a datagram ends with %d", code);
     CLAIM(item->state != ITEM_CUT || code == -EIO, "a datagram was cut, and its result is %d", code);
     if (length < LENGTH_OF_ID)
-        send_model.short_told += !code;
+        send_model.short_reported += !code;
 }
 
 void jobs_forget(void)

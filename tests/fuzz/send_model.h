@@ -34,7 +34,7 @@ extern struct send_model {
     uint32_t items;
     uint64_t submitted, ended;    /* jobs */
     uint64_t accepted, bytes;     /* by the kernel: datagrams */
-    uint64_t short_sent, short_told;   /* datagrams too short for a number: taken; told so */
+    uint64_t short_sent, short_reported;   /* datagrams too short for a number: taken; told so */
     struct udpring_address destination[DESTINATIONS];
     uint32_t last[DESTINATIONS];  /* number of the datagram sent last to it */
     uint32_t refuses[DESTINATIONS];   /* trains of such segments and larger; 1: all; 0: none */

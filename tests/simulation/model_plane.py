@@ -68,7 +68,7 @@ class Keypair:
 class Peer:
     __slots__ = (
         "current", "endpoint", "last_received", "last_sent", "last_traversal", "next", "number", "owed_again",
-        "owed_since", "previous", "resting", "staged", "unanswered_since", "wanted",
+        "owed_since", "post_activity", "previous", "staged", "unanswered_since", "wanted",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -81,7 +81,7 @@ class Peer:
         self.unanswered_since = self.owed_since = 0
         self.last_traversal = self.last_received = self.last_sent = 0
         self.wanted = 0
-        self.owed_again = self.resting = False
+        self.owed_again = self.post_activity = False
 
     def keypairs(self) -> list[Keypair]:
         return [each for each in (self.previous, self.current, self.next) if each]
@@ -274,9 +274,9 @@ class ModelPlane:
         if again:
             peer.owed_since = now
 
-    def peer_state(self, number: int, *, rest: bool = False) -> PeerState:
+    def peer_state(self, number: int, *, post_activity: bool = False) -> PeerState:
         peer = self._peer(number)
-        peer.resting = rest
+        peer.post_activity = post_activity
         return self._state(peer)
 
     def peer_states(self) -> list[PeerState]:
@@ -433,7 +433,7 @@ class ModelPlane:
             peer.owed_again = True
         else:
             peer.owed_since = now
-            self._stir(peer)
+            self._post_activity(peer)
         if self.node.node.interface_up:
             self.node.oracles.delivered(self.node, peer.number, packet)
 
@@ -446,13 +446,13 @@ class ModelPlane:
         peer.owed_again = False
         if data and not peer.unanswered_since:
             peer.unanswered_since = now
-            self._stir(peer)
+            self._post_activity(peer)
 
     def _stamp_received(self, peer: Peer) -> None:
         peer.last_received = peer.last_traversal = self.world.now
         peer.unanswered_since = 0
 
-    def _stir(self, peer: Peer) -> None:
-        if peer.resting:
-            peer.resting = False
+    def _post_activity(self, peer: Peer) -> None:
+        if peer.post_activity:
+            peer.post_activity = False
             self._post(Event(EventKind.ACTIVITY, peer.number))

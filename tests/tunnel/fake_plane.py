@@ -81,7 +81,7 @@ def virtual_loop() -> Iterator[VirtualLoop]:
 @dataclass
 class FakePeer:
     state: PeerState
-    resting: bool = False
+    post_activity: bool = False
     keypair: dict[str, Any] | None = None
     prefixes: dict[tuple[bytes, int], None] = field(default_factory=dict)
     next_keypair: dict[str, Any] | None = None
@@ -122,12 +122,12 @@ class FakePlane:
         os.eventfd_write(self._eventfd, 1)
 
     def stamp(self, peer: int, **changes: Any) -> None:
-        """Changes stamps as packets would; a resting peer posts ACTIVITY."""
+        """Changes stamps as packets would; a peer with suspended timers posts ACTIVITY."""
         known = self.peers[peer]
         known.state = replace(known.state, **changes)
-        stirring = changes.get("unanswered_since") or changes.get("owed_since")
-        if known.resting and stirring:
-            known.resting = False
+        relevant = changes.get("unanswered_since") or changes.get("owed_since")
+        if known.post_activity and relevant:
+            known.post_activity = False
             self.post(Event(EventKind.ACTIVITY, peer))
 
     def set_link(self, up: bool) -> None:
@@ -352,11 +352,11 @@ class FakePlane:
         known = self._peer(peer)
         known.state = replace(known.state, staged=0)
 
-    def peer_state(self, peer: int, *, rest: bool = False) -> PeerState:
-        self._call("peer_state", peer, rest)
+    def peer_state(self, peer: int, *, post_activity: bool = False) -> PeerState:
+        self._call("peer_state", peer, post_activity)
         known = self._peer(peer)
-        if rest:
-            known.resting = True
+        if post_activity:
+            known.post_activity = True
         return known.state
 
     def peer_states(self) -> list[PeerState]:

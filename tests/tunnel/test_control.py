@@ -139,7 +139,7 @@ def test_unanswered_data_starts_a_handshake(loop: VirtualLoop, sides: tuple[Side
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
     run_for(loop, 30)
-    assert a.plane.peers[a.peer].resting
+    assert a.plane.peers[a.peer].post_activity
     start = loop.clock.boot()
     before = len(a.plane.sent)
     a.plane.stamp(a.peer, unanswered_since=start, last_sent=start, last_traversal=start)
@@ -159,7 +159,7 @@ def test_unanswered_data_is_seen_beside_other_timers(loop: VirtualLoop, sides: t
     run_for(loop, 1)
     start = loop.clock.boot()
     a.plane.stamp(a.peer, unanswered_since=0, last_received=start, last_traversal=start)
-    assert not a.plane.peers[a.peer].resting
+    assert not a.plane.peers[a.peer].post_activity
     before = len(a.plane.sent)
     a.plane.stamp(a.peer, unanswered_since=start, last_sent=start, last_traversal=start)
     until(loop, lambda: len(a.plane.sent) > before, 20)
@@ -534,7 +534,7 @@ def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tup
     run_for(loop, 0.1)
     sweeps, single = len(a.plane.named("peer_states")), a.plane.named("peer_state")
     assert sweeps == 2, "101 peers, 64 a turn"
-    assert all(rest for _, _, rest in single), "only to rest"
+    assert all(post_activity for _, _, post_activity in single), "only to suspend timers"
 
 
 def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

@@ -23,7 +23,7 @@ class Worker:
     now: int = 7 * S
     items: int = 0
     passes: int = 0
-    rests: list[tuple[int, int]] = field(default_factory=list)
+    pauses: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.state = ffi.gc(lib.udpring_moderation_new(), lib.udpring_moderation_free)
@@ -32,7 +32,7 @@ class Worker:
         wait = int(lib.udpring_moderation_wait(self.state, self.now, self.items, self.passes))
         assert wait <= MOST
         if wait:
-            self.rests.append((self.now, wait))
+            self.pauses.append((self.now, wait))
         return wait
 
     def run(self, duration: int, arrival: Callable[[int, int], tuple[int, int]]) -> int:
@@ -44,8 +44,8 @@ class Worker:
             self.passes += 1
         return self.items - before
 
-    def rested_since(self, when: int) -> int:
-        return sum(wait for now, wait in self.rests if now >= when)
+    def paused_since(self, when: int) -> int:
+        return sum(wait for now, wait in self.pauses if now >= when)
 
 
 def steady(rate: int, quick: int = 4) -> Callable[[int, int], tuple[int, int]]:
@@ -74,43 +74,43 @@ def test_fast_stream_of_small_passes_gathers() -> None:
     count, passes = worker.items, worker.passes
     worker.run(100 * MS, steady(150_000))
     assert (worker.items - count) / (worker.passes - passes) > 15
-    assert worker.rested_since(worker.now - 50 * MS) > 40 * MS
+    assert worker.paused_since(worker.now - 50 * MS) > 40 * MS
 
 
 def test_it_does_not_begin_at_once() -> None:
     """A burst of a few milliseconds passes as it came."""
     worker = Worker()
     worker.run(12 * MS, steady(200_000))
-    assert not worker.rests
+    assert not worker.pauses
 
 
 def test_the_wait_is_a_trains_worth() -> None:
     worker = Worker()
     worker.run(SOON, steady(1_000_000))
-    assert 60 * US <= worker.rests[-1][1] <= 70 * US
+    assert 60 * US <= worker.pauses[-1][1] <= 70 * US
 
 
 @given(st.integers(1, RATE * 9 // 10), st.integers(1, 8))
 def test_slow_streams_are_never_held_up(rate: int, quick: int) -> None:
     worker = Worker()
     worker.run(50 * MS, steady(rate, quick))
-    assert not worker.rests
+    assert not worker.pauses
 
 
 def test_full_passes_need_no_waiting() -> None:
     worker = Worker()
     worker.run(SOON, steady(400_000, quick=40))
-    assert not worker.rests
+    assert not worker.pauses
 
 
 def test_it_ends_with_the_stream() -> None:
     worker = Worker()
     worker.run(SOON, steady(150_000))
-    assert worker.rests
+    assert worker.pauses
     worker.run(5 * MS, steady(1_000, quick=1))
     last = worker.now
     worker.run(S, steady(1_000, quick=1))
-    assert not worker.rested_since(last)
+    assert not worker.paused_since(last)
 
 
 def test_after_silence_nothing_is_held_up() -> None:
@@ -124,7 +124,7 @@ def test_a_stream_that_grows_is_still_let_gather() -> None:
     worker = Worker()
     for rate in (60_000, 90_000, 180_000, 300_000):
         worker.run(SOON, steady(rate))
-        assert worker.rested_since(worker.now - 10 * MS) > 5 * MS
+        assert worker.paused_since(worker.now - 10 * MS) > 5 * MS
 
 
 def test_who_waits_for_answers_is_left_alone() -> None:
@@ -132,9 +132,9 @@ def test_who_waits_for_answers_is_left_alone() -> None:
     worker = Worker()
     alone = 10 * S // (100 * US)
     done = worker.run(10 * S, asking(10, 100 * US))
-    assert worker.rests
+    assert worker.pauses
     assert done > 10 * alone * 97 // 100
-    assert worker.rested_since(0) < 10 * S // 30
+    assert worker.paused_since(0) < 10 * S // 30
 
 
 def test_many_who_ask_lose_nothing_by_waiting() -> None:
@@ -165,6 +165,6 @@ def test_haste_alone_does_not_begin_it(phases: list[tuple[int, int]]) -> None:
         if rate >= RATE and fast_since is None:
             fast_since = worker.now
         worker.run(length * MS, steady(rate))
-    if worker.rests:
+    if worker.pauses:
         assert fast_since is not None
-        assert worker.rests[0][0] - fast_since >= 12 * MS
+        assert worker.pauses[0][0] - fast_since >= 12 * MS

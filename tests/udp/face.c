@@ -514,7 +514,7 @@ static bool nowhere(const struct pollfd *polled, int count)
     return poll(now, (nfds_t)count, 0) == 0;
 }
 
-/* What may hold data goes to one of `count` sockets, each sender's to the same; messages of another kind to the one apart; the
+/* What may hold data goes to one of `count` sockets, each sender's to the same; messages of another kind to the separate one; the
  * kernel discards the rest. */
 static void split_family(const struct udp_split *kinds, uint32_t count, int family)
 {
@@ -525,10 +525,10 @@ static void split_family(const struct udp_split *kinds, uint32_t count, int fami
         {{4}, 31, DISCARDED}, {{4, 'u', 'A', 'H'}, 48, DISCARDED}, {{1}, 63, DISCARDED}, {{5}, 32, DISCARDED},
         {{4}, 3, DISCARDED}, {{4}, 0, DISCARDED},
     };
-    int fd[4][2], apart[2];
+    int fd[4][2], separate[2];
     uint16_t port = 0;
-    MUST(!udp_socket_group(fd, count, apart, kinds, &port, 0, &why) && port);
-    struct pollfd polled[5] = {{.fd = apart[family], .events = POLLIN}};
+    MUST(!udp_socket_group(fd, count, separate, kinds, &port, 0, &why) && port);
+    struct pollfd polled[5] = {{.fd = separate[family], .events = POLLIN}};
     for (uint32_t i = 0; i < count; i++)
         polled[1 + i] = (struct pollfd){.fd = fd[i][family], .events = POLLIN};
     uint32_t used = 0;
@@ -557,7 +557,7 @@ static void split_family(const struct udp_split *kinds, uint32_t count, int fami
     MUST(__builtin_popcount(used) >= (count > 1 ? 2 : 1));
     for (uint32_t i = 0; i < count; i++)
         close_end(&(struct end){.fd = {fd[i][0], fd[i][1]}});
-    close_end(&(struct end){.fd = {apart[0], apart[1]}});
+    close_end(&(struct end){.fd = {separate[0], separate[1]}});
 }
 
 static void split(void)
@@ -573,8 +573,8 @@ static void split(void)
         split_family(&kinds, 4, family);
     }
     struct end here = open_end();   /* a port that somebody has is not shared */
-    int fd[2][2], apart[2];
-    MUST(udp_socket_group(fd, 2, apart, &kinds, &here.port, 0, &why) == -EADDRINUSE && apart[0] == -1 && fd[1][1] == -1);
+    int fd[2][2], separate[2];
+    MUST(udp_socket_group(fd, 2, separate, &kinds, &here.port, 0, &why) == -EADDRINUSE && separate[0] == -1 && fd[1][1] == -1);
     close_end(&here);
 }
 

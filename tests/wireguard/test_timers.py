@@ -81,7 +81,7 @@ def test_gives_up_after_eighteen_retries() -> None:
     assert not pair.a.indices
     sent = len(pair.network.log)
     pair.run(300)
-    assert len(pair.network.log) == sent  # it rests
+    assert len(pair.network.log) == sent
 
 
 def test_giving_up_erases_keys_and_restarts_on_data() -> None:

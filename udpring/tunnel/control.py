@@ -438,7 +438,7 @@ class Control:
             soonest = now + POLL
             deadline = soonest if deadline is None else min(deadline, soonest)
         else:
-            deadline = peer.deadline(self.plane.peer_state(number, rest=True))
+            deadline = peer.deadline(self.plane.peer_state(number, post_activity=True))
         if deadline is not None and deadline <= now:
             return now + SHORTEST_SLEEP
         return deadline

@@ -427,10 +427,13 @@ class Plane:
 
     # ---- reading ----
 
-    def peer_state(self, peer: int, *, rest: bool = False) -> PeerState:
-        """The peer's stamps and counters. ``rest``: the next change of a stamp posts one ACTIVITY event."""
+    def peer_state(self, peer: int, *, post_activity: bool = False) -> PeerState:
+        """The peer's stamps and counters. ``post_activity``: the next change of a stamp posts one event."""
         raw = ffi.new("struct udpring_peer_state *")
-        check(lib.udpring_plane_peer_state(self._handle(), peer, int(rest), raw), f"state of peer {peer}")
+        check(
+            lib.udpring_plane_peer_state(self._handle(), peer, int(post_activity), raw),
+            f"state of peer {peer}",
+        )
         return _peer_state(raw)
 
     def peer_states(self) -> list[PeerState]:

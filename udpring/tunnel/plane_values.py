@@ -132,7 +132,7 @@ class PlaneStats:
     trains_split: int
     super_packets_split: int
     shortages: int
-    rests: int
+    pauses: int
     yields: int
     route_notices: int
     route_sweeps: int

@@ -1,17 +1,17 @@
-"""Handshakes a node answers in a second, and what it still forwards while bogus ones arrive.
+"""Handshakes that a node answers in a second, and its throughput during a flood of bogus ones.
 
-Handshakes. A node knows a thousand peers whose keys are here. Valid initiations of theirs are made before
-the clock starts (an initiator's half of the work is not the node's), then sent with a fixed number
-unanswered at a time, fewer than what makes a node think it is under load. What counts is responses.
+Handshakes. A node has a thousand peers, and the benchmark has their keys. It makes valid initiations before
+the clock starts, because the initiator's half of the work is not the node's. It sends them with a fixed
+number unanswered, small enough that the node does not consider itself under load. It counts responses.
 
-Flood. One TCP stream goes through a pair of nodes, in turn
-1. ``quiet``: with nothing else;
-2. ``aside``: while the generator sends its datagrams to a socket beside the receiving node, that nobody
-   reads: what the generator and the kernel take from the stream;
-3. ``wrong-mac1``: while it sends random bytes of an initiation's length and type to the node;
-4. ``right-mac1``: the same with a valid mac1, which needs the node's public key and no more.
-What the stream keeps is its rate by that of ``quiet``, and by that of ``aside``. The flood comes over a link
-of its own on which packets are not joined (no segmentation offload), as they would not be from many senders.
+Flood. One TCP stream goes through a pair of nodes, in four situations:
+1. ``quiet``: without a flood.
+2. ``unrelated``: the generator floods a socket beside the receiving node that nobody reads. This costs the
+   stream the CPU time of the generator and of the kernel.
+3. ``wrong-mac1``: the generator floods the node with random bytes of an initiation's length and type.
+4. ``right-mac1``: the same with a valid mac1, which needs only the node's public key.
+Ratios are to the rates of ``quiet`` and ``unrelated``. The flood has a link of its own, without segmentation
+offload: packets of many senders would not be joined either.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ Sample = dict[str, float]
 
 PEERS = 1000
 PER_PEER = 2
-"""Initiations of each peer in a run; a thousand others lie between them, as they must be 20 ms apart."""
+"""Initiations of each peer in a run. They must be 20 ms apart, so all other peers' go between them."""
 WINDOW = 64
 ANSWER_WAIT = 1.0
-PHASES = ("quiet", "aside", "wrong-mac1", "right-mac1")
+PHASES = ("quiet", "unrelated", "wrong-mac1", "right-mac1")
 FLOOD = ("10.98.0.1", "10.98.0.2")
-ASIDE_PORT = 9
+UNRELATED_PORT = 9
 LEAD = 3.0
 """Seconds that a flood lasts longer than the stream: iperf3 takes a moment to begin and to end."""
 
@@ -135,7 +135,7 @@ def _handshakes(pair: Pair, initiators: Initiators) -> Sample:
 def _unread_socket(pair: Pair) -> Iterator[None]:
     def make() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind((FLOOD[1], ASIDE_PORT))
+        sock.bind((FLOOD[1], UNRELATED_PORT))
         return sock
 
     with pair.there.begin(make)():
@@ -147,7 +147,7 @@ def _phase(pair: Pair, phase: str, rate: float, seconds: float) -> Sample:
         return {"gbit_s": traffic.tcp(pair.here, pair.there, pair.target, seconds).gbit_per_s}
     job = spray.Job(
         hosts=(FLOOD[1],),
-        port=ASIDE_PORT if phase == "aside" else PORT,
+        port=UNRELATED_PORT if phase == "unrelated" else PORT,
         rate=rate,
         seconds=seconds + LEAD,
         bogus="right" if phase == "right-mac1" else "wrong",
@@ -212,7 +212,7 @@ def summary(answered: Sequence[Sample], kept: dict[str, list[Sample]], rate: flo
             "gbit_s": spread(speeds[phase]),
             "flood_packets_s": spread(column(samples, "flood_packets_s")),
             "kept_of_quiet": ratio(speeds[phase], speeds["quiet"]),
-            "kept_of_aside": ratio(speeds[phase], speeds["aside"]),
+            "kept_of_unrelated": ratio(speeds[phase], speeds["unrelated"]),
         }
         for phase, samples in kept.items()
     ]

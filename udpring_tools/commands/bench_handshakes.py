@@ -71,9 +71,9 @@ def as_table(result: dict[str, Any]) -> str:
             "",
         ]
     if flood:
-        lines = [["flood", "TCP Gbit/s", "bogus/s", "of quiet", "of aside"]]
+        lines = [["flood", "TCP Gbit/s", "bogus/s", "of quiet", "of unrelated"]]
         for row in flood["phases"]:
-            ratios = (row["kept_of_quiet"], row["kept_of_aside"])
+            ratios = (row["kept_of_quiet"], row["kept_of_unrelated"])
             lines.append(
                 [
                     row["phase"],

@@ -140,7 +140,7 @@ int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_sha
         const struct udpring_packet *message = &batches->ready[batches->head + share->messages++];
         uint32_t count = datagrams(batches, message), room = max - share->datagrams;
         if (count > room) {
-            share->rest = room;
+            share->last_count = room;
             share->datagrams = max;
             share->payload += (uint64_t)room * message->segment_size;
         } else {
@@ -199,9 +199,9 @@ static void take_messages(struct udp_batches *batches, const struct udp_share *s
 {
     memcpy(messages, batches->ready + batches->head, share->messages * sizeof(*messages));
     batches->head += share->messages;
-    if (share->rest) {
+    if (share->last_count) {
         struct udpring_packet *last = &messages[share->messages - 1], *left = &batches->ready[--batches->head];
-        last->length = share->rest * last->segment_size;
+        last->length = share->last_count * last->segment_size;
         last->flags &= (uint16_t)~UDPRING_PACKET_TRUNCATED;   /* the truncated end stays in the other part */
         left->data += last->length;
         left->length -= last->length;

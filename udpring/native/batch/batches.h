@@ -35,7 +35,7 @@ struct udp_batches {
 /* The contents of the next batch, from ready[head] on. */
 struct udp_share {
     uint32_t messages, datagrams;
-    uint32_t rest;                    /* datagrams to take from the last message; 0: all */
+    uint32_t last_count;              /* datagrams to take from the last message; 0: all */
     uint64_t payload;                 /* bytes */
 };
 

@@ -36,7 +36,7 @@ struct udpring_recv {
     struct udp_batches batches;
     struct udpring_recv_call call;
     int wake;                         /* eventfd */
-    int event;                        /* eventfd: readable while recv_batch would return at once; see rest() */
+    int event;                        /* eventfd: readable while recv_batch would return at once; see prepare_poll() */
     _Atomic int pollable;             /* result of udpring_recv_fileno; -1: not called yet */
     bool raised;                      /* the owner wrote to `event` and did not clear it since; owner's thread */
     atomic_bool hungry;               /* a release must write to `event` */
@@ -187,7 +187,7 @@ static bool pending(const struct udpring_recv *recv)
 
 /* Call before the owner waits in an event loop. Makes `event` readable exactly if datagrams can be fetched. Does nothing
  * without a poller. The order (arm, clear, check again) catches arrivals in between. */
-static void rest(struct udpring_recv *recv)
+static void prepare_poll(struct udpring_recv *recv)
 {
     if (recv->pollable < 0)
         return;
@@ -217,7 +217,7 @@ int32_t udpring_recv_fileno(struct udpring_recv *recv)
     if (code < 0)
         return code;
     recv->pollable = code;
-    rest(recv);
+    prepare_poll(recv);
     return code;
 }
 
@@ -238,7 +238,7 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     if (ur_likely(!batch || atomic_load_explicit(&recv->given, memory_order_relaxed) != batch)) {
         call->batch = batch = NULL;
         code = next_batch(recv, call, &batch);
-        rest(recv);
+        prepare_poll(recv);
         if (code)
             return code;
     }
@@ -261,7 +261,7 @@ int32_t udpring_recv_one(struct udpring_recv_call *call)
     if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
         length += UDPRING_ONE_MORE;
     publish(recv);
-    rest(recv);
+    prepare_poll(recv);
     return length;
 }
 
@@ -282,7 +282,7 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     struct udpring_batch *given = batch;
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
-    if (atomic_load(&recv->hungry))   /* read after the push; rest() sets it before it checks the list */
+    if (atomic_load(&recv->hungry))   /* read after the push; prepare_poll() sets it before it checks the list */
         raise_event(recv);
     unreference(recv);
 }

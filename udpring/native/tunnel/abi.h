@@ -215,7 +215,7 @@ enum udpring_event_kind {
     UDPRING_EVENT_HANDSHAKE = 1,     /* a message with a valid mac1, or an authentic cookie reply: bytes, source, local, flags */
     UDPRING_EVENT_HANDSHAKE_WANTED,  /* peer: there is something to send and no fresh key, or the key grows old */
     UDPRING_EVENT_KEY_CONFIRMED,     /* peer: first data on the next keypair (responder): the session is live */
-    UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they rested */
+    UDPRING_EVENT_ACTIVITY,          /* peer: something for its timers happened while they were suspended */
     UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
     UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
     UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made; result: see below */
@@ -265,7 +265,7 @@ struct udpring_plane_stats {
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
     uint64_t super_packets_split;   /* super-packets that the TUN device refused, written again as single packets */
     uint64_t shortages;         /* passes that failed for want of memory or room, and were tried again */
-    uint64_t rests;             /* passes put off for a moment, so that datagrams gather */
+    uint64_t pauses;            /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */
     uint64_t route_lookups, route_failures;   /* questions to the routing tables; those without an answer */
@@ -336,8 +336,8 @@ int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);    
 int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
-/* rest: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
-int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out);
+/* post_activity: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out);
 /* The states of up to max peers from slot `first` on; returns how many; *next = where to go on, 0 at the end. */
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);
 int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);

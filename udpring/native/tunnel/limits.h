@@ -50,7 +50,7 @@ enum {
     ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
     ROUTES_NOTICES_A_ROUND = 256,
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
-    ROUTES_REST = 9,            /* the watch thread pauses for this many times as long as it worked */
+    ROUTES_PAUSE = 9,           /* the watch thread pauses for this many times as long as it worked */
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
@@ -84,8 +84,8 @@ enum {
 #define NESTING_ASK_NS NS_PER_S
 #define NESTING_CLEAR_NS (10 * NS_PER_S)
 /* Bounds of the watch thread's pause. */
-#define ROUTES_REST_MIN_NS (NS_PER_S / 500)
-#define ROUTES_REST_MAX_NS (NS_PER_S / 2)
+#define ROUTES_PAUSE_MIN_NS (NS_PER_S / 500)
+#define ROUTES_PAUSE_MAX_NS (NS_PER_S / 2)
 /* Close and re-bind wait this long for sends in flight. */
 #define DRAIN_NS (NS_PER_S / 2)
 

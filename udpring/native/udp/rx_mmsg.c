@@ -133,7 +133,7 @@ static void note_socket(struct mmsg_rx *mmsg, uint32_t index, short events)
 
 /* A datagram that could not be received keeps the socket readable. Without a pause the poll would return at once,
  * repeatedly. */
-static void rest_short(struct udp_rx *rx)
+static void pause_for_memory(struct udp_rx *rx)
 {
     struct timespec pause = {.tv_nsec = SHORT_PAUSE_NS};
     nanosleep(&pause, NULL);
@@ -149,7 +149,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     if (rx->watched)
         timeout_ns = 0;   /* tokens not fetched yet: do not wait */
     if (ur_unlikely(rx->short_of_memory))
-        rest_short(rx);
+        pause_for_memory(rx);
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);

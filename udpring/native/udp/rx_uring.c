@@ -91,14 +91,14 @@ static void take_errors(struct uring_rx *uring, uint32_t socket)
     int error = 0;
     socklen_t length = sizeof(error);
     /* Read SO_ERROR first: it is set even without IP_RECVERR. Reading its entry from the error queue clears it. */
-    bool told = !getsockopt(rx->fd[socket], SOL_SOCKET, SO_ERROR, &error, &length) && error;
-    if (told)
+    bool failed = !getsockopt(rx->fd[socket], SOL_SOCKET, SO_ERROR, &error, &length) && error;
+    if (failed)
         (void)udp_rx_fail(rx, error);
     do {
         queued = udp_rx_drain_errors(rx->fd[socket]);
         all += queued;
     } while (queued == UDP_RX_ERRORS_A_PASS && all < ERRORS_MOST);
-    rx->stats.icmp_errors += all && told ? all - 1 : all;
+    rx->stats.icmp_errors += all && failed ? all - 1 : all;
 }
 
 bool uring_rx_watch_errors(struct uring_rx *uring, uint32_t socket)

@@ -65,7 +65,7 @@ typedef uint16_t trains_t;
 
 struct peer {
     uint32_t id;
-    bool resting;               /* atomic: the control loop suspended its timers: the next stamp posts ACTIVITY */
+    bool post_activity;         /* atomic: the control loop suspended its timers: the next stamp posts ACTIVITY */
     uint8_t way;                /* enum way: where the route to its endpoint leads */
     uint8_t nesting;            /* enum nesting of nesting.c, for WAY_OTHER_TUNNEL */
     bool check_pending;         /* the watch thread has been asked for its route */

@@ -45,7 +45,7 @@ int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
     if (!peer)
         return -ENOMEM;
     peer->id = slot | plane->peer_generation[slot] << 20;
-    peer->resting = true;
+    peer->post_activity = true;
     plane->peer_generation[slot] = (plane->peer_generation[slot] + 1) % GENERATIONS;
     plane->peers[slot] = peer;
     plane->peers_count++;

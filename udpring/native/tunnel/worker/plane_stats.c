@@ -26,7 +26,7 @@ static void peer_state(const struct worker *worker, const struct peer *peer, str
 
 struct state_arguments {
     uint32_t peer, max;
-    bool rest;
+    bool post_activity;
     struct udpring_peer_state *out;
     uint32_t *next;
     uint32_t filled;
@@ -39,14 +39,14 @@ static int run_peer_state(struct worker *worker, void *argument)
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer)
         return -ENOENT;
-    peer->resting = arguments->rest;
+    peer->post_activity = arguments->post_activity;
     peer_state(worker, peer, arguments->out);
     return 0;
 }
 
-int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t rest, struct udpring_peer_state *out)
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out)
 {
-    struct state_arguments arguments = {.peer = peer, .rest = rest != 0, .out = out};
+    struct state_arguments arguments = {.peer = peer, .post_activity = post_activity != 0, .out = out};
     return plane_call(plane, run_peer_state, &arguments);
 }
 

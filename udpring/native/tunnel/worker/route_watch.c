@@ -186,10 +186,10 @@ static void pause_after(int polled)
 }
 
 /* Only a stop ends the pause early. Requests that come during it are kept. */
-static void rest(const struct routes *routes, uint64_t took_ns)
+static void pause_between_look_ups(const struct routes *routes, uint64_t took_ns)
 {
-    uint64_t ns = took_ns * ROUTES_REST;
-    ns = ns < ROUTES_REST_MIN_NS ? ROUTES_REST_MIN_NS : ns > ROUTES_REST_MAX_NS ? ROUTES_REST_MAX_NS : ns;
+    uint64_t ns = took_ns * ROUTES_PAUSE;
+    ns = ns < ROUTES_PAUSE_MIN_NS ? ROUTES_PAUSE_MIN_NS : ns > ROUTES_PAUSE_MAX_NS ? ROUTES_PAUSE_MAX_NS : ns;
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + ns;
     for (uint64_t now; !stopping(routes) && (now = ur_clock_ns(CLOCK_MONOTONIC)) < until;) {
         struct pollfd wake = {.fd = routes->wake_fd, .events = POLLIN};
@@ -221,7 +221,7 @@ static void *watch_main(void *argument)
         if (batch->sweep || batch->asked_count) {
             batch->count = batch->asked_next = batch->slot = 0;
             look_up(plane, batch);
-            rest(routes, ur_clock_ns(CLOCK_MONOTONIC) - began);
+            pause_between_look_ups(routes, ur_clock_ns(CLOCK_MONOTONIC) - began);
             continue;
         }
         struct pollfd fds[2] = {{.fd = routes->wake_fd, .events = POLLIN}, {.fd = routes->notice_fd, .events = POLLIN}};

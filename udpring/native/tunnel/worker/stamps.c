@@ -5,14 +5,14 @@
 
 void peer_post_activity(struct worker *worker, struct peer *peer)
 {
-    if (!__atomic_load_n(&peer->resting, __ATOMIC_RELAXED))
+    if (!__atomic_load_n(&peer->post_activity, __ATOMIC_RELAXED))
         return;
     struct udpring_event *event = event_next(worker, UDPRING_EVENT_ACTIVITY, peer->id);
     if (!event) {
-        plane_post_later(worker, UDPRING_EVENT_ACTIVITY, peer);   /* still resting, but this stamp is set once */
+        plane_post_later(worker, UDPRING_EVENT_ACTIVITY, peer);   /* keep the flag: this stamp is set once */
         return;
     }
-    __atomic_store_n(&peer->resting, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&peer->post_activity, false, __ATOMIC_RELAXED);
     event_post(worker);
 }
 

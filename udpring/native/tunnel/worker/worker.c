@@ -146,8 +146,8 @@ static bool pause_if_worth(struct worker *worker)
     uint64_t ns = out > in ? out : in;
     if (ur_likely(!ns))
         return false;
-    struct timespec rest = {.tv_nsec = (long)ns};
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &rest, NULL);
+    struct timespec pause = {.tv_nsec = (long)ns};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
     return true;
 }
 
@@ -171,7 +171,7 @@ static int pass(struct worker *worker)
     exclusive_enter(worker);
     worker->now = ur_clock_ns(CLOCK_BOOTTIME);
     worker->stats.passes++;
-    worker->stats.rests += paused;
+    worker->stats.pauses += paused;
     int result = work(worker);
     if (ur_likely(result == 0))
         result = waited ? waited : udp_rx_short(worker->rx) ? -EAGAIN : 0;
