@@ -17,13 +17,14 @@ from fake_plane import FakePlane
 
 import udpring
 from udpring.errors import ClosedError, ConfigError, HostError
+from udpring.tunnel import attachment, resolver
 from udpring.tunnel import node as node_module
-from udpring.tunnel import resolver
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config, Endpoint, InterfaceConfig, PeerConfig
-from udpring.tunnel.control import BootClock
+from udpring.tunnel.control import BootClock, End
 from udpring.tunnel.interface import HostFacts, Plan
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
+from udpring.tunnel.link import Link, LinkWatch
 from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.wireguard.cipher import Cipher
@@ -74,7 +75,7 @@ class Planes:
 @pytest.fixture
 def planes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Planes]:
     made = Planes()
-    monkeypatch.setattr(node_module, "Plane", made)
+    monkeypatch.setattr(attachment, "Plane", made)
     yield made
     assert all(plane.closed for plane in made.opened), "a node left its plane open"
 
@@ -346,8 +347,8 @@ class Setups:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[str] = []
         self.asked: list[Config] = []
-        monkeypatch.setattr(node_module, "gather", self._gather)
-        monkeypatch.setattr(node_module, "Setup", self._setup)
+        monkeypatch.setattr(attachment, "gather", self._gather)
+        monkeypatch.setattr(attachment, "Setup", self._setup)
 
     def _gather(self, given: Config, interface: str, endpoints: object) -> HostFacts:
         self.asked.append(given)
@@ -375,6 +376,48 @@ class Setups:
 
 
 ADDRESS = (ipaddress.ip_interface("10.9.0.1/24"),)
+
+
+class Elsewhere:
+    """An attachment of a program's own, around a fake plane; keeps what the node asks of it."""
+
+    def __init__(self, plane: FakePlane) -> None:
+        self.plane: Any = plane
+        self.gone: asyncio.Future[End] | None = asyncio.get_running_loop().create_future()
+        self.asked: list[str] = []
+
+    async def open(self, settings: attachment.PlaneSettings) -> Elsewhere:
+        self.asked.append(f"open {settings.name} {settings.listen_port}")
+        return self
+
+    def link(self, changed: Callable[[], None]) -> LinkWatch:
+        self.asked.append("link")
+        return Link(self.plane.tun_fileno(), changed)
+
+    async def set_up(self, config: Config, endpoints: Any, set_mark: Callable[[int], None]) -> None:
+        self.asked.append(f"set up {[str(each) for each in endpoints]}")
+
+    async def undo(self) -> None:
+        self.asked.append("undo")
+
+    async def close(self) -> None:
+        assert self.plane.closed
+        self.asked.append("close")
+
+
+def test_node_asks_its_attachment_in_order() -> None:
+    given = config(peer(0, host="192.0.2.1"), addresses=ADDRESS, listen_port=7)
+
+    async def body() -> None:
+        end = Elsewhere(FakePlane(BootClock()))
+        async with udpring.Node(given, name="away0", attachment=end) as node:
+            assert end.asked == ["open away0 7", "link", "set up ['192.0.2.1']"]
+            assert end.gone is not None
+            end.gone.set_result(End("the far side is gone"))
+            assert (await asyncio.wait_for(node.wait(), 10)).reason == "the far side is gone"
+        assert end.asked[3:] == ["undo", "close"]
+
+    run(body)
 
 
 def test_address_makes_node_set_up_interface(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:

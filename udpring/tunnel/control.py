@@ -30,7 +30,7 @@ from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, repor
 from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
-from udpring.tunnel.link import Link
+from udpring.tunnel.link import Link, LinkFactory
 from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
@@ -80,6 +80,7 @@ class Control:
         authenticated: Callable[[], None] = lambda: None,
         label: Callable[[int], str] = str,
         fwmark: Callable[[], int] = lambda: 0,
+        link: LinkFactory | None = None,
     ) -> None:
         self.plane = plane
         self.device = device
@@ -105,7 +106,7 @@ class Control:
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._opened: int | None = None
         self._running = False
-        self._link = Link(plane.tun_fileno(), self._link_changed)
+        self._link = link(self._link_changed) if link else Link(plane.tun_fileno(), self._link_changed)
         reports = HandshakeReports(self.stats, self.report, label)
         self._carry: dict[type, Callable[..., None]] = {
             protocol.SendMessage: self._send_message,

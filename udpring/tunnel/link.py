@@ -14,12 +14,33 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
-__all__ = ["Link"]
+__all__ = ["Link", "LinkFactory", "LinkWatch"]
 
 RTMGRP_LINK = 1
 MESSAGES_A_TURN = 64
 _MESSAGE_ROOM = 65536
+
+
+class LinkWatch(Protocol):
+    """Watches whether a node's end is up, from ``start`` to ``stop``."""
+
+    up: bool
+    """As it was when it was looked at last."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to watch."""
+
+    def stop(self) -> None:
+        """Ends the watch. May be called again."""
+
+    def look(self) -> bool:
+        """Whether the end is up now. Calls ``changed`` first if that has changed."""
+
+
+LinkFactory: TypeAlias = Callable[[Callable[[], None]], LinkWatch]
+"""Makes a watch that calls its argument when the state has changed."""
 
 
 class Link:

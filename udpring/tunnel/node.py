@@ -1,8 +1,8 @@
 """``udpring.Node``: runs the tunnel that a configuration describes, inside an asyncio program.
 
 ``start`` does this:
-1. It opens the plane: the interface, sockets on ListenPort with FwMark, the workers. All are in the caller's
-   network namespace.
+1. Its attachment opens the plane: the interface, sockets on ListenPort with FwMark, the workers. By default
+   all are in the caller's network namespace.
 2. It adds the peers of the configuration. Threads look up the names of endpoints.
 3. Where the configuration has addresses, it sets up the interface: addresses, MTU, routes. It never runs
    PostUp and the other hooks.
@@ -17,17 +17,14 @@ import asyncio
 import ipaddress
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 
 from udpring.errors import ClosedError
-from udpring.tunnel.blocking import run_blocking
+from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
 from udpring.tunnel.config import Config, Network, PeerConfig
 from udpring.tunnel.control import End
-from udpring.tunnel.interface import Plan, needs_default_table, plan
-from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.keys import to_base64
-from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.plane_values import Prefix, SocketAddress
 from udpring.tunnel.resolver import Resolver
@@ -39,8 +36,6 @@ from udpring.tunnel.uapi_server import UapiServer
 
 __all__ = ["Node", "NodePeer"]
 
-DEFAULT_NAME = "udpring%d"
-"""The kernel puts a number in place of %d."""
 NAMES_WAIT = 3.0
 """Seconds that ``start`` waits for the names of endpoints, because their routes decide the MTU. Then it
 starts without them."""
@@ -85,6 +80,8 @@ class Node:
     key_later: also start without a PrivateKey. ``wg set`` gives it one later.
     timestamps: a directory that keeps the peers' last timestamps across restarts, so that a captured
         initiation stays a replay. Default: ``UDPRING_TIMESTAMPS``, or off.
+    attachment: where packets come from and go to. Default: ``Tun()``, a TUN device in the caller's network
+        namespace.
 
     A node belongs to one event loop in one thread. A wrong ``UDPRING_*`` variable is a ConfigError. ``start``
     raises ConfigError (no PrivateKey) and HostError (not root, no TUN device, the name or the port is taken,
@@ -102,9 +99,11 @@ class Node:
         uapi: bool = False,
         key_later: bool = False,
         timestamps: str | os.PathLike[str] | None = None,
+        attachment: Attachment | None = None,
     ) -> None:
         self._config = config
-        self._asked_name = name or DEFAULT_NAME
+        self._asked_name = name
+        self._attachment: Attachment = attachment or Tun()
         plane_tier(tier or "auto")
         self._tier = tier or "auto"
         workers_asked(workers)
@@ -116,7 +115,7 @@ class Node:
         self._tunnel: Tunnel | None = None
         self._resolver: Resolver | None = None
         self._server: UapiServer | None = None
-        self._setup: Setup | None = None
+        self._attached: Attached | None = None
         self._changing = asyncio.Lock()
         self._names: dict[bytes, str] = {}
         self._end: asyncio.Future[End] | None = None
@@ -150,14 +149,17 @@ class Node:
     async def _start(self, key: bytes | None) -> None:
         loop = asyncio.get_running_loop()
         settings = self._config.interface
-        plane = Plane(
-            self._asked_name,
-            tier=self._tier,
-            workers=self._workers,
-            listen_port=settings.listen_port,
-            fwmark=settings.fwmark,
+        self._attached = attached = await self._attachment.open(
+            PlaneSettings(
+                name=self._asked_name,
+                tier=self._tier,
+                workers=self._workers,
+                listen_port=settings.listen_port,
+                fwmark=settings.fwmark,
+            )
         )
-        self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark)
+        plane = attached.plane
+        self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark, link=attached.link)
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
         self._resolver = Resolver()
         self._end = loop.create_future()
@@ -165,6 +167,8 @@ class Node:
             tunnel.set_private_key(key)
         tunnel.start()
         tunnel.gone.add_done_callback(self._ended)
+        if attached.gone is not None:
+            attached.gone.add_done_callback(self._ended)
         if self._uapi:
             path = socket_path(SOCKET_DIRECTORY, tunnel.name)
             self._server = UapiServer(tunnel, await SocketFile.open(path))
@@ -184,7 +188,7 @@ class Node:
     def _ended(self, gone: asyncio.Future[End]) -> None:
         if gone.cancelled() or self._end is None or self._end.done():
             return
-        name = self._tunnel.name if self._tunnel else self._asked_name
+        name = self._tunnel.name if self._tunnel else self._asked_name or "the node"
         log.warning("%s: %s", name, gone.result().reason)
         self._end.set_result(gone.result())
 
@@ -196,18 +200,21 @@ class Node:
     async def _take_down(self) -> None:
         resolver, self._resolver = self._resolver, None
         server, self._server = self._server, None
-        setup, self._setup = self._setup, None
+        attached, self._attached = self._attached, None
         tunnel, self._tunnel = self._tunnel, None
         try:
             if resolver is not None:
                 await resolver.close()
             if server is not None:
                 await server.close()
-            if setup is not None:
-                await run_blocking(setup.undo, name="udpring-undo")
+            if attached is not None:
+                await attached.undo()
         finally:
             if tunnel is not None:
                 tunnel.close()
+            if attached is not None:
+                attached.plane.close()  # again, or for the first time where the tunnel could not be made
+                await attached.close()
             if self._end is not None and not self._end.done():
                 self._end.set_result(End("the node was stopped"))
 
@@ -378,6 +385,11 @@ class Node:
 
         resolver.resolve(peer.public_key, peer.endpoint, found)
 
+    def _attached_of(self) -> Attached:
+        if self._attached is None:
+            raise ClosedError("the node is not up")
+        return self._attached
+
     def _resolver_of(self) -> Resolver:
         if self._resolver is None:
             raise ClosedError("the node is not up")
@@ -387,43 +399,14 @@ class Node:
         wanted = self._set_up_interface
         if wanted is None:
             wanted = bool(config.interface.addresses)
+        tunnel, attached = self._live(), self._attached_of()
         if not wanted:
-            if self._setup is not None:
-                setup, self._setup = self._setup, None
-                await run_blocking(setup.undo, name="udpring-undo")
+            await attached.undo()
             return
-        tunnel = self._live()
         await self._resolver_of().settled(NAMES_WAIT)
         endpoints = [
             ipaddress.ip_address(state.endpoint.ip)
             for state in tunnel.states().values()
             if state.endpoint is not None
         ]
-        name = tunnel.name
-        if self._setup is not None:
-            config = _keep_unset(config, self._setup.plan)
-        facts = await run_blocking(lambda: gather(config, name, endpoints), name="udpring-gather")
-        made = plan(config, name, facts)
-        for warning in made.warnings:
-            log.warning("%s: %s", name, warning)
-        tunnel.set_fwmark(made.fwmark)
-        if self._setup is None:
-            self._setup = Setup(made)
-            await run_blocking(self._setup.apply, name="udpring-setup")
-        else:
-            setup = self._setup
-            await run_blocking(lambda: setup.change(made), name="udpring-setup")
-
-
-def _keep_unset(config: Config, live: Plan) -> Config:
-    """Keeps the MTU and the mark that were chosen before. A new look-up would find routes through the tunnel
-    itself."""
-    settings = config.interface
-    return replace(
-        config,
-        interface=replace(
-            settings,
-            mtu=live.mtu if settings.mtu is None else settings.mtu,
-            fwmark=settings.fwmark or (live.fwmark if needs_default_table(config) else 0),
-        ),
-    )
+        await attached.set_up(config, endpoints, tunnel.set_fwmark)

@@ -24,6 +24,7 @@ from udpring.errors import RingError
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.keys import clamp, key_label
+from udpring.tunnel.link import LinkFactory
 from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
@@ -55,6 +56,7 @@ class Tunnel:
         fwmark: int = 0,
         clock: BootClock | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        link: LinkFactory | None = None,
     ) -> None:
         self.plane = plane
         self._fwmark = fwmark
@@ -68,6 +70,7 @@ class Tunnel:
             authenticated=self._authenticated,
             label=self.label,
             fwmark=lambda: self._fwmark,
+            link=link,
         )
         self._loop = loop
         self._timestamps: TimestampFile | None = None
