@@ -8,12 +8,13 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from fake_plane import FakePlane
+from node_rig import KEYS, OWN, Planes, config, network, peer, run, until
 
 import udpring
 from udpring.errors import ClosedError, ConfigError, HostError
@@ -28,71 +29,6 @@ from udpring.tunnel.link import Link, LinkWatch
 from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.wireguard.cipher import Cipher
-
-OWN = generate_private_key()
-KEYS = [public_key(generate_private_key()) for _ in range(4)]
-
-
-def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text)
-
-
-def peer(number: int, *allowed: str, host: str | None = None, **rest: Any) -> PeerConfig:
-    return PeerConfig(
-        KEYS[number],
-        allowed_ips=tuple(network(each) for each in allowed),
-        endpoint=Endpoint(host, 5000 + number) if host else None,
-        **rest,
-    )
-
-
-def config(*peers: PeerConfig, **interface: Any) -> Config:
-    return Config(InterfaceConfig(private_key=OWN, **interface), peers)
-
-
-class Planes:
-    """Stands in for the Plane class; keeps what was opened."""
-
-    def __init__(self) -> None:
-        self.opened: list[FakePlane] = []
-        self.refuse: HostError | None = None
-
-    def __call__(self, name: str, **options: Any) -> FakePlane:
-        if self.refuse:
-            raise self.refuse
-        made = FakePlane(BootClock(), name=name.replace("%d", "0"))
-        made.port = options["listen_port"] or 40000
-        made.options = options  # type: ignore[attr-defined]
-        self.opened.append(made)
-        return made
-
-    @property
-    def one(self) -> FakePlane:
-        assert len(self.opened) == 1
-        return self.opened[0]
-
-
-@pytest.fixture
-def planes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Planes]:
-    made = Planes()
-    monkeypatch.setattr(attachment, "Plane", made)
-    yield made
-    assert all(plane.closed for plane in made.opened), "a node left its plane open"
-
-
-def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(body(), 30)
-        assert len(asyncio.all_tasks()) == 1, "a task is left"
-
-    asyncio.run(bounded())
-
-
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come about"
-        await asyncio.sleep(0.005)
 
 
 def test_a_node_has_what_its_configuration_says(planes: Planes) -> None:
@@ -397,6 +333,10 @@ class Elsewhere:
     async def set_up(self, config: Config, endpoints: Any, set_mark: Callable[[int], None]) -> None:
         self.asked.append(f"set up {[str(each) for each in endpoints]}")
 
+    async def set_routes(self, settings: InterfaceConfig, added: Any, removed: Any) -> bool:
+        self.asked.append(f"routes +{[str(each) for each in added]} -{[str(each) for each in removed]}")
+        return True
+
     async def undo(self) -> None:
         self.asked.append("undo")
 
@@ -412,10 +352,12 @@ def test_node_asks_its_attachment_in_order() -> None:
         end = Elsewhere(FakePlane(BootClock()))
         async with udpring.Node(given, name="away0", attachment=end) as node:
             assert end.asked == ["open away0 7", "link", "set up ['192.0.2.1']"]
+            await node.add_peer(peer(1, "10.1.0.0/24"))
+            assert end.asked[3:] == ["routes +['10.1.0.0/24'] -[]"]
             assert end.gone is not None
             end.gone.set_result(End("the far side is gone"))
             assert (await asyncio.wait_for(node.wait(), 10)).reason == "the far side is gone"
-        assert end.asked[3:] == ["undo", "close"]
+        assert end.asked[4:] == ["undo", "close"]
 
     run(body)
 

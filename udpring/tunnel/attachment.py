@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from udpring.tunnel.blocking import run_blocking
-from udpring.tunnel.config import Config, IPAddress
+from udpring.tunnel.config import Config, InterfaceConfig, IPAddress, Network
 from udpring.tunnel.control_values import End
 from udpring.tunnel.interface import Plan, needs_default_table, plan
 from udpring.tunnel.interface_setup import Setup, gather
@@ -67,6 +67,15 @@ class Attached(Protocol):
 
         ``endpoints``: the peers' addresses that are known. ``set_mark`` is called with the mark that the
         node's sockets need, before any route is set. Raises HostError; nothing is changed then.
+        """
+
+    async def set_routes(
+        self, settings: InterfaceConfig, added: Sequence[Network], removed: Sequence[Network]
+    ) -> bool:
+        """Allowed IPs came with a change of one peer, and others went: changes their routes, if ``set_up``
+        made routes. The cost must not depend on the other peers. Raises HostError; no route is changed then.
+
+        False: nothing was done, because a default route among them takes a ``set_up``, which the node calls.
         """
 
     async def undo(self) -> None:
@@ -125,6 +134,13 @@ class _AttachedTun:
         else:
             setup = self._setup
             await run_blocking(lambda: setup.change(made), name="udpring-setup")
+
+    async def set_routes(
+        self, settings: InterfaceConfig, added: Sequence[Network], removed: Sequence[Network]
+    ) -> bool:
+        if (setup := self._setup) is None:
+            return True
+        return await run_blocking(lambda: setup.set_routes(settings, added, removed), name="udpring-routes")
 
     async def undo(self) -> None:
         setup, self._setup = self._setup, None

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from udpring.errors import HostError
-from udpring.tunnel.config import MAX_MTU, MIN_MTU, Config, InterfaceAddress, Network
+from udpring.tunnel.config import MAX_MTU, MIN_MTU, Config, InterfaceAddress, InterfaceConfig, Network
 
 __all__ = [
     "FIRST_TABLE",
@@ -35,6 +35,7 @@ __all__ = [
     "interface_mtu",
     "needs_default_table",
     "plan",
+    "route_step",
 ]
 
 FIRST_TABLE = 51820
@@ -216,12 +217,22 @@ def _routes(config: Config, interface: str, fwmark: int, facts: HostFacts) -> It
         return
     networks = {network for peer in config.peers for network in peer.allowed_ips}
     for network in sorted(networks, key=lambda n: (-n.prefixlen, -n.version, n.network_address.packed)):
-        if table != "auto":
-            yield _route(network, interface, table)
-        elif network.prefixlen == 0:
+        if table == "auto" and network.prefixlen == 0:
             yield from _default_route(config, network, interface, fwmark, facts)
-        elif not _connected(network, config.interface.addresses):
-            yield _route(network, interface)
+        elif (step := route_step(config.interface, network, interface)) is not None:
+            yield step
+
+
+def route_step(settings: InterfaceConfig, network: Network, interface: str) -> Step | None:
+    """The one route of an allowed IP. None where it needs none, or is a default route, which has steps of
+    its own."""
+    if settings.table == "off":
+        return None
+    if settings.table != "auto":
+        return _route(network, interface, settings.table)
+    if network.prefixlen == 0 or _connected(network, settings.addresses):
+        return None
+    return _route(network, interface)
 
 
 def _connected(network: Network, addresses: Iterable[InterfaceAddress]) -> bool:

@@ -21,8 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from udpring.errors import HostError
-from udpring.tunnel.config import Config, IPAddress
-from udpring.tunnel.interface import FIRST_TABLE, Command, Firewall, HostFacts, Plan, needs_default_table
+from udpring.tunnel.config import Config, InterfaceConfig, IPAddress, Network
+from udpring.tunnel.interface import (
+    FIRST_TABLE,
+    Command,
+    Firewall,
+    HostFacts,
+    Plan,
+    Step,
+    needs_default_table,
+    route_step,
+)
 from udpring.tunnel.refusals import cure_of
 
 __all__ = ["Setup", "gather"]
@@ -175,20 +184,17 @@ def _batch_key(command: Command) -> tuple[str, ...]:
 
 
 class Setup:
-    """Carries out one plan. Not for two threads at once."""
+    """Carries out one plan, and later changes of it. Not for two threads at once."""
 
     def __init__(self, plan: Plan, prefix: Sequence[str] = ()) -> None:
         self.plan = plan
         self.prefix = tuple(prefix)
-        self._done = 0
+        self._done: dict[Step, None] = {}
 
     def apply(self) -> None:
         """Runs every step, or none: a failure takes back the steps before it and raises HostError."""
         try:
-            for key, group in groupby(self.plan.commands()[self._done :], _batch_key):
-                commands = list(group)
-                for run in [commands] if key else [[command] for command in commands]:
-                    self._run_together(key, run)
+            self._do([step for step in self.plan.steps if step not in self._done])
         except BaseException:
             self.undo()
             raise
@@ -196,24 +202,61 @@ class Setup:
     def change(self, plan: Plan) -> None:
         """Changes to another plan: takes back the steps that it lacks, then runs those that it adds. Raises
         HostError when an added step fails; the added steps before it are taken back."""
-        kept = [step for step in self.plan.steps[: self._done] if step in plan.steps]
-        gone = [step for step in self.plan.steps[: self._done] if step not in plan.steps]
-        added = Plan(
-            plan.interface, tuple(step for step in plan.steps if step not in kept), plan.mtu, plan.fwmark
-        )
+        wanted = set(plan.steps)
+        added = [step for step in plan.steps if step not in self._done]
+        gone = [step for step in self._done if step not in wanted]
         # An added step that would be undone the same way (another MTU) takes the place of the old one.
-        replaced = {step.undo for step in added.steps}
-        former = Setup(replace(added, steps=tuple(s for s in gone if s.undo not in replaced)), self.prefix)
-        former._done = len(former.plan.steps)
-        former.undo()
-        self.plan, self._done = replace(plan, steps=tuple(kept)), len(kept)
-        Setup(added, self.prefix).apply()
-        self.plan, self._done = plan, len(plan.steps)
+        replaced = {step.undo for step in added}
+        self._take_back([step for step in gone if step.undo not in replaced])
+        for step in gone:
+            self._done.pop(step, None)
+        self.plan = replace(plan, steps=tuple(self._done))
+        self._add(added)
+        self.plan, self._done = plan, dict.fromkeys(plan.steps)
+
+    def set_routes(
+        self, settings: InterfaceConfig, added: Sequence[Network], removed: Sequence[Network]
+    ) -> bool:
+        """Adds and removes the routes of these allowed IPs, outside the plan. The cost does not depend on the
+        other steps. Raises HostError where a route is refused; the routes are then as before. False: one is
+        a default route, which takes another plan."""
+        if settings.table == "auto" and any(network.prefixlen == 0 for network in (*added, *removed)):
+            return False
+        name = self.plan.interface
+        gone = [step for each in removed if (step := route_step(settings, each, name)) in self._done and step]
+        new = [
+            step for each in added if (step := route_step(settings, each, name)) and step not in self._done
+        ]
+        self._take_back(gone)
+        try:
+            self._add(new)
+        except BaseException:
+            self._add(gone)
+            raise
+        return True
 
     def undo(self) -> None:
         """Takes back the steps, the last first. Steps that went with the interface are skipped."""
-        commands = self.plan.undo_commands(self._done)
-        self._done = 0
+        self._take_back(list(self._done))
+
+    def _add(self, steps: Sequence[Step]) -> None:
+        """Runs all steps or none."""
+        try:
+            self._do(steps)
+        except BaseException:
+            self._take_back([step for step in steps if step in self._done])
+            raise
+
+    def _do(self, steps: Sequence[Step]) -> None:
+        for key, group in groupby(steps, lambda step: _batch_key(step.do)):
+            together = list(group)
+            for run in [together] if key else [[step] for step in together]:
+                self._run_together(key, run)
+
+    def _take_back(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            del self._done[step]
+        commands = [step.undo for step in reversed(steps) if step.undo is not None]
         for key, group in groupby(commands, _batch_key):
             batch = list(group)
             try:
@@ -228,17 +271,18 @@ class Setup:
     def _run(self, argv: Sequence[str], stdin: str) -> subprocess.CompletedProcess[str]:
         return _run((*self.prefix, *argv), stdin)
 
-    def _run_together(self, key: tuple[str, ...], commands: list[Command]) -> None:
+    def _run_together(self, key: tuple[str, ...], steps: Sequence[Step]) -> None:
+        commands = [step.do for step in steps]
         if key:
             done = self._run((*key, "-batch", "-"), _batch_text(key, commands))
         else:
             done = self._run(commands[0].argv, commands[0].stdin)
         if done.returncode == 0:
-            self._done += len(commands)
+            self._done.update(dict.fromkeys(steps))
             return
         failed = _FAILED_LINE.search(done.stderr)
         before = min(int(failed.group(1)) - 1, len(commands) - 1) if failed else 0
-        self._done += before
+        self._done.update(dict.fromkeys(steps[:before]))
         why = " ".join(_FAILED_LINE.sub("", done.stderr).split()) or f"exit code {done.returncode}"
         denied = "permitted" in why or "denied" in why
         raise HostError(

@@ -17,16 +17,16 @@ import asyncio
 import ipaddress
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 
 from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
-from udpring.tunnel.config import Config, Network, PeerConfig
+from udpring.tunnel.config import Config, PeerConfig
 from udpring.tunnel.control import End
-from udpring.tunnel.keys import to_base64
+from udpring.tunnel.keys import clamp, to_base64
+from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
 from udpring.tunnel.plane_options import plane_tier, workers_asked
-from udpring.tunnel.plane_values import Prefix, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.timestamp_file import timestamp_path
@@ -41,30 +41,6 @@ NAMES_WAIT = 3.0
 starts without them."""
 
 log = logging.getLogger("udpring.node")
-
-
-@dataclass(frozen=True, slots=True)
-class NodePeer:
-    """A peer as it was when ``node.peers`` was read.
-
-    public_key: in base64.
-    name: from the configuration, for people.
-    endpoint: (host, port); None while it is unknown.
-    last_handshake: seconds since the epoch; None: never.
-    rx_bytes, tx_bytes: as ``wg show`` counts them.
-    persistent_keepalive: seconds; 0 is off.
-    cipher: the name of the cipher.
-    """
-
-    public_key: str
-    name: str = ""
-    endpoint: tuple[str, int] | None = None
-    last_handshake: float | None = None
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    persistent_keepalive: int = 0
-    allowed_ips: tuple[Network, ...] = ()
-    cipher: str = "chacha20-poly1305"
 
 
 class Node:
@@ -116,8 +92,10 @@ class Node:
         self._resolver: Resolver | None = None
         self._server: UapiServer | None = None
         self._attached: Attached | None = None
+        self._peers: NodePeers | None = None
         self._changing = asyncio.Lock()
-        self._names: dict[bytes, str] = {}
+        self._applied: tuple[int, int, int] | None = None
+        """Of the tunnel when ``_config`` was true: changes, port, mark."""
         self._end: asyncio.Future[End] | None = None
 
     async def __aenter__(self) -> Node:
@@ -161,7 +139,8 @@ class Node:
         plane = attached.plane
         self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark, link=attached.link)
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
-        self._resolver = Resolver()
+        self._resolver = resolver = Resolver()
+        self._peers = peers = NodePeers(tunnel, resolver)
         self._end = loop.create_future()
         if key is not None:
             tunnel.set_private_key(key)
@@ -174,8 +153,9 @@ class Node:
             self._server = UapiServer(tunnel, await SocketFile.open(path))
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
-        self._apply_peers(self._config, None)
+        peers.apply(self._config)
         await self._apply_interface(self._config)
+        self._applied = tunnel.settings
         log.debug(
             "%s is up: tier %s (%s), AEAD %s, UDP port %d",
             tunnel.name,
@@ -198,10 +178,12 @@ class Node:
             await self._take_down()
 
     async def _take_down(self) -> None:
+        self._applied = None
         resolver, self._resolver = self._resolver, None
         server, self._server = self._server, None
         attached, self._attached = self._attached, None
         tunnel, self._tunnel = self._tunnel, None
+        self._peers = None
         try:
             if resolver is not None:
                 await resolver.close()
@@ -242,8 +224,52 @@ class Node:
             before, self._config = self._config, config
             if config.interface.fwmark != before.interface.fwmark:
                 tunnel.set_fwmark(config.interface.fwmark)
-            self._apply_peers(config, before)
+            self._live_peers().apply(config)
             await self._apply_interface(config)
+            self._applied = tunnel.settings
+
+    # ---- single peers ----
+
+    async def add_peer(self, peer: PeerConfig) -> None:
+        """Adds a peer to the live node. The cost does not depend on the number of peers.
+
+        Allowed IPs that another peer has move to this one. If the node set up the interface, it adds their
+        routes. The MTU stays. Returns when the peer is in place. An endpoint that is a name is looked up in
+        the background, until it is found.
+
+        Raises ConfigError (there is a peer with this key, or the key is the node's own), RingError (no room
+        for more peers or prefixes), HostError (a route was refused). The peer is not there then.
+        """
+        async with self._changing:
+            change = self._live_peers().add(peer)
+            try:
+                await self._follow(change)
+            except OSError:
+                self._live_peers().remove(peer.public_key)
+                raise
+
+    async def update_peer(self, peer: PeerConfig) -> None:
+        """Changes the peer with this public key to ``peer``, as ``reload`` does. Its session continues,
+        unless the cipher changes. The endpoint is set only if it differs from the configured one, because
+        peers roam. Routes follow as in ``add_peer``.
+
+        Raises ConfigError (there is no such peer), HostError and RingError (refused; some settings may have
+        changed).
+        """
+        async with self._changing:
+            await self._follow(self._live_peers().update(peer))
+
+    async def remove_peer(self, public_key: bytes | str) -> None:
+        """Removes a peer, given by its key as bytes or in base64. Its keys are zeroised, and the routes of
+        its allowed IPs go. Raises ConfigError where there is no such peer."""
+        async with self._changing:
+            await self._follow(self._live_peers().remove(key_bytes(public_key)))
+
+    async def _follow(self, change: PrefixChange) -> None:
+        """The host's routes follow the tunnel's prefixes."""
+        settings = self._config.interface
+        if not await self._attached_of().set_routes(settings, change.added, change.removed):
+            await self._apply_interface(self.config)
 
     # ---- state ----
 
@@ -280,34 +306,39 @@ class Node:
 
     @property
     def config(self) -> Config:
-        """The configuration it was started or last reloaded with."""
+        """The configuration as it is now: the one of the start or the last reload, with every change since,
+        also by ``wg``. Endpoints are as configured, not where peers roamed to. After a change the next read
+        takes time with the number of peers."""
+        tunnel = self._tunnel
+        if tunnel is not None and self._applied is not None and self._applied != tunnel.settings:
+            self._config = self._changed_config(tunnel, self._applied)
+            self._applied = tunnel.settings
         return self._config
+
+    def _changed_config(self, tunnel: Tunnel, applied: tuple[int, int, int]) -> Config:
+        """A port or a mark that the node itself chose stays out of it."""
+        own = self._config.interface
+        _, port, mark = applied
+        key = tunnel.private_key
+        if key is not None and own.private_key is not None and clamp(own.private_key) == key:
+            key = own.private_key
+        live = replace(
+            own,
+            private_key=key,
+            listen_port=own.listen_port if tunnel.listen_port == port else tunnel.listen_port,
+            fwmark=own.fwmark if tunnel.fwmark == mark else tunnel.fwmark,
+        )
+        return replace(self._config, interface=live, peers=self._live_peers().configs())
 
     @property
     def peers(self) -> tuple[NodePeer, ...]:
-        """All peers as they are now, in the order of their addition."""
-        tunnel = self._live()
-        states = tunnel.states()
-        found = []
-        for public_key, peer in tunnel.device.peers.items():
-            state = states[peer.id]
-            endpoint = state.endpoint
-            found.append(
-                NodePeer(
-                    public_key=to_base64(public_key),
-                    name=self._names.get(public_key, ""),
-                    endpoint=(endpoint.host, endpoint.port) if endpoint else None,
-                    last_handshake=peer.last_handshake_wall / 1e9 if peer.last_handshake_wall else None,
-                    rx_bytes=state.rx_bytes,
-                    tx_bytes=state.tx_bytes,
-                    persistent_keepalive=peer.persistent_keepalive,
-                    cipher=str(peer.cipher),
-                    allowed_ips=tuple(
-                        ipaddress.ip_network((network, cidr)) for network, cidr in tunnel.allowed_ips(peer.id)
-                    ),
-                )
-            )
-        return tuple(found)
+        """All peers as they are now, in the order of their addition. ``peer`` reads one."""
+        return tuple(self._live_peers())
+
+    def peer(self, public_key: bytes | str) -> NodePeer | None:
+        """One peer as it is now, given by its key as bytes or in base64; None where there is none. The cost
+        does not depend on the number of peers."""
+        return self._live_peers().find(key_bytes(public_key))
 
     @property
     def stats(self) -> TunnelStats:
@@ -319,71 +350,10 @@ class Node:
             raise ClosedError("the node is not up: await node.start(), or async with")
         return self._tunnel
 
-    # ---- applying a configuration ----
-
-    def _apply_peers(self, config: Config, before: Config | None) -> None:
-        """Adds, removes and changes peers until the tunnel has those of ``config``.
-
-        The comparison is with the live state, because ``wg`` may have changed it. An endpoint is set only
-        where the configuration's changed, because peers roam.
-        """
-        tunnel = self._live()
-        wanted = {peer.public_key: peer for peer in config.peers if not tunnel.is_own(peer.public_key)}
-        if len(wanted) < len(config.peers):
-            log.warning("%s: a peer has the node's own public key: left out", config.file)
-        endpoints = {peer.public_key: peer.endpoint for peer in before.peers} if before else {}
-        for public_key, live in list(tunnel.device.peers.items()):
-            if public_key not in wanted:
-                self._resolver_of().cancel(public_key)
-                tunnel.remove_peer(live.id)
-        self._names = {public_key: peer.name for public_key, peer in wanted.items()}
-        ids = {}
-        new = set()
-        for public_key, peer in wanted.items():
-            found = tunnel.find(public_key)
-            if found is None:
-                new.add(public_key)
-                found = tunnel.add_peer(public_key)
-            ids[public_key] = found
-            if tunnel.device.by_id[found].preshared_key != peer.preshared_key:
-                tunnel.set_preshared_key(found, peer.preshared_key)
-            if tunnel.device.by_id[found].cipher is not peer.cipher:
-                tunnel.set_cipher(found, peer.cipher)
-        self._apply_allowed_ips(wanted, ids)
-        for public_key, peer in wanted.items():
-            if public_key in new or endpoints.get(public_key) != peer.endpoint:
-                self._apply_endpoint(peer)
-        for public_key, peer in wanted.items():
-            if tunnel.device.by_id[ids[public_key]].persistent_keepalive != peer.persistent_keepalive:
-                tunnel.set_keepalive(ids[public_key], peer.persistent_keepalive)
-            tunnel.start_peer(ids[public_key])
-
-    def _apply_allowed_ips(self, wanted: dict[bytes, PeerConfig], ids: dict[bytes, int]) -> None:
-        tunnel = self._live()
-        removed: list[Prefix] = []
-        added: list[Prefix] = []
-        for public_key, peer in wanted.items():
-            number = ids[public_key]
-            has = set(tunnel.allowed_ips(number))
-            wants = {(each.network_address.packed, each.prefixlen) for each in peer.allowed_ips}
-            removed += [Prefix(network, cidr, number, remove=True) for network, cidr in has - wants]
-            added += [Prefix(network, cidr, number) for network, cidr in wants - has]
-        tunnel.apply_allowed_ips(removed + added)
-
-    def _apply_endpoint(self, peer: PeerConfig) -> None:
-        resolver = self._resolver_of()
-        if peer.endpoint is None:
-            resolver.cancel(peer.public_key)
-            return
-
-        def found(address: SocketAddress) -> None:
-            tunnel = self._live()
-            number = tunnel.find(peer.public_key)
-            if number is not None:
-                tunnel.set_endpoint(number, address)
-                tunnel.start_peer(number)
-
-        resolver.resolve(peer.public_key, peer.endpoint, found)
+    def _live_peers(self) -> NodePeers:
+        self._live()
+        assert self._peers is not None
+        return self._peers
 
     def _attached_of(self) -> Attached:
         if self._attached is None:

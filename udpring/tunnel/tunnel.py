@@ -78,6 +78,7 @@ class Tunnel:
         self._private_key: bytes | None = None
         self._listen_port = plane.port
         self._closed = False
+        self._changes = 0
 
     def keep_timestamps(self, path: Path | None) -> None:
         """Keeps the peers' timestamps in a file; None: in memory only. Call it before peers are added. Raises
@@ -117,6 +118,11 @@ class Tunnel:
     # ---- the device ----
 
     @property
+    def settings(self) -> tuple[int, int, int]:
+        """How often a setting changed, the port and the mark. Equal values mean that nothing has changed."""
+        return self._changes, self._listen_port, self._fwmark
+
+    @property
     def name(self) -> str:
         """The interface's name."""
         return self.plane.name
@@ -145,6 +151,7 @@ class Tunnel:
     def set_private_key(self, key: bytes | None) -> None:
         """Sets the identity. None: none, so handshakes are refused. Sessions expire, and a peer with the new
         public key is removed. The key is kept and reported clamped, as by the kernel."""
+        self._changes += 1
         if key is not None:
             key = clamp(key)
         if key == self._private_key:
@@ -196,6 +203,7 @@ class Tunnel:
     def add_peer(self, public_key: bytes) -> int:
         """Adds a peer and returns its id. Raises ValueError (the node's own key, or a known one), RingError
         (no room)."""
+        self._changes += 1
         if self.is_own(public_key):
             raise ValueError("a peer cannot have the node's own public key")
         if public_key in self.device.peers:
@@ -214,6 +222,7 @@ class Tunnel:
 
     def remove_peer(self, peer: int) -> None:
         """Removes the peer, zeroises its keys and removes its allowed IPs."""
+        self._changes += 1
         if not self.knows(peer):
             return
         public_key = self.device.by_id[peer].public_key
@@ -231,23 +240,27 @@ class Tunnel:
 
     def set_preshared_key(self, peer: int, key: bytes | None) -> None:
         """Sets the preshared key, from the next handshake on; None: none."""
+        self._changes += 1
         self.device.by_id[peer].set_preshared_key(key)
 
     def set_cipher(self, peer: int, cipher: Cipher) -> None:
         """Sets the one cipher for this peer. Sessions with another cipher end at once. Raises HostError
         (ENOTSUP) where no library of this host has it."""
+        self._changes += 1
         require_cipher(cipher)
         self.control.carry_out(self.device.set_cipher(peer, cipher, self._clock.boot()))
         self.control.touch(peer)
 
     def set_endpoint(self, peer: int, address: SocketAddress) -> None:
         """Sets the peer's endpoint, until the peer roams."""
+        self._changes += 1
         self.plane.endpoint(peer, address)
         self.control.touch(peer)
 
     def set_keepalive(self, peer: int, seconds: int) -> None:
         """Sets the interval of persistent keepalives in seconds; 0 is off. Switching it on sends one at
         once."""
+        self._changes += 1
         if not 0 <= seconds <= 0xFFFF:
             raise ValueError(f"persistent keepalive {seconds}: 0 to 65535 seconds")
         self.control.carry_out(self.device.by_id[peer].set_persistent_keepalive(seconds, self._clock.boot()))
@@ -255,10 +268,12 @@ class Tunnel:
 
     def clear_allowed_ips(self, peer: int) -> None:
         """Removes all allowed IPs of the peer."""
+        self._changes += 1
         self.plane.prefixes_clear(peer)
 
     def apply_allowed_ips(self, prefixes: Sequence[Prefix]) -> None:
         """Adds and removes allowed IPs in order. A prefix of another peer moves to this one."""
+        self._changes += 1
         if prefixes:
             self.plane.prefixes(prefixes)
 
