@@ -1,7 +1,7 @@
-/* Makes calls of the core fail: stands before the C library in a program (preload.py). What fails, how, and how often, says a
- * file that the test has mapped, too (faults.py): it changes while the program runs, and the test reads what came of it.
+/* Makes calls of the core fail. It stands before the C library in a program (preload.py). A file that the test maps as well
+ * (faults.py) says which calls fail, how, and how often. It may change while the program runs, and the test reads the counts.
  *
- * Only calls from the compiled module count, told by their return address: Python makes the same calls for itself. */
+ * Only calls from the compiled module count, which their return addresses show. Python makes the same calls for itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -29,9 +29,9 @@ enum call { ENTER, SETUP, REGISTER, PPOLL, POLL, RECVMMSG, SENDMMSG, RECVMSG, SE
 struct fault {
     int32_t error;              /* 0: none */
     int32_t group;              /* counted with that call: the k-th of several kinds */
-    int64_t skip;               /* so many go well before */
-    int64_t left;               /* so many fail; below zero: all */
-    int64_t every;              /* of those after skip, each n-th alone */
+    int64_t skip;               /* this many succeed first */
+    int64_t left;               /* this many fail; negative: all */
+    int64_t every;              /* of the calls after skip, only each n-th */
     int64_t seen, failed;
 };
 
@@ -69,7 +69,7 @@ static bool from_core(void *from)
 {
     static __thread bool looking;
     if (!__atomic_load_n(&core_begin, __ATOMIC_ACQUIRE) && !looking) {
-        looking = true;         /* it may allocate */
+        looking = true;         /* dlsym may allocate */
         dl_iterate_phdr(look, NULL);
         looking = false;
     }
@@ -77,7 +77,7 @@ static bool from_core(void *from)
     return begin && (uintptr_t)from >= begin && (uintptr_t)from < core_end;
 }
 
-/* Whether this call fails; sets errno then. */
+/* Whether this call fails. Sets errno then. */
 static bool fails(enum call call, void *from)
 {
     if (!faults || !__atomic_load_n(&faults[call].error, __ATOMIC_ACQUIRE) || !from_core(from))
@@ -166,7 +166,7 @@ ssize_t read(int fd, void *into, size_t length)
     return FAILS(READ) ? -1 : next(fd, into, length);
 }
 
-/* What the same calls are under _FORTIFY_SOURCE where the compiler does not know the lengths. */
+/* The names of the same calls under _FORTIFY_SOURCE where the compiler does not know the lengths. */
 ssize_t __read_chk(int fd, void *into, size_t length, size_t room)
 {
     if (length > room)
@@ -246,7 +246,7 @@ void *mmap(void *where, size_t length, int protection, int flags, int fd, off_t 
 {
     if (FAILS(MMAP))
         return MAP_FAILED;
-    /* Not by dlsym, which may map. */
+    /* Not by dlsym, which may call mmap. */
     static long (*next)(long, ...);
     if (!next)
         next = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
@@ -281,7 +281,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return FAILS(THREAD) ? errno : next(thread, attributes, run, argument);
 }
 
-/* By glibc's own names, or those of AddressSanitizer where it is there: dlsym allocates, so it cannot be asked. */
+/* glibc's own names, or AddressSanitizer's if it is loaded. dlsym allocates, so it cannot look them up. */
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
     *__libc_memalign(size_t, size_t);
 extern void *__interceptor_malloc(size_t) __attribute__((weak));

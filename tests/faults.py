@@ -1,8 +1,8 @@
 """Makes calls of the core fail while its program runs: once, the k-th time, or for ever.
 
-``Faults.make(directory)`` has a file that the library of faults.c maps in the program, which is started with
-``environment``. A rule holds from the moment it is set. The library counts what came of it. A program that
-sets rules for itself takes ``Faults.inherited()``.
+``Faults.make(directory)`` makes a file that the library of faults.c maps in the program. Start the program
+with ``environment``. A rule holds from the moment it is set, and the library counts calls and failures. A
+program that sets rules for itself uses ``Faults.inherited()``.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Faults:
 
     @classmethod
     def inherited(cls) -> Faults:
-        """Of the calling process, which was started with ``environment``."""
+        """The rules of the calling process, which was started with ``environment``."""
         return cls(Path(os.environ["FAULTS"]))
 
     def environment(self, library: Path) -> dict[str, str]:
-        """For the program. The library comes before the sanitisers, which do the allocations for it."""
+        """Variables for the program. The library comes before the sanitisers, which make its allocations."""
         options = f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0".strip(":")
         return {
             "LD_PRELOAD": preload(library, first=True),
@@ -84,14 +84,14 @@ class Faults:
     def set(
         self, calls: str | Iterable[str], error: int, *, times: int = 1, skip: int = 0, every: int = 1
     ) -> None:
-        """After ``skip`` calls every n-th fails, ``times`` in all. Several calls are counted together."""
+        """After ``skip`` calls every n-th fails, ``times`` in all. Several names are counted together."""
         names = [calls] if isinstance(calls, str) else list(calls)
         group = CALLS.index(names[0])
-        for name in reversed(names):  # the first counts for all, and is set last: with it the rule holds
+        for name in reversed(names):  # the first holds the common count, so it is set last
             self._put(name, (error, group, skip, times, every, 0, 0))
 
     def clear(self) -> None:
-        """No rule any more; what was counted stays."""
+        """Removes the rule. The counts stay."""
         for name in CALLS:
             struct.pack_into("=i", self._map, CALLS.index(name) * _RULE.size, 0)
 
@@ -108,7 +108,7 @@ class Faults:
         return sum(self._read(name)[5] for name in names)
 
     def failed(self, *names: str) -> int:
-        """Of these, the ones that failed."""
+        """How many of these calls failed."""
         return sum(self._read(name)[6] for name in names)
 
     def close(self) -> None:
@@ -117,5 +117,5 @@ class Faults:
 
 
 def build_library(directory: Path) -> Path:
-    """faults.c, once a test or a session."""
+    """faults.c, compiled once per test or session."""
     return build(Path(__file__).with_name("faults.c"), directory)

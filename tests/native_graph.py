@@ -1,7 +1,7 @@
 """The graph of the C core: which file includes and calls which. Printed by scripts/graph.
 
-Includes are read from the sources, calls from the objects that the last build left behind (nm): a file calls
-another if it needs a symbol that the other defines.
+Includes come from the sources. Calls come from the objects of the last build (nm): a file calls another if it
+needs a symbol that the other defines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "udpring" / "native"
 
-#: Rooms by layer, the lowest first. A room may use itself and the layers before. "" is native/ itself.
+#: Rooms by layer, the lowest first. A room may use itself and the earlier layers. "" is native/ itself.
 LAYERS = (
     ("",),
     ("uring",),
@@ -28,7 +28,7 @@ LAYERS = (
 )
 
 Graph = dict[str, dict[str, set[str]]]
-"""Of each file the files it uses, and by what: "include", or symbols."""
+"""For each file, the files that it uses and how: "include", or symbols."""
 
 
 def sources() -> list[Path]:
@@ -51,7 +51,7 @@ def includes() -> Iterator[tuple[str, str]]:
 
 
 def symbols(objects: Path) -> dict[str, tuple[set[str], set[str]]]:
-    """Of each C file the external symbols that it defines and needs."""
+    """For each C file, the external symbols that it defines and needs."""
     found = {}
     for path in (path for path in sources() if path.suffix == ".c"):
         made = objects / path.relative_to(ROOT).with_suffix(".o")
@@ -68,7 +68,7 @@ def symbols(objects: Path) -> dict[str, tuple[set[str], set[str]]]:
 
 
 def objects_folder() -> Path:
-    """Where the last build of the core left its objects."""
+    """The folder with the objects of the last build."""
     made = sorted(ROOT.glob("build/temp.*"), key=lambda path: path.stat().st_mtime)
     if not made:
         raise SystemExit("graph: no objects in build/: run scripts/bootstrap, which builds the core")
@@ -91,7 +91,8 @@ def graph(objects: Path) -> Graph:
 
 
 def circles(made: Graph) -> list[list[str]]:
-    """The sets of files that reach each other (Tarjan's strongly connected components of more than one)."""
+    """The sets of files that reach each other (Tarjan's strongly connected components with several
+    members)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -119,7 +120,7 @@ def circles(made: Graph) -> list[list[str]]:
 
 
 def upward(made: Graph) -> list[str]:
-    """Uses of a room that is not below, in words."""
+    """Each use of a room that is not below, as text."""
     layer = {name: number for number, names in enumerate(LAYERS) for name in names}
     wrong = []
     for here, used in made.items():

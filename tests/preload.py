@@ -1,7 +1,7 @@
-"""Builds a library that stands before the C library's functions in a program, by LD_PRELOAD (ld.so(8)).
+"""Builds a library that replaces functions of the C library in a program, by LD_PRELOAD (ld.so(8)).
 
-A seccomp filter (seccomp.py) sees the numbers that a system call is given. Such a library sees what they
-point to, and can count, so it is for failures that depend on either.
+A seccomp filter (seccomp.py) sees the numbers passed to a system call. Such a library also sees the memory
+behind pointers and can count calls. Use it for failures that depend on either.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def build(source: Path, directory: Path) -> Path:
 
 
 def preload(library: Path, *, first: bool = False) -> str:
-    """The value of LD_PRELOAD: behind the sanitisers, which want to come first, or before them."""
+    """The value of LD_PRELOAD. The sanitisers want to be first; ``before`` puts the library before them."""
     inherited = os.environ.get("LD_PRELOAD", "")
     return (f"{library} {inherited}" if first else f"{inherited} {library}").strip()

@@ -1,11 +1,11 @@
-"""Makes chosen system calls fail, by a seccomp filter: what a container or a hardened kernel does to us.
+"""Makes chosen system calls fail by a seccomp filter, as a container or a hardened kernel does.
 
-A filter cannot be taken off again, so it is for a process of its own:
+A process cannot remove a filter, so use one in a process of its own:
 
     run_python(code, [Rule("io_uring_setup", errno.EPERM)])        # a child interpreter under the filter
     [*launcher(Rule("io_uring_setup", errno.ENOSYS)), "program"]   # a command line that filters itself first
 
-As a program: seccomp.py RULE... -- COMMAND..., a RULE being CALL=ERRNO[:ARGUMENT>=VALUE][:ARGUMENT==VALUE].
+As a program: seccomp.py RULE... -- COMMAND... A RULE is CALL=ERRNO[:ARGUMENT>=VALUE][:ARGUMENT==VALUE].
 Sources: seccomp(2), prctl(2), linux/filter.h, linux/seccomp.h.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# The io_uring calls have these numbers on every architecture (but alpha); others have not.
+# The io_uring calls have these numbers on every architecture but alpha. Other calls differ.
 CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 for _name, _x86, _generic in (
     ("mmap", 9, 222),
@@ -88,14 +88,15 @@ def program(rules: Sequence[Rule]) -> list[tuple[int, int, int, int]]:
     """The filter as BPF instructions: (code, jump if true, jump if false, value)."""
     code: list[tuple[int, int, int, int]] = []
     for rule in rules:
-        # Low words of arguments only: lengths and flags fit, and little-endian machines have them first.
+        # Only the low words of arguments: lengths and flags fit, and on little-endian machines they come
+        # first.
         steps = [(NUMBER_AT, JUMP_EQUAL, CALLS[rule.call])]
         steps += [
             (ARGUMENTS_AT + 8 * index, JUMP_EQUAL if operator == "==" else JUMP_AT_LEAST, value)
             for index, operator, value in rule.conditions
         ]
         for done, (where, jump, value) in enumerate(steps):
-            beyond = 2 * (len(steps) - done - 1) + 1  # over the remaining steps and the return
+            beyond = 2 * (len(steps) - done - 1) + 1  # past the remaining steps and the return
             code += [(LOAD_WORD, 0, 0, where), (jump, 0, beyond, value)]
         code.append((RETURN, 0, 0, FAIL_WITH | rule.error))
     code.append((RETURN, 0, 0, ALLOW))
@@ -103,7 +104,7 @@ def program(rules: Sequence[Rule]) -> list[tuple[int, int, int, int]]:
 
 
 def install(rules: Sequence[Rule]) -> None:
-    """Filters this process and its children, for good. Needs no rights: it gives up gaining any."""
+    """Filters this process and its children, permanently. Needs no privileges: it sets no_new_privs."""
     libc = ctypes.CDLL(None, use_errno=True)
     code = program(rules)
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
@@ -119,14 +120,14 @@ def install(rules: Sequence[Rule]) -> None:
 
 
 def launcher(*rules: Rule) -> list[str]:
-    """The beginning of a command line: what follows runs under the filter."""
+    """The beginning of a command line. The command after it runs under the filter."""
     return [sys.executable, str(Path(__file__).resolve()), *map(str, rules), "--"]
 
 
 def run_python(
     code: str, rules: Sequence[Rule] = (), *, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``code`` in a child interpreter under the filter; output as text, its status not checked."""
+    """Runs ``code`` in a child interpreter under the filter. Output is text; the status is not checked."""
     command = [sys.executable, "-P", "-W", "error", "-c", code]
     if rules:
         command = [*launcher(*rules), *command]

@@ -1,4 +1,4 @@
-"""The interface between the core and Python: no stale module is imported, no enumerator lacks a name."""
+"""The interface between the core and Python: no stale module is imported, and every enumerator has a name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NATIVE = PACKAGE / "native"
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The package with its compiled module, to be changed."""
+    """The package with its compiled module, for a test to change."""
     return shutil.copytree(PACKAGE, tmp_path / "udpring", ignore=shutil.ignore_patterns("__pycache__"))
 
 

@@ -1,4 +1,4 @@
-"""setup.py keeps objects: it compiles what changed and links once. On a project of two C files."""
+"""setup.py keeps objects: it compiles changed files and links once. The project here has two C files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ffibuilder.set_source(
 
 
 class Project:
-    """A copy of setup.py with sources of its own."""
+    """A copy of setup.py with its own sources."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,11 +44,11 @@ class Project:
         (self.native / "two.c").write_text("int two(void) { return 2; }\n")
 
     def build(self, **environment: str) -> set[str]:
-        """Builds, and names the files that were made: objects and the module."""
+        """Builds. Returns the names of the files made: objects and the module."""
         return self.run("build_ext", "--build-temp", "temp", "--build-lib", "lib", **environment)
 
     def run(self, *words: str, **environment: str) -> set[str]:
-        """The same of any command of setup.py."""
+        """The same for any command of setup.py."""
         before = self._made()
         command = [sys.executable, "setup.py", "-q", *words]
         done = subprocess.run(

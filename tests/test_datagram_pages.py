@@ -1,4 +1,4 @@
-"""The pages on datagrams: every piece of Python on them runs."""
+"""The pages on datagrams: every piece of Python in them runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import udpring
 
 TOP = Path(__file__).resolve().parent.parent
 PAGES = {"docs/from-socket-to-udpring.md": 20, "docs/datagrams.md": 3}
-"""Page -> the least number of pieces."""
+"""Page -> the minimum number of pieces."""
 PIECE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -22,7 +22,7 @@ def pieces() -> Iterator[object]:
         text = (TOP / page).read_text()
         for found in PIECE.finditer(text):
             line = text.count("\n", 0, found.start(1))
-            # Blank lines before it, so that a traceback names the page's own line.
+            # Leading blank lines give a traceback the page's line numbers.
             yield pytest.param(page, "\n" * line + found[1], id=f"{page} line {line + 1}")
 
 

@@ -1,5 +1,4 @@
-"""The examples run as they are, with real traffic on loopback; those that need root only say what is
-wrong."""
+"""The examples run unchanged, with real traffic on loopback. Examples that need root report that they do."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from scapy.layers.dns import DNS, DNSQR, DNSRR
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 END_WAIT = 30.0
-"""Seconds that a program may take to end."""
+"""Seconds until a program must have ended."""
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -32,7 +31,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 class Server:
-    """An example that serves until SIGINT; ``port`` is what its first line says, ``said`` its last words."""
+    """An example that serves until SIGINT. ``port``: from its first line. ``said``: its last output."""
 
     def __init__(self, name: str, *arguments: object) -> None:
         words = [sys.executable, str(EXAMPLES / name), *(str(argument) for argument in arguments)]
@@ -74,7 +73,7 @@ def asking(port: int) -> Iterator[socket.socket]:
 
 
 def load(name: str) -> ModuleType:
-    """An example as a module, for its functions."""
+    """An example imported as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -105,7 +104,7 @@ def test_node_page_shows_the_example() -> None:
 
 
 def test_the_echo_server_of_the_readme_answers(tmp_path: Path) -> None:
-    """As it stands, but for its port, which the kernel chooses here."""
+    """The program is unchanged except for its port, which the kernel chooses here."""
     pieces = re.findall(r"^```python\n(.*?)^```$", (EXAMPLES.parent / "README.md").read_text(), re.M | re.S)
     assert len(pieces) == 1
     fixed = 'sock.bind(("127.0.0.1", 9999))\n'
@@ -146,7 +145,7 @@ def test_echo_client_says_what_is_missing() -> None:
 
 
 def test_load_generator_keeps_its_rate() -> None:
-    """Never more than its limit, however busy the machine is. It sent what it says."""
+    """It never exceeds its rate, however busy the machine is. Its report is right."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
         sink.setblocking(False)
@@ -193,7 +192,7 @@ def addresses(message: DNS) -> list[str]:
 
 
 def test_dns_answers_what_it_knows() -> None:
-    """Read by scapy. The name of each answer is a pointer to the question's, as RFC 1035, 4.1.4 has it."""
+    """scapy reads the answers. Each answer's name is a pointer to the question's (RFC 1035, 4.1.4)."""
     message = answer(ask("WWW.Example."))
     assert (message.id, message.qr, message.aa, message.rd, message.ra, message.rcode) == (
         0x1234,
@@ -282,7 +281,7 @@ def test_dns_refuses_a_bad_table() -> None:
 
 
 def test_relay_separates_clients() -> None:
-    """The server sees an address for each client, and answers reach whom they are for."""
+    """The server sees one address per client, and answers reach the right clients."""
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         server.bind(("127.0.0.1", 0))

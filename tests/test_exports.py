@@ -1,4 +1,4 @@
-"""The public names: what ``import udpring`` gives, no more and no less, each with its documentation."""
+"""The public names of ``import udpring``: exactly these, each with its documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of one xdist_group run on one worker, one after the other: --dist loadgroup does what it says."""
+"""Tests of one xdist_group run on one worker, one after the other, with --dist loadgroup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_one(number):
 
 def test_a_group_stays_on_one_worker(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
-    # A configuration of its own, or it would be looked for further up.
+    # Its own configuration, or pytest would look for one further up.
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = xdist_group\n")
     words = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)

@@ -1,4 +1,4 @@
-"""The imported module has the protections that compiler and linker were asked for, by its ELF file.
+"""The ELF file of the imported module has the protections that the build requests.
 
 Sources: elf(5), System V ABI (program headers, dynamic section), gcc(1).
 """
@@ -46,7 +46,7 @@ class Elf:
         return dict(struct.iter_unpack("=qQ", self.data[offset : offset + size]))
 
     def symbols(self) -> Iterator[tuple[str, int]]:
-        """Dynamic symbols and their addresses; 0: wanted from others."""
+        """Dynamic symbols and their addresses. 0: imported."""
         sections = [
             struct.unpack_from("=IIQQQQII", self.data, self._sections + 64 * number)
             for number in range(self._section_count)
@@ -98,7 +98,7 @@ def test_libraries_are_found_where_the_system_has_them(core: Elf) -> None:
 
 
 def test_stack_and_lengths_are_checked(core: Elf) -> None:
-    """By -fstack-protector-strong, and by functions of the C library that know what room there is."""
+    """-fstack-protector-strong, and the _chk functions of the C library, which know the size of a buffer."""
     wanted = {name for name, value in core.symbols() if not value}
     assert "__stack_chk_fail" in wanted
     assert [name for name in wanted if name.endswith("_chk")], sorted(wanted)
@@ -111,7 +111,7 @@ def test_indirect_calls_land_where_they_may(core: Elf) -> None:
 
 
 def test_locals_begin_as_zero(core: Elf) -> None:
-    """GCC notes its flags beside the debugging information."""
+    """GCC records its flags next to the debugging information."""
     if b"GNU C11" not in core.data:
         pytest.skip("built by another compiler than GCC, or without debugging information")
     assert b"-ftrivial-auto-var-init=zero" in core.data

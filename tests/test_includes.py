@@ -1,7 +1,7 @@
-"""The includes of the C core stand in one order. Which room may include which: test_native_graph.py.
+"""The includes of the C core have one order. test_native_graph.py checks which room may include which.
 
-The order within a file: its own header; base.h or abi.h of the core; system headers; lower rooms, from below;
-its own room. One blank line between these blocks, each sorted.
+The order within a file: its own header; base.h or abi.h of the core; system headers; lower rooms, lowest
+first; its own room. One blank line separates these blocks, and each is sorted.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ INCLUDE = re.compile(r'#include (?:<([^>]+)>|"([^"]+)")')
 
 
 def room_of(path: PurePosixPath) -> int:
-    """The place of a file's room in ROOMS."""
+    """The position of a file's room in ROOMS."""
     folder = path.parent.as_posix()
     return ROOMS.index("" if folder == "." else folder)
 
 
 def target(file: PurePosixPath, quoted: str) -> PurePosixPath:
-    """The file that an include in quotes names, relative to the core."""
+    """The path of a quoted include, relative to the core."""
     return PurePosixPath((NATIVE / file.parent / quoted).resolve().relative_to(NATIVE))
 
 
 def blocks(text: str) -> list[list[str]]:
-    """The include lines at the outermost level, cut where another line stands between them."""
+    """The include lines at the outermost level, in groups as other lines separate them."""
     found: list[list[str]] = [[]]
     depth, gap = 0, False
     guarded = re.search(r"^#ifndef \w+_H$", text, re.MULTILINE) is not None
@@ -48,7 +48,7 @@ def blocks(text: str) -> list[list[str]]:
 
 
 def rank(file: PurePosixPath, line: str) -> int:
-    """The block that an include belongs to; blocks come in ascending order."""
+    """The block of an include. Blocks come in ascending order."""
     match = INCLUDE.match(line)
     assert match is not None
     if match[1]:
@@ -62,7 +62,7 @@ def rank(file: PurePosixPath, line: str) -> int:
 
 
 def ordered(file: PurePosixPath, lines: list[str]) -> list[list[str]]:
-    """The same lines in blocks, as they should stand."""
+    """The same lines in the right blocks."""
     ranks = sorted({rank(file, line) for line in lines})
     return [
         sorted((line for line in lines if rank(file, line) == each), key=lambda line: line.split()[1])

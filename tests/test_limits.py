@@ -1,4 +1,4 @@
-"""The table of limits in ARCHITECTURE.md has the numbers that the code has."""
+"""The table of limits in ARCHITECTURE.md has the numbers of the code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_table_has_the_number(row: str, number: int) -> None:
 
 
 def test_python_takes_the_limits_of_the_core() -> None:
-    """Each is written once, in native/tunnel/abi.h."""
+    """Each is defined once, in native/tunnel/abi.h."""
     assert lib.UDPRING_PEERS_MAX == tunnel.MAX_PEERS
     assert lib.UDPRING_WORKERS_MAX == plane_options.WORKERS_MAX
     for name in ("PEERS_MAX", "WORKERS_MAX", "LOOP_HOPS_MAX"):

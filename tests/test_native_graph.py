@@ -1,4 +1,4 @@
-"""The C core is built in layers: no file depends on itself through others, no room on one above it."""
+"""The C core is layered: no file depends on itself through others, no room on a higher one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from native_graph import circles, graph, objects_folder, upward
 
 
 def test_no_circle_in_the_core() -> None:
-    """Neither by includes nor by calls."""
+    """This holds for includes and for calls."""
     assert not circles(graph(objects_folder()))
 
 

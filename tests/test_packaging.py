@@ -1,4 +1,4 @@
-"""What is shipped: the sdist builds, the wheel holds what is needed and no more, and runs when installed."""
+"""Packages: the sdist builds, the wheel holds exactly what it needs, and an installed wheel runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the sdist, so that a file missing from MANIFEST.in shows."""
+    """Built from the sdist, so that a file missing in MANIFEST.in is noticed."""
     out = tmp_path_factory.mktemp("dist")
-    # In a copy: an sdist is laid out in the directory that it is of, where others look or make one too.
+    # In a copy: building an sdist writes into its directory, which other tests read or build from.
     copy = out / "copy"
     shutil.copytree(
         TOP, copy, ignore=shutil.ignore_patterns(".*", "build", "__pycache__", "*.so", "*.egg-info")
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     setup = [sys.executable, "setup.py", "-q"]
     run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=copy)
     (sdist,) = out.glob("udpring-*.tar.gz")
-    # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, later ones warn without it.
+    # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, and later ones warn without it.
     (out / "unpacked").mkdir()
     run("tar", "-xzf", sdist, "-C", out / "unpacked", cwd=out)
     pip = [
@@ -60,7 +60,7 @@ def test_the_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
 
 
 def test_wheel_holds_core_and_types_only(wheel: Path) -> None:
-    """No C sources, and no packages of others."""
+    """The wheel has no C sources and no foreign packages."""
     names = zipfile.ZipFile(wheel).namelist()
     assert "udpring/_core.abi3.so" in names
     assert "udpring/py.typed" in names
@@ -77,14 +77,14 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-P", "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
     run(*pip, wheel, cwd=tmp_path)
     # The dependencies come from the environment of the test, so no network is needed. A path in a .pth file
-    # does not bring that environment's own .pth files along, and so not its editable udpring.
+    # does not bring that environment's .pth files along, nor its editable udpring.
     (site_packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     dependencies = Path(pytest.__file__).parent.parent
     (site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
     where = run(python, "-P", "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(site_packages)
     assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)
-    # A distribution may leave the tools out.
+    # A distribution may omit the tools.
     shutil.rmtree(site_packages / "udpring_tools")
     command = tmp_path / "venv" / "bin" / "udpring"
     refused = subprocess.run(

@@ -1,4 +1,4 @@
-"""Promises of scripts/: one place installs software, and the hooks of a commit are steps of scripts/check."""
+"""Rules for scripts/: only one installs software, and the commit hooks are steps of scripts/check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def installing(text: str) -> list[str]:
-    """Commands that install software, without the ones that a message tells a person to run."""
+    """Commands that install software, except commands that a message tells a person to run."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     return [line for line in lines if INSTALLS.search(re.sub(r"sudo apt-get install", "", line))]
 
@@ -51,7 +51,7 @@ def test_fast_says_what_it_leaves_out() -> None:
 
 
 def test_fast_runs_each_room() -> None:
-    """A new folder of tests is either run by --fast or named among what it leaves out."""
+    """--fast either runs a new folder of tests or names it among those left out."""
     script = (TOP / "scripts" / "test").read_text()
     command = script[script.index("run_pytest fast") : script.index("if chosen unit; then")]
     run = set(re.findall(r"tests/(\w+)(?:\.py)?", command))

@@ -28,7 +28,7 @@ NOT_OURS |= {".import_linter_cache", "udpring.egg-info"}
 
 FILE_LINES = 500
 FUNCTION_LINES = 70
-# What is longer than the rule, and why it is still one thing. An entry no longer needed fails the test too.
+# Exceptions from the limits, with reasons. An entry that is no longer needed fails the test too.
 LONG_FILES: dict[str, str] = {
     "udpring/udp/send.py": "SendRing, one class: its calls, and the same calls in event loops",
 }
@@ -84,7 +84,7 @@ def python_functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def c_functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Function bodies by the house style: the opening and the closing brace alone in the first column."""
+    """Function bodies by the house style: opening and closing brace alone in the first column."""
     signature: list[str] = []
     begin = 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -164,7 +164,7 @@ def test_only_native_imports_the_compiled_module() -> None:
 
 
 def imported_by(tree: ast.Module) -> Iterator[str]:
-    """The top-level packages that a module imports, anywhere in it."""
+    """The top-level packages that a module imports anywhere."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -173,7 +173,7 @@ def imported_by(tree: ast.Module) -> Iterator[str]:
 
 
 def test_each_extra_is_imported() -> None:
-    """Each package that an extra installs (dev apart) is imported by a module."""
+    """A module imports each package that an extra installs, except dev."""
     extras = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     imported = {package for path in PYTHON for package in imported_by(parsed(path))}
     installed = [each for extra, packages in extras.items() if extra != "dev" for each in packages]
@@ -186,7 +186,7 @@ def test_the_c_core_knows_no_python() -> None:
 
 
 def test_tests_import_their_neighbours_by_place() -> None:
-    """`from tests...` is found from the checkout alone, and not by the stages that test another build."""
+    """`from tests...` works only in the checkout, not in stages that test another build."""
     wrong = [
         name(path)
         for path in TESTS
@@ -212,7 +212,7 @@ OWNERSHIP = ("owner", "thread", "free")
 
 
 def test_struct_comments_name_owner_thread_and_freer() -> None:
-    """A comment before a struct that says one of the three says all of them."""
+    """A comment before a struct names all three of owner, threads and freeing, or none."""
     found = []
     for path in C:
         for comment, struct in re.findall(
@@ -248,7 +248,7 @@ def sleeps_outside_loops(tree: ast.Module) -> Iterator[int]:
 
 @pytest.mark.parametrize("path", TESTS, ids=name)
 def test_tests_wait_for_a_condition(path: Path) -> None:
-    """A sleep belongs inside a loop that asks for a condition and has a bound, or to virtual time."""
+    """A sleep belongs into a loop that checks a condition and has a bound, or into virtual time."""
     text = path.read_text()
     assert "VirtualLoop" in text or not list(sleeps_outside_loops(ast.parse(text)))
 
@@ -284,7 +284,7 @@ def is_interpreter(node: ast.expr) -> bool:
 
 
 def unsafe_in_lists(tree: ast.Module) -> Iterator[int]:
-    """The same of argument lists: [sys.executable, "-m", ...]."""
+    """The same for argument lists: [sys.executable, "-m", ...]."""
     for node in ast.walk(tree):
         words = (
             node.elts
@@ -306,7 +306,7 @@ def unsafe_in_lists(tree: ast.Module) -> Iterator[int]:
 
 
 def test_helpers_never_import_from_the_current_directory() -> None:
-    """``python -m`` and ``-c`` put the current directory first on sys.path; -P and -I do not."""
+    """``python -m`` and ``-c`` put the current directory first in sys.path; -P and -I do not."""
     everything = [path for path in files(TOP) if path.suffix in (".py", ".sh", ".md", ".service", "")]
     found = []
     for path in everything:
@@ -337,7 +337,7 @@ DOCUMENTS += [str(path.relative_to(TOP)) for path in sorted((TOP / "docs").rglob
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if (TOP / document).exists()])
 def test_documents_name_what_exists(document: str) -> None:
-    """A test, file or folder that a document names in backquotes is there."""
+    """Each test, file or folder that a document names in backquotes exists."""
     missing = []
     text = (TOP / document).read_text()
     for quoted in re.findall(
@@ -353,7 +353,7 @@ def test_documents_name_what_exists(document: str) -> None:
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if (TOP / document).exists()])
 def test_links_of_documents_lead_somewhere(document: str) -> None:
-    """Files, and headings of Markdown files as GitHub names them."""
+    """Files, and headings of Markdown files with GitHub's anchors."""
     missing = []
     for link in re.findall(r"\]\(([^)\s]+)\)", (TOP / document).read_text()):
         file, _, heading = link.partition("#")
@@ -371,7 +371,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def test_every_promise_of_security_names_its_test() -> None:
-    """Rows of the section Promises; that the tests exist is checked above."""
+    """Rows of the section Promises. Another test checks that the tests exist."""
     text = (TOP / "docs/security.md").read_text()
     promises = text[text.index("\n## Promises\n") : text.index("\n## Inherited from WireGuard\n")]
     rows = [line for line in promises.splitlines() if line.startswith("| ")]

@@ -1,4 +1,4 @@
-"""A device behind a UAPI socket, for the commands that ask one."""
+"""A device behind a UAPI socket, for commands that query one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATE = uapi.DeviceInfo(
 
 
 class Server(threading.Thread):
-    """A device that answers get with STATE and refuses set; one connection after the other."""
+    """A device that answers get with STATE and refuses set. It serves one connection after the other."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""``udpring check``: every error with its place, nothing of a key, exit 2."""
+"""``udpring check``: each error with its place, no part of a key, exit code 2."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_error_gets_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_node_needs_a_private_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A fragment of a configuration does not."""
+    """A fragment of a configuration needs none."""
     path = file(tmp_path, GOOD.replace(f"PrivateKey = {PRIVATE}", ""))
     assert main(["check", path]) == 2
     assert capsys.readouterr().err.endswith("[Interface] has no PrivateKey (make one: udpring genkey)\n")

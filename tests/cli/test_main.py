@@ -1,5 +1,4 @@
-"""The command line: exit codes, one line to standard error, and what wg's users expect of the key
-commands."""
+"""The command line: exit codes, one line on standard error, and key commands that behave as wg's."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ def test_pubkey_reads_standard_input(trail: str) -> None:
     "text", ["", "\n", "abc\n", PRIVATE + "x\n", " " + PRIVATE, PRIVATE + "\n" + PRIVATE, "\xff" * 44]
 )
 def test_pubkey_refuses_as_wg_does(text: str) -> None:
-    """In one line, which does not have the key in it."""
+    """The error is one line and does not contain the key."""
     done = udpring_command("pubkey", stdin=text)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("udpring: standard input is not a private key: ")
@@ -125,7 +124,7 @@ def test_bad_usage_is_2(arguments: list[str]) -> None:
 
 
 class Command(types.ModuleType):
-    """A command that does what the test says."""
+    """A command with the behaviour that the test names."""
 
     def __init__(self, outcome: BaseException | int) -> None:
         super().__init__("fake")
@@ -180,7 +179,7 @@ def test_exit_codes(
     ],
 )
 def test_closed_standard_streams_are_reported(command: str, closed: str, words: str) -> None:
-    """In one line."""
+    """The error is one line."""
     line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {command} {closed}"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(

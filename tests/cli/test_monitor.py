@@ -1,4 +1,4 @@
-"""``udpring monitor`` against a server of the UAPI: rates, tables, ends."""
+"""``udpring monitor`` against a UAPI server: rates, tables, exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``udpring show`` against a server of the UAPI, and the client below it."""
+"""``udpring show`` and the UAPI client below it, against a UAPI server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_text(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_has_wg_json_names_and_no_secrets(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """Secrets are in it only when asked for."""
+    """It contains secrets only on request."""
     assert main(["show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == {

@@ -1,4 +1,4 @@
-"""``udpring bench`` and ``udpring demo`` where the package that carries them out is not installed."""
+"""``udpring bench`` and ``udpring demo`` without the package that runs them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from udpring.cli.main import main
 
 @pytest.fixture(autouse=True)
 def _not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "udpring_tools", None)  # as the import system marks what is not there
+    monkeypatch.setitem(sys.modules, "udpring_tools", None)  # how the import system marks a missing module
 
 
 @pytest.mark.parametrize(
     "words", [["bench"], ["bench", "udp", "--json"], ["demo", "--seconds", "1"], ["demo", "--help"]]
 )
 def test_missing_tools_are_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """One line and code 3: this installation cannot."""
+    """One line and code 3."""
     assert main(words) == 3
     said = capsys.readouterr()
     assert said.out == ""
@@ -28,7 +28,7 @@ def test_missing_tools_are_named(words: list[str], capsys: pytest.CaptureFixture
 
 
 def test_help_lists_missing_tools(capsys: pytest.CaptureFixture[str]) -> None:
-    """``udpring --help`` works without the package, and says of both commands what they lack."""
+    """``udpring --help`` works without the package, and says what the two commands lack."""
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0

@@ -1,4 +1,4 @@
-"""``udpring up``, ``down`` and ``udpring-wg`` where they stop before anything is started."""
+"""``udpring up``, ``down`` and ``udpring-wg`` that end before they start anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fixture of the commands' tests that the demo's tests use too."""
+"""The fixture that the tests of the commands and of the demo share."""
 
 from cli.conftest import server
 

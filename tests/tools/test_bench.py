@@ -56,7 +56,7 @@ def test_aead_measures_every_implementation_at_every_length() -> None:
     }
     for name, cipher in ROWS:
         for direction in (0, 1):
-            # More than two bytes a cycle of a fast CPU (AES: eight) is not to be had, nor a call for nothing.
+            # A fast CPU does at most two bytes a cycle (AES: eight), and no call is free.
             assert 5 < cost[name, cipher, 0][direction] < cost[name, cipher, 65535][direction]
             assert cost[name, cipher, 65535][direction] > 65535 / (40 if cipher == "aes-256-gcm" else 10)
 

@@ -1,5 +1,4 @@
-"""``udpring bench peers`` and ``bench handshakes``: tables, messages, figures and what is printed. Nothing is
-timed."""
+"""``udpring bench peers`` and ``bench handshakes``: tables, messages, figures, output. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def test_wrong_usage_exits_2(words: tuple[str, ...]) -> None:
 
 
 def filled(table: Table, case: Case) -> dict[bytes, list[IPv4Network]]:
-    """Prefixes by peer, as the operations set them."""
+    """Prefixes by peer, from the operations."""
     found: dict[bytes, list[IPv4Network]] = {}
     current: list[IPv4Network] = []
     for operation in table.operations(case, PUBLIC):
@@ -104,7 +103,7 @@ def test_the_same_table_each_time() -> None:
     assert Table(SMALL).others == Table(SMALL).others
 
 
-# ---- what is sent ----
+# ---- generated packets ----
 
 
 def job(**more: Any) -> spray.Job:
@@ -125,7 +124,7 @@ def test_data_has_the_requested_size() -> None:
 
 
 def test_datagrams_go_to_each_host_in_turn() -> None:
-    """They are counted."""
+    """Receivers count them."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
@@ -159,7 +158,7 @@ def test_initiations_are_valid_and_in_peer_order() -> None:
 
 
 def answering(sock: socket.socket, answer: bytes, count: int, swallow: int) -> threading.Thread:
-    """Answers ``count`` datagrams but for the first ``swallow``."""
+    """Answers ``count`` datagrams, except the first ``swallow``."""
 
     def run() -> None:
         for number in range(count):
@@ -174,7 +173,7 @@ def answering(sock: socket.socket, answer: bytes, count: int, swallow: int) -> t
 
 @pytest.mark.parametrize("swallow", [0, 3])
 def test_exchange_counts_answers_and_gives_up(swallow: int) -> None:
-    """An initiation without an answer is given up after a time."""
+    """An initiation without an answer is abandoned after a time."""
     response = messages.pack_response(1, 2, bytes(48)) + bytes(32)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node,

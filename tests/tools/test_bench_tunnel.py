@@ -1,4 +1,4 @@
-"""``udpring bench tunnel``: what it takes, how samples become figures, what it prints. Nothing is timed."""
+"""``udpring bench tunnel``: options, figures from samples, output. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from udpring_tools.commands import bench, bench_tunnel
 
 TOP = Path(__file__).resolve().parents[2]
 
-# Recorded: `iperf3 -J` 3.12 and `ping` of iputils, what is not read left out.
+# Recorded output of `iperf3 -J` 3.12 and iputils `ping`, without the unused parts.
 TCP_END = {
     "sum_sent": {"seconds": 1.00004, "bytes": 373555200, "bits_per_second": 2.98833e9, "retransmits": 12},
     "sum_received": {"seconds": 1.000327, "bytes": 372113408, "bits_per_second": 2.97593e9},
@@ -177,7 +177,7 @@ def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatc
         space.require_tools("iperf3", "ping")
 
 
-# ---- what the tools say ----
+# ---- output of the tools ----
 
 
 def test_tcp_is_read_as_received() -> None:
@@ -258,7 +258,7 @@ def test_a_figure_is_the_median_of_its_runs() -> None:
 def test_ratio_is_median_of_run_ratios() -> None:
     ratios = result()["ratios"][0]
     assert ratios["to"] == "go0"
-    # 3/1, 4/0.5, 2/1: not the ratio of the medians' 3/1 by chance alone
+    # 3/1, 4/0.5, 2/1: the median of the ratios differs from the ratio of the medians, 3/1
     assert ratios["figures"]["tcp_one_gbit_s"] == 3.0
     assert ratios["figures"]["udp_64_packets_s"] == 2.25  # of 2.5 and 2.0
     assert ratios["figures"]["rtt_idle_p50_ms"] == 0.5
@@ -285,7 +285,7 @@ def test_the_host_is_described() -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
-# ---- what is printed ----
+# ---- output ----
 
 
 def test_the_result_is_json() -> None:
@@ -319,7 +319,7 @@ def test_the_table_of_ours_alone_has_no_ratio() -> None:
 
 
 def test_missing_matplotlib_fails_before_any_run(tmp_path: Path) -> None:
-    """It names the cure."""
+    """The message names the cure."""
     program = (
         "import sys; sys.modules['matplotlib'] = None; from udpring.cli.main import main; sys.exit(main())"
     )
@@ -360,7 +360,7 @@ def test_a_picture_of_nothing_is_drawn_too(tmp_path: Path) -> None:
 
 @needs_matplotlib
 def test_unwritable_plot_path_fails_at_once(tmp_path: Path) -> None:
-    """Before anything is measured."""
+    """The command fails before it measures anything."""
     for path in (tmp_path, tmp_path / "none" / "picture.png"):
         with pytest.raises(ConfigError, match="cannot be written"):
             plot.require_drawable(path)

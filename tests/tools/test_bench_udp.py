@@ -1,4 +1,4 @@
-"""``udpring bench udp``: what goes round, losses, the table, the goals, the picture. Nothing is timed."""
+"""``udpring bench udp``: traffic, losses, the table, the goals, the picture. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_tier_is_measured_alone(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_missing_contender_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line says so."""
+    """A line of the output reports it."""
 
     def refuse(sock: object, buffers: int, tier: str) -> RecvRing:
         if tier != "mmsg":
@@ -170,7 +170,7 @@ def openers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", openers())
 def test_every_contender_sends_to_every_destination(name: str) -> None:
-    """In bursts of a part of the pattern, too; its datagrams and those of another sender arrive."""
+    """Also in bursts of a part of the pattern. Its datagrams and another sender's arrive."""
     work = Work.of(PATTERNS["to-1000"], 64, 125)
     with contextlib.closing(openers()[name](work)) as contender:
         for fed in (False, True):

@@ -1,4 +1,4 @@
-"""``udpring demo`` without its namespaces: arguments, the table, ratios, hosts that cannot."""
+"""``udpring demo`` without its namespaces: arguments, the table, ratios, unsuitable hosts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROW = {
 
 
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **bodies: str) -> None:
-    """A PATH with these programs alone."""
+    """A PATH with only these programs."""
     for name, body in bodies.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)

@@ -1,7 +1,7 @@
-/* An AEAD with a defect of choice in place of the real one, to show that the self-test finds it and the choice leaves it
- * out. Built by test_aead.py together with aead.c, aead_selftest.c and aead_openssl.c, in which aead_openssl is called
- * sound_aead, and aead_openssl_gcm sound_gcm. Arguments: the defect, the cipher's number. Prints the name of the AEAD
- * chosen ("none") and why. */
+/* An AEAD with a selectable defect replaces the real one. The self-test must find the defect, and the choice must skip it.
+ * test_aead.py builds this with aead.c, aead_selftest.c and aead_openssl.c, where aead_openssl is renamed sound_aead and
+ * aead_openssl_gcm sound_gcm. Arguments: the defect, the cipher's number. Prints the name of the chosen AEAD ("none") and
+ * the reasons. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,7 +9,7 @@
 
 extern const struct aead_impl sound_aead, sound_gcm;
 
-static const struct aead_impl *sound = &sound_aead;   /* of the cipher asked for */
+static const struct aead_impl *sound = &sound_aead;   /* of the requested cipher */
 
 static enum defect { NONE, ABSENT, NO_TAG, SHORT_COUNTER, LAST_OF_BURST, LATE_IN_BURST, WRONG_TEXT, IGNORES_AAD } defect;
 static const char *const defects[] = { "none", "absent", "no_tag", "short_counter", "last_of_burst", "late_in_burst",

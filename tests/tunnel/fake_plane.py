@@ -1,7 +1,7 @@
-"""A plane in memory with the face of ``plane.Plane``, and an event loop whose time is as quick as its work.
+"""A plane in memory with the interface of ``plane.Plane``, and an event loop in virtual time.
 
-Two FakePlanes joined by their ``other`` hand each other what they send, so that two control loops can run
-whole handshakes without a socket, a TUN device or a right. Stamps follow the real plane's rules
+Two FakePlanes joined by ``other`` exchange what they send. So two control loops run whole handshakes without
+a socket, a TUN device or privileges. Stamps follow the rules of the real plane
 (native/tunnel/worker/stamps.c).
 """
 
@@ -45,7 +45,7 @@ class VirtualClock:
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Instead of waiting, moves the clock on to when the wait would have ended."""
+    """Instead of waiting, advances the clock to the end of the wait."""
 
     clock: VirtualClock
 
@@ -109,20 +109,20 @@ class FakePlane:
         self.taken_ports = {53}
         self.port = address.port if address else 1000
         self._queue: deque[Event] = deque()
-        # Polls as a TUN descriptor does: writable while the interface is up.
+        # Polls like a TUN descriptor: writable while the interface is up.
         self._tun = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._next_peer = 7
         self._next_index = 100
 
-    # ---- what tests do ----
+    # ---- for tests ----
 
     def post(self, event: Event) -> None:
         self._queue.append(event)
         os.eventfd_write(self._eventfd, 1)
 
     def stamp(self, peer: int, **changes: Any) -> None:
-        """Changes stamps as packets would; a peer with suspended timers posts ACTIVITY."""
+        """Changes stamps as packets would. A peer with suspended timers posts ACTIVITY."""
         known = self.peers[peer]
         known.state = replace(known.state, **changes)
         relevant = changes.get("unanswered_since") or changes.get("owed_since")
@@ -131,7 +131,7 @@ class FakePlane:
             self.post(Event(EventKind.ACTIVITY, peer))
 
     def set_link(self, up: bool) -> None:
-        """As ``ip link set up`` and ``down``, where no netlink message is heard."""
+        """Like ``ip link set up`` and ``down`` without a netlink message."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._tun)
         if not up:
@@ -140,7 +140,7 @@ class FakePlane:
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == name]
 
-    # ---- the face of plane.Plane ----
+    # ---- the interface of plane.Plane ----
 
     def _call(self, name: str, *arguments: Any) -> None:
         self.calls.append((name, *arguments))
@@ -337,7 +337,7 @@ class FakePlane:
             self.other.hear_data(known.keypair["send_key"])
 
     def hear_data(self, key: bytes) -> None:
-        """The other side's first packet under a key: confirms a responder's session."""
+        """The other side's first packet with a key, which confirms a responder's session."""
         for number, known in self.peers.items():
             pair = known.next_keypair
             if pair is not None and pair["receive_key"] == key:

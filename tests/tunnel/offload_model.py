@@ -1,7 +1,7 @@
-"""What a super-packet stands for, written a second time: slow, plain Python, from the specifications.
+"""A second implementation of segmentation and coalescing: slow, plain Python, from the specifications.
 
 The oracle for native/tunnel/tun/segment.c and coalesce.c. Sources: virtio 1.2 section 5.1.6, RFC 1071
-(checksum), RFC 791, RFC 768, RFC 8200, RFC 9293, and what Linux does where these leave a choice
+(checksum), RFC 791, RFC 768, RFC 8200, RFC 9293. Where these leave a choice, it does as Linux does
 (net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c, core/dev.c skb_checksum_help).
 """
 
@@ -18,7 +18,7 @@ NEEDS_CSUM = 1
 NONE, TCPV4, TCPV6, UDP_L4, ECN = 0, 1, 4, 5, 0x80
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
-#: segment.c copies headers up to this long, anything longer is refused.
+#: segment.c copies headers up to this length. Longer ones are refused.
 HEADER_MAX = 1024
 
 
@@ -42,7 +42,7 @@ class Vnet(NamedTuple):
 
 
 def ones_sum(data: bytes) -> int:
-    """The folded one's complement sum of 16-bit words; an odd byte is the high half of the last word."""
+    """The folded one's complement sum of 16-bit words. An odd byte is the high half of the last word."""
     if len(data) % 2:
         data += b"\0"
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
@@ -88,7 +88,7 @@ def finish_transport(packet: bytearray, at: int, protocol: int) -> None:
 
 
 def transport_header(vnet: Vnet, packet: bytes) -> int | None:
-    """Bytes of all headers of a super-packet, or None when its virtio header cannot be right."""
+    """Bytes of all headers of a super-packet. None: its virtio header cannot be right."""
     kind, at = vnet.gso_type & ~ECN, vnet.csum_start
     version = packet[0] >> 4 if len(packet) >= 20 else 0
     if kind not in {TCPV4: (4,), TCPV6: (6,), UDP_L4: (4, 6)} or version not in (
@@ -108,7 +108,7 @@ def transport_header(vnet: Vnet, packet: bytes) -> int | None:
 
 
 def segment(vnet: Vnet, packet: bytes) -> list[bytes] | None:
-    """The packets on the wire, or None: the virtio header cannot be right."""
+    """The packets on the wire. None: the virtio header cannot be right."""
     if vnet.gso_type & ~ECN == NONE:
         if not vnet.flags & NEEDS_CSUM:
             return [packet]
@@ -145,7 +145,7 @@ def segment(vnet: Vnet, packet: bytes) -> list[bytes] | None:
 
 @dataclass
 class Flow:
-    """Makes the packets of one flow, as a sender would: IP identification and sequence number count up."""
+    """Makes the packets of one flow as a sender does: IP identification and sequence number count up."""
 
     source: str
     target: str
@@ -213,9 +213,9 @@ class Flow:
         before_type: int = 0,
         twist: Callable[[bytearray, int], None] | None = None,
     ) -> bytes:
-        """One packet. ``before``: IPv6 extension headers, the first of which has the type ``before_type``.
+        """One packet. ``before``: IPv6 extension headers; the first one has the type ``before_type``.
 
-        ``twist(packet, offset of the transport header)`` changes it before its checksum is made.
+        ``twist(packet, offset of the transport header)`` changes the packet before its checksum is computed.
         """
         rest = before + self.transport(payload, flags, urgent)
         packet = self.ip(rest, before_type if before else self.protocol, ip_options)
@@ -226,7 +226,7 @@ class Flow:
         return bytes(packet)
 
     def super_packet(self, payload: bytes, size: int, flags: int = ACK, **more: object) -> tuple[Vnet, bytes]:
-        """What a kernel hands over for a send of ``payload`` in segments of ``size``."""
+        """The super-packet that a kernel makes for a send of ``payload`` in segments of ``size``."""
         packet = bytearray(self.packet(payload, flags, **more))  # type: ignore[arg-type]
         rest = len(payload) + (8 if self.protocol == UDP else 20 + len(self.options))
         at = len(packet) - rest

@@ -1,5 +1,5 @@
-/* Stands in for libIPSec_MB.so.1 in test_aead.py: the real one, on a CPU that seems to have no more than AVX2.
- * With -DNO_AES, one without AES instructions. With -DNOTHING, a library of that name without the functions. */
+/* Replaces libIPSec_MB.so.1 in test_aead.py: the real one on a CPU that appears to have no more than AVX2.
+ * -DNO_AES: no AES instructions. -DNOTHING: a library of that name without the functions. */
 #ifndef NOTHING
 #define _GNU_SOURCE
 #include <dlfcn.h>

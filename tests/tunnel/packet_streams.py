@@ -1,4 +1,4 @@
-"""Streams of packets such as hosts send, and some that none would; and the order they must keep."""
+"""Streams of packets as hosts send them, some that no host would send, and the order they must keep."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TIMESTAMPS = bytes.fromhex("0101080a0001020304050607")
 
 
 def ends(packet: bytes) -> tuple[bytes, bytes | None]:
-    """The addresses, and the flow in full or None when the packet may belong to any flow of these."""
+    """The addresses, and the full flow. None: the packet may belong to any flow of these addresses."""
     if packet[0] >> 4 == 4:
         addresses, protocol, at = packet[12:20], packet[9], 20
         plain = packet[0] == 0x45 and not int.from_bytes(packet[6:8]) & 0x3FFF
@@ -47,7 +47,7 @@ def ends(packet: bytes) -> tuple[bytes, bytes | None]:
 
 
 def tcp_ports(packet: bytes) -> bytes | None:
-    """The ports of a TCP packet that is no fragment: what tells its flow from others of its addresses."""
+    """The ports of an unfragmented TCP packet, which distinguish flows of the same addresses."""
     if packet[0] >> 4 == 4:
         protocol, at = packet[9], (packet[0] & 15) * 4
         if int.from_bytes(packet[6:8]) & 0x3FFF:
@@ -58,8 +58,8 @@ def tcp_ports(packet: bytes) -> bytes | None:
 
 
 def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = True) -> None:
-    """No packet passed another of its flow; with ``barriers`` one without a flow passed none of its addresses
-    (several workers keep order within a flow, and among packets that have none)."""
+    """No packet passed another one of its flow. With ``barriers``, a packet without a flow passed none of its
+    addresses. Several workers keep order within a flow and among packets without one."""
 
     def strands(packets: list[bytes]) -> dict[object, list[bytes]]:
         found: dict[object, list[bytes]] = defaultdict(list)
@@ -71,7 +71,7 @@ def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = Tru
                 continue
             seen[addresses].append(packet)
             if flow is None:
-                # Which packets of these addresses came between two that belong to no flow.
+                # Packets of these addresses between two that belong to no flow.
                 found[addresses, "between"].append(b"".join(sorted(seen.pop(addresses))))
                 found[addresses, "barrier"].append(packet)
             else:
@@ -92,7 +92,7 @@ def v6(**more: object) -> Flow:
 
 
 def with_(flow: Flow, **changes: object) -> bytes:
-    """A packet of the flow with these fields; the counters go on."""
+    """A packet of the flow with these fields. The counters advance."""
     other = replace(flow, **changes)  # type: ignore[arg-type]
     made = other.packet(bytes(100))
     flow.ip_id, flow.sequence = flow.ip_id + 1 & 0xFFFF, flow.sequence + 100 & 0xFFFFFFFF
@@ -156,7 +156,7 @@ def zero_checksum(flow: Flow) -> bytes:
 
 
 def udp_length(flow: Flow, summed: int = -2) -> bytes:
-    """Claims two bytes less than there are; the checksum is right over what it claims."""
+    """The length field is two bytes short. The checksum is right over the shorter length."""
     made = bytearray(flow.packet(bytes(100)))
     at = 40 if flow.v6 else 20
     put16(made, at + 4, len(made) - at - 2)
@@ -167,7 +167,7 @@ def udp_length(flow: Flow, summed: int = -2) -> bytes:
 
 
 def udp_length_summed_whole(flow: Flow) -> bytes:
-    """Claims two bytes less than there are; the checksum is right over all of them."""
+    """The length field is two bytes short. The checksum is right over all bytes."""
     return udp_length(flow, 0)
 
 
@@ -175,7 +175,7 @@ UDP_ONLY = {"no checksum": zero_checksum, "length": udp_length, "length, all sum
 
 
 def zeroed(flow: Flow, field: int) -> bytes:
-    """A packet of the flow whose transport checksum is zero, by its payload, written as ``field``."""
+    """A packet whose payload makes the transport checksum zero, written as ``field``."""
     length = 100
 
     def build(tail: bytes) -> bytearray:
@@ -193,7 +193,7 @@ def zeroed(flow: Flow, field: int) -> bytes:
 
 
 def other_packet(kind: str, flow: Flow, data: bytes) -> bytes:
-    """A packet of the flow's addresses that belongs to no flow the coalescer may know."""
+    """A packet with the flow's addresses, but of no flow that the coalescer knows."""
     if kind == "icmp":
         protocol = ICMPV6 if flow.v6 else ICMP
         rest = b"\x80\0\0\0\0\1\0\1" + data
@@ -236,11 +236,12 @@ OTHERS = [
 
 
 PAYLOADS = (0, 1, 2, 7, 64, 100, 536, 1340)
-"""Bytes of payload a packet: with IPv6, an extension header and TCP's timestamps, up to an MTU of 1420."""
+"""Payload bytes per packet: with IPv6, an extension header and TCP timestamps, up to an MTU of 1420."""
 
 
 class Step(NamedTuple):
-    """A run of ``count`` packets of ``size`` payload bytes; that at ``place`` is special, ``kind`` says how.
+    """A run of ``count`` packets of ``size`` payload bytes. The one at ``place`` is special; ``kind`` says
+    how.
 
     ``last``: bit 0, the last has PSH; bit 1, the last is shorter.
     """
@@ -253,7 +254,7 @@ class Step(NamedTuple):
 
 
 def run_of(flow: Flow, step: Step, generator: random.Random) -> list[bytes]:
-    """What one step of a stream adds: a run of packets of one flow, one of which is special."""
+    """One step of a stream: a run of packets of one flow, one of which is special."""
     count, size, kind, place, last = step
     made = []
     for number in range(count):
@@ -272,7 +273,7 @@ def run_of(flow: Flow, step: Step, generator: random.Random) -> list[bytes]:
 
 
 def woven(runs: list[list[bytes]], generator: random.Random) -> list[bytes]:
-    """The runs interleaved; each stays in its order."""
+    """The interleaved runs. Each keeps its order."""
     rest = [list(reversed(run)) for run in runs if run]
     packets = []
     while rest:
@@ -284,9 +285,9 @@ def woven(runs: list[list[bytes]], generator: random.Random) -> list[bytes]:
 
 
 def stream(plans: list[list[Step]], generator: random.Random, base4: Flow, base6: Flow) -> list[bytes]:
-    """The interleaved packets of as many flows as there are plans, at most some 600 kB of them.
+    """The interleaved packets of one flow per plan, about 600 kB at most.
 
-    Two plans each may be of the same ports: a second sender who does not know of the first.
+    Two plans may use the same ports, like a second sender that does not know the first.
     """
     runs, total = [], 0
     for number, plan in enumerate(plans):
@@ -313,7 +314,7 @@ def stream(plans: list[list[Step]], generator: random.Random, base4: Flow, base6
 
 
 def random_plans(generator: random.Random, flows: int) -> list[list[Step]]:
-    """One to three steps for each of so many flows."""
+    """One to three steps for each of that many flows."""
     return [
         [
             Step(

@@ -1,4 +1,4 @@
-"""A UAPI server over a plane in memory, in the test's own event loop."""
+"""A UAPI server with a plane in memory, in the test's own event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Served:
         self.server = UapiServer(self.tunnel, SocketFile(path), clock=self.clock)
 
     def clock(self) -> float:
-        """The server's clock, which a test may put forward: ``skipped``."""
+        """The server's clock. A test may advance it with ``skipped``."""
         return time.monotonic() + self.skipped
 
     def peer(self, key: str) -> int:
@@ -35,7 +35,7 @@ class Served:
         return found
 
     async def ask(self, request: str) -> str:
-        """One request on a connection of its own; the answer up to its blank line."""
+        """One request on its own connection. Returns the answer up to its blank line."""
         reader, writer = await asyncio.open_unix_connection(self.path, limit=1 << 26)
         try:
             writer.write(request.encode())
@@ -63,7 +63,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 def serving(
     test: Callable[[Served], Coroutine[Any, Any, None]],
 ) -> Callable[[Path], None]:
-    """The test runs in an event loop, against a server of its own."""
+    """Runs the test in an event loop against a new server."""
 
     def run(tmp_path: Path) -> None:
         async def body() -> None:

@@ -1,4 +1,4 @@
-"""Every AEAD of the table: published vectors, agreement with `cryptography`, tampering, choice, self-test."""
+"""Each AEAD of the table: published vectors, agreement with `cryptography`, tampering, choice, self-test."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def oracle(which: int, key: bytes) -> ChaCha20Poly1305 | AESGCM:
 
 
 def nonce_of(which: int, counter: int) -> bytes:
-    """WireGuard's, and that of the Noise specification's section 12 for AESGCM."""
+    """WireGuard's nonce, and for AESGCM that of section 12 of the Noise specification."""
     return bytes(4) + counter.to_bytes(8, "big" if CIPHER_OF[which] == GCM else "little")
 
 
@@ -68,12 +68,12 @@ def seal(which: int, key: bytes, counter: int, plaintext: bytes) -> bytes:
 
 
 def open_(which: int, key: bytes, counter: int, sealed: bytes) -> bytes:
-    """Raises InvalidTag as `cryptography` does; then nothing may have been written."""
+    """Raises InvalidTag as `cryptography` does. Nothing may have been written then."""
     out = ffi.new("uint8_t[]", b"\xa5" * max(len(sealed) - TAG, 1))
     code = lib.udpring_aead_open(which, key, counter, sealed, len(sealed), out)
     if code:
         assert code == -errno.EBADMSG
-        assert set(bytes(out)[:-1]) == {0xA5}  # cffi puts a zero behind the bytes
+        assert set(bytes(out)[:-1]) == {0xA5}  # cffi adds a zero byte at the end
         raise InvalidTag
     return bytes(out)[: len(sealed) - TAG]
 
@@ -142,7 +142,8 @@ def check_vector(which: int, vector: dict[str, str]) -> None:
 @every(CHACHA)
 @pytest.mark.parametrize("vector", VECTORS["stream"], ids=lambda vector: vector["section"])
 def test_rfc_8439_key_stream(which: int, vector: dict[str, Any]) -> None:
-    """The cipher's own vectors: the AEAD encrypts from block 1 on (2.8); padding fills the blocks before."""
+    """The cipher's own vectors. The AEAD encrypts from block 1 on (2.8), so padding fills the blocks
+    before."""
     key, nonce, plaintext = (bytes.fromhex(vector[name]) for name in ("key", "nonce", "plaintext"))
     padding = bytes(64 * (vector["block"] - 1))
     sealed = seal_aad(which, key, nonce, b"", padding + plaintext)
@@ -154,7 +155,7 @@ def test_rfc_8439_key_stream(which: int, vector: dict[str, Any]) -> None:
 
 KEYS = st.binary(min_size=32, max_size=32)
 COUNTERS = st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**32 - 1, 2**32, 2**63, 2**64 - 2**13 - 2])
-# Lengths around the sizes that implementations treat apart, and the greatest inner packet.
+# Lengths around the sizes that implementations treat specially, and the largest inner packet.
 LENGTHS = st.one_of(
     st.sampled_from(
         [n + d for n in (0, 16, 64, 128, 256, 512, 1024, 1420) for d in (-1, 0, 1) if n + d >= 0]
@@ -223,7 +224,7 @@ def test_another_counter_or_key_is_noticed(
 
 @every_aead
 def test_the_empty_packet(which: int) -> None:
-    """A keepalive: a tag and nothing else. NULL stands for no bytes."""
+    """A keepalive is only a tag. NULL stands for no bytes."""
     key = bytes(range(32))
     out = ffi.new("uint8_t[16]")
     assert lib.udpring_aead_seal(which, key, 9, ffi.NULL, 0, out) == 0
@@ -239,7 +240,7 @@ PROT_NONE = 0
 
 
 class Arena:
-    """Memory between two pages that must not be touched, so that a byte read or written beyond shows."""
+    """Memory between two inaccessible pages, so that an access beyond its ends crashes."""
 
     def __init__(self, size: int) -> None:
         pages = -(-size // PAGE) * PAGE
@@ -265,7 +266,8 @@ def burst(which: int, sealing: bool, source: Any, to: Any, length: int, stride: 
 
 
 def check_packet_beside_a_guard(which: int, length: int, plain: Arena, sealed: Arena, at_end: bool) -> None:
-    """One packet, its last byte before the guard or its first behind the other; in place in one arena."""
+    """One packet, with its last byte before the guard or its first after the other one. In place in one
+    arena."""
     plaintext = bytes((length + 3 * i) & 0xFF for i in range(length))
     size = length + TAG
     there = sealed.end - size if at_end else PAGE
@@ -341,7 +343,7 @@ def test_bursts_unaligned_in_place_and_from_buffer_to_buffer(
 
 @every_aead
 def test_threads_do_not_disturb_each_other(which: int) -> None:
-    """Each with its own keys, more of them than CPUs at once; those that end are followed by others."""
+    """Each thread has its own keys. There are more threads than CPUs, and new ones follow those that end."""
     plaintext = bytes(range(256)) * 5
 
     def work(number: int) -> int:
@@ -371,7 +373,7 @@ def test_what_it_costs_is_measured(which: int) -> None:
 
 @every_cipher
 def test_the_self_tests_own_vectors_come_from_another_implementation(cipher: int) -> None:
-    """The tags in aead_selftest.c are made here anew, from the rule its comment gives."""
+    """Recomputes the tags in aead_selftest.c by the rule in its comment."""
     source = (TOP / "udpring" / "native" / "tunnel" / "crypto" / "aead_selftest.c").read_text()
     packets = re.findall(
         r"\{ (\d+), UINT64_C\((0x[0-9a-f]+)\),\s+\{ \{ ([^}]*) \},\s+\{ ([^}]*) \} \} \}", source
@@ -386,7 +388,7 @@ def test_the_self_tests_own_vectors_come_from_another_implementation(cipher: int
 
 
 def chosen_with(name: str | None, libraries: Path | None = None, *, cipher: int = CHACHA) -> tuple[int, str]:
-    """What a fresh process chooses when UDPRING_AEAD is this, and what LD_LIBRARY_PATH."""
+    """The choice of a new process with these values of UDPRING_AEAD and LD_LIBRARY_PATH."""
     program = (
         "from udpring._native import ffi, lib\n"
         f"print(lib.udpring_aead_chosen({cipher}), ffi.string(lib.udpring_aead_why({cipher})).decode())"
@@ -417,7 +419,7 @@ def test_the_first_that_works_is_chosen(name: str | None, cipher: int) -> None:
 
 
 def test_build_has_the_requested_libraries() -> None:
-    """UDPRING_IPSECMB as for the build: scripts/test sets it for the one without. CI must have the header."""
+    """UDPRING_IPSECMB means the same as in the build: scripts/test sets it. CI must have the header."""
     header = Path("/usr/include/intel-ipsec-mb.h")
     if os.environ.get("UDPRING_IPSECMB") == "0":
         assert NAMES == ["openssl"] * 2
@@ -429,12 +431,12 @@ without_ipsecmb = pytest.mark.skipif("ipsec-mb" not in NAMES, reason="this build
 
 
 def with_ipsecmb(test: Callable[..., None]) -> Callable[..., None]:
-    """A test of ipsec-mb: left out of runs that are without it on purpose, skipped where it lacks."""
+    """A test of ipsec-mb. Runs without it deselect the test; hosts without it skip the test."""
     return pytest.mark.ipsecmb(without_ipsecmb(test))
 
 
 def other_ipsecmb(folder: Path, *options: str) -> Path:
-    """A folder with the library of other_ipsecmb.c under the name that is looked for."""
+    """A folder with the library of other_ipsecmb.c under the name that the core loads."""
     source = Path(__file__).with_name("other_ipsecmb.c")
     compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC", *options]
     environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
@@ -444,7 +446,7 @@ def other_ipsecmb(folder: Path, *options: str) -> Path:
 
 
 def real_ipsecmb() -> str:
-    """The path of the library that is really there."""
+    """The path of the real library."""
     find = "import ctypes; ctypes.CDLL('libIPSec_MB.so.1'); print(open('/proc/self/maps').read())"
     maps = subprocess.run(
         [sys.executable, "-P", "-c", find], capture_output=True, text=True, check=True
@@ -477,7 +479,7 @@ def test_ipsec_mb_without_avx512_only_when_forced(tmp_path: Path) -> None:
 
 @with_ipsecmb
 def test_without_aes_instructions_ipsec_mb_does_no_aes(tmp_path: Path) -> None:
-    """Even forced: by tables in memory it would tell of the key through the cache."""
+    """Even when forced: its table look-ups would leak the key through the cache."""
     if " avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this CPU has no AVX2")
     folder = other_ipsecmb(tmp_path, f'-DREAL="{real_ipsecmb()}"', "-DNO_AES")
@@ -491,7 +493,7 @@ def test_without_aes_instructions_ipsec_mb_does_no_aes(tmp_path: Path) -> None:
 @with_ipsecmb
 @every_cipher
 def test_foreign_library_is_left_out(tmp_path: Path, cipher: int) -> None:
-    """A library of the right name that is another one."""
+    """A different library with the right name."""
     folder = other_ipsecmb(tmp_path, "-DNOTHING")
     which, why = chosen_with(None, folder, cipher=cipher)
     assert which == numbered("openssl", cipher)

@@ -1,4 +1,5 @@
-"""Allowed IPs: longest match over the whole trie, prefixes that move between peers, against `ipaddress`."""
+"""Allowed IPs: longest match over the whole trie, prefixes that move between peers. The oracle is
+`ipaddress`."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Trie:
         lib.udpring_trie_free(self.trie)
 
     def apply(self, *commands: tuple[str, int, bool]) -> tuple[int, int]:
-        """Each command: prefix, host bits and all; peer; whether to remove. Returns code, how many done."""
+        """Each command: prefix with host bits, peer, whether to remove. Returns the code and the number
+        done."""
         prefixes = ffi.new("struct udpring_prefix[]", len(commands))
         for prefix, (text, peer, remove) in zip(prefixes, commands, strict=True):
             interface = ipaddress.ip_interface(text)
@@ -104,7 +106,7 @@ def test_nothing_in_it(trie: Trie) -> None:
 
 
 def test_longest_match_of_ipv4(trie: Trie) -> None:
-    """After the static cases of the kernel's self-test (WireGuard, selftest/allowedips.c)."""
+    """From the static cases of the kernel's self-test (WireGuard, selftest/allowedips.c)."""
     a, b, c, d, e, f, g, h = range(8)
     trie.insert(a, "192.168.4.0/24", "192.168.4.4/32")
     trie.insert(b, "192.168.4.4/32")
@@ -155,7 +157,7 @@ def test_longest_match_of_ipv6(trie: Trie) -> None:
 
 
 def test_the_families_do_not_meet(trie: Trie) -> None:
-    """`::/0` is not a default route of IPv4, nor are addresses with the same leading bits the same."""
+    """`::/0` is no default route for IPv4, and addresses of both families with equal leading bits differ."""
     trie.insert(1, "::/0", "c000:200::/32")
     assert trie.lookup("192.0.2.0") is None
     trie.insert(2, "0.0.0.0/0")
@@ -165,7 +167,7 @@ def test_the_families_do_not_meet(trie: Trie) -> None:
 
 
 def test_overlapping_default_routes_and_hosts(trie: Trie) -> None:
-    """The classic /1 pair over a default route, and single addresses at both ends of the space."""
+    """The usual /1 pair over a default route, and single addresses at both ends of the space."""
     trie.insert(1, "0.0.0.0/0", "::/0")
     trie.insert(2, "0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1")
     trie.insert(3, "0.0.0.0/32", "255.255.255.255/32", "::/128", ":".join(["ffff"] * 8) + "/128")
@@ -197,7 +199,7 @@ def test_only_its_owner_removes_a_prefix(trie: Trie) -> None:
 
 
 def test_branches_go_with_what_they_parted(trie: Trie) -> None:
-    """Two prefixes need a third node where they part, unless one holds the other."""
+    """Two prefixes need a third node where they diverge, unless one contains the other."""
     trie.insert(1, "10.0.0.0/8")
     assert trie.nodes == 1
     trie.insert(1, "10.1.0.0/16")
@@ -261,7 +263,7 @@ class MallocInfo(ctypes.Structure):
 
 
 def allocated_bytes() -> int:
-    """What malloc has handed out and not got back, by the heap and by mmap."""
+    """Bytes that malloc has handed out and not got back, on the heap and by mmap."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = MallocInfo
     info = mallinfo2()
@@ -269,7 +271,7 @@ def allocated_bytes() -> int:
 
 
 def test_130000_prefixes_in_and_out(trie: Trie) -> None:
-    """In one command each way; a walk over all prefixes for each would not end within the time limit."""
+    """One command each way. A walk over all prefixes for each would exceed the time limit."""
     chance = random.Random(130_000)
     count = 130_000
     prefixes = ffi.new("struct udpring_prefix[]", count)
@@ -303,7 +305,7 @@ def test_130000_prefixes_in_and_out(trie: Trie) -> None:
 
 
 def test_memory_is_given_back(trie: Trie) -> None:
-    """An empty trie holds none, and rounds of filling and emptying do not add up."""
+    """An empty trie holds no memory, and filling and emptying repeatedly does not leak."""
     array = ffi.new("struct udpring_prefix[]", 20_000)
     for number, prefix in enumerate(array):
         prefix.family, prefix.cidr, prefix.peer = socket.AF_INET, 27, number % 50
@@ -319,7 +321,7 @@ def test_memory_is_given_back(trie: Trie) -> None:
     assert allocated_bytes() - before < 64 << 10
 
 
-# Few distinct leading bits, so that prefixes nest, share branches and meet exactly; and all of the space.
+# Few distinct leading bits, so that prefixes nest, share branches and coincide. And the whole space.
 V4 = st.sampled_from([0, 0x0A000000, 0x0A000001, 0x0A800000, 0x80000000, 0xFFFFFFFF]) | st.integers(
     0, 2**32 - 1
 )
@@ -334,7 +336,7 @@ INTERFACES = st.one_of(
     st.builds(lambda ip, cidr: ipaddress.IPv4Interface((ip, cidr)), V4, CIDR4),
     st.builds(lambda ip, cidr: ipaddress.IPv6Interface((ip, cidr)), V6, CIDR6),
 )
-# Ids that a hash table would like to put in the same places, too.
+# Ids include some that collide in a hash table.
 PEERS = st.sampled_from([0, 1, 2, 16, 32, 1 << 16, 1 << 31, NOBODY - 1])
 
 

@@ -1,4 +1,4 @@
-"""The Internet checksum against RFC 1071 and a plain Python one: any length, alignment, content and split."""
+"""The Internet checksum against RFC 1071 and plain Python: any length, alignment, content and split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from udpring._native import ffi, lib
 
 
 def core(data: bytes, *, first: int = 0, offset: int = 0) -> int:
-    """The core's checksum of ``data`` lying ``offset`` bytes past an aligned address, at its memory's end."""
+    """The core's checksum of ``data``, ``offset`` bytes past an aligned address, ending where its memory
+    ends."""
     memory = ffi.new("uint8_t[]", offset + len(data) or 1)
     ffi.memmove(memory + offset, data, len(data))
     return int(lib.udpring_checksum(memory + offset, len(data), first))

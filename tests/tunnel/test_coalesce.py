@@ -1,7 +1,7 @@
-"""What the coalescer writes, taken apart again, is what came in: bit for bit, nothing lost, flows in order.
+"""Segmenting the coalescer's output restores its input: bit for bit, nothing lost, flows in order.
 
-A unix socket stands for the TUN device: one write is one message. Taken apart twice: by segment.c and by the
-Python model.
+A unix socket stands for the TUN device: one write is one message. segment.c and the Python model both segment
+the output.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PIECES, FLOWS, BYTES = 64, 16, 65535
 
 
 class Device:
-    """Takes what the coalescer writes; one per test run."""
+    """Receives what the coalescer writes. One per test run."""
 
     def __init__(self) -> None:
         self.inside, self.outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -105,7 +105,7 @@ def core_segment(vnet: Vnet, packet: bytes) -> list[bytes]:
 
 
 def taken_apart(written: list[tuple[Vnet, bytes]]) -> list[bytes]:
-    """The packets, in the order of the super-packets; each of these is one that a kernel takes."""
+    """The packets in the order of the super-packets, each of which a kernel would accept."""
     packets = []
     for vnet, packet in written:
         pieces = segment(vnet, packet)
@@ -134,7 +134,7 @@ def taken_apart(written: list[tuple[Vnet, bytes]]) -> list[bytes]:
 
 
 def round_trip(device: Device, packets: list[bytes], offloads: int = ALL) -> list[tuple[Vnet, bytes]]:
-    """Writes, takes apart, compares; what was written."""
+    """Writes, segments, compares. Returns the messages."""
     written = device.write(packets, offloads)
     out = taken_apart(written)
     assert sorted(out) == sorted(packets)
@@ -143,11 +143,11 @@ def round_trip(device: Device, packets: list[bytes], offloads: int = ALL) -> lis
 
 
 def sizes(written: list[tuple[Vnet, bytes]]) -> list[int]:
-    """How many packets each message stands for."""
+    """The number of packets in each message."""
     return [len(segment(vnet, packet) or ()) for vnet, packet in written]
 
 
-# ---- merged where it should be ----
+# ---- merged ----
 
 
 @pytest.mark.parametrize("make", [v4, v6])
@@ -179,12 +179,12 @@ def test_more_flows_than_that_still_come_out(device: Device) -> None:
 
 
 def test_the_oldest_flow_makes_room(device: Device) -> None:
-    """Not the one that happens to lie where a flow that ended left a hole."""
+    """Not the flow that now lies in the slot of an ended one."""
     flows = [v4(sport=port) for port in range(FLOWS + 2)]
     packets = [flow.packet(bytes(1000)) for flow in flows[:FLOWS]]
-    packets.append(flows[0].packet(bytes(10)))  # ends the first, whose place the last takes
-    packets.append(flows[0].packet(bytes(1000)))  # begins anew, as the youngest
-    packets.append(flows[FLOWS].packet(bytes(1000)))  # for this one the second has to go
+    packets.append(flows[0].packet(bytes(10)))  # ends the first flow; the last one takes its slot
+    packets.append(flows[0].packet(bytes(1000)))  # begins again, as the youngest
+    packets.append(flows[FLOWS].packet(bytes(1000)))  # evicts the second flow
     packets += [flow.packet(bytes(1000)) for flow in (flows[0], *flows[2 : FLOWS + 1])]
     assert sorted(sizes(round_trip(device, packets))) == [1, 2, *[2] * FLOWS]
 
@@ -222,11 +222,11 @@ def test_without_offloads_all_are_single(device: Device) -> None:
     assert [packet for _, packet in written] == packets
 
 
-# ---- not merged where it would not come apart the same ----
+# ---- not merged, because segmentation would not restore it ----
 
 
 def one_bad(make: object, change: object, **of: object) -> list[bytes]:
-    """Five packets of a flow, the third of which ``change(flow)`` makes."""
+    """Five packets of a flow. ``change(flow)`` makes the third one."""
     flow = make(**of)  # type: ignore[operator]
     return [change(flow) if number == 2 else flow.packet(bytes(100)) for number in range(5)]  # type: ignore[operator]
 
@@ -269,7 +269,7 @@ def test_first_fragments_are_not_merged_however_whole_they_look(device: Device, 
 
 
 def test_reserved_tcp_bit_prevents_coalescing(device: Device) -> None:
-    """Whatever it may mean one day: accurate ECN, for one, has the bit change within a super-packet."""
+    """The bit may get a meaning: in accurate ECN it changes within a super-packet."""
     flow = v4()
     packets = [reserved_bit(flow) for _ in range(5)]
     assert sizes(round_trip(device, packets)) == [1] * 5
@@ -284,7 +284,7 @@ def test_reserved_tcp_bit_prevents_coalescing(device: Device) -> None:
 def test_the_two_zeros_of_a_transport_checksum(
     device: Device, make: object, protocol: int, field: int, merged: bool, place: int
 ) -> None:
-    """One's complement has two: both are right, but segmentation writes only one of them."""
+    """One's complement has two zeros. Both are right, but segmentation writes only one."""
     flow = make(protocol=protocol)  # type: ignore[operator]
     packets = [zeroed(flow, field) if number == place else flow.packet(bytes(100)) for number in range(5)]
     written = round_trip(device, packets)
@@ -309,7 +309,7 @@ def test_the_two_zeros_of_an_ipv4_header_checksum(
     assert (len(written) == 1) == merged
 
 
-# ---- anything at all ----
+# ---- any input ----
 
 
 steps = st.builds(
@@ -340,7 +340,7 @@ def test_any_stream_comes_out_as_it_went_in(per_flow: list[list[Step]], seed: in
 @given(packets=st.lists(st.tuples(st.sampled_from([4, 6]), st.binary(max_size=120)), max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_come_out_unchanged(packets: list[tuple[int, bytes]]) -> None:
-    """What inbound.c lets through: version, and the packet's own length. Nothing else need be right."""
+    """Input that inbound.c lets through: only the version and the packet's own length are right."""
     made = []
     for version, data in packets:
         packet = bytearray(data.ljust(20 if version == 4 else 40, b"\0"))

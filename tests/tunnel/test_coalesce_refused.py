@@ -1,6 +1,6 @@
-"""A device that refuses super-packets gets the same packets one by one, and soon none of that kind.
+"""A device that refuses super-packets gets the same packets one by one, and soon no more of that kind.
 
-The device is that of test_coalesce.py, in a process where tun_refuses.c stands before writev.
+The device is that of test_coalesce.py, in a process where tun_refuses.c replaces writev.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_all(library: Path, refuse: str, streams: list[list[bytes]]) -> list[list[tuple[Vnet, bytes]]]:
-    """What these packets became, each stream at a device of its own that refuses so."""
+    """The messages that these packets became. Each stream has its own device that refuses in this way."""
     environment = dict(
         os.environ, LD_PRELOAD=preload(library), REFUSE=refuse, PYTHONPATH=os.pathsep.join(sys.path)
     )
@@ -76,7 +76,7 @@ def test_refused_packets_are_written_as_they_came(library: Path, refuse: str) ->
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("make", [v4, v6])
 def test_flow_is_segmented_exactly(library: Path, make: object, protocol: int) -> None:
-    """Also the push that the super-packet's header took from its last packet."""
+    """Also the PSH flag, which the super-packet's header took from its last packet."""
     flow = make(protocol=protocol, options=TIMESTAMPS if protocol == TCP else b"", ip_id=0xFFF0)  # type: ignore[operator]
     packets = [
         flow.packet(random.Random(number).randbytes(size), flags)
@@ -88,7 +88,7 @@ def test_flow_is_segmented_exactly(library: Path, make: object, protocol: int) -
 
 
 def test_repeatedly_refused_kind_is_given_up(library: Path) -> None:
-    """Of that kind alone: others go on, and a device that refuses one now and then gets the next."""
+    """Other kinds continue, and a device that refuses only now and then gets further super-packets."""
     flow = v4()
     bursts = [flow.packet(bytes(size)) for _ in range(IN_A_ROW + 4) for size in (500, 500, 500, 9)]
     assert sizes(write(library, "short", bursts)) == [1, 1, 1, 1] * IN_A_ROW + [3, 1] * 4

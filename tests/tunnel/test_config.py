@@ -1,4 +1,4 @@
-"""wg-quick's files: everything that is legal, everything that is not with its place, round trips, garbage."""
+"""Files of wg-quick: everything legal, each error with its place, round trips, garbage."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def one_error(text: str) -> ConfigError:
     return caught.value
 
 
-# --- what is legal ---
+# --- legal ---
 
 
 def test_a_full_file() -> None:
@@ -217,7 +217,7 @@ def test_endpoints(text: str, endpoint: Endpoint, numeric: bool) -> None:
     assert (endpoint.address is not None) is numeric
 
 
-# --- what is legal, but probably not meant ---
+# --- legal, but probably a mistake ---
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_warnings(text: str, warning: str) -> None:
     assert found.startswith(f"f.conf:{warning}")
 
 
-# --- what is not legal: line, column, text, cure ---
+# --- errors: line, column, text, cure ---
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ def test_load_takes_any_encoding_in_comments_and_commands(tmp_path: Path) -> Non
     path.write_bytes(b"[Interface]\nTable = \xe9\n")
     with pytest.raises(ConfigError) as caught:
         Config.load(path)
-    str(caught.value).encode()  # can be printed anywhere
+    str(caught.value).encode()  # printable in any locale
 
 
 @pytest.mark.parametrize(
@@ -692,7 +692,7 @@ def test_random_bytes_raise_nothing_but_config_errors(data: bytes) -> None:
     )
 )
 def test_damaged_files_round_trip_or_fail(lines: list[str]) -> None:
-    """Each gives an error, or a configuration that is the same after writing and reading it."""
+    """Each input gives an error, or a configuration that survives writing and reading."""
     config, errors = config_parser.parse("\n".join(lines), "f")
     assert (config is None) == bool(errors)
     if config is not None:

@@ -1,5 +1,4 @@
-"""The control loop over planes in memory, in virtual time: events in, commands out, timers when they are
-due."""
+"""The control loop with planes in memory, in virtual time: events in, commands out, timers on time."""
 
 from __future__ import annotations
 
@@ -73,7 +72,7 @@ def sides(loop: VirtualLoop) -> Iterator[tuple[Side, Side]]:
 
 
 def until(loop: VirtualLoop, condition: Callable[[], object], seconds: float = 700) -> None:
-    """Runs the loop until the condition holds; virtual seconds."""
+    """Runs the loop until the condition holds. Times are virtual seconds."""
 
     async def wait() -> None:
         end = loop.time() + seconds
@@ -108,7 +107,7 @@ def test_a_handshake_gives_both_sides_the_same_keys(loop: VirtualLoop, sides: tu
 
 
 def test_handshakes_have_af41_and_answers_go_back(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """They carry DSCP AF41. An answer goes to the address that the message came from."""
+    """Handshake messages carry DSCP AF41. An answer goes to the sender's address."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.plane.sent, 5)
@@ -149,7 +148,7 @@ def test_unanswered_data_starts_a_handshake(loop: VirtualLoop, sides: tuple[Side
 
 
 def test_unanswered_data_is_seen_beside_other_timers(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """Not at rest, so no ACTIVITY tells of it: the look every ten seconds has to find it."""
+    """Its timers are not suspended, so no ACTIVITY comes. The check every ten seconds has to find it."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -196,7 +195,7 @@ def test_persistent_keepalive_comes_at_once_and_at_its_interval(
 
 
 def test_idle_peer_loses_keys_after_540_seconds(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """Until then it costs no look at its stamps."""
+    """Before that, its stamps are never read."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -216,8 +215,8 @@ def test_suspend_delays_timers_30_seconds_at_most(loop: VirtualLoop, sides: tupl
     run_for(loop, 60)
     real_time = loop.time
     asleep = 3600 * SECOND
-    loop.clock.nanoseconds += asleep  # boot time goes on while the machine sleeps
-    # The loop's clock stands still meanwhile.
+    loop.clock.nanoseconds += asleep  # boot time advances while the machine sleeps
+    # The loop's clock does not.
     loop.time = lambda: real_time() - asleep / SECOND  # type: ignore[method-assign]
     run_for(loop, 31)
     assert a.plane.named("keys_erase")
@@ -237,7 +236,7 @@ def test_packets_staged_early_start_a_handshake(loop: VirtualLoop, sides: tuple[
 def test_initiator_opens_with_staged_packet_or_keepalive(
     loop: VirtualLoop, sides: tuple[Side, Side], staged: int
 ) -> None:
-    """One or the other, as the kernel (wg_packet_send_keepalive): the responder needs one packet, not two."""
+    """One of the two, as in the kernel (wg_packet_send_keepalive): the responder needs only one packet."""
     a, _ = sides
     a.plane.stamp(a.peer, staged=staged)
     wanted(a)
@@ -264,7 +263,7 @@ def test_a_turn_is_bounded_and_others_get_theirs(loop: VirtualLoop, sides: tuple
 
 
 def test_a_flood_without_end_leaves_others_their_turns(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """The eventfd is raised again and again while a turn waits to go on: there must be one next turn, not
+    """The eventfd is raised repeatedly while a turn waits to continue. There must be one next turn, not
     two."""
     a, _ = sides
     control = a.tunnel.control
@@ -272,7 +271,7 @@ def test_a_flood_without_end_leaves_others_their_turns(loop: VirtualLoop, sides:
     seen: list[int] = []
 
     def endless(maximum: int) -> list[Event]:
-        """More come in while some are taken, as from a worker under load."""
+        """More events arrive while some are taken, as from a worker under load."""
         taken = take(maximum)
         for _ in range(2 * maximum):
             a.plane.post(Event(EventKind.ACTIVITY, a.peer))
@@ -293,7 +292,7 @@ def test_a_flood_without_end_leaves_others_their_turns(loop: VirtualLoop, sides:
 def test_failing_event_is_counted(
     loop: VirtualLoop, sides: tuple[Side, Side], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop goes on."""
+    """The loop continues."""
     a, b = sides
     with caplog.at_level(logging.DEBUG, "udpring"):
         a.plane.post(Event(EventKind.HANDSHAKE, None, b"\x01" * 148, source=None))
@@ -305,7 +304,7 @@ def test_failing_event_is_counted(
 
 
 def test_failing_command_is_counted(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """The commands after it are carried out."""
+    """The commands after it are executed."""
     a, _ = sides
     a.plane.fail["source_clear"] = RingError("no", errno=errno.ENOENT)
     a.tunnel.control.carry_out([protocol.ClearSource(a.peer), protocol.DropStaged(a.peer)])
@@ -335,7 +334,7 @@ def test_dropped_messages_are_counted_by_reason(loop: VirtualLoop, sides: tuple[
 
 
 def test_handshake_under_load_succeeds_with_cookie(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """The plane sends the cookie. The control loop sees the message with the cookie in it, as under load."""
+    """The plane sends the cookie. The control loop gets the message that contains it, as under load."""
     a, b = sides
     original = b.plane.post
     issuer, cookies = CookieIssuer(os.urandom), []
@@ -362,7 +361,7 @@ def test_handshake_under_load_succeeds_with_cookie(loop: VirtualLoop, sides: tup
 
 
 def test_plane_has_the_key_of_cookie_replies(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """It lets one authentic reply in for each initiation and each response, and for nothing else."""
+    """It accepts one authentic reply for each initiation and each response, and no others."""
     a, b = sides
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -462,7 +461,7 @@ def test_late_private_key_serves_staged_packets(loop: VirtualLoop, sides: tuple[
 
 
 def test_down_interface_is_silent_until_up(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """Then its peers start handshakes."""
+    """Its peers start handshakes afterwards."""
     a, b = sides
     a.plane.set_link(False)
     wanted(a)
@@ -502,7 +501,7 @@ def test_interface_that_goes_down_forgets_its_sessions(loop: VirtualLoop, sides:
 
 
 def test_short_way_down_is_enough_to_start_anew(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """Down and up between two looks, reported by netlink: the keepalive is sent at once."""
+    """Netlink reports down and up between two turns: the keepalive is sent at once."""
     a, b = sides
     a.tunnel.set_keepalive(a.peer, 600)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
@@ -538,7 +537,7 @@ def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tup
 
 
 def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """The present port given again rebinds nothing."""
+    """Setting the present port again rebinds nothing."""
     a, _ = sides
     a.tunnel.set_fwmark(0x51)
     a.tunnel.set_listen_port(1000)

@@ -1,4 +1,4 @@
-"""Where packets go on whose route leads into another tunnel of this host."""
+"""The path of packets whose route leads into another tunnel of this host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def view(endpoint: str, prefix: str = "0.0.0.0/0", fwmark: int = 0) -> TunnelVie
     [
         (view("10.66.0.2"), ["wg1"]),
         (view("10.66.0.3"), []),  # it leaves the host
-        (view("10.66.0.2", fwmark=7), []),  # its mark goes by another table
+        (view("10.66.0.2", fwmark=7), []),  # its mark selects another table
         (view("10.66.0.2", "10.77.0.0/16"), []),  # none of its peers gets the packet
         (None, []),  # not a tunnel
     ],

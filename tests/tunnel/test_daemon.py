@@ -1,5 +1,4 @@
-"""Going to the background: what the parent waits for, what the child leaves behind, and how interfaces are
-ended."""
+"""Daemonising: what the parent waits for, what the child keeps, and how interfaces are shut down."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ return 0, ""
 
 
 def background(work: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs it with pipes; returns once the parent has ended and nobody holds the pipes any more."""
+    """Runs it with pipes. Returns once the parent has ended and all copies of the pipes are closed."""
     text = BACKGROUND.format(work=work.replace("\n", "\n    "))
     return subprocess.run(
         [sys.executable, "-P", "-c", text, *arguments],
@@ -139,12 +138,13 @@ signal.pause()
 
 
 NAME = f"udpring{os.getpid()}"
-"""Nobody else serves it while tests run side by side."""
+"""A unique name, because tests run side by side."""
 
 
 @pytest.fixture
 def without_tun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who listens at the socket counts as the server: these tests have no right to a TUN device."""
+    """The process that listens on the socket counts as the server, because these tests cannot make a TUN
+    device."""
     path = "udpring.tunnel.process._TUN_DEVICE"
     monkeypatch.setattr(path, Path("/dev/null").stat().st_rdev)
     monkeypatch.setattr("udpring.tunnel.process._names", lambda facts, interface: True)
@@ -178,7 +178,7 @@ def test_process_that_does_not_end_is_reported(tmp_path: Path) -> None:
 
 
 def test_process_without_the_interface_is_left_alone(tmp_path: Path) -> None:
-    """Whoever made the socket need not be who serves it."""
+    """The process that made the socket need not be the one that serves it."""
     with listener(tmp_path / f"{NAME}.sock", "good") as process:
         with pytest.raises(HostError) as refused:
             end_server(NAME, 30, tmp_path)

@@ -1,4 +1,4 @@
-"""One heap for many peers, and the gate before the log."""
+"""One heap for the deadlines of many peers, and the limit of log lines."""
 
 from __future__ import annotations
 

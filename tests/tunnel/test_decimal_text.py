@@ -1,4 +1,4 @@
-"""Numbers in text: ASCII digits, and nothing that ``int`` takes besides."""
+"""Numbers in text: only ASCII digits, although ``int`` accepts more."""
 
 from __future__ import annotations
 

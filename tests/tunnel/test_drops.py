@@ -1,4 +1,4 @@
-"""Each reason for a drop has a name of its own, and there is a counter for each."""
+"""Each reason for a drop has its own name and counter."""
 
 from udpring._native import ffi, lib
 

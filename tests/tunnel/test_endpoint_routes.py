@@ -62,7 +62,7 @@ def test_onion_routing_is_no_loop_and_a_circle_is() -> None:
     first, second = ("10.3.0.2:1", "10.9.0.0/24"), ("10.9.0.2:2", "10.8.0.0/24")
     assert looping(config(first, second)) == []
     assert looping(config(("10.8.0.2:1", "10.9.0.0/24"), second)) == KEYS[:2]
-    # The second leads into the circle that the first makes with itself, but is no part of it.
+    # The second leads into the loop that the first makes with itself, but is not part of it.
     assert looping(config(("10.9.0.1:1", "10.9.0.0/24"), second)) == KEYS[:1]
 
 

@@ -1,4 +1,4 @@
-"""PreUp and its like under bash: what makes one fail, and what it finds."""
+"""PreUp and the like under bash: which failures count, and what a hook finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``udpring.probe()``: what it says of this host, and of hosts that lack something (by a seccomp filter)."""
+"""``udpring.probe()`` on this host, and on hosts that lack something (by a seccomp filter)."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def test_it_leaves_nothing_behind() -> None:
             {name for name in links if "udpring" in name},
         )
 
-    gc.collect()  # an earlier test's garbage may hold some
+    gc.collect()  # garbage of an earlier test may hold descriptors
     descriptors, threads, _ = state()
     for _ in range(10):
         udpring.probe()
-    # Joining a thread returns a moment before the kernel has ended it.
+    # join() returns shortly before the kernel ends the thread.
     give_up = time.monotonic() + 30
     while state()[1] > threads and time.monotonic() < give_up:
         time.sleep(0.001)
@@ -106,7 +106,7 @@ def test_without_io_uring_a_node_still_runs() -> None:
 
 @pytest.mark.parametrize("option", [UDP_SEGMENT, UDP_GRO])
 def test_a_kernel_without_an_offload(option: int) -> None:
-    """What an older kernel says to the option: it knows no such thing."""
+    """An older kernel does not know the option."""
     denied = [
         Rule(call, errno.ENOPROTOOPT, ((1, "==", SOL_UDP), (2, "==", option)))
         for call in ("setsockopt", "getsockopt")
@@ -123,7 +123,7 @@ def test_a_kernel_without_an_offload(option: int) -> None:
 
 @pytest.mark.parametrize(("error", "cure"), [(errno.EPERM, "CAP_NET_ADMIN"), (errno.ENODEV, "modprobe tun")])
 def test_without_a_tun_device_no_node_runs(error: int, cure: str) -> None:
-    """The rule covers both ways to fail, whatever right this process has: the call comes after the open."""
+    """The rule covers both ways to fail, with or without privileges: the call comes after the open."""
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         error, cure = 0, "/dev/net/tun"
     found = probed(Rule("ioctl", error or errno.EPERM, ((1, "==", TUNSETIFF),)))
@@ -145,7 +145,7 @@ def test_without_sockets_every_answer_is_no() -> None:
 
 @pytest.mark.parametrize("room", range(8))
 def test_lack_of_descriptors_is_a_reason_not_an_error(room: int) -> None:
-    """At any step: some answers are no then, and none of the others is wrong."""
+    """The failure may come at any step. Some answers are no then, and all others are right."""
     found = probed(
         before=f"""
 import json, os, resource, udpring.tunnel.probe

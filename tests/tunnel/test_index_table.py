@@ -1,4 +1,4 @@
-"""Receiver indices: random, unique, found at once, gone when removed; against a dict."""
+"""Receiver indices are random, unique, found at once, and gone when removed. The oracle is a dict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_empty_table_finds_no_peer(table: Any) -> None:
 
 
 def test_many_indices_come_and_go(table: Any) -> None:
-    """Enough to double the table many times, then all out in another order."""
+    """Enough to double the table many times. All are removed in another order."""
     owners = {new(table, peer): peer for peer in range(20_000)}
     assert len(owners) == 20_000
     assert all(lib.udpring_index_find(table, index) == peer for index, peer in owners.items())
@@ -53,7 +53,7 @@ def test_many_indices_come_and_go(table: Any) -> None:
 
 
 def test_indices_are_spread_over_all_32_bits(table: Any) -> None:
-    """Each bit is set in about half of 4000 indices: 5 standard deviations would be 158 off the middle."""
+    """Each bit is set in about half of 4000 indices. 5 standard deviations are 158 off the middle."""
     indices = [new(table, 0) for _ in range(4000)]
     for bit in range(32):
         assert 1700 < sum(index >> bit & 1 for index in indices) < 2300, bit

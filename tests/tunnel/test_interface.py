@@ -1,4 +1,4 @@
-"""What a configuration asks of the host: the planned commands, their order, their undoing."""
+"""Planned commands for a configuration: their order and their undoing."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_default_route_gets_table_mark_rules_firewall() -> None:
 
 
 def test_configured_mark_names_the_table() -> None:
-    """A sysctl that is set already is left alone."""
+    """A sysctl that already has the value is left alone."""
     planned = plan(config("FwMark = 0x7", "0.0.0.0/0"), "wg0", HostFacts(free_table=9, src_valid_mark=True))
     assert planned.fwmark == 7
     assert "ip -4 rule add not fwmark 7 table 7" in texts(planned)
@@ -128,7 +128,7 @@ def test_configured_mark_names_the_table() -> None:
 
 
 def test_firewall_uses_iptables_without_nft() -> None:
-    """A warning where there is neither."""
+    """Without both there is a warning."""
     asked = config("Address = 10.0.0.1/24, fd00::1/64", "0.0.0.0/0, ::/0")
     found = [c for c in plan(asked, "wg0", HostFacts(firewall="iptables")).steps if "-n" in c.do.argv]
     assert [step.do.argv[0] for step in found] == ["ip6tables-restore", "iptables-restore"]
@@ -201,11 +201,11 @@ def test_search_domains_alone_set_nothing() -> None:
     assert "no server" in planned.warnings[0]
 
 
-# --- running a plan, on a host that only writes down ---
+# --- running a plan on a host that only records ---
 
 
 class Host:
-    """Stands in for subprocess: writes commands down and fails at the one that the test names."""
+    """Replaces subprocess: records commands and fails at the one that the test names."""
 
     def __init__(self, fail: str = "", error: str = "RTNETLINK answers: File exists") -> None:
         self.fail = fail

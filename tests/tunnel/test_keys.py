@@ -1,4 +1,4 @@
-"""Keys as text, against RFC 7748's vector and, where it is installed, the real ``wg``."""
+"""Keys as text, against the vector of RFC 7748 and, if installed, the real ``wg``."""
 
 from __future__ import annotations
 

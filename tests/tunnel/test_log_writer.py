@@ -1,4 +1,4 @@
-"""A log whose reader stalls: nothing waits for it. Lines without room are counted and the count is logged."""
+"""A log whose reader stalls: nothing waits for it. Lines without room are dropped and counted in the log."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_syslog_that_stalls_and_one_that_is_restarted(tmp_path: Path) -> None:
         daemon.settimeout(30)
         logger.info("after")
         while (said := daemon.recv(1000)) != b"<30>udpring-wg[7]: after":
-            assert b": line " in said or b"were dropped" in said  # what was queued for the first one
+            assert b": line " in said or b"were dropped" in said  # queued before the first drop
 
 
 def test_write_within_goes_on_without_a_stalled_write() -> None:

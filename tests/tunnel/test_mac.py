@@ -91,7 +91,7 @@ def test_an_address_of_no_family_has_no_cookie(engine: Any) -> None:
 
 
 def test_keys_of_both_lengths_in_turn(engine: Any) -> None:
-    """One context serves all three, so the key and its length must be set anew each time."""
+    """One context serves all three, so the key and its length must be set each time."""
     key, secret, body = bytes(range(32)), bytes(range(32, 64)), b"handshake" * 9
     cookie = ffi.new("uint8_t[16]")
     for _ in range(3):
@@ -112,7 +112,8 @@ def test_keys_of_both_lengths_in_turn(engine: Any) -> None:
 def test_python_opens_the_cookie_reply(
     key: bytes, cookie: bytes, mac1: bytes, nonce: bytes, sender: bytes
 ) -> None:
-    """The C core's XChaCha20-Poly1305 against the one of ``wireguard/``, which has the draft's vectors."""
+    """XChaCha20-Poly1305 of the C core against that of ``wireguard/``, which is tested with the draft's
+    vectors."""
     reply = ffi.new("uint8_t[64]")
     assert lib.udpring_cookie_reply(key, nonce, sender, mac1, cookie, reply) == 0
     message = bytes(reply)

@@ -1,4 +1,5 @@
-"""When a worker lets datagrams gather (tunnel/worker/moderation.c): a given clock, and models of senders."""
+"""When a worker pauses so that datagrams gather (tunnel/worker/moderation.c), with a clock and models of
+senders."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ SOON = 40 * MS
 
 @dataclass
 class Worker:
-    """One worker's passes: how many datagrams each found, and the pause after it."""
+    """One worker's passes: the datagrams that each found, and the pause after it."""
 
     now: int = 7 * S
     items: int = 0
@@ -36,7 +37,8 @@ class Worker:
         return wait
 
     def run(self, duration: int, arrival: Callable[[int, int], tuple[int, int]]) -> int:
-        """Passes for so long. `arrival(now, wait)`: how many are there, and when, as the pass begins."""
+        """Runs passes for this long. `arrival(now, wait)` returns the datagrams found and the time of the
+        pass."""
         end, before = self.now + duration, self.items
         while self.now < end:
             count, self.now = arrival(self.now, self.wait())
@@ -49,7 +51,8 @@ class Worker:
 
 
 def steady(rate: int, quick: int = 4) -> Callable[[int, int], tuple[int, int]]:
-    """Whoever sends does so whatever comes back; a worker that does not wait finds `quick` at a time."""
+    """A sender that does not wait for answers. A worker that does not pause finds `quick` datagrams at a
+    time."""
 
     def arrival(now: int, wait: int) -> tuple[int, int]:
         took = max(wait, quick * S // rate)
@@ -59,7 +62,8 @@ def steady(rate: int, quick: int = 4) -> Callable[[int, int], tuple[int, int]]:
 
 
 def asking(outstanding: int, round_trip: int) -> Callable[[int, int], tuple[int, int]]:
-    """So many ask, and each asks again when it is answered: what waits here is not asked elsewhere."""
+    """This many clients send requests, each again after its answer. A request waiting here blocks its
+    client."""
 
     def arrival(now: int, wait: int) -> tuple[int, int]:
         took = max(round_trip + wait, outstanding * US)
@@ -78,7 +82,7 @@ def test_fast_stream_of_small_passes_gathers() -> None:
 
 
 def test_it_does_not_begin_at_once() -> None:
-    """A burst of a few milliseconds passes as it came."""
+    """A burst of a few milliseconds passes without a pause."""
     worker = Worker()
     worker.run(12 * MS, steady(200_000))
     assert not worker.pauses
@@ -128,7 +132,7 @@ def test_a_stream_that_grows_is_still_let_gather() -> None:
 
 
 def test_who_waits_for_answers_is_left_alone() -> None:
-    """Ten who ask, 100 us a round: 100 000 a second, of which waiting would leave half."""
+    """Ten clients, 100 us per round: 100 000 a second. A pause would halve that."""
     worker = Worker()
     alone = 10 * S // (100 * US)
     done = worker.run(10 * S, asking(10, 100 * US))
@@ -138,7 +142,7 @@ def test_who_waits_for_answers_is_left_alone() -> None:
 
 
 def test_many_who_ask_lose_nothing_by_waiting() -> None:
-    """A thousand outstanding keep the worker busy: there is always a next one."""
+    """A thousand outstanding requests keep the worker busy: the next one is always there."""
     worker = Worker()
     done = worker.run(S, asking(1000, 100 * US))
     assert done >= S // US * 97 // 100
@@ -158,7 +162,7 @@ def test_any_counters_at_any_time_give_a_bounded_wait(steps: list[tuple[int, int
     st.lists(st.tuples(st.sampled_from([1_000, 40_000, 150_000, 500_000]), st.integers(1, 60)), max_size=12)
 )
 def test_haste_alone_does_not_begin_it(phases: list[tuple[int, int]]) -> None:
-    """However fast and slow take turns: three whole windows, 12 ms, go before the first rest."""
+    """With any alternation of fast and slow, three whole windows (12 ms) pass before the first pause."""
     worker = Worker()
     fast_since: int | None = None
     for rate, length in phases:

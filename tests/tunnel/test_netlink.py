@@ -1,4 +1,4 @@
-"""Messages of rtnetlink: what the core asks the kernel's routing tables, and how it reads any bytes."""
+"""rtnetlink messages: the core's questions to the routing tables, and its parser with any bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def in_vrf(vrf: int, kind: bytes = b"vrf\0") -> tuple[bytes, bytes]:
 
 
 def answer(data: bytes, sequence: int = SEQUENCE) -> tuple[int, int, bool]:
-    """(code, interface, local). Nothing lies behind the bytes: a sanitised core finds a read there."""
+    """(code, interface, local). The buffer ends with the bytes, so a sanitised core detects a read beyond."""
     found = ffi.new("struct udpring_route_answer *")
     memory = ffi.new("uint8_t[]", data)
     code = lib.udpring_route_answer(memory, len(data), sequence, found)

@@ -64,7 +64,7 @@ def test_a_node_has_what_its_configuration_says(planes: Planes) -> None:
             assert node.stats.control.failures == 0
             tunnel = node._live()
             assert tunnel.device.by_id[7].preshared_key == psk
-            # Keepalive was switched on, so a handshake is asked for at once.
+            # Keepalive was switched on, so a handshake starts at once.
             await until(lambda: planes.one.sent)
 
     run(body)
@@ -194,7 +194,7 @@ def test_taken_port_stops_reload_before_changes(planes: Planes) -> None:
 
 
 def test_peer_with_own_key_is_left_out(planes: Planes, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says so."""
+    """The log reports it."""
     given = config(PeerConfig(public_key(OWN)), peer(0))
 
     async def body() -> None:
@@ -278,7 +278,7 @@ def test_look_up_gives_numeric_addresses_with_their_scope() -> None:
 
 
 class Setups:
-    """Stands in for interface set-up: keeps what was planned."""
+    """Replaces the interface set-up and keeps the plans."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[str] = []

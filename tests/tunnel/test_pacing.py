@@ -1,4 +1,4 @@
-"""When a worker yields to the readers of what it delivers (tunnel/worker/pacing.c), with a given clock."""
+"""When a worker yields to the readers of its packets (tunnel/worker/pacing.c), with a given clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pacing:
 
 
 def share_kept(took: Callable[[int], int], each: int = 30 * US, rounds: int = 2000) -> float:
-    """The worker's share of the time: EACH datagrams cost it `each`, and the n-th yield takes `took(n)`."""
+    """The worker's share of the time. EACH datagrams cost it `each`, and the n-th yield takes `took(n)`."""
     pacing = Pacing()
     began, worked = pacing.now, 0
     for number in range(rounds):
@@ -66,7 +66,7 @@ def test_a_reader_gets_its_turn_each_time() -> None:
 
 
 def test_who_keeps_the_cpu_is_given_way_rarely() -> None:
-    """A neighbour that always takes a whole time slice of 3 ms gets some tenth of the time by it, not all."""
+    """A neighbour that always uses its time slice of 3 ms gets about a tenth of the time, not all of it."""
     assert share_kept(lambda number: 3 * MS) > 0.85
 
 

@@ -1,4 +1,4 @@
-"""The control loop and changed paths: a handshake that may be lost is sent again, a loop is logged."""
+"""The control loop and changed paths: a handshake that may be lost is sent again, and a loop is logged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def loop() -> Iterator[VirtualLoop]:
 
 @pytest.fixture
 def side(loop: VirtualLoop) -> Iterator[Side]:
-    """One end; what it sends goes nowhere."""
+    """One end. Its messages go nowhere."""
     a, b = Side(loop, HERE, 1), Side(loop, THERE, 2)
     a.knows(b)
     a.tunnel.start()

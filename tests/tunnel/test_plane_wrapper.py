@@ -1,4 +1,4 @@
-"""The wrapper's conversions and errors. What needs a TUN device is in integration/."""
+"""Conversions and errors of the wrapper. integration/ has the tests that need a TUN device."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_tiers_are_called_as_in_c() -> None:
 
 
 def test_non_tun_descriptor_is_refused() -> None:
-    """It stays the caller's, open."""
+    """It still belongs to the caller, open."""
     read_end, write_end = os.pipe()
     try:
         with pytest.raises(HostError, match="not a TUN device"):

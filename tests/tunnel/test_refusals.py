@@ -1,4 +1,4 @@
-"""Refusals in words: each has a cure, a fault of the program is none, descriptors are given back."""
+"""Messages for refused starts: each has a cure, a fault of the program has none, descriptors are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The replay window (RFC 6479): 8192 bits, 8128 of them usable, against a model that remembers all."""
+"""The replay window (RFC 6479) of 8192 bits, 8128 of them usable, against a model that remembers all
+counters."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class Window:
         self.window = ffi.gc(lib.udpring_replay_new(), lib.udpring_replay_free)
 
     def update(self, counter: int) -> bool:
-        """Accepts or refuses; that asking first gives the same answer is part of every test."""
+        """Accepts or refuses a counter. Also checks that a look-up before gives the same answer."""
         asked = lib.udpring_replay_check(self.window, counter)
         done = lib.udpring_replay_update(self.window, counter)
         assert asked == done
@@ -41,7 +42,7 @@ class Model:
 
 
 def test_the_edges_of_the_window() -> None:
-    """The sequence that the kernel's self-test walks (WireGuard, selftest/counter.c)."""
+    """The sequence of the kernel's self-test (WireGuard, selftest/counter.c)."""
     window = Window()
     steps = [
         (0, True), (1, True), (1, False), (9, True), (8, True), (7, True), (7, False),
@@ -97,7 +98,7 @@ def test_asking_moves_nothing() -> None:
 
 
 def test_a_jump_far_ahead_forgets_the_old_bits() -> None:
-    """Counters that share their bit with seen ones of a window ago are fresh."""
+    """Counters that share their bit with seen ones of an earlier window are fresh."""
     window = Window()
     assert all(window.update(counter) for counter in range(8192))
     assert window.update(3 * 8192)

@@ -1,4 +1,4 @@
-"""SaveConfig: what is live goes into the file, what only the file knows stays, nobody else can read it."""
+"""SaveConfig writes the live state, keeps what only the file has, and makes the file private."""
 
 from __future__ import annotations
 

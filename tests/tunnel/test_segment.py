@@ -1,4 +1,4 @@
-"""Super-packets of the TUN device taken apart: the Python model's packets, whatever the kernel hands over."""
+"""Segmented super-packets equal the Python model's packets, for anything a kernel hands over."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def before(protocol: int, *sizes: int) -> bytes:
 
 
 def core(vnet: Vnet | bytes, packet: bytes, most: int = 70000) -> list[bytes] | int:
-    """What segment.c makes of it: packets, or -errno."""
+    """The result of segment.c: packets, or -errno."""
     header = vnet if isinstance(vnet, bytes) else vnet.pack()
     room = len(packet) + 64
     if not isinstance(vnet, bytes) and vnet.gso_size:
@@ -70,7 +70,7 @@ def core(vnet: Vnet | bytes, packet: bytes, most: int = 70000) -> list[bytes] | 
 
 
 def holds(packet: bytes, at: int, protocol: int) -> bool:
-    """Are the checksums right, found without the model's way of making them?"""
+    """Whether the checksums are right, computed differently from the model."""
     ip = packet[0] >> 4 == 6 or ones_sum(packet[: (packet[0] & 15) * 4]) == 0xFFFF
     return ip and ones_sum(pseudo(packet, protocol, len(packet) - at) + packet[at:]) == 0xFFFF
 
@@ -113,7 +113,8 @@ def test_one_segment_keeps_all_its_flags() -> None:
 
 
 def zero_summing(flow: Flow, size: int) -> tuple[bytes, int]:
-    """A payload whose packet has the checksum zero before any rule about it; its last two bytes' offset."""
+    """A payload whose packet has checksum zero before the rules of UDP, and the offset of its last two
+    bytes."""
     payload = bytes(size)
     packet = replace(flow).packet(payload)
     at = 40 if flow.v6 else 20
@@ -125,7 +126,7 @@ def zero_summing(flow: Flow, size: int) -> tuple[bytes, int]:
 @pytest.mark.parametrize("base", [V4, V6], ids=["v4", "v6"])
 @pytest.mark.parametrize(("protocol", "written"), [(UDP, 0xFFFF), (TCP, 0x0000)])
 def test_a_checksum_that_comes_out_as_zero(base: Flow, protocol: int, written: int) -> None:
-    """UDP writes all ones for it (RFC 768), TCP leaves it."""
+    """UDP writes all ones instead (RFC 768), TCP writes zero."""
     flow = replace(base, protocol=protocol)
     payload, _ = zero_summing(flow, 1000)
     vnet, packet = flow.super_packet(payload + bytes(10), 1000)
@@ -163,7 +164,7 @@ def test_ipv4_options_are_repeated() -> None:
 
 
 def test_segments_shorter_than_their_header() -> None:
-    """Each header is written over payload that was sent before: it must not be payload still to be sent."""
+    """Each header overwrites payload that was sent before. It must not overwrite unsent payload."""
     for size in (1, 2, 7, 8, 27, 28, 39, 40):
         for flow in (replace(V4, options=TIMESTAMPS), replace(V4, protocol=UDP), replace(V6)):
             vnet, packet = flow.super_packet(bytes(range(200)), size)
@@ -181,7 +182,7 @@ def test_a_single_packet_gets_its_checksum(protocol: int) -> None:
 
 
 def test_a_single_checksum_of_zero_is_written_as_ones() -> None:
-    """As skb_checksum_help() of Linux does for any protocol."""
+    """As skb_checksum_help() of Linux does, for any protocol."""
     flow = replace(V4, protocol=UDP)
     payload, _ = zero_summing(flow, 64)
     vnet, packet = flow.super_packet(payload, 1000)

@@ -1,4 +1,4 @@
-"""What a service manager hears (sd_notify(3)): on a socket of our own in its place."""
+"""Messages to a service manager (sd_notify(3)), received on the test's own socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From one plan of an interface to another: only what differs is done and taken back."""
+"""From one plan of an interface to another: only the differences are applied and undone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def planned(addresses: str, allowed: str, mtu: int = 1420) -> Plan:
 
 
 class Host:
-    """Carries out ip commands on a list of words instead of a host."""
+    """Applies ip commands to a list of words instead of a host."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[str] = []
@@ -73,7 +73,7 @@ def test_another_mtu_takes_the_link_not_down(host: Host) -> None:
 
 
 def test_failed_step_is_taken_back(host: Host) -> None:
-    """The steps that succeeded stay known."""
+    """The steps that succeeded stay recorded."""
     setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16"))
     setup.apply()
     host.take()

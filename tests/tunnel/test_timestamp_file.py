@@ -1,4 +1,4 @@
-"""Timestamps across restarts: what is kept, what a damaged file does, and that a replay stays one."""
+"""Timestamps across restarts: contents of the file, a damaged file, and replays."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_captured_initiation_after_a_restart(tmp_path: Path, loop: VirtualLoop, 
     (state,) = ours.states().values()
     assert state.endpoint == (there if kept else stranger)
     assert ours.control.stats.dropped.get("replayed_initiation", 0) == kept
-    # Removed and added again, the peer may begin anew: its clock may have been set back.
+    # After removal and addition the peer may start over, because its clock may have been set back.
     ours.remove_peer(state.peer)
     ours.set_endpoint(ours.add_peer(public_key(peer_key)), there)
     ours.plane.arrive(captured, stranger)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Whose files may hold commands: the owner and the mode of the file and of each folder above it."""
+"""Files that may hold commands, by owner and mode of the file and of each folder above it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_foreign_file_or_folder_is_not_trusted(file: Path, up: int) -> None:
     os.chown(given, STRANGER, -1)
     with pytest.raises(ConfigError, match=f"{given} belongs to user {STRANGER}"):
         require_trusted(file)
-    # What lies in a sticky folder of a stranger's is the stranger's to rename.
+    # In a stranger's sticky folder, the stranger may rename everything.
     if up:
         given.chmod(0o1755)
         with pytest.raises(ConfigError, match="belongs to user"):

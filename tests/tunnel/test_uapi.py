@@ -1,4 +1,4 @@
-"""The UAPI codec: every rule of the wire, what goes in equals what comes out, and garbage."""
+"""The UAPI codec: each rule of the wire format, round trips, and garbage."""
 
 from __future__ import annotations
 

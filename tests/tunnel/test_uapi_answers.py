@@ -1,4 +1,4 @@
-"""Whatever a request holds and whatever fails under it: one ``errno=``, and the connection goes on."""
+"""With any request and any failure there is one ``errno=``, and the connection stays open."""
 
 from __future__ import annotations
 

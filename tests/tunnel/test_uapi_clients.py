@@ -1,4 +1,4 @@
-"""Silent clients of the UAPI socket: who is closed, who makes room for others, and who never is."""
+"""Silent clients of the UAPI socket: which are closed, which make room, and which never are."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HALF = b"set=1\nfwmark=7\nlisten"
 
 
 class Connection:
-    """A client that says what the test says, and nothing else."""
+    """A client that sends exactly what the test wants."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
     async def open(cls, here: Served, said: bytes = b"") -> Connection:
-        """Returns when the server knows it and waits for what it says next."""
+        """Returns when the server knows the client and waits for its next bytes."""
         before = set(here.server.clients)
         made = cls(*await asyncio.open_unix_connection(here.path))
         made.writer.write(said)
@@ -34,7 +34,7 @@ class Connection:
         return made
 
     async def is_closed(self) -> bytes:
-        """Waits for the end; what was said before it."""
+        """Waits for the end. Returns the bytes received before it."""
         return await asyncio.wait_for(self.reader.read(), 30)
 
     async def get(self) -> bytes:
@@ -47,7 +47,7 @@ class Connection:
 
 @pytest.fixture(autouse=True)
 def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four clients instead of 128 fill it."""
+    """Four clients fill it instead of 128."""
     monkeypatch.setattr(
         uapi_clients.ClientTable.__init__, "__kwdefaults__", {"most": 4, "idle": IDLE_SECONDS}
     )
@@ -77,7 +77,7 @@ async def test_idle_request_ends_with_etimedout(here: Served) -> None:
 
 @serving
 async def test_idle_clients_are_closed_without_a_newcomer(here: Served) -> None:
-    """By the table's own timer."""
+    """The table's own timer does it."""
     here.server.clients._idle = 0.2
     idle = await Connection.open(here)
     assert await idle.is_closed() == b""
@@ -114,7 +114,7 @@ async def test_client_between_requests_goes_first(here: Served) -> None:
 
 @serving
 async def test_slow_request_is_not_hurt_by_newcomers(here: Served) -> None:
-    """Bytes come, if seldom: a newcomer waits for its turn instead."""
+    """Bytes arrive, though rarely, so a newcomer has to wait."""
     slow = [await Connection.open(here, b"set=1\nfwmark=") for _ in range(4)]
     for _ in range(5):
         here.skipped += SPARE_WITHIN - 1
@@ -158,7 +158,8 @@ async def test_slow_reader_stays_and_stuck_one_goes(here: Served) -> None:
         (client,) = here.server.clients
         for _ in range(3):
             here.skipped += IDLE_SECONDS + 1
-            # Less than lets the server write on: it waits for three quarters of the buffer (unix(7)).
+            # Too little for the server to continue: it waits until three quarters of the buffer are free
+            # (unix(7)).
             assert sock.recv(40000)
             here.server.clients.close_idle()
             assert not client.ended
@@ -177,7 +178,7 @@ async def test_no_descriptors_left_closes_the_longest_silent(here: Served) -> No
 
 
 def test_bytes_not_yet_looked_at_are_progress() -> None:
-    """The event loop may be late: a client whose bytes have come is not idle."""
+    """The event loop may be late. A client whose bytes have arrived is not idle."""
     ours, theirs = socket.socketpair()
     now = [100.0]
     with ours, theirs:

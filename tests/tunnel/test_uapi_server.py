@@ -1,5 +1,4 @@
-"""The UAPI socket over a plane in memory: what wg sends, what it gets, and what clients cannot do to each
-other."""
+"""The UAPI socket with a plane in memory: requests of wg, answers, and isolation between clients."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ async def test_a_new_device_answers_with_its_port_alone(here: Served) -> None:
 
 @serving
 async def test_private_key_is_answered_clamped(here: Served) -> None:
-    """As the kernel and wireguard-go tell it: ``wg showconf`` is the same whatever served it."""
+    """As the kernel and wireguard-go do: ``wg showconf`` is the same for all servers."""
     key = bytes([0xFF] * 32)
     for _ in range(2):
         assert await here.set(f"private_key={key.hex()}") == "errno=0\n\n"
@@ -273,7 +272,7 @@ async def test_client_that_does_not_read_delays_no_other(here: Served) -> None:
 
 @serving
 async def test_130560_allowed_ips_in_one_set(here: Served) -> None:
-    """The number that wg's own test sets (tests/netns.sh); the loop must stay responsive meanwhile."""
+    """The number in wg's own test (tests/netns.sh). The loop must stay responsive meanwhile."""
     slowest = 0.0
 
     async def pulse() -> None:
@@ -378,7 +377,7 @@ async def test_used_socket_is_refused_stale_one_replaced(here: Served) -> None:
 
 @serving
 async def test_socket_of_ending_owner_is_awaited(here: Served) -> None:
-    """`wg-quick down wg0; wg-quick up wg0`: the old program ends a moment after its link was deleted."""
+    """`wg-quick down wg0; wg-quick up wg0`: the old program ends shortly after its link was deleted."""
     opening = asyncio.ensure_future(SocketFile.open(here.path))
     await asyncio.sleep(0)
     assert not opening.done(), "the old one still answers"
@@ -406,7 +405,7 @@ def test_closing_leaves_no_descriptor_and_no_task(tmp_path: Path) -> None:
                 await made.set(f"public_key={KEY_A}")
         assert len(asyncio.all_tasks()) == 1
 
-    gc.collect()  # an earlier test's garbage may hold some
+    gc.collect()  # garbage of an earlier test may hold descriptors
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     asyncio.run(body())
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

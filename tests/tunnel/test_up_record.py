@@ -1,4 +1,4 @@
-"""NAME.up: found while its writer lives, and then no more."""
+"""NAME.up is found while its writer lives, and not afterwards."""
 
 from __future__ import annotations
 

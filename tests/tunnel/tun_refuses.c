@@ -1,6 +1,6 @@
-/* A TUN device that takes TUNSETOFFLOAD and refuses super-packets (EINVAL) when they are written, as Linux 6.1.103, 6.6.44 and
- * 6.10.3 do. REFUSE=all: each of them. REFUSE=short: those whose last segment is shorter than the others. REFUSE=once: the
- * first. REFUSE=memory: each, for want of memory. */
+/* A TUN device that accepts TUNSETOFFLOAD and then refuses super-packets with EINVAL, as Linux 6.1.103, 6.6.44 and 6.10.3 do.
+ * REFUSE=all: all of them. REFUSE=short: those with a shorter last segment. REFUSE=once: the first. REFUSE=memory: all, with
+ * ENOMEM. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

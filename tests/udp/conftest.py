@@ -1,4 +1,4 @@
-"""Fixtures of the UDP room: sockets on loopback, every tier, every family."""
+"""Fixtures for sockets on loopback, each tier and each address family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from udpring.udp import TIERS, Packet, RecvRing
 
-BOUND = 30.0  # seconds that anything on loopback may take before it counts as lost
+BOUND = 30.0  # seconds until something on loopback counts as lost
 
 
 @pytest.fixture(params=TIERS)
@@ -22,7 +22,7 @@ def tier(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_socket() -> Iterator[Callable[..., socket.socket]]:
-    """Makes UDP sockets bound to loopback, or to the address given; closes them at the end."""
+    """Makes UDP sockets bound to loopback or the given address. Closes them at the end."""
     made: list[socket.socket] = []
 
     def make(family: int = socket.AF_INET, host: str | None = None, port: int = 0) -> socket.socket:
@@ -41,14 +41,14 @@ def make_socket() -> Iterator[Callable[..., socket.socket]]:
 
 
 class Pair:
-    """A socket to send from and one to receive at; ``to`` reaches the second from the first."""
+    """A socket to send from and one to receive at. ``to`` is the second one's address for the first."""
 
     def __init__(self, source: socket.socket, sink: socket.socket, to: tuple[str, int], local: str) -> None:
         self.source, self.sink, self.to, self.local = source, sink, to, local
 
     @property
     def seen_source(self) -> tuple[str, int] | tuple[str, int, int, int]:
-        """The source's address as the sink's ``recvfrom`` gives it."""
+        """The source's address as the sink's ``recvfrom`` returns it."""
         if self.source.family == self.sink.family:
             return self.source.getsockname()
         host, port = self.source.getsockname()
@@ -75,7 +75,7 @@ def pair4(make_socket: Callable[..., socket.socket]) -> Pair:
 
 
 def take(ring: RecvRing, count: int, bound: float = BOUND) -> list[Packet]:
-    """``count`` packets, however many batches they come in; fewer when the time is up."""
+    """Receives ``count`` packets in any number of batches. Returns fewer when the time is up."""
     packets: list[Packet] = []
     give_up = time.monotonic() + bound
     while len(packets) < count and time.monotonic() < give_up:
@@ -87,10 +87,10 @@ SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 
 
 def send_train(sock: socket.socket, to: object, payload: bytes, size: int) -> None:
-    """One UDP_SEGMENT train: datagrams of ``size``, the last may be shorter; loopback keeps it whole."""
+    """One UDP_SEGMENT train of datagrams of ``size``, the last may be shorter. Loopback keeps it whole."""
     sock.sendmsg([payload], [(SOL_UDP, UDP_SEGMENT, struct.pack("H", size))], 0, to)
 
 
 def cut(payload: bytes, size: int) -> list[bytes]:
-    """The datagrams of such a train."""
+    """The datagrams of that train."""
     return [payload[at : at + size] for at in range(0, len(payload), size)]

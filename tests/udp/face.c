@@ -1,5 +1,5 @@
-/* Drives the C face of the UDP room where Python does not reach: face SCENARIO TIER. Exits 0, or says what is wrong.
- * Built by test_face.py together with the room's sources, under the sanitisers. */
+/* Drives the C interface of native/udp where Python cannot: face SCENARIO TIER. Exits 0, or prints the failed check.
+ * test_face.py builds it with the room's sources, under the sanitisers. */
 #include "base.h"
 
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@
         } \
     } while (0)
 
-/* Every system call of the rooms goes through here: linked with --wrap=syscall. */
+/* Every system call of the rooms comes here: linked with --wrap=syscall. */
 static unsigned enters;
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
@@ -107,7 +107,7 @@ static struct udp_tx_item item_to(const char *data, int family, uint16_t port)
         .socket_index = family == AF_INET6};
 }
 
-/* Exactly `count` packets within a second each. */
+/* Receives exactly `count` packets, each within a second. */
 static void harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned count)
 {
     unsigned got = 0;
@@ -127,7 +127,7 @@ static void plain_send(int fd, const char *data, const struct udpring_address *t
     MUST(sendto(fd, data, strlen(data), 0, (struct sockaddr *)&name, length) == (ssize_t)strlen(data));
 }
 
-/* Two sockets at once: each packet names its socket, and comes from and to the right addresses. */
+/* Two sockets in one ring: each packet names its socket and has the right addresses. */
 static void two_sockets(void)
 {
     struct end here = open_end(), there = open_end();
@@ -160,7 +160,7 @@ static void two_sockets(void)
     close_end(&there);
 }
 
-/* A watch ends a wait, fires once, may be set again; two of one descriptor; one that cannot be polled. */
+/* A watch ends a wait, fires once, and may be set again. Two watches on one descriptor. A descriptor that cannot be polled. */
 static void watches(void)
 {
     struct end here = open_end();
@@ -174,7 +174,7 @@ static void watches(void)
     MUST(!eventfd_write(event, 1));
     MUST(!udp_rx_wait(rx, SECOND) && !udp_rx_harvest(rx, &packet, 1));
     MUST(udp_rx_watched(rx) == 1u << 3 && !udp_rx_watched(rx));
-    MUST(udp_rx_wait(rx, 1000000) == -ETIME);   /* still readable, but fired */
+    MUST(udp_rx_wait(rx, 1000000) == -ETIME);   /* still readable, but it fired already */
     MUST(!udp_rx_watch(rx, event, POLLIN, 3) && !udp_rx_wait(rx, SECOND));
     (void)udp_rx_harvest(rx, &packet, 1);
     MUST(udp_rx_watched(rx) == 1u << 3);
@@ -193,13 +193,13 @@ static void watches(void)
     MUST(!udp_rx_watch(rx, gone, POLLIN, 5) && !udp_rx_wait(rx, SECOND));
     (void)udp_rx_harvest(rx, &packet, 1);
     MUST(udp_rx_watched(rx) == 1u << 5);
-    MUST(!udp_rx_watch(rx, event, POLLPRI, 6));   /* out while we close */
+    MUST(!udp_rx_watch(rx, event, POLLPRI, 6));   /* pending at the close */
     MUST(udp_rx_close(rx));
     close(event);
     close_end(&here);
 }
 
-/* All slots held: nothing comes, and is counted; given back, it goes on. Given back twice is counted and harmless. */
+/* With all slots held nothing is received, which is counted. Released slots are used again. A double release is counted. */
 static void starve(void)
 {
     struct end here = open_end(), there = open_end();
@@ -230,7 +230,7 @@ static void starve(void)
         udp_rx_release(rx, packets[0].slot);
         udp_rx_release(rx, packets[1].slot);
     }
-    /* The other socket of the ring was never in need. */
+    /* The other socket of the ring never lacked slots. */
     to = loopback(AF_INET6, here.port);
     plain_send(there.fd[1], "data", &to, AF_INET6);
     harvest(rx, packets, 1);
@@ -240,7 +240,7 @@ static void starve(void)
     close_end(&there);
 }
 
-/* A source of ours is used; one that is not (any more) is dropped and the packet goes nevertheless. */
+/* A local source address is used. Without a usable one, the packet is sent with the kernel's choice. */
 static void sticky_source(void)
 {
     struct end here = open_end(), there = open_end();
@@ -251,7 +251,7 @@ static void sticky_source(void)
     struct udp_tx_item item = item_to("good", AF_INET, here.port);
     item.source = (struct udpring_address){.family = AF_INET, .ip = {127, 0, 0, 5}};
     MUST(!udp_tx_push(tx, &item));
-    item.source.ip[0] = 203;   /* TEST-NET-3: nobody's */
+    item.source.ip[0] = 203;   /* TEST-NET-3: no local address */
     item.token = 1;
     item.tos = 0xb8;
     MUST(!udp_tx_push(tx, &item));
@@ -260,7 +260,7 @@ static void sticky_source(void)
     item.token = 2;
     MUST(!udp_tx_push(tx, &item));
     item.source = loopback(AF_INET6, 0);
-    item.interface_index = 4000000;   /* an interface that went away */
+    item.interface_index = 4000000;   /* an interface that is gone */
     item.token = 3;
     MUST(!udp_tx_push(tx, &item));
     MUST(!udp_tx_flush(tx) && udp_tx_reap(tx, done, 4) == 4);
@@ -281,7 +281,7 @@ static void sticky_source(void)
     close_end(&there);
 }
 
-/* Trains go as such; one of too many segments is refused at once; a route that takes none says so. */
+/* Trains are sent as such. One with too many segments is refused at once. A route that takes none reports it. */
 static void trains(void)
 {
     static uint8_t data[65536];
@@ -314,7 +314,7 @@ static void trains(void)
         udp_rx_release(rx, packets[i].slot);
     }
     int on = 1;
-    MUST(!setsockopt(there.fd[0], SOL_SOCKET, SO_NO_CHECK, &on, sizeof(on)));   /* no checksum, no segmentation */
+    MUST(!setsockopt(there.fd[0], SOL_SOCKET, SO_NO_CHECK, &on, sizeof(on)));   /* no checksum, so no segmentation */
     item.length = 3000;
     item.segment_size = 1000;
     MUST(!udp_tx_push(tx, &item) && !udp_tx_flush(tx) && udp_tx_reap(tx, done, 4) == 1);
@@ -324,7 +324,7 @@ static void trains(void)
     close_end(&there);
 }
 
-/* The ring of sends is full, and what is abandoned comes back with the result given. */
+/* The ring of sends is full. Abandoned sends return with the given result. */
 static void full_and_abandon(void)
 {
     struct end here = open_end(), there = open_end();
@@ -348,13 +348,13 @@ static void full_and_abandon(void)
     item.destination.family = AF_UNIX;
     MUST(udp_tx_push(tx, &item) == -EAFNOSUPPORT);
     item = item_to("left behind", AF_INET, here.port);
-    MUST(!udp_tx_push(tx, &item));   /* pending while we close */
+    MUST(!udp_tx_push(tx, &item));   /* pending at the close */
     MUST(udp_tx_close(tx));
     close_end(&here);
     close_end(&there);
 }
 
-/* Thousands of operations in flight, cancelled by close, again and again; nothing may be left with the kernel. */
+/* A close cancels thousands of operations in flight, repeatedly. The kernel may keep none. */
 static void close_armed(void)
 {
     struct end here = open_end(), there = open_end();
@@ -375,7 +375,7 @@ static void close_armed(void)
     close_end(&there);
 }
 
-/* Options out of range, and descriptors that are none. */
+/* Options out of range, and invalid descriptors. */
 static void refusals(void)
 {
     struct end here = open_end();
@@ -395,10 +395,10 @@ static void refusals(void)
     ro.tier = to.tier = 4;
     MUST(udp_rx_open(&rx, &ro, &why) == -EINVAL && udp_tx_open(&tx, &to, &why) == -EINVAL);
     ro.tier = to.tier = tier;
-    const int nobody = 900;   /* beyond what the ring's own descriptor may get */
+    const int nobody = 900;   /* higher than the ring's own descriptor can be */
     to.fd[0] = ro.fd[0] = nobody;
     MUST(udp_tx_open(&tx, &to, &why) == -EBADF);
-    MUST(!udp_rx_open(&rx, &ro, &why));   /* told by the wait */
+    MUST(!udp_rx_open(&rx, &ro, &why));   /* the wait reports it */
     int code = 0;
     struct udpring_packet packet;
     for (int i = 0; i < 3 && !code; i++) {
@@ -413,7 +413,7 @@ static void refusals(void)
     close_end(&here);
 }
 
-/* Ancillary data: what we build we can read, and nothing that is cut or invented leads beyond its end. */
+/* Ancillary data: the parser reads what the builder writes, and never beyond the end of truncated or random bytes. */
 static void ancillary(void)
 {
     struct udpring_packet packet;
@@ -430,7 +430,7 @@ static void ancillary(void)
         memset(&packet, 0, sizeof(packet));
         udp_cmsg_parse(built, plain, &packet, &drops);
         MUST(packet.tos == 0x2e && !packet.local.family);
-        for (size_t cut = 0; cut <= whole; cut++) {   /* in memory of just that size: the sanitiser watches */
+        for (size_t cut = 0; cut <= whole; cut++) {   /* in memory of exactly that size, which the sanitiser watches */
             uint8_t *piece = malloc(cut ? cut : 1);
             memcpy(piece, built, cut);
             udp_cmsg_parse(piece, cut, &packet, &drops);
@@ -443,7 +443,7 @@ static void ancillary(void)
         uint8_t *noise = malloc(length ? length : 1);
         for (size_t i = 0; i < length; i++)
             noise[i] = (uint8_t)rand();
-        if (length >= sizeof(struct cmsghdr)) {   /* mostly plausible: else the first length ends it */
+        if (length >= sizeof(struct cmsghdr)) {   /* usually plausible, else the first length ends it */
             static const int levels[] = {SOL_IP, SOL_IPV6, SOL_SOCKET, 17};
             static const int types[] = {IP_PKTINFO, IP_TOS, IPV6_PKTINFO, IPV6_TCLASS, 104, SO_RXQ_OVFL};
             struct cmsghdr header = {.cmsg_len = (size_t)rand() % (length + 8), .cmsg_level = levels[rand() % 4],
@@ -456,7 +456,7 @@ static void ancillary(void)
     }
 }
 
-/* Arming all free slots and waiting share one enter; so do all sends of a flush; harvest and reap need none. */
+/* Arming all free slots and waiting share one enter. So do all sends of a flush. Harvest and reap need none. */
 static void one_enter(void)
 {
     struct end here = open_end(), there = open_end();
@@ -491,7 +491,7 @@ static void one_enter(void)
 
 enum { SENDERS = 24 };
 
-/* Which of these sockets a datagram came to; each is there to be read when it has been sent. */
+/* Which of these sockets a datagram arrived at. It is readable as soon as it was sent. */
 static int arrived_at(const struct pollfd *polled, int count)
 {
     struct pollfd now[8];
@@ -506,7 +506,7 @@ static int arrived_at(const struct pollfd *polled, int count)
     return -1;
 }
 
-/* True if nothing is there to be read. A datagram over loopback is queued before sendto() returns. */
+/* True if there is nothing to read. A datagram over loopback is queued before sendto() returns. */
 static bool nowhere(const struct pollfd *polled, int count)
 {
     struct pollfd now[8];
@@ -514,14 +514,14 @@ static bool nowhere(const struct pollfd *polled, int count)
     return poll(now, (nfds_t)count, 0) == 0;
 }
 
-/* What may hold data goes to one of `count` sockets, each sender's to the same; messages of another kind to the separate one; the
- * kernel discards the rest. */
+/* Messages that may be data go to one of `count` sockets, by sender. Messages of another kind go to the separate socket. The
+ * kernel discards all others. */
 static void split_family(const struct udp_split *kinds, uint32_t count, int family)
 {
     static const struct { uint8_t start[4]; size_t length; enum { DATA, APART, DISCARDED } goes; } sent[] = {
         {{1}, 148, APART}, {{1}, 296, APART}, {{2}, 92, APART}, {{3}, 64, APART}, {{1, 'u', 'A', 'G'}, 148, APART},
         {{4}, 32, DATA}, {{4}, 1452, DATA}, {{4, 'u', 'A', 'G'}, 48, DATA},
-        {{0}, 1452, DATA}, {{1}, 149, DATA}, {{4, 'u', 'A', 'H'}, 64, DATA},   /* may be trains with data in them */
+        {{0}, 1452, DATA}, {{1}, 149, DATA}, {{4, 'u', 'A', 'H'}, 64, DATA},   /* may be trains of data */
         {{4}, 31, DISCARDED}, {{4, 'u', 'A', 'H'}, 48, DISCARDED}, {{1}, 63, DISCARDED}, {{5}, 32, DISCARDED},
         {{4}, 3, DISCARDED}, {{4}, 0, DISCARDED},
     };
@@ -572,7 +572,7 @@ static void split(void)
         split_family(&kinds, 1, family);
         split_family(&kinds, 4, family);
     }
-    struct end here = open_end();   /* a port that somebody has is not shared */
+    struct end here = open_end();   /* a port in use is not shared */
     int fd[2][2], separate[2];
     MUST(udp_socket_group(fd, 2, separate, &kinds, &here.port, 0, &why) == -EADDRINUSE && separate[0] == -1 && fd[1][1] == -1);
     close_end(&here);

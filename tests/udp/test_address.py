@@ -1,4 +1,4 @@
-"""Addresses on their way between the socket API and the core."""
+"""Addresses between the socket API and the core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch as a sequence and as columns; trains split or whole. Plain sockets say what is right."""
+"""A batch as a sequence and as columns, with split and whole trains. Plain sockets are the oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAINS = [(10300, 1000), (2000, 1000), (1001, 1000), (64000, 1000), (128, 2), (6
 
 
 def gather(ring: RecvRing, count: int, max_packets: int = 256) -> list[Batch]:
-    """Batches with ``count`` datagrams in all; fewer when the time is up."""
+    """Batches with ``count`` datagrams in all, or fewer when the time is up."""
     batches: list[Batch] = []
     give_up = time.monotonic() + BOUND
     while sum(map(len, batches)) < count and time.monotonic() < give_up:
@@ -140,7 +140,7 @@ def test_max_packets_bounds_a_batch_and_loses_nothing(tier: str, pair4: Pair) ->
 
 
 def mixed(pair: Pair, other: socket.socket, seed: int) -> list[tuple[bytes, int]]:
-    """Sends singles and trains from two sockets; returns each datagram and the port it came from."""
+    """Sends singles and trains from two sockets. Returns each datagram and its source port."""
     chance = random.Random(seed)
     sent: list[tuple[bytes, int]] = []
     for _ in range(12):
@@ -279,7 +279,7 @@ def test_timestamps_lie_between_readings_of_the_clock(tier: str, pair: Pair) -> 
         stamps = [stamp for batch in batches for stamp in batch.timestamps]
         assert stamps == [packet.timestamp for batch in batches for packet in batch]
         assert stamps == sorted(stamps)
-        slack = 1_000_000_000  # clocks are set now and then
+        slack = 1_000_000_000  # clocks are adjusted now and then
         assert before - slack <= stamps[0]
         assert stamps[-1] <= after + slack
         assert len(set(stamps[-10:])) == 1, "a train has one time"
@@ -309,7 +309,7 @@ def test_kernel_drops_come_with_their_batch(tier: str, pair4: Pair) -> None:
 
 
 def test_where_the_columns_lie_in_memory(tier: str, pair4: Pair) -> None:
-    """What ``SendRing`` takes a received batch by."""
+    """``SendRing`` takes a received batch by these addresses."""
     payload = os.urandom(2500)
     with RecvRing(pair4.sink, tier=tier) as ring:
         send_train(pair4.source, pair4.to, payload, 1000)

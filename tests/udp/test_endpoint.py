@@ -1,4 +1,4 @@
-"""``open_datagram_endpoint``: the same protocols under asyncio's transport and under ours, side by side."""
+"""``open_datagram_endpoint``: the same protocols on asyncio's transport and on udpring's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def theirs(*arguments: Any, **keywords: Any) -> Any:
 
 
 class Recorder(asyncio.DatagramProtocol):
-    """Notes what is called, with addresses as names; ``until`` waits for what it saw."""
+    """Records calls, with addresses as names. ``until`` waits for a recorded call."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -107,7 +107,7 @@ HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def compared(scenario: Callable[[Open], Awaitable[Any]], run: Callable[..., Any], ours: Open) -> Any:
-    """What the scenario gives with our transport, which must be what it gives with asyncio's own."""
+    """The outcome of the scenario on udpring's transport. It must equal asyncio's."""
 
     async def bounded(open_: Open) -> Any:
         async with asyncio.timeout(BOUND):
@@ -119,7 +119,7 @@ def compared(scenario: Callable[[Open], Awaitable[Any]], run: Callable[..., Any]
     return got
 
 
-# The same protocol under both.
+# The same protocol on both.
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
@@ -128,7 +128,7 @@ def test_echo(family: int, connected: bool, run: Callable[..., Any], ours: Open)
     async def scenario(open_: Open) -> Any:
         server_transport, server = await open_(Echo, local_addr=(HOSTS[family], 0))
         where = server_transport.get_extra_info("sockname")
-        # An address is where to send to as recvfrom gives it, and as people write it.
+        # The destination may be an address as recvfrom returns it, or as people write it.
         if connected:
             transport, client = await open_(Recorder, remote_addr=where[:2])
         else:
@@ -153,7 +153,7 @@ def test_echo(family: int, connected: bool, run: Callable[..., Any], ours: Open)
 
 @pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
 def test_a_closed_port(connected: bool, run: Callable[..., Any], ours: Open) -> None:
-    """An ICMP error is reported on a connected socket, and everything goes on."""
+    """A connected socket reports an ICMP error, and the transport continues."""
 
     async def scenario(open_: Open) -> Any:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -197,7 +197,7 @@ def test_a_datagram_too_long_among_others(run: Callable[..., Any], ours: Open) -
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
 def test_closing_with_unsent_data(connected: bool, how: str, run: Callable[..., Any], ours: Open) -> None:
-    """What was sent before leaves; nothing comes any more."""
+    """Data sent before the close leaves. Nothing is received afterwards."""
 
     async def scenario(open_: Open) -> Any:
         server_transport, server = await open_(Recorder, local_addr=("127.0.0.1", 0))
@@ -392,7 +392,7 @@ def test_a_protocol_that_raises(run: Callable[..., Any], ours: Open) -> None:
     compared(scenario, run, ours)
 
 
-# What is ours alone.
+# Only udpring's transport has these.
 
 
 def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
@@ -412,7 +412,7 @@ def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
             assert transport.get_write_buffer_size() == 0
         assert batches == [3, 1, 50]
         await client.until(55)
-        # A long queue does not wait for the end of the turn, nor does one above the high water mark.
+        # A long queue is sent before the end of the turn. So is one above the high water mark.
         batches.clear()
         for _ in range(FLUSH_DATAGRAMS + 1):
             transport.sendto(b"x", where)
@@ -448,7 +448,7 @@ def test_order_is_kept_for_each_destination(run: Callable[..., Any], ours: Open)
 
 
 def test_a_flood_lets_timers_run(run: Callable[..., Any], ours: Open) -> None:
-    """Counted, not timed: how many datagrams the protocol gets between two turns of the loop."""
+    """The test counts instead of timing: datagrams between two turns of the loop."""
 
     async def main() -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
@@ -607,7 +607,7 @@ def test_it_needs_asyncio() -> None:
 
 
 def test_receiving_needs_no_asyncio() -> None:
-    """Also with the descriptor for event loops: asyncio is imported when a task first waits."""
+    """This holds with a descriptor for event loops too. A task's first wait imports asyncio."""
     program = (
         "import socket, sys, udpring\n"
         "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, udpring.RecvRing(sock) as ring:\n"

@@ -1,4 +1,5 @@
-"""``open_datagram_endpoint`` where datagrams come one at a time: past the batches, and back to them."""
+"""``open_datagram_endpoint`` with datagrams that come one at a time: it leaves the batches and returns to
+them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ __all__ = ["ours", "run"]  # fixtures
 
 
 class Counting:
-    """Stands before a ring and counts the calls that went through."""
+    """Wraps a ring and counts its calls."""
 
     def __init__(self, ring: Any, *names: str) -> None:
         self.counts = dict.fromkeys(names, 0)
@@ -37,7 +38,7 @@ class Counting:
 
 
 class Answering(Recorder):
-    """Answers each datagram with so many as it says."""
+    """Answers each datagram with the number of datagrams that it names."""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.note("received", data)
@@ -56,7 +57,7 @@ def test_sparse_datagrams_go_past_the_batches(family: str, run: Callable[..., An
             transport.sendto(b"1")
             await client.until(2 + number)
         assert client.calls[1:] == [("received", b"0", "tuple")] * 30
-        # A tier that wakes in vain now and then may look for a batch, too.
+        # A tier that wakes without a datagram may also look for a batch.
         assert received.counts["_take_one"] >= 30 - SINGLES
         assert sent.counts["_send_one"] >= 10
         assert sent.counts["_send_one"] + sent.counts["send_batch"] == 30
@@ -71,7 +72,7 @@ def test_sparse_datagrams_go_past_the_batches(family: str, run: Callable[..., An
 
 
 def test_order_from_one_way_to_the_other(run: Callable[..., Any], ours: Open) -> None:
-    """One that is sent at once and those that are queued behind it leave in the order of the calls."""
+    """A datagram sent at once and datagrams queued after it leave in the order of the calls."""
 
     async def scenario(open_: Open) -> Any:
         server_transport, server = await open_(Answering, local_addr=("127.0.0.1", 0))
@@ -105,7 +106,7 @@ def test_what_was_queued_before_leaves_before(run: Callable[..., Any], ours: Ope
         for number in range(20):
             other.sendto(b"%d" % number)
             if number % 4 == 3:
-                other._flush()  # it is there when the next is queued
+                other._flush()  # the datagram has arrived when the next one is queued
                 transport.sendto(b"queued", other.get_extra_info("sockname"))
             await client.until(2 + number + (number + 1) // 4)
             if number % 4 == 3:
@@ -119,7 +120,7 @@ def test_what_was_queued_before_leaves_before(run: Callable[..., Any], ours: Ope
 
 
 def test_from_sparse_to_bulk_and_back(run: Callable[..., Any], ours: Open) -> None:
-    """Nothing is lost, nothing overtakes, and nothing stays behind in the ring."""
+    """Nothing is lost or reordered, and nothing stays in the ring."""
 
     async def main() -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
@@ -157,7 +158,7 @@ def test_every_size(size: int, run: Callable[..., Any], ours: Open) -> None:
 
 
 def test_trains_among_single_datagrams(run: Callable[..., Any], ours: Open) -> None:
-    """A train of more datagrams than one wake-up hands over comes whole, though the socket is empty then."""
+    """A train longer than one wake-up hands over arrives whole, although the socket is empty by then."""
 
     async def main() -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
@@ -183,7 +184,7 @@ def test_trains_among_single_datagrams(run: Callable[..., Any], ours: Open) -> N
 
 
 class Faulty(Recorder):
-    """Answers each with something that cannot be sent, and then with the datagram itself."""
+    """Answers each datagram with one that cannot be sent, and then with the datagram itself."""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.note("received", data)
@@ -221,7 +222,7 @@ def test_a_port_that_closes_amid_sparse_traffic(run: Callable[..., Any], ours: O
             for number in range(6):
                 peer.sendto(b"1", own)
                 await client.until(2 + number)
-        while len(client.calls) < 8:  # the kernel answers only so many a second
+        while len(client.calls) < 8:  # the kernel limits the rate of ICMP errors
             transport.sendto(b"nobody hears")
             await asyncio.sleep(0.005)
         said = len(client.calls)
@@ -283,7 +284,7 @@ def test_closing_and_raising_in_a_single_datagram(run: Callable[..., Any], ours:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_tier(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that is best for single datagrams, unless another is named."""
+    """It uses the best tier for single datagrams, unless another one is named."""
 
     async def tier_of(**keywords: Any) -> str:
         async with asyncio.timeout(BOUND):

@@ -1,4 +1,5 @@
-"""The C face that the tunnel uses, under the sanitisers: face.c, built with the room's own sources."""
+"""The C interface that the tunnel uses, under the sanitisers: face.c, built with the sources of
+native/udp."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parent.parent / "udpring" / "native"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first one compiles
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test compiles
 SCENARIOS = re.findall(r'\{"(\w+)", \1\}', (HERE / "face.c").read_text())
 
 
 @pytest.fixture(scope="session")
 def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, built once a session."""
+    """The program, built once per session."""
     built = tmp_path_factory.mktemp("face") / "face"
     sources = [
         NATIVE / "base.c",

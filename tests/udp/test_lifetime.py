@@ -1,4 +1,4 @@
-"""Who owns a packet's memory, and for how long; threads, forks and closing."""
+"""Who owns the memory of a packet, and for how long. Threads, forks and closing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_view_outlives_its_batch_and_its_ring(tier: str, pair4: Pair) -> None:
             batch.payloads()
         with pytest.raises(ClosedError):
             batch[0]
-        for number in range(100):  # every other buffer is used many times over
+        for number in range(100):  # all other buffers are reused many times
             pair4.source.sendto(b"%d" % number * 10, pair4.to)
             assert [bytes(p) for p in take(ring, 1)] == [b"%d" % number * 10]
         assert (bytes(view), bytes(packet)) == (b"keep", b"keep me")
@@ -65,7 +65,7 @@ def test_views_are_read_only(tier: str, pair4: Pair) -> None:
 
 
 def test_keeping_everything_starves_nobody(tier: str, pair4: Pair) -> None:
-    """Beyond half of the buffers packets are copied: the kernel always has the other half."""
+    """When half of the buffers are kept, packets are copied: the kernel always has the other half."""
     with RecvRing(pair4.sink, buffers=8, tier=tier) as ring:
         kept: list[Packet] = []
         for number in range(200):
@@ -114,7 +114,7 @@ def test_the_last_view_may_die_in_any_thread(tier: str, pair4: Pair) -> None:
     steps=st.lists(st.tuples(st.integers(1, 6), st.sets(st.integers(0, 5))), max_size=25),
 )
 def test_kept_packets_never_change(tier: str, steps: list[tuple[int, set[int]]]) -> None:
-    """Whatever is kept and dropped in whatever order, what is still held says what was sent."""
+    """Kept packets hold their original bytes, in any order of keeping and dropping."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
@@ -156,7 +156,7 @@ def test_closing_twice_is_fine_and_afterwards_nothing_works(tier: str, pair4: Pa
 
 
 def held_by_the_process() -> tuple[int, int]:
-    # Listing opens a descriptor itself; the same each time.
+    # The listing opens one descriptor itself, each time the same.
     return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/maps").read_text().splitlines())  # noqa: PTH208
 
 
@@ -175,7 +175,7 @@ def test_opening_and_closing_leaves_nothing(tier: str, pair4: Pair) -> None:
     gc.collect()
     after = held_by_the_process()
     assert after[0] == descriptors
-    assert after[1] <= mappings + 5  # the allocator's own
+    assert after[1] <= mappings + 5  # made by the allocator
 
 
 def test_closing_with_a_full_pool_in_flight_under_traffic(tier: str, pair4: Pair) -> None:
@@ -253,7 +253,7 @@ def test_a_ring_whose_thread_has_ended_can_be_closed(tier: str, pair4: Pair) -> 
     thread = threading.Thread(target=make)
     thread.start()
     thread.join()
-    # join() returns a moment before the kernel has ended the thread.
+    # join() returns shortly before the kernel ends the thread.
     give_up = time.monotonic() + BOUND
     for ring in rings:
         while time.monotonic() < give_up:
@@ -273,7 +273,7 @@ def test_a_forgotten_ring_warns_and_is_closed(tier: str, pair4: Pair) -> None:
 
 
 def in_child(work: Callable[[], bool]) -> bool:
-    """Whether ``work`` said yes in a forked child; a child that dies of a signal says no."""
+    """Whether ``work`` returned true in a forked child. A child killed by a signal returns false."""
     child = os.fork()
     if not child:
         answer = False
@@ -284,7 +284,7 @@ def in_child(work: Callable[[], bool]) -> bool:
 
 
 def test_forked_child_cannot_use_the_ring(tier: str, pair4: Pair) -> None:
-    """The parent goes on."""
+    """The parent continues."""
     with RecvRing(pair4.sink, buffers=16, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
         sender.send_batch([b"before"], pair4.to)
         (packet,) = take(receiver, 1)

@@ -1,6 +1,6 @@
-"""Whatever is kept, cut and dropped in whatever order: a datagram that is still looked at says what was sent.
+"""In any order of keeping, slicing and dropping, a held datagram has its original bytes.
 
-Each datagram carries its number and a checksum, so that a buffer that was given back too early shows.
+Each datagram carries its number and a checksum, which detect a buffer that was returned too early.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def datagram(number: int, size: int) -> bytes:
 
 
 def number_of(data: memoryview | bytes) -> int:
-    """The number that a datagram carries; fails when a byte of it changed."""
+    """The number in a datagram. Fails if a byte of it changed."""
     checksum, number = HEADER.unpack_from(data)
     assert zlib.crc32(data[4:]) == checksum, f"datagram {number} changed while it was held"
     return int(number)
 
 
 class Leasing(RuleBasedStateMachine):
-    """A ring of few buffers, a sender, and a program that keeps what it likes."""
+    """A ring of few buffers, a sender, and a program that keeps packets at random."""
 
     tier = TIERS[0]
     whole_trains = False

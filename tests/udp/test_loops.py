@@ -1,4 +1,4 @@
-"""Receiving in event loops: the descriptor, awaiting and iterating, on every tier and every loop."""
+"""Receiving in event loops by descriptor, await and iteration, on each tier and each loop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None
 
 
 def readable(ring: RecvRing | int, bound: float = 0) -> bool:
-    """What select, poll and epoll all say of the ring's descriptor."""
+    """The common answer of select, poll and epoll for the ring's descriptor."""
     poll, epoll = select.poll(), select.epoll()
     poll.register(ring, select.POLLIN)
     epoll.register(ring, select.EPOLLIN)
@@ -66,7 +66,7 @@ async def until_waiting(ring: RecvRing) -> None:
 
 
 def drain(ring: RecvRing, max_packets: int = 64) -> list[bytes]:
-    """As an event loop does it: for as long as the descriptor is readable."""
+    """Receives as an event loop does: while the descriptor is readable."""
     payloads: list[bytes] = []
     while readable(ring):
         payloads += ring.recv_batch(max_packets, timeout=0).payloads()
@@ -139,7 +139,7 @@ def test_more_than_the_pool_holds(tier: str, pair4: Pair) -> None:
 
 @pytest.mark.parametrize("where", ["here", "another thread"])
 def test_buffers_that_come_back_wake_the_loop(tier: str, pair4: Pair, where: str) -> None:
-    """With every buffer held nothing can be received; the descriptor says so when they are back."""
+    """With every buffer held nothing can be received. The descriptor becomes readable when they return."""
     with RecvRing(pair4.sink, buffers=4, tier=tier, lease_limit=4) as ring:
         ring.fileno()
         for round_ in range(10):
@@ -209,7 +209,7 @@ def test_no_descriptor_is_left_behind(tier: str, pair4: Pair) -> None:
             assert not await ring.recv_batch_async(timeout=0.001)
 
     asyncio.run(main())
-    gc.collect()  # an earlier test's garbage may hold some
+    gc.collect()  # garbage of an earlier test may hold descriptors
     before = os.listdir("/proc/self/fd")  # noqa: PTH208
     for _ in range(10):
         asyncio.run(main())
@@ -342,10 +342,10 @@ def test_a_task_cancelled_as_it_is_woken_loses_nothing(tier: str, pair4: Pair) -
         with RecvRing(pair4.sink, tier=tier) as ring:
             for number in range(20):
                 task = asyncio.create_task(ring.recv_batch_async())
-                await asyncio.sleep(0)  # waits
+                await asyncio.sleep(0)  # the task waits now
                 pair4.source.sendto(b"%d" % number, pair4.to)
                 assert readable(ring, BOUND)
-                # Of these turns of the loop one tells the task, and the next runs it.
+                # One of these turns of the loop wakes the task, and the next one runs it.
                 for _ in range(number % 4):
                     await asyncio.sleep(0)
                 task.cancel()
@@ -373,7 +373,7 @@ def test_second_waiting_task_is_refused(tier: str, run: Callable[..., None], pai
 
 
 def test_the_program_may_poll_ring_and_socket_too(tier: str, run: Callable[..., None], pair4: Pair) -> None:
-    """Our waits use a descriptor of their own, so that nobody's handler is replaced."""
+    """udpring waits on its own descriptor, so it replaces no handler of the program."""
 
     async def main() -> None:
         with RecvRing(pair4.sink, tier=tier) as ring:
@@ -400,7 +400,7 @@ def test_the_program_may_poll_ring_and_socket_too(tier: str, run: Callable[..., 
 
 
 def test_a_flood_lets_others_run(tier: str, run: Callable[..., None], pair4: Pair) -> None:
-    """Counted, not timed: at most so many batches between two turns of another task."""
+    """The test counts instead of timing: batches between two turns of another task."""
 
     async def main() -> None:
         turns = 0
@@ -418,11 +418,11 @@ def test_a_flood_lets_others_run(tier: str, run: Callable[..., None], pair4: Pai
                 seen, most, batches = turns, 0, 0
                 for _ in range(200):
                     for _ in range(4):
-                        pair4.source.sendto(b"x", pair4.to)  # never empty
+                        pair4.source.sendto(b"x", pair4.to)  # the socket is never empty
                     await ring.recv_batch_async(1)
                     batches = batches + 1 if turns == seen else 1
                     seen, most = turns, max(most, batches)
-                # trio runs its tasks in any order: last in a turn, then first
+                # trio runs tasks in any order: last in one turn, first in the next
                 assert most <= 2 * BATCHES_A_TURN
                 tasks.cancel_scope.cancel()
 

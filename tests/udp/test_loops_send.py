@@ -1,6 +1,6 @@
-"""Sending in event loops, as far as a host's own loopback goes, where no buffer is ever full.
+"""Sending in event loops over loopback, where no buffer ever fills.
 
-integration/test_send_async.py has the rest: tasks that wait for room.
+integration/test_send_async.py covers tasks that wait for room.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_sending_for_ever_lets_others_run(tier: str, run: Callable[..., None], p
                     await ring.send_batch_async([b"x"], pair4.to)
                     batches = batches + 1 if turns == seen else 1
                     seen, most = turns, max(most, batches)
-                # trio runs its tasks in any order: last in a turn, then first
+                # trio runs tasks in any order: last in one turn, first in the next
                 assert most <= 2 * BATCHES_A_TURN
                 tasks.cancel_scope.cancel()
 
@@ -87,7 +87,7 @@ def test_sending_for_ever_lets_others_run(tier: str, run: Callable[..., None], p
 
 
 def test_echo_between_two_tasks(tier: str, run: Callable[..., None], pair4: Pair) -> None:
-    """Batches go back as they were received, without a copy."""
+    """Batches are sent back as received, without a copy."""
 
     async def main() -> None:
         with (

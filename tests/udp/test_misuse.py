@@ -1,4 +1,4 @@
-"""Wrong arguments and their errors, a socket that is gone, and a fork."""
+"""Wrong arguments and their errors, a vanished socket, and a fork."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SO_TIMESTAMPNS = 35
 
 
 def test_close_leaves_reused_descriptor_alone(tier: str, make_socket: Callable[..., socket.socket]) -> None:
-    """Without UDP_GRO a train that waits in the heir would be received as one long datagram."""
+    """Without UDP_GRO, a train waiting in the heir would be received as one long datagram."""
     first, heir, source = make_socket(), make_socket(), make_socket()
     old = RecvRing(first, tier=tier, timestamps=True)
-    os.dup2(heir.fileno(), first.fileno())  # closes the first; its number stands for the heir
+    os.dup2(heir.fileno(), first.fileno())  # closes the first; its number now names the heir
     with RecvRing(heir, tier=tier, timestamps=True) as ring:
         assert ring.gro
         send_train(source, heir.getsockname(), b"a" * 30 + b"b" * 10, 30)
@@ -83,7 +83,7 @@ def test_what_is_no_socket_is_named(ring: type[SendRing | RecvRing], wrong: Any)
 def test_nothing_that_owns_memory_is_copied_or_pickled(
     tier: str, pair4: Pair, way: Callable[[object], object]
 ) -> None:
-    """A copy of a ring would close it when it dies."""
+    """A copy of a ring would close it when the copy is collected."""
     with RecvRing(pair4.sink, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
         ticket = sender.submit([b"one", b"two"], pair4.to)
         sender.drain()
@@ -206,7 +206,7 @@ def test_hosts_that_socket_knows_without_asking(tier: str, make_socket: Callable
     with RecvRing(sink, tier=tier) as receiver, SendRing(make_socket(), tier=tier) as sender:
         assert sender.send_batch([b"here"], ("", sink.getsockname()[1])).accepted == 1
         assert [bytes(packet) for packet in take(receiver, 1)] == [b"here"]
-        report = sender.send_batch([b"all"], ("<broadcast>", 9))  # without SO_BROADCAST
+        report = sender.send_batch([b"all"], ("<broadcast>", 9))  # SO_BROADCAST is not set
         assert [type(error) for _, error in report.errors] == [PermissionError]
 
 
@@ -228,7 +228,7 @@ def test_flow_and_scope_are_numbers(address: Any, error: type[Exception]) -> Non
 @pytest.mark.parametrize("port", [-1, 65536, 70000])
 @pytest.mark.parametrize("argument", ["local_addr", "remote_addr"])
 def test_an_endpoint_takes_no_port_out_of_range(argument: str, port: int) -> None:
-    """getaddrinfo(3) takes the low 16 bits, and another port would be opened."""
+    """getaddrinfo(3) takes the low 16 bits, so another port would be opened."""
     arguments: dict[str, Any] = {argument: ("127.0.0.1", port)}
     with pytest.raises(OverflowError, match="0-65535"):
         asyncio.run(udpring.open_datagram_endpoint(asyncio.DatagramProtocol, **arguments))

@@ -1,7 +1,7 @@
-"""Tier uring-pool keeps the order in which datagrams came, however often its operations are woken in vain.
+"""Tier uring-pool keeps datagrams in order of arrival, even if its operations are often woken in vain.
 
-One datagram wakes every operation that waits. One woken 128 times in vain the kernel hands to a thread, which
-receives beside the others: its datagrams come out of order, or when the next one has come.
+One datagram wakes every waiting operation. When an operation was woken 128 times in vain, the kernel hands it
+to a thread. That thread receives concurrently, so its datagrams come out of order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ with udpring.RecvRing(sink, buffers={buffers}, tier="uring-pool", gro=False) as 
 """
 
 
-# An entry in the socket's error queue lets each receive be tried again at once, and no cancel finds one then.
+# An entry in the socket's error queue makes each receive retry at once, so no cancel finds one then.
 TIMESTAMPS = """
 SO_TIMESTAMPING, SOFTWARE = 37, 1 << 1 | 1 << 4
 sink.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, SOFTWARE)
@@ -60,7 +60,7 @@ def meanwhile(number):
     if number % 100 == 40:
         sink.sendto(b"", nobody)
 """
-# The program's next call on the socket gets the error, so that no receive does. The entry stays.
+# The program's next call on the socket gets the error, so no receive does. The entry stays.
 CALLED = (
     ERRORS
     + """        while not sink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -103,7 +103,7 @@ def test_a_fast_stream_comes_in_order(pair4: Pair, buffers: int) -> None:
     seen: list[int] = []
     with RecvRing(pair4.sink, buffers=buffers, tier="uring-pool") as ring:
         sender.start()
-        while not seen or seen[-1] < 19_999:  # the last of what the socket had room for
+        while not seen or seen[-1] < 19_999:  # the last datagram that fitted the socket buffer
             batch = ring.recv_batch(timeout=BOUND if sender.is_alive() else 0)
             if not batch:
                 break

@@ -1,4 +1,4 @@
-"""What asyncio and uvloop are left with between the waits of a task, and how they resume it."""
+"""What a task's waits leave registered in asyncio and uvloop, and how a wait resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEVER = 1e6  # seconds
 
 
 class Counts:
-    """How often a loop registered and removed the descriptor, and how often it called."""
+    """Counts how often a loop registered and removed the descriptor, and how often it called the reader."""
 
     def __init__(self) -> None:
         self.added = self.removed = self.called = 0
@@ -74,7 +74,7 @@ def make_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
 
 @pytest.fixture
 def run(make_loop: Callable[[], Any]) -> Callable[[Callable[[], Awaitable[None]]], Counts]:
-    """Runs a coroutine function in a loop of its own, within the bound; what the loop counted."""
+    """Runs a coroutine function in a new loop, within the bound. Returns the loop's counts."""
 
     def run(main: Callable[[], Awaitable[None]]) -> Counts:
         failed: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ async def waiting(ring: RecvRing) -> None:
 
 
 async def rounds(ring: RecvRing, pair: Pair, count: int = 3) -> None:
-    """Datagrams that come one at a time, each to a task that waits."""
+    """Datagrams come one at a time, each to a waiting task."""
     for number in range(count):
         task = asyncio.ensure_future(ring.recv_batch_async())
         await waiting(ring)
@@ -120,11 +120,11 @@ async def rounds(ring: RecvRing, pair: Pair, count: int = 3) -> None:
 
 @pytest.fixture
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait ends by a look: only the loop ends it."""
+    """No wait ends by a check before it: only the loop ends it."""
     monkeypatch.setattr(reader, "LOOK_SECONDS", NEVER)
 
 
-# What stays with the loop, and for how long.
+# What stays registered with the loop, and for how long.
 
 
 @pytest.mark.usefixtures("no_look")
@@ -168,13 +168,13 @@ def test_unread_ring_does_not_spin_the_loop(tier: str, run: Run, pair4: Pair) ->
             while len(got) < 3:
                 got += (await ring.recv_batch_async()).payloads()
             assert got == [b"later %d" % number for number in range(3)]
-            await rounds(ring, pair4)  # it is watched again
+            await rounds(ring, pair4)  # the descriptor is watched again
 
     run(main)
 
 
 def test_a_task_that_is_busy_elsewhere_is_no_spin(tier: str, run: Run, pair4: Pair) -> None:
-    """Each datagram that comes while nobody waits costs the loop one call at most."""
+    """Each datagram that arrives while no task waits costs the loop at most one call."""
 
     async def main() -> None:
         with RecvRing(pair4.sink, tier=tier) as ring:
@@ -231,7 +231,7 @@ def test_a_ring_keeps_no_loop_alive(tier: str, pair4: Pair) -> None:
 
 
 def test_loops_in_turns(tier: str, make_loop: Callable[[], Any], pair4: Pair) -> None:
-    """The ring moves to whichever loop runs; a closed one is not touched again."""
+    """The ring moves to whichever loop runs. It does not touch a closed loop again."""
     loops = [make_loop() for _ in range(3)]
     try:
         with RecvRing(pair4.sink, tier=tier) as ring:
@@ -336,7 +336,7 @@ def test_woken_twice_at_once_it_runs_once(tier: str, run: Run, pair4: Pair) -> N
                 assert ring._watch is not None
                 ring._watch.wake()
                 if number % 2:
-                    await asyncio.sleep(0)  # now it waits again
+                    await asyncio.sleep(0)  # the task waits again
                 pair4.source.sendto(b"%d" % number, pair4.to)
                 ring._watch.wake()
                 assert (await task).payloads() == [b"%d" % number]
@@ -387,7 +387,7 @@ def test_another_thread_is_turned_away_at_once(tier: str, run: Run, pair4: Pair)
     with RecvRing(pair4.sink, tier=tier) as ring:
 
         async def main() -> None:
-            await rounds(ring, pair4)  # ... and the next call would not look before it waits
+            await rounds(ring, pair4)  # without this, the next call would not check before it waits
             thread = threading.Thread(target=call)
             thread.start()
             thread.join()
@@ -422,7 +422,7 @@ def test_resumed_task_can_end_the_loop(
 
 @pytest.mark.usefixtures("no_look")
 def test_an_echo_lets_others_run(tier: str, run: Run, pair4: Pair) -> None:
-    """Counted, not timed: tasks that are resumed by their readers leave the others their turns."""
+    """The test counts instead of timing: tasks resumed by their readers let other tasks run."""
 
     async def main() -> None:
         turns = done = 0

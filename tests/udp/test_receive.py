@@ -1,4 +1,4 @@
-"""What every tier must bring in, whatever the network sends: one contract, three tiers."""
+"""One contract that each of the three tiers must meet, whatever the network sends."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_tos_and_ecn(tier: str, pair: Pair, tos: int) -> None:
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_local_address_and_tos_may_be_left_out(tier: str, pair: Pair, asked: bool) -> None:
-    """Also where the program itself has asked for them: it gets them."""
+    """The program gets the control messages that it enabled itself."""
     ipv6 = pair.sink.family == socket.AF_INET6
     options = (
         [(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS)]
@@ -121,7 +121,7 @@ def test_long_datagram_is_truncated_and_flagged(tier: str, pair: Pair) -> None:
 
 
 def test_truncated_control_data_keeps_payload(tier: str, make_socket: Callable[..., socket.socket]) -> None:
-    """The packet says that control data was cut."""
+    """The packet reports that control data was truncated."""
     source, sink = make_socket(socket.AF_INET6), make_socket(socket.AF_INET6)
     orig_dst, pktinfo_2292, hop_limit_2292, timestamp_ns, timestamping = 74, 2, 8, 35, 37
     for option in (socket.IPV6_RECVHOPLIMIT, orig_dst, pktinfo_2292, hop_limit_2292, 11):
@@ -139,7 +139,7 @@ def test_truncated_control_data_keeps_payload(tier: str, make_socket: Callable[.
 
 
 def test_empty_datagrams_do_not_stop_what_follows(tier: str, pair: Pair) -> None:
-    """A datagram of length zero ends a multishot: anybody could silence us with one."""
+    """A datagram of length zero ends a multishot. Without care, any sender could stop the ring with one."""
     with RecvRing(pair.sink, buffers=16, tier=tier) as ring:
         for round_ in range(50):
             for payload in (b"a%d" % round_, b"", b"b%d" % round_):
@@ -186,7 +186,7 @@ def test_under_a_flood_every_datagram_is_received_or_counted(tier: str, pair4: P
             ring.recv_batch(max_packets=1, timeout=0)
         while ring.recv_batch(timeout=0.05):
             pass
-        # The count of drops rides on a datagram that was queued after them.
+        # A datagram queued after the drops carries their count.
         pair4.source.sendto(b"last", pair4.to)
         assert bytes(take(ring, 1)[-1]) == b"last"
         stats = ring.stats
@@ -203,14 +203,14 @@ def closed_port(make_socket: Callable[..., socket.socket], family: int) -> tuple
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_icmp_errors_are_counted(tier: str, make_socket: Callable[..., socket.socket], family: int) -> None:
-    """On a connected socket. Receiving goes on."""
+    """On a connected socket. Receiving continues."""
     address = closed_port(make_socket, family)
     sink = make_socket(family)
     sink.connect(address)
     with RecvRing(sink, buffers=8, tier=tier) as ring:
         give_up = time.monotonic() + BOUND
         while ring.stats["icmp_errors"] < 3 and time.monotonic() < give_up:
-            with contextlib.suppress(ConnectionRefusedError):  # the kernel gives it to whoever asks first
+            with contextlib.suppress(ConnectionRefusedError):  # the first caller gets the error
                 sink.send(b"anybody there?")
             assert not ring.recv_batch(timeout=0.01)
         assert ring.stats["icmp_errors"] >= 3
@@ -248,7 +248,7 @@ def test_an_error_that_is_also_queued_counts_once(
     sink = make_socket()
     sink.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
     processors = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(processors)})  # an error has come in full when we look, or not at all
+    os.sched_setaffinity(0, {min(processors)})  # one CPU: an error has arrived completely or not at all
     try:
         with RecvRing(sink, buffers=8, tier=tier) as ring:
             for count in range(1, 11):

@@ -54,7 +54,7 @@ def test_copy_limit_leaves_leases_usable(tier: str, pair4: Pair) -> None:
             send_train(pair4.source, pair4.to, payload, 100)
         kept = [
             ring.recv_batch(120, timeout=BOUND) for _ in range(2)
-        ]  # four trains and two: the second is copied
+        ]  # four trains and two; the second batch is copied
         assert [len(batch) for batch in kept] == [120, 60]
         assert ring.stats["copied"] == 60
         kept[0].release()
@@ -110,7 +110,7 @@ def test_flood_into_tiny_cq_is_received_or_counted(tier: str, pair4: Pair) -> No
             numbers += [number_of(view) for view in ring.recv_batch(5, timeout=0).views()]
         while batch := ring.recv_batch(timeout=0.05):
             numbers += [number_of(view) for view in batch.views()]
-        pair4.source.sendto(datagram(sent, 300), pair4.to)  # brings the count of drops
+        pair4.source.sendto(datagram(sent, 300), pair4.to)  # carries the count of drops
         numbers += [number_of(packet.data) for packet in take(ring, 1)]
         assert numbers == sorted(set(numbers))
         assert len(numbers) + ring.stats["kernel_drops"] == sent + 1
@@ -125,7 +125,7 @@ def test_bounds_out_of_range_are_refused(tier: str, pair4: Pair, name: str) -> N
 
 
 def test_a_handler_that_raises_leaves_no_buffer_behind(tier: str, pair4: Pair) -> None:
-    """A signal may come at any moment; at most the batch that is on its way to the caller goes with it."""
+    """A signal may come at any moment. It costs at most the batch that is being returned."""
 
     class Interrupted(Exception):
         pass
@@ -167,7 +167,7 @@ def test_handler_may_not_receive_recursively(tier: str, pair4: Pair) -> None:
                 ring.recv_batch(timeout=0)
             except RuntimeError as error:
                 caught.append(error)
-            else:  # it came before the call that it is to interrupt
+            else:  # the signal came before the call that it should interrupt
                 signal.setitimer(signal.ITIMER_REAL, 0.02)
                 return
             pair4.source.sendto(datagram(1, 10), pair4.to)

@@ -1,4 +1,4 @@
-"""What a program may get wrong with rings: threads, close, fork. Each has a defined end, on every tier."""
+"""Misuse of rings with threads, close and fork. Each has a defined outcome, on each tier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .conftest import BOUND, Pair, take
 
 
 def in_thread(work: Callable[[], None]) -> None:
-    """Runs it in another thread, waits for the end, and lets its failure be the test's."""
+    """Runs it in another thread and waits for its end. Its failure fails the test."""
     failures: list[BaseException] = []
 
     def guarded() -> None:
@@ -39,7 +39,7 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 def calls_of_the_owner(receiver: RecvRing, sender: SendRing, to: object) -> list[Callable[[], object]]:
-    """Everything that only the owner's thread may do."""
+    """Every call that only the owner's thread may make."""
     return [
         lambda: receiver.recv_batch(timeout=0),
         lambda: sender.send_batch([b"x"], to),  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_owner_calls_are_refused_to_other_threads(tier: str, pair4: Pair) -> Non
 
 
 def test_looking_is_for_any_thread_while_the_owner_works(tier: str, pair4: Pair) -> None:
-    """Counters only grow, whoever reads them and when."""
+    """Counters only grow, for every reader at any time."""
     stop = threading.Event()
     seen: list[tuple[int, int]] = []
     with RecvRing(pair4.sink, buffers=8, tier=tier) as receiver, SendRing(pair4.source, tier=tier) as sender:
@@ -117,7 +117,7 @@ def test_after_close_every_call_says_so(tier: str, pair4: Pair) -> None:
 
 
 def test_calls_racing_a_close_find_it_closed(tier: str, pair4: Pair) -> None:
-    """A handle that one thread closes while another is about to use it is not freed under it."""
+    """A handle closed by one thread is not freed while another is about to use it."""
     for _ in range(40):
         receiver, sender = RecvRing(pair4.sink, buffers=2, tier=tier), SendRing(pair4.source, tier=tier)
         ready, stop = threading.Barrier(4), threading.Event()
@@ -183,12 +183,12 @@ def test_close_from_another_thread_ends_wait(tier: str, pair4: Pair, patience: f
 
 @pytest.mark.parametrize("which", ["receive", "send"])
 def test_a_signal_handler_may_close_the_ring_it_interrupts(tier: str, pair4: Pair, which: str) -> None:
-    """The handler runs in the owner's thread, between two steps of the call: the call must notice."""
+    """The handler runs in the owner's thread between two steps of the call. The call must notice."""
     receiver, sender = RecvRing(pair4.sink, tier=tier), SendRing(pair4.source, tier=tier)
     ring = receiver if which == "receive" else sender
 
     def work() -> None:
-        while True:  # a send ends at once on loopback: one of them is hit, or finds it closed
+        while True:  # a send on loopback ends at once: the signal hits one, or a send finds the ring closed
             receiver.recv_batch() if which == "receive" else sender.send_batch([b"x"] * 50, pair4.to)
 
     before = signal.signal(signal.SIGALRM, lambda *_: ring.close())
@@ -214,7 +214,7 @@ def test_releasing_twice_or_never_is_the_same(tier: str, pair4: Pair) -> None:
                 batch.release()
             batch.release()
             del batch
-        for number in range(40):  # never: the next batch takes its place
+        for number in range(40):  # bounded; normally the close comes first
             pair4.source.sendto(b"%d" % number, pair4.to)
             assert ring.recv_batch(timeout=BOUND).payloads() == [b"%d" % number]
         gc.collect()
@@ -237,7 +237,7 @@ def test_views_outlive_released_batch_and_closed_ring(tier: str, pair4: Pair) ->
 
 
 def test_ring_collected_elsewhere_warns(tier: str, pair4: Pair) -> None:
-    """Only its own thread could end it, so it stays until the process ends: close rings."""
+    """Only its own thread could close it, so it lives until the process ends. Close rings."""
     box: list[RecvRing | SendRing] = [RecvRing(pair4.sink, buffers=4, tier=tier)]
     box.append(SendRing(pair4.source, tier=tier))
     pair4.source.sendto(b"view", pair4.to)
@@ -262,7 +262,7 @@ def test_ring_collected_elsewhere_warns(tier: str, pair4: Pair) -> None:
 
 
 def child_status(work: Callable[[], bool]) -> int:
-    """How a forked child ended: 0 when ``work`` said yes."""
+    """How a forked child ended: 0 if ``work`` returned true."""
     child = os.fork()
     if not child:
         answer = False
@@ -318,7 +318,7 @@ def test_a_child_forked_while_another_thread_waits(tier: str, pair4: Pair) -> No
         return True
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: that is the test
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the test
         assert child_status(child) == 0
     pair4.source.sendto(b"for the parent", pair4.to)
     thread.join(BOUND)
@@ -326,7 +326,7 @@ def test_a_child_forked_while_another_thread_waits(tier: str, pair4: Pair) -> No
 
 
 def is_gone(ring: RecvRing | SendRing) -> bool:
-    """Whether the core has ended it, not only been asked to."""
+    """Whether the core has ended it, not only requested the end."""
     try:
         _ = ring.stats
     except ClosedError:
@@ -335,7 +335,7 @@ def is_gone(ring: RecvRing | SendRing) -> bool:
 
 
 def test_ring_of_ended_thread_may_be_closed(tier: str, pair4: Pair) -> None:
-    """The owner has ended: any thread may close, and two at once do it once."""
+    """The owner has ended, so any thread may close. Two closes at once close it once."""
     for _ in range(5):
         rings: list[RecvRing | SendRing] = []
         in_thread(
@@ -343,7 +343,7 @@ def test_ring_of_ended_thread_may_be_closed(tier: str, pair4: Pair) -> None:
                 [RecvRing(pair4.sink, buffers=4, tier=tier), SendRing(pair4.source, tier=tier)]
             )
         )
-        # join() returns a moment before the kernel has ended the thread; until then a close only asks for it.
+        # join() returns shortly before the kernel ends the thread. Until then a close is only a request.
         give_up = time.monotonic() + BOUND
         while time.monotonic() < give_up and not all(is_gone(ring) for ring in rings):
             threads = [threading.Thread(target=ring.close) for ring in rings for _ in range(3)]

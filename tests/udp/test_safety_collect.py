@@ -1,4 +1,4 @@
-"""Garbage collection in any order: rings, batches, packets, views, and cycles through all of them."""
+"""Garbage collection in any order: rings, batches, packets, views, and cycles of all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _rings_may_be_forgotten() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _only_ours_is_collected() -> Iterator[None]:
-    """What pytest and earlier tests hold is not looked through each time: that could take a minute."""
+    """Freezes the objects of pytest and earlier tests. Scanning them each time could take a minute."""
     gc.collect()
     gc.freeze()
     yield
@@ -36,7 +36,7 @@ def _only_ours_is_collected() -> Iterator[None]:
 
 
 class Node:
-    """Something to hang into a cycle."""
+    """An object to build a cycle with."""
 
     def __init__(self, *held: object) -> None:
         self.held: list[object] = [*held, self]
@@ -115,7 +115,7 @@ def test_views_collected_in_a_cycle_give_their_buffers_back(tier: str, pair4: Pa
 
 
 def test_collector_may_run_in_any_thread(tier: str, pair4: Pair) -> None:
-    """A destructor runs in whatever thread collects: it only pushes the buffers on a list."""
+    """The collector runs a destructor in any thread. The destructor only pushes the buffers onto a list."""
     stop = threading.Event()
 
     def collect() -> None:

@@ -1,4 +1,4 @@
-"""More than a receiver can take: nothing is corrupted, and what was not received was counted as dropped."""
+"""More datagrams than a receiver can take: none is corrupted, and each missing one was counted as dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILLER = random.Random(2).randbytes(65507)
 
 
 def datagram(number: int, size: int) -> bytes:
-    """``size`` bytes that prove themselves; shorter than its head it is empty and proves nothing."""
+    """``size`` bytes with a checksum. Shorter than the head, the datagram is empty and checks nothing."""
     if size < HEAD.size:
         return b""
     rest = FILLER[number % 100 : number % 100 + size - HEAD.size].ljust(size - HEAD.size, b"-")
@@ -32,7 +32,7 @@ def datagram(number: int, size: int) -> bytes:
 
 
 class Ledger:
-    """What was received: each at most once, each whole."""
+    """Received datagrams: each at most once, each intact."""
 
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
@@ -56,10 +56,10 @@ class Ledger:
 
 
 def settle(ring: RecvRing, ledger: Ledger, send: Callable[[int], None]) -> int:
-    """Receives what is left, until all that was sent is accounted for; returns how many drops were counted.
+    """Receives until all sent datagrams are accounted for. Returns the number of counted drops.
 
-    The kernel's count of drops comes with the next datagram that it takes in: one more is sent for that, as
-    often as one of them is itself dropped.
+    The kernel reports its count of drops with the next datagram that it queues. So one more is sent, again if
+    that one is dropped too.
     """
     give_up = time.monotonic() + BOUND
     while time.monotonic() < give_up:
@@ -80,7 +80,7 @@ def settle(ring: RecvRing, ledger: Ledger, send: Callable[[int], None]) -> int:
 def test_received_and_counted_drops_are_all_that_was_sent(
     tier: str, make_socket: Callable[..., socket.socket], family: int, gro: bool
 ) -> None:
-    """A completion queue of the least size, 16 buffers, a reader that takes its time, sizes 0 to 65507."""
+    """A completion queue of the minimum size, 16 buffers, a slow reader, sizes 0 to 65507."""
     source, sink = make_socket(family), make_socket(family)
     sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 150_000)
     chooser = random.Random(family)
@@ -98,7 +98,7 @@ def test_received_and_counted_drops_are_all_that_was_sent(
             if chooser.random() < 0.15:
                 batch = ring.recv_batch(max_packets=chooser.randint(1, 20), timeout=0)
                 ledger.enter(batch)
-                held = [*held[-2:], batch]  # kept for a while, as a slow reader does
+                held = [*held[-2:], batch]  # kept for a while, like a slow reader
         del held, batch
         drops = settle(ring, ledger, send)
         stats = ring.stats
@@ -109,7 +109,7 @@ def test_received_and_counted_drops_are_all_that_was_sent(
 def test_trains_segmented_by_kernel_count_singly(
     tier: str, make_socket: Callable[..., socket.socket]
 ) -> None:
-    """From a sender that makes trains to a receiver without UDP_GRO: each datagram is counted by itself."""
+    """A sender that makes trains, a receiver without UDP_GRO: each datagram is counted."""
     source, sink = make_socket(), make_socket()
     sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
     sizes = [1200] * 3000
@@ -157,7 +157,7 @@ def test_a_flood_from_several_threads(tier: str, make_socket: Callable[..., sock
 def test_a_thousand_closes_with_all_receives_armed(
     tier: str, make_socket: Callable[..., socket.socket]
 ) -> None:
-    """Also while datagrams come in. What the kernel did not let go of would be in the graveyard."""
+    """Also while datagrams come in. Memory that the kernel did not release would be in the graveyard."""
     before = graveyard()
     failures: list[BaseException] = []
     senders: list[socket.socket] = [make_socket(), make_socket()]
@@ -167,7 +167,7 @@ def test_a_thousand_closes_with_all_receives_armed(
         try:
             for round_ in range(500):
                 with RecvRing(sink, buffers=2048, buffer_size=64, tier=tier) as ring:
-                    ring.recv_batch(timeout=0)  # arms them
+                    ring.recv_batch(timeout=0)  # arms the receives
                     if round_ % 10 == 0:
                         for _ in range(20):
                             sender.sendto(b"in the midst", sink.getsockname())

@@ -1,4 +1,4 @@
-"""What ends a process, or means to: Ctrl-C in a wait, and an interpreter that ends with all in flight."""
+"""The end of a process: Ctrl-C during a wait, and exit of the interpreter with operations in flight."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import textwrap
 
 import pytest
 
-BOUND = 60.0  # seconds for a program that takes one
+BOUND = 60.0  # seconds for such a program
 
-# Says when it waits, so that the signal does not come before.
+# The program prints when it waits. The signal is sent after that.
 INTERRUPTED = """
 import signal, socket, sys, threading, time
 from udpring import RecvRing, SendRing
@@ -36,7 +36,7 @@ with RecvRing(sock, tier=tier) as rx, SendRing(sock, tier=tier) as tx:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_ctrl_c_ends_a_wait(tier: str) -> None:
-    """The ring goes on."""
+    """The ring continues to work."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", INTERRUPTED, tier],
         stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ def test_ctrl_c_ends_a_wait(tier: str) -> None:
     finally:
         child.kill()
         child.wait()
-    # Python ends itself by the signal when nobody catches the KeyboardInterrupt.
+    # Python kills itself with the signal if the KeyboardInterrupt is not caught.
     assert child.returncode == -signal.SIGINT, errors
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "Warning" not in errors

@@ -1,4 +1,4 @@
-"""The socket goes away under a ring: an error in bounded time, never a hang, never somebody else's data."""
+"""The socket vanishes under a ring: an error in bounded time, never a hang, never another socket's data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from udpring.udp import RecvRing, SendRing
 
 from .conftest import BOUND, Pair, take
 
-SOON = 25.0  # seconds; the core looks five times a second
+SOON = 25.0  # seconds; the core checks five times a second
 
 
 def test_closing_the_socket_ends_the_wait(tier: str, pair4: Pair) -> None:
-    """io_uring holds the closed socket and would wait for ever."""
+    """io_uring holds a reference to the closed socket and would wait for ever."""
     with RecvRing(pair4.sink, buffers=4, tier=tier) as ring:
         closer = threading.Timer(0.05, pair4.sink.close)
         closer.start()
@@ -47,7 +47,7 @@ def test_views_survive_their_socket(tier: str, pair4: Pair) -> None:
 
 
 def reuse(number: int, family: int = socket.AF_INET) -> socket.socket:
-    """A new socket with the number of one that was closed."""
+    """A new socket with the number of a closed one."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     if sock.fileno() != number:
         os.dup2(sock.fileno(), number, inheritable=False)
@@ -73,7 +73,7 @@ def test_another_socket_with_the_old_number_is_left_alone(tier: str, pair4: Pair
 
 
 def test_a_descriptor_handed_over_with_detach_goes_on(tier: str, pair4: Pair) -> None:
-    """The socket lives, only Python's object for it is gone."""
+    """The socket lives. Only its Python object is gone."""
     with RecvRing(pair4.sink, tier=tier) as ring:
         number = pair4.sink.detach()
         try:
@@ -93,7 +93,7 @@ def test_a_shutdown_while_the_ring_waits_ends_the_wait(
     with RecvRing(pair4.sink, buffers=4, tier=tier) as ring:
 
         def shut() -> None:
-            with contextlib.suppress(OSError):  # ENOTCONN when unconnected: it is shut down all the same
+            with contextlib.suppress(OSError):  # ENOTCONN when unconnected, but the shutdown takes effect
                 pair4.sink.shutdown(how)
 
         closer = threading.Timer(0.05, shut)

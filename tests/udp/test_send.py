@@ -1,4 +1,4 @@
-"""What every tier must send, and how it tells what it could not."""
+"""What each tier must send, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def receive(sock: socket.socket, count: int) -> list[bytes]:
 
 
 def wide(sock: socket.socket) -> socket.socket:
-    """With room for everything that a test sends before it reads."""
+    """The sink has room for everything that a test sends before it reads."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     return sock
 
@@ -57,9 +57,9 @@ def test_a_batch_may_be_longer_than_the_ring(tier: str, pair4: Pair, entries: in
 def test_one_too_long_in_the_middle_hides_no_other(tier: str, pair4: Pair) -> None:
     wide(pair4.sink)
     payloads = [b"%d" % number for number in range(100)]
-    payloads[30] = b"x" * 65508  # the kernel refuses it
+    payloads[30] = b"x" * 65508  # the kernel refuses this length
     payloads[31] = b"y" * 65508
-    payloads[60] = b"z" * 70000  # no family takes it
+    payloads[60] = b"z" * 70000  # no address family takes this length
     with SendRing(pair4.source, tier=tier) as ring:
         report = ring.send_batch(payloads, pair4.to)
         assert report.accepted == 97
@@ -117,7 +117,7 @@ def test_unconnected_socket_needs_an_address(tier: str, pair4: Pair) -> None:
 
 
 def test_refusal_by_peer_is_reported(tier: str, make_socket: Callable[..., socket.socket]) -> None:
-    """Sending goes on."""
+    """Sending continues."""
     gone = make_socket()
     address = gone.getsockname()
     gone.close()
@@ -141,7 +141,7 @@ def test_refusal_by_peer_is_reported(tier: str, make_socket: Callable[..., socke
 
 def test_an_unreachable_destination_is_reported_alone(tier: str, pair4: Pair) -> None:
     with SendRing(pair4.source, tier=tier) as ring:
-        # A socket bound to a loopback address cannot leave the host, whatever routes there are.
+        # A socket bound to a loopback address cannot leave the host, with any routes.
         report = ring.send_batch([b"a", b"b", b"c"], [pair4.to, ("192.0.2.1", 9), pair4.to])
         assert report.accepted == 2
         ((index, error),) = report.errors
@@ -211,7 +211,7 @@ def test_signals_do_not_disturb_sending(tier: str, pair4: Pair) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), tier=st.sampled_from(TIERS))
 def test_any_mixture_is_accounted_for(data: st.DataObject, tier: str) -> None:
-    """Accepted ones arrive in order, each other one has its error; whatever lengths and ring size."""
+    """Accepted datagrams arrive in order and each other one has its error, with any lengths and ring size."""
     lengths = data.draw(st.lists(st.sampled_from([0, 1, 100, 1400, 5000, 65508, 65600]), max_size=60))
     entries = data.draw(st.integers(1, 20))
     filler = random.Random(len(lengths)).randbytes(65600)
@@ -231,7 +231,7 @@ def test_any_mixture_is_accounted_for(data: st.DataObject, tier: str) -> None:
 
 
 def test_one_ring_a_thread(tier: str, pair4: Pair) -> None:
-    """Several threads, each with its own ring on the same socket, do not get into each other's way."""
+    """Several threads, each with its own ring on the same socket, do not disturb one another."""
     wide(pair4.sink)
     failures: list[BaseException] = []
 

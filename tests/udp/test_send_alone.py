@@ -1,4 +1,4 @@
-"""A datagram that is sent by itself goes past the queue, and nobody can tell by what comes of it."""
+"""A single datagram is sent directly, without the queue. Its results are those of a queued one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def outcome(report: SendReport) -> tuple[int, list[tuple[int, int | None]]]:
 
 
 def both(ring: SendRing, payload: bytes, address: object) -> tuple[object, object]:
-    """What comes of it alone, and as a batch of one."""
+    """The outcome of sending it alone, and as a batch of one."""
     came: list[object] = []
     for payloads in ([payload], (payload,)):
         try:
@@ -104,7 +104,7 @@ def test_a_whole_train_is_no_single_datagram(tier: str, pair4: Pair) -> None:
         SendRing(pair4.sink, tier=tier) as tx,
     ):
         if not rx.gro:
-            return  # this kernel joins none
+            return  # this kernel does not join datagrams
         send_train(pair4.source, pair4.to, bytes(3000), 1000)
         batch = rx.recv_batch(timeout=BOUND)
         assert len(batch) == 1

@@ -1,4 +1,4 @@
-"""Threads that help with datagrams to many destinations: nobody can tell but by the time it takes."""
+"""Helper threads for datagrams to many destinations. They change nothing but the time."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def hosts(count: int) -> list[str]:
 
 
 def helping() -> int:
-    """Helpers' threads in this process."""
+    """The threads of helpers in this process."""
     names = []
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it ended just now
+        with contextlib.suppress(OSError):  # the thread has just ended
             names.append((task / "comm").read_text())
     return names.count("udpring-send\n")
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Of what the kernel does a moment after a call returned."""
+    """Waits for an effect that the kernel makes shortly after a call returned."""
     give_up = time.monotonic() + BOUND
     while not condition():
         assert time.monotonic() < give_up
@@ -58,7 +58,7 @@ def until_helped(tx: SendRing, step: Callable[[], None]) -> None:
 
 @pytest.fixture
 def sinks(make_socket: Make) -> list[socket.socket]:
-    """So many that what one test sends before it reads has room in each."""
+    """Socket buffers hold everything that one test sends before it reads."""
     made = [make_socket() for _ in range(40)]
     for sock in made:
         sock.settimeout(BOUND)
@@ -115,7 +115,10 @@ def test_options_reach_what_helpers_send(tier: str, make_socket: Make, family: i
                     assert sender[:2] == source.getsockname()[:2]
 
         until_helped(tx, step)
-        wrong, codes = ("192.0.2.1", {errno.EINVAL, errno.ENETUNREACH})  # by whether there is a default route
+        wrong, codes = (
+            "192.0.2.1",
+            {errno.EINVAL, errno.ENETUNREACH},
+        )  # which one depends on a default route
         if family == socket.AF_INET6:
             wrong, codes = ("127.0.0.1", {errno.EAFNOSUPPORT})
         report = tx.send_batch(payloads, to, source=wrong)
@@ -148,7 +151,7 @@ def test_each_has_its_own_error(tier: str, make_socket: Make) -> None:
         stats = tx.stats
         assert stats["packets"] == 174 * rounds
         assert stats["denied"] == 4 * rounds
-        assert stats["too_big"] == rounds  # the other never got to the kernel
+        assert stats["too_big"] == rounds  # the other datagrams never reached the kernel
 
 
 def test_without_trains_helpers_send_singles(tier: str, make_socket: Make) -> None:
@@ -166,7 +169,7 @@ def test_without_trains_helpers_send_singles(tier: str, make_socket: Make) -> No
 
 
 def test_a_batch_as_received_to_many_or_one(tier: str, make_socket: Make) -> None:
-    """It lies at offsets, whether it is shared or not."""
+    """The batch lies at offsets of its buffers, with and without helpers."""
     source, middle, sink = make_socket(), make_socket(), make_socket(host="0.0.0.0")
     port = sink.getsockname()[1]
     payloads = [b"%d" % n for n in range(150)]
@@ -207,7 +210,8 @@ def test_single_error_is_reported_from_any_thread(tier: str, make_socket: Make) 
 
 
 def test_window_begins_with_previous_destination(tier: str, make_socket: Make) -> None:
-    """4096 datagrams are grouped and shared at a time. What the next begin with is not theirs to skip."""
+    """4096 datagrams are grouped and shared at a time. Helpers must not skip the first ones of the next
+    window."""
     source, sink = make_socket(), make_socket(host="0.0.0.0")
     to = [(host, sink.getsockname()[1]) for host in hosts(200)]
     order = [n % 199 for n in range(4095)] + [199] * 3 + [n % 199 for n in range(500)]
@@ -224,7 +228,7 @@ def test_window_begins_with_previous_destination(tier: str, make_socket: Make) -
 def test_whatever_the_batch_all_of_it_arrives(
     tier: str, sinks: list[socket.socket], make_socket: Make, seed: int, destinations: int, gso: bool
 ) -> None:
-    """Singles and trains, empty datagrams, one destination more often than the others; and tickets."""
+    """Singles, trains, empty datagrams, one frequent destination, and tickets."""
     chosen = random.Random(seed)
     count = chosen.randrange(1, 400)
     where = [min(chosen.randrange(destinations), chosen.randrange(destinations)) for _ in range(count)]
@@ -251,7 +255,7 @@ def test_whatever_the_batch_all_of_it_arrives(
         assert sorted(sinks[n].recv(1000) for _ in expected) == sorted(expected)
 
 
-# On one CPU, as loopback hands packets over by CPU: on two of them it may reorder all by itself.
+# On one CPU: loopback queues packets per CPU, so with two it may reorder them itself.
 ORDER = """
     import os, socket, sys, time
     from udpring import SendRing
@@ -356,12 +360,12 @@ def test_their_threads_end_with_the_ring(tier: str, make_socket: Make) -> None:
 
 
 def test_they_end_with_a_ring_that_another_thread_collects(tier: str, make_socket: Make) -> None:
-    """The ring itself stays, as only its own thread could end it."""
+    """The ring itself stays, because only its own thread could close it."""
     made = [SendRing(make_socket(), tier=tier, helpers=3)]
 
     def drop() -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # a recorded one would keep it for our thread
+            warnings.simplefilter("ignore", ResourceWarning)  # a recorded warning would keep the ring alive
             made.clear()
 
     dropping = threading.Thread(target=drop)
@@ -371,13 +375,15 @@ def test_they_end_with_a_ring_that_another_thread_collects(tier: str, make_socke
 
 
 def test_closed_by_another_thread_between_batches(tier: str, make_socket: Make) -> None:
-    """It may close once the owner has ended, and the helpers with it."""
+    """Another thread may close the ring once the owner has ended. The helpers end with it."""
     made: list[SendRing] = []
     owner = threading.Thread(target=lambda: made.append(SendRing(make_socket(), tier=tier, helpers=2)))
     owner.start()
     number = owner.native_id
     owner.join()
-    until(lambda: not Path(f"/proc/self/task/{number}").exists())  # Python is done with it a moment before
+    until(
+        lambda: not Path(f"/proc/self/task/{number}").exists()
+    )  # Python drops the thread shortly before the kernel
     made[0].close()
     until(lambda: not helping())
     with pytest.raises(ClosedError):
@@ -451,7 +457,7 @@ INTERRUPTED = """
 
 
 def test_forked_child_has_no_helpers(tier: str) -> None:
-    """The parent keeps its own."""
+    """The parent keeps its helpers."""
     assert run(FORKED, tier) == "both\n"
 
 

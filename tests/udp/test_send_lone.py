@@ -1,4 +1,4 @@
-"""Datagrams that nothing is joined to: they go past the ring, one by one, and nothing else is different."""
+"""Datagrams that cannot be joined to others are sent directly, one by one. Nothing else differs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_one_to_each_of_many_destinations(tier: str, make_socket: Make, ordered:
         )
         stats = tx.stats
         assert (stats["packets"], stats["bytes"], stats["trains"]) == (100, sum(map(len, payloads)), 0)
-        assert stats["submits"] == 100  # a call each: cheaper than an operation of a ring
+        assert stats["submits"] == 100  # one call each, which is cheaper than a ring operation
         assert tx.pending == 0
 
 
@@ -116,7 +116,7 @@ def test_the_error_of_a_batch_of_one(tier: str, make_socket: Make) -> None:
             1,
             1,
             0,
-        )  # the other one never got to the kernel
+        )  # the other one never reached the kernel
         source.close()
         assert error_of(b"x", to) == errno.EBADF
     with pytest.raises(ClosedError):

@@ -1,4 +1,4 @@
-"""What a call may say about its datagrams: source, interface, TOS and ECN, hop limit; scopes of addresses."""
+"""Options of a call for its datagrams: source, interface, TOS and ECN, hop limit, address scopes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ Make = Callable[..., socket.socket]
 
 @pytest.fixture(params=["ipv4", "ipv6", "mapped"])
 def ends(request: pytest.FixtureRequest, make_socket: Make) -> tuple[socket.socket, socket.socket, str]:
-    """An unbound sender, a receiver that sees TOS and hop limit, and the host that reaches it from there."""
+    """An unbound sender, a receiver that sees TOS and hop limit, and the receiver's address for the
+    sender."""
     over = socket.AF_INET6 if request.param == "ipv6" else socket.AF_INET
     sink = make_socket(over)
     if over == socket.AF_INET:
@@ -59,7 +60,7 @@ def test_tos_and_ttl_of_a_call(
     source, sink, host = ends
     to = (host, sink.getsockname()[1])
     with SendRing(source, tier=tier) as ring:
-        if connected:  # after the ring was made
+        if connected:  # connected after the ring was made
             source.connect(
                 (f"::ffff:{host}" if source.family == socket.AF_INET6 and "." in host else host, to[1])
             )
@@ -67,7 +68,7 @@ def test_tos_and_ttl_of_a_call(
         assert observe_after(ring, sink, to, connected, tos=0xB9, ttl=7) == [(b"abc", 0xB9, 7)] * 3
         assert observe_after(ring, sink, to, connected, tos=3) == [(b"abc", 3, usual[0][2])] * 3
         assert observe_after(ring, sink, to, connected, ttl=255) == [(b"abc", usual[0][1], 255)] * 3
-        assert observe_after(ring, sink, to, connected) == usual  # only for the call
+        assert observe_after(ring, sink, to, connected) == usual  # the options hold for one call only
         assert usual[0][1] == 0
         assert ring.stats["trains"] == 5
 

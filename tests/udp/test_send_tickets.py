@@ -1,4 +1,4 @@
-"""Submitting without waiting: tickets, in order, and the memory they hold."""
+"""Submitting without waiting: tickets, their order, and the memory they hold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def receive(sock: socket.socket, count: int) -> list[bytes]:
 
 
 def wide(sock: socket.socket) -> socket.socket:
-    """With room for everything that a test sends before it reads."""
+    """The sink has room for everything that a test sends before it reads."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     return sock
 
@@ -65,7 +65,7 @@ def test_one_buffer_is_let_go_of_with_its_ticket(tier: str, pair4: Pair) -> None
     with SendRing(pair4.source, tier=tier) as ring:
         ticket = ring.submit(payload, pair4.to, lengths=4)
         assert ring.drain(timeout=BOUND) == [ticket]
-        payload.extend(b"resized")  # BufferError while it is held
+        payload.extend(b"resized")  # BufferError while the ticket holds it
         ring.send_batch(payload, pair4.to, lengths=5)
         payload.extend(b"again")
     assert receive(pair4.sink, 5) == [b"abcd", b"efgh", b"abcde", b"fghre", b"sized"]
@@ -110,7 +110,7 @@ def test_a_ticket_outlives_its_ring(tier: str, pair4: Pair) -> None:
 
 
 def test_ten_thousand_tickets_leave_nothing_behind(tier: str, pair4: Pair) -> None:
-    """Each is a few hundred bytes: their memory is used again."""
+    """Each is a few hundred bytes. Their memory is reused."""
     with SendRing(pair4.source, tier=tier) as ring:
         for _ in range(100):
             for _ in range(100):
@@ -128,7 +128,8 @@ OPTION = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), tier=st.sampled_from(TIERS), six=st.booleans())
 def test_any_batches_arrive_whole_and_in_order(data: st.DataObject, tier: str, six: bool) -> None:
-    """Whatever sizes, destinations, shapes and options: what was accepted arrives, in order for each."""
+    """With any sizes, destinations, shapes and options, accepted datagrams arrive, in order per
+    destination."""
     entries, gso = data.draw(st.integers(1, 12)), data.draw(st.booleans())
     family = socket.AF_INET6 if six else socket.AF_INET
     sinks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
@@ -177,7 +178,7 @@ def test_any_batches_arrive_whole_and_in_order(data: st.DataObject, tier: str, s
 
 
 def test_a_window_of_destinations_and_more(tier: str, make_socket: Make) -> None:
-    """More datagrams than are grouped at once, to a thousand destinations: each in order, none lost."""
+    """More datagrams than one window, to a thousand destinations: each in order, none lost."""
     sink = wide(make_socket(host="0.0.0.0"))
     sink.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
     port = sink.getsockname()[1]
@@ -206,7 +207,7 @@ def test_a_window_of_destinations_and_more(tier: str, make_socket: Make) -> None
 
 
 def test_more_than_a_million_datagrams_of_one_buffer(tier: str, pair4: Pair) -> None:
-    """Nobody reads: only that every one has its result."""
+    """Nobody reads. The test only checks that each datagram has a result."""
     with SendRing(pair4.source, tier=tier) as ring:
         assert ring.send_batch(os.urandom(1 << 20), pair4.to, lengths=1).accepted == 1 << 20
         assert ring.stats["packets"] == 1 << 20

@@ -1,4 +1,4 @@
-"""Equal datagrams of one destination leave as UDP_SEGMENT trains, and nobody can tell but by the counters."""
+"""Equal datagrams to one destination are sent as UDP_SEGMENT trains. Only the counters show it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def receive(sock: socket.socket, count: int) -> list[bytes]:
 
 
 def wide(sock: socket.socket) -> socket.socket:
-    """With room for everything that a test sends before it reads."""
+    """The sink has room for everything that a test sends before it reads."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     return sock
 
@@ -165,7 +165,7 @@ def test_one_over_long_among_equals_fails_alone(tier: str, pair4: Pair) -> None:
 def test_an_unreachable_destination_fails_alone_among_trains(
     tier: str, pair4: Pair, make_socket: Callable[..., socket.socket]
 ) -> None:
-    """A socket bound to a loopback address cannot leave the host, whatever routes there are."""
+    """A socket bound to a loopback address cannot leave the host, with any routes."""
     wide(pair4.sink)
     payloads = [b"%4d" % number for number in range(300)]
     addresses = [("192.0.2.1", 9) if number % 3 == 1 else pair4.to for number in range(300)]
@@ -183,7 +183,7 @@ def test_an_unreachable_destination_fails_alone_among_trains(
 
 
 def test_a_socket_that_takes_no_trains_gets_single_datagrams(tier: str, pair4: Pair) -> None:
-    """Segments need checksums: with SO_NO_CHECK (11) the kernel refuses every train with EINVAL."""
+    """Segmentation needs checksums. With SO_NO_CHECK (11) the kernel refuses every train with EINVAL."""
     wide(pair4.sink)
     pair4.source.setsockopt(socket.SOL_SOCKET, 11, 1)
     lengths = ([100] * 70 + [40]) * 5 + [100, 7, 7]
@@ -194,7 +194,7 @@ def test_a_socket_that_takes_no_trains_gets_single_datagrams(tier: str, pair4: P
             assert receive(pair4.sink, len(lengths)) == cut(data, lengths)
         stats = ring.stats
         assert stats["trains"] == 0
-        assert 1 <= stats["split"] <= 16  # then trains to this destination are off
+        assert 1 <= stats["split"] <= 16  # then the ring stops making trains for this destination
         assert stats["other_errors"] == 0
         assert stats["packets"] == 3 * len(lengths)
 

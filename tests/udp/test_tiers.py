@@ -1,4 +1,4 @@
-"""Which tier is taken, and the reason that is given when it is not the best."""
+"""The choice of a tier, and the reason given if it is not the best."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from udpring.udp import TIERS, RecvRing, SendRing
 from .conftest import Pair, take
 
 SO_TIMESTAMPNS = 35
-# Opens both rings, carries datagrams and says what it got.
+# Opens both rings, carries datagrams and prints the tiers.
 PROGRAM = """
 import socket
 from udpring.udp import RecvRing, SendRing
@@ -74,7 +74,7 @@ def test_a_name_that_is_no_tier_is_refused(pair4: Pair, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter", "io_uring_register"])
 def test_denied_io_uring_falls_back_to_mmsg(call: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ring has the reason."""
+    """The ring reports the reason."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM.format(tier=None), [Rule(call, error)])
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def test_the_environment_forcing_in_vain_fails_too() -> None:
 
 
 def test_tier_lost_later_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was found to work once may be denied later: the ring itself is what counts."""
+    """A call that worked in the probe may be denied later. Opening the ring decides."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     code = """
 import errno
@@ -137,7 +137,7 @@ def test_both_ends_may_run_on_different_tiers(tier: str, pair: Pair) -> None:
 
 
 def test_failed_open_closes_no_foreign_descriptor(tier: str) -> None:
-    """Whatever the host refuses first."""
+    """The first refusal may be any call."""
     program = f"""
 import os, socket, udpring
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -1,4 +1,4 @@
-"""A wait without end still lets Python handle a signal that did not interrupt it."""
+"""Python handles a signal during an unbounded wait, even if the signal did not interrupt it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending without a copy: the payload is the kernel's until its notification; else it is sent as usual."""
+"""Zero-copy sends: the kernel uses the payload until its notification. Otherwise the send copies."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_helpers_leave_zero_copy_to_the_ring(tier: str, pair4: Pair) -> None:
         assert ring.stats["packets"] == 150
 
 
-# On one CPU, as loopback hands packets over by CPU: on two of them it may reorder all by itself.
+# On one CPU: loopback queues packets per CPU, so with two it may reorder them itself.
 ORDER = """
     import os, socket, sys
     from udpring import SendRing
@@ -108,15 +108,15 @@ ORDER = """
 
 
 def test_what_is_refused_without_a_copy_keeps_its_place(tier: str) -> None:
-    """Interleaved with those to another destination, the datagrams of a train lie in more pieces than a
-    packet that is not copied may have."""
+    """When destinations are interleaved, the datagrams of one train lie in more pieces than a zero-copy
+    packet may have."""
     subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(ORDER), tier], check=True, timeout=60)
 
 
 def test_the_payload_is_held_until_the_notification(
     tier: str, make_socket: Callable[..., socket.socket]
 ) -> None:
-    """A corked socket keeps the pages of a train for as long as one likes (UDP_CORK, udp(7))."""
+    """A corked socket keeps the pages of a train until it is uncorked (UDP_CORK, udp(7))."""
     if not can(tier):
         return
     source, sink = make_socket(), make_socket()
@@ -134,7 +134,7 @@ def test_the_payload_is_held_until_the_notification(
         source.setsockopt(SOL_UDP, UDP_CORK, 0)
         assert ring.drain(timeout=BOUND) == [ticket]
         assert ticket.report.accepted == 8
-        payload.append(0)  # ours again
+        payload.append(0)  # the payload is free again
         assert b"".join(receive(sink, 8)) == bytes(payload[:-1])
 
 
@@ -148,7 +148,7 @@ def test_descriptor_is_quiet_until_notification(tier: str, make_socket: Callable
         for round_ in range(3):
             source.setsockopt(SOL_UDP, UDP_CORK, 1)
             if round_:
-                ring.fileno()  # asked for before or while it is out
+                ring.fileno()  # requested before or during the send
             ticket = ring.submit(os.urandom(8192), lengths=1024)
             assert not select.select([ring], [], [], 0.02)[0]
             assert ring.reap() == []
@@ -190,7 +190,7 @@ def test_closing_with_a_notification_outstanding_loses_no_memory(
     source.setsockopt(SOL_UDP, UDP_CORK, 1)
     payload = bytearray(8192)
     ticket = ring.submit(payload, lengths=1024)
-    ring.close()  # waits for two seconds, then leaves the memory to the kernel for good
+    ring.close()  # waits two seconds, then leaks the memory to the kernel
     assert not ring.pending
     with pytest.raises(BufferError):
         payload.append(0)
@@ -211,7 +211,7 @@ with a, b, SendRing(b, zero_copy=True) as tx:
 
 
 def test_zero_copy_without_io_uring_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ring has the reason."""
+    """The ring reports the reason."""
     monkeypatch.delenv("UDPRING_TIER", raising=False)
     done = run_python(PROGRAM, [Rule("io_uring_setup", errno.EPERM)])
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Submission entries by the byte, for what the operations of Ring do not offer: wrong ones."""
+"""Raw submission entries, for malformed operations that Ring does not offer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CQE_SKIP_SUCCESS = 64
 
 
 def sqe(opcode: int, *, flags: int = 0, fd: int = -1, user_data: int = 0) -> bytes:
-    """opcode, flags, ioprio, fd, off, addr, len, op_flags, user_data, and 24 bytes more."""
+    """opcode, flags, ioprio, fd, off, addr, len, op_flags, user_data, and 24 more bytes."""
     return struct.pack("=BBHiQQIIQ24x", opcode, flags, 0, fd, 0, 0, 0, 0, user_data)
 
 
 def queue(ring: Ring, entry: bytes) -> None:
-    """Puts an entry into the submission queue as it is."""
+    """Puts the entry into the submission queue unchanged."""
     assert lib.udpring_ring_raw(ring._native, entry) == 0

@@ -40,7 +40,7 @@ def reap(ring: Ring, count: int = 1) -> list[Completion]:
 
 @pytest.mark.parametrize("count", [0, 3, 7, 100, 32769, 65536])
 def test_a_group_of_a_bad_size_is_refused(ring: Ring, count: int) -> None:
-    """32768 is the most: entries are counted in 16 bits."""
+    """The maximum is 32768, because entries are counted in 16 bits."""
     with pytest.raises(RingError, match="power of two") as caught:
         ring.provide_buffers(1, count, 16)
     assert caught.value.errno == errno.EINVAL
@@ -64,7 +64,7 @@ def test_bad_groups_are_refused(ring: Ring) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 8, 32768])
 def test_buffers_come_back_far_beyond_their_number(ring: Ring, pipe: tuple[int, int], count: int) -> None:
-    """Each is given to the kernel again, across the wrap of the ring and of what was provided."""
+    """Each buffer returns to the kernel many times, across the wrap of the ring."""
     reader, writer = pipe
     ring.provide_buffers(3, count, 32)
     ticket = ring.read_multishot(reader, 3)

@@ -1,4 +1,4 @@
-"""The end of a ring: with operations in flight, from the wrong thread, in a forked child, forgotten (R5)."""
+"""The end of a ring: operations in flight, wrong thread, forked child, no close at all (R5)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CALLS: dict[str, Callable[[Ring], object]] = {
 
 
 def descriptors() -> int:
-    gc.collect()  # an earlier test's garbage may hold some
+    gc.collect()  # garbage of an earlier test may hold descriptors
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -52,7 +52,7 @@ def mappings() -> int:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_after_close_every_call_says_so(call: str) -> None:
-    """B7: the replaced system touched unmapped memory here."""
+    """B7: an earlier implementation touched unmapped memory here."""
     ring = Ring(8)
     ring.close()
     with pytest.raises(ClosedError):
@@ -62,7 +62,7 @@ def test_after_close_every_call_says_so(call: str) -> None:
 
 
 def test_a_second_close_does_nothing() -> None:
-    """B6: once, the second one unmapped what was no longer ours."""
+    """B6: a second close once unmapped memory that had a new owner."""
     before = descriptors(), mappings()
     ring = Ring(8)
     assert not ring.closed
@@ -76,7 +76,7 @@ def test_a_second_close_does_nothing() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_another_thread_is_refused(call: str) -> None:
-    """single-issuer."""
+    """The ring has a single issuer."""
     caught: list[BaseException] = []
 
     def misuse(ring: Ring) -> None:
@@ -115,7 +115,7 @@ def test_another_thread_cannot_close_while_the_owner_lives() -> None:
 
 
 def busy(ring: Ring, ends: tuple[int, int], sock: socket.socket, count: int) -> None:
-    """Operations of every kind that will not end by themselves."""
+    """Operations of every kind that do not end without a cancel."""
     ring.provide_buffers(1, 8, 64)
     for number in range(count):
         match number % 7:
@@ -140,7 +140,7 @@ def busy(ring: Ring, ends: tuple[int, int], sock: socket.socket, count: int) -> 
 @pytest.mark.parametrize("count", [1, 7, 100, 2000])
 @pytest.mark.parametrize("deny", [0, lib.UDPRING_SETUP_DEFER_TASKRUN, lib.UDPRING_SETUP_CLAMP])
 def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
-    """B1: nothing is freed before the kernel is done with it, and the kernel is done soon."""
+    """B1: nothing is freed before the kernel is done with it, and that takes little time."""
     ends, graves = os.pipe(), graveyard()
     before = descriptors(), mappings()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -149,7 +149,7 @@ def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
         busy(ring, ends, sock, count)
         assert ring.info.in_flight >= count
         ring.close()
-        # What arrives now goes to nobody's memory.
+        # Data that arrives now must reach no buffer.
         os.write(ends[1], b"late" * 1000)
         sock.sendto(b"late", sock.getsockname())
     assert ring.leaked == 0
@@ -160,7 +160,7 @@ def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
 
 
 def test_close_cancels_operations_one_by_one() -> None:
-    """Kernels before 5.19: each operation by its own user_data."""
+    """Kernels before 5.19 need a cancel with the user_data of each operation."""
     deny = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN | lib.UDPRING_DENY_CANCEL_ANY
     reader, writer = os.pipe()
     ring = Ring(16, slots=500, deny=deny)
@@ -180,7 +180,7 @@ def test_close_cancels_operations_one_by_one() -> None:
 
 
 def test_a_close_drops_what_was_never_submitted() -> None:
-    """B2: an entry that was given up is never submitted later."""
+    """B2: an abandoned entry is never submitted later."""
     reader, writer = os.pipe()
     ring = Ring(8)
     ring.write(writer, b"never")
@@ -217,9 +217,9 @@ def test_a_close_with_completions_shown_but_not_settled() -> None:
 
 
 def test_what_will_not_end_is_leaked_and_counted() -> None:
-    """The bound of a close passes: memory is kept for ever rather than freed under the kernel.
+    """When the bound of a close has passed, memory is leaked and counted, not freed under the kernel.
 
-    An operation without a completion stands for one that hangs in the kernel: a NOP that posts none.
+    A NOP that posts no completion stands for an operation that hangs in the kernel.
     """
     blocks, size = graveyard()
     ring = Ring(8)
@@ -265,7 +265,7 @@ def test_a_forgotten_ring_is_closed_with_a_warning() -> None:
 
 
 def test_ring_of_ended_thread_can_be_closed() -> None:
-    """thread-exit: nobody can cancel any more, so what was in flight is given up, not freed."""
+    """No thread can cancel any more, so operations in flight are leaked, not freed."""
     made: list[Ring] = []
     reader, writer = os.pipe()
 
@@ -288,7 +288,7 @@ def test_ring_of_ended_thread_can_be_closed() -> None:
             try:
                 ring.close()
             except WrongThreadError:
-                time.sleep(0.001)  # join returns a moment before the kernel's thread is gone
+                time.sleep(0.001)  # join returns shortly before the kernel's thread ends
     assert ring.closed
     assert ring.leaked == 1
     os.close(reader)
@@ -342,13 +342,13 @@ print(ring.leaked)
 
 @pytest.mark.parametrize("close", [True, False])
 def test_forked_child_is_refused(close: bool) -> None:
-    """across-fork: the queues are not even mapped in the child."""
+    """The queues are not even mapped in the child."""
     child = run_python(FORK.replace("{close}", str(close)))
     assert child.stdout.splitlines() == ["True 9", "status 0", "b'parent'", "0"], child.stderr
 
 
 def test_a_program_may_end_with_operations_in_flight() -> None:
-    """exit-no-cleanup."""
+    """The program ends without a cleanup."""
     code = """
 import os, warnings
 warnings.simplefilter("ignore")
@@ -368,7 +368,7 @@ print("ends")
 
 
 def test_close_during_foreign_wait_is_refused() -> None:
-    """B17: no lock is held while waiting; the wait of another thread is ended by a message, not by force."""
+    """B17: a wait holds no lock. A message ends the wait of another thread."""
     opened, ended = threading.Event(), threading.Event()
     held: list[Ring] = []
 

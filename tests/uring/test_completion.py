@@ -1,4 +1,4 @@
-"""Addresses and control messages, to the kernel's bytes and back; the socket module is the oracle."""
+"""Addresses and control messages, to the kernel's bytes and back. The socket module is the oracle."""
 
 from __future__ import annotations
 

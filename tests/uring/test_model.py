@@ -1,4 +1,5 @@
-"""Any sequence of calls against a model: every operation ends exactly once, every slot is accounted for."""
+"""Any sequence of calls against a model: each operation ends exactly once, and every slot is accounted
+for."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ DENIED = [0, lib.UDPRING_SETUP_NO_SQARRAY, lib.UDPRING_SETUP_DEFER_TASKRUN, lib.
 
 
 class RingMachine(RuleBasedStateMachine):
-    """A ring of 8 entries, so that every sequence of some length meets its edges."""
+    """A ring of 8 entries, so that a sequence of moderate length reaches its limits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ring = Ring(8)
-        self.queued: list[int] = []  # tickets, oldest first, perhaps submitted already
+        self.queued: list[int] = []  # tickets, oldest first; some may be submitted already
         self.reads: set[int] = set()
         self.stoppable: list[int] = []
         self.ended: set[int] = set()
@@ -121,7 +122,7 @@ class RingMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.ring.close()
         assert self.ring.leaked == 0
-        # Reads that ran took a prefix of the bytes. Which took which may differ from the order of queueing.
+        # Each read that ran took a prefix of the bytes, not necessarily in the order of queueing.
         assert sorted(self.read) == sorted(self.written[: len(self.read)])
         os.close(self.reader)
         os.close(self.writer)

@@ -1,4 +1,4 @@
-"""Each operation against the plain system call: times, polls, files, messages, other rings."""
+"""Each operation against the plain system call: timeouts, polls, files, messages, other rings."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_reads_and_writes_at_the_current_position(ring: Ring, tmp_path: Path) ->
 
 
 def test_payloads_are_copied_when_queued(ring: Ring, pipe: tuple[int, int]) -> None:
-    """submit-reuse, behaviour 9: the caller may change, or drop, its bytes before the operation starts."""
+    """Behaviour 9: the caller may change or drop its bytes before the operation starts."""
     reader, writer = pipe
     payload = bytearray(b"before")
     ring.write(writer, payload)
@@ -210,7 +210,7 @@ def test_ipv6_and_its_control_messages(ring: Ring) -> None:
 
 
 def test_truncation_of_data_and_control_is_flagged(ring: Ring) -> None:
-    """B22: the flags of the message, not those of the completion."""
+    """B22: the flags are the message's, not the completion's."""
     with udp() as one, udp() as two:
         two.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         one.sendto(b"0123456789", two.getsockname())
@@ -235,7 +235,7 @@ def test_an_empty_datagram_is_one(ring: Ring) -> None:
 
 
 def test_sends_fail_one_by_one(ring: Ring) -> None:
-    """Behaviour 13: a result for each of a batch; one that is too long hides no other."""
+    """Behaviour 13: each operation of a batch has a result. One that is too long hides no other."""
     with udp() as one, udp() as two:
         good = [ring.sendmsg(one, bytes([number]), two.getsockname()) for number in range(5)]
         long = ring.sendmsg(one, bytes(70000), two.getsockname())
@@ -284,7 +284,7 @@ def test_unix_sockets_with_names(ring: Ring, tmp_path: Path) -> None:
 
 
 def test_sends_on_a_full_socket_keep_their_bytes(ring: Ring) -> None:
-    """sendmsg_iov_clean: sends that wait for room still send what was given, long after it was dropped."""
+    """Sends that wait for room send the original bytes, even if the caller dropped them long ago."""
     one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with one, two:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -326,9 +326,9 @@ def test_cancel_all_of_a_file_and_all_of_all(ring: Ring, pipe: tuple[int, int]) 
 
 
 def test_cancel_against_a_worker_thread(ring: Ring, pipe: tuple[int, int]) -> None:
-    """0, -EALREADY or -ENOENT, and exactly one end of the operation itself.
+    """The result is 0, -EALREADY or -ENOENT, and the operation itself ends exactly once.
 
-    -EALREADY: the thread was signalled, but one that was not asleep yet misses it. It is signalled again.
+    -EALREADY: the thread was signalled. A thread that was not yet asleep misses the signal and gets another.
     """
     for _ in range(50):
         ticket = ring.read(pipe[0], 10, flags=Flag.ASYNC)
@@ -351,7 +351,7 @@ def test_cancel_against_a_worker_thread(ring: Ring, pipe: tuple[int, int]) -> No
 
 
 def test_cancel_races_completion(ring: Ring, pipe: tuple[int, int]) -> None:
-    """cancel-race: whoever wins, each operation ends exactly once."""
+    """Each operation ends exactly once, whether the cancel or the completion is first."""
     reader, writer = pipe
     for turn in range(300):
         ticket = ring.read(reader, 1)
@@ -406,7 +406,7 @@ def test_a_ring_wakes_another_thread(ring: Ring) -> None:
 
 
 def test_messages_to_a_full_ring_are_kept(ring: Ring) -> None:
-    """msg-ring-overflow: more messages than the target's queue holds."""
+    """More messages arrive than the target's queue holds."""
     with Ring(8, cq_entries=8) as target:
         for number in range(100):
             ring.msg_ring(target, number)
@@ -434,7 +434,7 @@ def test_registered_files(ring: Ring) -> None:
     assert reap(ring)[0].data == b"word"
     waiting = ring.read(2, 10, flags=Flag.FIXED_FILE)
     ring.submit()
-    assert ring.update_files(2, [None]) == 1  # in flight: keeps the old file
+    assert ring.update_files(2, [None]) == 1  # the operation in flight keeps the old file
     assert results(ring, ring.read(2, 10, flags=Flag.FIXED_FILE)) == [-errno.EBADF]
     assert results(ring, ring.write(1, b"late", flags=Flag.FIXED_FILE), waiting) == [4, 4]
     ring.unregister_files()

@@ -1,4 +1,4 @@
-"""The probe by doing: what it says where io_uring works, and where it is denied in part or whole."""
+"""The probe tries each feature. Its answers where io_uring works, and where all or part of it is denied."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def probed(*rules: Rule) -> dict[str, dict[str, object]]:
 
 
 def descriptors() -> int:
-    gc.collect()  # an earlier test's garbage may hold some
+    gc.collect()  # garbage of an earlier test may hold descriptors
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -82,7 +82,7 @@ def test_denied_io_uring_gives_every_feature_a_reason(call: str, error: int) -> 
 
 
 def test_buffer_rings_denied_take_the_multishots_with_them() -> None:
-    """Found by doing: the ring, single receives and sends still work."""
+    """The ring and single receives and sends still work."""
     found = probed(Rule("io_uring_register", errno.EINVAL, ((1, "==", 22),)))
     works = {name for name in NAMES if found[name]["works"]}
     assert set(NAMES) - works >= {"buffer_ring", "recvmsg_multishot", "read_multishot"}
@@ -92,7 +92,7 @@ def test_buffer_rings_denied_take_the_multishots_with_them() -> None:
 
 
 def test_failing_waits_are_reported_and_hang_nothing() -> None:
-    """No enter may wait for completions: every try ends with its error."""
+    """No enter may wait for completions, so each attempt ends with its error."""
     found = probed(Rule("io_uring_enter", errno.EIO, ((2, ">=", 1),)))
     assert found["ring"]["works"] is True
     for name in ("timeout", "recvmsg", "sendmsg", "nop_inject"):

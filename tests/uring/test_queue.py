@@ -1,4 +1,4 @@
-"""Submission and completion queue: room, order, overflow, waiting, back-pressure, chains."""
+"""Submission and completion queue: room, order, overflow, waiting, back pressure, chains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ring(request: pytest.FixtureRequest) -> Iterator[Ring]:
 
 
 def reap(ring: Ring, count: int) -> list[Completion]:
-    """Exactly that many completions, in at most 10 s."""
+    """Takes exactly that many completions within 10 s."""
     found: list[Completion] = []
     end = time.monotonic() + 10
     while len(found) < count and time.monotonic() < end:
@@ -62,7 +62,7 @@ def test_tickets_differ_and_are_never_zero(ring: Ring) -> None:
 
 @pytest.mark.parametrize("entries", [2**power for power in range(3, 16)])
 def test_queue_of_any_size_fills_and_drains(entries: int) -> None:
-    """In order."""
+    """Completions come in order."""
     with Ring(entries, cq_entries=entries) as ring:
         for _ in range(3 if entries < 4096 else 1):
             tickets = [ring.nop() for _ in range(entries)]
@@ -73,7 +73,7 @@ def test_queue_of_any_size_fills_and_drains(entries: int) -> None:
 
 
 def test_a_full_submission_queue_submits_and_loses_nothing(ring: Ring) -> None:
-    """B10: the replaced system hung or spun here. 16 entries, 60 operations, none refused."""
+    """B10: an earlier implementation hung or spun. 60 operations on 16 entries: none is refused."""
     tickets = [ring.nop() for _ in range(60)]
     assert ring.info.queued <= 16
     assert [completion.ticket for completion in reap(ring, 60)] == tickets
@@ -89,7 +89,7 @@ def test_room_is_counted_across_the_wrap(ring: Ring) -> None:
 
 
 def test_completions_beyond_the_queue_are_kept_in_order() -> None:
-    """cq-overflow: the kernel's backlog is flushed by waiting."""
+    """A wait flushes the kernel's backlog."""
     with Ring(8, cq_entries=8, slots=500) as ring:
         tickets = [ring.nop() for _ in range(500)]
         ring.submit()
@@ -99,7 +99,7 @@ def test_completions_beyond_the_queue_are_kept_in_order() -> None:
 
 
 def test_everything_submitted_is_counted_once(ring: Ring) -> None:
-    """B11, B16: what is to be submitted is always tail - head, whoever submitted in between."""
+    """B11, B16: the number to submit is always tail - head, whoever submitted in between."""
     ring.nop()
     assert ring.submit() == 1
     ring.nop()
@@ -160,7 +160,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("queued", [0, 1])
 def test_a_signal_handler_runs_while_waiting(ring: Ring, queued: int) -> None:
-    """Also when the kernel hides EINTR behind the number of submissions."""
+    """Also if the kernel returns the number of submissions instead of EINTR."""
 
     def handler(number: int, frame: object) -> None:
         raise Interrupted
@@ -193,7 +193,7 @@ def test_a_handler_that_returns_does_not_end_the_wait(ring: Ring) -> None:
 
 
 def test_completions_appear_only_when_asked_for() -> None:
-    """defer-taskrun: what a socket or pipe completes is run by an enter that looks, and a look does enter."""
+    """With DEFER_TASKRUN, completions of sockets and pipes appear only in an enter. A look does enter."""
     with Ring(16) as ring:
         reader, writer = os.pipe()
         ring.read(reader, 10)
@@ -205,7 +205,7 @@ def test_completions_appear_only_when_asked_for() -> None:
         ring.read(reader, 10)
         ring.submit()
         os.write(writer, b"y")
-        assert ring.wait(0, 0)  # nothing asked for, nothing queued: it enters all the same
+        assert ring.wait(0, 0)  # no wait, nothing queued: it enters anyway
         assert ring.completions()[0].data == b"y"
         os.close(reader)
         os.close(writer)
@@ -218,13 +218,13 @@ def test_an_empty_batch_is_fine(ring: Ring) -> None:
 
 
 def test_an_error_hides_no_other(ring: Ring) -> None:
-    """drop-submit: entries after a wrong one are submitted all the same, each with its own result."""
+    """Entries after a wrong one are submitted too, each with its own result."""
     tickets = [ring.nop()]
     raw.queue(ring, raw.sqe(raw.UNKNOWN_OPCODE, user_data=77))
     tickets += [ring.read(-1, 10), ring.nop()]
     done = {completion.ticket: completion.result for completion in reap(ring, 3)}
     assert [done[ticket] for ticket in tickets] == [0, -errno.EBADF, 0]
-    assert ring.info.stale == 1  # the wrong one's completion: nobody's, counted
+    assert ring.info.stale == 1  # the completion of the wrong entry, which has no ticket
     assert ring.info.in_flight == 0
 
 
@@ -319,14 +319,14 @@ def test_skip_success_is_silent_unless_it_fails(ring: Ring) -> None:
 
 
 def test_a_failing_batch_leaves_nothing(ring: Ring) -> None:
-    """B3: a preparation that fails leaves no half-made entry behind, and no slot."""
+    """B3: a preparation that fails leaves neither a partial entry nor a slot."""
     kept = ring.nop()
 
     def half_done() -> None:
         with ring.batch():
             ring.nop()
             ring.write(1, b"payload")
-            ring.read(0, 2**31)  # beyond what one operation may read
+            ring.read(0, 2**31)  # more than one operation can read
 
     with pytest.raises(RingError, match="at most") as caught:
         half_done()
@@ -355,7 +355,7 @@ def test_what_is_retracted_never_happens(ring: Ring) -> None:
 
 
 def test_results_can_be_injected() -> None:
-    """NOP_INJECT_RESULT: the way to have an operation fail at will."""
+    """NOP_INJECT_RESULT makes an operation fail as wanted."""
     with Ring(8) as ring:
         for result in (0, 1, 4096, -errno.EAGAIN, -errno.ENOBUFS, -(2**31), 2**31 - 1):
             ring.nop(result=result)
@@ -396,7 +396,8 @@ with Ring(8) as ring:
 
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.EBUSY])
 def test_submissions_refused_for_want_of_memory_stay_queued(error: int) -> None:
-    """B11, B12: back-pressure is no failure; completions are still reaped, and the rest goes out later."""
+    """B11, B12: back pressure is no failure. Completions are still reaped, and the entries are submitted
+    later."""
     child = run_python(
         PRESSURE.replace("EXPECTED", str(error)), [Rule("io_uring_enter", error, ((1, ">=", 4),))]
     )
@@ -431,7 +432,7 @@ def test_all_slots_busy_is_said_and_nothing_is_queued() -> None:
 
 
 def test_many_rounds_at_the_edge_lose_nothing() -> None:
-    """multicqes, wrap: a small ring, far more operations than any of its queues, in uneven bites."""
+    """A small ring and far more operations than its queues hold, in batches of uneven size."""
     with Ring(8, cq_entries=16, slots=64) as ring:
         sent: list[int] = []
         got: list[int] = []

@@ -1,4 +1,4 @@
-"""Opening a ring: sizes, flag sets and their fallbacks, want of memory, and why a host refuses."""
+"""Opening a ring: sizes, flag sets and their fallbacks, shortage of memory, and reasons for refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COOP = lib.UDPRING_SETUP_COOP_TASKRUN | lib.UDPRING_SETUP_TASKRUN_FLAG
 BASIC = lib.UDPRING_SETUP_CQSIZE | lib.UDPRING_SETUP_CLAMP
 SUBMIT_ALL, NO_SQARRAY = lib.UDPRING_SETUP_SUBMIT_ALL, lib.UDPRING_SETUP_NO_SQARRAY
 
-# What is denied, and the best set that then remains (None: as good as this kernel has it).
+# The denied call, and the best flag set that remains. None: the best of this kernel.
 FALLBACKS = {
     "no sqarray": (NO_SQARRAY, DEFER | SUBMIT_ALL | BASIC),
     "defer": (lib.UDPRING_SETUP_DEFER_TASKRUN, COOP | SUBMIT_ALL | BASIC),
@@ -76,7 +76,7 @@ def maps_of_rings() -> int:
 
 
 def test_the_queues_may_be_mapped_one_by_one() -> None:
-    """B6: three mappings, each unmapped once; or two, when the kernel has both queues in one."""
+    """B6: three mappings, each unmapped once. Two if the kernel has both queues in one."""
     before = maps_of_rings()
     for denied, least in ((0, 2), (lib.UDPRING_DENY_SINGLE_MMAP, 3)):
         ring = Ring(16, deny=denied | NO_SQARRAY)
@@ -149,7 +149,7 @@ def test_the_three_causes_read_differently() -> None:
     ("value", "words"), [(1, "kernel.io_uring_group"), (2, "io_uring is off on this host")]
 )
 def test_the_sysctl_is_named_when_it_is_the_cause(tmp_path: Path, value: int, words: str) -> None:
-    """A file of ours lies over the sysctl's, in a mount namespace of the child's own."""
+    """The child mounts its own file over the sysctl's, in its own mount namespace."""
     (tmp_path / "sysctl").write_text(f"{value}\n")
     cover = f"mount --bind {tmp_path}/sysctl /proc/sys/kernel/io_uring_disabled && exec"
     apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", cover + ' "$@"', "sh"]
@@ -174,7 +174,7 @@ def test_every_flag_set_refused_is_said() -> None:
 
 
 def test_enomem_of_setup_halves_entries() -> None:
-    """The flags stay."""
+    """The flags remain."""
     with Ring(16) as ring:
         best = ring.info.setup_flags
     found = opened_under(Rule("io_uring_setup", errno.ENOMEM, ((0, ">=", 33),)), entries=512)
@@ -182,7 +182,7 @@ def test_enomem_of_setup_halves_entries() -> None:
 
 
 def test_enomem_of_mmap_halves_the_entries() -> None:
-    """The map of the entries themselves (offset 0x10000000) is refused beyond 16 KiB: 256 of them."""
+    """The filter refuses mappings of the entries (offset 0x10000000) above 16 KiB, which is 256 entries."""
     found = opened_under(Rule("mmap", errno.ENOMEM, ((5, "==", 0x10000000), (1, ">=", 16385))), entries=1024)
     assert (found["sq"], found["halvings"], found["done"]) == (256, 2, [0])
 
@@ -194,7 +194,7 @@ def test_enomem_of_mmap_at_every_size_is_reported() -> None:
 
 
 def test_refused_worker_bound_is_recorded() -> None:
-    """It is not fatal."""
+    """The refusal is not fatal."""
     found = opened_under(Rule("io_uring_register", errno.EPERM, ((1, "==", 19),)))
     assert found["iowq"] == errno.EPERM
     assert found["done"] == [0]
@@ -219,7 +219,7 @@ def test_too_many_files_is_said() -> None:
 
 
 def test_an_address_space_too_small_halves_or_says_so() -> None:
-    """RLIMIT_AS is what limits the maps of a ring since 5.12; the child's own is raised again at once."""
+    """RLIMIT_AS limits the mappings of a ring since 5.12. The child raises its own limit again at once."""
     code = """
 import os, resource
 from pathlib import Path
@@ -301,7 +301,7 @@ def test_bad_slots() -> None:
 
 
 def test_the_abi_header_agrees_with_the_systems(tmp_path: Path) -> None:
-    """Constants and layouts that <linux/io_uring.h> has too; it is older, so it has not all."""
+    """Constants and layouts that <linux/io_uring.h> also has. That header is older and lacks some."""
     ours = (NATIVE / "uring" / "kernel.h").read_text()
     system = Path("/usr/include/linux/io_uring.h")
     theirs = system.read_text()
