@@ -8,6 +8,9 @@
     6. the cipher: is it this peer's?               (before anything else of the peer is looked at)
     7. the peer's part                              peer.Peer
 
+Where ``asks`` is set, an initiation of an unknown key gives one ``AskKey`` in step 5 instead of a drop. The
+caller adds the peer, or not, and ``resume`` goes on with step 6.
+
 Under load the plane checks mac2, and sends cookies, before a message gets here. A failure at any step gives
 one ``Dropped`` with its reason and changes nothing.
 """
@@ -22,10 +25,11 @@ from . import noise
 from .cipher import Cipher
 from .constants import KEY_LENGTH
 from .cookie import cookie_key, mac1_key, mac1_valid
-from .events import Dropped, DropReason, Outcome, RemovedPeer, Source
+from .events import AskKey, Dropped, DropReason, Outcome, RemovedPeer, Source
 from .messages import CookieReply, Initiation, Response, parse_handshake
 from .peer import IndexTable, Peer
 from .ratelimit import RateLimiter
+from .unknown import UnknownInitiation
 
 __all__ = ["Device"]
 
@@ -44,6 +48,8 @@ class Device:
         self._by_id: dict[int, Peer] = {}
         self._with_cipher: Counter[Cipher] = Counter()
         self._limiter = RateLimiter()
+        self.asks = False
+        """Whether an initiation of an unknown key asks for it (``AskKey``)."""
 
     def __repr__(self) -> str:
         public = self._identity.public.hex() if self._identity else None
@@ -95,8 +101,12 @@ class Device:
         """By the plane's number."""
         return MappingProxyType(self._by_id)
 
-    def add_peer(self, peer: int, public_key: bytes, now: int) -> Peer:
-        """Raises ValueError: the key is not 32 bytes long, is our own, or the key or the number is there
+    def add_peer(
+        self, peer: int, public_key: bytes, now: int, *, initiation: UnknownInitiation | None = None
+    ) -> Peer:
+        """``initiation``: a proved one of this key, whose shared secret is used.
+
+        Raises ValueError: the key is not 32 bytes long, is our own, or the key or the number is there
         already."""
         public_key = bytes(public_key)
         if len(public_key) != KEY_LENGTH:
@@ -106,7 +116,10 @@ class Device:
         if public_key in self._by_key or peer in self._by_id:
             raise ValueError(f"peer {peer} or its public key exists already")
         added = Peer(peer, public_key, random=self._random, indices=self._indices)
-        added.set_identity(self._identity, now)
+        shared = None
+        if initiation is not None and self._made_for_us(initiation) and initiation.public_key == public_key:
+            shared = initiation.static_static
+        added.set_identity(self._identity, now, static_static=shared)
         self._by_key[public_key] = added
         self._by_id[peer] = added
         self._with_cipher[added.cipher] += 1
@@ -176,7 +189,7 @@ class Device:
         self, message: Initiation, identity: noise.StaticKey, source: Source, now: int
     ) -> list[Outcome]:
         cipher = message.cipher
-        if self._by_id and not self._with_cipher[cipher]:
+        if self._by_id and not self._with_cipher[cipher] and not self.asks:
             return [Dropped(DropReason.CIPHER_MISMATCH)]
         responder = noise.Responder(identity, prologue=cipher.prologue, cipher=cipher)
         try:
@@ -187,10 +200,30 @@ class Device:
             return [Dropped(DropReason.UNAUTHENTICATED)]
         peer = self._by_key.get(static)
         if peer is None:
+            if self.asks and static != identity.public:
+                return [AskKey(UnknownInitiation(static, source, message, responder, identity))]
             return [Dropped(DropReason.UNKNOWN_PEER)]
         if peer.cipher is not cipher:
             return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
         return peer.receive_initiation(message, responder, source, now)
+
+    def resume(self, initiation: UnknownInitiation, now: int) -> list[Outcome]:
+        """Goes on with an initiation that was unknown when it came: its peer has been added, or not. Once for
+        each."""
+        peer = self._by_key.get(initiation.public_key)
+        if peer is None:
+            return [Dropped(DropReason.UNKNOWN_PEER)]
+        if not self._made_for_us(initiation):
+            return [Dropped(DropReason.UNAUTHENTICATED, peer.id)]
+        if peer.cipher is not initiation.message.cipher:
+            return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
+        return peer.receive_initiation(
+            initiation.message, initiation.responder, initiation.source, now, timestamp=initiation.timestamp
+        )
+
+    def _made_for_us(self, initiation: UnknownInitiation) -> bool:
+        """Our key may have changed since it came."""
+        return initiation.identity is self._identity
 
     def _owner(self, owner: int | None) -> Peer | None:
         return None if owner is None else self._by_id.get(owner)

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
+from typing import TYPE_CHECKING
 
 from .cipher import Cipher
 
+if TYPE_CHECKING:
+    from .unknown import UnknownInitiation
+
 __all__ = [
+    "AskKey",
     "Authenticated",
     "ClearSource",
     "DropReason",
@@ -60,7 +65,9 @@ class DropReason(StrEnum):
     UNKNOWN_INDEX = auto()
     """The receiver index is nobody's."""
     UNKNOWN_PEER = auto()
-    """The initiator's static key is no configured peer's."""
+    """The initiator's static key is no configured peer's, and no directory's."""
+    TOO_MANY_QUESTIONS = auto()
+    """The static key is unknown, and no more questions may be open, in all or for this source."""
     INVALID_KEY = auto()
     """A public key of small order: the shared secret would be zero."""
     UNAUTHENTICATED = auto()
@@ -171,6 +178,14 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class AskKey:
+    """No peer has the static key of this initiation: ask whose it is, add that peer, and go on with
+    ``Device.resume``. Only where ``Device.asks`` is set."""
+
+    initiation: UnknownInitiation
+
+
+@dataclass(frozen=True, slots=True)
 class HandshakeCompleted:
     """For logs and counters: the session is confirmed on our side."""
 
@@ -196,6 +211,7 @@ Outcome = (
     | ClearSource
     | ReleaseIndex
     | RemovedPeer
+    | AskKey
     | Dropped
     | HandshakeCompleted
     | HandshakeGivenUp

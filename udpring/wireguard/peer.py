@@ -192,15 +192,18 @@ class Peer:
         self._persistent_keepalive = seconds
         return [SendKeepalive(self.id)] if switched_on else []
 
-    def set_identity(self, identity: noise.StaticKey | None, now: int) -> list[Outcome]:
-        """For the device: our static key has changed (whitepaper: sessions are bound to both static keys)."""
+    def set_identity(
+        self, identity: noise.StaticKey | None, now: int, *, static_static: bytes | None = None
+    ) -> list[Outcome]:
+        """For the device: our static key has changed (whitepaper: sessions are bound to both static keys).
+        ``static_static``: the shared secret of both, where the caller has it."""
         had_identity = self._identity is not None
         outcomes = self._forget_handshakes(now)
         self._identity = identity
-        self._static_static = None
+        self._static_static = static_static
         if identity is None:
             self._timers.handshake_finished()
-        else:
+        elif static_static is None:
             # A key of small order can be configured, but no handshake comes of it.
             with suppress(noise.InvalidKeyError):
                 self._static_static = identity.shared_with(self.public_key)
@@ -389,13 +392,21 @@ class Peer:
     # ---- responder ----
 
     def receive_initiation(
-        self, message: Initiation, responder: noise.Responder, source: Source, now: int
+        self,
+        message: Initiation,
+        responder: noise.Responder,
+        source: Source,
+        now: int,
+        *,
+        timestamp: bytes | None = None,
     ) -> list[Outcome]:
-        """For the device: an initiation in this peer's name. ``responder`` has read the static key."""
+        """For the device: an initiation in this peer's name. ``responder`` has read the static key.
+        ``timestamp``: its payload, where that has been read too."""
         if self._static_static is None:
             return [Dropped(DropReason.INVALID_KEY, self.id)]
         try:
-            timestamp = responder.read_payload(message.noise, self._static_static)
+            if timestamp is None:
+                timestamp = responder.read_payload(message.noise, self._static_static)
         except noise.NoiseError:
             return [Dropped(DropReason.UNAUTHENTICATED, self.id)]
         if timestamp <= self._timestamp_received:

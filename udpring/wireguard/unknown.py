@@ -1,0 +1,45 @@
+"""An initiation whose static key is no peer's (yet), while somebody is asked for that key.
+
+The handshake is kept as it was when the key had been read, so going on costs no Diffie-Hellman twice.
+``prove`` shows that the sender has the private key. A caller proves it after the answer and before it adds
+the peer: whoever only knows a registered public key then makes nobody a peer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import noise
+from .events import DropReason, Source
+from .messages import Initiation
+
+__all__ = ["UnknownInitiation"]
+
+
+@dataclass(slots=True)
+class UnknownInitiation:
+    """Made by ``Device.receive``. ``public_key``: whom the sender says it is."""
+
+    public_key: bytes
+    source: Source
+    message: Initiation = field(repr=False)
+    responder: noise.Responder = field(repr=False)
+    identity: noise.StaticKey = field(repr=False)
+    timestamp: bytes | None = None
+    """Authentic; None: not proved yet."""
+    static_static: bytes | None = field(default=None, repr=False)
+    """The shared secret of both static keys, from the proof."""
+
+    def prove(self) -> DropReason | None:
+        """Reads the payload, which only the owner of the key can have written. None: it is authentic."""
+        if self.timestamp is not None:
+            return None
+        try:
+            secret = self.identity.shared_with(self.public_key)
+            self.timestamp = self.responder.read_payload(self.message.noise, secret)
+        except noise.InvalidKeyError:
+            return DropReason.INVALID_KEY
+        except noise.NoiseError:
+            return DropReason.UNAUTHENTICATED
+        self.static_static = secret
+        return None
