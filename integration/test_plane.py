@@ -76,8 +76,9 @@ AES = Suite(lib.UDPRING_CIPHER_AES_256_GCM, AESGCM, "big", int.from_bytes(b"\0uA
 class Bench:
     """A plane, its interface with addresses, and the peer's socket, all in one fresh namespace."""
 
-    def __init__(self, tier: int, workers: int, suite: Suite, *, mailbox: int = 0) -> None:
+    def __init__(self, tier: int, workers: int, suite: Suite, *, mailbox: int = 0, flags: int = 0) -> None:
         self.suite = suite
+        self.flags = flags
         self.mailbox = mailbox
         self.thread = ThreadPoolExecutor(1)
         try:
@@ -97,7 +98,7 @@ class Bench:
             "struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420, "workers": workers}
         )
         options.mailbox = self.mailbox
-        options.flags = offload_flags(None)  # as UDPRING_OFFLOADS says
+        options.flags = offload_flags(None) | self.flags  # as UDPRING_OFFLOADS says
         options.name = f"up{random.randrange(1 << 32):08x}".encode()
         code, why = ffi.new("int32_t *"), reason()
         self.plane = lib.udpring_plane_open(options, code, why)

@@ -16,6 +16,7 @@ from udpring.errors import ClosedError, ConfigError, HostError
 from udpring.tunnel import plane as wrapper
 from udpring.tunnel.ciphers import aead_in_words, chosen_aead
 from udpring.tunnel.plane import Plane
+from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier
 from udpring.tunnel.plane_values import EventKind, Prefix, SocketAddress
 from udpring.udp.tiers import TIERS
@@ -30,11 +31,11 @@ scoped = st.builds(
 
 @given(st.one_of(addresses, scoped))
 def test_addresses_cross_into_c_and_back(address: SocketAddress) -> None:
-    raw = wrapper._new_address(address)
-    assert wrapper._address(raw) == address
+    raw = new_address(address)
+    assert address_of(raw) == address
     assert bytes(ffi.buffer(raw.ip)) == address.ip.ljust(16, b"\0"), "the rest is zero: memcmp tells equality"
-    assert wrapper._new_address(None) == ffi.NULL
-    assert wrapper._address(ffi.new("struct udpring_address *")) is None
+    assert new_address(None) == ffi.NULL
+    assert address_of(ffi.new("struct udpring_address *")) is None
 
 
 @given(addresses)

@@ -19,6 +19,7 @@ from typing import Any
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
@@ -48,26 +49,6 @@ _PEER_NONE: int = lib.UDPRING_PEER_NONE
 _MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
 
 
-def _address(raw: Any) -> SocketAddress | None:
-    family = raw.family
-    if family == socket.AF_INET:
-        return SocketAddress(bytes(ffi.buffer(raw.ip, 4)), raw.port)
-    if family == socket.AF_INET6:
-        return SocketAddress(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
-    return None
-
-
-def _new_address(address: SocketAddress | None) -> Any:
-    if address is None:
-        return ffi.NULL
-    raw = ffi.new("struct udpring_address *")
-    raw.family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
-    raw.port = address.port
-    raw.scope_id = address.scope_id
-    ffi.memmove(raw.ip, address.ip, len(address.ip))
-    return raw
-
-
 def _counters(raw: Any) -> dict[str, int]:
     return {name: getattr(raw, name) for name, _ in ffi.typeof(raw).fields}
 
@@ -93,6 +74,7 @@ class Plane:
     It opens in the caller's network namespace and stays in it. Use it in the thread of the event loop that
     reads ``fileno()``. A command returns when the worker has run it.
 
+    asks: post PEER_WANTED for a packet whose destination is no peer's, and keep it until the answer.
     offloads: one of ``plane_options.OFFLOADS``. None: ``UDPRING_OFFLOADS``, or ``all``.
     workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
         of
@@ -115,6 +97,7 @@ class Plane:
         fwmark: int = 0,
         offloads: str | None = None,
         workers: int | None = None,
+        asks: bool = False,
     ) -> None:
         self._plane: Any = None
         options = ffi.new("struct udpring_plane_options *")
@@ -129,7 +112,7 @@ class Plane:
         options.mailbox = mailbox
         options.listen_port = listen_port
         options.fwmark = fwmark
-        options.flags = offload_flags(offloads)
+        options.flags = offload_flags(offloads) | (lib.UDPRING_PLANE_ASKS if asks else 0)
         options.workers = workers_asked(workers)
         code = ffi.new("int32_t *")
         why = reason()
@@ -211,8 +194,8 @@ class Plane:
             kind=raw.kind,
             peer=None if peer == _PEER_NONE else peer,
             message=bytes(ffi.buffer(raw.message, length)) if length else b"",
-            source=_address(raw.source),
-            local=_address(raw.local),
+            source=address_of(raw.source),
+            local=address_of(raw.local),
             interface_index=raw.interface_index,
             under_load=bool(raw.flags & lib.UDPRING_EVENT_UNDER_LOAD),
             loops=bool(raw.flags & lib.UDPRING_EVENT_LOOPS),
@@ -261,14 +244,14 @@ class Plane:
     def endpoint(self, peer: int, address: SocketAddress) -> None:
         """Sets the peer's endpoint and forgets its sticky source."""
         check(
-            lib.udpring_plane_endpoint(self._handle(), peer, _new_address(address)),
+            lib.udpring_plane_endpoint(self._handle(), peer, new_address(address)),
             f"endpoint of peer {peer}",
         )
 
     def nested(self, peer: int, returns: SocketAddress | None) -> bool:
         """Answers a NESTED event: packets to the peer come back to the interface with that destination (None:
         they do not). Whether they loop, and are dropped from now on."""
-        back = ffi.NULL if returns is None else _new_address(returns)
+        back = ffi.NULL if returns is None else new_address(returns)
         code = lib.udpring_plane_nested(self._handle(), peer, back)
         check(code, f"the way of packets to peer {peer}")
         return bool(code)
@@ -278,8 +261,9 @@ class Plane:
         check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")
 
     def prefixes(self, prefixes: Sequence[Prefix]) -> None:
-        """Applies allowed IPs in order, ``PREFIX_BATCH`` per command. Where it raises RingError, earlier ones
-        stay applied."""
+        """Applies allowed IPs in order, ``PREFIX_BATCH`` per command. Where it raises RingError (EEXIST: a
+        claimed one is another peer's), earlier ones stay applied. Packets that waited for a peer with one of
+        them go to it."""
         for start in range(0, len(prefixes), PREFIX_BATCH):
             self._prefixes(prefixes[start : start + PREFIX_BATCH])
 
@@ -290,7 +274,7 @@ class Plane:
                 prefix.network,
                 socket.AF_INET if len(prefix.network) == 4 else socket.AF_INET6,
                 prefix.cidr,
-                prefix.remove,
+                lib.UDPRING_PREFIX_CLAIM if prefix.claim else prefix.remove,
                 prefix.peer,
             )
             for prefix in batch
@@ -301,6 +285,16 @@ class Plane:
         if code < 0:
             number = min(int(done[0]), len(batch) - 1)
             check(code, f"allowed IP {batch[number]}")
+
+    def refuse(self, ip: bytes, nanoseconds: int) -> None:
+        """Answers PEER_WANTED: there is no peer for this address (4 or 16 bytes). Its packets are dropped,
+        and for so long, two minutes at most, more of them without a question."""
+        address = new_address(SocketAddress(ip, 0))
+        check(lib.udpring_plane_refuse(self._handle(), address, nanoseconds), "refuse a destination")
+
+    def forget_refusals(self) -> None:
+        """Every refused destination may be asked for again."""
+        check(lib.udpring_plane_forget_refusals(self._handle()), "forget refused destinations")
 
     def prefixes_clear(self, peer: int) -> None:
         """Removes all allowed IPs of the peer."""
@@ -394,8 +388,8 @@ class Plane:
             ffi.from_buffer("uint8_t[]", message),
             len(message),
             tos,
-            _new_address(to),
-            _new_address(source),
+            new_address(to),
+            new_address(source),
             interface_index,
             _bytes(cookie_key, 32),
         )
@@ -412,7 +406,7 @@ class Plane:
         """Takes in an authentic handshake message of the peer: roams to its source, stamps the receive and
         counts its bytes."""
         code = lib.udpring_plane_authenticated(
-            self._handle(), peer, length, _new_address(source), _new_address(local), interface_index
+            self._handle(), peer, length, new_address(source), new_address(local), interface_index
         )
         check(code, f"roam peer {peer}")
 
@@ -493,6 +487,6 @@ def _peer_state(raw: Any) -> PeerState:
         session_birth=raw.session_birth_ns,
         send_counter=raw.send_counter,
         interface_index=raw.interface_index,
-        endpoint=_address(raw.endpoint),
-        source=_address(raw.source),
+        endpoint=address_of(raw.endpoint),
+        source=address_of(raw.source),
     )

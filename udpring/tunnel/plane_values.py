@@ -28,6 +28,7 @@ class EventKind(IntEnum):
     FATAL = lib.UDPRING_EVENT_FATAL
     COALESCING_REFUSED = lib.UDPRING_EVENT_COALESCING_REFUSED
     PATH = lib.UDPRING_EVENT_PATH
+    PEER_WANTED = lib.UDPRING_EVENT_PEER_WANTED
     NESTED = lib.UDPRING_EVENT_NESTED
 
 
@@ -77,12 +78,14 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """One prefix of allowed IPs. ``network`` is 4 or 16 bytes. ``remove``: take it from this peer."""
+    """One prefix of allowed IPs. ``network`` is 4 or 16 bytes. ``remove``: take it from this peer. ``claim``:
+    add it only if no other peer has it."""
 
     network: bytes
     cidr: int
     peer: int
     remove: bool = False
+    claim: bool = False
 
     def __str__(self) -> str:
         return f"{ipaddress.ip_address(self.network)}/{self.cidr}"

@@ -76,17 +76,21 @@ void udpring_pacing_gave_way(struct udpring_pacing *pacing, uint64_t began_ns, u
 
 /* ---- allowed-IPs trie ---- */
 #define UDPRING_PEER_NONE 0xffffffffu
+/* prefix.remove */
+#define UDPRING_PREFIX_ADD 0      /* another peer that has the prefix loses it */
+#define UDPRING_PREFIX_REMOVE 1   /* if this peer has it */
+#define UDPRING_PREFIX_CLAIM 2    /* add it, if no other peer has it: else -EEXIST */
 struct udpring_prefix {
     uint8_t ip[16];       /* network order; host bits are masked off on insertion */
     uint16_t family;      /* AF_INET, AF_INET6 */
     uint8_t cidr;
-    uint8_t remove;       /* 1: remove this prefix if this peer has it */
+    uint8_t remove;       /* UDPRING_PREFIX_* */
     uint32_t peer;
 };
 struct udpring_trie;
 struct udpring_trie *udpring_trie_new(void);
 void udpring_trie_free(struct udpring_trie *trie);
-/* Inserting a prefix another peer has moves it. 0, -EINVAL (family, cidr, no peer), -ENOMEM (or 2^22 prefixes); *done = how many were applied. */
+/* 0, -EINVAL (family, cidr, no peer), -EEXIST, -ENOMEM (or 2^22 prefixes); *done = how many were applied. */
 int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
 void udpring_trie_remove_peer(struct udpring_trie *trie, uint32_t peer);
 uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, const uint8_t *ip);   /* longest match */
@@ -176,6 +180,8 @@ int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, 
     each(MAILBOX_FULL, "mailbox_full")         /* in: the control loop lags behind */ \
     each(FLOODED, "flooded")                   /* in: no data, and more than is looked at in a second, or no message: mostly the kernel's drops */ \
     each(NO_PEER, "no_peer")                   /* out: no peer's allowed-IPs has the destination */ \
+    each(PEER_REFUSED, "peer_refused")         /* out: the directory has no peer for the destination, or did not answer in time */ \
+    each(WANTED_FULL, "wanted_full")           /* out: too many questions to the directory, or packets that wait for its answer */ \
     each(NO_ENDPOINT, "no_endpoint")           /* out: the peer's address is not known */ \
     each(STAGING_FULL, "staging_full")         /* out: staged too long a queue, oldest dropped */ \
     each(HANDSHAKE_FAILED, "handshake_failed") /* out: staged when the handshake was given up */ \
@@ -196,6 +202,7 @@ struct udpring_plane;
 /* options.flags */
 #define UDPRING_PLANE_NO_TUN_OFFLOAD 1   /* no super-packets from or to the interface */
 #define UDPRING_PLANE_NO_UDP_OFFLOAD 2   /* no trains (UDP_SEGMENT, UDP_GRO) */
+#define UDPRING_PLANE_ASKS 4             /* there is a directory: a packet without a peer posts PEER_WANTED */
 
 struct udpring_plane_options {
     char name[16];              /* interface name; may hold %d */
@@ -220,6 +227,7 @@ enum udpring_event_kind {
     UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
     UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made; result: see below */
     UDPRING_EVENT_PATH,              /* peer, which waits for something: packets leave by another way now; or a loop began or ended */
+    UDPRING_EVENT_PEER_WANTED,       /* packets wait for a peer with the address in source. Answer: its allowed IPs, or _refuse */
     UDPRING_EVENT_NESTED             /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
 };
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
@@ -335,6 +343,10 @@ int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);    
  * 1: it is the peer's own, so that they loop, and are dropped; 0: they do not loop. */
 int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
+/* The answer "no" to PEER_WANTED: packets to the address are dropped, and more of them for so long, two minutes at most.
+ * -ENOTSUP: without UDPRING_PLANE_ASKS. */
+int32_t udpring_plane_refuse(struct udpring_plane *plane, const struct udpring_address *address, uint64_t ns);
+int32_t udpring_plane_forget_refusals(struct udpring_plane *plane);   /* all of them may be asked for again */
 int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
 /* post_activity: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
 int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out);

@@ -22,6 +22,12 @@ enum {
     STAGED_MAX = 128,           /* packets a peer waits with for a key, of each worker (kernel: MAX_STAGED_PACKETS) */
     STAGED_BYTES_MAX = 32 << 20,/* of all peers together, in equal shares for the workers */
     STAGED_OVERHEAD = 64,       /* added to the bytes of each */
+    WANTED_ENTRIES = 1024,      /* destinations without a peer that are known, of each worker: asked for, or refused */
+    WANTED_WAYS = 4,
+    WANTED_MAX = 256,           /* of these, asked for at once */
+    WANTED_BYTES_MAX = 4 << 20, /* of packets that wait for such an answer, in equal shares; STAGED_MAX for a destination */
+    WANTED_QUESTION_NS = 1000000,   /* one question in this time: 1000 a second, of each worker */
+    WANTED_BURST = 256,         /* and so many at once */
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
@@ -61,6 +67,9 @@ enum {
 #define COOKIE_SECRET_NS (120 * NS_PER_S)
 /* A peer asks the control loop for a handshake no more often than this. */
 #define WANTED_INTERVAL_NS (NS_PER_S / 2)
+/* Packets wait so long for a peer; an answer "no" is kept so long at most. */
+#define WANTED_NS (60 * NS_PER_S)
+#define WANTED_REFUSED_NS (120 * NS_PER_S)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
 #define UNDER_LOAD_NS NS_PER_S
 /* Data flows if any worker has moved some within this time; it is looked at so often. */
@@ -92,5 +101,6 @@ enum {
 _Static_assert(OUT_SLOT_BYTES >= TRAIN_BYTES, "a slot holds any train");
 _Static_assert(OUT_SLOT_BYTES >= WG_DATA_HEADER + OUT_DATA_MAX + WG_PADDING + WG_TAG, "a slot holds any sealed packet");
 _Static_assert(HANDSHAKE_SLOT_BYTES >= TRAIN_BYTES, "a train is read whole");
+_Static_assert(WANTED_BURST < MAILBOX_DEFAULT / 8, "questions alone are no load");
 _Static_assert(OUT_SLOTS_SINGLY < OUT_SLOTS, "reads of the TUN device need slots");
 #endif

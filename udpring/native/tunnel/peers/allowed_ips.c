@@ -186,7 +186,7 @@ static uint32_t place(struct udpring_trie *trie, const struct key *key, uint32_t
     return made;
 }
 
-static int insert(struct udpring_trie *trie, const struct key *key, uint32_t peer)
+static int insert(struct udpring_trie *trie, const struct key *key, uint32_t peer, bool claim)
 {
     if (peer == UDPRING_PEER_NONE)
         return -EINVAL;
@@ -195,6 +195,8 @@ static int insert(struct udpring_trie *trie, const struct key *key, uint32_t pee
     if (there && trie->nodes[at].peer == peer)
         return 0;
     bool counts = !there || trie->nodes[at].peer == UDPRING_PEER_NONE;
+    if (claim && !counts)
+        return -EEXIST;
     if ((counts && trie->prefixes >= ALLOWED_IPS_MAX) || reserve_two(trie) || id_map_reserve(&trie->lists))
         return -ENOMEM;
     if (!there)
@@ -258,10 +260,11 @@ int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefi
         int error = key_of(&prefixes[*done], &key);
         if (error)
             return error;
-        if (prefixes[*done].remove)
+        uint8_t how = prefixes[*done].remove;
+        if (how == UDPRING_PREFIX_REMOVE)
             remove_prefix(trie, &key, prefixes[*done].peer);
         else
-            error = insert(trie, &key, prefixes[*done].peer);
+            error = insert(trie, &key, prefixes[*done].peer, how == UDPRING_PREFIX_CLAIM);
         if (error)
             return error;
     }

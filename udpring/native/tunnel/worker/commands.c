@@ -8,6 +8,7 @@
 #include "seal.h"
 #include "staged.h"
 #include "stamps.h"
+#include "wanted.h"
 
 /* ---- peers ---- */
 
@@ -199,7 +200,10 @@ static int run_prefixes(struct worker *worker, void *argument)
     for (uint32_t i = 0; i < arguments->count; i++)
         if (!plane_peer(plane, arguments->in[i].peer))
             return -ENOENT;
-    return udpring_trie_apply(plane->trie, arguments->in, arguments->count, arguments->done);
+    int result = udpring_trie_apply(plane->trie, arguments->in, arguments->count, arguments->done);
+    if (result == 0 && worker->wanted)
+        wanted_release(plane);
+    return result;
 }
 
 int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done)

@@ -1,6 +1,7 @@
 /* Out: TUN -> UDP.
  *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
+ *      no peer, and there is a directory: keep it and ask for the peer            (wanted.c)
  *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
  * Reads stop when slots run out. The interface's own queue then pushes back, so nothing is lost here. */
 #include "outbound.h"
@@ -11,6 +12,7 @@
 #include "paths.h"
 #include "seal.h"
 #include "staged.h"
+#include "wanted.h"
 
 static uint32_t destination_peer(const struct worker *worker, const uint8_t *packet, uint32_t length, bool *valid)
 {
@@ -28,7 +30,10 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
     bool valid;
     struct peer *peer = plane_peer(worker->plane, destination_peer(worker, packet, length, &valid));
     if (ur_unlikely(!peer)) {
-        plane_drop(worker, valid ? UDPRING_DROP_NO_PEER : UDPRING_DROP_BAD_OUTER);
+        if (valid)
+            wanted_put(worker, packet, length);
+        else
+            plane_drop(worker, UDPRING_DROP_BAD_OUTER);
         return;
     }
     if (ur_unlikely(!peer->endpoint.family)) {

@@ -29,6 +29,7 @@ static void worker_free(struct worker *worker)
         close(worker->wake_fd);
     tun_close(&worker->tun);
     worker_memory_close(worker);
+    wanted_close(worker->wanted);
     pthread_mutex_destroy(&worker->running);
 }
 
@@ -123,6 +124,9 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
         result = worker_memory_open(worker);
         if (result < 0)
             return refused(why, result, "memory for packets (mmap of 18 MiB)");
+        if (plane->options.flags & UDPRING_PLANE_ASKS &&
+            (result = wanted_open(&worker->wanted, WANTED_BYTES_MAX / plane->worker_count)) < 0)
+            return refused(why, result, "memory for packets without a peer");
         result = mac_engine_open(&worker->mac, why);
         if (result == 0)
             result = cookie_sealer_open(&worker->cookie_sealer, why);

@@ -116,6 +116,15 @@ void staged_put(struct worker *worker, struct peer *peer, const uint8_t *packet,
         ask_for_key(worker, peer);
 }
 
+void staged_take(struct worker *owner, struct peer *peer, const uint8_t *packet, uint32_t length)
+{
+    uint32_t gone;
+    bool kept = staging_put(&owner->staged, own(owner, peer), packet, length, &gone) == 0;
+    owner->stats.drops[UDPRING_DROP_STAGING_FULL] += gone + !kept;
+    make_ready(owner, peer);
+    worker_wake(owner);
+}
+
 bool staged_release(struct worker *worker, struct peer *peer)
 {
     struct udpring_plane *plane = worker->plane;

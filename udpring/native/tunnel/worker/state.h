@@ -41,6 +41,7 @@
 #include "../peers/allowed_ips.h"
 #include "../peers/index_table.h"
 #include "../peers/peer.h"
+#include "../peers/wanted.h"
 
 #include "mailbox.h"
 #include "moderation.h"
@@ -134,6 +135,7 @@ struct worker {
     bool deferred;                       /* some peer's events are to be posted when the mailbox has room */
     uint32_t deferred_slot;              /* where to look for those first */
     struct staging_all staged;          /* of all peers */
+    struct wanted_table *wanted;        /* NULL: there is no directory to ask */
     struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots; first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */

@@ -1,0 +1,33 @@
+"""Addresses on their way into and out of the plane: ``SocketAddress`` and ``struct udpring_address``."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from udpring._native import ffi
+from udpring.tunnel.plane_values import SocketAddress
+
+__all__ = ["address_of", "new_address"]
+
+
+def address_of(raw: Any) -> SocketAddress | None:
+    """The address in a C struct; None where it has none."""
+    family = raw.family
+    if family == socket.AF_INET:
+        return SocketAddress(bytes(ffi.buffer(raw.ip, 4)), raw.port)
+    if family == socket.AF_INET6:
+        return SocketAddress(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
+    return None
+
+
+def new_address(address: SocketAddress | None) -> Any:
+    """A new C struct with the address; NULL for None."""
+    if address is None:
+        return ffi.NULL
+    raw = ffi.new("struct udpring_address *")
+    raw.family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
+    raw.port = address.port
+    raw.scope_id = address.scope_id
+    ffi.memmove(raw.ip, address.ip, len(address.ip))
+    return raw
