@@ -19,11 +19,11 @@ mkdir -p "$OUT" "$WORK"
 
 read -ra flags <<<"$CFLAGS $(pkg-config --cflags libcrypto)"
 read -ra engine <<<"$LIB_FUZZING_ENGINE"
-# No function versions chosen at load time: a sanitiser's run-time is not up by then.
+# No function versions chosen at load time: the sanitiser's run-time is not ready then.
 flags+=(-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wno-unused-parameter -Wno-unknown-attributes -Wno-gnu-variable-sized-type-not-at-end -D__SANITIZE_ADDRESS__ -I"$native" -I"$here" -pthread)
 read -ra libraries <<<"$(pkg-config --libs libcrypto) -ldl -pthread"
 
-# The models' own branches lead the fuzzer nowhere and cost half of its time.
+# The models' own branches do not help the fuzzer and cost half of its time.
 models=()
 [[ $CFLAGS == *fuzzer-no-link* ]] && models=(-fno-sanitize=fuzzer-no-link)
 
@@ -53,11 +53,12 @@ wait
 names=("$@")
 ((${#names[@]})) || mapfile -t names < <(cd -- "$here" && printf '%s\n' fuzz_*.c | sed 's/^fuzz_//; s/\.c$//')
 rm -f "$WORK/core.a"
-ar rcs "$WORK/core.a" "${objects[@]}"   # fails where one did not compile
+ar rcs "$WORK/core.a" "${objects[@]}"   # fails if a file did not compile
 for name in "${names[@]}"; do
     parts=()
-    # A harness in several files: NAME_*.c beside it; and the calls it answers itself, in NAME.wrap, one a line
-    # (@model: those of model.wrap, which the model of the kernel answers).
+    # A harness may consist of several files (NAME_*.c). NAME.wrap lists the calls that it answers itself, one
+    # a line.
+    # @model stands for those of model.wrap, which the model of the kernel answers.
     for source in "$here/fuzz_$name.c" "$here/${name}"_*.c; do
         [[ -e $source ]] || continue
         object=$WORK/$(basename -- "$source" .c).o

@@ -29,7 +29,7 @@ SEEDS = HERE / "corpus"
 
 C_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.c")))
 PYTHON_HARNESSES = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
-# Longer inputs bring these harnesses nothing but slowness.
+# Longer inputs only make these harnesses slower.
 LONGEST = {
     "plane": 1500,
     "send": 300,
@@ -46,16 +46,16 @@ SANITIZED = (
     "-fsanitize=fuzzer-no-link"
 )
 COVERED = "-O1 -g -fprofile-instr-generate -fcoverage-mapping -fsanitize=fuzzer-no-link"
-# Errors of a harness stop it; leaks are looked for by its own counts where it has them.
+# A sanitiser's error stops a harness. Harnesses check for leaks by their own counts.
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0:"
-    "quarantine_size_mb=8",  # a run is short: fresh pages for each cost more than they find
+    "quarantine_size_mb=8",  # a run is short: fresh pages for each allocation cost more than they find
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
 }
 
 
 def lacking(name: str) -> str:
-    """What the host lacks to run this harness, in words; empty when nothing."""
+    """The missing programs or libraries for this harness, as text. Empty if there are none."""
     if name in PYTHON_HARNESSES:
         if importlib.util.find_spec("atheris") is None:
             return "atheris is not installed: pyproject.toml names the platforms it has wheels for"
@@ -78,7 +78,7 @@ def lacking(name: str) -> str:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """One build at a time: test workers and a campaign may start together."""
+    """One build at a time, because test workers and a campaign may start together."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -86,7 +86,7 @@ def locked() -> Iterator[None]:
 
 
 def build(kind: str, flags: str) -> Path:
-    """Builds all C harnesses with these flags, what has changed alone; returns the folder they lie in."""
+    """Builds the changed C harnesses with these flags. Returns the folder of the programs."""
     folder = BUILD / kind
     environment = os.environ | {
         "CC": "clang",
@@ -141,7 +141,7 @@ def run(
 
 
 def replay(name: str, binaries: Path | None) -> Result:
-    """Each input of the repository's corpus once."""
+    """Runs each input of the repository's corpus once."""
     return run(name, binaries, [f"-artifact_prefix={BUILD}/", *map(str, seeds(name))])
 
 
@@ -169,7 +169,7 @@ def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path, seed: int
 
 
 def report(result: Result) -> bool:
-    """True when nothing was found."""
+    """True if nothing was found."""
     print(
         f"{result.name:12} {result.executions:>12,} inputs  {'FAILED' if result.code else 'ok'}", flush=True
     )
@@ -194,7 +194,7 @@ def campaign(names: list[str], seconds: int, jobs: int, corpus: Path, seed: int)
 
 
 def minimise(names: list[str], corpus: Path) -> int:
-    """Adds to the repository's corpus what the working one covers beyond it."""
+    """Adds inputs of the working corpus that cover more than the repository's."""
     binaries = build("sanitized", SANITIZED) if any(name in C_HARNESSES for name in names) else None
     for name in names:
         (SEEDS / name).mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def lines_of(files: list[dict[str, object]]) -> Iterator[tuple[str, int, int]]:
 
 
 def coverage(names: list[str], corpus: Path) -> int:
-    """Lines of each C file that the corpora reach, the repository's and the working one."""
+    """Lines of each C file reached by the repository's corpus and by the working one."""
     for tool in ("llvm-profdata", "llvm-cov"):
         if not shutil.which(tool):
             raise SystemExit(f"fuzz: {tool} is not installed: sudo apt-get install llvm")

@@ -1,5 +1,5 @@
-/* Ancillary data. What the kernel might hand over is parsed twice, by the core and by glibc's CMSG_ macros; what the core builds
- * for a send is parsed again. */
+/* Ancillary data. The core and glibc's CMSG_ macros both parse the kernel's side. Control data that the core builds for a send
+ * is parsed again. */
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -27,7 +27,7 @@ static void take_pktinfo6(struct udpring_packet *packet, const struct in6_pktinf
         packet->local.scope_id = info->ipi6_ifindex;
 }
 
-/* One message as the manual pages ip(7), ipv6(7), udp(7), socket(7) describe it. */
+/* One message as described in ip(7), ipv6(7), udp(7) and socket(7). */
 static void model_take(const struct cmsghdr *header, struct udpring_packet *packet, uint32_t *drops)
 {
     union { struct in_pktinfo four; struct in6_pktinfo six; struct timespec time; uint32_t word; uint8_t octet; } value;
@@ -86,7 +86,7 @@ static void check_source(const struct cmsghdr *header, const struct udp_tx_item 
     CLAIM(!memcmp(four ? (const void *)&value.four.ipi_spec_dst : &value.six.ipi6_addr, ip, four ? 4 : 16), "the source");
 }
 
-/* A send's control data, read back: sizes that fit, and the source last, so that shortening takes it off. */
+/* The control data of a send, parsed: sizes fit, and the source is last, so that shortening removes it. */
 static void build(struct input *input)
 {
     uint8_t choice = input_u8(input);

@@ -1,5 +1,6 @@
-/* Coalescing of up to 20 flows, more than are built at once, so that the oldest is evicted. Whatever is written to the device,
- * segmented by the model, is what came in: unchanged, in the order of its flow, and nothing is lost. */
+/* Coalescing of up to 20 flows, more than are built at once, so the oldest is evicted. The model segments the output, which
+ * must
+ * equal the input: unchanged, in order per flow, nothing lost. */
 #include <netinet/in.h>
 
 #include "input.h"
@@ -53,7 +54,7 @@ static uint32_t payload_bytes(struct input *input, uint8_t kind, uint32_t segmen
     }
 }
 
-/* One byte of the header, but for the version and the length, which the tunnel checks before. */
+/* One byte of the header, except version and length, which the tunnel checks earlier. */
 static void change_byte(struct input *input, uint8_t *packet, uint32_t length, bool v6)
 {
     uint32_t at = input_u8(input) % (length < 80 ? length : 80);

@@ -1,7 +1,9 @@
-/* Completions as no kernel would send them: results and flags of any value, buffers of any content, operations that ended
- * long ago or never were, in any order. Whatever comes, each operation ends once, and what is handed out lies in memory that is
- * the caller's to read. Four users of the completion queue take turns, by the first byte: the general ring (harvest.c), the two
- * receive tiers (rx_multishot.c, rx_pool.c), and the send side (tx_uring.c); and, in their place, the tier without a ring. */
+/* Completions that no kernel would send: any results and flags, any buffer contents, operations that ended long ago or never
+ * existed, in any order. Each operation must end once, and returned memory must be readable by the caller. The first byte
+ * chooses
+ * among four users of the completion queue: the general ring (harvest.c), the two receive tiers (rx_multishot.c, rx_pool.c),
+ * and the
+ * send side (tx_uring.c); or the tier without a ring. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
@@ -19,7 +21,7 @@ enum { HELD_MAX = 64, OPERATIONS = 16 };
 
 static volatile uint8_t seen;
 
-/* Reads every byte: the address sanitiser objects where one is nobody's. */
+/* Reads every byte, so that the address sanitiser finds invalid memory. */
 static void touch(const uint8_t *bytes, uint32_t length)
 {
     for (uint32_t i = 0; bytes && i < length; i++)
@@ -38,7 +40,7 @@ static void stray(struct input *input)
         uring_post_stray(0, user_data, (int32_t)any, IORING_CQE_F_MORE | (choice & 4 ? IORING_CQE_F_NOTIF : 0));
 }
 
-/* What stands before the payload of a buffer that a multishot receive filled. */
+/* The layout before the payload of a buffer that a multishot receive filled. */
 static void fill_buffer(struct input *input, const struct io_uring_buf *buffer)
 {
     struct io_uring_recvmsg_out out;
@@ -79,7 +81,7 @@ static void complete_one(struct input *input, bool buffers)
             fill_buffer(input, buffer);
     }
     if (sqe->opcode == IORING_OP_RECVMSG && !(sqe->ioprio & IORING_RECV_MULTISHOT)) {
-        struct msghdr *header = (struct msghdr *)(uintptr_t)sqe->addr;   /* the kernel writes no more than there is room for */
+        struct msghdr *header = (struct msghdr *)(uintptr_t)sqe->addr;   /* the kernel writes no more than fits */
         header->msg_namelen = input_u8(input) % 64;
         header->msg_controllen = header->msg_controllen ? input_u16(input) % (header->msg_controllen + 1) : 0;
         header->msg_flags = how;
@@ -146,7 +148,7 @@ static void run_general(struct input *input)
 
 /* ---- receiving ---- */
 
-/* What no caller may do is refused, and changes nothing. */
+/* Calls that are not allowed are refused and change nothing. */
 static void misuse_receive(struct udp_rx *rx, const struct udp_rx_options *options, uint8_t choice)
 {
     struct udp_rx_options none = *options, many = *options;
@@ -157,7 +159,7 @@ static void misuse_receive(struct udp_rx *rx, const struct udp_rx_options *optio
     many.sockets = 3;
     CLAIM(udp_rx_open(&other, choice & 1 ? &none : &many, &why) == -EINVAL && !other && why.text[0], "a ring of no socket, or of three");
     CLAIM(udp_rx_watch(rx, options->fd[0], POLLIN, 16) == -EINVAL && udp_rx_watch(rx, -1, POLLIN, 1) == -EINVAL, "a watch of nothing");
-    udp_rx_release(rx, 999);   /* as a slot that is given back twice */
+    udp_rx_release(rx, 999);   /* like a slot released twice */
     CLAIM(udp_rx_stats(rx)->stale == stale + 1, "a slot that nobody has is given back");
 }
 
@@ -217,12 +219,12 @@ static void answer_next(struct input *input, int fd)
     uint8_t choice = input_u8(input);
     answer = choice & 1 ? any_result(input) : 0;
     if (answer == -EAGAIN || answer == -EINTR || answer == -ECANCELED)
-        answer = 0;   /* for ever, these would never end */
+        answer = 0;   /* these would never end */
     if (choice == 0xff && kernel_file(fd))
         close(fd);
 }
 
-/* What no caller may do is refused, and takes no slot. */
+/* Calls that are not allowed are refused and take no slot. */
 static void misuse_send(struct udp_tx *tx, const struct udp_tx_options *options, uint8_t choice)
 {
     static const uint8_t byte;

@@ -1,7 +1,7 @@
 """The text of a configuration file.
 
-Oracles: nothing but ConfigError comes of it, each with a place inside the text; no error or warning
-shows a key; what was understood, written and read again, is the same.
+Oracles: only ConfigError is raised, with a place inside the text. No error or warning shows a key. A
+configuration survives writing and reading.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-/* A plane whose system calls and allocations fail: the n-th from some moment on, once or for as long as the harness says, with any
- * error; and commands that name what is not there. The workers are the real ones, on the model's kernel.
+/* A plane whose system calls and allocations fail: the n-th from some moment on, once or repeatedly, with any error. Commands
+ * may
+ * name things that do not exist. The workers are real and run on the model's kernel.
  *
- * Oracles: what fails to open says why and leaves nothing behind. A command succeeds or returns a negative errno. Afterwards the plane
- * works, both ways, or has posted that it does not. At the end no key, descriptor or memory is left. */
+ * Oracles: a failed open gives a reason and leaves nothing behind. A command succeeds or returns a negative errno. Afterwards
+ * the
+ * plane works in both directions, or has posted that it does not. At the end no key, descriptor or memory is left. */
 #include <netinet/in.h>
 
 #include "model_aead.h"
@@ -19,7 +21,7 @@ enum { PEERS = 3, NOBODY = 0x7ffffff };
 static struct udpring_plane *plane;
 static uint32_t peers[PEERS], indices[PEERS];
 static uint64_t sent, written, secrets;
-static bool ended;      /* the plane has said that it cannot go on */
+static bool ended;      /* the plane has posted that it cannot continue */
 
 void *__real_realloc(void *memory, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
@@ -96,7 +98,7 @@ static void from_device(uint8_t net, uint32_t copies)
     kernel.fault_held = held;
 }
 
-/* A data message for the newest key, to each socket: which one the kernel would choose is another harness's concern. */
+/* A data message for the newest key, to each socket. Another harness covers the kernel's choice of socket. */
 static void from_network(uint8_t net, uint32_t index, uint64_t receiving, uint64_t counter, int family)
 {
     uint8_t plain[2048], message[2048 + WG_DATA_MIN];
@@ -131,7 +133,7 @@ static void see_events(void)
     } while (count == UR_ARRAY_LENGTH(events));
 }
 
-/* Commands that name nothing: each says so, and changes nothing. */
+/* Commands that name nothing. Each fails and changes nothing. */
 static void wrong_commands(void)
 {
     static const uint8_t keys[64] = {1};
@@ -155,7 +157,7 @@ static void wrong_commands(void)
     udpring_plane_close(NULL);
 }
 
-/* An index that a key has is its own until the key goes. */
+/* The index of a key is reserved until the key is removed. */
 static void take_twice(uint32_t slot)
 {
     static const uint8_t keys[64] = {1};
@@ -220,7 +222,7 @@ static void step(struct input *input)
     }
 }
 
-/* Nothing fails any more: a packet gets through each way, or an event has said that none will. */
+/* Nothing fails any more: a packet passes in each direction, or an event has said that none will. */
 static void check_works(void)
 {
     uint32_t peer, index;

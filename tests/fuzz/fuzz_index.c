@@ -1,4 +1,4 @@
-/* The map of ids and the table of receiver indices against arrays that are searched from end to end. */
+/* The map of ids and the table of receiver indices, against arrays with linear search. */
 #include "input.h"
 #include "tunnel/peers/id_map.h"
 #include "tunnel/peers/index_table.h"
@@ -8,7 +8,7 @@ enum { MODEL_MAX = 512 };
 struct pair {
     uint32_t id, value;
 };
-/* Owner: the harness. Entries in no order. */
+/* Owner: the harness. Entries in any order. */
 struct model {
     struct pair pair[MODEL_MAX];
     uint32_t count;
@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         uint8_t operation = input_u8(&input);
         uint32_t id = input_u32(&input), value = input_u8(&input);
         if (operation & 1)
-            id &= 0xf0000003u;   /* few ids: they meet again */
+            id &= 0xf0000003u;   /* few ids, so that they collide */
         if (operation & 2)
             id <<= 28;
         if (operation & 4 && map_model.count)

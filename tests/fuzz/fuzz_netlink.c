@@ -1,5 +1,6 @@
-/* rtnetlink messages of any bytes, parsed by the core and, in memory that is aligned, by the kernel's own macros (netlink(3),
- * rtnetlink(3)); and what the core asks, parsed again. */
+/* rtnetlink messages of any bytes. The core and, in aligned memory, the kernel's own macros (netlink(3), rtnetlink(3)) parse
+ * them.
+ * The core's requests are parsed too. */
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -8,11 +9,11 @@
 #include "input.h"
 #include "tunnel/routes/netlink.h"
 
-#pragma GCC diagnostic ignored "-Wsign-compare"   /* inside of the macros */
+#pragma GCC diagnostic ignored "-Wsign-compare"   /* in the macros */
 
 enum { LINKS_MAX = 64, SEQUENCE = 7 };
 
-/* Owner: the harness. What was seen in a message, in order. */
+/* Owner: the harness. Attributes seen in a message, in order. */
 struct links {
     struct udpring_link_note note[LINKS_MAX];
     uint32_t count;
@@ -108,7 +109,7 @@ static int model_links(const void *bytes, int length, struct links *links)
     return 0;
 }
 
-/* Most messages answer our request, and have types that we know. */
+/* Most messages answer our request and have known types. */
 static void shape(struct input *input, uint8_t *bytes, size_t length)
 {
     static const uint16_t types[] = {RTM_NEWROUTE, RTM_NEWLINK, RTM_DELLINK, NLMSG_DONE, NLMSG_ERROR, RTM_NEWROUTE, RTM_NEWLINK, RTM_NEWADDR};

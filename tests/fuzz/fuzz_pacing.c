@@ -1,16 +1,17 @@
-/* The decisions of moderation.h (pauses of a worker) and pacing.h (yields), under a clock and rates of the harness's choice.
+/* The decisions of moderation.h (pauses of a worker) and pacing.h (yields), with the harness's clock and rates.
  *
  * Oracles for pauses: none is longer than its bound, or than a train takes to gather at the rate of the last window. Each begins
- * only after several windows in a row with many datagrams but few a pass. A pause that spoils a rate ends, and none begins for a
- * second. A yield is due after so many delivered datagrams, and takes no more than its share of the time if others hold the CPU. */
+ * only after several windows in a row with many datagrams but few a pass. A pause that spoils a rate ends, and none begins for
+ * a second. A yield is due after so many delivered datagrams, and takes no more than its share of the time if others hold the
+ * CPU. */
 #include "input.h"
 #include "tunnel/abi.h"
 #include "tunnel/limits.h"
 
-/* Owner: the harness, on its stack. What has been seen of one direction's windows. */
+/* Owner: the harness, on its stack. The windows seen so far in one direction. */
 struct seen {
     uint64_t began_ns, items, passes;
-    uint64_t least;             /* the least rate of the windows in a row that speak for beginning */
+    uint64_t least;             /* the lowest rate of the windows in a row that speak for a pause */
     uint64_t barred_until_ns;
     uint64_t wait_ns;
     uint32_t fast, fell;        /* windows in a row */
@@ -90,7 +91,7 @@ static void moderate(struct input *input)
             uint64_t wait = udpring_moderation_wait(moderation, now, items, passes);
             see_wait(&seen, now, items, passes, wait);
             now += rate ? (a_pass + 1) * 1000000000u / rate : 1000000;
-            now += choice & 0x40 ? wait : 0;   /* whoever sends waits for an answer: the rate falls */
+            now += choice & 0x40 ? wait : 0;   /* the sender waits for an answer, so the rate falls */
             items += a_pass + 1;
             passes += (choice & 0xf0) != 0x30;
         }
@@ -117,7 +118,7 @@ static void give_way(struct input *input)
         uint64_t yielded = (uint64_t)took * took * 1000u, ended = now + yielded;
         udpring_pacing_gave_way(pacing, now, ended);
         if (yielded > PACING_LONG_NS) {
-            /* Not counting this one, others have had no more than their share. */
+            /* Without this yield, others have had no more than their share. */
             CLAIM(long_ns * PACING_REST <= now - began, "%lu ns of %lu went to others", long_ns, now - began);
             long_ns += yielded;
             barred_until = ended + yielded * PACING_REST;

@@ -1,11 +1,14 @@
-/* The whole plane as a state machine, on a kernel of the harness's own: packets from the TUN device, datagrams and trains from the
- * network, every command, errors of sends and writes, full sockets, time. The workers are the real ones (worker.c).
+/* The whole plane as a state machine on the harness's own kernel: packets from the TUN device, datagrams and trains from the
+ * network, every command, errors of sends and writes, full sockets, time. The workers are real (worker.c). The kernel's routes
+ * are
+ * part of the model, with answers, notices and faults of rtnetlink (model_netlink.c).
  *
- * The kernel's routes, too: what rtnetlink answers and tells, and what goes wrong with it (model_netlink.c).
- *
- * Oracles: a nonce is used once and leaves once (model_aead.c); what leaves opens to what was read, in order, to its peer
- * (plane_out.c); what is written is what came sealed, in order of its flow (plane_in.c); each slot has one owner; each packet and
- * message is accounted for by a counter; packets leave as the routes say (plane_paths.c); at the end no key, staged byte or descriptor is left. */
+ * Oracles: each nonce is used once and sent once (model_aead.c). A sent message decrypts to a packet that was read, in order,
+ * for the
+ * right peer (plane_out.c). A written packet came sealed, in order of its flow (plane_in.c). Each slot has one owner. A counter
+ * accounts
+ * for each packet and message. Packets leave as the routes say (plane_paths.c). At the end no key, staged byte or descriptor is
+ * left. */
 #include <netinet/in.h>
 
 #include "model_uring.h"
@@ -78,7 +81,7 @@ static void set_net(uint8_t net, uint8_t slot, bool remove)
 
 struct udpring_address model_address(uint8_t slot, uint8_t choice)
 {
-    /* The second byte names the peer: an address is never another's. */
+    /* The second byte names the peer, so no two peers share an address. */
     struct udpring_address address = {.family = choice & 1 ? AF_INET6 : AF_INET, .port = (uint16_t)(1000 + (choice >> 4)),
                                       .ip = {OUTER_NET, slot, 0, choice >> 1 & 3}};
     return address;
@@ -130,7 +133,7 @@ static void new_session(struct input *input, uint8_t slot)
     if (model.sessions == SESSIONS)
         return;
     CLAIM(udpring_plane_index_new(model.plane, model.life[life].id, &session->local) == 0, "an index");
-    if ((choice & 0x1f) == 0x1f) {   /* the handshake was given up */
+    if ((choice & 0x1f) == 0x1f) {   /* the handshake was abandoned */
         CLAIM(udpring_plane_index_release(model.plane, session->local) == 0, "an index is released");
         return;
     }
@@ -237,7 +240,7 @@ static void make_super(struct input *input, const struct model_flow *flow, struc
     if (size == 254)
         ((uint8_t *)&packet->vnet)[input_u8(input) % sizeof(packet->vnet)] = input_u8(input);
     if (packet->vnet.gso_size && packet->length / packet->vnet.gso_size > 400)
-        packet->vnet.gso_size = 1000;   /* the kernel makes no more of 64 KiB; slots bound what one read may become */
+        packet->vnet.gso_size = 1000;   /* the kernel makes no larger ones of 64 KiB; slots limit what one read may become */
 }
 
 static void from_device(struct input *input, uint8_t slot)
@@ -254,7 +257,7 @@ static void from_device(struct input *input, uint8_t slot)
         packet.error = how & 1 ? EIO : EAGAIN;
         packet.length = 1;
     } else {
-        packet.length = inner_packet(input, slot ^ 1, scratch, &flow);   /* the model's destination is the net beside */
+        packet.length = inner_packet(input, slot ^ 1, scratch, &flow);   /* the model's destination is the neighbouring net */
         if (how >= 120)
             make_super(input, flow, &packet);
     }
@@ -324,7 +327,8 @@ static uint32_t one_message(struct input *input, uint8_t slot, uint8_t *out)
     return length;
 }
 
-/* A datagram, or a train of messages of one length; to the socket that the kernel's program would choose, or to another. */
+/* A datagram, or a train of messages of one length. It goes to the socket that the kernel's program would choose, or to
+ * another. */
 static void from_network(struct input *input, uint8_t slot)
 {
     uint8_t choice = input_u8(input);
@@ -355,7 +359,7 @@ static void from_network(struct input *input, uint8_t slot)
     kernel_put(kernel_nth(KERNEL_UDP, packet.source.family, which), &packet);
 }
 
-/* ---- the kernel's moods ---- */
+/* ---- faults of the kernel ---- */
 
 static void set_errors(struct input *input)
 {
@@ -384,11 +388,11 @@ static void rebind(struct input *input)
     uint16_t port = (uint16_t)input_u16(input);
     struct udpring_reason why;
     for (uint32_t i = 0; i < LIVES; i++)
-        model.life[i].reordered = true;   /* new sockets: what waited in the old ones' buffers is not ours to order */
+        model.life[i].reordered = true;   /* new sockets: packets in the old buffers have no order */
     CLAIM(udpring_plane_bind(model.plane, &port, port & 1, &why) == 0, "a new port");
 }
 
-/* Completions of nothing that is in flight: a message of another ring, one of an operation's former life. */
+/* Completions of operations that are not in flight: a message of another ring, or one of an earlier operation in the slot. */
 static void stray(struct input *input)
 {
     uint8_t choice = input_u8(input);

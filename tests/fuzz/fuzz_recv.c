@@ -1,10 +1,14 @@
-/* Receiving for Python (recv.c, batches.c and all below them) as a state machine, on a kernel of the harness's own: datagrams and
- * trains of every size, batches held and given back in any order, more of them than may be kept, errors, shortage of memory,
- * signals, sleepers in event loops, sockets that are shut down or closed, closes with batches out; all tiers.
+/* Receiving for Python (recv.c, batches.c and the files below them) as a state machine on the harness's own kernel: datagrams
+ * and
+ * trains of every size, batches held and released in any order and beyond the limit, errors, shortage of memory, signals,
+ * waiting
+ * event loops, sockets that are shut down or closed, closes with held batches; all tiers.
  *
- * Oracles: what the kernel hands out comes out of batches in that order, whole, with its addresses, and once; a batch that is
- * held does not change, also after the ring is closed; what is kept stays within its limits; the counters agree. Once nothing is
- * in the way all is received, also by who sleeps until the descriptor says so. */
+ * Oracles: batches contain the kernel's datagrams in order, complete, with their addresses, once. A held batch does not change,
+ * even
+ * after the ring is closed. Kept memory stays within its limits. The counters agree. Without faults everything is received,
+ * also by
+ * a program that waits for the descriptor. */
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -17,7 +21,7 @@
 
 enum { TURNS_MOST = 3000, GRAVES = 8 };
 
-/* ---- what the linker hands to the harness (recv.wrap) ---- */
+/* ---- calls that the linker redirects here (recv.wrap) ---- */
 
 static uint32_t thread = 1, forks, working_tiers, graves;
 static struct { void *memory; size_t bytes; } grave[GRAVES];
@@ -40,7 +44,7 @@ uint32_t __wrap_ur_fork_count(void)
     return forks;
 }
 
-/* A tier asked for by name is opened; else the best that the harness lets work here. */
+/* A requested tier is opened, otherwise the best that the harness allows. */
 int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
                            struct udpring_reason *why)
 {
@@ -57,7 +61,7 @@ int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, c
     return code;
 }
 
-/* What the kernel may still write to is not given back before the end of the run. */
+/* Memory that the kernel may still write to is kept until the end of the run. */
 void __wrap_ur_graveyard_leak(void *memory, size_t bytes)
 {
     CLAIM(graves < GRAVES, "%u graves", graves);
@@ -90,7 +94,7 @@ static int receive(uint32_t max, int64_t timeout_ns)
     return code;
 }
 
-/* A batch that nobody took, because a signal's handler raised, is given out again. */
+/* A batch that was not taken, because a signal handler raised, is returned again. */
 static void receive_again(void)
 {
     if (model.held_count == HELD || model.closed)
@@ -113,7 +117,7 @@ static void receive_one(void)
     CLAIM(code >= 0, "one datagram: %d", code);
     uint32_t length = (uint32_t)code % UDPRING_ONE_MORE;
     CLAIM(!memcmp(&model.call->source, &front()->source, sizeof(model.call->source)), "another source");
-    CLAIM(model.at + 1 == front()->count, "a train is not one datagram");   /* what is left of one may be */
+    CLAIM(model.at + 1 == front()->count, "a train is not one datagram");   /* a remaining part of a train may be one */
     take_one(model.call->one, length);
 }
 
@@ -127,7 +131,7 @@ static void release(uint32_t which)
     *held = model.held[--model.held_count];
 }
 
-/* ---- who sleeps ---- */
+/* ---- waiting programs ---- */
 
 static bool readable(void)
 {
@@ -141,7 +145,7 @@ static void turn(void)
         (void)receive(64, 0);
 }
 
-/* ---- what else happens ---- */
+/* ---- other events ---- */
 
 static void intrude(bool fork)
 {
@@ -160,7 +164,7 @@ static void close_socket(uint8_t choice)
         return;
     close(model.fd);
     model.gone = model.dead = true;
-    if (choice & 1)   /* another has its number now */
+    if (choice & 1)   /* another file has its number now */
         CLAIM(kernel_open(KERNEL_UDP, model.family) == model.fd, "another number");
 }
 
@@ -213,7 +217,7 @@ static void wait_for_some(uint8_t choice)
     threads_switches = 0;
 }
 
-/* Many passes that bring nothing: what is kept in flight follows. */
+/* Many passes without datagrams: the number of operations in flight adapts. */
 static void pass_idly(void)
 {
     for (uint32_t i = 0; i < 260 && !model.closed && model.held_count < HELD; i++)
@@ -221,7 +225,7 @@ static void pass_idly(void)
             return;
 }
 
-/* One datagram after the other, each fetched at once. */
+/* One datagram after another, each fetched at once. */
 static void trickle(uint8_t more)
 {
     static const uint8_t one[] = {0, 12};
@@ -236,7 +240,7 @@ static void trickle(uint8_t more)
     }
 }
 
-/* Whoever sleeps asks for a descriptor, and the kernel has none, or no memory. */
+/* A waiting program requests a descriptor, and the kernel has none, or no memory. */
 static void sleep_short(uint8_t more)
 {
     kernel.fault.memory_only = false;
@@ -246,7 +250,7 @@ static void sleep_short(uint8_t more)
     int fd = udpring_recv_fileno(model.recv);
     thread -= more & 8 ? 1 : 0;
     CLAIM(fd >= 0 || fd == -kernel.fault.error || fd == -EXDEV || fd == -ECANCELED, "a descriptor to wait for: %d", fd);
-    model.dead |= kernel.fault.hit;   /* an epoll set that does not take the socket ends receiving, and says so */
+    model.dead |= kernel.fault.hit;   /* an epoll set that refuses the socket ends receiving with an error */
     kernel.fault.after = 0;
     kernel.fault.hit = false;
 }
@@ -333,7 +337,7 @@ static bool open_ring(struct input *input)
     return true;
 }
 
-/* Nothing is in the way any more: all that came is received. */
+/* Without faults, everything that arrived is received. */
 static void finish(bool sleeping)
 {
     uring_failing.enters = kernel.interrupts = kernel.fault.after = 0;
@@ -371,11 +375,11 @@ static void close_all(uint8_t how)
     uring_stuck = (how & 0x38) == 0x38;
     if (!model.closed && (how & 12) == 4) {
         model.call->max = 1;
-        (void)udpring_recv_batch(model.call);   /* given out, and nobody takes it */
+        (void)udpring_recv_batch(model.call);   /* returned to no one */
     }
     if (!model.closed && (how & 12) != 12)
         close_ring((how & 0x30) == 0x30);
-    if (!model.closed && how & 128) {   /* by who may not: all stays, until the owner comes */
+    if (!model.closed && how & 128) {   /* by a thread that may not: everything stays until the owner closes */
         thread++;
         udpring_recv_free(model.recv);
         thread--;

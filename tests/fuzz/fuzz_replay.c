@@ -1,4 +1,4 @@
-/* The replay window (RFC 6479) against the set of all counters it has taken. */
+/* The replay window (RFC 6479), against the set of all accepted counters. */
 #include "input.h"
 #include "tunnel/abi.h"
 #include "tunnel/crypto/replay.h"
@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         bool checked = udpring_replay_check(window, counter);
         CLAIM(checked == expected, "check of %lu: %d, greatest %lu", counter, checked, greatest);
         if (operation & 128)
-            continue;   /* only asked: the packet was not authentic */
+            continue;   /* a look-up only: the packet was not authentic */
         bool updated = udpring_replay_update(window, counter);
         CLAIM(updated == expected, "update of %lu: %d, greatest %lu", counter, updated, greatest);
         if (!updated)

@@ -1,9 +1,9 @@
-/* Segmentation of what a TUN device hands over, header and packet both arbitrary, against the model's. */
+/* Segmentation of super-packets from a TUN device, against the model. Header and packet are arbitrary. */
 #include "input.h"
 #include "model_packets.h"
 #include "tunnel/tun/segment.h"
 
-/* Owner: the harness. What the core made, or is to make. */
+/* Owner: the harness. The core's packets, or the expected ones. */
 struct segments {
     uint8_t *bytes;
     size_t used, room;
@@ -37,7 +37,7 @@ static void append(struct segments *made, const uint8_t *packet, uint32_t length
     made->count++;
 }
 
-/* A header that says what the packet is, but for what the input changes; or any. */
+/* A header that describes the packet, except for changes by the input; or any header. */
 static struct vnet_header read_header(struct input *input, const uint8_t *packet, uint32_t length)
 {
     static const uint8_t types[] = {VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6, VNET_GSO_UDP_L4, 0x81, 0x84, 3, 0x80};
@@ -57,7 +57,7 @@ static struct vnet_header read_header(struct input *input, const uint8_t *packet
     return header;
 }
 
-/* An arbitrary packet, or a long one that begins arbitrarily. */
+/* An arbitrary packet, or a long one with an arbitrary beginning. */
 static uint8_t *read_packet(struct input *input, uint32_t *length)
 {
     uint32_t extra = (input_u8(input) & 7) == 1 ? input_u16(input) % 8192 : 0;
@@ -89,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     while (result == 0 && segment_next(&segmenter, &segment, &one)) {
         CLAIM(one && segment >= packet && segment + one <= packet + total, "a segment outside of the packet");
         append(&made, segment, one);
-        memset(segment, 0xdd, one);   /* sealed: its bytes are spent */
+        memset(segment, 0xdd, one);   /* sealed: its bytes are no longer needed */
     }
     made.used = 0;
     bool valid = model_segment(&header, untouched, total, compare, &made);

@@ -1,10 +1,14 @@
-/* Sending for Python (send.c and all below it) as a state machine, on a kernel of the harness's own: jobs of every shape, one
- * datagram at a time, full buffers, errors, routes that refuse trains, notifications that come late, signals, helpers, jobs that
- * are abandoned, sockets that are closed, closes with sends pending; all tiers.
+/* Sending for Python (send.c and the files below it) as a state machine on the harness's own kernel: jobs of every shape,
+ * single
+ * datagrams, full buffers, errors, routes that refuse trains, late notifications, signals, helpers, abandoned jobs, closed
+ * sockets,
+ * closes with pending sends; all tiers.
  *
- * Oracles (send_jobs.c): a datagram is sent at most once, as it was given, to where it was to go, after those that went there
- * before it; its result says whether it was; each job ends once, and nothing of it is touched afterwards (its memory is freed);
- * the counters agree; no slot is lost. Once nothing is in the way, all goes out, also for who sleeps in an event loop. */
+ * Oracles (send_jobs.c): a datagram is sent at most once, unchanged, to its destination, after earlier ones to that
+ * destination. Its
+ * result says whether it was sent. Each job ends once, and its memory is not touched afterwards (it is freed). The counters
+ * agree, and
+ * no slot is lost. Without faults everything is sent, also for a program that waits in an event loop. */
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -19,7 +23,7 @@
 
 enum { TURNS_MOST = 20000 };
 
-/* ---- what the linker hands to the harness (send.wrap) ---- */
+/* ---- calls that the linker redirects here (send.wrap) ---- */
 
 static uint32_t thread = 1, forks, working_tiers;
 static int zero_copy;
@@ -53,7 +57,7 @@ int32_t __wrap_udpring_zero_copy(struct udpring_reason *why)
     return zero_copy;
 }
 
-/* A tier asked for by name is opened; else the best that the harness lets work here. */
+/* A requested tier is opened, otherwise the best that the harness allows. */
 int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
                            struct udpring_reason *why)
 {
@@ -70,9 +74,9 @@ int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, c
     return code;
 }
 
-/* ---- the kernel's moods ---- */
+/* ---- faults of the kernel ---- */
 
-static bool helpful;    /* what is waited for comes */
+static bool helpful;    /* pending conditions become true */
 
 static bool clear_the_way(void)
 {
@@ -106,7 +110,7 @@ static void set_errors(struct input *input)
     send_model.cuts = (choice & 0x70) == 0x70;
     send_model.error = errors[choice % 10];
     send_model.errors = count & 63;
-    /* What the kernel says only where errors are asked for, and only to who may be interrupted. */
+    /* Answers that the kernel gives only with IP_RECVERR, and only to interruptible calls. */
     if (file && file->asks_for_errors && choice & 0x20)
         send_model.error = ENOBUFS;
     if (send_model.tier == UDPRING_TIER_MMSG && (choice & 0x30) == 0x10)
@@ -141,7 +145,7 @@ static void run(struct input *input)
           "run answers %d", code);
 }
 
-/* One turn of an event loop. True: there was something to do. */
+/* One turn of an event loop. True if there was something to do. */
 static bool turn(void)
 {
     int fd = udpring_send_fileno(send_model.send);
@@ -164,7 +168,7 @@ static void abandon(uint8_t which)
         CLAIM(code == (job->face.ended == job->face.count ? 0 : -EBUSY), "abandoning answers %d", code);
 }
 
-/* Who does not own the ring is refused, and changes nothing. */
+/* A thread that does not own the ring is refused and changes nothing. */
 static void intrude(uint8_t choice)
 {
     struct udpring_send_job face = {.count = 1, .length = 1, .bytes = 1, .data = &choice};
@@ -189,11 +193,11 @@ static void close_socket(uint8_t choice)
         return;
     close(send_model.fd);
     send_model.gone = true;
-    if (choice & 1)   /* another has its number now */
+    if (choice & 1)   /* another file has its number now */
         CLAIM(kernel_open(KERNEL_UDP, send_model.family) == send_model.fd, "another number");
 }
 
-/* The memory that stays when the kernel does not let go. */
+/* Memory that remains allocated when the kernel does not release it. */
 static struct {
     void *slots;
     size_t bytes;
@@ -249,7 +253,7 @@ static void reroute(void)
         send_model.refuses[i] = send_model.refuses[i] ? 0 : 1 + i % 2 * 99;
 }
 
-/* Whoever sleeps asks for a descriptor, and the kernel has none, or no memory. */
+/* A waiting program requests a descriptor, and the kernel has none, or no memory. */
 static void sleep_short(uint8_t more)
 {
     kernel.fault.memory_only = false;
@@ -273,7 +277,7 @@ static void step(struct input *input)
     case 16: uring_notify(more, operation & 32); break;
     case 17: udpring_send_wake(send_model.send); break;
     case 18: case 19: (void)turn(); break;
-    case 20: threads_now_ns += 61000000000u; break;   /* what was learned of routes is forgotten */
+    case 20: threads_now_ns += 61000000000u; break;   /* knowledge about routes expires */
     case 21: close_socket(input_u8(input)); break;
     case 22: kernel.interrupts = more; break;
     case 23: uring_failing = (struct uring_failing){(int[]){EAGAIN, EBUSY, EINTR, ENOMEM, EPERM, EBADR, EAGAIN, EAGAIN}[more], 1 + more * 3u, more & 1}; break;
@@ -289,7 +293,7 @@ static void step(struct input *input)
 
 /* ---- a run ---- */
 
-/* Nothing is in the way any more: all goes out, also for who sleeps until the descriptor says so. */
+/* Without faults everything is sent, also for a program that waits for the descriptor. */
 static void finish(bool sleeping)
 {
     send_model.errors = send_model.zero_copy_errors = 0;
@@ -308,8 +312,8 @@ static void finish(bool sleeping)
     }
 }
 
-/* Destinations whose places in the tables of the core are the same: 1 and 0 where paths are noted, 8 and the next where
- * a batch is grouped. The seed is the model's. */
+/* Destinations that collide in the tables of the core: 1 and 0 in the table of paths, 8 and the next one in the grouping of a
+ * batch. The seed is the model's. */
 static void make_destinations(int family)
 {
     static struct udpring_address made[2][DESTINATIONS];
@@ -317,7 +321,7 @@ static void make_destinations(int family)
     struct udpring_address *to = made[family == AF_INET6];
     uint64_t seed = send_model.send->plan.seed;
     for (uint32_t n = 0; n < DESTINATIONS && !known[family == AF_INET6]; n++) {
-        bool six = family == AF_INET6 ? n % 3 : n == 7;   /* 7: none of an IPv4 socket's */
+        bool six = family == AF_INET6 ? n % 3 : n == 7;   /* 7: not of an IPv4 socket */
         to[n] = (struct udpring_address){.family = six ? AF_INET6 : AF_INET, .port = (uint16_t)(1000 + n), .ip = {10}};
         uint64_t mask = n == 1 ? SEND_PATHS - 1 : 2 * SEND_WINDOW - 1, like = n == 1 ? 0 : 8;
         for (uint32_t i = 0; n == 1 || n > 8; i++) {
@@ -393,7 +397,7 @@ static void close_all(uint8_t how)
         finish(how & 2);
     bool by_child = by_free && send_model.tier == UDPRING_TIER_MMSG && !send->fan && how & 64;
     end_ring(by_free, !by_free && (how & 0x30) == 0x30);
-    if (by_free && !by_child && how & 128) {   /* by who may not: all stays, until the owner comes */
+    if (by_free && !by_child && how & 128) {   /* by a thread that may not: everything stays until the owner closes */
         thread++;
         udpring_send_free(send);
         thread--;
@@ -401,7 +405,7 @@ static void close_all(uint8_t how)
     forks += by_child;
     udpring_send_free(send);
     forks -= by_child;
-    uring_reset();   /* the kernel lets go of the last payload, which is looked at once more */
+    uring_reset();   /* the kernel releases the last payload, which is checked once more */
     if (left.slots && ur_graveyard_blocks() != left.graves)
         free_left();
     left.slots = NULL;

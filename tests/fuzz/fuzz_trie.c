@@ -1,4 +1,4 @@
-/* The allowed-IPs trie against a list that is searched from end to end: insert, move, remove, remove a peer, look up, list. */
+/* The allowed-IPs trie against a list with linear search: insert, move, remove, remove a peer, look up, list. */
 #include <sys/socket.h>
 
 #include "input.h"
@@ -54,7 +54,7 @@ static int model_find(const struct udpring_prefix *prefix)
     return -1;
 }
 
-/* The prefix as it is to be stored; false: the model is full, the run ends. */
+/* The prefix as stored. False: the model is full and the run ends. */
 static bool insert(struct udpring_trie *trie, struct udpring_prefix prefix)
 {
     uint32_t done = 77;

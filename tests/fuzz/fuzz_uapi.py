@@ -1,7 +1,7 @@
-"""Both ends of the UAPI: requests and answers of any bytes, cut anywhere.
+"""Both ends of the UAPI with requests and answers of any bytes, cut anywhere.
 
-Oracles: nothing but UapiProtocolError is raised; where the bytes are cut changes nothing; what was
-understood, written again and parsed again, is the same; no more is kept than one chunk and one line.
+Oracles: only UapiProtocolError is raised. Cuts change nothing. A parsed message, written and parsed again, is
+the same. The parser keeps at most one chunk and one line.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ERRNOS = {0, errno.EINVAL, errno.EPROTO, errno.ENOMEM}
 
 
 def chunks(data: bytes, cut: int) -> Iterator[bytes]:
-    """The bytes in pieces of ``cut``; 0: whole."""
+    """The bytes in pieces of ``cut``. 0: in one piece."""
     step = cut or max(1, len(data))
     for at in range(0, len(data), step):
         yield data[at : at + step]
 
 
 def request(data: bytes, cut: int) -> tuple[list[uapi.Operation], bool]:
-    """What a server understands, and whether it gave the connection up."""
+    """The server's operations, and whether it closed the connection."""
     parser, operations = uapi.RequestParser(), []
     try:
         for chunk in chunks(data, cut):

@@ -1,4 +1,4 @@
-/* What every harness shares: reading an input piece by piece, and the claim that ends a run. */
+/* Shared by all harnesses: reading an input piece by piece, and the claim that ends a run. */
 #ifndef UDPRING_FUZZ_INPUT_H
 #define UDPRING_FUZZ_INPUT_H
 #include "base.h"
@@ -9,7 +9,7 @@
 /* libFuzzer's entry point. */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
-/* Stops with the values that contradict the oracle; the fuzzer keeps the input. */
+/* Stops with the values that contradict the oracle. The fuzzer keeps the input. */
 #define CLAIM(condition, ...)                                                  \
     do {                                                                       \
         if (!(condition)) {                                                    \
@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
         }                                                                      \
     } while (0)
 
-/* Owner: the harness, on its stack. Past the end every byte is zero. */
+/* Owner: the harness, on its stack. All bytes past the end are zero. */
 struct input {
     const uint8_t *bytes;
     size_t length, at;
@@ -54,7 +54,7 @@ static inline void input_copy(struct input *input, void *to, size_t bytes)
         ((uint8_t *)to)[i] = input_u8(input);
 }
 
-/* Memory of exactly this size, so that the address sanitiser sees a read behind it. */
+/* Memory of exactly this size, so that the address sanitiser detects a read past its end. */
 static inline uint8_t *exactly(const void *bytes, size_t length)
 {
     uint8_t *copy = malloc(length ? length : 1);

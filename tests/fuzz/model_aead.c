@@ -2,7 +2,7 @@
 
 enum { NONCES = 1 << 15 };
 
-/* Each nonce that the core has sealed with, by open addressing. Owner: this file; emptied by counting `round` on. */
+/* The nonces that the core has sealed with, in a table with open addressing. Owner: this file. A new `round` empties it. */
 struct nonce {
     uint64_t secret, counter, hash;
     uint32_t round;
@@ -100,7 +100,7 @@ void model_nonce_leaves(uint64_t secret, uint64_t counter, const uint8_t *sealed
     nonce->left = true;
 }
 
-/* ---- the implementation that the core gets ---- */
+/* ---- the implementation for the core ---- */
 
 struct model_key {
     struct aead_key key;
@@ -138,7 +138,7 @@ static void seal(struct aead_key *key, struct aead_op *ops, unsigned count)
     }
 }
 
-/* The window is asked before, so what it has taken is not opened again. */
+/* The core checks the window first, so accepted messages are not opened again. */
 static void open_once(uint64_t secret, uint64_t counter)
 {
     struct nonce *nonce = find(secret, counter);

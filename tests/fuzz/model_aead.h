@@ -1,5 +1,6 @@
-/* A cipher for the harness: as fast as a checksum, and no secret. It keeps the rules of one: what was sealed under another key,
- * counter or length does not open. It remembers each nonce. */
+/* A cipher for the harness: as fast as a checksum, and not secret. As with a real one, a message sealed with another key,
+ * counter
+ * or length does not open. It records each nonce. */
 #ifndef UDPRING_FUZZ_MODEL_AEAD_H
 #define UDPRING_FUZZ_MODEL_AEAD_H
 #include "input.h"
@@ -16,11 +17,11 @@ bool model_open(uint64_t secret, uint64_t counter, const uint8_t *in, uint32_t s
 extern struct model_aead {
     int32_t keys;               /* alive */
     uint64_t sealed, opened, empty_opened;
-    uint64_t fail_seal_at;      /* the seal of this number fails; 0: none */
+    uint64_t fail_seal_at;      /* the seal with this number fails; 0: none */
 } model_aead;
 
-/* Before an input. */
+/* Call before each input. */
 void model_aead_reset(void);
-/* This nonce leaves the host: it was sealed by the core, so, and has not left before. */
+/* A message with this nonce leaves the host. The core must have sealed it, unchanged, and not sent it before. */
 void model_nonce_leaves(uint64_t secret, uint64_t counter, const uint8_t *sealed, uint32_t length);
 #endif

@@ -36,7 +36,7 @@ void delivery_out(struct delivery *delivery, const uint8_t *packet, uint32_t len
     CLAIM(false, "a packet of %u bytes that never went in, or again, or late", length);
 }
 
-/* What the kernel wants of a super-packet (virtio_net_hdr_to_skb, tun_get_user), and what its receivers need. */
+/* Requirements of the kernel for a super-packet (virtio_net_hdr_to_skb, tun_get_user), and of its receivers. */
 static void check_super(const struct vnet_header *vnet, const uint8_t *packet, uint32_t length)
 {
     bool v6 = packet[0] >> 4 == 6, tcp = vnet->gso_type != VNET_GSO_UDP_L4;

@@ -22,7 +22,7 @@ void kernel_reset(void)
 {
     for (uint32_t i = 0; i < KERNEL_FDS; i++)
         CLAIM(kernel.file[i].kind == KERNEL_CLOSED, "descriptor %u of kind %u was left open", i, kernel.file[i].kind);
-    /* Not the files, which begin anew when they are opened: their queues are large. */
+    /* Not the files, which open() resets, because their queues are large. */
     memset((uint8_t *)&kernel + offsetof(struct kernel, mtu), 0, sizeof(kernel) - offsetof(struct kernel, mtu));
     kernel.was_full = false;
     kernel.random = 0x9e3779b97f4a7c15u;
@@ -101,7 +101,7 @@ static struct kernel_packet take(struct kernel_file *file)
     return packet;
 }
 
-/* Appends one message of ancillary data where there is room. */
+/* Appends one message of ancillary data if there is room. */
 static size_t put_control(struct msghdr *header, size_t used, int level, int type, const void *data, size_t bytes)
 {
     if (used + CMSG_SPACE(bytes) > header->msg_controllen) {

@@ -4,7 +4,7 @@
 
 enum { MAPPINGS = 128, PAGE = 4096, FEW = 16 * PAGE, POISONED = 64 };
 
-/* Owner: this file; in use, the core's. Never given back. */
+/* Owner: this file; while in use, the core. Never unmapped. */
 struct mapping {
     uint8_t *memory;
     size_t bytes;
@@ -25,7 +25,7 @@ void __asan_poison_memory_region(void const volatile *address, size_t size);
 void __asan_unpoison_memory_region(void const volatile *address, size_t size);
 #endif
 
-/* The beginning of each page, or of each 64 KiB of much, stands for all of it: enough to see who uses what was unmapped. */
+/* Poisons the first bytes of each page, or of each 64 KiB of a large mapping. That suffices to detect a use after unmapping. */
 static void set_poison(const struct mapping *mapping, bool poisoned)
 {
 #ifdef POISON

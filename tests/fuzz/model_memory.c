@@ -1,4 +1,4 @@
-/* malloc(3) and calloc(3) that may fail, for harnesses that ask for it in their .wrap. */
+/* malloc(3) and calloc(3) that may fail, for harnesses that name them in their .wrap. */
 #include "model_kernel.h"
 
 void *__real_malloc(size_t bytes);

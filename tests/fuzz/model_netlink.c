@@ -8,7 +8,7 @@
 #include "model_kernel.h"
 #include "model_threads.h"
 
-#pragma GCC diagnostic ignored "-Wsign-compare"   /* inside of the macros */
+#pragma GCC diagnostic ignored "-Wsign-compare"   /* in the macros */
 
 enum { MESSAGE_MAX = 512 };
 
@@ -30,7 +30,7 @@ void netlink_reset(void)
 uint8_t netlink_route(const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index, uint32_t mark)
 {
     uint32_t version = to->family == AF_INET6;
-    if (interface_index)   /* asked for a VRF, or for an interface itself */
+    if (interface_index)   /* the look-up names a VRF or the interface itself */
         return interface_index >= ROUTE_LINKS ? ROUTE_NONE : model_routes.of_vrf[version][interface_index];
     if (mark && model_routes.marked[version])
         return model_routes.marked[version];
@@ -97,7 +97,7 @@ static void link_message(struct message *message, uint32_t interface_index, uint
     finish(message);
 }
 
-/* ---- what is asked ---- */
+/* ---- requests ---- */
 
 static const struct rtattr *find(const uint8_t *request, size_t length, uint16_t type)
 {
@@ -149,7 +149,7 @@ static void answer_route(struct kernel_file *file, const uint8_t *request, size_
     queue(file, &message, message.length, 0);
 }
 
-/* What is wrong with this look-up; 0: it was answered all the same, or nothing comes of it. */
+/* Applies the fault of this look-up. 0: it was answered anyway, or there is no answer. */
 static int lookup(struct kernel_file *file, const uint8_t *request, size_t length, uint32_t sequence)
 {
     struct message message;
@@ -171,8 +171,8 @@ static int lookup(struct kernel_file *file, const uint8_t *request, size_t lengt
         error_message(&message, sequence, -EPERM);
         queue(file, &message, message.length, 0);
         return 0;
-    case LOOKUP_NOISE:      /* an answer to a look-up before, and a program's message */
-    case LOOKUP_STRANGERS:  /* more of them than are passed over */
+    case LOOKUP_NOISE:      /* an answer to an earlier look-up, and a program's message */
+    case LOOKUP_STRANGERS:  /* more of them than the core skips */
         error_message(&message, sequence - 1, -EINVAL);
         for (uint32_t i = 0; i < (fault == LOOKUP_NOISE ? 2u : 9u); i++)
             queue(file, &message, message.length, i & 1 ? 77 : 0);
@@ -226,7 +226,7 @@ static int ask(struct kernel_file *file, const uint8_t *request, size_t length)
     return 0;
 }
 
-/* ---- what is told ---- */
+/* ---- notices ---- */
 
 static void to_listeners(const struct message *message, uint32_t length)
 {
@@ -351,7 +351,7 @@ WRAP(ssize_t, sendto, int fd, const void *bytes, size_t length, int flags, const
     return sent < 0 ? fail(-sent) : sent;
 }
 
-/* Whoever else wants the CPU has it for as long as the harness says. The real call hands the fuzzer's CPU to strangers. */
+/* Other processes use the CPU for the time that the harness says. The real call would give away the fuzzer's CPU. */
 WRAP(int, sched_yield, void)
 {
     if (!kernel.active)

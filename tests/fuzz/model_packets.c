@@ -131,7 +131,7 @@ bool model_flow_of(const uint8_t *packet, uint32_t length, uint8_t flow[MODEL_FL
     return true;
 }
 
-/* Where the payload of a super-packet begins; 0: what the kernel says of it and the packet itself contradict. */
+/* The offset of a super-packet's payload. 0: the kernel's header contradicts the packet. */
 static uint32_t super_header(const struct vnet_header *vnet, const uint8_t *packet, uint32_t length, uint8_t *protocol)
 {
     uint8_t type = vnet->gso_type & 0x7f, version = length ? packet[0] >> 4 : 0;
@@ -187,7 +187,7 @@ bool model_segment(const struct vnet_header *vnet, const uint8_t *packet, uint32
             put16(made + start + 4, header + payload - start);
         } else {
             put32(made + start + 4, (get16(packet + start + 4) << 16 | get16(packet + start + 6)) + at - header);
-            /* CWR on the first alone, FIN and PSH on the last. */
+            /* CWR on the first segment only, FIN and PSH on the last. */
             made[start + 13] &= (uint8_t)~((index ? 0x80 : 0) | (last ? 0 : 0x09));
         }
         model_fill_checksums(made, header + payload, start, protocol);

@@ -1,5 +1,6 @@
-/* The system calls of the core, by the linker's --wrap (plane.wrap): those on descriptors of the model's kernel are answered by
- * it, all others are the real ones. */
+/* The core's system calls, redirected by the linker's --wrap (plane.wrap). Calls on descriptors of the model's kernel are
+ * answered
+ * by the model, all others by the real kernel. */
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
@@ -121,7 +122,7 @@ WRAP(int, epoll_create1, int flags)
     return kernel.active ? kernel_open(KERNEL_EPOLL, 0) : __real_epoll_create1(flags);
 }
 
-/* A file that is closed leaves by itself: its serial number is nobody's any more. */
+/* A closed file leaves the set, because its serial number is not reused. */
 WRAP(int, epoll_ctl, int epoll, int operation, int fd, struct epoll_event *event)
 {
     struct kernel_file *set = kernel_file(epoll), *file = kernel_file(fd);
@@ -130,7 +131,7 @@ WRAP(int, epoll_ctl, int epoll, int operation, int fd, struct epoll_event *event
     int error = kernel_fault(false);
     if (error || !set || !file)
         return fail(error ? error : EBADF);
-    if (set == file)   /* its number was the socket's before */
+    if (set == file)   /* the set has the number that was the socket's */
         return fail(EINVAL);
     int known = -1, free_place = -1;
     for (int i = 0; i < KERNEL_WATCHED; i++) {
@@ -429,7 +430,7 @@ WRAP(ssize_t, recvmsg, int fd, struct msghdr *header, int flags)
         return fail(EAGAIN);
     file->errors--;
     if (!file->errors)
-        file->error = 0;   /* with the last entry the kernel forgets it */
+        file->error = 0;   /* with the last entry the kernel clears it */
     return 0;
 }
 
@@ -515,7 +516,7 @@ WRAP(int, clock_gettime, clockid_t clock, struct timespec *now)
 {
     if (!kernel.active)
         return __real_clock_gettime(clock, now);
-    threads_now_ns += 50;   /* it never stands */
+    threads_now_ns += 50;   /* time never stands still */
     *now = (struct timespec){(time_t)(threads_now_ns / 1000000000u), (long)(threads_now_ns % 1000000000u)};
     return 0;
 }

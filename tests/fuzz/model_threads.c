@@ -9,8 +9,9 @@ enum { FIBERS_MAX = 4, STACK_BYTES = 256 << 10, DEADLINES_MAX = 10000 };
 
 #ifdef __x86_64__
 
-/* Where a fiber, or the harness, goes on: its stack, with all registers that a call keeps on top. swapcontext() would ask the kernel
- * for the signal mask, and the address sanitiser would wipe the shadow of the whole stack: both cost more than most passes. */
+/* Where a fiber, or the harness, resumes: its stack, with all callee-saved registers on top. swapcontext() would call the
+ * kernel for
+ * the signal mask, and the address sanitiser would clear the shadow of the whole stack. Both cost more than most passes. */
 struct context {
     void *stack;
 };
@@ -70,8 +71,8 @@ struct fiber {
 uint64_t threads_now_ns;
 bool (*threads_idle)(void);
 uint32_t threads_switches;
-static uint64_t runs;                /* of any fiber */
-static uint64_t signals;             /* of conditions, any of them: a wait may end for nothing */
+static uint64_t runs;                /* of all fibers */
+static uint64_t signals;             /* of any condition: a wait may end spuriously */
 static struct fiber fibers[FIBERS_MAX];
 static uint32_t fiber_count;
 static struct fiber *running;       /* NULL: the harness itself */
@@ -178,7 +179,7 @@ bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline
             return false;
         if (!running && threads_idle && threads_idle())
             continue;
-        if (!running) {   /* the harness's own thread waits: the clock moves on */
+        if (!running) {   /* the harness's own thread waits, so the clock advances */
             threads_pass_time(deadline_ns - threads_now_ns);
             continue;
         }
@@ -250,7 +251,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
         return EAGAIN;
     *fiber = (struct fiber){.stack = stack, .entry = entry, .argument = argument};
 #ifdef FIBERS_ASAN
-    __asan_unpoison_memory_region(stack, STACK_BYTES);   /* the fiber before ended in the middle of its frames */
+    __asan_unpoison_memory_region(stack, STACK_BYTES);   /* the previous fiber ended inside its frames */
 #endif
     make_context(&fiber->context, stack, STACK_BYTES, begin);
     *thread = fiber_count++;
@@ -323,7 +324,7 @@ int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     CLAIM(idle < DEADLINES_MAX, "nobody will ever say so");
     pthread_mutex_unlock(mutex);
     threads_run();
-    if (runs == before)   /* nothing moves without the clock */
+    if (runs == before)   /* nothing happens until the clock advances */
         threads_pass_time(1000000);
     pthread_mutex_lock(mutex);
     return 0;

@@ -1,25 +1,26 @@
-/* Threads without concurrency: what pthread_create() starts is a fiber that runs until it waits, so that one input always takes
- * the same course. Calls that wait (ppoll and its kind) come here; a caller in pthread_cond_wait() lets the fibers run. */
+/* Threads without concurrency. pthread_create() starts a fiber that runs until it waits, so one input always takes the same
+ * course.
+ * Waiting calls (ppoll and the like) come here. A caller in pthread_cond_wait() lets the fibers run. */
 #ifndef UDPRING_FUZZ_MODEL_THREADS_H
 #define UDPRING_FUZZ_MODEL_THREADS_H
 #include "input.h"
 
-/* The clock that all of the core reads, in ns. */
+/* The clock for all of the core, in ns. */
 extern uint64_t threads_now_ns;
 /* While set, threads are fibers. */
 extern bool threads_active;
 
-/* Runs all fibers until each waits for something that is not there yet. */
+/* Runs all fibers until each waits for something that is not ready. */
 void threads_run(void);
-/* Lets the clock run on by this much, and the fibers at every deadline on the way. */
+/* Advances the clock by this much, and runs the fibers at every deadline on the way. */
 void threads_pass_time(uint64_t ns);
-/* Called by a fiber: until `ready` says so or the deadline (UINT64_MAX: none) has come. False: the deadline. */
+/* For fibers: waits until `ready` returns true, or until the deadline (UINT64_MAX: none). False: the deadline passed. */
 bool threads_wait(bool (*ready)(void *context), void *context, uint64_t deadline_ns);
-/* What to try while the harness's own thread waits and nothing comes, before the clock moves; true: look again. NULL: nothing. */
+/* Tried while the harness's own thread waits, before the clock advances. True: look again. NULL: nothing. */
 extern bool (*threads_idle)(void);
-/* So many times from now, whoever calls this lets the others run first. */
+/* Starting now, this many calls let the other fibers run first. */
 extern uint32_t threads_switches;
 void threads_give_way(void);
-/* Forgets all fibers; they must have ended. */
+/* Forgets all fibers, which must have ended. */
 void threads_reset(void);
 #endif

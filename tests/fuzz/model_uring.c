@@ -19,7 +19,7 @@ struct group {
     uint16_t head;
 };
 
-/* A payload that the kernel still reads. Owner: this file. Freed with its notification, or by uring_reset(). */
+/* A payload that the kernel still reads. Owner: this file. Freed with its notification or by uring_reset(). */
 struct notice {
     struct notice *next;
     int ring;
@@ -28,7 +28,7 @@ struct notice {
     struct iovec piece[];
 };
 
-/* Owner: this file, while its descriptor is open. The two mappings are the core's to unmap. */
+/* Owner: this file, while its descriptor is open. The core unmaps the two mappings. */
 struct ring {
     int fd;                     /* 0: not open */
     uint32_t entries, cq_entries, sq_head, flags;
@@ -104,7 +104,7 @@ static int setup(uint32_t entries, struct io_uring_params *params)
         if (!ring_of(rings[i].fd))
             ring = &rings[i];
     CLAIM(ring, "too many rings");
-    memset(ring, 0, offsetof(struct ring, pending));   /* what counts none begins anew */
+    memset(ring, 0, offsetof(struct ring, pending));   /* the counters are reset */
     ring->pending_count = ring->backlog_count = 0;
     memset(ring->group, 0, sizeof(ring->group));
     ring->event = 0;
@@ -180,7 +180,7 @@ uint64_t uring_ended(uint32_t number)
     return ring_of(ring->fd) ? ring->ended : 0;
 }
 
-/* ---- sends without a copy ---- */
+/* ---- zero-copy sends ---- */
 
 static uint64_t sum_of(const struct iovec *piece, uint32_t count)
 {
@@ -191,13 +191,13 @@ static uint64_t sum_of(const struct iovec *piece, uint32_t count)
     return sum;
 }
 
-/* The payload is the kernel's until the notification; the list of its pieces is not. */
+/* The kernel uses the payload until the notification, but not the list of its pieces. */
 static void keep_payload(const struct ring *ring, const struct io_uring_sqe *sqe)
 {
     const struct msghdr *header = (const struct msghdr *)(uintptr_t)sqe->addr;
     uint32_t count = (uint32_t)header->msg_iovlen;
     uint32_t after = kernel.fault.after;
-    kernel.fault.after = 0;   /* the model's own memory never lacks */
+    kernel.fault.after = 0;   /* the model's own allocations never fail */
     struct notice *notice = malloc(sizeof(*notice) + count * sizeof(notice->piece[0])), **end = &notices;
     kernel.fault.after = after;
     CLAIM(notice, "no memory");
@@ -227,7 +227,7 @@ bool uring_notify(uint32_t n, bool copied)
 
 /* ---- operations ---- */
 
-/* One datagram into a buffer of the group, as the kernel lays it out. The result; *flags: of the completion. */
+/* Receives a datagram into a buffer of the group, in the kernel's layout. Returns the result. *flags: of the completion. */
 static int32_t receive_into_group(struct ring *ring, const struct io_uring_sqe *sqe, uint32_t *flags)
 {
     struct group *group = &ring->group[sqe->buf_group % GROUPS];
@@ -274,7 +274,7 @@ static bool try(struct ring *ring, const struct io_uring_sqe *sqe, uint64_t dead
         break;
     case IORING_OP_RECVMSG:
         if (file && file->shut && !file->count && !(sqe->ioprio & IORING_RECV_MULTISHOT)) {
-            ((struct msghdr *)(uintptr_t)sqe->addr)->msg_namelen = 0;   /* the end, and no datagram */
+            ((struct msghdr *)(uintptr_t)sqe->addr)->msg_namelen = 0;   /* the end without a datagram */
             result = 0;
             break;
         }
@@ -324,7 +324,7 @@ static void progress(struct ring *ring)
     }
 }
 
-/* Whether an operation would complete, or try so. */
+/* Whether an operation would complete, or try to. */
 static bool due(const struct io_uring_sqe *sqe, uint64_t deadline)
 {
     const struct kernel_file *file = kernel_file(sqe->fd);
@@ -491,7 +491,7 @@ static int register_it(struct ring *ring, uint32_t opcode, const void *argument)
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 
-/* Not every call has six arguments; what is read for the others is not used. */
+/* Not every call has six arguments. Values read for missing ones are not used. */
 __attribute__((no_sanitize("address"))) long __wrap_syscall(long number, ...)
 {
     long argument[6];

@@ -1,5 +1,6 @@
-/* What no input has room for, byte by byte: datagrams at a rate at which a worker rests between passes (moderation.h) and gives way to who
- * reads them (pacing.h), and an authentic cookie reply. */
+/* Sequences too long to spell out in an input: datagrams at a rate at which a worker pauses between passes (moderation.h) and
+ * yields
+ * to their readers (pacing.h), and an authentic cookie reply. */
 #include "plane_model.h"
 #include "tunnel/crypto/cookie_reply.h"
 
@@ -10,7 +11,7 @@ static struct model_flow flow_of(uint8_t net)
     return (struct model_flow){.net = net, .source = 77, .destination = 9, .ports = 77};
 }
 
-/* Each rest is bounded, so the next round's packets are taken in time. */
+/* Each pause is bounded, so the next round's packets are taken in time. */
 static void pass(uint8_t choice)
 {
     uint64_t before = threads_now_ns;
@@ -49,7 +50,7 @@ static void flood_in(uint8_t slot, uint8_t choice)
     struct session *session = session_of(slot);
     struct model_flow flow = flow_of((uint8_t)(FIRST_NET + slot));
     model_read_all();
-    in_check_quiet();   /* and forgets what has been delivered: the model keeps so many */
+    in_check_quiet();   /* also forgets delivered packets, because the model keeps a limited number */
     if (model_aead.sealed + model_aead.opened > ENOUGH)
         return;
     kernel.yield_ns = choice & 4 ? 500000 : 0;
@@ -73,7 +74,7 @@ static void flood_in(uint8_t slot, uint8_t choice)
     kernel.yield_ns = 0;
 }
 
-/* An initiation leaves, and is answered with a cookie: an authentic one, or one that is not. */
+/* An initiation is sent and answered with a cookie reply, authentic or not. */
 static void cookie_comes(uint8_t slot, uint8_t choice)
 {
     static struct cookie_sealer sealer;
@@ -111,7 +112,7 @@ void flood_step(struct input *input, uint8_t slot)
         life->reordered |= life->family != AF_INET;   /* it may roam to the other socket */
         flood_in(slot, size);
         break;
-    case 4:   /* staged packets fill what is allowed to all */
+    case 4:   /* staged packets fill the common limit */
         for (uint32_t i = 0; i < model.plane->worker_count; i++)
             model.plane->workers[i].staged.most = 600u << (size & 7);
         break;

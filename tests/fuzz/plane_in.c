@@ -70,7 +70,7 @@ static void count_handshakes(void)
     } while (count == UR_ARRAY_LENGTH(events));
 }
 
-/* Every message that came was delivered, posted, a keepalive, or dropped and counted, and only one of these. */
+/* Each message that arrived was delivered, posted, a keepalive, or dropped and counted: exactly one of these. */
 void in_check_quiet(void)
 {
     uint64_t accounted = model_aead.empty_opened;

@@ -1,4 +1,4 @@
-/* What the harness knows of the plane that it drives: peers, sessions, who owns which addresses; and the two oracles. */
+/* The harness's knowledge of the plane: peers, sessions, owners of addresses; and the two oracles. */
 #ifndef UDPRING_FUZZ_PLANE_MODEL_H
 #define UDPRING_FUZZ_PLANE_MODEL_H
 #include "input.h"
@@ -10,12 +10,12 @@
 
 enum { PEERS = 4, LIVES = 48, SESSIONS = 200, NETS = 4, FIRST_NET = 10, OUTER_NET = 192, NOBODY = 255, EXPECTED = 4096, WORKERS = 2 };
 
-/* One life of a peer, from add to remove; packets are its own, not its successor's. */
+/* One life of a peer, from add to remove. Packets belong to it, not to its successor. */
 struct life {
     uint32_t id;
     uint8_t slot;
-    uint16_t family;            /* of the endpoint as last known */
-    bool reordered;             /* its packets may overtake each other from now on, for a reason that the core names */
+    uint16_t family;            /* of the last known endpoint */
+    bool reordered;             /* its packets may overtake each other from now on, for a reason in the core */
 };
 
 struct session {
@@ -29,17 +29,17 @@ extern struct model {
     struct life life[LIVES];
     uint32_t lives;
     uint8_t present[PEERS];     /* life by slot */
-    uint8_t owner[NETS];        /* life by net, NOBODY: no peer's */
+    uint8_t owner[NETS];        /* life by net, NOBODY: no peer */
     uint8_t outer[PEERS];       /* life that owns the addresses of a slot's endpoints, likewise */
-    bool loops[PEERS];          /* packets to that slot come back to the device, as of the last paths_check() */
+    bool loops[PEERS];          /* packets to that slot return to the device, as of the last paths_check() */
     bool loops_known;
     struct session session[SESSIONS];
     uint32_t sessions;
-    /* Errors that the kernel answers sends with, while there are some left. */
+    /* The kernel's errors for the next sends, while some are left. */
     int send_error;
     uint32_t send_errors;
     bool only_trains;
-    int write_error;            /* of the TUN device, likewise */
+    int write_error;            /* the same for writes to the TUN device */
     uint32_t write_errors;
     bool only_supers;
     /* Counted by the oracles. */
@@ -47,34 +47,34 @@ extern struct model {
     uint64_t messages_in, handshake_events, packets_read, packets_left, others;
 } model;
 
-/* Whose a packet's address is, by the IP header's destination or source; NOBODY. */
+/* The owner of a packet's address, by destination or source in the IP header; or NOBODY. */
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
 extern const uint8_t model_mac1_key[32], model_cookie_key[32];   /* of the plane's identity; its peers have the same */
 struct session *model_session(uint32_t index, bool local);
-/* Before the tables change: what came before goes by the old ones, what comes after by the new. */
+/* Call before the tables change: earlier packets follow the old ones, later ones the new ones. */
 void model_read_all(void);
 struct udpring_address model_address(uint8_t slot, uint8_t choice);   /* of an endpoint of the slot's peer */
 
-/* plane_out.c: what is read from the device leaves sealed, once, in order, to its peer. */
+/* plane_out.c: packets read from the device leave sealed, once, in order, to their peers. */
 void out_reset(void);
 void out_read(uint32_t queue, const struct kernel_packet *packet);
 int32_t out_send(const struct kernel_send *send);
-void out_check_quiet(void);     /* nothing is on its way: every packet that did not leave was counted */
+void out_check_quiet(void);     /* nothing is in flight: every packet that did not leave was counted */
 
-/* plane_in.c: what came sealed is written to the device, once, in order, and nothing else is. */
+/* plane_in.c: sealed packets are written to the device, once, in order, and nothing else is. */
 void in_reset(void);
 void in_received(int fd, const struct kernel_packet *packet, bool truncated);
 int in_write(uint32_t queue, const struct vnet_header *vnet, const struct iovec *parts, int count);
 void in_check_quiet(void);
 
-/* plane_paths.c: a peer's packets leave as the model's routes say, once these have been looked up. */
+/* plane_paths.c: a peer's packets leave as the model's routes say, once these were looked up. */
 void paths_reset(void);
-void paths_step(struct input *input, uint8_t slot);   /* something of the routes changes */
+void paths_step(struct input *input, uint8_t slot);   /* changes something in the routes */
 void paths_outer(uint8_t choice, uint8_t slot, bool remove);
 void paths_authenticated(struct input *input, uint8_t slot);
-void paths_check(void);         /* lets time pass, and looks */
-void paths_changed(void);       /* what is known of loops holds no longer */
+void paths_check(void);         /* lets time pass and checks */
+void paths_changed(void);       /* knowledge about loops is no longer valid */
 
-/* plane_flood.c: what no input has room for. */
+/* plane_flood.c: sequences too long for an input. */
 void flood_step(struct input *input, uint8_t slot);
 #endif

@@ -1,6 +1,6 @@
 #include "plane_model.h"
 
-/* A packet on its way out. Owner: the list of its worker; what is found there again by length and hash. */
+/* A packet on its way out. Owner: the list of its worker. Found by length and hash. */
 struct expected {
     uint64_t hash;
     uint32_t length;
@@ -24,7 +24,7 @@ void out_reset(void)
     memset(expected_count, 0, sizeof(expected_count));
 }
 
-/* Room for more: those that have left are forgotten. */
+/* Makes room: packets that have left are forgotten. */
 static void shrink(uint32_t queue)
 {
     uint32_t kept = 0;
@@ -53,7 +53,7 @@ static void expect(void *context, const uint8_t *packet, uint32_t length)
 void out_read(uint32_t queue, const struct kernel_packet *packet)
 {
     if (!model_segment(&packet->vnet, packet->bytes, packet->length, expect, &queue))
-        model.others++;   /* refused as a whole, and counted as one */
+        model.others++;   /* refused as a whole, and counted once */
 }
 
 static bool is_it(const struct expected *each, const uint8_t *plain, uint32_t length)
@@ -117,8 +117,9 @@ static void message_leaves(const struct kernel_send *send, const uint8_t *messag
         CLAIM(!send->segment, "handshakes in a train");
 }
 
-/* What is refused and sent again may be passed by what is on its way already: a datagram without its source, a train of a
- * route that took others before, and one that waited for room in its socket with others behind it (tx.h, outbound.c). */
+/* A send that is refused and repeated may be overtaken by packets already in flight: a datagram without its source, a train
+ * on a route that accepted others before, and one that waited for room in its socket with others behind it (tx.h, outbound.c).
+ * */
 static void refused(const struct kernel_send *send, const uint8_t *message, uint32_t length)
 {
     bool data = length >= WG_DATA_MIN && (wg_le32(message) & ~WG_MARK_AES_256_GCM) == WG_TYPE_DATA;
@@ -152,7 +153,7 @@ int32_t out_send(const struct kernel_send *send)
     return (int32_t)length;
 }
 
-/* Each slot is free once, or in use. */
+/* Each slot is either free once or in use. */
 static void check_slots(const struct worker *worker)
 {
     bool seen[OUT_SLOTS] = {false};
@@ -177,7 +178,7 @@ static uint64_t staged(void)
 
 void out_check_quiet(void)
 {
-    uint64_t dropped = 0, answers = 0;   /* each message without a valid mac2 is answered with one cookie at most */
+    uint64_t dropped = 0, answers = 0;   /* each message without a valid mac2 gets at most one cookie reply */
     bool pending = false;
     for (uint32_t i = 0; i < model.plane->worker_count; i++) {
         const struct worker *worker = &model.plane->workers[i];

@@ -1,4 +1,4 @@
-/* How packets leave, by the harness's own reading of the rule (routes.h): the source and interface of each peer, and loops. */
+/* How packets leave, by the harness's own version of the rule (routes.h): source and interface of each peer, and loops. */
 #include "plane_model.h"
 
 #include "model_netlink.h"
@@ -26,7 +26,7 @@ static bool is_route(uint8_t leads)
     return leads != ROUTE_NONE && leads != ROUTE_BLACKHOLE && leads != ROUTE_INVALID;
 }
 
-/* The rule of the kernel's send4: the address where the peer was heard, as long as the route from there leaves where it was heard. */
+/* The rule of the kernel's send4: the address where the peer was heard, while the route from there leaves on that interface. */
 static void right_path(const struct peer *peer, struct path *path)
 {
     const struct udpring_address *to = &peer->endpoint, none = {0};
@@ -127,7 +127,7 @@ static void learn_loops(void)
 {
     for (uint32_t i = 0; i < model.plane->worker_count; i++)
         if (udp_tx_pending(model.plane->workers[i].tx))
-            return;   /* sealed before */
+            return;   /* sealed before the change */
     for (uint32_t slot = 0; slot < PEERS; slot++)
         model.loops[slot] = right_loops(slot);
     model.loops_known = true;
@@ -144,7 +144,7 @@ static bool failed(void)
     return model.plane->routes.failures != failures_before;
 }
 
-/* Look-ups that failed are made up for by the next notice; lost links by the next dump. */
+/* The next notice repeats failed look-ups. The next dump finds lost links. */
 void paths_check(void)
 {
     if (!kernel.has_netlink)
@@ -175,7 +175,7 @@ void paths_check(void)
 
 /* ---- steps ---- */
 
-/* The addresses of some slot's endpoints lie behind this peer: where the route to those leads into the tunnel, too, it may loop. */
+/* The endpoints of some slot lie behind this peer. If the route to those leads into the tunnel too, it may loop. */
 void paths_outer(uint8_t choice, uint8_t slot, bool remove)
 {
     uint8_t life = model.present[slot], net = choice % PEERS;
@@ -192,7 +192,7 @@ void paths_outer(uint8_t choice, uint8_t slot, bool remove)
     CLAIM(udpring_plane_prefixes(model.plane, prefixes, 2, &done) == 0 && done == 2, "%u prefixes set", done);
 }
 
-/* Whether the very next look-up gets no answer; the watch thread is idle then. */
+/* Whether the very next look-up gets no answer. The watch thread is idle then. */
 static bool will_fail(void)
 {
     if (!kernel.has_netlink || !model_routes.faults)
@@ -201,7 +201,7 @@ static bool will_fail(void)
     return model_routes.faults && model_routes.fault != LOOKUP_GOOD && model_routes.fault != LOOKUP_NOISE;
 }
 
-/* A handshake message was authentic: the peer is where that came from. */
+/* A handshake message was authentic: its source is the peer's endpoint. */
 void paths_authenticated(struct input *input, uint8_t slot)
 {
     uint8_t choice = input_u8(input), to = input_u8(input);
@@ -220,7 +220,7 @@ void paths_authenticated(struct input *input, uint8_t slot)
     CLAIM(udpring_plane_authenticated(model.plane, life->id, choice, &source, choice & 8 ? NULL : &local, choice & 16 ? 0 : choice >> 5) == 0,
           "a message was authentic");
     const struct peer *peer = plane_peer(model.plane, life->id);
-    if (fails && !(choice & 8) && !link_local(&source))   /* nobody knows better: it is answered from where it came to */
+    if (fails && !(choice & 8) && !link_local(&source))   /* no better knowledge: the answer goes back to the source */
         CLAIM(!memcmp(&peer->source, &local, sizeof(local)), "a look-up that failed took the source away");
 }
 
@@ -258,7 +258,7 @@ void paths_step(struct input *input, uint8_t slot)
         kernel.tells_space = value & 2;
         break;
     case 11: kernel.bound_to = value % ROUTE_LINKS; return;
-    default: break;   /* a notice of nothing that matters */
+    default: break;   /* an irrelevant notice */
     }
     netlink_tell(value);
 }

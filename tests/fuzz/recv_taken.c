@@ -7,7 +7,7 @@
 
 struct recv_model model;
 
-/* ---- what arrives ---- */
+/* ---- arrivals ---- */
 
 static void fill(uint32_t number, uint8_t *at, uint32_t length)
 {
@@ -83,7 +83,7 @@ void go_wrong(struct input *input)
     uring_poke();
 }
 
-/* ---- what comes out ---- */
+/* ---- results ---- */
 
 const struct taken *front(void)
 {
@@ -109,7 +109,7 @@ static void check_addresses(const struct taken *taken, const struct udpring_pack
     CLAIM(packet->tos == taken->tos && packet->timestamp == taken->time_ns, "TOS %u, time %lu", packet->tos, (unsigned long)packet->timestamp);
 }
 
-/* The next datagram, whole and as it came. */
+/* The next datagram, complete and unchanged. */
 void take_one(const uint8_t *bytes, uint32_t length)
 {
     const struct taken *taken = front();

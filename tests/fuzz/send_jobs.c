@@ -4,7 +4,7 @@
 
 struct send_model send_model;
 
-/* ---- what is submitted ---- */
+/* ---- submitted jobs ---- */
 
 void jobs_fill(uint32_t number, uint8_t *at, uint32_t length)
 {
@@ -18,7 +18,7 @@ static uint32_t choose_length(uint8_t choice, uint32_t n)
     static const uint32_t some[] = {0, 3, 4, 100, 101, 1200, 4096, 16000};
     switch (choice & 7) {
     case 0: return some[n % 7];
-    case 1: return 65000 + n * 300;      /* some longer than a datagram may be */
+    case 1: return 65000 + n * 300;      /* some are too long for a datagram */
     case 2: return 40 - n % 3;
     case 3: return 8 + (n & 1);
     default: return some[(choice >> 3) & 7];
@@ -45,7 +45,7 @@ static struct job *free_job(void)
 
 static void free_memory(struct job *job)
 {
-    if (send_model.kept && send_model.payloads < JOBS)   /* no more were out at close */
+    if (send_model.kept && send_model.payloads < JOBS)   /* no more were pending at the close */
         send_model.payload[send_model.payloads++] = (void *)(uintptr_t)job->face.data;
     else
         free((void *)(uintptr_t)job->face.data);
@@ -54,7 +54,7 @@ static void free_memory(struct job *job)
     job->live = false;
 }
 
-/* Datagrams one after the other, or in turn from both ends, with gaps between. */
+/* Datagrams one after another, or in turn from both ends, with gaps. */
 static void lay_out(struct job *job, const uint32_t *lengths, uint64_t *offsets, bool scattered)
 {
     uint32_t count = job->face.count;
@@ -95,7 +95,7 @@ static void *narrow(const uint64_t *offsets, uint32_t count)
     return narrowed;
 }
 
-/* Whether what was given makes sense: the core must agree. */
+/* Whether the arguments are valid. The core must agree. */
 static bool is_right(const struct udpring_send_job *face, const uint64_t *offsets)
 {
     uint64_t sum = 0;
@@ -115,7 +115,7 @@ static bool is_right(const struct udpring_send_job *face, const uint64_t *offset
         return true;
     if (face->lengths)
         return sum == face->bytes;
-    /* The last may be shorter, but not empty beside others. */
+    /* The last one may be shorter, but not empty if there are others. */
     return face->bytes <= sum && sum - face->bytes <= face->length &&
            (face->count == 1 || sum - face->bytes < face->length);
 }
@@ -148,7 +148,7 @@ void jobs_submit(struct input *input)
     struct udpring_send_job *face = &job->face;
     set_options(input, job);
     if (face->source.family || count > 1000)
-        length |= 4;   /* nothing too long, and not much */
+        length |= 4;   /* not too long, and not many bytes */
     if ((length & 7) == 1 && count > 3)
         count = 3;
     uint32_t *lengths = __real_malloc(count * sizeof(*lengths));
@@ -205,7 +205,7 @@ void jobs_submit(struct input *input)
     send_model.submitted++;
 }
 
-/* ---- what the kernel gets ---- */
+/* ---- datagrams at the kernel ---- */
 
 static void check_options(const struct kernel_send *message, const struct job *job)
 {
@@ -217,7 +217,7 @@ static void check_options(const struct kernel_send *message, const struct job *j
           "another source");
 }
 
-/* One datagram on the wire: it is one that waits, whole, and the next of its destination. */
+/* One datagram on the wire: it was pending, is complete, and is the next one of its destination. */
 static void check_one(const struct kernel_send *message, const uint8_t *bytes, uint32_t length, enum item_state state)
 {
     uint32_t number;
@@ -296,7 +296,7 @@ int32_t jobs_sent(const struct kernel_send *message)
     return cut ? answer - 1 : answer;
 }
 
-/* ---- what is told ---- */
+/* ---- results ---- */
 
 static void check_results(struct job *job)
 {

@@ -1,4 +1,4 @@
-"""Every input that the fuzzers keep, and every one that once found a fault, passes."""
+"""All inputs that the fuzzers keep pass, including each one that once found a fault."""
 
 from __future__ import annotations
 

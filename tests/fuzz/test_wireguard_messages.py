@@ -1,4 +1,4 @@
-"""Whatever arrives, the protocol answers with one ``Dropped`` and has changed nothing; it never raises."""
+"""For any message the protocol returns one ``Dropped`` and changes nothing. It never raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANYWHERE = Source(b"\x0a\0\0\x01", 4000)
 
 
 def fingerprint(thing: Any, seen: set[int] | None = None) -> Any:
-    """Everything an object of the protocol holds, as something that can be compared."""
+    """The whole state of a protocol object, in a form that can be compared."""
     seen = set() if seen is None else seen
     if thing is None or isinstance(thing, bytes | int | str | enum.Enum):
         return thing
@@ -43,8 +43,8 @@ def fingerprint(thing: Any, seen: set[int] | None = None) -> Any:
 
 
 class Scene:
-    """A device that waits for a response, has answered an initiation, and may get a cookie: one valid message
-    of each kind, which it has not seen."""
+    """A device that waits for a response, has answered an initiation, and may get a cookie: one valid, unseen
+    message of each kind."""
 
     def __init__(self) -> None:
         pair = Pair(both=True)
@@ -96,7 +96,7 @@ OWNERS = st.sampled_from([None, 7, 8, 0xFFFFFFFF])
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_valid_messages_are_valid(number: int) -> None:
-    """The scene is what it says: each message changes something when it arrives as it is."""
+    """The scene is as described: each unchanged message changes something."""
     scene = Scene()
     before = scene.state()
     assert not any(isinstance(outcome, Dropped) for outcome in scene.receive(scene.valid[number]))
@@ -134,11 +134,11 @@ def test_one_byte_changed(number: int, position: int, change: int, fix_mac1: boo
     position %= len(message)
     handshake = number < 2
     if handshake and position >= len(message) - 16:
-        return  # mac2: only looked at under load
+        return  # mac2 is checked only under load
     if handshake and fix_mac1 and position in range(4, 8):
-        return  # the sender's index: nothing but mac1 covers it
+        return  # the sender's index: only mac1 covers it
     if not handshake and position in range(4, 8):
-        return  # the receiver index picks the owner, who is given here
+        return  # the receiver index selects the owner, which the test passes
     message[position] ^= change
     changed = bytes(message)
     if handshake and fix_mac1 and position < len(message) - 32:

@@ -1,8 +1,8 @@
-"""Parts of the protocol that the product has in C alone, written a second time in Python.
+"""Parts of the protocol that the product has only in C, implemented again in Python.
 
-Clarity comes first here, speed does not matter. Tests compare the C core with these modules, and the tests of
-handshakes and timers use them in place of the data plane.
+Clarity matters here, speed does not. Tests compare the C core with these modules. The tests of handshakes and
+timers use them in place of the data plane.
 
 session.py    transport messages, the replay window and the keypairs of a peer (native/tunnel)
-cookies.py    the cookies that a node under load asks for (native/tunnel/worker/cookies.c)
+cookies.py    the cookies of a node under load (native/tunnel/worker/cookies.c)
 """

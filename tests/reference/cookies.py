@@ -1,4 +1,4 @@
-"""A node under load, as the plane is: it demands a cookie of each handshake message (whitepaper 5.4.7)."""
+"""A node under load, like the plane: it demands a cookie for each handshake message (whitepaper 5.4.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from udpring.wireguard.events import Source
 from udpring.wireguard.messages import TYPE_COOKIE_REPLY, Initiation, Response, parse_handshake
 
 COOKIE_REQUIRED = "cookie_required"
-"""Why a message was dropped: it had no valid mac2, and a cookie reply was sent."""
+"""Reason for a drop: there was no valid mac2, and a cookie reply was sent."""
 
 
 def xseal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
@@ -25,16 +25,16 @@ def xseal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> byte
 def pack_cookie_reply(
     receiver: int, nonce: bytes, sealed_cookie: bytes, cipher: Cipher = Cipher.CHACHA20_POLY1305
 ) -> bytes:
-    """A whole cookie reply: it has no macs. ``cipher``: of the message it answers; the cookie itself is
-    sealed with XChaCha20-Poly1305 under either."""
+    """A complete cookie reply, which has no macs. ``cipher``: of the answered message. XChaCha20-Poly1305
+    seals the cookie under either cipher."""
     head = (TYPE_COOKIE_REPLY | cipher.marking).to_bytes(4, "little") + receiver.to_bytes(4, "little")
     return head + nonce + sealed_cookie
 
 
 class CookieIssuer:
-    """The cookies we hand out. The last secret stays valid for one more lifetime, so that a cookie given out
-    just before the change can still be used. Cookie = keyed BLAKE2s-128 (secret) of address bytes and port
-    (big-endian); an IPv4-mapped address counts as IPv4."""
+    """Issues cookies. The previous secret stays valid for one more lifetime, so a cookie issued just before
+    the change still works. Cookie = keyed BLAKE2s-128 (secret) of address bytes and port (big-endian). An
+    IPv4-mapped address counts as IPv4."""
 
     __slots__ = ("_born", "_previous", "_random", "_secret")
 
@@ -53,8 +53,8 @@ class CookieIssuer:
         now: int,
         cipher: Cipher = Cipher.CHACHA20_POLY1305,
     ) -> bytes:
-        """The cookie reply to a message from ``source`` whose sender index was ``receiver``; ``key``: our
-        cookie_key; ``cipher``: the message's."""
+        """The cookie reply to a message from ``source`` with sender index ``receiver``. ``key``: the node's
+        cookie_key. ``cipher``: the message's."""
         self._rotate(now)
         nonce = self._random(24)
         sealed = xseal(key, nonce, _cookie(self._secret, source), mac1)
@@ -63,8 +63,8 @@ class CookieIssuer:
     def demand(
         self, message: bytes, source: Source, now: int, *, mac1_key: bytes, cookie_key: bytes
     ) -> bytes | None:
-        """The cookie reply to a message that has to show a cookie first; None: it need not, or it is no
-        handshake message with a valid mac1, which gets no answer."""
+        """The cookie reply to a message that needs a cookie first. None: it needs none, or it has no valid
+        mac1 and gets no answer."""
         parsed = parse_handshake(message)
         if not isinstance(parsed, Initiation | Response) or not mac1_valid(mac1_key, message):
             return None
@@ -73,7 +73,7 @@ class CookieIssuer:
         return self.reply(cookie_key, parsed.sender, parsed.mac1, source, now, parsed.cipher)
 
     def mac2_valid(self, message: bytes, source: Source, now: int) -> bool:
-        """Whether a message from ``source`` has a mac2 under the present or the last secret."""
+        """Whether a message from ``source`` has a mac2 under the current or the previous secret."""
         self._rotate(now)
         signed, mac2 = message[:-16], message[-16:]
         secrets = [secret for secret in (self._secret, self._previous) if secret]

@@ -30,15 +30,15 @@ REKEY_AFTER_MESSAGES: Final = 2**60
 REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
 REKEY_AFTER_TIME_RECEIVING: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
 WINDOW_SIZE: Final = 8128
-"""Usable bits of the replay window, as the kernel has them on 64-bit machines."""
+"""Usable bits of the replay window, as in the kernel on 64-bit machines."""
 PADDING: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a key lasts: messages, and blocks of 16 bytes of plaintext (``blocks_of``).
+    """How long a key lasts, in messages and in blocks of 16 bytes of plaintext (``blocks_of``).
 
-    Beyond ``rekey`` a sender asks for a new key. From ``reject`` on nothing is sent or accepted.
+    Beyond ``rekey`` a sender wants a new key. From ``reject`` on nothing is sent or accepted.
     """
 
     rekey_messages: int
@@ -54,17 +54,17 @@ LIMITS: Final = {
 
 
 def blocks_of(length: int) -> int:
-    """Blocks of a plaintext of ``length`` bytes; one more for the tag's mask."""
+    """Blocks of a plaintext of ``length`` bytes, and one more for the tag's mask."""
     return -(-length // 16) + 1
 
 
 class TransportDrop(StrEnum):
-    """Why a transport message was dropped, beside what handshake messages may be dropped for too."""
+    """Reasons to drop a transport message, besides those for handshake messages."""
 
     REPLAYED = "replayed"
-    """The counter was seen before, or is behind the window."""
+    """The counter was seen before, or lies behind the window."""
     KEY_EXPIRED = "key_expired"
-    """The keypair is past its time or its number of messages."""
+    """The keypair has exceeded its time or its number of messages."""
 
 
 _HEAD: Final = struct.Struct("<IIQ")
@@ -81,8 +81,8 @@ class Transport:
 
 
 def parse_transport(message: bytes) -> Transport | DropReason:
-    """A message of type 4, or why it is none: ``BAD_TYPE``, ``BAD_LENGTH``. Any inner length is accepted,
-    padded to 16 or not: some implementations do not pad."""
+    """A message of type 4, or the reason why not: ``BAD_TYPE``, ``BAD_LENGTH``. Any inner length is accepted,
+    because some implementations do not pad to 16."""
     if len(message) < 4:
         return DropReason.BAD_LENGTH
     kind, cipher = type_and_cipher(message)
@@ -95,7 +95,7 @@ def parse_transport(message: bytes) -> Transport | DropReason:
 
 
 def pack_transport_header(receiver: int, counter: int, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> bytes:
-    """The 16 bytes before a transport message's sealed packet."""
+    """The 16 bytes before the sealed packet of a transport message."""
     return _HEAD.pack(TYPE_TRANSPORT | cipher.marking, receiver, counter)
 
 
@@ -103,8 +103,8 @@ _WINDOW_MASK: Final = (1 << (WINDOW_SIZE + 1)) - 1
 
 
 class ReplayWindow:
-    """Which counters were seen: the greatest, and the 8128 below it (RFC 6479 with 8192 bits, one word of 64
-    redundant, as the kernel has it). Bit n of ``_seen`` is the counter n below the greatest."""
+    """The counters seen: the greatest, and the 8128 below it. This is RFC 6479 with 8192 bits, one word of 64
+    redundant, as in the kernel. Bit n of ``_seen`` is the counter n below the greatest."""
 
     __slots__ = ("_greatest", "_seen")
 
@@ -113,14 +113,14 @@ class ReplayWindow:
         self._seen = 0
 
     def check(self, counter: int) -> bool:
-        """Whether the counter is fresh; changes nothing."""
+        """Whether the counter is fresh. Changes nothing."""
         if not 0 <= counter < REJECT_AFTER_MESSAGES:
             return False
         behind = self._greatest - counter
         return behind < 0 or (behind <= WINDOW_SIZE and not self._seen >> behind & 1)
 
     def update(self, counter: int) -> bool:
-        """Takes the counter of an authentic message; False if it is not fresh."""
+        """Accepts the counter of an authentic message. False if it is not fresh."""
         if not self.check(counter):
             return False
         ahead = counter - self._greatest
@@ -134,8 +134,8 @@ class ReplayWindow:
 
 
 def padding_of(length: int, mtu: int = 0) -> int:
-    """How many zero bytes follow an inner packet: to a multiple of 16, but never past the MTU (0: none is
-    known). A packet longer than the MTU goes in pieces of it later, so the last piece counts."""
+    """The number of zero bytes after an inner packet: to a multiple of 16, but never past the MTU (0:
+    unknown). A packet longer than the MTU is cut later, so its last piece counts."""
     if mtu and length > mtu:
         length %= mtu
     padded = -(-length // PADDING) * PADDING
@@ -145,7 +145,7 @@ def padding_of(length: int, mtu: int = 0) -> int:
 
 
 def trim_inner(plaintext: bytes) -> bytes | None:
-    """The IP packet without its padding; None where the version or the length is wrong."""
+    """The IP packet without padding. None if its version or length is wrong."""
     if len(plaintext) >= 20 and plaintext[0] >> 4 == 4:
         length = int.from_bytes(plaintext[2:4], "big")
         minimum = 20
@@ -158,7 +158,7 @@ def trim_inner(plaintext: bytes) -> bytes | None:
 
 
 class Keypair:
-    """One session's keys with their counter and window."""
+    """The keys of one session with counter and window."""
 
     __slots__ = (
         "_receive",
@@ -186,10 +186,10 @@ class Keypair:
         self.birth = keys.birth
         self.counter = 0
         self.blocks = 0
-        """Sealed so far (``blocks_of``)."""
+        """Blocks sealed so far (``blocks_of``)."""
         self.window = ReplayWindow()
         self.expired = False
-        """Set when the private key changed: nothing more is sent on it."""
+        """Set when the private key changed: the keypair sends nothing more."""
 
     def can_send(self, now: int) -> bool:
         return (
@@ -201,12 +201,11 @@ class Keypair:
 
     @property
     def used_much(self) -> bool:
-        """Whether so much was sent on it that a new one should be made."""
+        """Whether enough was sent on it that a new one should be made."""
         return self.counter > self.limits.rekey_messages or self.blocks > self.limits.rekey_blocks
 
     def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
-        """A transport message with this inner packet (empty: a keepalive), or None: the keypair is used
-        up."""
+        """A transport message with this inner packet (empty: a keepalive). None: the keypair is used up."""
         if not self.can_send(now):
             return None
         counter, self.counter = self.counter, self.counter + 1
@@ -217,7 +216,7 @@ class Keypair:
         )
 
     def open(self, message: Transport, now: int) -> bytes | DropReason | TransportDrop:
-        """The plaintext, padding included. The window moves only after the tag was found right."""
+        """The plaintext with padding. The window moves only after the tag was verified."""
         if message.cipher is not self.cipher:
             return DropReason.CIPHER_MISMATCH
         if now - self.birth >= REJECT_AFTER_TIME or message.counter >= self.limits.reject_messages:
@@ -237,9 +236,9 @@ class Keypair:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authentic transport message. ``packet``: empty for a keepalive; None if what was inside is no IP
-    packet (the message is authentic all the same: it moves the endpoint). ``confirmed``: the first on a
-    responder's next keypair. ``rekey``: the initiator's key grows old and this is the time to say so, once a
+    """An authentic transport message. ``packet``: empty for a keepalive; None if the inner packet is no IP
+    packet. The message is authentic even then and moves the endpoint. ``confirmed``: the first one on a
+    responder's next keypair. ``rekey``: the initiator's key is old enough to replace, reported once per
     key."""
 
     packet: bytes | None
@@ -260,11 +259,11 @@ class Session:
         self._asked_in_last_minute = False
 
     def install(self, keys: InstallKeypair) -> list[int]:
-        """Takes a new session; gives back the local indices that are free again."""
+        """Takes a new session. Returns the local indices that are free again."""
         new = Keypair(keys)
         before = self._indices()
         if keys.initiator:
-            # A next one is a session the peer began at the same time and may be sending on: keep it for
+            # The present next one is a session that the peer began at the same time and may use: keep it for
             # receiving.
             self.previous = self.next or self.current
             self.next = None
@@ -276,19 +275,18 @@ class Session:
         return sorted(before - self._indices())
 
     def seal(self, packet: bytes, now: int, *, mtu: int = 0) -> bytes | None:
-        """A transport message on the current keypair, or None: there is none that may send."""
+        """A transport message on the current keypair. None: no keypair may send."""
         return self.current.seal(packet, now, mtu=mtu) if self.current else None
 
     def rekey_due(self, now: int) -> bool:
-        """Whether a send should ask for a new handshake: by count on both sides, by time on the
-        initiator's."""
+        """Whether a send needs a new handshake: by count on both sides, by time on the initiator's."""
         key = self.current
         if key is None or not key.can_send(now):
             return True
         return key.used_much or (key.initiator and now - key.birth >= REKEY_AFTER_TIME)
 
     def open(self, message: bytes, now: int) -> Opened | DropReason | TransportDrop:
-        """One transport message; every failure changes nothing."""
+        """Opens one transport message. A failure changes nothing."""
         parsed = parse_transport(message)
         if isinstance(parsed, DropReason):
             return parsed
@@ -305,13 +303,13 @@ class Session:
         return Opened(trim_inner(plaintext) if plaintext else b"", confirmed, self._old_on_receive(now))
 
     def erase(self) -> list[int]:
-        """Drops all keypairs; gives back their local indices."""
+        """Drops all keypairs. Returns their local indices."""
         indices = sorted(self._indices())
         self.previous = self.current = self.next = None
         return indices
 
     def expire(self) -> None:
-        """Nothing more is sent on these keypairs."""
+        """Stops sending on these keypairs."""
         for key in self._keypairs():
             key.expired = True
 

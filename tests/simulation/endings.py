@@ -1,4 +1,4 @@
-"""What is asked at the end of a schedule, when the network is kind again."""
+"""Checks at the end of a schedule, when the network works again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from udpring.wireguard.constants import (
 from .nodes import Simulation
 from .world import MILLISECOND, SECOND
 
-#: 15 s of silence, 5 s since a handshake message before, jitter of both, initiations that cross, a second.
-#: And 10 s: where attempts were given up while a session was still good, what is sent on it next is seen so
+#: 15 s of silence, 5 s since an earlier handshake message, jitter of both, crossed initiations, a second.
+#: And 10 s: if attempts were abandoned while a session was still good, the next send on it is noticed that
 #: much later.
 RECOVERY = 33 * SECOND
-#: The control loop looks at a busy peer so often; a timer is that much late at most.
+#: The control loop looks at a busy peer this often, so a timer is at most this late.
 LATENESS = SECOND // 2
 ROUND_TRIP = 100 * MILLISECOND
 
 
 def recovers(simulation: Simulation) -> float:
-    """Who has something to say is heard within the protocol's bounds; in how many seconds of virtual time."""
+    """A sender is heard within the protocol's bounds. Returns the seconds of virtual time."""
     world, oracles = simulation.world, simulation.oracles
     began = world.now
     wanted = {each for pair in simulation.schedule.pairs for each in (pair, pair[::-1])}
@@ -38,7 +38,7 @@ def recovers(simulation: Simulation) -> float:
         if world.now - began > RECOVERY:
             oracles.fail(f"{RECOVERY // SECOND} s after all was well nothing arrives of {sorted(left)}")
         for here, there in sorted(wanted):
-            # What waits for a session must be enough to get one. A session may be dead at the other end.
+            # Staged packets must be enough to start a handshake. The session may be dead at the other end.
             if not (simulation.schedule.one_way and simulation.waiting(here, there)):
                 simulation.send(here, there, 1)
         world.run_until(world.now + SECOND)
@@ -47,7 +47,7 @@ def recovers(simulation: Simulation) -> float:
 
 
 def _quiet(simulation: Simulation) -> None:
-    """No keepalives any more, and what was under way is over."""
+    """Turns keepalives off and waits until everything in progress has ended."""
     for here, node in enumerate(simulation.nodes):
         for there in node.peers:
             simulation.keepalive(here, there, 0)
@@ -55,7 +55,7 @@ def _quiet(simulation: Simulation) -> None:
 
 
 def idle(simulation: Simulation) -> None:
-    """Who has nothing to say says nothing; keys go at last; no timer stays armed."""
+    """Without data nothing is sent, keys are erased in the end, and no timer stays armed."""
     _quiet(simulation)
     world, oracles, lives = simulation.world, simulation.oracles, simulation.lives()
     silent_since = world.now
@@ -72,13 +72,13 @@ def idle(simulation: Simulation) -> None:
 
 
 def answer(simulation: Simulation) -> None:
-    """Data that is not answered gets a keepalive after 10 s, and one only."""
+    """Unanswered data gets one keepalive after 10 s."""
     _quiet(simulation)
     world, oracles = simulation.world, simulation.oracles
     here, there = simulation.schedule.pairs[0]
     simulation.send(here, there, 1)
     simulation.send(there, here, 1)
-    world.run_until(world.now + 2 * ROUND_TRIP)  # a session, used both ways
+    world.run_until(world.now + 2 * ROUND_TRIP)  # a session used in both directions
     _quiet(simulation)
     life = simulation.nodes[there].life
     before, began = life.said, world.now
@@ -87,7 +87,7 @@ def answer(simulation: Simulation) -> None:
     simulation.send(here, there, 1)
     world.run_until(world.now + KEEPALIVE_TIMEOUT + ROUND_TRIP + LATENESS)
     if packet not in oracles.arrived:
-        return  # a session counts from when each end derived it: at the other it may have ended already
+        return  # each end counts the session's age from its own derivation, so the other end's may have ended
     if life.said == before:
         oracles.fail(f"node {there} leaves data unanswered for {(world.now - began) / SECOND:.1f} s")
     world.run_until(world.now + 2 * KEEPALIVE_TIMEOUT)
@@ -96,9 +96,9 @@ def answer(simulation: Simulation) -> None:
 
 
 def alive(simulation: Simulation) -> None:
-    """Persistent keepalives come as often as is configured, where nothing else does.
+    """Persistent keepalives come at the configured interval if nothing else is sent.
 
-    Looked at where a node has one peer: of others it is not seen to whom they speak.
+    Checked for nodes with one peer: with several, the receiver of a message is not visible.
     """
     world = simulation.world
     world.run_until(world.now + ROUND_TRIP)
@@ -113,7 +113,7 @@ def alive(simulation: Simulation) -> None:
 
 
 def dead(simulation: Simulation) -> None:
-    """Who gets no answer tries for about 90 s, every 5 s, and gives up; what waits is dropped."""
+    """Without answers, a sender tries for about 90 s, every 5 s, and gives up. Staged packets are dropped."""
     _quiet(simulation)
     world, oracles = simulation.world, simulation.oracles
     here, there = simulation.schedule.pairs[0]

@@ -1,8 +1,8 @@
-"""The face of ``udpring.wireguard.noise`` without cryptography: some ten times as fast.
+"""The interface of ``udpring.wireguard.noise`` without cryptography, about ten times as fast.
 
-A public key is its private key with each bit turned; a tag is a hash of all that went into the transcript,
-keys included. So a message is read only by whom it was made for, with the same keys, and nobody can be taken
-for another. That nobody forges one is taken for granted: tests/wireguard/test_noise.py is about that.
+A public key is its private key with every bit inverted. A tag is a hash of the whole transcript, keys
+included. So only the intended receiver with the same keys can read a message, and identities cannot be
+confused. Forgery is assumed to be impossible; tests/wireguard/test_noise.py tests that.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Initiator:
 
 
 class Responder:
-    """The side that answers."""
+    """The side that responds."""
 
     def __init__(self, static: StaticKey, **_: Any) -> None:
         self._public = static.public

@@ -1,4 +1,5 @@
-"""Whether a node's interface is up, as ``udpring.tunnel.link.Link`` tells it, without a descriptor."""
+"""Whether a node's interface is up, with the interface of ``udpring.tunnel.link.Link``, without a
+descriptor."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 
 class ModelLink:
-    """``life`` has the truth; this is what the control loop knows of it."""
+    """``life`` has the real state. This is the control loop's view of it."""
 
     def __init__(self, life: Any, changed: Callable[[], None]) -> None:
         self._life, self._changed = life, changed
@@ -21,7 +22,7 @@ class ModelLink:
         pass
 
     def look(self) -> bool:
-        """Whether it is up, now; tells of a change first."""
+        """Whether it is up now. Reports a change first."""
         if self.up != self._life.node.interface_up:
             self.up = self._life.node.interface_up
             self._changed()

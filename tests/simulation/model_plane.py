@@ -1,10 +1,10 @@
-"""The data plane as the control loop sees it: native/tunnel said again in Python, without sockets.
+"""The data plane as the control loop sees it: native/tunnel again in Python, without sockets.
 
-    out:  TUN -> staged or sealed (outbound.c, staged.c)      in:  index -> time -> window -> tag (inbound.c)
-    succession of keypairs (peer.c)      stamps and events (stamps.c, events.c)      commands (commands.c)
+out:  TUN -> staged or sealed (outbound.c, staged.c)      in:  index -> time -> window -> tag (inbound.c)
+succession of keypairs (peer.c)      stamps and events (stamps.c, events.c)      commands (commands.c)
 
-A data message is a tuple: ("data", receiver index, counter, key, packet). ``key`` stands for the tag: only
-who has it can open it. With ``real_crypto`` the packet is sealed by a real AEAD as well.
+A data message is a tuple: ("data", receiver index, counter, key, packet). ``key`` stands for the tag: only an
+owner of the key can open it. With ``real_crypto`` a real AEAD seals the packet as well.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from .world import SECOND, Datagram
 STAGED_MAX = 128
 WANTED_INTERVAL = SECOND // 2
 KEEPALIVE = -1
-"""The packet of a keepalive; others are numbers from 0."""
+"""The packet of a keepalive. Other packets are numbers from 0."""
 
 
 class Came(SocketAddress):
-    """A source address that knows which message came from there."""
+    """A source address that records which message came from there."""
 
     __slots__ = ("datagram",)
 
@@ -88,7 +88,7 @@ class Peer:
 
 
 class ModelPlane:
-    """The face of ``plane.Plane`` that Tunnel and Control use, and the sides of packets."""
+    """The interface of ``plane.Plane`` that Tunnel and Control use, and the two paths of packets."""
 
     def __init__(self, node: Any, *, real_crypto: bool) -> None:
         self.node = node

@@ -1,7 +1,7 @@
 """Nodes in a world, and what each action of a schedule does to them.
 
-A ``Node`` is who it is: keys, address, configuration. A ``Life`` is one run of its program: plane, protocol,
-control loop. A restart ends one life and begins another, which knows the configuration and nothing else.
+A ``Node`` is an identity: keys, address, configuration. A ``Life`` is one run of its program: plane,
+protocol, control loop. A restart ends one life and begins another, which has only the configuration.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .oracles import Oracles
 from .schedule import Schedule
 from .world import KIND_PATH, SECOND, START, WALL, Datagram, Loop, Path, World
 
-#: How far wall clocks are set beyond what a former life said, once they are right again.
+#: How far wall clocks are set beyond the last timestamp of an earlier life, when they are right again.
 CLOCK_MARGIN = 60 * SECOND
 
 
-#: No datagram is on its way for longer.
+#: The longest time that a datagram is in flight.
 SLOWEST = 5 * SECOND
 
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Life:
-    """One run of a node's program; what the world calls the owner of things that are to happen."""
+    """One run of a node's program. The world knows it as the owner of scheduled work."""
 
     def __init__(self, node: Node) -> None:
         self.node, self.number = node, node.number
@@ -52,10 +52,10 @@ class Life:
             self.stamped
         ) = 0
         self.who: dict[int, int] = {}
-        """Which node each peer id stands for."""
+        """The node of each peer id."""
         self.handshakes_sent: dict[int, int] = {}
         self.accepted: set[tuple[int, int]] = set()
-        """Messages taken as a peer's, by its id and the message's origin."""
+        """Messages accepted from a peer, by its id and the message's origin."""
         self.link: Any = None
         self.loop = Loop(self.world)
         self.loop.owner = self
@@ -82,7 +82,7 @@ class Life:
         return self.node.address
 
     def add(self, other: int) -> None:
-        """The peer as the node's configuration has it, in the order of a UAPI request."""
+        """The peer as in the node's configuration, in the order of a UAPI request."""
         known, tunnel = self.node.peers[other], self.tunnel
         if tunnel.is_own(known.key) or tunnel.find(known.key) is not None:
             return
@@ -103,7 +103,7 @@ class Life:
     def remove_key(self, key: bytes) -> None:
         peer = self.tunnel.find(key)
         if peer is not None:
-            # With the peer goes the memory of what was said to it.
+            # Removing the peer forgets the timestamps sent to it.
             self.node.stamped = max(self.node.stamped, self.stamped)
             self.tunnel.remove_peer(peer)
             self.handshakes_sent.pop(peer, None)
@@ -123,7 +123,7 @@ class Known:
 
 
 class Node:
-    """Who it is, over all its lives."""
+    """A node's identity over all its lives."""
 
     def __init__(self, world: World, oracles: Oracles, number: int, noise: Any, *, real_crypto: bool) -> None:
         self.world, self.oracles, self.number = world, oracles, number
@@ -136,13 +136,13 @@ class Node:
         self.address = self._address()
         self.interface_up = True
         self.stamped = 0
-        """The latest wall time that an initiation of a former life bore: what a peer may remember."""
+        """The latest wall time in an initiation of an earlier life, which a peer may remember."""
         self.reported = ""
         self.private = self.public = b""
         self.choose_key()
 
     def choose_key(self) -> None:
-        """A new one, which nobody knows yet."""
+        """A new one, which no other node knows yet."""
         self.private = self.rng.randbytes(32)
         self.public = self.noise.StaticKey(self.private).public
 
@@ -161,7 +161,7 @@ class Node:
 
 
 class Simulation:
-    """One schedule, run. Methods without underscore are actions."""
+    """One run of a schedule. Methods without underscore are actions."""
 
     def __init__(self, schedule: Schedule, noise: Any, trace: list[str] | None = None) -> None:
         self.schedule = schedule
@@ -211,7 +211,8 @@ class Simulation:
             node.begin()
 
     def suspend(self, here: int, duration: int, deaf: bool, asleep: bool) -> None:
-        """``deaf``: what arrives is lost. ``asleep``: the machine is, and CLOCK_MONOTONIC stands still."""
+        """``deaf``: incoming datagrams are lost. ``asleep``: the machine sleeps, and CLOCK_MONOTONIC stands
+        still."""
         life = self.nodes[here].life
         if life.frozen_until > self.world.now:
             return
@@ -229,11 +230,12 @@ class Simulation:
         node = self.nodes[what[0]]
         node.interface_up = what[1]
         life = node.life
-        life.handshakes_sent.clear()  # whatever was under way is forgotten, and the next may begin at once
+        # work in progress is forgotten, and the next handshake may begin at once
+        life.handshakes_sent.clear()
         self.world.push(max(self.world.now, life.stalled_until), life, lambda _: life.link.look(), None)
 
     def stall(self, here: int, duration: int) -> None:
-        """The event loop does not get its turn; packets move all the same."""
+        """The event loop gets no turn. Packets move anyway."""
         life = self.nodes[here].life
         life.stalled_until = max(life.stalled_until, self.world.now + duration)
 
@@ -265,7 +267,7 @@ class Simulation:
                 self._learn(other, here)
 
     def no_key(self, here: int, duration: int) -> None:
-        """The private key is taken away for a while."""
+        """Removes the private key for a while."""
         life = self.nodes[here].life
         if self._up(life):
             life.handshakes_sent.clear()
@@ -276,7 +278,7 @@ class Simulation:
         life.tunnel.set_private_key(life.node.private)
 
     def _learn(self, here: int, there: int) -> None:
-        """``here`` gets the present public key of ``there``."""
+        """``here`` gets the current public key of ``there``."""
         node, known = self.nodes[here], self.nodes[here].peers[there]
         old, known.key = known.key, self.nodes[there].public
         if old == known.key:
@@ -305,7 +307,7 @@ class Simulation:
         self._tell(life, there, lambda peer: life.tunnel.set_keepalive(peer, seconds))
 
     def _tell(self, life: Life, there: int, setting: Callable[[int], None]) -> None:
-        """Changes a peer as soon as its node runs; one that is down reads its configuration later."""
+        """Changes a peer as soon as its node runs. A stopped node reads its configuration later."""
 
         def change(_: None) -> None:
             peer = life.peer(there)
@@ -318,7 +320,7 @@ class Simulation:
         self.nodes[here].life.plane.under_load_until = self.world.now + duration
 
     def replay(self, which: int, to: int, elsewhere: bool) -> None:
-        """Somebody on the way sends an old message again, perhaps from an address of their own."""
+        """An attacker on the path replays an old message, perhaps from an address of its own."""
         if which >= len(self.world.log):
             return
         old = self.world.log[which]
@@ -343,7 +345,7 @@ class Simulation:
         self.oracles.bounded(lives())
 
     def make_kind(self) -> None:
-        """The network heals, all go on, clocks are right, and the configurations fit each other."""
+        """The network heals, all nodes run, clocks are right, and configurations match."""
         world = self.world
         world.say("all is well from now on")
         world.path = KIND_PATH
@@ -354,7 +356,7 @@ class Simulation:
         world.run_until(max(max(each.frozen_until, each.stalled_until, world.now) for each in self.lives()))
         world.run_until(
             world.now + SLOWEST
-        )  # what is still on its way may move an endpoint to where nobody is
+        )  # a datagram in flight may still move an endpoint to an address without a node
         for life in self.lives():
             self._key_again(life)
         for i, j in self.schedule.pairs:
@@ -375,20 +377,20 @@ class Simulation:
             self._meet(i, j)
 
     def finds(self, here: int, there: int) -> bool:
-        """Whether ``here`` knows where ``there`` is."""
+        """Whether ``here`` knows the endpoint of ``there``."""
         life = self.nodes[here].life
         peer = life.peer(there)
         assert peer is not None
         return life.plane.peers[peer].endpoint == self.nodes[there].address
 
     def waiting(self, here: int, there: int) -> int:
-        """How many packets of ``here`` wait for a session with ``there``."""
+        """The number of packets of ``here`` staged for ``there``."""
         life = self.nodes[here].life
         peer = life.peer(there)
         return 0 if peer is None else len(life.plane.peers[peer].staged)
 
     def _meet(self, i: int, j: int) -> None:
-        """At least one of the two has to know where the other is."""
+        """At least one of the two must know the other's endpoint."""
         if self.finds(i, j) or self.finds(j, i):
             return
         life = self.nodes[i].life

@@ -1,4 +1,4 @@
-"""What must hold, whatever the network does and whoever restarts."""
+"""Invariants for any network and any restarts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from .world import SECOND, Datagram, Violation, World
 if TYPE_CHECKING:
     from .nodes import Life
 
-#: Indices of one peer: three keypairs and an initiation that waits.
+#: Indices of one peer: three keypairs and a pending initiation.
 INDICES_A_PEER = 4
 
 
 class Oracles:
-    """For all nodes of one world."""
+    """The invariants of all nodes of one world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.violation = ""
         self.packets: list[tuple[int, int]] = []
-        """Who sends each packet to whom, by its number."""
+        """Sender and receiver of each packet, by its number."""
         self.arrived: set[int] = set()
         self.handshakes = 0
         self._counters: dict[bytes, int] = {}
         self._keys: set[bytes] = set()
 
     def fail(self, text: str) -> None:
-        """The control loop catches exceptions of its events: so this is kept as well as raised."""
+        """Records and raises a violation, because the control loop catches exceptions of its events."""
         self.violation = self.violation or text
         raise Violation(text)
 
@@ -70,7 +70,7 @@ class Oracles:
             life.stamped = max(life.stamped, life.clock.wall())
 
     def authenticated(self, life: Life, peer: int, datagram: Datagram) -> None:
-        """An authentic message: it may move the endpoint, once, and only its author's peer."""
+        """An authentic message moves the endpoint at most once, and only of its author's peer."""
         message = (peer, datagram.origin)
         if message in life.accepted:
             self.fail(f"node {life.number} accepts a message twice")

@@ -1,4 +1,4 @@
-"""Runs many schedules, tells the seed of each that fails, or runs one with a trace (scripts/simulate)."""
+"""Runs many schedules and reports the seed of each failure, or runs one with a trace (scripts/simulate)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from .shrink import shrunk
 
 BATCH = 500
 SHOWN = 20
-"""Failing seeds that are printed with their text. The others are only counted."""
+"""Failing seeds that are printed with their text. Others are only counted."""
 
 
 @dataclass
 class Result:
-    """Of some schedules."""
+    """Totals of several schedules."""
 
     done: int = 0
     handshakes: int = 0
@@ -58,7 +58,7 @@ class Result:
 
 @contextlib.contextmanager
 def stand_ins(schedule: Schedule) -> Iterator[object]:
-    """The model of the interface, and the handshake that the protocol uses meanwhile."""
+    """Installs the model of the interface and the handshake for the protocol."""
     noise: object = real_noise if schedule.real_crypto else fake_noise
     with (
         mock.patch.object(control, "Link", ModelLink),
@@ -69,7 +69,7 @@ def stand_ins(schedule: Schedule) -> Iterator[object]:
 
 
 def run_schedule(schedule: Schedule, trace: list[str] | None = None, result: Result | None = None) -> str:
-    """Runs it; what does not hold, or nothing."""
+    """Runs it. Returns the violation, or nothing."""
     try:
         with stand_ins(schedule) as noise:
             simulation = Simulation(schedule, noise, trace)
@@ -90,7 +90,7 @@ def run_schedule(schedule: Schedule, trace: list[str] | None = None, result: Res
 
 @contextlib.contextmanager
 def _quiet(level: int) -> Iterator[None]:
-    """No log lines of nodes below this level meanwhile."""
+    """Hides log lines of nodes below this level."""
     log = logging.getLogger("udpring.node")
     before = log.level
     log.setLevel(level)
@@ -116,7 +116,7 @@ def run_batch(seeds: range) -> Result:
 
 
 def run_many(first: int, count: int, jobs: int) -> Iterator[Result]:
-    """As they come in, batch by batch."""
+    """Results as they come in, batch by batch."""
     batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
     if jobs == 1:
         yield from map(run_batch, batches)
@@ -126,12 +126,12 @@ def run_many(first: int, count: int, jobs: int) -> Iterator[Result]:
 
 
 def _kind(wrong: str) -> str:
-    """What is wrong without the numbers: a shorter schedule has others."""
+    """The violation without numbers, because a shorter schedule has other ones."""
     return re.sub(r"[\d.]+", "#", wrong)
 
 
 def replayed(seed: int) -> int:
-    """One schedule again: shortened as far as it still fails, with what happened."""
+    """Runs one schedule again, shortened while it still fails, with its events."""
     schedule = drawn(seed)
     trace: list[str] = []
     with _quiet(logging.ERROR):

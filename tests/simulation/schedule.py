@@ -1,6 +1,6 @@
-"""What is to happen, drawn from a seed: a list of actions, each some time after the one before.
+"""Actions drawn from a seed: a list, each some time after the one before.
 
-An action is plain values, so that a schedule can be printed, shortened and run again. Nodes are numbers.
+An action consists of plain values, so a schedule can be printed, shortened and run again. Nodes are numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from .world import MILLISECOND, SECOND
 
 Action = tuple[Any, ...]
-"""Nanoseconds after the one before, a name, and what nodes.py's method of that name takes."""
+"""Nanoseconds after the previous one, a name, and the arguments of the method with that name in nodes.py."""
 
-#: Where the protocol's own times lie, and around them.
+#: Times of the protocol, and times around them.
 TIMES = (5, 10, 15, 25, 90, 120, 165, 180, 540)
 SUSPENSIONS = (0.5, 3, 20, 100, 170, 400)
 CLOCK_STEPS = (-86400, -3600, -20, -0.5, 0.5, 20, 3600, 86400)
@@ -24,8 +24,8 @@ LENGTHS = (6, 10, 16, 24)
 
 @dataclass(slots=True)
 class Schedule:
-    """``known``: pairs where both ends know the other's address from the start; of others, the first does.
-    ``one_way``: at the end only one of each pair has something to say. ``ending``: what is asked then."""
+    """``known``: pairs where both ends know the other's address at the start. In other pairs, the first one
+    does. ``one_way``: at the end only one of each pair has data to send. ``ending``: the check at the end."""
 
     seed: int
     nodes: int

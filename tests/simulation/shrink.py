@@ -1,4 +1,4 @@
-"""The shortest schedule that still fails: actions are left out, first many at a time, then one by one."""
+"""The shortest schedule that still fails: actions are removed, first many at a time, then one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .schedule import Action, Schedule
 
 
 def shrunk(schedule: Schedule, fails: Callable[[Schedule], bool]) -> list[Action]:
-    """What is left of the actions. The time before one that is left out stays: others come when they did."""
+    """The remaining actions. The delay of a removed action is kept, so others happen at the same times."""
     actions = list(schedule.actions)
     size = max(1, len(actions) // 2)
     while size:

@@ -1,4 +1,4 @@
-"""Thousands of short lives of two to five nodes; and that the oracles see what is wrong."""
+"""Thousands of short lives of two to five nodes. Tests of the oracles, too."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_a_failing_schedule_is_shortened() -> None:
 
 
 def _two_nodes(actions: list[Action]) -> Schedule:
-    """Only the first of them has something to say at the end."""
+    """Only the first node of each pair has data to send at the end."""
     plain = replace(drawn(0), nodes=2, pairs=[(0, 1)], known=[True], keepalives=[(0, 0)])
     return replace(plain, one_way=True, ending="", actions=actions)
 
 
 def test_one_packet_suffices_after_a_short_down() -> None:
-    """The plane had asked for a session less than half a second before; the interface was down in between."""
+    """The plane requested a session less than half a second before. The interface was down in between."""
     actions: list[Action] = [
         (0, "part", 0, 1, True),
         (SECOND, "send", 0, 1, 1),
@@ -104,7 +104,7 @@ def test_one_packet_suffices_after_a_short_down() -> None:
 
 
 def test_one_packet_suffices_without_private_key() -> None:
-    """There is a session, which expired when the key before was taken away."""
+    """There is a session, which expired when the previous key was removed."""
     actions: list[Action] = [
         (0, "send", 0, 1, 1),
         (SECOND, "no_key", 0, 4 * SECOND),

@@ -1,7 +1,7 @@
-"""Virtual time and a network between nodes. Nothing waits: time jumps from one thing to the next.
+"""Virtual time and a network between nodes. Nothing waits: time jumps to the next thing that is due.
 
-All that is to happen lies in one heap: arrivals, timers of the event loops, resumptions. What belongs to a
-node that is frozen happens when it goes on, as for a process that was stopped or a machine that slept.
+One heap holds everything scheduled: arrivals, timers of the event loops, resumptions. Work of a frozen node
+happens when the node resumes, as for a stopped process or a machine that slept.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WALL = 1_800_000_000 * SECOND
 
 
 class Violation(AssertionError):
-    """An oracle does not hold."""
+    """An invariant is violated."""
 
 
 class Handle:
-    """What call_soon and call_at give; as asyncio's, as far as the control loop uses it."""
+    """The result of call_soon and call_at. It has the parts of asyncio's that the control loop uses."""
 
     __slots__ = ("call", "cancelled", "when")
 
@@ -40,7 +40,7 @@ class Handle:
 
 
 class Future:
-    """The one future that the control loop makes: resolved when the plane cannot go on."""
+    """The only future that the control loop makes: resolved when the plane cannot continue."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -91,13 +91,13 @@ class Loop:
         return handle
 
     def armed(self) -> int:
-        """How many timers are still to fire."""
+        """The number of armed timers."""
         for handle in [handle for handle in self.timers if handle.cancelled]:
             del self.timers[handle]
         return len(self.timers)
 
     def machine_sleeps(self, duration: int) -> None:
-        """The machine sleeps: timers come that much later."""
+        """The machine sleeps, so timers fire this much later."""
         self.slept += duration
         for handle in list(self.timers):
             del self.timers[handle]
@@ -111,7 +111,7 @@ class Loop:
             self.timers.pop(handle, None)
             return
         if handle.when > self._world.now:
-            return  # put off by a sleep: it is in the heap once more
+            return  # delayed by a sleep; the heap has it a second time
         if self.owner.stalled_until > self._world.now:
             self._world.push(self.owner.stalled_until, self.owner, self._run, handle)
             return
@@ -122,7 +122,7 @@ class Loop:
 
 @dataclass(slots=True)
 class Datagram:
-    """One copy on its way. ``origin``: the same for all copies of one message."""
+    """One copy in flight. ``origin`` is the same for all copies of one message."""
 
     message: Any
     source: SocketAddress
@@ -133,7 +133,7 @@ class Datagram:
 
 @dataclass(slots=True)
 class Path:
-    """What the network does to what is sent. Times in ns."""
+    """Loss, delay and copies on the network. Times in ns."""
 
     loss: float = 0.0
     twice: float = 0.0
@@ -142,12 +142,12 @@ class Path:
 
 
 KIND_PATH = Path(least=10 * MILLISECOND, most=10 * MILLISECOND)
-#: How many datagrams are kept for replays.
+#: The number of datagrams kept for replays.
 KEPT = 64
 
 
 class World:
-    """Time, heap and network. ``trace`` collects lines when it is a list."""
+    """Time, heap and network. ``trace`` collects lines if it is a list."""
 
     def __init__(self, seed: int, trace: list[str] | None = None) -> None:
         self.now = START
@@ -166,7 +166,7 @@ class World:
         heapq.heappush(self._heap, (at, self._number, owner, call, argument))
 
     def run_until(self, end: int, stop: Callable[[], bool] | None = None) -> bool:
-        """Lets all happen that is due by ``end``; ends early, with True, when ``stop`` says so."""
+        """Runs everything due by ``end``. Ends early with True when ``stop`` returns true."""
         heap = self._heap
         while heap and heap[0][0] <= end:
             at, _, owner, call, argument = heapq.heappop(heap)
@@ -187,7 +187,7 @@ class World:
     # ---- the network ----
 
     def send(self, node: Any, message: Any, to: SocketAddress) -> None:
-        """From a node's present address; what becomes of it is drawn."""
+        """Sends from a node's present address. The seed decides what the network does."""
         self._origin += 1
         datagram = Datagram(message, node.address, to, self._origin, node)
         node.traversed()

@@ -1,9 +1,9 @@
-"""Two devices on a virtual clock and network, each with a stand-in for the data plane.
+"""Two devices on a virtual clock and network, each with a substitute for the data plane.
 
-    a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps,
-             posts events -> the control loop calls Device/Peer -> outcomes are carried out in order
+a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps,
+posts events -> the control loop calls Device/Peer -> outcomes are executed in order
 
-``FakePlane`` keeps what the C plane keeps: keypairs, staged packets, stamps, endpoint, receiver indices.
+``FakePlane`` keeps the state of the C plane: keypairs, staged packets, stamps, endpoint, receiver indices.
 Nothing sleeps: ``Pair.run`` jumps from one deadline or arrival to the next.
 """
 
@@ -35,7 +35,7 @@ LATENCY = 10 * MILLISECOND
 
 
 def ip_packet(number: int = 0, length: int = 60) -> bytes:
-    """An IPv4 packet that its number distinguishes from others."""
+    """An IPv4 packet that contains its number."""
     header = bytes((0x45, 0)) + length.to_bytes(2, "big") + bytes(16)
     return header + number.to_bytes(8, "big").ljust(length - 20, b"\0")
 
@@ -49,16 +49,15 @@ def forge_initiation(
     ephemeral: bytes = bytes(range(32)),
     cipher: Cipher = Cipher.CHACHA20_POLY1305,
 ) -> bytes:
-    """An initiation to the owner of public key ``to`` by whoever has ``private``, with any timestamp; no
-    mac2."""
+    """An initiation from the owner of ``private`` to the owner of public key ``to``, with any timestamp and
+    no mac2."""
     initiator = Initiator(StaticKey(private), to, prologue=cipher.prologue, cipher=cipher)
     body = initiator.write_initiation(ephemeral, timestamp)
     return MacSigner(to).sign(pack_initiation(sender, body, cipher), 0)
 
 
 def with_mac1(to: bytes, message: bytes) -> bytes:
-    """The message with its mac1 made right again (mac2 zero): what anybody can do who knows the public
-    key."""
+    """The message with a new valid mac1 and zero mac2. Anybody who knows the public key can do this."""
     return MacSigner(to).sign(message[:-32], 0)
 
 
@@ -93,9 +92,9 @@ class Network:
         self.drop: Callable[[Datagram], bool] = lambda datagram: False
         self.delay: Callable[[Datagram], int] = lambda datagram: LATENCY
         self.alter: Callable[[bytes], bytes] = lambda data: data
-        """What somebody on the way makes of a message."""
+        """Rewrites a message on the path."""
         self.log: list[Datagram] = []
-        """Everything ever sent, lost or not."""
+        """Every datagram sent, lost or not."""
 
     def send(self, data: bytes, source: Source, to: Source) -> None:
         datagram = Datagram(self.clock.now, next(self.numbers), data, source, to)
@@ -122,7 +121,7 @@ class Network:
 
 
 class FakePlane:
-    """What the plane keeps of one peer."""
+    """The plane's state of one peer."""
 
     def __init__(self) -> None:
         self.session = Session()
@@ -194,7 +193,7 @@ class Node:
         return self.planes[self.peer.id]
 
     def move(self, address: Source) -> None:
-        """This end has another address from now on; the other has to find out."""
+        """This end gets another address. The other end has to discover it."""
         del self.network.nodes[self.address.ip, self.address.port]
         self.address = address
         self.network.nodes[address.ip, address.port] = self
@@ -210,7 +209,7 @@ class Node:
         self._flush(number)
 
     def _flush(self, number: int) -> bool:
-        """Sends what is staged; whether anything went out."""
+        """Sends the staged packets. Returns whether anything was sent."""
         plane = self.planes[number]
         now = self.clock.now
         if plane.session.rekey_due(now):
@@ -266,7 +265,7 @@ class Node:
         return outcomes
 
     def _cookie_reply(self, data: bytes, source: Source) -> bytes | None:
-        """What the plane answers under load, before the device sees the message; None: it lets it through."""
+        """The plane's answer under load, before the device gets the message. None: the message passes."""
         mac1, cookie = self.device.mac1_key, self.device.cookie_key
         if mac1 is None or cookie is None:
             return None
@@ -311,7 +310,7 @@ class Node:
     def run_timers(self) -> None:
         for number, peer in list(self.device.by_id.items()):
             plane = self.planes[number]
-            for _ in range(8):  # a timer that does not disarm itself would spin: let it fail instead
+            for _ in range(8):  # a timer that does not disarm itself would spin: the test fails instead
                 at = peer.deadline(plane.view())
                 if at is None or at > self.clock.now:
                     break
@@ -367,8 +366,8 @@ class Node:
 
 
 class Pair:
-    """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows where
-    the other is, unless ``both`` is set. ``ciphers``: what a and b are configured for."""
+    """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows the
+    other's endpoint, unless ``both`` is set. ``ciphers``: the configuration of a and b."""
 
     def __init__(
         self,
@@ -409,7 +408,7 @@ class Pair:
         self._introduce(self.b, 9, self.a, self.a.address if knows_a else None)
 
     def step(self, until: int) -> bool:
-        """To the next arrival or deadline, at most ``until``; whether there was one."""
+        """Advances to the next arrival or deadline, at most ``until``. Returns whether there was one."""
         times = [
             self.a.deadline(),
             self.b.deadline(),
@@ -429,7 +428,7 @@ class Pair:
             pass
 
     def establish(self) -> None:
-        """A session begun by a, live on both sides."""
+        """A session begun by a, confirmed on both sides."""
         self.a.send(ip_packet(0))
         self.run(0.2)
         assert self.b.received, "the session did not come up"

@@ -1,4 +1,4 @@
-"""Two nodes with AES-256-GCM, or each with another cipher; somebody on the way rewrites the marking."""
+"""Two nodes with AES-256-GCM, or with different ciphers, and an attacker that rewrites the marking."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ either_way = pytest.mark.parametrize(
 
 
 def remarked(message: bytes) -> bytes:
-    """With the marking of the other cipher: what anybody on the way can do."""
+    """With the marking of the other cipher. Anybody on the path can do this."""
     return message[:1] + (MARK if message[1:4] == bytes(3) else bytes(3)) + message[4:]
 
 
 def forged(message: bytes, to: bytes) -> bytes:
-    """The same with a mac1 that is right again: what anybody can do who knows the public key."""
+    """The same with a valid mac1. Anybody who knows the public key can do this."""
     return with_mac1(to, remarked(message)) if message[0] in (1, 2) else remarked(message)
 
 
@@ -68,12 +68,12 @@ def installed(node: Node) -> list[InstallKeypair]:
 
 
 def initiation_of(pair: Pair) -> bytes:
-    """What a sends first."""
+    """The first message of a."""
     pair.a.carry_out(pair.a.peer.handshake_wanted(pair.clock.now, pair.clock.wall))
     return pair.network.log[-1].data
 
 
-# ---- the two ends agree ----
+# ---- both ends agree ----
 
 
 @pytest.mark.parametrize("psk", [None, bytes(range(32))], ids=["no psk", "psk"])
@@ -93,7 +93,8 @@ def test_a_session_with_aes(psk: bytes | None, ipv6: bool) -> None:
 
 
 def test_ciphers_share_no_handshake_byte() -> None:
-    """The same keys, ephemerals and times, another name: another transcript from the first sealed byte on."""
+    """Equal keys, ephemerals and times, another name: the transcripts differ from the first sealed byte
+    on."""
     logs = []
     for cipher in Cipher:
         pair = Pair(ciphers=(cipher, cipher))
@@ -125,11 +126,11 @@ def test_a_cookie_reply_is_marked_as_what_it_answers() -> None:
     (reply,) = pair.network.sent(3)
     assert reply.data[:4] == b"\3" + MARK
     assert pair.b.drops == {COOKIE_REQUIRED: 1}
-    pair.run(10)  # the next attempt has the cookie in it
+    pair.run(10)  # the next attempt contains the cookie
     assert pair.b.received == [ip_packet(1)]
 
 
-# ---- they do not ----
+# ---- they differ ----
 
 
 @either_way
@@ -152,7 +153,7 @@ def test_a_mismatch_is_dropped_by_name_and_not_answered(ciphers: tuple[Cipher, C
 def test_unknown_cipher_costs_no_diffie_hellman(
     ciphers: tuple[Cipher, Cipher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No peer has the cipher."""
+    """No peer uses the cipher."""
     pair = Pair(ciphers=ciphers)
     message = initiation_of(pair)
     monkeypatch.setattr(noise, "Responder", None)
@@ -163,7 +164,7 @@ def test_unknown_cipher_costs_no_diffie_hellman(
 def test_mismatch_costs_one_diffie_hellman(
     ciphers: tuple[Cipher, Cipher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another peer has the cipher. The drop then names the peer."""
+    """Another peer uses the cipher. The drop then names the peer."""
     pair = Pair(ciphers=ciphers)
     third = noise.StaticKey(bytes(range(32)))
     pair.b.add(11, third.public)
@@ -172,7 +173,7 @@ def test_mismatch_costs_one_diffie_hellman(
     monkeypatch.setattr(noise.Responder, "read_payload", None)
     monkeypatch.setattr(noise.Responder, "write_response", None)
     assert pair.b.handshake(message, pair.address_a) == [Dropped(DropReason.CIPHER_MISMATCH, 9)]
-    # Both ciphers side by side: the third gets its answer.
+    # With both ciphers configured, the third message is answered.
     monkeypatch.undo()
     forgery = forge_initiation(bytes(range(32)), public(pair.b), timestamp=bytes(12), cipher=ciphers[0])
     pair.b.handshake(forgery, pair.address_a)
@@ -201,17 +202,17 @@ def test_the_count_of_ciphers_follows_the_peers() -> None:
     pair.b.device.remove_peer(11)
     assert reason() == expected[0]
     pair.b.device.remove_peer(9)
-    assert reason() == expected[1]  # no peers at all: nobody's
+    assert reason() == expected[1]  # without peers, the drop names none
 
 
-# ---- somebody on the way ----
+# ---- an attacker on the path ----
 
 
 @pytest.mark.parametrize("cipher", Cipher)
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
 @pytest.mark.parametrize("right_mac1", [False, True], ids=["as it was", "mac1 made anew"])
 def test_a_rewritten_marking_is_never_taken(cipher: Cipher, kind: int, right_mac1: bool) -> None:
-    """Nothing comes of it, and what was under way comes through with the next untouched message."""
+    """The rewritten message has no effect. The next unchanged message completes the handshake."""
     pair = Pair(ciphers=(cipher, cipher))
     pair.b.under_load = kind == 3
 
@@ -239,7 +240,7 @@ def test_a_rewritten_marking_is_never_taken(cipher: Cipher, kind: int, right_mac
 
 @pytest.mark.parametrize("ciphers", [(AES, CHACHA), (CHACHA, AES)], ids=["down", "up"])
 def test_rewriting_does_not_bring_two_ciphers_together(ciphers: tuple[Cipher, Cipher]) -> None:
-    """a speaks one, b the other, and somebody on the way translates the marking both ways, mac1 and all."""
+    """a uses one cipher and b the other. An attacker translates the marking both ways, with mac1."""
     pair = Pair(both=True, ciphers=ciphers)
     pair.network.alter = lambda data: forged(data, public(pair.b))
     pair.a.send(ip_packet(1))
@@ -261,7 +262,7 @@ def test_any_other_marking_is_no_message(mark: bytes, kind: int) -> None:
         assert parsed is DropReason.BAD_TYPE
 
 
-# ---- a change while it runs ----
+# ---- a change at run time ----
 
 
 def change_both(pair: Pair, cipher: Cipher) -> None:
@@ -270,7 +271,7 @@ def change_both(pair: Pair, cipher: Cipher) -> None:
 
 
 def test_cipher_change_ends_the_session() -> None:
-    """The next packet makes a new one."""
+    """The next packet starts a new handshake."""
     pair = Pair(both=True)
     for cipher in (AES, CHACHA):
         pair.establish()
@@ -302,14 +303,14 @@ def test_a_change_takes_back_the_initiation_under_way() -> None:
     change_both(pair, AES)
     assert not pair.a.indices, "its index is free again"
     pair.run(0.5)
-    # The old initiation arrived at a peer with AES alone; the one under AES followed at once.
+    # The old initiation arrived at a peer with only AES. The one under AES followed at once.
     assert pair.b.drops == {DropReason.CIPHER_MISMATCH: 1}
     assert [d.data[:4] for d in pair.network.sent(1)] == [bytes((1, 0, 0, 0)), b"\1" + MARK]
     assert pair.b.received == [ip_packet(1)]
 
 
 def test_cipher_change_with_keepalive_starts_handshake() -> None:
-    """At once."""
+    """It happens at once."""
     pair = Pair(both=True)
     pair.a.carry_out(pair.a.peer.set_persistent_keepalive(25, pair.clock.now))
     pair.run(1)
@@ -343,7 +344,7 @@ def test_an_aes_key_ends_by_messages() -> None:
     assert last is not None
     assert isinstance(b.open(last, SECOND), Opened)
     assert a.seal(ip_packet(2), SECOND) is None
-    # A sender that goes on all the same is refused.
+    # A sender that continues anyway is refused.
     a.current.counter = 2**31
     header = last[:8] + (2**31).to_bytes(8, "little")
     sealed = noise.aead_of(AES, bytes(range(32))).encrypt(AES.nonce(2**31), bytes(16), None)

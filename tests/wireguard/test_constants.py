@@ -1,4 +1,4 @@
-"""The protocol's numbers that the core's headers and Python both have are the same."""
+"""Protocol constants in the core's headers equal those in Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = (NATIVE / "messages.h").read_text() + (NATIVE / "crypto" / "replay.h").re
 
 
 def number(name: str) -> int:
-    """The value of a macro or an enumerator that is made of integers, shifts, sums and products."""
+    """The value of a macro or enumerator made of integers, shifts, sums and products."""
     found = re.search(rf"(?:#define {name} |\b{name} = )([^,\n]*?)[,\n]", TEXT)
     assert found is not None, name
     words = found[1].partition("/*")[0].replace("UINT64_MAX", str(2**64 - 1))

@@ -1,4 +1,4 @@
-"""mac1, mac2, cookies, and XChaCha20-Poly1305 by its published vectors."""
+"""mac1, mac2, cookies, and XChaCha20-Poly1305 with its published vectors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_mac1_is_keyed_blake2s_over_all_before_it() -> None:
 
 
 def test_mac1_comes_before_everything_else() -> None:
-    """Even under load, no cookie reply and no work for a message that does not know our key."""
+    """Even under load, a message that does not know the node's key gets no cookie reply and causes no
+    work."""
     pair = Pair()
     pair.a.send(ip_packet())
     (first,) = pair.network.sent(1)
@@ -131,26 +132,26 @@ def test_a_cookie_is_used_for_115_seconds() -> None:
     assert signer.accept(reply_to(issuer, signer.sign(UNSIGNED, 0), HERE, 0), 0)
     assert signer.sign(UNSIGNED, 115 * SECOND - 1)[-16:] != bytes(16)
     assert signer.sign(UNSIGNED, 115 * SECOND)[-16:] == bytes(16)
-    assert signer.sign(UNSIGNED, 0)[-16:] == bytes(16)  # dropped, not only hidden
+    assert signer.sign(UNSIGNED, 0)[-16:] == bytes(16)  # erased, not only hidden
 
 
 def test_a_cookie_reply_answers_one_message_once() -> None:
     issuer, signer = CookieIssuer(os.urandom), MacSigner(PUBLIC)
     first = reply_to(issuer, signer.sign(UNSIGNED, 0), HERE, 0)
     second = reply_to(issuer, signer.sign(b"\1" + UNSIGNED[1:], 0), HERE, 0)
-    assert signer.accept(first, 0) is False  # of the message before: another mac1
+    assert signer.accept(first, 0) is False  # a cookie for the previous message: another mac1
     assert signer.accept(second, 0) is True
     assert signer.accept(second, 0) is None
-    assert MacSigner(PUBLIC).accept(second, 0) is None  # nothing was sent
+    assert MacSigner(PUBLIC).accept(second, 0) is None  # no message was sent
 
 
 def test_a_cookie_reply_of_somebody_else_is_refused() -> None:
-    issuer, signer = CookieIssuer(os.urandom), MacSigner(bytes(32))  # other key than reply_to's
+    issuer, signer = CookieIssuer(os.urandom), MacSigner(bytes(32))  # another key than reply_to's
     assert signer.accept(reply_to(issuer, signer.sign(UNSIGNED, 0), HERE, 0), 0) is False
 
 
 def cookie_at(issuer: CookieIssuer, now: int) -> bytes:
-    """What the issuer gives to HERE at ``now``."""
+    """The issuer's cookie for HERE at ``now``."""
     reply = reply_to(issuer, MacSigner(PUBLIC).sign(UNSIGNED, now), HERE, now)
     mac1 = MacSigner(PUBLIC).sign(UNSIGNED, now)[-32:-16]
     cookie = xopen(cookie_key(PUBLIC), reply.nonce, reply.sealed_cookie, mac1)
@@ -159,7 +160,7 @@ def cookie_at(issuer: CookieIssuer, now: int) -> bytes:
 
 
 def test_cookie_secret_lives_120_seconds() -> None:
-    """The last one is valid for as long again."""
+    """The previous secret is valid for another lifetime."""
     issuer, signer = CookieIssuer(os.urandom), MacSigner(PUBLIC)
     first = cookie_at(issuer, 0)
     assert cookie_at(issuer, 120 * SECOND - 1) == first
@@ -244,7 +245,7 @@ def test_cookie_reply_moves_and_stamps_nothing() -> None:
     before = pair.a.plane.state, pair.a.plane.endpoint
     assert pair.a.handshake(reply.data, Source(b"\x63\0\0\x63", 9)) == []
     assert (pair.a.plane.state, pair.a.plane.endpoint) == before
-    # It was taken all the same.
+    # The message was accepted anyway.
     pair.run(5)
     assert pair.network.sent(1)[1].data[-16:] != bytes(16)
 
@@ -269,12 +270,12 @@ def test_rate_limit_only_under_load_and_after_mac2() -> None:
     pair.b.under_load = True
     pair.a.send(ip_packet())
     pair.run(6)
-    message = pair.network.sent(1)[-1].data  # has a valid mac2, and was answered
+    message = pair.network.sent(1)[-1].data  # it has a valid mac2 and was answered
     assert pair.b.drops == {COOKIE_REQUIRED: 1}
     pair.run(1)
     reasons = [pair.b.handshake(message, pair.address_a)[-1] for _ in range(6)]
     assert reasons == [Dropped(DropReason.REPLAYED_INITIATION, 9)] * 5 + [Dropped(DropReason.RATE_LIMITED)]
-    # Without mac2 it is a cookie reply whatever the rate, and without load there is no limit.
+    # Without mac2 the answer is a cookie reply at any rate. Without load there is no limit.
     assert pair.b.device.public_key is not None
     bare = with_mac1(pair.b.device.public_key, message)
     assert pair.b.handshake(bare, pair.address_a) == []

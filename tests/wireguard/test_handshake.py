@@ -1,4 +1,4 @@
-"""A session between two devices: who sends what when, and what each message changes."""
+"""A session between two devices: which messages they send, when, and what each one changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_outcomes_of_both_roles_in_order() -> None:
         SendKeepalive,
         HandshakeCompleted,
     ]
-    # The responder installs the keypair before the response leaves, and completes with the first data.
+    # The responder installs the keypair before it sends the response. The first data completes the handshake.
     assert [type(o) for o in pair.b.outcomes] == [
         Authenticated,
         InstallKeypair,
@@ -73,7 +73,7 @@ def test_outcomes_of_both_roles_in_order() -> None:
 
 
 def test_initiator_confirms_with_a_keepalive() -> None:
-    """Nothing is staged."""
+    """No packet is staged."""
     pair = Pair()
     pair.a.carry_out(pair.a.peer.handshake_wanted(pair.clock.now, pair.clock.wall))
     pair.run(1)
@@ -148,7 +148,7 @@ def test_a_response_counts_as_a_handshake_message_sent() -> None:
     pair.b.send(ip_packet(5))
     pair.run(4.8)
     assert not pair.network.sent(1, by=pair.b)
-    # It is not forgotten: there is no second request, and b's packet must not wait for one.
+    # The keypair is kept: there is no second request, and b's packet must not wait for one.
     pair.run(1)
     (own,) = pair.network.sent(1, by=pair.b)
     assert own.at - answered >= 5 * SECOND
@@ -168,7 +168,7 @@ def test_live_session_prevents_late_initiation() -> None:
 
 
 def test_stale_request_starts_no_handshake() -> None:
-    """The session came up meanwhile."""
+    """The session was completed meanwhile."""
     pair = Pair()
     pair.establish()
     assert wanted(pair.a) == []
@@ -213,7 +213,7 @@ def test_timestamp_must_exceed_last_authentic_one() -> None:
 
 
 def test_forged_future_timestamp_locks_no_peer_out() -> None:
-    """Somebody who knows both public keys, but no private one, cannot burn timestamps."""
+    """An attacker with both public keys but no private key cannot burn timestamps."""
     pair = Pair()
     assert pair.b.device.public_key
     stranger = bytes(range(32))
@@ -235,7 +235,7 @@ def test_retransmissions_are_answered_even_if_our_clock_goes_back() -> None:
     assert not pair.b.drops
 
 
-# ---- what a message may not do ----
+# ---- forged and stray messages ----
 
 
 def test_response_is_taken_once_if_awaited() -> None:
@@ -244,7 +244,7 @@ def test_response_is_taken_once_if_awaited() -> None:
     (response,) = pair.network.sent(2)
     again = pair.a.handshake(response.data, pair.address_b)
     assert again == [events.Dropped(DropReason.UNEXPECTED_RESPONSE, 7)]
-    # With the index of nobody, and after the session is gone.
+    # With an unknown index, and after the session is gone.
     nobody = with_mac1(pair.a.device.public_key or b"", response.data[:8] + b"\xff" * 4 + response.data[12:])
     assert pair.a.handshake(nobody, pair.address_b) == [events.Dropped(DropReason.UNKNOWN_INDEX)]
     pair.run(600)
@@ -266,7 +266,7 @@ def test_a_response_to_an_abandoned_initiation_is_refused() -> None:
 
 
 def test_a_response_by_another_peer_is_refused() -> None:
-    """It names our index rightly, but the table says whose it is, and the keys do not fit."""
+    """The message has a valid index, but the index belongs to another peer, and the keys do not match."""
     pair = Pair()
     pair.network.drop = lambda d: True
     pair.a.send(ip_packet())
@@ -296,7 +296,7 @@ def test_a_response_by_another_peer_is_refused() -> None:
 
 
 def test_response_must_name_its_initiation() -> None:
-    """Nothing but mac1, which anybody can make, protects the index."""
+    """Only mac1 protects the index, and anybody can compute it."""
     pair = Pair()
     pair.establish()
     assert pair.a.device.public_key
@@ -347,7 +347,7 @@ def test_transport_messages_are_not_the_devices_business() -> None:
 # ---- crossing, rekeying, restarting ----
 
 
-@pytest.mark.parametrize("seed", range(6))  # either side has the smaller public key in some
+@pytest.mark.parametrize("seed", range(6))  # some seeds give each side the smaller public key
 def test_initiations_that_cross_converge(seed: int) -> None:
     pair = Pair(both=True, seed=seed)
     pair.a.send(ip_packet(1))
@@ -360,7 +360,7 @@ def test_initiations_that_cross_converge(seed: int) -> None:
         pair.a.send(ip_packet(number))
         pair.b.send(ip_packet(number))
         pair.run(1)
-    # Nothing is lost over the changes of keys, and nothing is left of the other session.
+    # No packet is lost when keys change, and nothing remains of the other session.
     assert len(pair.a.received) == len(pair.b.received) == 398
     assert len(pair.network.sent(1)) <= 6
     winner, other = sorted((pair.a, pair.b), key=lambda node: node.device.public_key or b"")
@@ -373,7 +373,8 @@ def test_initiations_that_cross_converge(seed: int) -> None:
 def test_crossing_initiations_with_a_peer_that_drops_its_own(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """The kernel and wireguard-go have one handshake for both roles: answering abandons what they sent."""
+    """The kernel and wireguard-go have one handshake for both roles: answering abandons their own
+    initiation."""
     pair = Pair(both=True, seed=seed)
     original = Peer.receive_initiation
 
@@ -407,7 +408,7 @@ def test_crossing_initiations_of_which_some_are_lost(seed: int, lost: str) -> No
 @pytest.mark.parametrize("seed", range(6))
 def test_a_crossing_initiation_shows_where_the_peer_is_now(seed: int) -> None:
     pair = Pair(both=True, seed=seed)
-    pair.a.move(Source(b"\0\0\0\x63", 7777))  # b does not know
+    pair.a.move(Source(b"\0\0\0\x63", 7777))  # b does not know the new address
     pair.b.send(ip_packet(2))
     pair.run(0.5)
     pair.a.send(ip_packet(1))
@@ -442,7 +443,7 @@ def test_slow_crossing_makes_two_working_sessions(seed: int) -> None:
         pair.a.send(ip_packet(number))
         pair.b.send(ip_packet(number))
         pair.run(1)
-    # What was under way when keys changed may be lost then: about the time of a round trip.
+    # Packets in flight when keys change may be lost, for about one round trip.
     assert min(len(pair.a.received), len(pair.b.received)) >= 598 - 6 * 3
 
 
@@ -512,7 +513,7 @@ def test_a_changed_preshared_key_applies_from_the_next_handshake() -> None:
         node.peer.set_preshared_key(bytes(range(32)))
         assert node.peer.preshared_key == bytes(range(32))
     pair.run(60)
-    pair.a.send(ip_packet(3))  # the present session goes on
+    pair.a.send(ip_packet(3))  # the current session continues
     pair.run(1)
     assert pair.b.received == [ip_packet(3)]
     pair.run(60)
@@ -530,7 +531,7 @@ def test_different_preshared_keys_make_no_session() -> None:
     pair.run(30)
     assert pair.a.plane.session.current is None
     assert set(pair.a.drops) == {DropReason.UNAUTHENTICATED}
-    pair.a.peer.set_preshared_key(b"\1" * 32)  # even for the handshake under way
+    pair.a.peer.set_preshared_key(b"\1" * 32)  # even for the handshake in progress
     pair.run(6)
     assert pair.b.received
 
@@ -561,7 +562,7 @@ def test_new_private_key_renews_sessions() -> None:
     assert pair.a.device.public_key
     pair.b.device.remove_peer(9)
     pair.b.add(10, pair.a.device.public_key)
-    pair.a.send(ip_packet(1))  # at once: the 5 s of the old identity do not count
+    pair.a.send(ip_packet(1))  # at once: the 5 s of the old identity do not apply
     pair.run(0.1)
     assert pair.b.received == [ip_packet(1)]
 
@@ -662,7 +663,7 @@ def test_nothing_secret_in_a_repr() -> None:
 
 
 def test_responder_follows_a_roaming_initiator() -> None:
-    """By data and by handshake."""
+    """Data and handshake messages both move it."""
     pair = Pair()
     pair.establish()
     pair.a.move(Source(b"\0\0\0\x63", 7777, "elsewhere"))

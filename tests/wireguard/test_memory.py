@@ -1,4 +1,4 @@
-"""What a peer costs that does nothing: a node may have 65536 of them."""
+"""The memory of an idle peer. A node may have 65536."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from udpring.wireguard.device import Device
 
 PEERS = 2000
 BYTES_A_PEER = 600
-"""Its objects, its place in two tables, and the shared secret of both static keys."""
+"""Its objects, its entries in two tables, and the shared secret of both static keys."""
 
 
 class _Indices:

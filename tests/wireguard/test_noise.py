@@ -1,5 +1,4 @@
-"""The Noise core against the published vector of its protocol name, and against an independent
-implementation."""
+"""The Noise core against the published vector of its protocol name, and an independent implementation."""
 
 from __future__ import annotations
 
@@ -35,7 +34,8 @@ every_cipher = pytest.mark.parametrize("cipher", Cipher)
 
 
 def transport(key: bytes, number: int, cipher: Cipher) -> tuple[ChaCha20Poly1305 | AESGCM, bytes]:
-    """Noise specification, section 12: the counter of AESGCM is big-endian, that of ChaChaPoly is not."""
+    """Noise specification, section 12: the counter of AESGCM is big-endian, that of ChaChaPoly
+    little-endian."""
     if cipher is Cipher.AES_256_GCM:
         return AESGCM(key), bytes(4) + number.to_bytes(8, "big")
     return ChaCha20Poly1305(key), bytes(4) + number.to_bytes(8, "little")
@@ -181,7 +181,7 @@ def test_clamp() -> None:
     assert clamped == b"\xf8" + b"\xff" * 30 + b"\x7f"
     assert noise.clamp(clamped) == clamped
     assert noise.clamp(bytes(32)) == bytes(31) + b"\x40"
-    # RFC 7748 section 6.1: the public key is that of the clamped scalar.
+    # RFC 7748 section 6.1: the public key is computed from the clamped scalar.
     alice = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c6a2d9c6e0d47d4d0d59f9a4d4b2a")
     assert len(alice) == 32
     for wrong in (b"", bytes(31), bytes(33)):
@@ -193,7 +193,7 @@ def test_hkdf_is_hmac_not_keyed_blake2s() -> None:
     key, material = bytes(range(32)), b"material"
 
     def hmac_blake2s(k: bytes, data: bytes) -> bytes:
-        """RFC 2104 spelled out."""
+        """RFC 2104, written out."""
         block = k.ljust(64, b"\0")
         inner = hashlib.blake2s(bytes(b ^ 0x36 for b in block) + data).digest()
         return hashlib.blake2s(bytes(b ^ 0x5C for b in block) + inner).digest()

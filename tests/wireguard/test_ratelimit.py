@@ -1,4 +1,4 @@
-"""20 a second and 5 at once for one source, an IPv6 source by its /64, in a table that does not grow."""
+"""20 a second and 5 at once per source, an IPv6 source by its /64, in a table of fixed size."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def test_the_table_is_bounded_and_forgets() -> None:
     limiter = RateLimiter(size=100)
     assert [limiter.allow(v4(n), 0) for n in range(101)] == [True] * 100 + [False]
     assert len(limiter) == 100
-    assert limiter.allow(v4(5), 0)  # a known one is still served
+    assert limiter.allow(v4(5), 0)  # a known source is still served
     assert not limiter.allow(v4(200), 249 * MILLISECOND)
-    assert limiter.allow(v4(201), 250 * MILLISECOND)  # the bucket of the idlest is full again: forgotten
+    # the longest idle source has a full bucket again and is forgotten
+    assert limiter.allow(v4(201), 250 * MILLISECOND)
     for n in range(1000):
         assert limiter.allow(v4(1000 + n), SECOND + n * SECOND)
     assert len(limiter) <= 100
@@ -64,7 +65,7 @@ def test_the_table_is_bounded_and_forgets() -> None:
 
 
 def test_stalled_clock_grants_no_tokens() -> None:
-    """Nor does one that goes back."""
+    """A clock that was set back grants none either."""
     limiter = RateLimiter()
     for _ in range(5):
         limiter.allow(v4(1), SECOND)

@@ -1,4 +1,4 @@
-"""Another program's reading of our messages: scapy's WireGuard layer finds every field where we put it."""
+"""scapy's WireGuard layer finds each field of our messages where we put it."""
 
 from __future__ import annotations
 

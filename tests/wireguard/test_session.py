@@ -120,7 +120,7 @@ def test_padding(length: int, mtu: int, padded: int) -> None:
 
 @given(st.integers(0, 70_000), st.integers(0, 65_535))
 def test_padding_is_the_kernels(length: int, mtu: int) -> None:
-    """src/send.c, calculate_skb_padding, said again."""
+    """src/send.c, calculate_skb_padding, in Python."""
     last = length % mtu if mtu and length > mtu else length
     aligned = (last + 15) // 16 * 16
     expected = (min(mtu, aligned) if mtu else aligned) - last
@@ -140,7 +140,7 @@ def test_inner_packets_are_trimmed_padded_or_not(extra: int) -> None:
     "inner",
     [
         b"\x45",
-        ip_packet(0, 60)[:59],  # longer than what was decrypted
+        ip_packet(0, 60)[:59],  # longer than the plaintext
         b"\x45\0\0\x13" + bytes(16),  # shorter than its header
         bytes(60),  # version 0
         b"\x50" + bytes(59),
@@ -197,7 +197,7 @@ def test_a_changed_byte_is_refused(position: int) -> None:
 
 
 def test_bad_inner_packet_confirms_the_session() -> None:
-    """The message is authentic all the same."""
+    """The message is authentic anyway."""
     a, b = sessions()
     message = a.seal(b"no ip packet", 0)
     assert message is not None
@@ -229,7 +229,7 @@ def test_nothing_is_sent_or_taken_after_180_seconds() -> None:
     assert a.seal(ip_packet(), REJECT_AFTER_TIME) is None
 
 
-# ---- who asks for new keys ----
+# ---- rekeying ----
 
 
 def test_only_the_initiator_rekeys_by_time() -> None:
@@ -238,7 +238,7 @@ def test_only_the_initiator_rekeys_by_time() -> None:
     assert not a.rekey_due(120 * SECOND - 1)
     assert a.rekey_due(120 * SECOND)
     assert not b.rekey_due(179 * SECOND)
-    assert b.rekey_due(180 * SECOND)  # it has no key left at all
+    assert b.rekey_due(180 * SECOND)  # it has no key left
 
 
 def test_both_rekey_by_count() -> None:
@@ -258,7 +258,7 @@ def test_the_initiator_asks_once_on_receive_after_165_seconds() -> None:
     assert not deliver(b, a, ip_packet(), 165 * SECOND - 1).rekey
     assert deliver(b, a, ip_packet(), 165 * SECOND).rekey
     assert not deliver(b, a, ip_packet(), 166 * SECOND).rekey
-    assert not deliver(a, b, ip_packet(), 170 * SECOND).rekey  # the responder never
+    assert not deliver(a, b, ip_packet(), 170 * SECOND).rekey  # the responder never does
     a.install(keys(initiator=True, local=11, birth=170 * SECOND))
     assert a.rekey_due(290 * SECOND)
 
@@ -281,7 +281,7 @@ def test_rotation_frees_the_right_indices() -> None:
         freed_a = a.install(keys(initiator=True, **new))
         freed_b = b.install(keys(initiator=False, **new))
         assert freed_a == ([number - 2] if number > 2 else [])
-        # The new next pushes the previous out at once; the current one becomes previous with the first data.
+        # The new next replaces the previous at once. The current one becomes previous with the first data.
         assert freed_b == ([100 + number - 2] if number > 2 else [])
         deliver(a, b, ip_packet())
         assert (b.next, b.current and b.current.local_index) == (None, 100 + number)
@@ -303,7 +303,7 @@ def test_late_packets_of_the_previous_key_are_still_taken() -> None:
 
 
 def test_an_unconfirmed_next_becomes_previous_under_our_own_initiation() -> None:
-    """Initiations crossed: the peer may be sending on the one it began."""
+    """Initiations crossed, so the peer may use the session that it began."""
     a, b = Session(), Session()
     first, second = {"local": 1, "remote": 2, "salt": 1}, {"local": 3, "remote": 4, "salt": 2}
     b.install(keys(initiator=False, **first))

@@ -1,4 +1,4 @@
-"""Long runs on bad networks: sessions never stall, nothing leaks, nothing is sent that must not be."""
+"""Long runs on bad networks: sessions never stall, nothing leaks, and no forbidden message is sent."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .pair import Datagram, Node, Pair, ip_packet
 
 
 class Traffic:
-    """Sends on both sides at random times, at least every 3 s, and measures the longest time nothing
-    arrived."""
+    """Sends on both sides at random times, at least every 3 s. Measures the longest time without an
+    arrival."""
 
     def __init__(self, pair: Pair, rng: random.Random) -> None:
         self.pair = pair
@@ -88,7 +88,7 @@ def test_an_hour_with_loss_and_reordering(seed: int, both: bool, cipher: Cipher)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_hour_under_load_with_loss(seed: int) -> None:
-    """Cookies at every handshake, of both sides."""
+    """Each handshake of both sides needs a cookie."""
     pair = Pair(both=True, seed=seed)
     rng = random.Random(seed)
     pair.a.under_load = pair.b.under_load = True
@@ -115,7 +115,7 @@ def test_recovery_after_an_outage(seed: int, outage: int) -> None:
     pair.network.drop = lambda d: False
     traffic.forget()
     traffic.run(60)
-    # At the latest with the retransmission that follows, and one more if initiations crossed.
+    # At the latest after the following retransmission, and one more if initiations crossed.
     assert max(traffic.longest.values()) < 12 * SECOND, traffic.longest
     check_invariants(pair)
 
@@ -123,7 +123,7 @@ def test_recovery_after_an_outage(seed: int, outage: int) -> None:
 @pytest.mark.parametrize("deaf", ["a", "b"])
 @pytest.mark.parametrize("seed", range(3))
 def test_recovery_after_a_one_way_outage(seed: int, deaf: str) -> None:
-    """One side hears nothing for long, while the other goes on hearing."""
+    """One side receives nothing for long, while the other still receives."""
     pair = Pair(both=True, seed=seed)
     traffic = Traffic(pair, random.Random(seed))
     traffic.run(30)
@@ -148,7 +148,7 @@ def test_restarts_at_random_times(seed: int) -> None:
         pair.seed += 7
         pair.restart_b(knows_a=rng.random() < 0.5)
     traffic.run(60)
-    # What a sends goes nowhere until it notices by silence, 15 s after the first; then there is loss.
+    # Packets of a are lost until it notices the silence, 15 s after the first. Then there is loss.
     assert max(traffic.longest.values()) < 40 * SECOND, traffic.longest
 
 
@@ -194,7 +194,7 @@ def test_a_duplicating_network_delivers_once() -> None:
 
 
 def test_a_blocked_control_loop_delays_handshakes_and_breaks_nothing() -> None:
-    """The embedding program may stop the loop for seconds: timers then fire late, each once."""
+    """The embedding program may stop the loop for seconds. Timers then fire late, each once."""
     pair = Pair()
     pair.establish()
     pair.network.drop = lambda d: True
@@ -211,7 +211,7 @@ def test_a_blocked_control_loop_delays_handshakes_and_breaks_nothing() -> None:
 
 
 def late(datagram: Datagram) -> int:
-    """A network slower than the retransmission: an answer finds its question abandoned."""
+    """The network is slower than the retransmission, so an answer arrives for an abandoned initiation."""
     return 2700 * MILLISECOND
 
 

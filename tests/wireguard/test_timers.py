@@ -1,4 +1,4 @@
-"""When things happen by themselves: retransmission, keepalives, the new handshake, erasure."""
+"""Timers: retransmission, keepalives, rekeying, erasure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lose_none(datagram: Datagram) -> bool:
 
 
 def keep_silent(pair: Pair, node: Node) -> None:
-    """From now on nothing this node sends arrives."""
+    """From now on, all datagrams of this node are lost."""
     pair.network.drop = lambda d: d.source == node.address
 
 
@@ -175,7 +175,7 @@ def test_an_answer_cancels_the_passive_keepalive() -> None:
     start = pair.clock.now
     pair.a.send(ip_packet(1))
     pair.run(9)
-    pair.b.send(ip_packet(2))  # this one in turn is answered by a's keepalive at 19 s
+    pair.b.send(ip_packet(2))  # a's keepalive at 19 s answers this one
     pair.run(30)
     sent = [(d.source, len(d.data)) for d in pair.network.sent(TYPE_TRANSPORT, since=start)]
     assert sent == [(pair.address_a, 96), (pair.address_b, 96), (pair.address_a, 32)]
@@ -263,7 +263,7 @@ def test_keepalives_do_not_arm_the_new_handshake() -> None:
 
 
 def test_the_responder_too_starts_a_new_handshake() -> None:
-    """The peer lost its keys: by 15 s and not by the end of the key's life."""
+    """The peer lost its keys. It is noticed after 15 s, not at the end of the key's life."""
     pair = Pair()
     pair.establish()
     pair.run(20)
@@ -314,7 +314,7 @@ def test_persistent_keepalive_brings_up_a_session_without_data() -> None:
     pair.a.carry_out(pair.a.peer.set_persistent_keepalive(25, pair.clock.now))
     pair.run(1)
     assert pair.b.plane.session.current
-    pair.b.send(ip_packet(3))  # the way in is open
+    pair.b.send(ip_packet(3))  # the path in is open
     pair.run(1)
     assert pair.a.received == [ip_packet(3)]
 
@@ -326,9 +326,9 @@ def test_persistent_keepalive_by_interval_and_put_off_by_traffic() -> None:
     start = pair.clock.now
     pair.run(99)
     sent = [(d.at - start) // SECOND for d in pair.network.sent(TYPE_TRANSPORT, since=start, by=pair.a)]
-    assert sent == [0, 25, 50, 75]  # those are not answered, and do not need data
+    assert sent == [0, 25, 50, 75]  # these get no answer and need no data
     pair.run(10)
-    # Any authentic packet either way puts the next one off, a keepalive too.
+    # Any authentic packet in either direction delays the next one, also a keepalive.
     after = pair.clock.now
     pair.b.carry_out([SendKeepalive(9)])
     pair.run(30)
@@ -391,7 +391,7 @@ def test_too_early_does_nothing() -> None:
 
 
 def test_fired_timer_always_moves_on() -> None:
-    """A keepalive that could not be sent leaves its stamp: it must not fire without end."""
+    """A keepalive that could not be sent leaves its stamp. The timer must not fire endlessly."""
     timers = Timers(lambda n: bytes(n))
     timers.persistent_set(25, 0)
     timers.handshake_sent(0)
@@ -441,4 +441,4 @@ def test_giving_up_forgets_the_keepalive_that_was_owed() -> None:
     owed = PeerStamps(owed_since=12 * SECOND, session_birth=1, send_counter=4)
     timers.given_up(13 * SECOND, owed)
     assert timers.due(60 * SECOND, owed) == set()
-    assert timers.deadline(owed) == 553 * SECOND  # erasure is all that is left
+    assert timers.deadline(owed) == 553 * SECOND  # only erasure is left
