@@ -1,4 +1,5 @@
-"""Fixtures of the integration tests. They need root, its rights and TUN; without one they skip and say so."""
+"""Fixtures of the integration tests. The tests need root with its capabilities and TUN, or they skip with a
+reason."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from lab.rig import leftovers
 from lab.unprivileged import readable_copy
 
 TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
-#: Rights that root may lack in a container, by their bits (linux/capability.h).
+#: Capabilities that root may lack in a container, by their bits (linux/capability.h).
 RIGHTS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
-#: What all nodes of the run inherit, except where a test is about one of these.
+#: All nodes of the run inherit these, except in tests about one of them.
 FORCED = ("UDPRING_TIER", "UDPRING_OFFLOADS", "UDPRING_WORKERS")
-# A shell starts background jobs with SIGINT ignored, and every program of a test would inherit that.
+# A shell starts background jobs with SIGINT ignored, and each program of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 _prefixes: list[str] = []
 _reaper = Reaper()
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("netns")
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
-    # The longest first: the others run beside it, on another worker.
+    # The longest first: the others run at the same time, on another worker.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -79,7 +80,7 @@ def _nothing_stays() -> Iterator[None]:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """Makes topologies, nodes and tunnels; takes them down when the test ends, however it ends."""
+    """Makes topologies, nodes and tunnels. Removes them when the test ends in any way."""
     made = Rig(tmp_path)
     _prefixes.append(made.prefix)
     _reaper.watch(made.prefix)
@@ -92,7 +93,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture(scope="session")
 def readable() -> Iterator[dict[str, str]]:
-    """An environment in which everybody may read the package."""
+    """An environment in which every user may read the package."""
     with readable_copy() as environment:
         yield environment
 

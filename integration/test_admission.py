@@ -1,6 +1,6 @@
-"""What a stranger may cost us, or somebody who has read an index off the wire, and what it may not push out.
+"""The cost of strangers, and of attackers who read an index off the wire, and what they may not displace.
 
-By counters, not by the clock: each flood is a fixed number of messages.
+The tests use counters, not the clock: each flood is a fixed number of messages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COOKIE_KEY = cookie_key(PUBLIC_KEY)
 PEER_COOKIE_KEY = secrets.token_bytes(32)
 SOL_UDP, UDP_SEGMENT = 17, 103
 STRAY_BURST, STRAY_NS = 128, 250_000
-"""As native/tunnel/limits.h has them."""
+"""The numbers of native/tunnel/limits.h."""
 MAILBOX = 64
 
 
@@ -61,7 +61,7 @@ def handshakes(bench: Bench) -> list[bytes]:
 
 
 def say(bench: Bench, message: bytes) -> None:
-    """The node sends this initiation, and waits for a cookie reply."""
+    """The node sends this initiation and waits for a cookie reply."""
     code = lib.udpring_plane_send(
         bench.plane, bench.peer, message, len(message), 0, ffi.NULL, ffi.NULL, 0, PEER_COOKIE_KEY
     )
@@ -83,10 +83,10 @@ def own_initiation(bench: Bench) -> bytes:
 
 
 def test_only_an_authentic_cookie_reply_is_let_in(bench: Bench) -> None:
-    """However many are forged, and only once."""
+    """Only once, however many forged ones arrive."""
     in_session = struct.pack("<I", bench.index)
     first, message = own_initiation(bench), own_initiation(bench)
-    bench.dropped("bad_cookie", answer(message, sender=in_session))  # nothing waits for one
+    bench.dropped("bad_cookie", answer(message, sender=in_session))  # no message waits for one
     say(bench, first)
     say(bench, message)
     real = answer(message)
@@ -123,14 +123,14 @@ def test_a_finished_handshake_waits_for_no_cookie(bench: Bench) -> None:
 
 
 def test_response_to_finished_handshake_is_dropped(bench: Bench) -> None:
-    """Its receiver index is a keypair's by then, so nothing waits for an answer."""
+    """Its receiver index belongs to a keypair by then, so no message waits for an answer."""
     body = struct.pack("<III", 2, 1, bench.index) + secrets.token_bytes(48)
     replayed = body + mac(MAC1_KEY, body) + bytes(16)
     bench.dropped("unknown_index", replayed)
     assert handshakes(bench) == []
 
 
-# ---- the budget ----
+# ---- the limit of handshake messages ----
 
 
 @pytest.mark.parametrize("head", [struct.pack("<II", 4, 1), bytes([9]) + bytes(7)], ids=["data", "junk"])
@@ -172,7 +172,7 @@ def test_handshakes_in_trains_have_a_small_budget(bench: Bench, head: bytes) -> 
     ids=["empty", "one byte", "short data", "short junk", "short initiation", "short cookie reply"],
 )
 def test_what_is_no_message_is_discarded_unread(bench: Bench, garbage: bytes) -> None:
-    """The kernel does it: nothing of it is received, and all of it is counted."""
+    """The kernel does it: none of it is received, and all of it is counted."""
     before = bench.stats().rx.packets
     for _ in range(200):
         bench.send(garbage)
@@ -192,7 +192,7 @@ def _junk(kind: int, size: int) -> bytes:
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("size", [74, 148, 300, 500, 1452])
 def test_junk_in_front_costs_nothing_behind_it(bench: Bench, kind: int, size: int) -> None:
-    """Whatever it says it is, also where the whole looks like handshakes by its length."""
+    """For any claimed type, also if the train's length is that of handshakes."""
     for behind in (1, 8, 36):
         inner = size - 32 - 28
         sent = {struct.pack("!HI", behind, number).ljust(inner, b"d") for number in range(behind)}
@@ -211,11 +211,11 @@ def test_handshake_in_a_data_train_is_received(bench: Bench) -> None:
     assert seen == [ours]
 
 
-# ---- cookies of ours ----
+# ---- the node's cookies ----
 
 
 def _asked(bench: Bench, sock: socket.socket) -> tuple[bytes, bytes]:
-    """An initiation without a cookie, under load, and the cookie that answers it."""
+    """An initiation without a cookie, under load, and the cookie reply to it."""
     while True:
         message = initiation()
         sock.send(message)
@@ -229,7 +229,7 @@ def _asked(bench: Bench, sock: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _shown(bench: Bench, sock: socket.socket, cookie: bytes) -> bool:
-    """Whether a message with this cookie is let in."""
+    """Whether a message with this cookie is accepted."""
     message = initiation()[:-16]
     message += mac(cookie, message)
     before = bench.drops()
@@ -248,7 +248,7 @@ def _shown(bench: Bench, sock: socket.socket, cookie: bytes) -> bool:
 
 
 def test_the_cookie_secret_is_replaced_under_a_flood(bench: Bench) -> None:
-    """After 120 s, though nobody shows a cookie and no event reaches the control loop."""
+    """After 120 s, even if no message carries a cookie and no event reaches the control loop."""
     second = 1_000_000_000
     with bench.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         sock.connect(("127.0.0.1", bench.port))
@@ -258,7 +258,8 @@ def test_the_cookie_secret_is_replaced_under_a_flood(bench: Bench) -> None:
         lib.udpring_plane_test_cookie_age(bench.plane, 120 * second)
         following = first
         give_up = lib.udpring_now_ns() + 30 * second
-        while following == first:  # several workers: it is replaced when all stand, a moment later
+        # with several workers it is replaced a moment later, when all of them stand still
+        while following == first:
             assert lib.udpring_now_ns() < give_up
             following = _asked(bench, sock)[1]
         assert _asked(bench, sock)[1] == following
@@ -270,11 +271,11 @@ def test_the_cookie_secret_is_replaced_under_a_flood(bench: Bench) -> None:
         assert not _shown(bench, sock, first), "two lifetimes old"
 
 
-# ---- what waits for a key ----
+# ---- staged packets ----
 
 
 def test_full_staging_gives_way_from_the_longest_queue() -> None:
-    """With 32 MiB staged for dead peers, another peer's first packet is kept, and a key is asked for."""
+    """With 32 MiB staged for dead peers, another peer's first packet is kept and a handshake requested."""
     dead, fresh = 250, 20
     with closing(Bench(TIERS["mmsg"], 1, WIREGUARD)) as bench:
         peers = _peers(bench, dead + fresh)
@@ -304,7 +305,7 @@ def _inside(peer: int) -> str:
 
 
 def _peers(bench: Bench, count: int) -> list[int]:
-    """Peers where nobody listens, each with one address inside."""
+    """Peers whose endpoints nobody listens on, each with one inner address."""
     name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
     bench.inside(lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True))
     address = ffi.new("struct udpring_address *", {"family": socket.AF_INET, "port": 9})

@@ -1,5 +1,4 @@
-"""AES-256-GCM between two udpring nodes; what comes of it where the other end has another cipher, or is
-another program."""
+"""AES-256-GCM between two udpring nodes, and with an end that has another cipher or runs another program."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ def no_answer(tunnel: Tunnel, *, back: bool = False) -> None:
 
 
 def refused(node: Node) -> int:
-    """Handshake messages that the node dropped for their cipher."""
+    """Handshake messages that the node dropped because of their cipher."""
     dropped: dict[str, int] = counters(node)["control"]["dropped"]
     return dropped.get("cipher_mismatch", 0)
 
@@ -69,7 +68,7 @@ def test_traffic(rig: Rig, tmp_path: Path, family: int, psk: bool) -> None:
     for inner in (4, 6):
         tunnel.tcp_both_ways(1 << 20, family=inner)
     for here, there in ((a, b), (b, a)):
-        status = here.status(there)  # by wg, which leaves out what it does not know
+        status = here.status(there)  # by wg, which omits unknown keys
         assert status.handshake > 0
         assert status.received > 2 << 20
         assert "cipher=aes-256-gcm\n" in here.uapi_say("get=1\n\n")
@@ -78,7 +77,7 @@ def test_traffic(rig: Rig, tmp_path: Path, family: int, psk: bool) -> None:
 
 
 def test_cipher_change_needs_both_ends(rig: Rig, tmp_path: Path) -> None:
-    """Traffic stops until the other end has the cipher too, and goes on after a new handshake."""
+    """Traffic stops until the other end has the cipher too, and continues after a new handshake."""
     tunnel = rig.tunnel((SUBJECT, watched(tmp_path)), both_know=True)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -86,7 +85,7 @@ def test_cipher_change_needs_both_ends(rig: Rig, tmp_path: Path) -> None:
     for cipher in (AES, CHACHA):
         before = refused(b)
         set_cipher(a, b, cipher)
-        # The old session ended at this end alone: what the other sends on it is nobody's.
+        # Only this end dropped the old session, so messages on it have no receiver.
         no_answer(tunnel, back=True)
         no_answer(tunnel)
         until(lambda: refused(b) > before, "b counts what it refused")  # noqa: B023 - asked in this round

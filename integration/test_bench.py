@@ -1,4 +1,4 @@
-"""`udpring bench` for real, as short as it goes: that it runs, what it prints, that nothing of it stays."""
+"""`udpring bench` for real, as short as possible: it runs, prints its results, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def argv(*words: str) -> list[str]:
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    """With a /run of its own, so that what is left there was left by it."""
+    """With its own /run, so that everything left there was left by it."""
     apart = ["unshare", "--mount", "sh", "-c", APART, "sh"]
     done = subprocess.run(
         [*apart, *argv(*words)], capture_output=True, text=True, timeout=100, cwd=TOP, check=False
@@ -46,7 +46,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def sockets_of(pids: list[int]) -> list[Path]:
-    """The UAPI sockets of the interfaces that the command lines of these processes end with."""
+    """The UAPI sockets of the interfaces at the end of these processes' command lines."""
     found = set()
     for pid in pids:
         try:
@@ -106,7 +106,7 @@ def test_both_ciphers_are_compared() -> None:
 
 
 def test_program_that_fails_to_start_is_reported() -> None:
-    """In one line."""
+    """The error is one line."""
     words = shlex.join(["sh", "-c", "echo no tunnels today >&2; exit 4"])
     done = bench(*SHORT, "--only", "rtt", "--against", words)
     assert done.returncode == 3

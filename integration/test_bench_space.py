@@ -1,4 +1,4 @@
-"""The benchmarks' namespaces: whatever runs in one ends with the program that made it, however that ends."""
+"""The benchmarks' namespaces: everything in one ends with the program that made it, in any way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from udpring_tools.bench.space import Space
 
 TOP = Path(__file__).resolve().parents[1]
 
-# Runs or starts a command in a namespace, after it has printed the process that holds the namespace.
+# Runs or starts a command in a namespace, after printing the process that holds the namespace.
 OWNER = """
 import sys
 from udpring_tools.bench.space import Space
@@ -42,7 +42,7 @@ def gone(pid: int) -> bool:
 
 
 def child_sleeping(parent: int) -> int:
-    """The ``sleep`` that ``parent`` has started; 0 as long as there is none."""
+    """The ``sleep`` started by ``parent``; 0 if there is none yet."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             name, rest = (entry / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
@@ -73,14 +73,14 @@ def test_what_runs_in_it_ends_with_a_killed_owner(way: str) -> None:
 
 
 def test_command_without_owner_does_not_start(tmp_path: Path) -> None:
-    """Killed between the start of the command and the moment it asks for its signal."""
+    """Killed between the start of the command and its request for a signal."""
     space = Space()
     try:
         trace = tmp_path / "trace"
         words = space.argv("touch", str(trace))
         orphaned = subprocess.run(["sh", "-c", '"$@"; true', "sh", *words], timeout=30, check=False)
         assert orphaned.returncode == 0
-        assert not trace.exists()  # its parent was the shell, not us
+        assert not trace.exists()  # its parent was the shell, not this process
         assert subprocess.run(words, timeout=30, check=False).returncode == 0
         assert trace.exists()
     finally:

@@ -33,7 +33,7 @@ def confined(node: Node, root: Path, *parts: str) -> list[str]:
 
 
 def comes_up(node: Node, root: Path, *parts: str) -> None:
-    """In the background, so that the command itself says when it is up."""
+    """In the background, so that the command itself reports when it is up."""
     done = subprocess.run(
         [*confined(node, root, *parts), *SUBJECT.argv, node.interface],
         capture_output=True, text=True, timeout=60, check=False,
@@ -44,7 +44,7 @@ def comes_up(node: Node, root: Path, *parts: str) -> None:
 
 
 def test_least_root_that_a_node_lives_in(rig: Rig, tmp_path: Path) -> None:
-    """No /proc, no /sys, nothing in /dev but null and net/tun."""
+    """No /proc, no /sys, and in /dev only null and net/tun."""
     comes_up(subject(rig), tmp_path / "root", "null", "tun", "run")
 
 
@@ -89,7 +89,7 @@ def test_without_dev_null_only_the_foreground_is_left(rig: Rig, tmp_path: Path) 
 
 @pytest.mark.parametrize("namespaces", [("--net",), ()], ids=["own network", "the host's network"])
 def test_root_of_a_user_namespace(rig: Rig, readable: dict[str, str], namespaces: tuple[str, ...]) -> None:
-    """Root there may make interfaces only in a network of its own, and owns no /run."""
+    """Root there may make interfaces only in its own network namespace, and owns no /run."""
     user_namespaces(readable)
     enter = as_nobody("unshare", "--user", "--map-root-user", *namespaces, "--")
     command = [sys.executable, "-P", "-m", "udpring.cli.wg", "-f", f"{rig.prefix}w9"]
@@ -104,7 +104,7 @@ CONFIGURATION = f"[Interface]\nPrivateKey = {'A' * 42}E=\nAddress = 10.77.0.1/24
 
 
 def up(node: Node, directory: Path, *before: str) -> str:
-    """What `udpring up` says when it is refused with exit code 3, and nothing of it stays."""
+    """The error of `udpring up` with exit code 3. Nothing of it stays."""
     file = directory / f"{node.interface}.conf"
     file.write_text(CONFIGURATION)
     file.chmod(0o600)

@@ -31,7 +31,7 @@ class Line:
         return self.far.inner6 if ":" in self.outer else self.far.inner4
 
     def route(self, verb: str, through: Line) -> None:
-        """Its endpoint leads through another tunnel."""
+        """Routes its endpoint through another tunnel."""
         family = "-6" if ":" in self.outer else "-4"
         self.here.space.ip(family, "route", verb, self.outer, "dev", through.here.interface)
 
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass
 class World:
-    """Tunnels of one host; no route leads through any of them yet."""
+    """Tunnels of one host. No route leads through any of them yet."""
 
     rig: Rig
     directory: Path
@@ -53,7 +53,7 @@ class World:
     away: Space
 
     def line(self, program: Program = SUBJECT, *, mtu: int = 1420) -> Line:
-        """With a session that stands."""
+        """With an established session."""
         number = len(self.rig.nodes) // 2 + 1
         folder = self.directory / str(number)
         folder.mkdir()
@@ -83,9 +83,9 @@ def world(rig: Rig, directory: Path, family: int = 4) -> World:
 
 
 def load(*lines: Line) -> None:
-    """Its way back is in the tunnels too; what matters is that nothing multiplies.
+    """The way back leads through the tunnels too. Nothing may multiply.
 
-    Slowly: until a node has seen the new route, each packet circles until it is beyond the MTU: some 30 kB.
+    Slowly: until a node has seen the new route, each packet circles until it exceeds the MTU, about 30 kB.
     """
     for line in lines:
         line.here.space.run("ping", "-n", "-i", "0.5", "-c", "5", "-W", "1", line.inner, check=False)
@@ -107,7 +107,7 @@ def test_crossed_tunnels_are_bounded_and_reported_once(
     until(lambda: one.dropped() + two.dropped() >= 3, "the packets are dropped, for this reason")
 
     def is_reported() -> int:
-        load(one)  # only packets ask
+        load(one)  # only packets cause look-ups
         return one.loops_logged(two) + two.loops_logged(one)
 
     until(is_reported, "it is reported", timeout=60)
@@ -117,7 +117,7 @@ def test_crossed_tunnels_are_bounded_and_reported_once(
     doctor = made.host.run(sys.executable, "-P", "-m", "udpring.cli.main", "doctor", check=False, timeout=120)
     assert f"LOOP: {one.here.interface}, " in doctor.stdout
     assert f"through {two.here.interface}" in doctor.stdout
-    # The circle is open again: one tunnel within the other.
+    # The loop is open again: one tunnel within the other.
     one.route("del", two)
     one.far.space.nft("delete table inet quiet")
     ping(made.host, one.inner)
@@ -129,7 +129,7 @@ def test_crossed_tunnels_are_bounded_and_reported_once(
 
 @pytest.mark.timeout(300)
 def test_three_tunnels_within_each_other_are_no_loop(rig: Rig, tmp_path: Path) -> None:
-    """The middle one, reached through a tunnel, gets packets of a tunnel."""
+    """The middle one, reached through a tunnel, carries packets of a tunnel."""
     made = world(rig, tmp_path)
     outermost, middle, inmost = made.line(mtu=1440), made.line(mtu=1380), made.line(mtu=1320)
     middle.route("add", outermost)
@@ -145,7 +145,7 @@ def test_three_tunnels_within_each_other_are_no_loop(rig: Rig, tmp_path: Path) -
     outermost.route("add", inmost)
 
     def is_reported() -> int:
-        load(outermost)  # only packets ask; those that came before the new route was seen did not
+        load(outermost)  # only packets cause look-ups; earlier ones came before the new route was seen
         return sum(line.here.log_text().count(LOOP_LOGGED) for line in (outermost, middle, inmost))
 
     until(is_reported, "it is reported", timeout=60)

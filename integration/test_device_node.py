@@ -1,4 +1,5 @@
-"""Hosts whose /dev/net/tun is closed or absent, and hosts that deny the interface: each has its own words."""
+"""Hosts with a closed or missing /dev/net/tun, and hosts that deny the interface: each has its own
+message."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def udpring_wg(rig: Rig, *before: str) -> str:
 
 
 def test_closed_node_differs_from_missing_right(readable: dict[str, str]) -> None:
-    """The same user: the node's mode is at fault first, CAP_NET_ADMIN once the node is open to all."""
+    """The same user: first the node's mode is the cause, then CAP_NET_ADMIN once every user may open it."""
     user_namespaces(readable)
     command = [sys.executable, "-P", "-m", "udpring.cli.wg", "-f", "closed0"]
     closed = refused(*with_node(0o600), *as_nobody(*command), env=readable)

@@ -1,5 +1,5 @@
-"""An interface that is administratively down is silent, and what waits starts when it comes up, as in the
-kernel (its self-test asks for it)."""
+"""An interface that is down is silent, and staged packets start handshakes when it comes up. The kernel's
+self-test requires the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ table inet udpringdown {
 }
 """
 WINDOW = 7.0
-"""Seconds of silence that are looked at: an initiation is sent again after five."""
+"""Seconds of silence to check: an initiation would be sent again after five."""
 
 
 def _count(node: Node) -> None:
@@ -35,7 +35,7 @@ def _said(node: Node) -> int:
 
 
 def _wait_for_silence(node: Node) -> None:
-    """What was on its way when the link went down may still leave; a keepalive is due each second."""
+    """Messages in progress may still leave when the link goes down. A keepalive is due each second."""
     said: list[int] = []
 
     def quiet() -> bool:
@@ -46,7 +46,7 @@ def _wait_for_silence(node: Node) -> None:
 
 
 def _provoke(tunnel: Tunnel) -> None:
-    """The far end forgets its session and asks for another, again and again."""
+    """The far end forgets its session and requests another, repeatedly."""
     tunnel.b.set_peer(tunnel.a, "remove")
     tunnel.b.configure()
 
@@ -82,7 +82,7 @@ def test_down_interface_is_silent(rig: Rig) -> None:
 
 
 def test_keepalive_starts_each_time_the_interface_comes_up(rig: Rig) -> None:
-    """A keepalive of ten minutes is sent at once, each time the interface comes up."""
+    """A persistent keepalive of ten minutes is sent at once, each time the interface comes up."""
     tunnel = rig.tunnel((SUBJECT, GO), keepalive=600)
     a, b = tunnel.a, tunnel.b
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_keepalive_starts_each_time_the_interface_comes_up(rig: Rig) -> None:
 
 
 def test_interface_in_another_namespace_is_watched_too(rig: Rig) -> None:
-    """No rtnetlink message from there reaches the program."""
+    """The program gets no rtnetlink message from there."""
     tunnel = rig.tunnel((SUBJECT, GO), keepalive=1, start=False, both_know=True)
     a, b = tunnel.a, tunnel.b
     inside = b.space

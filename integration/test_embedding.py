@@ -1,4 +1,4 @@
-"""The example that embeds a node carries traffic, says so, and ends on Ctrl-C without leaving anything."""
+"""The example that embeds a node carries traffic, reports it, and ends on Ctrl-C without leaving anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "embed_node.py"
 
 
 def configuration(node: Node) -> str:
-    """What ``wg-quick`` would be given: the node's configuration with its addresses."""
+    """A file for ``wg-quick``: the node's configuration with its addresses."""
     return node.configuration().replace(
         "[Interface]\n", f"[Interface]\nAddress = {', '.join(node.inner)}\n", 1
     )

@@ -1,8 +1,8 @@
 """Each system call of the data path fails under traffic: once, now and then, for ever.
 
-Once or now and then: streams through the node go on. For ever: packets are dropped and counted, and all is
-well when it ends; or the node ends cleanly and says why. UDPRING_FAULTS=all: also with two workers, and more
-often.
+Once or now and then: streams through the node continue. For ever: either packets are dropped and counted, and
+the node recovers when it ends, or the node ends cleanly with a reason. UDPRING_FAULTS=all: also with two
+workers, and more often.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = [
 
 E = errno
 TIERS = ("uring-multishot", "uring-pool", "mmsg")
-#: What a call may answer for a moment, by call; the first of each is tried for ever, too.
+#: Temporary errors of each call. The first one is tried for ever, too.
 TUN = {
     "read": (E.ENOMEM, E.EINTR, E.EAGAIN, E.EIO),
     "writev": (E.EIO, E.EINTR, E.EAGAIN, E.ENOMEM, E.ENOBUFS, E.EINVAL),
@@ -40,7 +40,7 @@ SOCKETS = {
     "recvmmsg": (E.ENOMEM, E.EINTR, E.EAGAIN, E.ENOBUFS, E.ECONNREFUSED, E.EHOSTUNREACH),
     "sendmmsg": (E.EPERM, E.EINTR, E.EAGAIN, E.ENOBUFS, E.ENOMEM, E.ENETUNREACH, E.EMSGSIZE, E.EIO, E.EINVAL),
 }
-#: For ever, and the node lives; what it cannot do is dropped.
+#: For ever, and the node lives. It drops the packets concerned.
 LASTING = [
     ("uring-multishot", "writev", E.EIO),
     ("uring-pool", "writev", E.EINVAL),
@@ -48,7 +48,7 @@ LASTING = [
     ("mmsg", "sendmmsg", E.ENOMEM),
     ("mmsg", "sendmmsg", E.ENOBUFS),
 ]
-#: For ever, and the node ends; what it says.
+#: For ever, and the node ends with this message.
 FATAL = [
     ("uring-multishot", "io_uring_enter", E.EBADF, "cannot go on: EBADF"),
     ("uring-pool", "io_uring_enter", E.EINVAL, "cannot go on: EINVAL"),
@@ -69,7 +69,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(rig: Rig, tmp_path: Path, library: Path) -> Callable[..., Pair]:
-    """A pair of nodes; the calls of b can be made to fail."""
+    """A pair of nodes. The calls of b can be made to fail."""
 
     def made(tier: str, workers: int = 1) -> Pair:
         (tmp_path / "b").mkdir()
@@ -89,7 +89,7 @@ def start(rig: Rig, tmp_path: Path, library: Path) -> Callable[..., Pair]:
 
 
 class Traffic:
-    """TCP through b both ways, until the end of a test."""
+    """TCP through b in both directions, until the end of a test."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
@@ -100,7 +100,7 @@ class Traffic:
         self.flows("the streams begin")
 
     def flows(self, what: str, size: int = 1 << 18) -> None:
-        """Both have moved so much more."""
+        """Waits until both have moved this much more."""
         before = [stream.received_bytes for stream in self._streams]
 
         def moved() -> bool:
@@ -122,7 +122,7 @@ class Traffic:
 
 @contextlib.contextmanager
 def pings(tunnel: Tunnel) -> Iterator[None]:
-    """From a to b, whether they arrive or not."""
+    """Sends packets from a to b, whether they arrive or not."""
     command = tunnel.a.space.argv("ping", "-q", "-i", "0.02", "-w", "120", tunnel.b.inner4)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as pinging:
         try:
@@ -132,7 +132,7 @@ def pings(tunnel: Tunnel) -> Iterator[None]:
 
 
 def dropped(tunnel: Tunnel) -> int:
-    """By b, because the interface or the socket did not take it."""
+    """Dropped by b, because the interface or the socket refused them."""
     counted = drops(tunnel.b)
     return counted["tun_full"] + counted["send_failed"]
 
@@ -155,7 +155,7 @@ def test_a_call_that_fails_now_and_then_stops_nothing(
         what = f"{call}: {errno.errorcode[error]}"
         for times, every in ((1, 1), (10, 7), *(((50, 5),) if ALL else ())):
             faults.set(call, error, times=times, every=every)
-            # Some are made once a second, or less (the MTU is looked up); they fail when they come.
+            # Some calls are made once a second or less (the MTU look-up). They fail when they come.
             rare = call in ("ioctl", "write")
             traffic.flows(f"{what} {times} times")
             if not rare or ALL:

@@ -1,6 +1,6 @@
 """The k-th allocation, or the k-th system call, fails during start-up and each command, for all k.
 
-What fails says so and leaves nothing behind. What does not fail works. Nothing crashes. The program is
+A failing step reports it and leaves nothing behind. Other steps work. Nothing crashes. The program is
 lab/failing_plane.py.
 """
 
@@ -27,7 +27,7 @@ TIERS = {
     "uring-pool": lib.UDPRING_TIER_URING_POOL,
     "mmsg": lib.UDPRING_TIER_MMSG,
 }
-#: The calls of start-up and of commands that are no allocation.
+#: The calls of start-up and of commands, except allocations.
 SYSTEM_CALLS = [
     "io_uring_setup",
     "io_uring_register",

@@ -1,6 +1,6 @@
-"""A flood of handshake initiations with a valid mac1, as anybody can send who knows the public key.
+"""A flood of handshake initiations with a valid mac1, which anybody can send who knows the public key.
 
-The node asks for cookies; its honest peer gets one, shows it, and is served while the flood goes on.
+The node demands cookies. Its honest peer gets one, uses it, and is served during the flood.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ NO_MAC2 = bytes(16)
 
 
 def _initiation(target: Node) -> bytes:
-    """Random bytes in an initiation's form, with the mac1 of the target's public key (whitepaper 5.4.4)."""
+    """Random bytes with the length and type of an initiation and mac1 for the target's key (whitepaper
+    5.4.4)."""
     body = struct.pack("<I", INITIATION) + secrets.token_bytes(112)
     key = hashlib.blake2s(b"mac1----" + base64.b64decode(target.public_key)).digest()
     return body + hashlib.blake2s(body, key=key, digest_size=16).digest() + NO_MAC2
@@ -39,7 +40,7 @@ def _initiation(target: Node) -> bytes:
 
 @contextmanager
 def _flood(source: Space, target: Node) -> Iterator[list[int]]:
-    """Initiations from a stranger's address, as fast as one thread can; yields [how many were sent]."""
+    """Initiations from a stranger's address, as fast as one thread can. Yields [the number sent]."""
     source.ip("addr", "add", f"{STRANGER}/24", "dev", "under")
     messages = [_initiation(target) for _ in range(256)]
     sent, over = [0], threading.Event()
@@ -68,10 +69,10 @@ def test_the_honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs)
 
 
 def honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs) -> None:
-    """The second of the programs is flooded and asks the first for a cookie."""
+    """The second of the programs is flooded and demands a cookie from the first."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
-    # Only what the honest peer says and hears: the flood itself would fill the disk.
+    # Captures only the honest peer's messages. The flood would fill the disk.
     with Capture(b.space, tmp_path / "wire.pcap", only=f"udp and host {a.space.ipv4}") as capture:
         with _flood(a.space, b) as sent:
             until(lambda: sent[0] > 20_000, "the flood is on")
@@ -79,7 +80,7 @@ def honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs) -> None:
                 ping(a.space, b.inner4, deadline=60)
                 if _asked(capture.messages()):
                     break
-                # The load had not been noticed yet: another handshake.
+                # the load had not been noticed yet, so another handshake follows
                 a.kill()
                 a.restart()
             messages = capture.messages()
@@ -88,7 +89,7 @@ def honest_peer_is_served(rig: Rig, tmp_path: Path, programs: Programs) -> None:
         assert len(messages[cookie].payload) == 64
         shown = [m for m in messages[cookie:] if m.type == INITIATION and m.payload[-16:] != NO_MAC2]
         assert shown, "the cookie was never shown"
-    # The flood is over: life goes on, nothing is left of it.
+    # After the flood, everything works as before.
     tunnel.ping()
     tunnel.ping(back=True)
     tunnel.tcp_both_ways(1 << 18)

@@ -1,7 +1,7 @@
-"""Honest peers of a whole node under floods, as a share of what the same run gives without them.
+"""Honest peers of a node under floods, compared with the same run without floods.
 
-Each flood goes on and off in turns within one test, so that a slow machine is slow in both. Its rate is one
-that the machine carries: what is to be seen is what the node makes of it.
+Within one test each flood is switched on and off in turns, so that a slow machine is slow in both. The
+machine can carry its rate, so the effect is the node's.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ TURNS, HANDSHAKES = 3, 8
 PAUSE = 0.06
 """Between two handshakes: under load one source gets 20 a second."""
 BETWEEN = 0.003
-"""Between two data packets: handshakes are rationed while data flows, that is for 20 ms after a packet."""
+"""Between two data packets: handshakes are limited while data flows, which means for 20 ms after a packet."""
 TRIES = 3
-"""Whole measurements: the scheduler of a busy machine may spoil one."""
+"""Complete measurements: the scheduler of a busy machine may spoil one."""
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What one system call sends, and how many such calls a second. ``size``: of the segments of a train.
-    ``looked_at``: how many handshake messages of it may be looked at in a second, where that is bounded."""
+    """The datagrams of one system call, and the number of such calls a second. ``size``: of the segments of a
+    train. ``looked_at``: how many of its handshake messages may be processed in a second, if that is
+    limited."""
 
     make: Callable[[Scene], bytes]
     calls: int
@@ -84,7 +85,7 @@ FLOODS = {
 def scene(rig: Rig, tmp_path: Path) -> Iterator[Scene]:
     topology = rig.topology()
     here, there = topology["a"], topology["b"]
-    program = watched(tmp_path).with_env(UDPRING_OFFLOADS="all")  # trains come as trains
+    program = watched(tmp_path).with_env(UDPRING_OFFLOADS="all")  # trains arrive as trains
     node = rig.node(there, program, inner=["10.100.0.2/24"]).start()
     here.ip("addr", "add", f"{STRANGER}/24", "dev", "under")
     talker, knocker = Initiator(here, node, TALKER), Initiator(here, node, KNOCKER)
@@ -134,7 +135,7 @@ def flooded(scene: Scene, flood: Flood) -> Iterator[None]:
 
 @contextmanager
 def talking(scene: Scene, service: Service) -> Iterator[None]:
-    """Data of one honest peer all the while."""
+    """Data of one honest peer all the time."""
     over, seen = threading.Event(), set[bytes]()
     scene.into.setblocking(False)
     port = scene.into.getsockname()[1]
@@ -175,7 +176,7 @@ def serve(scene: Scene, service: Service) -> None:
 
 
 def looked_at(node: Node) -> int:
-    """The handshake messages without a valid mac2 that went as far as to be read."""
+    """The handshake messages without a valid mac2 that were received."""
     said = drops(node)
     return said["bad_mac2"] + said["mailbox_full"]
 

@@ -1,6 +1,6 @@
-"""Single datagrams at a high rate: they gather before a worker takes them, and it gives way to their reader.
+"""Single datagrams at a high rate: workers pause so that they gather, and yield to their reader.
 
-Nothing is lost, changed or put out of order by it, and what comes slowly is not held up.
+Nothing is lost, changed or reordered, and slow datagrams are not delayed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def two_nodes(rig: Rig, directory: Path, tier: str) -> Tunnel:
 
 @contextmanager
 def sockets(tunnel: Tunnel) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """From a to b, connected; the reader has room for all."""
+    """From a to b, connected. The reader has room for everything."""
     with (
         tunnel.a.space.socket(tunnel.a.inner4, socket.SOCK_DGRAM) as source,
         tunnel.b.space.socket(tunnel.b.inner4, socket.SOCK_DGRAM) as sink,
@@ -49,7 +49,7 @@ def sockets(tunnel: Tunnel) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def drained(sink: socket.socket, last: int, lost: Callable[[], object] | None = None) -> list[int]:
-    """The numbers that arrived, up to ``last`` or a later one; ``lost`` is called when none comes."""
+    """The numbers that arrived, up to ``last`` or a later one. ``lost`` is called when none comes."""
     numbers: list[int] = []
     while not numbers or numbers[-1] < last:
         if lost and not select.select([sink], [], [], 1)[0]:
@@ -76,12 +76,12 @@ def test_a_stream_of_single_datagrams_gathers(rig: Rig, tmp_path: Path, tier: st
             for _ in range(20_000):
                 send()
             after = counters(tunnel.a)["plane"]
-            send()  # the device's queue may be full yet: then another one
+            send()  # the device's queue may still be full: then another one
             got = drained(sink, number, send)
             assert got == sorted(set(got))
             passes = after["passes"] - before["passes"]
             found = after["tun_packets_in"] - before["tun_packets_in"]
-            # A worker slower than the sender finds enough each time as it is.
+            # A worker slower than the sender finds enough datagrams each time.
             if after["pauses"] > before["pauses"] or found >= 32 * passes:
                 return
         raise AssertionError(f"{after['pauses']} pauses, {found} datagrams in {passes} passes")
@@ -89,7 +89,7 @@ def test_a_stream_of_single_datagrams_gathers(rig: Rig, tmp_path: Path, tier: st
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_single_packets_are_not_delayed(rig: Rig, tmp_path: Path, tier: str) -> None:
-    """However fast they are: four windows of 4 ms and 30 000 a second are more than 400."""
+    """At any speed: four windows of 4 ms at 30 000 a second are more than 400."""
     tunnel = two_nodes(rig, tmp_path, tier)
     with sockets(tunnel) as (source, sink):
         for number in range(400):
@@ -100,7 +100,7 @@ def test_single_packets_are_not_delayed(rig: Rig, tmp_path: Path, tier: str) -> 
 
 
 def test_readers_get_their_turn(rig: Rig, tmp_path: Path) -> None:
-    """Only for datagrams: TCP has a window."""
+    """This holds only for datagrams. TCP has a window."""
     tunnel = two_nodes(rig, tmp_path, "uring-multishot")
     tunnel.tcp_both_ways(4 << 20, 4)
     assert counters(tunnel.b)["plane"]["yields"] == 0

@@ -1,6 +1,6 @@
-"""Handshakes have sockets of their own: a flood of them costs no data, and honest ones still get through.
+"""Handshakes have sockets of their own: a flood of them costs no data, and honest ones succeed.
 
-The flood comes in trains over loopback, a million messages a second and more: every machine is flooded.
+The flood comes in trains over loopback, at a million messages a second or more, which floods any machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 def _initiation(kind: int = 1, length: int = LENGTH) -> bytes:
-    """Random bytes of a handshake message's form, with the right mac1."""
+    """Random bytes with the length and type of a handshake message and the right mac1."""
     body = struct.pack("<I", kind) + secrets.token_bytes(length - 4 - 32)
     return body + hashlib.blake2s(body, key=MAC1_KEY, digest_size=16).digest() + bytes(16)
 
@@ -74,7 +74,7 @@ def _flood(bench: Bench, family: int) -> Iterator[None]:
 
 
 def _data(bench: Bench, sender: socket.socket, number: int) -> None:
-    """A round of data messages into the tunnel; all of them must come out."""
+    """Sends a round of data messages into the tunnel. All of them must come out."""
     where = (LOOPBACK[sender.family], bench.port)
     sent = {b"%d/%d" % (number, place) for place in range(ROUND)}
     for payload in sent:
@@ -97,7 +97,7 @@ def test_no_data_is_lost_under_a_flood(bench: Bench, family: int) -> None:
 
 @pytest.mark.parametrize("family", LOOPBACK, ids=["ipv4", "ipv6"])
 def test_an_honest_sender_is_answered_under_a_flood(bench: Bench, family: int) -> None:
-    """It gets its cookie after some tries, from the port it asked, while data flows and the flood goes on."""
+    """The client gets its cookie after some attempts, at its port, while data and the flood continue."""
     made = bench.inside(lambda: [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)])
     with made[0] as sender, made[1] as honest, _flood(bench, family):
         honest.connect((LOOPBACK[family], bench.port))
@@ -119,7 +119,7 @@ def test_an_honest_sender_is_answered_under_a_flood(bench: Bench, family: int) -
 
 @pytest.mark.parametrize("family", LOOPBACK, ids=["ipv4", "ipv6"])
 def test_every_kind_of_message_is_read(bench: Bench, family: int) -> None:
-    """Whichever socket the kernel gives it to, each is counted for what it is."""
+    """Each is counted by its kind, on any socket."""
     assert bench.stats().handshake_sockets == 2
     assert ffi.string(lib.udpring_plane_sharing_reason(bench.plane)) == b""
     with bench.inside(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sender:
@@ -154,7 +154,7 @@ def test_every_kind_of_message_is_read(bench: Bench, family: int) -> None:
 
 
 def test_they_move_to_another_port(bench: Bench) -> None:
-    """After a change of the port, data and handshakes come in there, and the old one is free."""
+    """After a change of the port, data and handshakes arrive there, and the old port is free."""
     old = bench.port
     for _ in range(3):
         port = ffi.new("uint16_t *", 0)
@@ -172,7 +172,7 @@ def test_they_move_to_another_port(bench: Bench) -> None:
 @pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go has one socket for all")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_host_that_cannot_sort(rig: Rig, tmp_path: Path, workers: str) -> None:
-    """Where the kernel takes no program, handshakes and data share sockets, and the log says why."""
+    """If the kernel refuses the program, handshakes and data share sockets, and the log has the reason."""
     program = watched(tmp_path).with_env(UDPRING_WORKERS=workers)
     rule = f"setsockopt=ENOPROTOOPT:2=={SO_ATTACH_REUSEPORT_CBPF}"
     denied = Program(program.name, (sys.executable, str(SECCOMP), rule, "--", *program.argv), program.env)

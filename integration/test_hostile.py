@@ -1,4 +1,4 @@
-"""What strangers send to the UDP port: each is dropped under its own counter and changes nothing."""
+"""Messages of strangers to the UDP port: each is dropped, counted by reason, and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADER = struct.Struct("<IIQ")
 
 @dataclass
 class Scene:
-    """A udpring node under attack, its honest peer, and what was said between them before."""
+    """A udpring node under attack, its honest peer, and their earlier messages."""
 
     tunnel: Tunnel
     node: Node
@@ -35,18 +35,18 @@ class Scene:
     stranger: socket.socket
 
     def throw(self, *messages: bytes) -> None:
-        """From an address that nobody knows, to the node."""
+        """Sends from an unknown address to the node."""
         for message in messages:
             self.stranger.sendto(message, (self.node.space.ipv4, self.node.port))
 
     def state(self) -> PeerStatus:
-        """What must not change: endpoint, handshake, bytes."""
+        """State that must not change: endpoint, handshake, bytes."""
         return self.node.status(self.peer)
 
 
 @pytest.fixture
 def scene(rig: Rig, tmp_path: Path) -> Iterator[Scene]:
-    """The node is the responder, so that it knows its peer's address only from what arrives."""
+    """The node is the responder, so it knows its peer's address only from received messages."""
     tunnel = rig.tunnel((GO, watched(tmp_path)))
     with Capture(tunnel.b.space, tmp_path / "wire.pcap") as capture:
         tunnel.ping()
@@ -63,8 +63,9 @@ def scene(rig: Rig, tmp_path: Path) -> Iterator[Scene]:
 
 
 def _quieten(node: Node, peer: Node) -> None:
-    """Until neither end owes the other anything: the node would send a keepalive 10 s after data that it did
-    not answer, another 10 s later, and a slow test would see them. A keepalive asks for none in return."""
+    """Waits until neither end owes the other anything. The node would send a keepalive 10 s after data that
+    it did not answer, and another one 10 s later, and a slow test would see them. A keepalive needs no
+    answer."""
     for _ in range(2):
         heard = peer.status(node).received
         node.set_peer(peer, "persistent-keepalive", "3600")
@@ -79,8 +80,8 @@ def _flip(message: bytes, at: int) -> bytes:
 
 
 def _cases(scene: Scene) -> dict[str, tuple[set[str], list[bytes]]]:
-    """name -> (reasons that may count it, messages). ``flooded``: the kernel discards what is too short for
-    any message, or for a train that may hold one."""
+    """name -> (reasons that may count it, messages). ``flooded``: the kernel discards messages too short for
+    any type, or for a train that may hold one."""
     opening, response, data = scene.initiation.payload, scene.response.payload, scene.data[-1].payload
     index, counter = scene.data[-1].receiver, scene.data[-1].counter
     chance = random.Random(1)
@@ -143,11 +144,11 @@ def _cases(scene: Scene) -> dict[str, tuple[set[str], list[bytes]]]:
 
 
 def _throw_and_count(scene: Scene, name: str, reasons: set[str], messages: list[bytes]) -> None:
-    """Each message has to be dropped under one of the reasons, and nothing else may be counted."""
+    """Each message must be dropped for one of the reasons, and nothing else may be counted."""
     had = drops(scene.node)
 
     def moved() -> dict[str, int]:
-        # no_peer is of packets out: what the node's own kernel sends to nobody in the tunnel.
+        # no_peer is of packets out: packets of the node's own kernel to addresses without a peer.
         now = drops(scene.node)
         return {reason: now[reason] - had.get(reason, 0) for reason in now if reason != "no_peer"}
 
@@ -177,14 +178,14 @@ def test_malformed_replayed_and_forged(scene: Scene) -> None:
 
 
 def test_a_window_that_is_not_moved_by_forgery(scene: Scene) -> None:
-    """After forged packets far ahead, honest ones behind them still pass."""
+    """After forged packets with far higher counters, honest ones behind them still pass."""
     index, counter = scene.data[-1].receiver, scene.data[-1].counter
     scene.throw(*(HEADER.pack(DATA, index, counter + 2**shift) + bytes(64) for shift in range(10, 60)))
     scene.tunnel.ping()
 
 
 def test_replay_from_the_peers_own_address(scene: Scene) -> None:
-    """All that the peer has said, said again from its very address and port: nothing arrives twice."""
+    """All messages of the peer replayed from its own address and port: nothing arrives twice."""
     peer, node = scene.peer, scene.node
     peer.stop()
     with (
@@ -207,7 +208,7 @@ def test_replay_from_the_peers_own_address(scene: Scene) -> None:
 
 
 def test_spoofed_inner_source(scene: Scene) -> None:
-    """The peer itself sends from an address that is not its own inside: dropped, though it is authentic."""
+    """The peer itself sends with a foreign inner address. The packet is authentic, but dropped."""
     peer, node = scene.peer, scene.node
     peer.space.ip("addr", "add", "10.100.0.99/32", "dev", peer.interface)
     peer.space.ip("addr", "add", "fd10:0::99/128", "dev", peer.interface, "nodad")
@@ -222,14 +223,14 @@ def test_spoofed_inner_source(scene: Scene) -> None:
 
 
 def test_bytes_that_are_no_packet_inside(rig: Rig, tmp_path: Path) -> None:
-    """A flood of noise on the port while a transfer runs: the transfer arrives whole."""
+    """A flood of noise on the port during a transfer. The transfer arrives complete."""
     tunnel = rig.tunnel((GO, watched(tmp_path)))
     tunnel.ping()
     a, b = tunnel.a, tunnel.b
     chance = random.Random(3)
     kinds = [struct.pack("<I", kind) for kind in (1, 2, 3, 4, 9)]
     with a.space.socket(a.space.ipv4, socket.SOCK_DGRAM) as noise:
-        # The kernel may drop at a full receive queue; what matters is that honest packets get through.
+        # The kernel may drop at a full receive queue. Honest packets must get through.
         for _ in range(20):
             for _ in range(100):
                 noise.sendto(
@@ -242,7 +243,7 @@ def test_bytes_that_are_no_packet_inside(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_addressed_to_somebody_else(rig: Rig, tmp_path: Path) -> None:
-    """Messages of one tunnel sent to another node: its mac1 or its index is not this one's."""
+    """Messages of one tunnel sent to another node: mac1 or index do not belong to it."""
     first = rig.tunnel((GO, GO))
     other = rig.node(first.b.space, watched(tmp_path), inner=["10.101.0.1/24"], port=51900)
     other.peers = []

@@ -1,4 +1,4 @@
-"""Receiving when a router or a peer answers with ICMP: no message ends a ring, whatever error comes of it."""
+"""Receiving while a router or a peer answers with ICMP: no message ends a ring, whatever error it causes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# A socket connected over loopback gets a message that a datagram of its own was refused, then a datagram.
+# A socket connected over loopback gets an ICMP error for its own datagram, then a datagram.
 PROGRAM = """
 import json, socket, struct, subprocess, sys
 from udpring import RecvRing

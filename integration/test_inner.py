@@ -1,6 +1,6 @@
 """Packets of every shape through the tunnel, written to one interface and read at the other, byte by byte.
 
-What cannot be merged on its way must arrive exactly as it was; what may be merged must give the same stream.
+Packets that cannot be merged must arrive unchanged. Merged packets must give the same stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SO_RCVBUFFORCE = 33
 
 
 class Tap:
-    """The raw side of a node's interface: what is written here, the program reads, and the reverse."""
+    """The raw side of a node's interface: packets written here are read by the program, and the reverse."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -65,7 +65,7 @@ class Tap:
 @pytest.fixture
 def taps(rig: Rig, request: pytest.FixtureRequest) -> Iterator[tuple[Tunnel, Tap, Tap]]:
     tunnel = rig.tunnel(request.param)
-    # The kernels at both ends only carry: they answer nothing and send nothing by themselves.
+    # The kernels at both ends only forward. They answer nothing and send nothing on their own.
     for end in (tunnel.a, tunnel.b):
         end.space.nft(
             "table inet quiet { chain i { type filter hook input priority filter; policy accept; }; "
@@ -81,7 +81,7 @@ def taps(rig: Rig, request: pytest.FixtureRequest) -> Iterator[tuple[Tunnel, Tap
 
 
 def _shapes(tunnel: Tunnel) -> list[bytes]:
-    """One packet of each kind that somebody got wrong; no two belong to one flow."""
+    """One packet of each kind that some implementation got wrong. No two belong to one flow."""
     four = {"src": tunnel.a.inner4, "dst": tunnel.b.inner4}
     six = {"src": tunnel.a.inner6, "dst": tunnel.b.inner6}
     chance = random.Random(5)
@@ -193,7 +193,7 @@ def test_every_shape_arrives_as_it_was(taps: tuple[Tunnel, Tap, Tap]) -> None:
 
 @pytest.mark.parametrize("taps", PAIRS, indirect=True)
 def test_interleaved_flows_give_the_same_streams(taps: tuple[Tunnel, Tap, Tap]) -> None:
-    """Twelve flows mixed, merged on their way or not: each one's bytes are what was sent, in order."""
+    """Twelve interleaved flows, merged or not: the bytes of each arrive unchanged and in order."""
     tunnel, out, into = taps
     chance = random.Random(11)
     flows = [_flow(tunnel, number, 4 if number % 2 else 6, 80) for number in range(12)]
@@ -202,7 +202,8 @@ def test_interleaved_flows_give_the_same_streams(taps: tuple[Tunnel, Tap, Tap]) 
     arrived: list[bytes] = []
     under_way = 0
     while waiting:
-        # A run of one flow, then of another; not faster than the tunnel takes it, for datagrams may be lost.
+        # A run of one flow, then of another, no faster than the tunnel can carry, because datagrams may be
+        # lost.
         flow = chance.choice(waiting)
         for _ in range(chance.randrange(1, 12)):
             if flow:
@@ -233,7 +234,7 @@ def test_interleaved_flows_give_the_same_streams(taps: tuple[Tunnel, Tap, Tap]) 
 
 
 def _payload(packet: bytes) -> int:
-    """Bytes of payload of a TCP packet, merged or not."""
+    """The payload bytes of a TCP packet, merged or not."""
     header = 40 if packet[0] >> 4 == 6 else 4 * (packet[0] & 15)
     return len(packet) - header - 4 * (packet[header + 12] >> 4)
 

@@ -1,5 +1,5 @@
-"""The interface set-up against the real ``wg-quick``: one configuration, two namespaces, the same
-addresses, MTU, routes and rules; and nothing left when it is undone."""
+"""The interface set-up against the real ``wg-quick``: one configuration, two namespaces, equal addresses,
+MTU, routes and rules. Nothing is left when it is undone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER = keys.to_base64(keys.public_key(keys.generate_private_key()))
 
 
 class Namespace:
-    """A namespace with a way out: a veth pair of MTU 1450 and a default route."""
+    """A namespace with an uplink: a veth pair of MTU 1450 and a default route."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Namespace:
 
     def open(self) -> None:
         subprocess.run(("ip", "netns", "add", self.name), check=True)
-        # Link-local addresses at once: one that comes later would be a difference that nobody made.
+        # Waits for link-local addresses: one that comes later would be an unrelated difference.
         self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
         self.run("ip", "link", "set", "lo", "up")
         self.run(
@@ -57,7 +57,7 @@ class Namespace:
         subprocess.run(("ip", "netns", "del", self.name), check=False)
 
     def state(self, interface: str) -> dict[str, Any]:
-        """What a set-up changes, without what differs by chance."""
+        """The effects of a set-up, without random differences."""
         links = json.loads(self.run("ip", "-json", "address", "show", "dev", interface))
         addresses = sorted(
             (each["local"], each["prefixlen"]) for each in links[0]["addr_info"] if each["scope"] == "global"

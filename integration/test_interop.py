@@ -1,4 +1,4 @@
-"""The subject and wireguard-go: each as initiator and responder, over IPv4 and IPv6, with or without PSK."""
+"""The subject and wireguard-go, each as initiator and responder, over IPv4 and IPv6, with or without PSK."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_traffic(rig: Rig, programs: Programs, family: int, psk: bool) -> None:
 
 @pytest.mark.parametrize("programs", ROLES)
 def test_every_datagram_size(rig: Rig, programs: Programs) -> None:
-    """UDP payloads of 0 to 1392 bytes fill an MTU of 1420; larger ones are fragmented inside the tunnel."""
+    """UDP payloads of 0 to 1392 bytes fit an MTU of 1420. Larger ones are fragmented inside the tunnel."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -62,7 +62,7 @@ def test_wrong_psk_gives_no_session(rig: Rig, programs: Programs) -> None:
     done = tunnel.a.space.run("ping", "-n", "-c", "3", "-i", "0.2", "-w", "2", tunnel.b.inner4, check=False)
     assert done.returncode == 1, "traffic passed without the right preshared key"
     assert tunnel.a.status(tunnel.b).handshake == 0
-    # Given the key, it works at the next handshake.
+    # With the key, the next handshake works.
     tunnel.b.peers[0].psk = tunnel.a.peers[0].psk
     tunnel.b.configure()
     tunnel.ping()

@@ -1,4 +1,4 @@
-"""Commands run as root in a directory that somebody else may write to: no module there is ever imported."""
+"""Commands run as root in a directory that others can write to never import a module from there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.unprivileged import as_nobody, user_namespaces
 
 COMMAND = (sys.executable, "-P", "-m", "udpring.cli.main")
 INSTALLED = Path(sys.executable).with_name("udpring")
-#: Modules that the package's first lines import: whoever looks in the current directory finds one of these.
+#: Modules in the package's first imports. An interpreter that looks in the current directory finds one.
 STANDARD = ("argparse", "asyncio", "json", "socket", "logging", "dataclasses", "typing", "ipaddress")
 TRAP = """
 import os, sys
@@ -26,8 +26,7 @@ with open({trap!r}, "a") as caught:
 
 
 def plant(folder: Path) -> Path:
-    """A directory with an ``udpring`` package and standard modules of its own, which write ``trap`` beside
-    it."""
+    """A directory with its own ``udpring`` package and standard modules, which write ``trap`` next to it."""
     trap = TRAP.format(trap=str(folder / "trap"))
     here = folder / "here"
     here.mkdir()
@@ -72,7 +71,7 @@ def run(
 
 def test_the_trap_catches_an_import_from_here(planted: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    option = "-m"  # without -P, on purpose
+    option = "-m"  # deliberately without -P
     words = [sys.executable, option, "udpring.cli.main", "genkey"]
     subprocess.run(words, cwd=planted, env=environment, capture_output=True, check=False, timeout=60)
     assert (planted.parent / "trap").exists()
@@ -97,7 +96,7 @@ def test_helper_processes_import_nothing_from_here(planted: Path, words: list[st
 
 
 def test_demo_in_a_user_namespace_imports_nothing_from_here(readable: dict[str, str]) -> None:
-    """There the whole command is started a second time."""
+    """The command is started a second time there."""
     user_namespaces(readable)
     home = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
     home.mkdir()

@@ -1,6 +1,6 @@
-"""The subject and the kernel's own WireGuard: each as initiator and responder.
+"""The subject and the kernel's own WireGuard, each as initiator and responder.
 
-Where the kernel has none all of it is skipped; `scripts/vm` runs it under Debian's kernel.
+Without WireGuard in the kernel all tests are skipped. `scripts/vm` runs them under Debian's kernel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_traffic(rig: Rig, programs: Programs, family: int, psk: bool) -> None:
 
 @pytest.mark.parametrize("programs", ROLES)
 def test_datagram_sizes(rig: Rig, programs: Programs) -> None:
-    """Each padding, the largest that fit the MTU, and fragments."""
+    """Each padding, the largest sizes that fit the MTU, and fragments."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -100,7 +100,7 @@ def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", ROLES)
 def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> None:
-    """The old address is taken away while packets are sent from it."""
+    """The old address is removed while packets are sent from it."""
     tunnel = rig.tunnel(programs, family=family)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -138,7 +138,8 @@ def test_persistent_keepalive_opens_and_keeps_a_session(rig: Rig, programs: Prog
 
 @pytest.mark.parametrize("programs", ROLES)
 def test_data_without_an_answer_gets_a_keepalive(rig: Rig, programs: Programs) -> None:
-    """a hears the answer to its ping, has nothing more to send, and says so after ten seconds."""
+    """a receives the answer to its ping, has nothing more to send, and sends a keepalive after ten
+    seconds."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -150,7 +151,8 @@ def test_data_without_an_answer_gets_a_keepalive(rig: Rig, programs: Programs) -
 
 @pytest.mark.parametrize("programs", ROLES)
 def test_responder_restarts(rig: Rig, programs: Programs) -> None:
-    """The initiator notices 15 s of unanswered data (10 s keepalive + 5 s rekey time-out) and starts anew."""
+    """The initiator notices 15 s of unanswered data (10 s keepalive + 5 s rekey time-out) and starts a
+    handshake."""
     tunnel = rig.tunnel(programs)
     tunnel.ping()
     tunnel.b.kill()

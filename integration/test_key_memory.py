@@ -1,4 +1,4 @@
-"""Session keys in a process's memory, searched from outside: there while they serve, gone when erased."""
+"""Session keys in a process's memory, searched from outside: present while in use, gone when erased."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from lab import Rig
 from lab.unprivileged import environment
 
-# The key comes masked and is unmasked in place, so that no copy of it is Python's.
+# The key comes masked and is unmasked in place, so Python holds no copy of it.
 HOLDER = """
 import sys, time
 from udpring.tunnel.plane import Plane
@@ -43,7 +43,7 @@ sys.stdin.readline()
 
 
 def found(pid: int, keys: list[bytes]) -> int:
-    """How often one of the keys stands in what the process may write to."""
+    """How often one of the keys occurs in writable memory of the process."""
     count = 0
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
@@ -55,7 +55,7 @@ def found(pid: int, keys: list[bytes]) -> int:
             try:
                 held = memory.read(end - begin)
             except OSError:
-                continue  # rings and other memory of devices
+                continue  # rings and other device memory
             count += sum(held.count(key) for key in keys)
     return count
 

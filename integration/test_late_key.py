@@ -1,4 +1,4 @@
-"""A private key that comes after the peers: what waited for it starts at once."""
+"""A private key set after the peers: staged packets start handshakes at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ AT_ONCE = 12
 
 
 def _without_key(node: Node) -> None:
-    """Its configuration but for the private key."""
+    """Its configuration except the private key."""
     text = node.configuration().replace(f"PrivateKey = {node.private_key}\n", "")
     node.wg("setconf", node.interface, "/dev/stdin", stdin=text)
 
 
 def test_late_key_sends_first_keepalive_at_once(rig: Rig) -> None:
-    """The key is set by the next command, within the half second in which the plane asks for no second
+    """The next command sets the key, within the half second in which the plane requests no second
     handshake."""
     tunnel = rig.tunnel((SUBJECT, GO), keepalive=KEEPALIVE, start=False)
     a, b = tunnel.a, tunnel.b
@@ -34,7 +34,7 @@ def test_late_key_sends_first_keepalive_at_once(rig: Rig) -> None:
 
 
 def test_late_key_sends_what_waits(rig: Rig) -> None:
-    """A packet that was sent before there was a key arrives when there is one, without a second packet."""
+    """A packet sent before there was a key arrives once there is one, without a second packet."""
     tunnel = rig.tunnel((SUBJECT, GO), start=False)
     a, b = tunnel.a, tunnel.b
     b.start()

@@ -1,4 +1,4 @@
-"""A start under limits and in sandboxes comes up, or says what was refused in one line, with a cure."""
+"""A start under limits and in sandboxes succeeds, or one line names the refused call and a cure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.unprivileged import as_nobody, environment, user_namespaces
 from seccomp import CALLS
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
-#: Without .pth files: at the smallest limits those of an editable installation keep Python from starting.
+#: Without .pth files, because those of an editable installation fail at the smallest limits.
 BARE = (sys.executable, "-P", "-S", "-m", "udpring.cli.wg")
 
 
@@ -33,7 +33,7 @@ def limited(node: Node, limit: str, *command: str) -> list[str]:
 
 @pytest.mark.timeout(300)
 def test_every_number_of_open_files(rig: Rig) -> None:
-    """From the least that an interpreter starts with, one free descriptor, to enough."""
+    """From the minimum for an interpreter, one free descriptor, up to enough."""
     node = subject(rig)
     for number in range(4, 41):
         found = start(limited(node, f"-n {number}", *BARE, "-f", node.interface), node.uapi, bare())
@@ -57,7 +57,7 @@ def test_few_open_files_in_the_background(rig: Rig, number: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_every_amount_of_memory(rig: Rig) -> None:
-    """Up to where it comes up: less than 24 MiB is not enough for the interpreter itself."""
+    """Up to a successful start. The interpreter itself needs 24 MiB."""
     node = subject(rig)
     for mebibytes in range(24, 1200, 12):
         found = start(limited(node, f"-v {mebibytes << 10}", *BARE, "-f", node.interface), node.uapi, bare())
@@ -76,7 +76,7 @@ def test_no_locked_memory_is_needed(rig: Rig) -> None:
 
 
 def test_no_thread_to_be_had(rig: Rig, readable: dict[str, str]) -> None:
-    """RLIMIT_NPROC binds all but root: nobody, in namespaces of its own."""
+    """RLIMIT_NPROC binds all users but root: user nobody, in its own namespaces."""
     user_namespaces(readable)
     enter = ["unshare", "--user", "--map-root-user", "--net", "--"]
     begin = ["unshare", "--mount", "sh", "-c", MAKE_ROOM, "sh"]
@@ -91,8 +91,8 @@ mount -t tmpfs -o mode=0755 tmpfs /dev/net && mknod -m 0666 /dev/net/tun c 10 20
 """
 
 
-#: Each call of a start that a sandbox may deny, and the word that names it. Not those without which the
-#: interpreter itself does not start (openat, mmap, read, fcntl).
+#: Calls of a start that a sandbox may deny, and the word that names each one. Without openat, mmap, read and
+#: fcntl the interpreter itself would not start.
 DENIED = {
     "eventfd2": "eventfd",
     "epoll_create1": "epoll_create1",
@@ -148,7 +148,7 @@ INET, INET6, NETLINK = 2, 10, 16
 
 @pytest.mark.parametrize("families", [[INET], [INET6], [NETLINK]], ids=["IPv4", "IPv6", "netlink"])
 def test_one_address_family_may_be_denied(rig: Rig, families: list[int]) -> None:
-    """As RestrictAddressFamilies= of a unit denies it; the node then has the other family alone."""
+    """As RestrictAddressFamilies= of a unit denies it. The node then has only the other family."""
     node = subject(rig)
     rules = [f"socket=EAFNOSUPPORT:0=={family}" for family in families]
     found = start(

@@ -1,4 +1,4 @@
-"""The interface has the addresses that somebody gave it, and no fe80:: address of the kernel's choice."""
+"""The interface has only its configured addresses, and no fe80:: address chosen by the kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def both(rig: Rig) -> tuple[Node, Node]:
 
 
 def test_no_link_local_address_comes_with_the_interface(rig: Rig) -> None:
-    """wireguard-go's gets one, which shows that this kernel gives them."""
+    """wireguard-go's interface gets one, which proves that this kernel assigns them."""
     ours, theirs = both(rig)
     until(lambda: ipv6_addresses(theirs.space, theirs.interface), "the kernel has given one")
     assert ipv6_addresses(ours.space, ours.interface) == []
@@ -50,7 +50,7 @@ def test_no_link_local_address_comes_with_the_interface(rig: Rig) -> None:
 
 
 def test_link_local_address_carries_traffic(rig: Rig) -> None:
-    """As for routing daemons (Babel, OSPFv3), which need one on each side."""
+    """For routing daemons (Babel, OSPFv3), which need one on each side."""
     tunnel = rig.tunnel()
     for node, own, other in ((tunnel.a, "fe80::a", "fe80::b"), (tunnel.b, "fe80::b", "fe80::a")):
         node.space.ip("addr", "add", f"{own}/64", "dev", node.interface, "nodad")
@@ -79,7 +79,7 @@ def test_up_gives_the_addresses_of_the_file_alone(rig: Rig, tmp_path: Path) -> N
 
 
 def test_without_netlink_it_starts_all_the_same(rig: Rig) -> None:
-    """The kernel's default holds then."""
+    """The kernel's default applies then."""
     node = rig.node(rig.topology()["a"], SUBJECT, inner=["10.9.0.1/24"])
     begin = (sys.executable, str(SECCOMP), f"socket=EAFNOSUPPORT:0=={AF_NETLINK}", "--")
     node.space.run(*begin, *SUBJECT.argv, node.interface, timeout=60)

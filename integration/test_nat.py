@@ -28,10 +28,10 @@ def test_persistent_keepalive_holds_the_mapping(rig: Rig, programs: Programs, fa
     outside = topology["nat"].ipv4s[1] if family == 4 else topology["nat"].ipv6s[1]
     assert outside in where
     before = b.status(a).received
-    # Idle but for keepalives, for longer than a mapping lives: six of them.
+    # Idle except for keepalives, for six lifetimes of a mapping.
     until(lambda: b.status(a).received >= before + 6 * KEEPALIVE, "keepalives arrive")
     assert (b.status(a).received - before) % KEEPALIVE == 0, "something else than keepalives came"
-    # From the outside in, at once.
+    # From outside to inside, at once.
     ping(b.space, a.inner4, deadline=5)
     tcp(b.space, a.space, a.inner4, 1 << 20)
     assert b.status(a).endpoint == where
@@ -39,14 +39,14 @@ def test_persistent_keepalive_holds_the_mapping(rig: Rig, programs: Programs, fa
 
 @pytest.mark.parametrize("programs", INSIDE)
 def test_nat_mapping_expires_and_is_renewed(rig: Rig, programs: Programs) -> None:
-    """Without a keepalive it expires. Traffic from inside renews it."""
+    """Without a keepalive the mapping expires. Traffic from inside renews it."""
     topology = rig.topology("nat", "--udp-timeout", "4")
     tunnel = rig.tunnel(programs, topology=topology)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     tunnel.ping(back=True)
     where = b.status(a).endpoint
-    # Nothing shows a mapping's end but a packet, and a packet would keep it alive: wait out its life.
+    # Only a packet shows the end of a mapping, and a packet would keep it alive: wait for its lifetime.
     begin = time.monotonic()
     until(lambda: time.monotonic() > begin + 5, "the mapping expires")
     assert unreached(b.space, a.inner4), "the mapping should have expired: the NAT test would prove nothing"

@@ -1,4 +1,4 @@
-"""udpring.Node with a real data plane: lives without end, reloads under traffic, up, down and the demo."""
+"""udpring.Node with a real data plane: repeated starts, reloads under traffic, up, down and the demo."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ os.execv(sys.executable, [sys.executable, "-P", "-m", "udpring.cli.wg", sys.argv
 
 
 def test_descriptors_may_be_handed_in(rig: Rig) -> None:
-    """WG_TUN_FD and WG_UAPI_FD, as wireguard-go takes them: it goes to the background with them."""
+    """WG_TUN_FD and WG_UAPI_FD, as for wireguard-go. The node goes to the background with them."""
     node = rig.node(rig.topology()["a"], inner=["10.1.2.3/24"])
     node.uapi.parent.mkdir(exist_ok=True)
     done = subprocess.run(
@@ -180,7 +180,7 @@ sys.stdin.read()
 
 
 def test_down_ends_the_node_and_not_its_launcher(rig: Rig) -> None:
-    """The launcher made the socket and handed it in by WG_UAPI_FD."""
+    """The launcher made the socket and passed it by WG_UAPI_FD."""
     node = rig.node(rig.topology()["a"], inner=["10.1.2.3/24"])
     node.uapi.parent.mkdir(exist_ok=True)
     with subprocess.Popen(
@@ -193,7 +193,7 @@ def test_down_ends_the_node_and_not_its_launcher(rig: Rig) -> None:
         down = [sys.executable, "-P", "-m", "udpring.cli.main", "down", node.interface]
 
         def ended() -> bool:
-            """The socket takes connections before the node has its interface."""
+            """The socket accepts connections before the node has its interface."""
             done = subprocess.run(
                 down, capture_output=True, text=True, timeout=60, env=environment(), check=False
             )
@@ -219,7 +219,7 @@ def configuration(node: Node, *more: str, port: int | None = None) -> str:
 
 
 class Embedded:
-    """A process that embeds a Node and reads its configurations from a pipe."""
+    """A process that embeds a Node and reads configurations from a pipe."""
 
     def __init__(self, space: Space, name: str) -> None:
         self.process = subprocess.Popen(
@@ -228,7 +228,7 @@ class Embedded:
         )  # fmt: skip
 
     def tell(self, text: str | None) -> dict[str, Any]:
-        """A new configuration, or None to ask only; what the node says then."""
+        """Sends a new configuration, or None for a query. Returns the node's answer."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(text) + "\n")
@@ -319,7 +319,7 @@ while time.monotonic() < end:
 
 
 def test_a_flood_of_initiations_leaves_sessions_and_clients_alone(rig: Rig) -> None:
-    """With a valid mac1, as anybody who knows the public key can make them: each costs the node a reply."""
+    """With a valid mac1, which anybody can make who knows the public key. Each costs the node a reply."""
     tunnel = rig.tunnel(both_know=True)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -329,7 +329,7 @@ def test_a_flood_of_initiations_leaves_sessions_and_clients_alone(rig: Rig) -> N
         a.space.argv(sys.executable, "-P", "-c", FLOOD, b.space.ipv4, str(b.port), public, "5")
     )
     try:
-        # ``statuses`` fails if wg is not answered within its time.
+        # ``statuses`` fails if wg gets no answer in time.
         pings = a.space.run("ping", "-n", "-i", "0.1", "-c", "30", "-W", "2", b.inner4, check=False).stdout
         until(lambda: b.statuses() and flood.poll() is not None, "the flood is over", 60, interval=0.2)
     finally:
@@ -472,7 +472,7 @@ def test_demo_works_without_root(readable: dict[str, str]) -> None:
 
 
 def marked(mark: str) -> list[str]:
-    """Processes that have the mark in their environment."""
+    """Processes with the mark in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""A node in the foreground tells its service manager of its life (sd_notify(3))."""
+"""A node in the foreground reports its state to its service manager (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go te
 
 
 def _listen(manager: socket.socket, heard: queue.SimpleQueue[bytes]) -> None:
-    """Until the node says that it stops, or nothing more comes."""
+    """Reads until the node reports its stop, or nothing more comes."""
     manager.settimeout(60)
     said = b""
     while said != b"STOPPING=1":
@@ -26,7 +26,7 @@ def _listen(manager: socket.socket, heard: queue.SimpleQueue[bytes]) -> None:
 def test_ready_alive_and_stopping(rig: Rig, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        # Read as it comes, as a manager does: the socket holds ten, what comes then is lost.
+        # Read continuously, as a manager does: the socket holds ten messages, and more are lost.
         heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(manager, heard)).start()
         program = SUBJECT.with_env(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="100000")

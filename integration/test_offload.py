@@ -1,7 +1,7 @@
-"""Every packet that goes into one interface comes out of the other, bit for bit and in order within its flow.
+"""Each packet into one interface comes out of the other, bit for bit and in order within its flow.
 
-Random packets are put into a node's interface and read from the other's as they are written
-(lab/injection.py); the streams and the segmentation they are compared with are those of tests/tunnel/.
+Random packets are written to a node's interface and read from the other's as they arrive (lab/injection.py).
+The streams and the reference segmentation are those of tests/tunnel/.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from packet_streams import TIMESTAMPS, check_order, random_plans, stream
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go has no such switches")
 
-#: Hosts behind a and b: of no interface, so that no kernel answers what it is sent.
+#: Hosts behind a and b without an interface, so no kernel answers packets to them.
 A4, B4, A6, B6 = "10.77.1.9", "10.77.2.9", "fd77:1::9", "fd77:2::9"
 
 
 class Pair(NamedTuple):
-    """A tunnel whose ends let packets of the hosts behind them through."""
+    """A tunnel that forwards packets of the hosts behind its ends."""
 
     tunnel: Tunnel
     window: int = 150_000
     ahead: int = 5000
 
     def carry(self, messages: list[tuple[Vnet, bytes]], *, back: bool = False) -> Listener:
-        """From a's interface to b's, or back; what arrived."""
+        """Sends from a's interface to b's, or back. Returns the arrived packets."""
         here, there = (self.tunnel.b, self.tunnel.a) if back else (self.tunnel.a, self.tunnel.b)
         sender, listener = Injector(here), Listener(there, {A4, A6, B4, B6})
         try:
@@ -71,14 +71,14 @@ def pair(rig: Rig, a: Program, b: Program) -> Pair:
 
 
 def flows(back: bool) -> tuple[Flow, Flow]:
-    """The flows that packets are made of: from behind a to behind b, or back."""
+    """The flows of the packets: from behind a to behind b, or back."""
     if back:
         return Flow(B4, A4), Flow(B6, A6, label=0x54321)
     return Flow(A4, B4), Flow(A6, B6, label=0x12345)
 
 
 def there_and_back(two: Pair, seed: int, *, barriers: bool = True) -> None:
-    """Random streams of single packets, then super-packets, each way."""
+    """Random streams of single packets, then of super-packets, in both directions."""
     for back in (False, True):
         generator = random.Random(f"{seed} {back}")
         packets = stream(random_plans(generator, 24), generator, *flows(back))
@@ -93,7 +93,7 @@ def there_and_back(two: Pair, seed: int, *, barriers: bool = True) -> None:
 
 
 def super_packets(generator: random.Random, back: bool, count: int = 40) -> list[tuple[Vnet, bytes]]:
-    """As a host's TCP and UDP make them, with all flags and headers that may be."""
+    """Super-packets as a host's TCP and UDP make them, with all possible flags and headers."""
     made = []
     running = [
         replace(
@@ -168,7 +168,7 @@ def test_towards_wireguard_go(rig: Rig, tmp_path: Path, offloads: str) -> None:
 
 @pytest.mark.parametrize("offloads", ["all", "tun", "udp", "none"])
 def test_offloads_are_used_only_where_allowed(rig: Rig, tmp_path: Path, offloads: str) -> None:
-    """Trains on the wire and super-packets to the interface are counted: "on" is not "off" by accident."""
+    """Trains on the wire and super-packets to the interface are counted, so "on" is really on."""
     two = pair(
         rig,
         node_program(tmp_path, "a", UDPRING_OFFLOADS=offloads),
@@ -215,7 +215,7 @@ def flows_both_ways(tunnel: Tunnel) -> None:
 def test_link_too_small_for_trains_carries_traffic(
     rig: Rig, tmp_path: Path, family: int, tier: str, offloads: str
 ) -> None:
-    """1420 bytes inside do not fit 1280 outside: the kernel refuses such trains and fragments datagrams."""
+    """1420 inner bytes do not fit 1280 outside: the kernel refuses such trains and fragments datagrams."""
     ends = [node_program(tmp_path, name, UDPRING_TIER=tier, UDPRING_OFFLOADS=offloads) for name in "ab"]
     tunnel = rig.tunnel(
         (ends[0], ends[1]), topology=rig.topology("two-nodes", "--mtu", "1280"), family=family
@@ -242,7 +242,7 @@ def test_stream_survives_a_link_that_shrinks(rig: Rig, tmp_path: Path) -> None:
     assert running.longest_silence < 5.0
     assert split["drops"]["send_failed"] == 0
 
-    # Wide again: the next session tries trains once more, and keeps to them.
+    # Wide again: the next session tries trains and keeps them.
     for end in (tunnel.a, tunnel.b):
         end.space.ip("link", "set", "under", "mtu", "1500")
     tunnel.b.stop()
@@ -255,7 +255,8 @@ def test_stream_survives_a_link_that_shrinks(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_link_without_checksum_offload(rig: Rig, tmp_path: Path) -> None:
-    """Linux before 6.11 refuses trains there (EIO), later ones make the checksums: it flows on both."""
+    """Linux before 6.11 refuses trains there (EIO), later ones compute the checksums. Traffic flows on
+    both."""
     tunnel = rig.tunnel((node_program(tmp_path, "a"), node_program(tmp_path, "b")))
     for end in (tunnel.a, tunnel.b):
         set_transmit_checksums(end, "under", False)
@@ -264,7 +265,7 @@ def test_a_link_without_checksum_offload(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_path_that_narrows_on_its_way(rig: Rig, tmp_path: Path) -> None:
-    """The second leg takes 1280 bytes: a router fragments what passed the first as a train."""
+    """The second leg has an MTU of 1280: a router fragments trains that passed the first leg."""
     narrow = rig.topology("narrow-mtu")
     tunnel = rig.tunnel((node_program(tmp_path, "a"), node_program(tmp_path, "b")), topology=narrow)
     tunnel.ping()

@@ -1,4 +1,4 @@
-"""Paths that are narrow, lossy, double, or lead over a hub."""
+"""Narrow, lossy and double paths, and paths over a hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Programs = tuple[Program, Program]
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("programs", PAIRS)
 def test_narrow_path(rig: Rig, programs: Programs, family: int) -> None:
-    """Outer packets of 1480 bytes do not fit the leg of 1280: they have to be fragmented, not lost."""
+    """Outer packets of 1480 bytes do not fit the leg of 1280. They must be fragmented, not lost."""
     tunnel = rig.tunnel(programs, topology=rig.topology("narrow-mtu"), family=family)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -28,7 +28,7 @@ def test_narrow_path(rig: Rig, programs: Programs, family: int) -> None:
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_lossy_path(rig: Rig, programs: Programs) -> None:
-    """5 % lost each way: the handshake is repeated until it works, TCP arrives whole."""
+    """5 % loss in each direction: the handshake is repeated until it works, and TCP arrives complete."""
     tunnel = rig.tunnel(programs, topology=rig.topology("lossy", "--loss", "5"))
     a, b = tunnel.a, tunnel.b
     ping(a.space, b.inner4, deadline=60)
@@ -40,7 +40,7 @@ def test_lossy_path(rig: Rig, programs: Programs) -> None:
 
 
 def _hub(rig: Rig, hub: Program, spokes: list[Program]) -> list[Node]:
-    """The hub's node and one a spoke; a spoke sends the whole inner network to the hub."""
+    """The hub's node and one per spoke. A spoke sends the whole inner network to the hub."""
     topology = rig.topology("hub-and-spokes", "--spokes", str(len(spokes)))
     centre = rig.node(topology["hub"], hub, inner=["10.100.0.254/24", "fd10::254/64"])
     nodes = [centre]
@@ -69,7 +69,7 @@ def _hub(rig: Rig, hub: Program, spokes: list[Program]) -> list[Node]:
 )
 def test_hub_and_spokes(rig: Rig, hub: Program, spokes: list[Program]) -> None:
     centre, *ends = _hub(rig, hub, spokes)
-    # The hub knows no spoke's address before that spoke has spoken.
+    # The hub learns a spoke's address from its first packet.
     for end in ends:
         ping(end.space, centre.inner4)
         ping(end.space, centre.inner6)
@@ -86,7 +86,7 @@ def test_hub_and_spokes(rig: Rig, hub: Program, spokes: list[Program]) -> None:
 
 
 def test_a_spoke_cannot_speak_for_another(rig: Rig) -> None:
-    """The hub's allowed-IPs: what comes from spoke 1 with the address of spoke 2 is dropped."""
+    """The hub's allowed IPs: a packet from spoke 1 with the address of spoke 2 is dropped."""
     centre, first, second = _hub(rig, SUBJECT, [GO, GO])
     for end in (first, second):
         ping(end.space, centre.inner4)
@@ -111,7 +111,7 @@ def test_a_spoke_cannot_speak_for_another(rig: Rig) -> None:
 
 @pytest.mark.parametrize("programs", PAIRS[:2])
 def test_dual_stack(rig: Rig, programs: Programs) -> None:
-    """One pair of nodes, a tunnel over each of the two ways; cutting one leaves the other alone."""
+    """One pair of nodes with a tunnel over each of two paths. Cutting one leaves the other alone."""
     topology = rig.topology("dual-stack")
     four = rig.tunnel(programs, topology=topology, family=4)
     six = rig.tunnel(programs, topology=topology, family=6, start=False)

@@ -1,4 +1,4 @@
-"""A plane holds as many peers as abi.h says, and one more is refused by name."""
+"""A plane holds as many peers as abi.h says. The error for one more names the limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["pytestmark"]
 
 
 def test_one_peer_more_than_the_limit_is_refused() -> None:
-    """The limit is the core's, so Python has nothing of its own to agree with it."""
+    """The core owns the limit. Python has no number of its own."""
     bench = Bench(TIERS["mmsg"], 1, WIREGUARD)
     try:
         peer = ffi.new("uint32_t *")

@@ -1,7 +1,7 @@
-"""The C data path against a second implementation: Python's `cryptography` and struct play the peer.
+"""The C data path against a second implementation: Python's `cryptography` and struct act as the peer.
 
-One plane in a network namespace of its own; the peer is a plain UDP socket in the same namespace. What an
-application sends into the interface must come out of that socket as WireGuard says, and the other way round.
+One plane in its own network namespace. The peer is a plain UDP socket in the same namespace. Packets that an
+application sends into the interface must come out of that socket as the protocol says, and the reverse.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Suite:
-    """What differs between the ciphers, said a second time."""
+    """The differences between the ciphers, written independently."""
 
     cipher: int
     aead: type[ChaCha20Poly1305] | type[AESGCM]
@@ -74,7 +74,7 @@ AES = Suite(lib.UDPRING_CIPHER_AES_256_GCM, AESGCM, "big", int.from_bytes(b"\0uA
 
 
 class Bench:
-    """A plane, its interface with addresses, and the peer's socket, all in one fresh namespace."""
+    """A plane, its interface with addresses, and the peer's socket, all in a new namespace."""
 
     def __init__(self, tier: int, workers: int, suite: Suite, *, mailbox: int = 0, flags: int = 0) -> None:
         self.suite = suite
@@ -112,8 +112,9 @@ class Bench:
             f"link set {name} up",
         ):
             subprocess.run(["ip", *command.split()], check=True)
-        # The kernel delivers to an IPv6 address a moment after its link was set up, by a work item.
-        # A preloaded address sanitiser would end Debian 12's ip, which has an overlapping strncpy here.
+        # The kernel delivers to an IPv6 address shortly after its link was set up, by a work item. Not by ip:
+        # a
+        # preloaded address sanitiser would end Debian 12's, which has an overlapping strncpy here.
         show = ["env", "-u", "LD_PRELOAD", "ip", "-6", "route", "show", "table", "local", APP6]
         until(lambda: subprocess.check_output(show), f"{APP6} is local", interval=0.01)
         self.peer_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -157,7 +158,7 @@ class Bench:
         assert lib.udpring_plane_prefixes(self.plane, prefix, 1, done) == 0
 
     def key(self, *, initiator: bool = True, ahead: int = 0) -> int:
-        """Installs a session, born `ahead` ns after now; returns our index."""
+        """Installs a session, born `ahead` ns after now. Returns the plane's index."""
         index = ffi.new("uint32_t *")
         assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
         code = lib.udpring_plane_keypair(
@@ -184,7 +185,7 @@ class Bench:
         return self.suite.header(self.index, counter) + self.suite.seal(RECEIVE_KEY, counter, plain)
 
     def marked_for_the_other(self, message: bytes) -> bytes:
-        """What somebody on the way can make of a message."""
+        """Changes that an attacker on the path can make to a message."""
         other = WIREGUARD if self.suite is AES else AES
         return message[:1] + struct.pack("<I", other.mark)[1:] + message[4:]
 
@@ -217,7 +218,7 @@ class Bench:
         return state
 
     def events(self) -> list[Any]:
-        """They are good until the next call: who holds one does not hold the memory it lies in."""
+        """They are valid until the next call, and do not keep the memory alive."""
         self.taken = ffi.new("struct udpring_event[64]")
         return [self.taken[i] for i in range(lib.udpring_plane_events(self.plane, self.taken, 64))]
 
@@ -277,7 +278,7 @@ def keyed(bench: Bench) -> Bench:
     bench.set_endpoint(bench.peer_socket)
     bench.key()
     while True:
-        # Whatever an earlier test was owed, it has now; what came while that was pending is owed one more.
+        # Answers owed from an earlier test are sent now. Data that came meanwhile is owed one more.
         lib.udpring_plane_keepalive(bench.plane, bench.peer)
         bench.receive()
         if not bench.state().owed_since_ns:
@@ -331,12 +332,13 @@ def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
     keyed.wait(lambda: keyed.state().staged == 1)
     assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
     keyed.key()
-    assert keyed.receive()[0] == 0  # what was staged leaves on the new key
+    assert keyed.receive()[0] == 0  # staged packets leave with the new key
 
 
 @pytest.mark.parametrize("over", ["keys_erase", "keys_expire", "staged_drop"])
 def test_packet_requests_a_new_handshake_at_once(keyed: Bench, over: str) -> None:
-    """Less than half a second after the last time: nobody else would ask for the key that it waits for."""
+    """Less than half a second after the last request. Nothing else would request the key that the packet
+    waits for."""
     assert lib.udpring_plane_keys_expire(keyed.plane, keyed.peer) == 0
     for number in (1, 2):
         keyed.app.sendto(b"staged", (INNER_PEER, 6000))
@@ -347,7 +349,8 @@ def test_packet_requests_a_new_handshake_at_once(keyed: Bench, over: str) -> Non
 
 
 def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
-    """2^34 blocks ask for another key, with 2^35 this one ends; the other cipher has no such limit."""
+    """After 2^34 blocks a new key is requested, after 2^35 this one ends. The other cipher has no such
+    limit."""
     for blocks, asks, sends in ((2**34 - 1, False, True), (2**34, True, True), (2**35, True, False)):
         keyed.key()
         keyed.events()
@@ -364,9 +367,9 @@ def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
 
 
 def test_what_is_sealed_is_counted_in_blocks(keyed: Bench) -> None:
-    """28 bytes of headers and 20 of payload are three blocks, and one counts for the tag.
+    """28 bytes of headers and 20 of payload are three blocks, and one more counts for the tag.
 
-    WireGuard's cipher has no limit of blocks: there it never asks.
+    WireGuard's cipher has no limit of blocks, so it never requests a key for them.
     """
     limited = keyed.suite is not WIREGUARD
     for left, wanted in ((5, [False, False, True]), (4, [False, True])):
@@ -424,7 +427,7 @@ def test_a_key_past_its_time_neither_sends_nor_receives(keyed: Bench) -> None:
 
 
 def test_key_newer_than_the_clock_is_valid(bench: Bench) -> None:
-    """A worker looks at the clock once a pass; a busy one may get a key that was made since."""
+    """A worker reads the clock once per pass. A busy one may get a key that was made since."""
     bench.set_endpoint(bench.peer_socket)
     lib.udpring_plane_keys_erase(bench.plane, bench.peer)
     bench.app.sendto(b"staged", (INNER_PEER, 6000))
@@ -488,7 +491,7 @@ def test_the_previous_key_still_receives(keyed: Bench) -> None:
 )
 def test_bad_messages_change_nothing(keyed: Bench, name: str, make: Callable[[Bench], bytes]) -> None:
     keyed.dropped(name, make(keyed))
-    keyed.send(keyed.seal(udp_packet(b"good")))  # and a forged counter has not moved the window
+    keyed.send(keyed.seal(udp_packet(b"good")))  # a forged counter has not moved the window
     assert keyed.app.recv(100) == b"good"
 
 
@@ -496,7 +499,7 @@ def test_bad_messages_change_nothing(keyed: Bench, name: str, make: Callable[[Be
 @given(message=st.binary(max_size=300))
 def test_random_bytes_are_dropped_and_counted(keyed: Bench, message: bytes) -> None:
     def dropped() -> int:
-        # no_peer is of packets out: the kernel tells of its IPv6 groups when it likes.
+        # no_peer is of packets out: the kernel sends reports of its IPv6 groups at any time.
         return sum(count for reason_name, count in keyed.drops().items() if reason_name != "no_peer")
 
     before = dropped()
@@ -531,7 +534,7 @@ def test_authentic_but_wrong_inner_packets(keyed: Bench, name: str, inner: bytes
 
 
 def test_longer_prefix_of_another_peer_is_spoofed(keyed: Bench) -> None:
-    """A source address in another peer's longer prefix is dropped, although a prefix of ours covers it."""
+    """A source address in another peer's longer prefix is dropped, although this peer's prefix covers it."""
     other = ffi.new("uint32_t *")
     assert lib.udpring_plane_peer_add(keyed.plane, other) == 0
     keyed.allow(keyed.peer, "10.88.0.0", 16)
@@ -545,7 +548,7 @@ def test_longer_prefix_of_another_peer_is_spoofed(keyed: Bench) -> None:
 
 
 def test_authentic_packet_with_wrong_source_roams(keyed: Bench) -> None:
-    """The inner source address is wrong, but the packet is authentic: the endpoint moves."""
+    """The inner source address is wrong, but the packet is authentic, so the endpoint moves."""
     moved = keyed.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with moved:
         moved.bind(("127.0.0.1", 0))
@@ -590,7 +593,7 @@ def test_inner_ipv6_both_ways(keyed: Bench) -> None:
         app.sendto(b"six", (INNER_PEER6, 6000))
         _, inner = keyed.receive()
         assert inner[0] >> 4 == 6
-        # The same packet back: swap addresses and ports; the checksum does not change by a swap.
+        # The same packet back with addresses and ports swapped, which does not change the checksum.
         length = struct.unpack_from("!H", inner, 4)[0]
         inner = inner[: 40 + length]
         back = inner[:8] + inner[24:40] + inner[8:24] + inner[42:44] + inner[40:42] + inner[44:]
@@ -630,7 +633,7 @@ def test_passive_keepalive_stamps(keyed: Bench) -> None:
     assert (keyed.state().owed_since_ns, keyed.state().owed_again) == (first, 1)
     assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
     assert keyed.receive()[1] == b""
-    assert keyed.state().owed_since_ns > first  # the second one is owed an answer yet
+    assert keyed.state().owed_since_ns > first  # an answer to the second one is still owed
     assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
     assert keyed.receive()[1] == b""
     assert keyed.state().owed_since_ns == 0
@@ -651,7 +654,7 @@ def test_unanswered_data_is_stamped_until_anything_comes(keyed: Bench) -> None:
 
 
 def test_what_no_route_takes_is_not_counted_as_sent(keyed: Bench) -> None:
-    """As in the kernel: tx_bytes and the stamp of unanswered data are of what was sent, others of all."""
+    """As in the kernel: tx_bytes and the stamp of unanswered data count sent packets, others count all."""
     nowhere = ffi.new("struct udpring_address *", {"family": socket.AF_INET, "port": 9})
     ffi.memmove(nowhere.ip, socket.inet_aton("203.0.113.9"), 4)
     keyed.send(keyed.seal(b""))
@@ -675,7 +678,7 @@ def test_what_is_counted_as_sent_is_what_arrives(keyed: Bench) -> None:
     for size in (0, 1, 1000, 1392, 1392, 700):
         keyed.app.sendto(bytes(size), (INNER_PEER, 6000))
         arrived += len(keyed.peer_socket.recv(70000))
-    # One super-packet where the host has these, which leaves as a train.
+    # On hosts with USO this is one super-packet, which leaves as a train.
     segments = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 100))]
     keyed.app.sendmsg([bytes(950)], segments, 0, (INNER_PEER, 6000))
     for _ in range(10):
@@ -715,7 +718,7 @@ def with_ecn(packet: bytes, ecn: int) -> bytes:
     return header[:10] + struct.pack("!H", ~words & 0xFFFF) + header[12:] + packet[20:]
 
 
-# RFC 6040, figure 4: rows are the inner field, columns the outer; None: dropped.
+# RFC 6040, figure 4: rows are the inner field, columns the outer. None: dropped.
 # 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
 DECAPSULATED = {
     0: {0: 0, 2: 0, 1: 0, 3: None},
@@ -737,7 +740,7 @@ def test_ecn_comes_in_as_rfc_6040_says(keyed: Bench, inner: int, outer: int) -> 
         if expected is None:
             keyed.wait(lambda: keyed.drops().get("ecn", 0) == before + 1)
             return
-        # It arrives at all only if the inner header's checksum was put right.
+        # It arrives only if the inner header's checksum was corrected.
         data, control, _flags, _source = keyed.app.recvmsg(100, 100)
         assert data == b"ecn"
         assert control[0][2][0] == expected

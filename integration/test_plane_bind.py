@@ -1,4 +1,4 @@
-"""A change of the port concerns all workers, or none."""
+"""A change of the port applies to all workers, or to none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOL_UDP, UDP_GRO = 17, 104
 
 
 class Limited(Bench):
-    """Its workers cannot switch UDP_GRO on for descriptors from `limit` on, so none can receive by them."""
+    """Its workers cannot enable UDP_GRO on descriptors from `limit` on, so such sockets cannot receive."""
 
     def __init__(self, tier: int, workers: int, suite: Suite) -> None:
         with open_devnull() as lowest:
@@ -31,7 +31,7 @@ class Limited(Bench):
         super().__init__(tier, workers, suite)
 
     def _open(self, tier: int, workers: int) -> None:
-        # A filter is of the thread that installs it, and of those that it starts.
+        # A filter belongs to the thread that installs it and to its new threads.
         install(
             [
                 Rule(
@@ -55,7 +55,7 @@ def open_devnull() -> Iterator[int]:
 
 @contextmanager
 def lowest_free(fd: int) -> Iterator[None]:
-    """Whoever opens something gets this descriptor, and the next one those above it."""
+    """The next file opened gets this descriptor, and the one after it a higher one."""
     with open_devnull() as null:
         taken = []
         while (made := os.dup(null)) < fd:
@@ -78,7 +78,7 @@ def limited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def descriptors() -> dict[str, str]:
     found = {}
     for entry in list(Path("/proc/self/fd").iterdir()):
-        with suppress(FileNotFoundError):  # it was the listing's own
+        with suppress(FileNotFoundError):  # it belonged to the listing
             found[entry.name] = str(entry.readlink())
     return found
 
@@ -92,7 +92,7 @@ def sockets(bench: Bench) -> int:
 
 
 def both_ways(bench: Bench) -> None:
-    """Any worker receives and sends by that port: the kernel chooses which, by the other end's."""
+    """Any worker receives and sends on that port: the kernel chooses by the other end's port."""
     before = bench.drops().get("unknown_index", 0)
     for number in range(1, 17):
         with bench.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as stranger:
@@ -105,7 +105,7 @@ def both_ways(bench: Bench) -> None:
 
 @pytest.mark.parametrize("refused", range(WORKERS))
 def test_failed_rebind_keeps_every_workers_port(limited: Limited, refused: int) -> None:
-    """Sockets are opened first of all: of handshakes, worker 0, 1, ...: this one cannot use its own."""
+    """Handshake sockets are opened first, then those of worker 0, 1, ... This worker cannot use its own."""
     separate = limited.stats().handshake_sockets
     assert sockets(limited) == separate + 2 * WORKERS
     limited.key()
@@ -117,7 +117,7 @@ def test_failed_rebind_keeps_every_workers_port(limited: Limited, refused: int) 
     assert lib.udpring_plane_port(limited.plane) == limited.port
     assert descriptors() == before
     both_ways(limited)
-    # With what was in the way gone it does move.
+    # Without the obstacle it does move.
     assert lib.udpring_plane_bind(limited.plane, port, 0, why) == 0, reason_text(why)
     assert sockets(limited) == 0
     limited.port = port[0]

@@ -1,4 +1,4 @@
-"""What a tunnel decrypts lies in its own buffers: a child forked beside it does not get them."""
+"""A tunnel's decrypted packets lie in its own buffers. A forked child does not get them."""
 
 from __future__ import annotations
 

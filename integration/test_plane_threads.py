@@ -1,7 +1,7 @@
 """Several workers under traffic both ways while other threads command and read the plane.
 
-`scripts/test --stage tsan` runs this on a core built for the thread sanitiser, which reports a race
-between workers.
+`scripts/test --stage tsan` runs this on a core built with the thread sanitiser, which reports races between
+workers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_everything(bench: Bench) -> None:
 
 
 def change_tables(bench: Bench) -> None:
-    """Another peer comes and goes; the one with traffic is asked for keepalives."""
+    """Adds and removes another peer. Requests keepalives from the one with traffic."""
     other = ffi.new("uint32_t *")
     assert lib.udpring_plane_peer_add(bench.plane, other) == 0
     bench.allow(other[0], "10.99.0.0", 16)
@@ -60,7 +60,7 @@ def repeat(
 
 
 def sources(bench: Bench) -> list[socket.socket]:
-    """One socket an address of the interface: the device steers by addresses, so all queues get some."""
+    """One socket per address of the interface. The device steers by address, so all queues get packets."""
     name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
     made = []
     for flow in range(FLOWS):
@@ -74,7 +74,7 @@ def sources(bench: Bench) -> list[socket.socket]:
 
 
 def one_round(bench: Bench, out: list[socket.socket], outer: list[socket.socket]) -> None:
-    """A new key, and packets of all flows in both directions on it."""
+    """A new key, and packets of all flows in both directions with it."""
     bench.key()
     before = bench.stats()
     delivered, read = before.tun_packets_out, before.tun_packets_in

@@ -1,4 +1,4 @@
-"""Trains on a route that takes none: its MTU is smaller than the packets, which have to be fragmented."""
+"""Trains on a route that refuses them: its MTU is smaller than the packets, which must be fragmented."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 def stage(bench: Bench, sizes: tuple[int, ...], first: int) -> None:
-    """So that all leave in one pass: they wait for a key."""
+    """They wait for a key, so that all leave in one pass."""
     lib.udpring_plane_keys_erase(bench.plane, bench.peer)
     for number, size in enumerate(sizes, first):
         bench.app.sendto(struct.pack("!I", number) + bytes(size), (INNER_PEER, 6000))
@@ -31,7 +31,7 @@ def stage(bench: Bench, sizes: tuple[int, ...], first: int) -> None:
 
 
 def test_a_train_that_the_route_refuses_is_not_overtaken(narrow: Bench) -> None:
-    """In each session anew: the first train of it may be refused, and what follows it may be no train."""
+    """In each session again: its first train may be refused, and packets after it may form no train."""
     number = 0
     for _round in range(5):
         # Equal ones make a train, a longer one begins another: alone it is none, and leaves in fragments.
@@ -44,7 +44,8 @@ def test_a_train_that_the_route_refuses_is_not_overtaken(narrow: Bench) -> None:
 
 
 def test_a_longer_train_of_a_session_is_not_overtaken(narrow: Bench) -> None:
-    """The route takes the session's first train, of short segments, and refuses the next, of longer ones."""
+    """The route accepts the session's first train, of short segments, and refuses the next, of longer
+    ones."""
     number = 0
     for _round in range(5):
         sizes = (300, 300, 1100, 1100, 1100, 1300)

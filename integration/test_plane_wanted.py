@@ -1,4 +1,5 @@
-"""Packets to destinations without a peer, where there is a directory to ask: kept, asked for, answered."""
+"""Packets to addresses without a peer, with a directory to query: they are kept and reported, and answers
+release them."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def address(host: str) -> Any:
 
 
 def wanted(bench: Bench) -> list[bytes]:
-    """The addresses asked for since the last call."""
+    """The addresses reported since the last call."""
     return [
         bytes(ffi.buffer(event.source.ip, 4 if event.source.family == socket.AF_INET else 16))
         for event in bench.events()
@@ -48,7 +49,7 @@ def wanted(bench: Bench) -> list[bytes]:
 
 
 def asked(bench: Bench, count: int) -> list[bytes]:
-    """Waits until so many addresses have been asked for."""
+    """Waits until this many addresses have been reported."""
     found: list[bytes] = []
 
     def enough() -> bool:
@@ -156,7 +157,7 @@ def test_packets_of_one_destination_are_bounded(bench: Bench, send: Send) -> Non
 
 
 def test_bytes_of_all_destinations_are_bounded(bench: Bench, send: Send) -> None:
-    """100 destinations of 128 packets would hold 18 MB, and there is room for 4."""
+    """100 destinations of 128 packets would hold 18 MB, and there is room for 4 MB."""
     for number in range(100):
         for _ in range(128):
             send(f"10.77.0.{100 + number}", bytes(1300))
@@ -164,7 +165,7 @@ def test_bytes_of_all_destinations_are_bounded(bench: Bench, send: Send) -> None
 
 
 def test_destinations_are_bounded(bench: Bench, send: Send) -> None:
-    """A scan of 2000 addresses asks for a quarter thousand at most of each worker."""
+    """A scan of 2000 addresses makes each worker report 250 at most."""
     for number in range(2000):
         send(f"10.77.0.{number % 250 + 3}" if number < 250 else f"fd77::1:{number:x}", b"x")
     workers = bench.stats().workers

@@ -1,4 +1,4 @@
-"""What several workers have to agree on, and how worker 0 hears of it."""
+"""Coordination of several workers, and how worker 0 learns of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["pytestmark"]
 
 
 def on_one_processor(tier: str, workers: int) -> Iterator[Bench]:
-    """Loopback hands packets over by processor: on two of them it reorders all by itself."""
+    """Loopback queues packets per CPU, so with two CPUs it reorders them itself."""
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})
     try:
@@ -50,7 +50,7 @@ def address(host: str, port: int) -> object:
 
 
 def test_change_of_worker_0_delays_no_other(many: Bench) -> None:
-    """Worker 0 sends last in its pass; that the source address is none of ours is known then, and waits."""
+    """Worker 0 sends last in its pass. Only then is the invalid source address known, and the pass waits."""
     endpoint = address("127.0.0.1", many.peer_socket.getsockname()[1])
     for _ in range(6):  # the kernel picks the worker by the sender's port: seven of eight are not worker 0
         many.key(initiator=False)
@@ -68,7 +68,7 @@ def test_change_of_worker_0_delays_no_other(many: Bench) -> None:
 
 
 def test_what_was_staged_leaves_before_what_follows_it(many: Bench) -> None:
-    """Packets that waited for a key leave by worker 0, those that follow in their flow by its own worker."""
+    """Packets that waited for a key leave by worker 0. Later ones of their flow leave by its own worker."""
     flows = many.inside(lambda: [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(8)])
     stop = threading.Event()
 
@@ -103,7 +103,7 @@ STUCK = ("tbf", "rate", "8bit", "burst", "3000", "limit", "100000000")
 
 
 def sockets_of(bench: Bench) -> Iterator[socket.socket]:
-    """Those of the plane, to be closed."""
+    """The plane's sockets. The caller closes them."""
     for entry in list(Path("/proc/self/fd").iterdir()):
         if not (entry.is_socket() and int(entry.name) > 2):
             continue
@@ -115,7 +115,7 @@ def sockets_of(bench: Bench) -> Iterator[socket.socket]:
 
 
 def narrow(bench: Bench) -> None:
-    """From now on next to nothing fits into a socket of the plane, and what does leaves slowly."""
+    """From now on a socket of the plane takes next to nothing, and sends it slowly."""
     command = "tc qdisc replace dev lo root tbf rate 2mbit burst 3000 limit 100000000"
     bench.inside(lambda: subprocess.run(command.split(), check=True))
     narrowed = 0
@@ -127,7 +127,7 @@ def narrow(bench: Bench) -> None:
 
 
 def send_numbered(bench: Bench, numbers: range) -> None:
-    """Each longer than the one before, which is the end of a train; and one by one."""
+    """Each is longer than the one before, which ends a train. They are sent one by one."""
     for number in numbers:
         before = bench.stats().tun_packets_in
         bench.app.sendto(struct.pack("!I", number) + bytes(500 + 20 * number), (INNER_PEER, 6000))
@@ -136,7 +136,7 @@ def send_numbered(bench: Bench, numbers: range) -> None:
 
 @pytest.mark.parametrize("sent_before", [0, 10])
 def test_full_socket_of_a_worker_keeps_order(many: Bench, sent_before: int) -> None:
-    """What was staged overtakes nothing of the last session; what follows does not overtake it."""
+    """Staged packets overtake none of the last session. Later packets do not overtake the staged ones."""
     narrow(many)
     many.key()
     send_numbered(many, range(sent_before))
@@ -150,8 +150,8 @@ def test_full_socket_of_a_worker_keeps_order(many: Bench, sent_before: int) -> N
 
 
 def test_all_peers_waiting_for_slots_are_served(alone: Bench) -> None:
-    """Each has one packet staged, and a key, while the socket takes next to nothing; no other comes.
-    A fifth of them is removed before its turn comes."""
+    """Each has one packet staged, and a key, while the socket takes next to nothing. No other packet comes.
+    One in five peers is removed before its turn."""
     narrow(alone)
     name = ffi.string(lib.udpring_plane_name(alone.plane)).decode()
     alone.inside(lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True))
@@ -183,14 +183,14 @@ def test_all_peers_waiting_for_slots_are_served(alone: Bench) -> None:
 
 @pytest.fixture(params=["uring-multishot x1", "mmsg x1", "mmsg x8"])
 def crowded(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Its mailbox is as small as there is."""
+    """Its mailbox has the smallest size."""
     tier, workers = request.param.split(" x")
     with closing(Bench(TIERS[tier], int(workers), WIREGUARD, mailbox=8)) as made:
         yield made
 
 
 def ask_for_keys(bench: Bench, count: int) -> set[int]:
-    """So many new peers, for one packet each that nobody sends again: more than the mailbox holds."""
+    """Adds more new peers than the mailbox holds, each with one packet that is not sent again."""
     name = ffi.string(lib.udpring_plane_name(bench.plane)).decode()
     bench.inside(lambda: subprocess.run(["ip", "route", "add", "10.78.0.0/16", "dev", name], check=True))
     asking = set()
@@ -266,7 +266,7 @@ def test_deferred_events_follow_when_mailbox_has_room(
 def test_rekey_request_survives_full_mailbox(
     crowded: Bench,
 ) -> None:
-    """A rekey that a received packet asks for finds no room in the mailbox. The next packet asks again."""
+    """A received packet requests a rekey, and the mailbox is full. The next packet requests it again."""
     peer = crowded.peer
     asking = ask_for_keys(crowded, 20)
     crowded.peer = peer
@@ -296,7 +296,7 @@ def delete_interface(bench: Bench) -> None:
 def shut_sockets(bench: Bench) -> None:
     """No worker can receive any more."""
     for sock in sockets_of(bench):
-        with pytest.raises(OSError, match="not connected"):  # it is done nevertheless
+        with pytest.raises(OSError, match="not connected"):  # it is done anyway
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
@@ -326,7 +326,7 @@ def test_end_of_device_passes_a_full_mailbox(
 
 
 def test_what_a_bind_finds_unsent_is_counted(alone: Bench) -> None:
-    """A socket that takes nothing is waited for half a second, then it goes, and what was to leave by it."""
+    """A socket that takes nothing is kept for half a second, then it is closed with its pending packets."""
     narrow(alone)
     alone.inside(lambda: subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", *STUCK], check=True))
     alone.key()
@@ -339,7 +339,8 @@ def test_what_a_bind_finds_unsent_is_counted(alone: Bench) -> None:
 
 
 def test_each_socket_is_waited_for_by_itself(alone: Bench) -> None:
-    """That of IPv4 is full for good. That of IPv6 is full as well, but has room soon: who would see it?"""
+    """The IPv4 socket is full for good. The IPv6 socket is full too, but soon has room, which must be
+    noticed."""
     narrow(alone)
     for command in (
         "ip link add stuck type veth peer name other",

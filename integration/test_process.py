@@ -1,4 +1,4 @@
-"""The program as a process: how it starts, what makes it end, what it leaves behind, what may change."""
+"""The program as a process: how it starts and ends, what it leaves behind, what may change at run time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def _alone(rig: Rig) -> Node:
 
 
 def _daemon(node: Node) -> int:
-    """Starts it in the background as wg-quick does; its pid. All is there when the command returns."""
+    """Starts it in the background as wg-quick does. Returns its pid. The node is complete when the command
+    returns."""
     before = set(node.space.pids())
-    # The pipes of capture_output would keep this call from returning if the daemon held them open.
+    # With the pipes of capture_output, this call would not return while the daemon held them open.
     node.space.run(*SUBJECT.argv, node.interface, timeout=60)
     assert node.answers(), "the command returned before the UAPI socket answered"
     assert node.exists(), "the command returned before the interface was there"
@@ -51,7 +52,7 @@ def test_background(rig: Rig) -> None:
     _gone(node, pid)
 
 
-# wireguard-go dies of a terminal that hangs up, and leaves its socket file behind.
+# A hangup of its terminal kills wireguard-go, which leaves its socket file behind.
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGHUP, marks=udpring_only)]
 )
@@ -66,7 +67,7 @@ def test_signals_end_it(rig: Rig, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("how", ["interface deleted", "socket file removed"])
 def test_ends_when_its_interface_or_socket_goes(rig: Rig, how: str) -> None:
-    """And the same name can be used again at once, several times."""
+    """The same name can be used again at once, several times."""
     node = _alone(rig)
     for _ in range(3):
         pid = _daemon(node)
@@ -78,7 +79,7 @@ def test_ends_when_its_interface_or_socket_goes(rig: Rig, how: str) -> None:
 
 
 def test_the_same_name_again_after_a_kill(rig: Rig) -> None:
-    """The socket file that a killed process leaves behind is in nobody's way."""
+    """The socket file of a killed process does not prevent a start."""
     node = _alone(rig)
     pid = _daemon(node)
     os.kill(pid, signal.SIGKILL)
@@ -92,7 +93,7 @@ def test_the_same_name_again_after_a_kill(rig: Rig) -> None:
 
 @udpring_only
 def test_a_name_in_use(rig: Rig) -> None:
-    """A second one of the same name: exit 3 and one line; the first goes on."""
+    """A second one with the same name: exit 3 and one line. The first continues."""
     node = _alone(rig)
     node.start()
     for flags in ([], ["-f"]):
@@ -102,7 +103,7 @@ def test_a_name_in_use(rig: Rig) -> None:
         assert node.interface in done.stderr
     assert node.answers()
     node.wg("show", node.interface)
-    # A name that a link of another kind has.
+    # The name of a link of another kind.
     done = node.space.run(*SUBJECT.argv, "under", check=False)
     assert done.returncode == 3, done
     assert "under" in done.stderr
@@ -131,7 +132,7 @@ def test_bad_names(rig: Rig, name: str) -> None:
 
 
 def test_started_without_standard_streams(rig: Rig) -> None:
-    """As some supervisors and init scripts start it: descriptors 0 to 2 closed."""
+    """Some supervisors and init scripts start it with descriptors 0 to 2 closed."""
     node = _alone(rig)
     for closed in (">&-", "<&- >&- 2>&-"):
         node.space.run("sh", "-c", f'exec "$@" {closed}', "sh", *SUBJECT.argv, node.interface, timeout=20)
@@ -141,7 +142,7 @@ def test_started_without_standard_streams(rig: Rig) -> None:
 
 
 def test_start_and_stop_leave_nothing(rig: Rig) -> None:
-    """Ten lives of one name, each with a session's worth of set-up."""
+    """Ten lives with one name, each with the set-up of a session."""
     node = _alone(rig)
     for _ in range(10):
         node.start()
@@ -160,7 +161,7 @@ LARGEST_INNER = (65507 - 32) // 16 * 16
 
 
 def _elsewhere(rig: Rig, node: Node) -> Space:
-    """Moves the interface to a namespace that knows nothing of the underlay, with its addresses."""
+    """Moves the interface, with its addresses, to a namespace without the underlay."""
     other = rig.topology()["a"]
     other.ip("link", "del", "under")
     node.space.ip("link", "set", node.interface, "netns", other.name)
@@ -171,7 +172,7 @@ def _elsewhere(rig: Rig, node: Node) -> Space:
 
 @pytest.mark.parametrize("mover", ["a", "b"])
 def test_interface_in_another_namespace(rig: Rig, mover: str) -> None:
-    """The sockets stay where the program was started, also on a new port; its end is still noticed."""
+    """The sockets stay in the program's namespace, also with a new port. Its end is still noticed."""
     tunnel = rig.tunnel((SUBJECT, GO) if mover == "a" else (GO, SUBJECT))
     tunnel.ping()
     node, other = (tunnel.a, tunnel.b) if mover == "a" else (tunnel.b, tunnel.a)
@@ -185,7 +186,7 @@ def test_interface_in_another_namespace(rig: Rig, mover: str) -> None:
     until(lambda: other.status(node).endpoint.endswith(":40001"), "the new port is used")
     assert "40001" in home.run("ss", "-Hlnu").stdout
     assert "40001" not in node.space.run("ss", "-Hlnu").stdout
-    # Link and MTU change where its netlink does not reach.
+    # Link and MTU change where its netlink socket gets no message.
     node.space.ip("link", "set", node.interface, "down")
     node.space.ip("link", "set", node.interface, "mtu", "9000", "up")
     ping(other.space, node.inner4)
@@ -204,7 +205,7 @@ def test_largest_mtu(rig: Rig, programs: tuple) -> None:  # type: ignore[type-ar
     for size in (1473, 9000, 32768, 65000, LARGEST_INNER - 28):
         ping(a.space, b.inner4, size=size)
         ping(b.space, a.inner4, size=size)
-    # A larger one cannot be carried: it is dropped, and the next goes through.
+    # A larger one cannot be carried: it is dropped, and the next one gets through.
     a.space.run("ping", "-n", "-c", "1", "-W", "1", "-s", str(65535 - 28), b.inner4, check=False)
     ping(a.space, b.inner4)
     # At the largest MTU whose packets can be carried, TCP fills them.
@@ -238,7 +239,7 @@ def test_link_down_and_up(rig: Rig) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_fwmark(rig: Rig, family: int) -> None:
-    """Every packet out carries it, also after the sockets were made anew; 0 takes it away."""
+    """Every outgoing packet carries it, also after the sockets were made again. 0 removes it."""
     tunnel = rig.tunnel((SUBJECT, GO), family=family)
     node, other = tunnel.a, tunnel.b
     node.space.nft(
@@ -270,7 +271,7 @@ def test_fwmark(rig: Rig, family: int) -> None:
 
 
 def test_listen_port_taken(rig: Rig) -> None:
-    """`wg set` fails with 'Address already in use'; the old port goes on."""
+    """`wg set` fails with 'Address already in use'. The old port stays in use."""
     tunnel = rig.tunnel((SUBJECT, GO))
     tunnel.ping()
     node = tunnel.a

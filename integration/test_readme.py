@@ -1,4 +1,4 @@
-"""The network test of README.md runs as it stands there, but for its names, which are random here."""
+"""The network test of README.md runs as printed, except that its names are random here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receiving where there are link-local addresses: a namespace of its own, and its loopback."""
+"""Receiving with link-local addresses: a new namespace and its loopback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Sends to and from fe80::1 on lo, to a RecvRing and to a plain socket; prints what each said of it.
+# Sends to and from fe80::1 on lo, to a RecvRing and to a plain socket. Prints the results of both.
 PROGRAM = """
 import json, socket, struct, subprocess, sys
 from udpring import RecvRing

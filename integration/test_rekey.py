@@ -1,6 +1,6 @@
 """A session older than 120 s is replaced under traffic, and TCP does not notice.
 
-All pairs run at once in one test, so that the two minutes are spent once.
+All pairs run at once in one test, so the two minutes are spent only once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def test_rekey_after_two_minutes_without_a_lost_byte(rig: Rig) -> None:
 
 
 def rekeyed_without_a_lost_byte(rig: Rig, pairs: list[tuple[Program, Program]]) -> None:
-    """TCP both ways through each pair; each rekeys once, after two minutes."""
+    """TCP in both directions through each pair. Each pair rekeys once, after two minutes."""
     tunnels = [rig.tunnel(pair, topology=rig.topology(), psk=pair[0] is pair[1]) for pair in pairs]
     streams: list[TcpStream] = []
     for tunnel in tunnels:
@@ -47,7 +47,7 @@ def rekeyed_without_a_lost_byte(rig: Rig, pairs: list[tuple[Program, Program]]) 
 
 
 def _handshakes_while_running(tunnels: list[Tunnel], streams: list[TcpStream]) -> list[list[int]]:
-    """The times of the handshakes that each initiator shows, asked for once a second."""
+    """The handshake times that each initiator shows, queried once a second."""
     seen: list[list[int]] = [[] for _ in tunnels]
     deadline = time.monotonic() + SECONDS + 30
     while any(stream.running for stream in streams) and time.monotonic() < deadline:

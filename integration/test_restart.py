@@ -1,4 +1,4 @@
-"""An end that dies and comes back, and a peer that cannot be reached for a while."""
+"""An end that dies and comes back, and a peer that is unreachable for a while."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_initiator_restarts(rig: Rig, programs: Programs, how: str) -> None:
     ("programs", "how"), [((SUBJECT, GO), "kill"), ((GO, SUBJECT), "kill"), ((GO, SUBJECT), "stop")]
 )
 def test_responder_restarts(rig: Rig, programs: Programs, how: str) -> None:
-    """The initiator notices 15 s of unanswered data (10 s keepalive + 5 s rekey time-out) and starts anew."""
+    """The initiator notices 15 s of unanswered data (10 s keepalive + 5 s rekey time-out) and starts a
+    handshake."""
     tunnel = rig.tunnel(programs)
     tunnel.ping()
     getattr(tunnel.b, how)()
@@ -54,7 +55,8 @@ def test_both_restart(rig: Rig, programs: Programs) -> None:
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_unreachable_then_reachable(rig: Rig, programs: Programs) -> None:
-    """A path that loses all: initiations go on at 5 s and show as bytes sent; then the path heals."""
+    """A path that loses everything: initiations continue every 5 s and count as bytes sent. Then the path
+    heals."""
     tunnel = rig.tunnel(programs, topology=rig.topology("lossy", "--loss", "100"))
     a, b = tunnel.a, tunnel.b
     assert unreached(a.space, b.inner4)
@@ -68,7 +70,7 @@ def test_unreachable_then_reachable(rig: Rig, programs: Programs) -> None:
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_port_closed_then_open(rig: Rig, programs: Programs) -> None:
-    """Nobody listens yet, and the host says so by ICMP: that ends nothing."""
+    """No process listens yet, and the host reports that by ICMP. The tunnel survives."""
     tunnel = rig.tunnel(programs, start=False)
     a, b = tunnel.a, tunnel.b
     a.start()

@@ -1,4 +1,4 @@
-"""An end that moves to a new port or a new address, under traffic: the other end follows it, TCP goes on."""
+"""An end that moves to a new port or address under traffic. The other end follows, and TCP continues."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", PAIRS)
 def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> None:
-    """The old address is taken away while packets are sent from it."""
+    """The old address is removed while packets are sent from it."""
     tunnel = rig.tunnel(programs, family=family)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -49,7 +49,8 @@ def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> N
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     new = readdress(moves, family)
     if moves.program.name == GO.name and family == 4:
-        # wireguard-go of 2022 forgets a removed source on EINVAL; recent kernels say ENETUNREACH for IPv4.
+        # wireguard-go of 2022 drops a removed source only on EINVAL. Recent kernels return ENETUNREACH for
+        # IPv4.
         moves.set_peer(stays, "endpoint", stays.outer(4))
     until(lambda: stays.status(moves).endpoint == endpoint(new, moves.port), "the other end follows")
     stream.finish()
@@ -57,11 +58,12 @@ def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> N
 
 
 def readdress(node: Node, family: int) -> str:
-    """Another address in place of the node's; returns it."""
+    """Replaces the node's address by another one. Returns it."""
     space = node.space
     if family == 4:
         old, new = f"{space.ipv4}/24", "10.99.0.77"
-        # Of another prefix length: it is no secondary of the old one, which would go with it.
+        # With another prefix length, it is no secondary address of the old one, which would be removed with
+        # it.
         space.ip("addr", "add", f"{new}/16", "dev", "under")
     else:
         old, new = f"{space.ipv6}/64", "fd99::77"
@@ -72,12 +74,12 @@ def readdress(node: Node, family: int) -> str:
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_replies_come_from_the_address_that_was_addressed(rig: Rig, programs: Programs) -> None:
-    """A responder with several addresses answers from the one its peer uses."""
+    """A responder with several addresses answers from the one that its peer uses."""
     tunnel = rig.tunnel(programs, start=False)
     a, b = tunnel.a, tunnel.b
     b.space.ip("addr", "add", "10.99.0.50/24", "dev", "under")
     a.peers[0].endpoint = f"10.99.0.50:{b.port}"
-    # What b sends from its first address does not get through to a, as with a NAT on the way.
+    # Packets from b's first address do not reach a, as with a NAT on the path.
     a.space.nft(
         "table inet strict { chain arrives { type filter hook input priority filter; policy accept; }; }\n"
         "add rule inet strict arrives ip saddr 10.99.0.2 udp dport 51820 counter drop"
@@ -91,7 +93,7 @@ def test_replies_come_from_the_address_that_was_addressed(rig: Rig, programs: Pr
 
 @pytest.mark.parametrize("programs", PAIRS)
 def test_moves_from_ipv4_to_ipv6(rig: Rig, programs: Programs) -> None:
-    """One way fails. With the other endpoint set, the tunnel uses it, and the far end follows."""
+    """One path fails. With the other endpoint set, the tunnel uses it, and the far end follows."""
     tunnel = rig.tunnel(programs, topology=rig.topology("dual-stack"))
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

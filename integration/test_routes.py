@@ -1,7 +1,7 @@
-"""Routes that change under a live tunnel: packets follow them, from an address that fits.
+"""Route changes under a live tunnel: packets follow the routes, from a suitable address.
 
 The rule is that of the kernel's WireGuard: packets leave from the address on which the peer was heard, as
-long as the route from there leaves by the interface on which it was heard. The scenarios are those of its
+long as the route from there uses the interface on which it was heard. The scenarios are those of the kernel's
 self-test (sticky sources, replaced and foreign addresses, a better route) and of hosts with two links.
 """
 
@@ -15,7 +15,7 @@ from seccomp import Rule, launcher
 
 WORKERS = SUBJECT.with_env(UDPRING_WORKERS="2")
 FOLLOWS = 12
-"""Seconds a tunnel may take to go on by another route. Without notice of routes it took 15 and more."""
+"""Seconds until a tunnel must continue by another route. Without route notices it took 15 and more."""
 
 
 def uplinks(
@@ -39,7 +39,7 @@ def goes_on(tunnel: Tunnel) -> None:
 
 
 def sees(tunnel: Tunnel, address: str) -> None:
-    """b has a at this address."""
+    """Waits until b has a at this address."""
     wanted = endpoint(address, tunnel.a.port)
     until(lambda: tunnel.b.status(tunnel.a).endpoint == wanted, f"b sees a at {wanted}")
 
@@ -100,7 +100,7 @@ def test_new_fwmark_takes_its_own_table(rig: Rig, family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_new_policy_rule_is_followed(rig: Rig, family: int) -> None:
-    """The main table stays as it is; a rule sends one address by another table."""
+    """The main table stays unchanged. A rule sends one address by another table."""
     tunnel = uplinks(rig, (WORKERS, SUBJECT), family=family)
     a, there = tunnel.a, address(tunnel, "b", 0, family)
     tunnel.ping()
@@ -114,8 +114,8 @@ def test_new_policy_rule_is_followed(rig: Rig, family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_second_address_answers_by_the_default_route(rig: Rig, family: int) -> None:
-    """b is addressed on the link that none of its routes leads out by. With a strict router an answer from
-    there would be lost on the other link, and the client is no neighbour on this one."""
+    """b's peer uses its address on a link that none of its routes uses. A strict router on the other link
+    would drop an answer from there, and the client is no neighbour on this one."""
     tunnel = uplinks(rig, (SUBJECT, SUBJECT), "--rp-filter", "1", family=family, start=False)
     a, b = tunnel.a, tunnel.b
     b.space.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.under1.rp_filter=0")
@@ -130,7 +130,7 @@ def test_second_address_answers_by_the_default_route(rig: Rig, family: int) -> N
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_second_address_with_a_table_of_its_own(rig: Rig, family: int) -> None:
-    """Where a rule routes what leaves from an address by its own link, b answers from that address."""
+    """If a rule routes packets from an address over its own link, b answers from that address."""
     tunnel = uplinks(rig, (GO, SUBJECT), "--rp-filter", "1", family=family, start=False)
     a, b = tunnel.a, tunnel.b
     second = address(tunnel, "b", 1, family)
@@ -148,7 +148,7 @@ def test_second_address_with_a_table_of_its_own(rig: Rig, family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_replaced_address_is_not_kept(rig: Rig, family: int) -> None:
-    """a's address goes and another comes, on the same link and in the same network."""
+    """a's address is replaced by another one on the same link and in the same network."""
     tunnel = uplinks(rig, (SUBJECT, GO), family=family)
     space = tunnel.a.space
     tunnel.ping()
@@ -176,8 +176,8 @@ def test_source_sticks_to_the_address_that_was_addressed(rig: Rig, family: int) 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_foreign_address_of_another_interface_answers(rig: Rig, family: int) -> None:
-    """b is addressed by an address of another interface: the route back leaves by the link where the packet
-    came in, so the address is kept."""
+    """The peer uses an address of another interface of b. The route back uses the link on which the packet
+    arrived, so the address is kept."""
     tunnel = rig.tunnel((SUBJECT, SUBJECT), family=family)
     a, b = tunnel.a, tunnel.b
     foreign, network = ("10.50.0.1/24", "10.50.0.0/24") if family == 4 else ("fd50::1/64", "fd50::/64")
@@ -194,7 +194,7 @@ def test_foreign_address_of_another_interface_answers(rig: Rig, family: int) -> 
 
 
 def test_no_route_then_one(rig: Rig) -> None:
-    """Nothing can leave; when a route comes, what waits leaves."""
+    """Nothing can leave. When a route appears, staged packets leave."""
     tunnel = uplinks(rig, (SUBJECT, SUBJECT), start=False)
     a = tunnel.a
     for link in ("under0", "under1"):

@@ -16,7 +16,7 @@ BOUND = 70_000
 
 
 def far_end(rig: Rig, tmp_path: Path, family: int, *, workers: int = 1) -> Tunnel:
-    """a reaches b's endpoint, an address behind b's link, by a default route; a's counters are readable."""
+    """a reaches b's endpoint, an address behind b's link, by a default route. a's counters are readable."""
     program = watched(tmp_path).with_env(UDPRING_WORKERS=str(workers))
     tunnel = rig.tunnel((program, SUBJECT), family=family, start=False)
     a, b = tunnel.a, tunnel.b
@@ -33,7 +33,7 @@ def far_end(rig: Rig, tmp_path: Path, family: int, *, workers: int = 1) -> Tunne
 
 
 def silence(node: Node) -> None:
-    """Nothing of it leaves: an initiation of its own, 15 s on, would move its endpoint and end the loop."""
+    """None of it leaves: an initiation of b's own, after 15 s, would move its endpoint and end the loop."""
     node.space.nft(
         "table inet quiet { chain leaves { type filter hook output priority filter; policy accept; "
         "meta l4proto udp drop; }; }"
@@ -50,7 +50,7 @@ def halves(family: int) -> tuple[str, str]:
 def test_route_into_the_tunnel_is_dropped_and_logged(
     rig: Rig, tmp_path: Path, family: int, workers: int
 ) -> None:
-    """Once."""
+    """It is logged once."""
     tunnel = far_end(rig, tmp_path, family, workers=workers)
     a, b = tunnel.a, tunnel.b
     inner = b.inner4 if family == 4 else b.inner6
@@ -58,7 +58,7 @@ def test_route_into_the_tunnel_is_dropped_and_logged(
     before = a.status(b).sent
     for half in halves(family):
         a.space.ip(f"-{family}", "route", "add", half, "dev", a.interface)
-    # Its way back is in the tunnel too; what matters is that nothing multiplies.
+    # The way back leads through the tunnel too. Nothing may multiply.
     a.space.run("ping", "-n", "-i", "0.05", "-c", "20", "-W", "1", inner, check=False)
     until(lambda: drops(a)["routing_loop"] >= 10, "the packets are dropped, for this reason")
     assert a.status(b).sent - before < BOUND
@@ -78,7 +78,7 @@ def test_route_into_the_tunnel_is_dropped_and_logged(
 
 
 def test_endpoint_set_into_the_tunnel_sends_nothing(rig: Rig, tmp_path: Path) -> None:
-    """The routes are there first; the endpoint comes later."""
+    """The routes exist first. The endpoint comes later."""
     tunnel = far_end(rig, tmp_path, 4)
     a, b = tunnel.a, tunnel.b
     a.space.ip("route", "add", "10.77.0.0/16", "dev", a.interface)
@@ -94,7 +94,7 @@ def test_endpoint_set_into_the_tunnel_sends_nothing(rig: Rig, tmp_path: Path) ->
 
 
 def test_link_local_endpoint_of_the_interface_itself_loops(rig: Rig, tmp_path: Path) -> None:
-    """Its scope says where it leads, without a look-up."""
+    """The scope of the endpoint names its interface, without a look-up."""
     tunnel = far_end(rig, tmp_path, 6)
     a, b = tunnel.a, tunnel.b
     a.space.ip("addr", "add", "fe80::1/64", "dev", a.interface, "nodad")
@@ -108,7 +108,7 @@ def test_link_local_endpoint_of_the_interface_itself_loops(rig: Rig, tmp_path: P
 
 
 def test_mark_with_a_rule_is_no_loop(rig: Rig, tmp_path: Path) -> None:
-    """As wg-quick does it: what bears the mark goes by the main table, all else by the tunnel."""
+    """As with wg-quick: marked packets use the main table, all others the tunnel."""
     tunnel = far_end(rig, tmp_path, 4)
     a, b = tunnel.a, tunnel.b
     a.wg("set", a.interface, "fwmark", "51")
@@ -125,7 +125,7 @@ def test_mark_with_a_rule_is_no_loop(rig: Rig, tmp_path: Path) -> None:
 
 
 def _second_peer(tunnel: Tunnel, rig: Rig) -> Node:
-    """A node beside b that a reaches at b's inner address: through the tunnel."""
+    """A second node next to b that a reaches at b's inner address: through the tunnel."""
     a, b = tunnel.a, tunnel.b
     inside = rig.node(b.space, inner=["10.150.0.2/24", "fd50::2/64"], port=52000)
     inside.peers.append(Peer(a, ["10.150.0.1/32"]))
@@ -146,7 +146,7 @@ def test_onion_routing_is_no_loop(rig: Rig, tmp_path: Path) -> None:
     inside = _second_peer(tunnel, rig)
     ping(a.space, inside.inner4)
     assert drops(a)["routing_loop"] == 0
-    # And one that is reached through itself.
+    # And an endpoint that is reached through its own peer.
     a.set_peer(inside, "endpoint", "10.150.0.2:52000")
     assert unreached(a.space, inside.inner4)
     until(lambda: drops(a)["routing_loop"] > 0, "it is dropped for this reason")
@@ -158,7 +158,7 @@ def _move(node: Node, target: Space) -> None:
 
 
 def test_interface_in_another_namespace_is_no_loop(rig: Rig, tmp_path: Path) -> None:
-    """An uplink may have the number that the interface has in its own namespace."""
+    """An uplink may have the interface number that the tunnel has in its own namespace."""
     tunnel = rig.tunnel((watched(tmp_path), SUBJECT), start=False)
     a, b = tunnel.a, tunnel.b
     inside = rig.topology("two-nodes")["a"]
@@ -168,7 +168,7 @@ def test_interface_in_another_namespace_is_no_loop(rig: Rig, tmp_path: Path) -> 
     moved = Space(inside.name)
     number = moved.run("cat", f"/sys/class/net/{a.interface}/ifindex", check=False).stdout.strip()
     number = number or moved.ip("-o", "link", "show", a.interface).partition(":")[0]
-    # The same number for a second way to b, which is then the only one.
+    # The same number for a second path to b, which is then the only one.
     a.space.ip(
         "link", "add", "under8", "index", number, "type", "veth", "peer", "under8", "netns", b.space.name
     )

@@ -1,7 +1,7 @@
-"""Sending in event loops when the socket buffer is full: nothing blocks, overtakes, or is lost unsaid.
+"""Sending in event loops when the socket buffer is full: nothing blocks, overtakes, or is lost unreported.
 
-A host's own loopback takes everything at once. Behind a token bucket (tc-tbf(8)) the buffer fills, hence a
-namespace of its own.
+A host's loopback accepts everything at once. Behind a token bucket (tc-tbf(8)) the buffer fills, so the test
+runs in its own namespace.
 """
 
 from __future__ import annotations

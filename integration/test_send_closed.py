@@ -1,6 +1,6 @@
-"""A full socket buffer holds a sender up: a close from another thread, or Ctrl-C, ends its wait all the same.
+"""A sender waits for room in a full socket buffer: a close from another thread, or Ctrl-C, ends the wait.
 
-Behind a token bucket (tc-tbf(8)) that lets next to nothing through, in a namespace of its own.
+Behind a token bucket (tc-tbf(8)) that lets almost nothing through, in its own namespace.
 """
 
 from __future__ import annotations

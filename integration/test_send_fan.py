@@ -1,4 +1,5 @@
-"""SendRing with helpers where not all goes at once: a full socket buffer, and trains that a route refuses.
+"""SendRing with helpers when not everything can be sent at once: a full buffer, and trains that a route
+refuses.
 
 Each program runs in a network namespace of its own, which ends with it.
 """
@@ -119,7 +120,7 @@ def test_order_holds_when_the_buffer_is_full(tier: str) -> None:
     run(FULL, tier)
 
 
-# With IP_RECVERR each datagram that the bucket has no room for is an error: ENOBUFS.
+# With IP_RECVERR each datagram without room in the bucket is an error: ENOBUFS.
 REPORT = """
 ip("tc qdisc replace dev lo root tbf rate 60mbit burst 3000 limit 20000")
 atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)

@@ -1,7 +1,7 @@
-"""A full socket buffer: nothing overtakes, nothing is lost, and a time-out says what did not go.
+"""A full socket buffer: nothing overtakes, nothing is lost, and a time-out reports the unsent datagrams.
 
-On a host's own loopback a packet leaves the socket's account at once. Behind a token bucket (tc-tbf(8)) it
-stays there until it is its turn, as on a real interface, and the buffer fills: hence a namespace of its own.
+On a host's loopback a packet leaves the socket's account at once. Behind a token bucket (tc-tbf(8)) it stays
+there until its turn, as on a real interface, and the buffer fills. So the test runs in its own namespace.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_order_holds_when_the_buffer_is_full(tier: str, buffer: int) -> None:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 def test_order_survives_refusals_of_a_qdisc(tier: str) -> None:
-    """With IP_RECVERR each datagram that the bucket has no room for is an error: ENOBUFS."""
+    """With IP_RECVERR each datagram without room in the bucket is an error: ENOBUFS."""
     answer = run(tier, "60mbit", 3000, 1200, 4_000_000, 20, 0, limit=20_000, reported=True)
     errors = answer["errors"]
     assert isinstance(errors, list)
@@ -103,7 +103,7 @@ def test_timeout_reports_unsent_datagrams(tier: str) -> None:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 def test_interrupt_abandons_waiting_datagrams(tier: str) -> None:
-    """What is parked points into the batch's memory: it must not outlive the call."""
+    """A parked send points into the batch's memory. It must not outlive the call."""
     answer = run(tier, "2mbit", 1000, 1200, 20000, None, 1)
     assert answer["accepted"] == -1
     got = answer["got"]

@@ -1,4 +1,4 @@
-"""SendRing on paths that a host's own loopback is not: small MTUs, scopes, and buffers that fill.
+"""SendRing on paths other than loopback: small MTUs, scopes, and buffers that fill.
 
 Each program runs in a network namespace of its own, which ends with it.
 """

@@ -1,5 +1,4 @@
-"""A host that is short of memory for a moment ends no worker. One that stays so ends the node,
-which says why."""
+"""A short shortage of memory ends no worker. A lasting one ends the node with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from lab.traffic import TcpStream, tcp
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="the calls are those of our core")
 
-#: By tier, what is refused where memory is short, and how often in a row.
+#: By tier: the calls refused for lack of memory, and how often in a row.
 SHORT = {
     "uring-multishot": [("io_uring_enter", errno.ENOMEM), ("io_uring_enter", errno.EAGAIN)],
     "uring-pool": [("io_uring_enter", errno.ENOBUFS), ("io_uring_enter", errno.EBUSY)],
@@ -29,7 +28,7 @@ Start = Callable[[str], tuple[Tunnel, Faults]]
 
 @pytest.fixture
 def start(rig: Rig, tmp_path: Path) -> Start:
-    """A pair of nodes; the calls of b can be made to fail."""
+    """A pair of nodes. The calls of b can be made to fail."""
 
     def made(tier: str) -> tuple[Tunnel, Faults]:
         (tmp_path / "b").mkdir()
@@ -44,7 +43,7 @@ def start(rig: Rig, tmp_path: Path) -> Start:
 
 
 def outlives(tunnel: Tunnel, faults: Faults, call: str, error: int) -> None:
-    """A stream through b goes on after the call has failed ``TIMES`` times."""
+    """A stream through b continues after the call has failed ``TIMES`` times."""
     running = TcpStream(tunnel.a.space, tunnel.b.space, tunnel.b.inner4)
     until(lambda: running.received_bytes > 1 << 20 or not running.running, "the stream flows")
     faults.set(call, error, times=TIMES)

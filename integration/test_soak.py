@@ -1,4 +1,4 @@
-"""scripts/soak on a small scale: a fixed seed holds, what is wrong is seen, and nothing stays behind."""
+"""scripts/soak on a small scale: a fixed seed passes, violations are detected, and nothing stays behind."""
 
 from __future__ import annotations
 

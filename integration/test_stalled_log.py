@@ -1,4 +1,4 @@
-"""A stalled reader of the log holds up neither handshakes nor `wg`, and learns how many lines it missed."""
+"""A stalled reader of the log delays neither handshakes nor `wg`, and learns how many lines it missed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 LINES = 6_000
-"""More than a pipe, a terminal or a syslog socket holds, and than may wait."""
+"""More than a pipe, a terminal or a syslog socket holds, plus the lines that may wait."""
 NOTICE = re.compile(rb"(\d+) log lines were dropped")
 UDPRING = str(Path(sys.executable).with_name("udpring"))
 
 
 def _make_it_talk(node: Node) -> None:
-    """Each bad request is a line of the log."""
+    """Each bad request logs one line."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(60)
         sock.connect(str(node.uapi))
@@ -69,7 +69,7 @@ def test_stalled_standard_error_holds_up_nothing(rig: Rig, make: Callable[[], tu
         assert a.public_key in b.wg("show", b.interface)
         _read_until_notice(reading)
         _make_it_talk(a)
-        a.stop()  # in time, though nobody reads its last lines
+        a.stop()  # in time, although its last lines are not read
         assert a.process
         assert a.process.returncode == 0
     finally:

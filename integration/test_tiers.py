@@ -1,4 +1,4 @@
-"""Each tier carries the same traffic; where io_uring is denied there is mmsg."""
+"""Each tier carries the same traffic. Where io_uring is denied, it is mmsg."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
 
 
 def _denied(program: Program, error: str) -> Program:
-    """The program under a filter that refuses it io_uring, as Docker's default does."""
+    """The program under a filter that denies io_uring, like Docker's default."""
     return Program(
         program.name,
         (sys.executable, str(SECCOMP), f"io_uring_setup={error}", "--", *program.argv),
@@ -57,7 +57,7 @@ def test_against_wireguard_go(rig: Rig, tmp_path: Path, tier: str) -> None:
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_io_uring_denied(rig: Rig, tmp_path: Path, error: str) -> None:
-    """The node starts on mmsg, says why, and carries traffic."""
+    """The node starts on mmsg, gives the reason, and carries traffic."""
     free = watched(tmp_path).with_env(UDPRING_TIER="auto")
     node, _ = _exchange(rig, (_denied(free, error), GO))
     assert counters(node)["plane"]["tier"] == "mmsg"
@@ -67,7 +67,7 @@ def test_io_uring_denied(rig: Rig, tmp_path: Path, error: str) -> None:
 
 @pytest.mark.parametrize("tier", TIERS[:2])
 def test_a_tier_that_cannot_be_had(rig: Rig, tier: str) -> None:
-    """Asked for by name and refused by the host: exit 3 and one line with the cause; nothing is left."""
+    """A tier that is named and that the host refuses: exit 3 and one line with the cause. Nothing is left."""
     node = rig.node(rig.topology()["a"], SUBJECT, inner=[])
     program = _denied(SUBJECT, "EPERM")
     for flags in ([], ["-f"]):

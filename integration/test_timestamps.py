@@ -1,4 +1,4 @@
-"""A captured initiation that is sent again after the responder was killed and came back."""
+"""A captured initiation, replayed after the responder was killed and restarted."""
 
 from __future__ import annotations
 

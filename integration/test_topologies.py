@@ -1,4 +1,4 @@
-"""The scripts of netns-scripts/ as a person uses them: help, wrong use, interruption, nothing left behind."""
+"""The scripts of netns-scripts/ in use: help, wrong arguments, interruption, nothing left behind."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_by_hand(script: str) -> None:
         assert inside.returncode == 7
         assert _say(script, "up", prefix).returncode == 1
         assert _say(script, "show", prefix).stdout == up.stdout, "a refused second up must not harm the first"
-        # What somebody left running inside ends with it.
+        # A process that was left running inside ends with it.
         subprocess.Popen(
             [str(SCRIPTS / script), "exec", prefix, first, "sleep", "600"], stdin=subprocess.DEVNULL
         )
@@ -115,14 +115,14 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_failed_up_leaves_nothing() -> None:
     prefix = "u" + secrets.token_hex(3)
-    # A link cannot have this MTU with IPv6 on it: the build fails half way.
+    # IPv6 does not permit this MTU on a link, so the build fails half way.
     done = _say("two-nodes", "up", prefix, "--mtu", "68")
     assert done.returncode != 0
     assert not leftovers(prefix)
 
 
 def test_a_killed_run_is_cleaned_up() -> None:
-    """As pytest dies by SIGKILL: the far end of its pipe sees the end and takes all down."""
+    """As if SIGKILL ended pytest: the reaper sees the end of its pipe and removes everything."""
     program = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from lab.reaper import Reaper\n"
         "reaper = Reaper(); reaper.watch(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)"
@@ -138,7 +138,7 @@ def test_a_killed_run_is_cleaned_up() -> None:
         _say("two-nodes", "down", prefix)
 
 
-# ---- that they do what their drawing says ----
+# ---- the topologies are as drawn ----
 
 
 def test_nat_hides_the_inside(rig: Rig) -> None:
@@ -194,7 +194,7 @@ def test_lossy_path_loses_what_it_says(rig: Rig) -> None:
         )
         return int(said.split(" received")[0].split()[-1])
 
-    assert 10 <= answered() <= 100  # a quarter of 200, by chance
+    assert 10 <= answered() <= 100  # a quarter of 200, with random variation
     lossy.set("loss", "0")
     assert answered() == 200
     lossy.set("loss", "100")

@@ -1,6 +1,6 @@
-"""A kernel that takes TUNSETOFFLOAD and then refuses super-packets written to the interface (Linux 6.6.44).
+"""A kernel that accepts TUNSETOFFLOAD and then refuses super-packets written to the interface (Linux 6.6.44).
 
-tests/tunnel/tun_refuses.c plays that kernel in one node of a pair.
+tests/tunnel/tun_refuses.c acts as that kernel in one node of a pair.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_nothing_is_lost_and_log_says_so_once(rig: Rig, tmp_path: Path, refuse: 
         for address in (tunnel.b.inner4, tunnel.b.inner6):
             tcp(tunnel.a.space, tunnel.b.space, address, 8 << 20)
     learnt = counters(tunnel.b)["plane"]
-    # A few of each kind, by each worker, and no more: 8 in a row end it.
+    # A few of each kind by each worker, and no more: after 8 in a row the worker stops.
     assert 0 < learnt["super_packets_split"] <= 400
     tcp(tunnel.a.space, tunnel.b.space, tunnel.b.inner4, 8 << 20)
     datagrams(tunnel.a.space, tunnel.b.space, tunnel.a.inner4, tunnel.b.inner4, [0, 1, 1000, 1200, 1392])

@@ -1,7 +1,7 @@
 """The same UAPI requests and `wg` commands for udpring and wireguard-go: the same errno, the same state.
 
-What differs on purpose stands in ``DIFFERENCES``, each with its reason and checked here; the generated
-sequences hold none of it. Where wireguard-go and the kernel differ, udpring does as the kernel.
+``DIFFERENCES`` lists the intended differences with their reasons, and each is checked here. The generated
+sequences contain none of them. Where wireguard-go and the kernel differ, udpring behaves like the kernel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESET = f"set=1\nprivate_key={'00' * 32}\nlisten_port=40000\nfwmark=0\nreplace_p
 
 @pytest.fixture
 def pair(rig: Rig) -> Iterator[tuple[Node, Node]]:
-    """Both programs, up, in namespaces of their own, so that both may have the same port."""
+    """Both programs, up, each in its own namespace, so that both may use the same port."""
     topology = rig.topology()
     ours = rig.node(topology["a"], SUBJECT, inner=["10.100.0.1/24"])
     theirs = rig.node(topology["b"], GO, inner=["10.100.0.2/24"])
@@ -58,7 +58,7 @@ def test_same_requests_have_the_same_outcome(pair: tuple[Node, Node], first: int
 
 
 def _words(rng: random.Random) -> list[str]:
-    """The arguments of a `wg set`, some wrong."""
+    """The arguments of a `wg set`, some of them wrong."""
     key = base64.b64encode(bytes.fromhex(rng.choice(PUBLIC))).decode()
     words = rng.choice([[], ["fwmark", rng.choice(["0x7", "off", "9"])], ["listen-port", "41000"]])
     words += ["peer", rng.choice([key, key, key, key[:-2], "x"])]
@@ -93,12 +93,12 @@ def test_same_wg_commands_have_the_same_outcome(pair: tuple[Node, Node]) -> None
         assert state(pair[0]) == state(pair[1]), f"seed {seed}: after wg set {words}"
 
 
-# ---- what differs on purpose ----
+# ---- intended differences ----
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A request, the errno of udpring, those of wireguard-go's releases, and why."""
+    """A request, udpring's errno, those of wireguard-go's releases, and the reason."""
 
     request: str
     ours: int
@@ -183,7 +183,7 @@ def test_difference_is_as_the_table_has_it(pair: tuple[Node, Node], name: str) -
 
 
 def test_taken_port_keeps_old_one_as_kernel(pair: tuple[Node, Node]) -> None:
-    """wireguard-go then listens nowhere."""
+    """wireguard-go then listens on no port."""
     for node in pair:
         assert errno_of(say(node, RESET)) == 0
         assert errno_of(say(node, f"set=1\nlisten_port={TAKEN_PORT}\n\n")) == -errno.EADDRINUSE

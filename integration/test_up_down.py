@@ -1,4 +1,4 @@
-"""`udpring up` and `down` with hooks, DNS and files as a host has them: what happens, and what is left."""
+"""`udpring up` and `down` with hooks, DNS and files as on real hosts: effects and leftovers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def host(rig: Rig, tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def name(rig: Rig, host: Host) -> Iterator[str]:
-    """An interface's name; the interface goes when the test ends."""
+    """An interface name. The interface is removed when the test ends."""
     interface = rig.prefix + secrets.token_hex(2)
     yield interface
     if host.has(interface):

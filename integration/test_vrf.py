@@ -1,6 +1,6 @@
 """Links in a VRF: packets leave by the table of the VRF where the peer was heard.
 
-Where the kernel has none all of it is skipped; `scripts/vm` runs it under Debian's kernel.
+Without VRFs in the kernel all tests are skipped. `scripts/vm` runs them under Debian's kernel.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def _kernel_has_it() -> None:
 
 
 def add_vrf(node: Node) -> None:
-    """VRF red at the node, without a link. Sockets outside take what comes in there, too."""
+    """VRF red at the node, without a link. Sockets outside also receive packets that arrive in it."""
     node.space.run("sysctl", "-qw", "net.ipv4.udp_l3mdev_accept=1")
     node.space.ip("link", "add", "red", "type", "vrf", "table", "10")
     node.space.ip("link", "set", "red", "up")
 
 
 def enslave(node: Node, link: str, network: int, family: int) -> None:
-    """The link goes into the VRF, and the VRF's default route leads out by it."""
+    """Moves the link into the VRF, whose default route uses it."""
     node.space.run("sysctl", "-qw", f"net.ipv6.conf.{link}.keep_addr_on_down=1")
     node.space.ip("link", "set", link, "master", "red")
     # The kernel delivers to an IPv6 address a moment after that.
@@ -59,7 +59,7 @@ def remove_cgroup(node: Node) -> None:
 def second_link_in_vrf(
     rig: Rig, programs: tuple[Program, Program], family: int, *, start: bool = True
 ) -> Tunnel:
-    """b's second link is in a VRF; a knows b by the address there. b's main table leads out by the first."""
+    """b's second link is in a VRF, and a uses b's address there. b's main table uses the first link."""
     tunnel = uplinks(rig, programs, family=family, start=False)
     a, b = tunnel.a, tunnel.b
     add_vrf(b)
@@ -74,8 +74,8 @@ def second_link_in_vrf(
 @FAMILIES
 @pytest.mark.parametrize("programs", [(SUBJECT, SUBJECT), (SUBJECT, WORKERS)], ids=["one worker", "workers"])
 def test_vrf_of_the_link_answers(rig: Rig, programs: tuple[Program, Program], family: int) -> None:
-    """A socket that takes packets of all VRFs (udp_l3mdev_accept) answers by the table of the one where they
-    came in."""
+    """Sockets that receive from all VRFs (udp_l3mdev_accept) answer by the table of the VRF where the packet
+    arrived."""
     tunnel = second_link_in_vrf(rig, programs, family)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -86,8 +86,8 @@ def test_vrf_of_the_link_answers(rig: Rig, programs: tuple[Program, Program], fa
 
 @FAMILIES
 def test_node_in_a_vrf_stays_in_it(rig: Rig, family: int) -> None:
-    """Sockets that `ip vrf exec` binds to the VRF: the node also begins by its table, before anything was
-    heard."""
+    """`ip vrf exec` binds the sockets to the VRF. The node also initiates by its table, before it received
+    anything."""
     tunnel = second_link_in_vrf(rig, (SUBJECT, IN_VRF), family, start=False)
     a, b = tunnel.a, tunnel.b
     rig.later(lambda: remove_cgroup(b))
@@ -104,7 +104,7 @@ def test_node_in_a_vrf_stays_in_it(rig: Rig, family: int) -> None:
 
 @FAMILIES
 def test_peer_moves_between_a_vrf_and_the_main_table(rig: Rig, family: int) -> None:
-    """A data packet by the other link is answered by that link's table, without a handshake."""
+    """A data packet over the other link is answered by that link's table, without a handshake."""
     tunnel = second_link_in_vrf(rig, (SUBJECT, SUBJECT), family)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

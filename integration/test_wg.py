@@ -1,4 +1,4 @@
-"""`wg` drives the program as it drives any WireGuard interface; the UAPI's rules at the socket itself."""
+"""`wg` drives the program like any WireGuard interface. The rules of the UAPI at the socket itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def node(rig: Rig) -> Node:
 
 
 def _lines(configuration: str) -> set[tuple[str, ...]]:
-    """A configuration without the order of its peers and of their allowed IPs."""
+    """A configuration, independent of the order of its peers and their allowed IPs."""
     sections: list[list[str]] = []
     for line in configuration.splitlines():
         if line.startswith("["):
@@ -52,7 +52,7 @@ def _full_configuration() -> str:
 
 
 def _private() -> str:
-    """A private key as `wg genkey` makes them, clamped."""
+    """A clamped private key, as `wg genkey` makes it."""
     key = bytearray(secrets.token_bytes(32))
     key[0] &= 248
     key[31] = key[31] & 127 | 64
@@ -60,13 +60,13 @@ def _private() -> str:
 
 
 def test_setconf_showconf(rig: Rig, node: Node) -> None:
-    """What is set is shown, and as wireguard-go shows it."""
+    """Settings are shown, in the same form as by wireguard-go."""
     wanted = _full_configuration()
     other = rig.node(node.space, GO, inner=["10.100.0.2/24"])
     other.spawn()
     shown = []
     for each in (node, other):
-        # The second listens elsewhere: both run in one namespace.
+        # The second one listens on another port, because both run in one namespace.
         text = wanted if each is node else wanted.replace("41000", "41001")
         each.wg("setconf", each.interface, "/dev/stdin", stdin=text)
         shown.append(each.wg("showconf", each.interface))
@@ -78,7 +78,7 @@ def test_setconf_showconf(rig: Rig, node: Node) -> None:
 
 
 def test_addconf_and_syncconf(rig: Rig) -> None:
-    """addconf adds; syncconf keeps the session of a peer that stays, and removes those that are not named."""
+    """addconf adds. syncconf keeps the session of a listed peer and removes peers that are not listed."""
     tunnel = rig.tunnel((SUBJECT, GO))
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
@@ -202,7 +202,7 @@ BAD_LINES = [
 @udpring_only
 @pytest.mark.parametrize("bad", BAD_LINES)
 def test_a_bad_line(node: Node, bad: str) -> None:
-    """-EINVAL; lines before it stay applied, lines after it are not looked at; the next request is served."""
+    """-EINVAL. Earlier lines stay applied, later lines are ignored, and the next request is served."""
     answer = node.uapi_say(f"set=1\nlisten_port=43000\n{bad}\nfwmark=99\n\n")
     assert _errno(answer) in (-errno.EINVAL, -errno.EPROTO)
     if bad == "bogus=1":
@@ -231,7 +231,7 @@ def test_one_connection_many_requests_in_any_pieces(node: Node) -> None:
 
 @udpring_only
 def test_clients_that_misbehave_do_not_hinder_others(node: Node) -> None:
-    """Connections that say nothing, half a request, or never read."""
+    """Connections that send nothing, half a request, or never read."""
     sockets = []
     try:
         for opening in (b"", b"set=1\nlisten_port=4", b"get=1\n\n" * 1000):
@@ -250,7 +250,7 @@ def test_clients_that_misbehave_do_not_hinder_others(node: Node) -> None:
                 for _ in range(200):
                     sock.sendall(b"x" * 65536)
             except OSError:
-                pass  # hung up on, as it should be
+                pass  # closed by the server, as it should be
     finally:
         for sock in sockets:
             sock.close()
@@ -259,13 +259,13 @@ def test_clients_that_misbehave_do_not_hinder_others(node: Node) -> None:
 
 @udpring_only
 def test_idle_clients_do_not_lock_wg_out(node: Node) -> None:
-    """More idle clients than there is room for: each newcomer gets the place of the longest idle one."""
+    """More idle clients than there is room for: each newcomer replaces the longest idle one."""
     sockets: list[socket.socket] = []
     try:
         for _ in range(130):
             sock = socket.socket(socket.AF_UNIX)
             sockets.append(sock)
-            sock.connect(str(node.uapi))  # blocking, as wg does: a full backlog is waited for
+            sock.connect(str(node.uapi))  # blocking, as wg does: it waits while the backlog is full
             sock.settimeout(30)
         assert "listening port" in node.wg("show", node.interface)
         sockets[-1].sendall(b"get=1\n\n")
@@ -277,7 +277,7 @@ def test_idle_clients_do_not_lock_wg_out(node: Node) -> None:
 
 @udpring_only
 def test_peer_rules(node: Node) -> None:
-    """update_only of an unknown peer is ignored; the own key too; removal of one allowed IP."""
+    """update_only of an unknown peer is ignored. So is the own key. One allowed IP is removed."""
     one, two = secrets.token_bytes(32).hex(), secrets.token_bytes(32).hex()
     assert _errno(node.uapi_say(f"set=1\npublic_key={one}\nupdate_only=true\nallowed_ip=10.0.0.0/8\n\n")) == 0
     assert f"public_key={one}" not in _get(node)
@@ -288,7 +288,7 @@ def test_peer_rules(node: Node) -> None:
     assert _errno(node.uapi_say(f"set=1\npublic_key={one}\nallowed_ip=-10.0.0.0/8\n\n")) == 0
     assert "allowed_ip=10.0.0.0/8" not in _get(node)
     assert "allowed_ip=fd00::/8" in _get(node)
-    # Of a prefix that another peer has, removal by this one changes nothing.
+    # Removing another peer's prefix changes nothing.
     assert _errno(node.uapi_say(f"set=1\npublic_key={two}\nallowed_ip=-fd00::/8\n\n")) == 0
     assert "allowed_ip=fd00::/8" in _get(node)
     assert _errno(node.uapi_say("set=1\nreplace_peers=true\n\n")) == 0
@@ -297,7 +297,7 @@ def test_peer_rules(node: Node) -> None:
 
 @pytest.mark.parametrize("program", [SUBJECT, GO], ids=str)
 def test_own_key_as_peer(rig: Rig, program: Program) -> None:
-    """A peer with the interface's own key is ignored; a new private key removes the peer of that key."""
+    """A peer with the interface's own key is ignored. A new private key removes the peer of that key."""
     tunnel = rig.tunnel((program, GO))
     a, b = tunnel.a, tunnel.b
     a.wg("set", a.interface, "peer", a.public_key, "allowed-ips", "10.9.9.0/24")
@@ -308,7 +308,7 @@ def test_own_key_as_peer(rig: Rig, program: Program) -> None:
 
 
 def test_new_private_key_ends_the_sessions(rig: Rig) -> None:
-    """Keypairs of the old identity send no more; once the far end has the new key, traffic goes on."""
+    """Keypairs of the old identity send no more. Once the far end has the new key, traffic continues."""
     tunnel = rig.tunnel((SUBJECT, GO))
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

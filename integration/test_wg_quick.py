@@ -1,6 +1,6 @@
 """`wg-quick up` and `down` of real configuration files, with the program as its userspace implementation.
 
-What wg-quick makes of a file (routes, rules, MTU, firewall) has to be what it makes of it over wireguard-go.
+wg-quick must derive the same routes, rules, MTU and firewall from a file as with wireguard-go.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Quick:
     file: Path
 
     def __post_init__(self) -> None:
-        # wg-quick runs one word: the program gets a name on the PATH.
+        # wg-quick runs one word, so the program gets a name on the PATH.
         self.bin = self.file.parent / f"bin-{self.program.name}"
         self.bin.mkdir(exist_ok=True)
         command = self.bin / self.program.name
@@ -52,9 +52,9 @@ class Quick:
         return self.file.stem
 
     def picture(self) -> dict[str, str]:
-        """What the namespace looks like, without names that differ by chance."""
+        """The state of the namespace, without random names."""
         addresses = ("-o", "addr", "show", "dev", self.interface, "scope", "global")
-        # The kernel calls a fresh IPv6 address tentative until a work item of its own has looked at it.
+        # The kernel calls a new IPv6 address tentative until a work item has checked it.
         until(lambda: " tentative" not in self.space.ip(*addresses), "the addresses are settled")
         words = {
             "links": self.space.ip("-o", "link", "show", "dev", self.interface),
@@ -67,7 +67,7 @@ class Quick:
         return {name: _settled(text) for name, text in words.items()}
 
     def surroundings(self) -> dict[str, str]:
-        """What wg-quick changes beside the interface."""
+        """wg-quick's changes besides the interface."""
         self.space.wait_for_ipv6()
         return {
             "routes4": self.space.ip("-4", "route", "show", "table", "all"),
@@ -78,19 +78,19 @@ class Quick:
         }
 
     def _without_link_local(self, text: str) -> str:
-        """wireguard-go's interface gets a link-local address, ours and the kernel's WireGuard's do not."""
+        """wireguard-go's interface gets a link-local address. Those of udpring and of the kernel do not."""
         ours = re.compile(rf"\b{self.interface}\b.*\bfe80:|\bfe80:.*\b{self.interface}\b")
         return "\n".join(line for line in text.splitlines() if not ours.search(line))
 
 
 def _settled(text: str) -> str:
-    """Without what differs between two runs: link numbers, link-local addresses, the order of lines."""
+    """Without differences between two runs: link numbers, link-local addresses, the order of lines."""
     text = re.sub(r"fe80::[0-9a-f:]+", "LINK-LOCAL", text)
     return "\n".join(sorted(re.sub(r"^\d+: ", "", line) for line in text.splitlines()))
 
 
 def _far_end(rig: Rig) -> Tunnel:
-    """A wireguard-go in b that waits for a; the tunnel's own a is never started."""
+    """A wireguard-go in b that waits for a. The tunnel's own a is never started."""
     tunnel = rig.tunnel((SUBJECT, GO), start=False)
     tunnel.b.peers[0].allowed_ips = [f"{tunnel.a.inner4}/32", f"{tunnel.a.inner6}/128"]
     tunnel.b.start()
@@ -137,10 +137,10 @@ CASES = [
 
 @pytest.mark.parametrize(("allowed", "more"), CASES)
 def test_up_and_down(rig: Rig, tmp_path: Path, allowed: str, more: str) -> None:
-    """Routes, rules, MTU and firewall as over wireguard-go; traffic; then nothing is left of it."""
+    """Routes, rules, MTU and firewall as with wireguard-go. Traffic flows, and afterwards nothing is left."""
     tunnel = _far_end(rig)
     space = tunnel.a.space
-    # Full tunnel: the endpoint stays reachable by the mark alone.
+    # Full tunnel: only the mark keeps the endpoint reachable.
     space.ip("route", "add", "default", "via", tunnel.b.space.ipv4, "mtu", "1400")
     name = f"{rig.prefix}q"
     file = _file(tmp_path, name, tunnel, allowed, more)
@@ -156,14 +156,14 @@ def test_up_and_down(rig: Rig, tmp_path: Path, allowed: str, more: str) -> None:
             tcp(space, tunnel.b.space, tunnel.b.inner4, 1 << 20)
         quick("down")
         assert name not in space.ip("-o", "link")
-        # wg-quick deletes the link; the program sees that a moment later and removes the rest.
+        # wg-quick deletes the link. The program notices a moment later and removes everything else.
         until(lambda: not socket_file.exists(), f"{program.name} takes its socket file with it")
         assert quick.surroundings() == before, "wg-quick down left something"
     assert pictures[1] == pictures[0]
 
 
 def test_save_keeps_what_was_learned(rig: Rig, tmp_path: Path) -> None:
-    """SaveConfig: `down` writes the running configuration back, and it comes up from that again."""
+    """SaveConfig: `down` writes the running configuration, and it comes up from that again."""
     tunnel = _far_end(rig)
     file = _file(tmp_path, f"{rig.prefix}q", tunnel, "10.100.0.0/24, fd10:0::/64", "SaveConfig = true")
     quick, _ = _up_under(rig, SUBJECT, tunnel.a.space, file)
@@ -178,7 +178,7 @@ def test_save_keeps_what_was_learned(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_hooks_and_two_interfaces(rig: Rig, tmp_path: Path) -> None:
-    """PostUp and PreDown see the interface; a second interface lives beside the first."""
+    """PostUp and PreDown see the interface. A second interface runs at the same time."""
     tunnel = _far_end(rig)
     space = tunnel.a.space
     said = tmp_path / "said"

@@ -1,8 +1,8 @@
-"""wg-quick (over wireguard-go) and `udpring up` on the same files, each on a host of its own.
+"""wg-quick (with wireguard-go) and `udpring up` with the same files, each on its own host.
 
-What has to be the same: whether up and down succeed, the link, its addresses, the tunnel's configuration,
-routes, rules, firewall, calls of resolvconf, what hooks wrote, and what is left after down. Where a case
-says that the two differ, they have to differ in just that, and docs/wg-quick.md has the reason.
+These must be equal: the success of up and down, the link, its addresses, the tunnel's configuration, routes,
+rules, firewall, calls of resolvconf, output of hooks, and leftovers after down. If a case names differences,
+exactly those must occur, and docs/wg-quick.md has the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
     not shutil.which("wg-quick"), reason="wg-quick is not installed (scripts/bootstrap installs it)"
 )
 
-#: One program run for all that a picture needs, each part behind a line of its own.
+#: One command for all parts of a picture, each after a line of its own.
 _LOOK = """
 part() { echo "== $1"; shift; "$@" 2>/dev/null; }
 part link ip -json address show dev "$0"
@@ -47,7 +47,7 @@ part config wg showconf "$0"
 
 
 class Quick:
-    """One program on one host: `up`, `down`, and what the host looks like."""
+    """One program on one host: `up`, `down`, and the state of the host."""
 
     def __init__(self, host: Host, case: Case, interface: str) -> None:
         self.host = host
@@ -73,7 +73,7 @@ class Quick:
         return done.returncode
 
     def life(self) -> dict[str, Any]:
-        """Up, a look, down, another look: a picture of all of it."""
+        """Up, a look, down, another look. Returns a picture of it all."""
         case, host = self.case, self.host
         file = host.folder / f"{self.interface}.conf"
         host.file(self.interface, case.filled(case.text), case.mode)
@@ -115,7 +115,7 @@ class Quick:
             print(done.stdout, done.stderr)
 
     def settle(self) -> None:
-        """The process behind the interface ends a moment after the link."""
+        """Waits, because the interface's process ends shortly after the link."""
         if not self.host.has(self.interface):
             socket_file = UAPI / f"{self.interface}.sock"
             until(lambda: not socket_file.exists(), f"{socket_file} is gone", interval=0.01)
@@ -135,7 +135,7 @@ class Quick:
         config = sorted(map(_in_order, parts["config"].split("\n")))
         return {
             "exists": bool(link),
-            # Only what somebody asked for: the kernel's own come when it likes.
+            # Only requested ones, because the kernel's own come at any time.
             "link": (link.get("mtu"), "UP" in link.get("flags", ())),
             "addresses": sorted(
                 f"{each['local']}/{each['prefixlen']}"
@@ -169,16 +169,16 @@ def _in_order(line: str) -> str:
 
 
 def _firewall(text: str) -> list[str]:
-    """The rules without the program's name, and without the link-local address of a TUN device."""
+    """The rules without the program's name and without the link-local address of a TUN device."""
     named = re.sub(r"wg-quick-|udpring-", "", re.sub(r"(wg-quick\(8\)|udpring) rule", "rule", text))
     lines = [line for line in named.splitlines() if "daddr fe80:" not in line]
-    # The order of addresses is the kernel's, and so that of the rules that drop what comes to them.
+    # The kernel decides the order of addresses, and thus of the rules for them.
     drops = iter(sorted(line for line in lines if "fib saddr" in line))
     return [next(drops) if "fib saddr" in line else line for line in lines]
 
 
 def _saved(file: Path, before: bytes) -> object:
-    """What the file holds if down has written it: as values, for the two write it differently."""
+    """The contents of a file that down has written, as values, because the two write different text."""
     if not file.exists() or file.read_bytes() == before:
         return "untouched"
     try:
@@ -212,7 +212,7 @@ def _saved(file: Path, before: bytes) -> object:
 
 @pytest.fixture(scope="module")
 def prefix() -> Iterator[str]:
-    """Everything of this module carries it; nothing may stay."""
+    """Everything of this module has it in its name. Nothing may stay."""
     made = f"q{secrets.token_hex(2)}"
     reaper = Reaper()
     reaper.watch(made)
@@ -244,7 +244,7 @@ def test_udpring_leaves_the_host_as_wg_quick(prefix: str, tmp_path: Path, case: 
     assert sorted(differing) == sorted(case.differs), shown
 
 
-#: Rows of the table that tests elsewhere are about.
+#: Rows of the table with tests elsewhere.
 ELSEWHERE = {
     "DNS on a host without resolvconf": "test_resolvectl_gets_servers_and_domains_and_is_reverted",
     "link-local address of the interface": "test_no_link_local_address_comes_with_the_interface",

@@ -1,4 +1,4 @@
-"""``udpring.probe()`` as root: the TUN device in full, in part, and unseen where it is asked."""
+"""``udpring.probe()`` as root: the TUN device complete, partial, and unnoticed by other namespaces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab import Rig
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
 TUNSETOFFLOAD, USO4 = 0x400454D0, 0x20
-# Asks the kernel to tell of links that come and go (rtnetlink(7), RTMGRP_LINK) before it probes.
+# Subscribes to notices about links (rtnetlink(7), RTMGRP_LINK) before it probes.
 WATCHED = """
 import json, socket, udpring
 with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as reported:
@@ -53,13 +53,14 @@ NO_LOOPBACK = "ip link add only type veth && ip addr add 10.1.2.3/24 dev only &&
 
 @pytest.mark.parametrize("how", ["never up", "never up beside others", "taken down", "firewall"])
 def test_loopback_that_carries_nothing_is_no_fault(rig: Rig, how: str) -> None:
-    """No tier and no offload is to blame for it, and a node runs."""
+    """No tier or offload is reported as the cause, and a node runs."""
     space = rig.topology()["a"]
     if how == "firewall":
         space.run("nft", FIREWALL)
     if how == "taken down":
         space.run("ip", "link", "set", "lo", "down")
-    # In the second no address of loopback can be bound: another interface made the table of local addresses.
+    # In the second case no loopback address can be bound: another interface made the table of local
+    # addresses.
     fresh = {
         "never up": ["unshare", "--net"],
         "never up beside others": ["unshare", "--net", "sh", "-c", f'{NO_LOOPBACK} "$@"', "sh"],
@@ -74,7 +75,7 @@ def test_loopback_that_carries_nothing_is_no_fault(rig: Rig, how: str) -> None:
 
 
 def test_what_the_kernel_refuses_is_missing(rig: Rig) -> None:
-    """Linux before 6.2 refuses USO; a hardened one refuses our eBPF program and namespaces."""
+    """Linux before 6.2 refuses USO. A hardened one refuses the eBPF program and namespaces."""
     found, seen = probed(rig, f"ioctl=EINVAL:1=={TUNSETOFFLOAD}:2>={USO4}", "bpf=EPERM", "unshare=EPERM")
     assert found["can_run_node"] is True
     assert found["tun"]["offloads"] == ["csum", "tso4", "tso6", "tso-ecn"]

@@ -1,4 +1,4 @@
-"""What goes over the wire, captured by tcpdump and parsed by scapy's WireGuard layer."""
+"""Packets on the wire, captured by tcpdump and parsed by scapy's WireGuard layer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _check_data(messages: list[Message]) -> None:
 
 @pytest.mark.parametrize("programs", PAIRS[:2])
 def test_one_passive_keepalive(rig: Rig, tmp_path: Path, programs: Programs) -> None:
-    """One datagram one way: the receiver answers with one keepalive after 10 s."""
+    """One datagram in one direction: the receiver answers with one keepalive after 10 s."""
     tunnel = rig.tunnel(programs)
     a, b = tunnel.a, tunnel.b
     with (

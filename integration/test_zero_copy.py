@@ -1,8 +1,8 @@
 """Zero copy where the kernel does not copy, and where its notifications do not come.
 
-Loopback and veth always copy. A device that only throws packets away, as dummy and ifb do, does not have
-to. A queue that hardly ever sends keeps the pages of a packet, and with them the notification. Each program
-has a network namespace of its own, which ends with it.
+Loopback and veth always copy. A device that discards packets, such as dummy and ifb, need not. A queue that
+hardly ever sends keeps the pages of a packet, and so delays the notification. Each program has its own
+network namespace, which ends with it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ip(text):
 ip("link set lo up")
 """
 
-# A neighbour is given, for nobody answers there.
+# The neighbour entry is static, because nobody answers there.
 SINK = """
 if not probe_uring().sendmsg_zc:
     sys.exit(CANNOT)

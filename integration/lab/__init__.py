@@ -2,13 +2,13 @@
 
 space.py     a namespace: sockets and processes inside it
 topology.py  one run of a script of netns-scripts/
-node.py      a WireGuard interface: any wireguard-go compatible program, driven by `wg`
+node.py      a WireGuard interface: any program compatible with wireguard-go, driven by `wg`
 kernel.py    the kernel's own WireGuard as such a node
-traffic.py   pings, TCP and UDP whose content is compared
-wire.py      captures and what is read from them
-reaper.py    takes down what a killed run left
-initiator.py an honest peer in the test's own hands
-rig.py       what a test holds: makes the above, and takes all of it down
+traffic.py   pings, TCP and UDP with content checks
+wire.py      captures and their messages
+reaper.py    removes the leftovers of a killed run
+initiator.py an honest peer that the test controls
+rig.py       makes all of these for a test and removes them
 """
 
 from lab.node import GO, SUBJECT, Node, Peer, Program

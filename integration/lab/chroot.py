@@ -1,4 +1,4 @@
-"""A root directory of a test's own over the host's programs; /dev, /proc and /run only as asked for."""
+"""A new root directory with the host's programs. /dev, /proc and /run only on request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-#: Made anew instead of taken from the host.
+#: Created new instead of taken from the host.
 OWN = ("dev", "proc", "run", "sys", "tmp", "var")
 PARTS = {
     "null": "mknod -m 666 dev/null c 1 3",
@@ -20,8 +20,9 @@ PARTS = {
 
 
 def chroot(root: Path, *parts: str) -> list[str]:
-    """The beginning of a command line: what follows runs in ``root``, in a mount namespace of its own, with
-    the host's programs and libraries read-only and ``parts`` of PARTS. "readonly": the root itself is."""
+    """The beginning of a command line. The command after it runs in ``root``, in its own mount namespace,
+    with the host's programs and libraries read-only and ``parts`` of PARTS. "readonly": the root itself is
+    read-only."""
     steps = ["set -e", f"mount -t tmpfs tmpfs {shlex.quote(str(root))}", f"cd {shlex.quote(str(root))}"]
     steps += ["mkdir " + " ".join(OWN), "mkdir dev/net", "ln -s ../run var/run"]
     for entry in sorted(Path("/").iterdir()):
@@ -30,7 +31,7 @@ def chroot(root: Path, *parts: str) -> list[str]:
             steps.append(f"cp -a /{here} {here}")
         elif entry.is_dir() and entry.name not in OWN:
             steps.append(f"mkdir {here}; mount --rbind -o ro /{here} {here}")
-    # Where the package lies under one of these, as a copy for nobody does.
+    # The package may lie under one of these, as a copy for nobody does.
     for entry in {Path(each) for each in sys.path if each}:
         if entry.is_dir() and entry.parts[1] in OWN:
             here = shlex.quote(str(entry)[1:])

@@ -1,4 +1,4 @@
-"""The counters of a running udpring node, read from outside (see watched.py)."""
+"""The counters of a running udpring node, read from outside (watched.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.space import until
 
 
 def watched(directory: Path) -> Program:
-    """udpring-wg with its counters readable; one node a directory."""
+    """udpring-wg with readable counters. One node per directory."""
     script = Path(__file__).with_name("watched.py")
     return Program(
         "udpring", (sys.executable, str(script)), (("UDPRING_COUNTERS", str(directory / "counters.json")),)
@@ -22,7 +22,7 @@ def watched(directory: Path) -> Program:
 
 
 def counters(node: Node) -> dict[str, Any]:
-    """All of them, as of now."""
+    """All current counters."""
     path = Path(dict(node.program.env)["UDPRING_COUNTERS"])
     path.unlink(missing_ok=True)
     assert node.process
@@ -33,7 +33,7 @@ def counters(node: Node) -> dict[str, Any]:
 
 
 def drops(node: Node) -> dict[str, int]:
-    """Dropped packets by reason, the plane's and the protocol's."""
+    """Dropped packets by reason, of the plane and of the protocol."""
     said = counters(node)
     found = dict(said["plane"]["drops"])
     for reason, count in said["control"]["dropped"].items():

@@ -1,11 +1,11 @@
 """Opens planes and gives them commands while the k-th call of the core fails, for all k.
 
-Run as a program, under faults.c, in a network namespace of its own:
+Run as a program, with faults.c, in its own network namespace:
 
-    failing_plane.py TIER WORKERS ERRNO CALLS...      prints one JSON object: step -> calls that failed
+failing_plane.py TIER WORKERS ERRNO CALLS...      prints one JSON object: step -> calls that failed
 
-Each step has to come to one of two ends: a negative code (and words, where there is room for them), or
-success. The last run of a step is without a fault, and has to succeed. No descriptor or thread may stay.
+Each step ends in one of two ways: with a negative code (and a reason, if there is room for one), or with
+success. The last run of a step is without a fault and must succeed. No descriptor or thread may stay.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ KEYS = bytes(range(64))
 
 
 def held() -> tuple[int, int]:
-    """Descriptors and threads of this process."""
+    """The number of descriptors and threads of this process."""
     own = Path("/proc/self")
     return len(list((own / "fd").iterdir())), len(list((own / "task").iterdir()))
 
 
 def expect(before: tuple[int, int], what: str) -> None:
-    """A thread that was joined may be seen for a moment more."""
+    """Waits, because a joined thread may be visible for a moment."""
     deadline = time.monotonic() + 20
     while held() != before:
         assert time.monotonic() < deadline, f"{what}: descriptors and threads {before} became {held()}"
@@ -42,7 +42,7 @@ def expect(before: tuple[int, int], what: str) -> None:
 
 
 def ignore(_: object) -> None:
-    """A code that may be either: what was to be undone is there only after a success."""
+    """Accepts either code: the thing to undo exists only after a success."""
 
 
 class Runner:
@@ -61,7 +61,8 @@ class Runner:
         return plane, code[0], reason_text(why)
 
     def for_all_k(self, step: str, attempt: Callable[[], int], *, settle: Callable[[], None]) -> None:
-        """Until a run in which nothing failed. ``attempt`` returns 0 or a code; ``settle`` undoes it."""
+        """Repeats until a run in which nothing failed. ``attempt`` returns 0 or a code. ``settle`` undoes
+        it."""
         for k in range(K_MOST):
             self.faults.set(self.calls, self.error, skip=k)
             code = attempt()
@@ -96,7 +97,7 @@ class Runner:
             expect(before, "start-up")
 
         warm, _, _ = self.open()
-        lib.udpring_plane_close(warm)  # what a process makes once is made
+        lib.udpring_plane_close(warm)  # the first open makes things that stay for the process
         before = held()
         self.for_all_k("start-up", attempt, settle=settle)
 

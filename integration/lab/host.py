@@ -1,4 +1,4 @@
-"""A namespace as a host of its own: a way out, programs in front of its PATH, a directory for files."""
+"""A namespace as a host: an uplink, programs in front of the PATH, a directory for files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.space import Space, until
 
 UDPRING = (sys.executable, "-P", "-m", "udpring.cli.main")
 
-#: Records its calls and what it reads; answers `-l` with what it was given, as openresolv does.
+#: Records its calls and standard input. Answers `-l` with the recorded input, as openresolv does.
 _RECORDER = """#!/bin/bash
 log={log}
 case $1 in
@@ -36,7 +36,7 @@ class Host:
         self.bin.mkdir(parents=True)
 
     def open(self, *, ipv6: bool = False) -> None:
-        """A veth pair of MTU 1450 with a default route of IPv4, of IPv6 too, or (``ipv6``) of IPv6 alone."""
+        """A veth pair of MTU 1450 with default routes of IPv4 and IPv6, or (``ipv6``) only of IPv6."""
         name = self.space.name
         subprocess.run(("ip", "netns", "add", name), check=True, timeout=30)
         four = "" if ipv6 else "address add 192.0.2.1/24 dev out0\nroute add default via 192.0.2.254\n"
@@ -65,7 +65,7 @@ class Host:
         path.chmod(0o755)
 
     def path_without(self, *names: str) -> str:
-        """A PATH with every program of this one but these."""
+        """A PATH with every program of the present one except these."""
         farm = self.folder / "path"
         farm.mkdir()
         for folder in os.environ["PATH"].split(":"):
@@ -75,7 +75,7 @@ class Host:
         return str(farm)
 
     def resolvconf(self, name: str = "resolvconf", status: int = 0) -> None:
-        """A resolvconf (or resolvectl) that writes down its calls."""
+        """A resolvconf (or resolvectl) that records its calls."""
         self.program(name, _RECORDER.format(log=self.dns_log, name=name, status=status))
 
     def dns_calls(self) -> list[str]:
@@ -115,7 +115,7 @@ class Host:
         return f" {interface}: " in self.space.ip("-o", "link")
 
     def surroundings(self) -> str:
-        """All that a set-up may leave beside the interface."""
+        """Everything that a set-up may leave besides the interface."""
         return "".join(
             self.space.run(*words).stdout
             for words in (

@@ -1,4 +1,4 @@
-"""An honest WireGuard peer in the test's own hands: one handshake at a time, and data in its session."""
+"""An honest WireGuard peer that the test controls: one handshake at a time, and data in its session."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from udpring.wireguard.messages import CookieReply, Response, pack_initiation, p
 from udpring.wireguard.tai64n import next_timestamp
 
 PATIENCE = 2.0
-"""Seconds that an answer may take."""
+"""The longest wait for an answer, in seconds."""
 
 
 class Initiator:
-    """A peer of ``node`` with one address inside, which sends from ``space``."""
+    """A peer of ``node`` with one inner address, which sends from ``space``."""
 
     def __init__(self, space: Space, node: Node, inner: str) -> None:
         self.static = noise.StaticKey(os.urandom(32))
@@ -35,7 +35,7 @@ class Initiator:
         self._key: ChaCha20Poly1305 | None = None
         self._counter = 0
         self.remote = 0
-        """The node's index of the session: anybody on the path reads it in each data message."""
+        """The node's index of the session. Anybody on the path can read it in each data message."""
         self.socket = space.socket(space.ipv4, socket.SOCK_DGRAM)
         self.target = (node.space.ipv4, node.port)
         public = base64.b64encode(self.static.public).decode()
@@ -52,7 +52,7 @@ class Initiator:
         return handshake, self._signer.sign(message, time.monotonic_ns())
 
     def handshake(self) -> bool:
-        """One attempt. A cookie that is asked for is shown at once, as part of it."""
+        """One attempt. If a cookie is demanded, the attempt continues with it."""
         for _ in range(2):
             index = secrets.randbits(32)
             state, message = self._initiation(index)
@@ -68,7 +68,7 @@ class Initiator:
         return False
 
     def _answer(self, index: int) -> Response | CookieReply | None:
-        """To the initiation of this index, and not to one that was given up."""
+        """Takes the answer to the initiation with this index, not to an abandoned one."""
         give_up = time.monotonic() + PATIENCE
         while (left := give_up - time.monotonic()) > 0:
             self.socket.settimeout(left)
@@ -84,7 +84,7 @@ class Initiator:
         return None
 
     def data(self, inner: bytes) -> None:
-        """One packet into the tunnel."""
+        """Sends one packet into the tunnel."""
         assert self._key, "no session"
         counter, self._counter = self._counter, self._counter + 1
         plain = inner + bytes(-len(inner) % 16)

@@ -1,6 +1,6 @@
-"""Packets put into one node's interface as if its host had sent them, and read from another's as they arrive.
+"""Packets written to one node's interface as if its host sent them, and read from another one's.
 
-Both by AF_PACKET with a virtio header: super-packets can be sent, and are seen as the node wrote them.
+Both use AF_PACKET with a virtio header, so super-packets can be sent and are seen as the node wrote them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Injector:
         self._node = node
         self._socket = _open(node, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
-        # The interface's queue takes a whole window: what the host itself would drop is not the node's.
+        # The interface's queue holds a whole window. Packets dropped by the host would not be the node's
+        # fault.
         node.space.ip("link", "set", node.interface, "txqueuelen", "5000")
 
     def send(self, vnet: Vnet, packet: bytes) -> None:
@@ -51,7 +52,7 @@ class Injector:
 
 
 class Listener:
-    """What arrives at the node's interface from ``sources``: as written, and the packets that stands for."""
+    """Packets that arrive at the node's interface from ``sources``: as written, and segmented."""
 
     def __init__(self, node: Node, sources: set[str]) -> None:
         self._sources = {ip_address(each).packed for each in sources}
@@ -66,7 +67,7 @@ class Listener:
         return source in self._sources
 
     def wait(self, count: int, seconds: float = 30.0) -> bool:
-        """Until there are ``count`` packets in all; False when they did not come."""
+        """Waits until there are ``count`` packets in all. False if they did not come."""
         deadline = time.monotonic() + seconds
         while len(self.packets) < count:
             left = deadline - time.monotonic()
@@ -80,7 +81,7 @@ class Listener:
             vnet, packet = Vnet.of(message)
             if not self._ours(packet):
                 continue
-            # The receiving side tells what it believes of checksums, which nobody needs to complete.
+            # The receiving side states its view of the checksum, which needs no completion.
             vnet = vnet._replace(flags=vnet.flags & 1)
             self.written.append((vnet, packet))
             pieces = segment(vnet, packet)
@@ -95,9 +96,9 @@ class Listener:
 def carry(
     source: Injector, target: Listener, messages: list[tuple[Vnet, bytes]], *, window: int, ahead: int
 ) -> None:
-    """Sends them all, at most about ``window`` bytes and ``ahead`` packets ahead of what arrived.
+    """Sends them all, at most about ``window`` bytes and ``ahead`` packets ahead of the arrivals.
 
-    AssertionError if some never arrives.
+    Raises AssertionError if one never arrives.
     """
     due = len(target.packets)
     bytes_ahead = packets_ahead = 0

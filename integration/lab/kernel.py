@@ -1,4 +1,4 @@
-"""The kernel's own WireGuard as a node: an interface without a process, configured as the others."""
+"""The kernel's own WireGuard as a node: an interface without a process, configured like the others."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import subprocess
 
 from lab.node import Node, Program
 
-#: For `Rig.node` and `Rig.tunnel`, where `missing` says nothing.
+#: For `Rig.node` and `Rig.tunnel`, if `missing` returns an empty text.
 KERNEL = Program("kernel", ())
 
 
 def missing() -> str:
-    """Why this host has none; empty if it has. The try is made in a namespace of its own and ends with it."""
+    """The reason why this host has none, empty if it has. The attempt is made in its own namespace and ends
+    with it."""
     done = subprocess.run(
         ["unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"],
         capture_output=True,
@@ -23,7 +24,7 @@ def missing() -> str:
 
 
 class KernelNode(Node):
-    """It is there as long as its interface is. It has no log and no UAPI socket."""
+    """Exists as long as its interface. It has no log and no UAPI socket."""
 
     def spawn(self) -> None:
         self.space.ip("link", "add", self.interface, "type", "wireguard")
@@ -33,5 +34,5 @@ class KernelNode(Node):
             self.space.ip("link", "del", self.interface)
 
     def kill(self) -> None:
-        """The same as `stop`: the kernel tells nobody of an end."""
+        """The same as `stop`: the kernel notifies no peer of its end."""
         self.stop()

@@ -1,4 +1,5 @@
-"""A WireGuard interface in a namespace: a wireguard-go compatible program, configured with `wg` and `ip`."""
+"""A WireGuard interface in a namespace: a program compatible with wireguard-go, configured by `wg` and
+`ip`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ UAPI = Path("/var/run/wireguard")
 
 @dataclass(frozen=True)
 class Program:
-    """What is started for an interface: ``argv IFNAME``, or ``argv -f IFNAME`` to stay in the foreground."""
+    """The command for an interface: ``argv IFNAME``, or ``argv -f IFNAME`` to stay in the foreground."""
 
     name: str
     argv: tuple[str, ...]
@@ -46,7 +47,7 @@ def _subject() -> Program:
 
 #: The program under test: $UDPRING_WG_PROGRAM, else udpring-wg of the environment that runs pytest.
 SUBJECT = _subject()
-#: The other implementation it has to work with.
+#: The other implementation that it must work with.
 GO = Program("wireguard-go", (shutil.which("wireguard-go") or "wireguard-go",))
 
 
@@ -95,7 +96,7 @@ def endpoint(address: str, port: int) -> str:
 
 @dataclass
 class Node:
-    """A program, its interface, and the configuration it is given again after a restart."""
+    """A program, its interface, and its configuration, which a restart applies again."""
 
     space: Space
     interface: str
@@ -127,13 +128,13 @@ class Node:
         return next(each for each in self.inner if ":" in each).split("/")[0]
 
     def outer(self, family: int = 4) -> str:
-        """Its endpoint, as others write it."""
+        """Its endpoint in text form."""
         return endpoint(self.space.address(family), self.port)
 
-    # ---- its process ----
+    # ---- the process ----
 
     def spawn(self) -> None:
-        """Starts the program in the foreground, its words in the log, and waits until its UAPI answers."""
+        """Starts the program in the foreground, logs its output, and waits until its UAPI answers."""
         env = dict(os.environ, LOG_LEVEL="verbose", **dict(self.program.env))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -154,7 +155,7 @@ class Node:
         until(ready, f"{self.program} {self.interface} serves its UAPI", timeout=60)
 
     def answers(self) -> bool:
-        """Does the UAPI socket take a connection?"""
+        """Whether the UAPI socket accepts a connection."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(30)
             try:
@@ -186,7 +187,7 @@ class Node:
         self.wg("setconf", self.interface, "/dev/stdin", stdin=self.configuration())
 
     def stop(self) -> None:
-        """SIGTERM; it must be gone within 30 s, its socket file too."""
+        """Sends SIGTERM. The process and its socket file must be gone within 30 s."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -197,18 +198,18 @@ class Node:
                 raise AssertionError(f"{self.program} did not end within 30 s of SIGTERM") from None
 
     def kill(self) -> None:
-        """SIGKILL: no chance to tidy."""
+        """Sends SIGKILL, so the program cannot clean up."""
         assert self.process
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
     def restart(self) -> None:
-        """After stop or kill: the same configuration, a new process."""
+        """After stop or kill: a new process with the same configuration."""
         until(lambda: not self.exists(), f"{self.interface} is gone")
         self.start()
 
     def exists(self) -> bool:
-        """Is the interface there?"""
+        """Whether the interface exists."""
         return self.interface in self.space.ip("-o", "link", "show")
 
     def log_text(self) -> str:
@@ -217,7 +218,7 @@ class Node:
     # ---- wg ----
 
     def wg(self, *args: str, stdin: str | None = None, timeout: float = 30.0) -> str:
-        """``wg ARGS``; its standard output."""
+        """Runs ``wg ARGS``. Returns standard output."""
         return self.space.run("wg", *args, stdin=stdin, timeout=timeout).stdout
 
     def set_peer(self, other: Node, *args: str) -> None:
@@ -232,11 +233,11 @@ class Node:
         return peers
 
     def status(self, other: Node) -> PeerStatus:
-        """What this node says of another."""
+        """This node's view of another."""
         return self.statuses()[other.public_key]
 
     def uapi_say(self, request: str) -> str:
-        """One request on the UAPI socket, as written; the answer up to its blank line."""
+        """One request on the UAPI socket, unchanged. Returns the answer up to its blank line."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(30)
             sock.connect(str(self.uapi))

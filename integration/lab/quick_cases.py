@@ -1,7 +1,7 @@
-"""The configurations that wg-quick and udpring are compared on: picked by hand, and made from a seed.
+"""Configurations for the comparison of wg-quick and udpring: selected by hand, and generated from a seed.
 
-``{K}`` is a private key, ``{P}`` and ``{Q}`` are peers' public keys, ``{S}`` is a preshared key. A hook
-writes what it sees to ``hooks``, in the directory of the caller.
+``{K}`` is a private key, ``{P}`` and ``{Q}`` are public keys of peers, ``{S}`` is a preshared key. A hook
+writes its environment to ``hooks`` in the caller's directory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PEER = "[Peer]\nPublicKey = {P}\nEndpoint = 192.0.2.9:51820\nAllowedIPs = "
 
 @dataclass(frozen=True)
 class Case:
-    """One file and what is done around it.
+    """One file and the actions around it.
 
-    ``resolver``: the exit code of a resolvconf that records its calls, None for a host without.
-    ``hidden``: programs that the host lacks. ``before`` runs before up, ``between`` while it is up,
+    ``resolver``: the exit code of a resolvconf that records its calls. None: the host has none.
+    ``hidden``: programs that the host lacks. ``before`` runs before up, ``between`` while it is up.
     ``rewritten`` is the file that down finds, ``suffix`` the end of the interface's name.
-    ``userspace``: only where wg-quick finds no WireGuard in the kernel. ``differs``: the parts of the
-    picture that are not the same, and ``row`` the row of docs/wg-quick.md that says why.
+    ``userspace``: only if wg-quick finds no WireGuard in the kernel. ``differs``: the parts of the picture
+    that differ, and ``row`` the row of docs/wg-quick.md with the reason.
     """
 
     name: str
@@ -337,15 +337,15 @@ def _syntax() -> Iterator[Case]:
     yield Case("other-bytes-in-a-comment", "# \u00e9\n" + both("PostUp = echo \u00e9 >> hooks # \u00fc"))
 
 
-#: Where the node's own process runs the hooks, which stands in /.
+#: The directory in which the node's own process runs the hooks: /.
 HOOKS_THERE = HOOKS.replace("hooks", "${CONFIG_FILE%/*}/hooks")
 
-#: The parts of a picture of an interface with a route, which is up on one of the two hosts alone.
+#: The parts of a picture of an interface with a route that is up on only one of the two hosts.
 UP = ("up.code", "up.exists", "up.link", "up.addresses", "up.routes", "up.config", "down.code")
 
 
 def _different() -> Iterator[Case]:
-    """Where the two are meant to differ; docs/wg-quick.md says why."""
+    """Intended differences. docs/wg-quick.md has the reasons."""
     hook_logs = ("up.hooks", "down.hooks")
     yield Case(
         "stranger", both("PostUp = :"), mode=0o666, differs=UP, row="commands of a file that others can write"
@@ -445,7 +445,7 @@ def _different() -> Iterator[Case]:
 
 
 def generated(count: int = 24) -> Iterator[Case]:
-    """Legal files, put together by chance; each is the same in every run."""
+    """Random legal files, the same in every run."""
     for number in range(count):
         chance = random.Random(number)
         lines = []

@@ -1,8 +1,8 @@
-"""Takes down what a killed test run left: `kill -9` of pytest, or a time-out's, runs no finalizer.
+"""Removes the leftovers of a killed test run: after `kill -9` or a time-out of pytest no finalizer runs.
 
-A child process of its own session reads prefixes from a pipe, ``+PREFIX`` when something is made under it and
-``-PREFIX`` when that is gone again. The pipe ends when the test run does, however it ends; what is still
-open then is removed.
+A child process in its own session reads prefixes from a pipe: ``+PREFIX`` when something is made with it, and
+``-PREFIX`` when that is gone again. The pipe ends with the test run, in any way. Then the child removes
+everything that is still open.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMESPACES = Path("/run/netns")
 
 
 class Reaper:
-    """The near end; one a process, started at the first prefix."""
+    """The near end. One per process, started at the first prefix."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +43,7 @@ class Reaper:
         self._say(f"-{prefix}")
 
     def close(self) -> None:
-        """The end of the run: what is still watched goes now."""
+        """The end of the run: everything still registered is removed now."""
         if self._process is not None:
             assert self._process.stdin
             self._process.stdin.close()
@@ -52,7 +52,7 @@ class Reaper:
 
 
 def reap(prefix: str) -> None:
-    """Processes, namespaces and socket files of one prefix go."""
+    """Removes processes, namespaces and socket files of one prefix."""
     for space in NAMESPACES.glob(f"{prefix}*"):
         pids = subprocess.run(
             ["ip", "netns", "pids", space.name], capture_output=True, text=True, check=False
@@ -66,7 +66,7 @@ def reap(prefix: str) -> None:
 
 
 def main() -> None:
-    # Ctrl-C and a time-out's SIGTERM are for the test run.
+    # Ctrl-C and SIGTERM after a time-out are for the test run.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     open_prefixes: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a test holds: it makes topologies and nodes, takes all of them down and checks that nothing stays."""
+"""Makes topologies and nodes for a test, removes them, and checks that nothing stays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from lab.topology import Topology
 
 @dataclass
 class Tunnel:
-    """Two nodes that know each other. ``a`` knows where ``b`` is; ``b`` knows it of ``a`` only if given."""
+    """Two nodes that are peers. ``a`` knows the endpoint of ``b``. ``b`` knows that of ``a`` only on
+    request."""
 
     a: Node
     b: Node
@@ -43,7 +44,7 @@ class Tunnel:
 
 
 class Rig:
-    """One per test. Everything it makes carries ``prefix``: namespaces, interfaces, socket files."""
+    """One per test. Everything it makes has ``prefix`` in its name: namespaces, interfaces, socket files."""
 
     def __init__(self, directory: Path) -> None:
         self.prefix = "u" + secrets.token_hex(3)
@@ -59,7 +60,7 @@ class Rig:
         return made
 
     def later(self, action: Callable[[], object]) -> None:
-        """Something more to undo at the end of the test, last first."""
+        """Registers something to undo at the end of the test, last first."""
         self._finally.append(action)
 
     def node(
@@ -71,7 +72,7 @@ class Rig:
         port: int = 51820,
         mtu: int = 1420,
     ) -> Node:
-        """A node that is not started yet."""
+        """A node that is not started."""
         number = len(self.nodes)
         name = f"{self.prefix}w{number}"
         kind = KernelNode if program == KERNEL else Node
@@ -91,7 +92,7 @@ class Rig:
         mtu: int = 1420,
         start: bool = True,
     ) -> Tunnel:
-        """Two nodes, a and b of ``topology``; outer IP version ``family``."""
+        """Two nodes, a and b of ``topology``. ``family`` is the outer IP version."""
         topology = topology or self.topology()
         subnet = len(self.nodes)
         ends = [
@@ -122,7 +123,7 @@ class Rig:
         return Tunnel(a, b, topology)
 
     def close(self) -> None:
-        """Takes all down; AssertionError if a program did not end or something stayed."""
+        """Removes everything. Raises AssertionError if a program did not end or something stayed."""
         failures: list[BaseException] = []
         actions: list[Callable[[], object]] = [*reversed(self._finally)]
         actions += [node.stop for node in self.nodes] + [topology.down for topology in self.topologies]
@@ -140,14 +141,14 @@ class Rig:
         assert not left, f"left behind: {left}"
 
     def logs(self) -> str:
-        """What the programs wrote, for a failed test's report."""
+        """The output of the programs, for a failed test's report."""
         return "\n".join(
             f"--- {node.program} {node.interface}\n{node.log_text()[-4000:]}" for node in self.nodes
         )
 
 
 def leftovers(prefix: str) -> list[str]:
-    """What still carries the prefix: namespaces, socket files, interfaces here, processes."""
+    """Everything that still has the prefix: namespaces, socket files, interfaces here, processes."""
     found = [f"namespace {path.name}" for path in Path("/run/netns").glob(f"{prefix}*")]
     found += [f"socket {path}" for path in UAPI.glob(f"{prefix}*")]
     links = subprocess.run(

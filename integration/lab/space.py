@@ -1,4 +1,4 @@
-"""A network namespace seen from the test: sockets opened in it, commands run in it."""
+"""A network namespace as a test uses it: sockets opened in it, commands run in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def until(condition: Callable[[], T], what: str, timeout: float = 30.0, interval: float = 0.05) -> T:
-    """Waits until ``condition()`` holds and returns its value; else AssertionError with ``what``."""
+    """Waits until ``condition()`` holds and returns its value. Raises AssertionError with ``what``
+    otherwise."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -31,7 +32,7 @@ def until(condition: Callable[[], T], what: str, timeout: float = 30.0, interval
 
 
 class Space:
-    """One network namespace, by its name under /run/netns, and the addresses its topology gave it."""
+    """One network namespace, with its name under /run/netns and its addresses from the topology."""
 
     def __init__(self, name: str, ipv4: list[str] | None = None, ipv6: list[str] | None = None) -> None:
         self.name = name
@@ -55,7 +56,7 @@ class Space:
         return self.ipv4 if family == 4 else self.ipv6
 
     def call(self, function: Callable[[], T]) -> T:
-        """``function()`` in a thread of its own that has entered the namespace; its sockets stay in there."""
+        """Runs ``function()`` in a new thread that has entered the namespace. Its sockets stay in there."""
         result: list[T] = []
         failure: list[BaseException] = []
 
@@ -80,7 +81,7 @@ class Space:
         return result[0]
 
     def socket(self, address: str, kind: int, port: int = 0) -> socket.socket:
-        """A socket of the namespace, of the family of ``address``, bound to it; 30 s time-out."""
+        """A socket of the namespace, of the family of ``address``, bound to it, with a time-out of 30 s."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def make() -> socket.socket:
@@ -98,16 +99,16 @@ class Space:
         return sock
 
     def wait_for_address(self, address: str) -> None:
-        """Waits until the kernel delivers to ``address``: to an IPv6 one a moment after it was added or its
-        link set up, by a work item of its own."""
+        """Waits until the kernel delivers to ``address``. For IPv6 a work item starts delivery shortly after
+        the address was added or its link set up."""
         if ":" in address:
-            # A preloaded address sanitiser would end it: Debian 12's ip has an overlapping strncpy here.
+            # A preloaded address sanitiser would end ip: Debian 12's has an overlapping strncpy here.
             show = ("env", "-u", "LD_PRELOAD", "ip", "-6", "route", "show", "table", "local", address)
             until(lambda: self.run(*show).stdout.strip(), f"{address} is local", interval=0.01)
 
     def wait_for_ipv6(self) -> None:
-        """Waits until all links that are up have their IPv6 routes: an Ethernet link has a link-local
-        address, and the kernel delivers to each address. Both come a moment after the link or the address."""
+        """Waits until all links that are up have their IPv6 routes: a link-local address on each Ethernet
+        link, and delivery to each address. Both come shortly after the link or the address."""
 
         def settled() -> bool:
             links = json.loads(self.run(*show, "-json", "addr").stdout)
@@ -132,7 +133,7 @@ class Space:
     def run(
         self, *command: str, check: bool = True, timeout: float = 30.0, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Runs ``command`` inside to its end; on failure AssertionError with all it said."""
+        """Runs ``command`` inside to its end. Raises AssertionError with all its output on failure."""
         done = subprocess.run(
             self.argv(*command), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -143,7 +144,7 @@ class Space:
         return done
 
     def ip(self, *args: str, check: bool = True) -> str:
-        """``ip ARGS`` for this namespace; its standard output."""
+        """Runs ``ip ARGS`` in this namespace. Returns standard output."""
         done = subprocess.run(
             ["ip", "-n", self.name, *args], capture_output=True, text=True, timeout=30, check=False
         )
@@ -152,7 +153,7 @@ class Space:
         return done.stdout
 
     def pids(self) -> list[int]:
-        """The processes whose network namespace this is."""
+        """The processes in this network namespace."""
         done = subprocess.run(
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, timeout=30, check=False
         )
@@ -163,6 +164,6 @@ class Space:
         self.run("nft", "-f", "-", stdin=rules)
 
     def nft_counter(self, table: str, name: str) -> int:
-        """The packets a named nftables counter (family inet) has seen."""
+        """The packets counted by a named nftables counter (family inet)."""
         words = self.run("nft", "list", "counter", "inet", table, name).stdout.split()
         return int(words[words.index("packets") + 1])

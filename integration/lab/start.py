@@ -1,4 +1,4 @@
-"""A start that may be refused: what a command says, or that it came up and ended in order."""
+"""A start that may be refused: the command's error, or its success and orderly end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.space import until
 
 @dataclass(frozen=True)
 class Start:
-    """``up``: its UAPI socket answered; it was then ended by SIGTERM. ``said``: lines on standard error."""
+    """``up``: its UAPI socket answered, and SIGTERM ended it. ``said``: lines on standard error."""
 
     code: int
     said: list[str]
@@ -22,7 +22,7 @@ class Start:
 
 
 def answers(uapi: Path) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens there."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(uapi)) == 0
 

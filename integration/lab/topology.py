@@ -1,4 +1,4 @@
-"""One topology, made and removed by a script of netns-scripts/, as a person would."""
+"""One topology, made and removed by a script of netns-scripts/, as a person would do it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "netns-scripts"
 
 
 class Topology:
-    """``up`` on construction; ``down`` is called by the rig that made it."""
+    """``up`` runs on construction. The rig that made it calls ``down``."""
 
     def __init__(self, script: str, prefix: str, *options: str) -> None:
         self.script = SCRIPTS / script

@@ -1,4 +1,4 @@
-"""Traffic whose content is compared at the far end. Every wait has a bound."""
+"""Traffic with content checks at the far end. Every wait has a bound."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from lab.space import Space
 
 SO_RCVBUFFORCE = 33
-#: Seconds after which a stream ends that nobody has finished, because its test has failed.
+#: Seconds until a stream ends that no test finished, because the test has failed.
 ENDLESS = 60
 
 
 def ping(
     space: Space, address: str, *, deadline: int = 30, size: int = 56, more: tuple[str, ...] = ()
 ) -> None:
-    """One echo request a second until one is answered, AssertionError after ``deadline`` s."""
+    """One echo request a second until one is answered. Raises AssertionError after ``deadline`` s."""
     done = space.run(
         "ping", "-n", "-c", "1", "-w", str(deadline), "-s", str(size), *more, address,
         check=False, timeout=deadline + 10,
@@ -30,7 +30,7 @@ def ping(
 
 
 def unreached(space: Space, address: str, seconds: int = 1) -> bool:
-    """True if ``address`` answers none of the pings of some seconds."""
+    """True if ``address`` answers no ping for some seconds."""
     done = space.run(
         "ping", "-n", "-i", "0.2", "-w", str(seconds), address, check=False, timeout=seconds + 10
     )
@@ -38,10 +38,10 @@ def unreached(space: Space, address: str, seconds: int = 1) -> bool:
 
 
 class TcpStream:
-    """One TCP connection through the tunnel: both ends here, a thread each, both hashing what they move.
+    """One TCP connection through the tunnel. Each end has a thread that hashes the data.
 
-    rate: bytes a second, or None for as fast as it goes. Ends after ``size`` bytes or ``seconds``; with
-    neither of them at ``finish``.
+    rate: bytes a second, None for unlimited. It ends after ``size`` bytes or ``seconds``, and without both at
+    ``finish``.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class TcpStream:
             sock.connect(self._where)
             begin = time.monotonic()
             while self._goes_on(time.monotonic() - begin):
-                # Each block begins with its position, so that no two are alike.
+                # Each block begins with its position, so all blocks differ.
                 piece = struct.pack("!Q", self.sent_bytes) + block
                 if self.rate is not None:
                     piece = piece[: max(16, self.rate // 20)]
@@ -99,7 +99,7 @@ class TcpStream:
                 if self.rate is not None:
                     time.sleep(max(0.0, begin + self.sent_bytes / self.rate - time.monotonic()))
             sock.shutdown(socket.SHUT_WR)
-            sock.recv(1)  # until the far end has read all and closed
+            sock.recv(1)  # until the far end has read everything and closed
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             self.retransmits = struct.unpack_from("=I", info, 100)[0]  # tcpi_total_retrans
 
@@ -128,7 +128,7 @@ class TcpStream:
         return any(thread.is_alive() for thread in self._threads)
 
     def finish(self) -> TcpStream:
-        """Waits for both ends; AssertionError if one failed or the content differs."""
+        """Waits for both ends. Raises AssertionError if one failed or the content differs."""
         self._over.set()
         for thread in self._threads:
             thread.join((self.seconds or 0) + 6 * self.timeout)
@@ -152,9 +152,9 @@ def tcp(source: Space, target: Space, address: str, size: int = 4 << 20, timeout
 def datagrams(
     source: Space, target: Space, source_address: str, address: str, sizes: Iterable[int], *, tries: int = 10
 ) -> None:
-    """Sends one UDP datagram of each size; each has to arrive whole and from the right address.
+    """Sends one UDP datagram of each size. Each must arrive complete and from the right address.
 
-    UDP may lose: what is missing is sent again, ``tries`` times in all.
+    UDP may lose datagrams: missing ones are sent again, ``tries`` times in all.
     """
     filler = random.Random(7).randbytes(1 << 17)
     wanted = {size: filler[size % 977 :][:size] for size in sizes}
@@ -165,7 +165,7 @@ def datagrams(
     ):
         into.setsockopt(
             socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20
-        )  # the fragments of one packet count at full size
+        )  # each fragment of a packet counts at full size
         where = into.getsockname()
         origin = out.getsockname()[:2]
         missing = dict(wanted)

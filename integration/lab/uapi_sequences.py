@@ -1,4 +1,4 @@
-"""Requests of the UAPI, valid and not, from a seed, and the state of a node in a form that compares."""
+"""Valid and invalid UAPI requests from a seed, and the state of a node in a comparable form."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _peer_line(rng: random.Random, bad: float) -> str:
 
 
 def sequence(seed: int) -> list[str]:
-    """Some set requests, each with its blank line. Half of the sequences hold mistakes."""
+    """Several set requests, each with its blank line. Half of the sequences contain mistakes."""
     rng = random.Random(seed)
     bad = 0.15 if seed % 2 else 0.0
     requests = []
@@ -133,15 +133,15 @@ def sequence(seed: int) -> list[str]:
 
 @dataclass
 class State:
-    """What a get says, without the order of peers and prefixes and without what time and traffic change."""
+    """The answer to a get, without the order of peers and prefixes, and without values that time and traffic
+    change."""
 
     device: dict[str, str] = field(default_factory=dict)
     peers: dict[str, dict[str, str | set[str]]] = field(default_factory=dict)
 
 
 def say(node: Node, request: str) -> str:
-    """One request on a connection of its own, in one piece; what came until the answer's blank line or the
-    end."""
+    """One request on its own connection, in one piece. Returns the answer up to its blank line or the end."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
         sock.connect(str(node.uapi))
@@ -159,7 +159,7 @@ def say(node: Node, request: str) -> str:
 
 
 def errno_of(answer: str) -> int | None:
-    """The number that an answer ends with; None: there was none."""
+    """The number at the end of an answer. None: there was none."""
     lines = [line for line in answer.splitlines() if line.startswith("errno=")]
     return int(lines[-1][6:]) if lines else None
 

@@ -1,4 +1,4 @@
-"""Commands as the user nobody, who may read the package in a copy of it."""
+"""Commands run as the user nobody, who gets a readable copy of the package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lab.device_node import with_node
 
 
 def environment(**more: str) -> dict[str, str]:
-    """So that a child finds the package however this process found it, from any directory."""
+    """Lets a child find the package from any directory, however this process found it."""
     path = [entry for entry in sys.path if entry and Path(entry, "udpring").is_dir()]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 def as_nobody(*command: str) -> list[str]:
-    """The command line that runs ``command`` without any right."""
+    """The command line that runs ``command`` without any privilege."""
     nobody = pwd.getpwnam("nobody")
     ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     return ["setpriv", *ids, "--", *command]
@@ -32,7 +32,7 @@ def as_nobody(*command: str) -> list[str]:
 
 @contextmanager
 def readable_copy() -> Iterator[dict[str, str]]:
-    """An environment with a copy of the packages: the originals may lie where only their owner gets."""
+    """An environment with a copy of the packages, because only their owner may reach the originals."""
     place = Path("/tmp") / f"udpring-test-{secrets.token_hex(4)}"
     place.mkdir(mode=0o755)
     source = environment()["PYTHONPATH"].split(os.pathsep)[0]
@@ -46,7 +46,7 @@ def readable_copy() -> Iterator[dict[str, str]]:
 
 
 def user_namespaces(env: dict[str, str]) -> None:
-    """Skips the test where nobody may make a user namespace, or has no such interpreter."""
+    """Skips the test if nobody may not make a user namespace, or cannot run such an interpreter."""
     enter = ("unshare", "--user", "--map-root-user", "--net")
     tried = subprocess.run(
         [*with_node(), *as_nobody(*enter, sys.executable, "-P", "-c", "import udpring._native")],

@@ -1,6 +1,6 @@
-"""``udpring-wg``, and on SIGUSR1 it writes its counters as JSON to the file that $UDPRING_COUNTERS names.
+"""``udpring-wg`` that writes its counters as JSON to the file named by $UDPRING_COUNTERS on SIGUSR1.
 
-For tests that ask for the reason of a drop, which `wg show` does not tell. Run as a program.
+For tests that check the reason of a drop, which `wg show` does not show. Run as a program.
 """
 
 from __future__ import annotations

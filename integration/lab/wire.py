@@ -1,4 +1,4 @@
-"""What goes over the wire, captured by tcpdump and read with scapy."""
+"""Packets on the wire, captured by tcpdump and parsed by scapy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class Message:
-    """One UDP payload of a capture. time: s since the epoch; tos: of the IP header."""
+    """One UDP payload of a capture. time: seconds since the epoch. tos: from the IP header."""
 
     payload: bytes
     source: tuple[str, int]
@@ -44,15 +44,15 @@ class Message:
 
 
 def singly(*spaces: Space, link: str = "under") -> None:
-    """From here on the links of these namespaces send each datagram by itself."""
+    """From now on the links of these namespaces send each datagram separately."""
     for space in spaces:
         space.ip("link", "set", link, "gso_max_segs", "1")
 
 
 class Capture:
-    """``with Capture(space, file) as capture: ...``, then ``capture.messages()``: the UDP on a link.
+    """``with Capture(space, file) as capture: ...``, then ``capture.messages()`` returns the UDP of a link.
 
-    A veth would carry a train of datagrams as one packet; `singly` makes it cut trains as a wire does.
+    A veth would carry a train of datagrams as one packet. `singly` makes it cut trains as a wire does.
     """
 
     def __init__(self, space: Space, path: Path, link: str = "under", only: str = "udp") -> None:
@@ -69,7 +69,7 @@ class Capture:
                     "-s",
                     "65535",
                     "-B",
-                    "65536",  # KiB: each packet takes a whole snapshot's room in the ring
+                    "65536",  # KiB: each packet takes the room of a whole snapshot in the ring
                     "-U",
                     "-Z",
                     "root",
@@ -95,10 +95,10 @@ class Capture:
                 self._process.wait(30)
 
     def messages(self) -> list[Message]:
-        """The UDP payloads so far, in order. Fragments are left out."""
+        """The UDP payloads so far, in order, without fragments."""
         found: list[Message] = []
         if not self.path.stat().st_size:
-            return found  # tcpdump listens, but has not written the head of its file yet
+            return found  # tcpdump listens, but has not written the file header yet
         for packet in rdpcap(str(self.path)):
             if UDP not in packet:
                 continue
@@ -121,7 +121,7 @@ class Capture:
         return found
 
     def wait(self, count: int, kind: int, timeout: float = 30.0) -> list[Message]:
-        """Waits until ``count`` messages of a type were seen; returns those of that type."""
+        """Waits until ``count`` messages of a type were seen. Returns those of that type."""
         deadline = time.monotonic() + timeout
         while True:
             have = [message for message in self.messages() if message.type == kind]

@@ -1,7 +1,7 @@
-"""Namespaces of processes, mounts and the network, for one function and all it starts.
+"""Namespaces for processes, mounts and the network, around one function and everything it starts.
 
-The function runs in the first process of a new PID namespace. When that process ends, the kernel ends every
-other one in it; then the mounts and the network namespaces go as well. This holds after Ctrl-C and after
+The function runs in the first process of a new PID namespace. When that process ends, the kernel ends all
+other processes in it. The mounts and the network namespaces go with them. This holds after Ctrl-C and after
 ``kill -9``.
 """
 
@@ -41,7 +41,7 @@ def mount(kind: str, target: Path, options: str = "", flags: int = 0) -> None:
 
 def enclosed(work: Callable[[], int]) -> int:
     """Runs ``work`` inside and returns its exit code. SIGINT and SIGTERM reach it as KeyboardInterrupt."""
-    # The caller learns of them by the child's end.
+    # The caller sees them in the child's end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _check(_libc.unshare(CLONE_NEWPID), "unshare")  # for the child, not for this process

@@ -1,6 +1,6 @@
 """The kinds of disturbance.
 
-Each is a function that does it, holds it for a while, and returns when it is over.
+Each is a function that causes it, holds it for a while, and returns when it is over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from soak.world import OURS, Place, World, fill, new_key
 
 
 class Stage(Protocol):
-    """What a disturbance may use."""
+    """The things that a disturbance may use."""
 
     world: World
 
@@ -40,15 +40,15 @@ class Stage(Protocol):
         """One of low..high."""
 
     def flows_within(self, seconds: float, what: str) -> None:
-        """All traffic flows again within that time of now, or that is a violation."""
+        """All traffic flows again within that time. Otherwise it is a violation."""
 
     def violated(self, oracle: str, text: str) -> None:
-        """Tells of a violation."""
+        """Reports a violation."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """``bound``: seconds after which all traffic flows again. ``reorders``: datagrams may come out of order
+    """``bound``: seconds until all traffic flows again. ``reorders``: datagrams may come out of order
     meanwhile."""
 
     name: str
@@ -59,8 +59,8 @@ class Kind:
 
 
 def killed(stage: Stage) -> str:
-    """kill -9, a moment without it, and a new process with the same configuration."""
-    # a is left alone most of the time: it is the one whose levels are watched over hours.
+    """kill -9, a pause, and a new process with the same configuration."""
+    # Rarely on a: its levels are watched over hours.
     place = stage.pick(("b", "b", "c", "c", "d", "a") if stage.chance(0.5) else ("b", "c", "d"))
     place.away = "killed"
     place.node.kill()
@@ -70,7 +70,7 @@ def killed(stage: Stage) -> str:
 
 
 def link_flaps(stage: Stage) -> str:
-    """The link that all goes over is down for a moment, perhaps several times."""
+    """The link with all the traffic goes down for a moment, perhaps several times."""
     place = stage.pick(OURS)
     times = stage.number(1, 3)
     for _ in range(times):
@@ -83,7 +83,7 @@ def link_flaps(stage: Stage) -> str:
 
 
 def link_lost(stage: Stage) -> str:
-    """The link goes down and the default route moves to the other one; later both come back."""
+    """The link goes down and the default route moves to the other one. Later both come back."""
     place = stage.pick(OURS)
     old = place.default
     new = "two" if old == "one" else "one"
@@ -110,7 +110,7 @@ def address_changes(stage: Stage) -> str:
 
 
 def mtu_changes(stage: Stage) -> str:
-    """Of a tunnel, or of the links below it."""
+    """Of a tunnel, or of the links under it."""
     place = stage.pick(("a", "b", "c"))
     if stage.chance(0.5):
         mtu = 1280 + 20 * stage.number(0, 7)
@@ -126,7 +126,7 @@ def mtu_changes(stage: Stage) -> str:
 
 
 def disk_full(stage: Stage) -> str:
-    """No space and no inode where the logs and the UAPI sockets are; perhaps a node is started meanwhile."""
+    """No space and no inodes for logs and UAPI sockets. A node may be started meanwhile."""
     said = "running"
     made = fill(stage.world.logs) + fill(UAPI)
     try:
@@ -147,7 +147,7 @@ def disk_full(stage: Stage) -> str:
 
 
 def _starts_or_says_why(stage: Stage, place: Place) -> str:
-    """A start that cannot work has an exit code and one line for it."""
+    """A start that cannot work reports an exit code and one line."""
     place.away = "disk full"
     place.node.kill()
     until(lambda: not place.node.exists(), "the interface is gone")
@@ -171,7 +171,7 @@ def _starts_or_says_why(stage: Stage, place: Place) -> str:
 
 
 def limits_lowered(stage: Stage) -> str:
-    """No new descriptor, or no locked memory, for a running node, while its sockets are to be made anew."""
+    """No new descriptors or no locked memory for a running node while its sockets are made again."""
     place = stage.pick(OURS)
     which = resource.RLIMIT_NOFILE if stage.chance(0.6) else resource.RLIMIT_MEMLOCK
     old = resource.prlimit(place.pid, which)
@@ -185,14 +185,14 @@ def limits_lowered(stage: Stage) -> str:
         stage.pause(0.5, 3)
     finally:
         resource.prlimit(place.pid, which, old)
-    # Back to where the others look for it, whether that failed or not.
+    # Back to the known port, whether that failed or not.
     place.node.wg("set", place.node.interface, "listen-port", str(place.node.port))
     place.away = ""
     return f"{place.name}: {'nofile' if which == resource.RLIMIT_NOFILE else 'memlock'} {low}"
 
 
 def suspended(stage: Stage) -> str:
-    """SIGSTOP and SIGCONT; the clocks go on."""
+    """SIGSTOP and SIGCONT. The clocks continue."""
     place = stage.pick(("a", "b", "c", "d"))
     place.away = "suspended"
     os.kill(place.pid, signal.SIGSTOP)
@@ -222,7 +222,7 @@ def peers_come_and_go(stage: Stage) -> str:
 
 
 def peer_readded(stage: Stage) -> str:
-    """A peer with traffic is removed and added again: its session is gone at one end."""
+    """A peer with traffic is removed and added again, so one end loses its session."""
     here, there = stage.pick(("a", "b", "c")), ""
     others = stage.world.tunnels_of(here.name)
     there = others[stage.number(0, len(others) - 1)]
@@ -234,7 +234,7 @@ def peer_readded(stage: Stage) -> str:
 
 
 def _set_peer(world: World, here: str, there: str) -> None:
-    """Tells ``here`` of ``there`` as its configuration has it."""
+    """Configures ``there`` at ``here`` as in its configuration."""
     place, other = world.places[here], world.places[there].node
     allowed = f"{other.inner4}/32,{other.inner6}/128"
     keepalive = str(next(peer.keepalive or 0 for peer in place.node.peers if peer.node is other))
@@ -258,7 +258,7 @@ def key_changes(stage: Stage) -> str:
 
 
 def port_changes(stage: Stage) -> str:
-    """listen-port; the others follow by themselves."""
+    """Changes listen-port. The others follow without a command."""
     place = stage.pick(("a", "b", "c"))
     place.node.port = 40000 + stage.number(0, 20000)
     place.node.wg("set", place.node.interface, "listen-port", str(place.node.port))
@@ -266,12 +266,12 @@ def port_changes(stage: Stage) -> str:
 
 
 def calm(stage: Stage) -> str:
-    """Nothing: sessions grow older than 120 s and are replaced under traffic."""
+    """Does nothing: sessions grow older than 120 s and are replaced under traffic."""
     stage.pause(125, 150)
     return ""
 
 
-# A node with a new endpoint may send by another way than before, until the peer has answered.
+# A node with a new endpoint may use another path than before until the peer has answered.
 KINDS = (
     Kind("kill -9", killed, 40, reorders=True),
     Kind("link flaps", link_flaps, 30, reorders=True),

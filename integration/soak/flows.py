@@ -1,6 +1,6 @@
-"""Traffic through the tunnels whose order and content are looked at.
+"""Traffic through the tunnels with checks of order and content.
 
-Two threads serve all UDP flows; each TCP connection has a thread at both ends.
+Two threads serve all UDP flows. Each TCP connection has a thread at both ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.node import Node
 
 from soak.order import Order
 
-HEAD = struct.Struct("!IHxxQdI")  # magic, flow, number, when it was sent, CRC of the rest
+HEAD = struct.Struct("!IHxxQdI")  # magic, flow, number, time of sending, CRC of the payload
 MAGIC = 0x50A4C0DE
 UDP_SEGMENT = 103
 SO_RCVBUFFORCE = 33
@@ -33,7 +33,7 @@ Report = Callable[[str, str], None]
 
 @dataclass
 class UdpFlow:
-    """Datagrams of one node to another, numbered."""
+    """Numbered datagrams from one node to another."""
 
     number: int
     name: str
@@ -46,7 +46,7 @@ class UdpFlow:
     refused: int = 0
     received_at: float = 0.0
     newest: float = 0.0
-    """When the newest datagram that has arrived was sent."""
+    """The time of sending of the newest datagram that has arrived."""
     longest_gap: float = 0.0
 
     def message(self, size: int, now: float) -> bytes:
@@ -58,7 +58,7 @@ class UdpFlow:
 
 
 class UdpTraffic:
-    """All UDP flows. ``may_reorder`` tells of a moment whether something permits reordering then."""
+    """All UDP flows. ``may_reorder`` returns whether reordering is permitted at a given time."""
 
     def __init__(self, report: Report, may_reorder: Callable[[], bool], rng: random.Random) -> None:
         self.flows: list[UdpFlow] = []
@@ -108,9 +108,7 @@ class UdpTraffic:
         try:
             flow.out.sendto(message, flow.to)
         except OSError:
-            flow.refused += (
-                1  # no route while the interface is gone, or a full queue: the number is just missing
-            )
+            flow.refused += 1  # no route while the interface is gone, or a full queue: the number is missing
 
     def _send_train(self, flow: UdpFlow) -> None:
         now = time.monotonic()
@@ -119,7 +117,7 @@ class UdpTraffic:
         try:
             flow.out.sendmsg([train], how, 0, flow.to)
         except OSError:
-            flow.refused += TRAIN  # also EINVAL: an MTU below the size of a segment
+            flow.refused += TRAIN  # also EINVAL: the MTU is smaller than a segment
 
     def _receive(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -148,7 +146,7 @@ class UdpTraffic:
 
 
 class TcpFlow:
-    """One connection that outlives all chaos: bursts as fast as they go, then a rest."""
+    """One connection that survives all chaos: full-speed bursts with pauses between."""
 
     def __init__(self, source: Node, target: Node, ends: tuple[str, str], report: Report, rate: int) -> None:
         self.name = f"tcp {ends[0]}->{ends[1]}"
@@ -195,7 +193,7 @@ class TcpFlow:
                 block += 1
                 ahead = self.sent / self.rate - (time.monotonic() - begin)
                 if ahead < -1:
-                    begin -= ahead  # what an outage held up is not made good for
+                    begin -= ahead  # time lost by an outage is not made up for
                 elif ahead > 1:
                     self._over.wait(ahead)
 

@@ -1,6 +1,6 @@
-"""How long this process was kept from running: a machine with more to do than it can starves all alike.
+"""How long this process was kept from running. An overloaded machine starves all processes alike.
 
-What the oracles bound is the time that the nodes had, not the time that passed.
+The oracles bound the time that the nodes had, not the time that passed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import threading
 import time
 
 BEAT = 0.1
-#: A beat that is later than this counts as starvation, by all of its lateness.
+#: A beat later than this counts as starvation, by its whole lateness.
 LATE = 0.3
 
 
 class Heartbeat:
-    """A thread that wants to wake ten times a second and adds up by how much it woke late."""
+    """A thread that wakes ten times a second and sums up its lateness."""
 
     def __init__(self) -> None:
         self.starved = 0.0

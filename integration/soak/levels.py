@@ -1,7 +1,7 @@
-"""What a process holds, against what it held after warm-up: a leak is a level that keeps rising.
+"""The resources of a process, compared with those after warm-up. A leak is a level that keeps rising.
 
-Levels are taken while nothing is going on. The highest of those taken during warm-up is the base; each later
-one may exceed it by a stated slack.
+Levels are taken while nothing happens. The highest one during warm-up is the base. Later ones may exceed it
+by a stated slack.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Slack:
-    """How far a level may lie over its base."""
+    """How far a level may exceed its base."""
 
     share: float = 0.0
     more: int = 0
@@ -35,15 +35,15 @@ SLACKS = {
     "rings": Slack(),
     "ring_polls": Slack(more=16),
 }
-#: What must never be more than nothing: completions without room, memory that the kernel did not give back,
-#: events that failed in the control loop.
+#: These must always be zero: completions without room, memory that the kernel did not release, events that
+#: failed in the control loop.
 ZERO = ("ring_overflow", "graveyard", "failures")
-#: The address sanitiser keeps what was freed for a while: 256 MiB by default.
+#: The address sanitiser keeps freed memory for a while: 256 MiB by default.
 SANITIZED_SLACKS = {**SLACKS, "rss": Slack(0.5, 400 * MIB), "maps": Slack(0.5, 2000)}
 
 
 def measured(pid: int) -> dict[str, int]:
-    """The levels of a process that /proc knows."""
+    """The levels of a process from /proc."""
     process = Path(f"/proc/{pid}")
     status = dict(re.findall(r"^(\w+):\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
     found = {
@@ -63,7 +63,7 @@ def measured(pid: int) -> dict[str, int]:
 
 
 def _count_ring(text: str, found: dict[str, int]) -> None:
-    """One ring, by what its fdinfo says (io_uring_show_fdinfo)."""
+    """One ring, from its fdinfo (io_uring_show_fdinfo)."""
     found["rings"] += 1
     section = ""
     for line in text.splitlines():
@@ -76,14 +76,14 @@ def _count_ring(text: str, found: dict[str, int]) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time it has used."""
+    """The CPU time that it has used."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / TICKS
 
 
 @dataclass
 class Levels:
-    """Those of one process."""
+    """The levels of one process."""
 
     slacks: dict[str, Slack]
     warm_after: float
@@ -96,7 +96,7 @@ class Levels:
     samples: int = 0
 
     def take(self, age: float, levels: dict[str, int]) -> list[str]:
-        """One sample; the violations it shows."""
+        """Takes one sample. Returns the violations."""
         self.last = levels
         self.samples += 1
         if not self.series or age - self.series[-1][0] >= 60:

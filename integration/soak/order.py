@@ -1,25 +1,24 @@
-"""What the sequence numbers of one UDP flow may do at its receiver.
+"""The allowed order of the sequence numbers of one UDP flow at its receiver.
 
-None may come twice, ever. None may come after a higher one, unless something is under way that permits it: a
-route, an address or an MTU that changes lets the kernel refuse a packet, which is then sent again behind
-others.
-Some may be missing: UDP loses.
+No number may arrive twice. None may arrive after a higher one, unless something permits it at that time:
+after a change of a route, address or MTU the kernel may refuse a packet, which is then sent again behind
+others. Numbers may be missing, because UDP loses datagrams.
 """
 
 from __future__ import annotations
 
-#: How many numbers back a duplicate is still known: more than any queue on the way holds.
+#: How far back duplicates are detected: more than any queue on the path holds.
 WINDOW = 1 << 14
 
 
 class Order:
-    """Feed it each number in the order of arrival; what it returns is the violation, or nothing."""
+    """Takes each number in the order of arrival. Returns the violation, or nothing."""
 
     def __init__(self) -> None:
         self.highest = -1
         self.received = 0
         self.late = 0
-        self._seen = 0  # bit i: highest - i came
+        self._seen = 0  # bit i: highest - i arrived
 
     def take(self, number: int, *, may_reorder: bool) -> str:
         ahead = number - self.highest
@@ -42,5 +41,5 @@ class Order:
 
     @property
     def missing(self) -> int:
-        """Numbers up to the highest that never came."""
+        """The numbers up to the highest that never arrived."""
         return self.highest + 1 - self.received

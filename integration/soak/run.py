@@ -1,4 +1,4 @@
-"""The soak: draws disturbances from a seed until the time is over. Run as a program, by scripts/soak."""
+"""The soak: draws disturbances from a seed until the time is over. scripts/soak runs it as a program."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from soak.verdict import Happened, Verdict
 from soak.watch import Watch
 from soak.world import OURS, PAIRS, Place, World
 
-#: Seconds after an event for which what it permits still counts: what was under way arrives.
+#: Seconds after an event during which its permissions still hold, for datagrams in flight.
 GRACE = 2.0
 #: Seconds of the whole that count as warm-up for levels, at most.
 WARM_UP = 300.0
-#: How long a dead flow is waited for, after its bound, before all nodes start anew.
+#: How long a dead flow is awaited, after its bound, before all nodes start again.
 LAST_WAIT = 200.0
 TCP_RATE = 1_500_000
-#: Seconds that TCP may be silent: its retransmissions are as far apart as the outage was long.
+#: Seconds that TCP may be silent: its retransmissions are as far apart as the outage lasted.
 TCP_STALL = 120.0
-#: Processor time that node d, which does nearly nothing, may use of one CPU.
+#: The share of one CPU that the nearly idle node d may use.
 IDLE_SHARE = 0.4
 
 
 class Soak:
-    """One run. It is the ``Stage`` of chaos.py."""
+    """One run. It implements ``Stage`` of chaos.py."""
 
     def __init__(self, options: argparse.Namespace, directory: Path) -> None:
         self.options = options
@@ -113,7 +113,7 @@ class Soak:
         self._finish()
 
     def _shuffled(self) -> list[Kind]:
-        """Each kind once, in an order drawn anew each time."""
+        """Each kind once, in a new random order each time."""
         kinds = [
             kind
             for kind in KINDS
@@ -146,8 +146,8 @@ class Soak:
         self.verdict.now = ""
 
     def _recovered(self, since: float, bound: float, what: str) -> float | None:
-        """Seconds until each flow has brought something that was sent after ``since``; None, and a violation,
-        when that takes longer than ``bound`` and what the machine was too busy for."""
+        """Seconds until each flow has delivered something sent after ``since``. None and a violation if that
+        takes longer than ``bound`` plus the time for which the machine was too busy."""
         if self._wait_for_flows(since, bound):
             return round(time.monotonic() - since, 2)
         dead = ", ".join(flow.name for flow in self.udp.flows if flow.newest < since)
@@ -292,7 +292,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="on a core built with sanitisers, which scripts/soak builds first",
     )
-    # What scripts/soak makes of that.
+    # scripts/soak uses this exit code.
     parser.add_argument("--env", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--sanitizer-reports", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What happened: events in order, violations of the oracles, and the figures; as a table or as JSON."""
+"""Events in order, violations of the oracles, and figures, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Violations of one oracle that are kept; what is more is counted.
+#: Violations kept per oracle. More are only counted.
 KEPT = 50
 
 
@@ -21,7 +21,7 @@ class Happened:
     what: str = ""
     lasted: float = 0.0
     recovered: float | None = None
-    """Until all traffic flowed again, from the end of the event; None: not within its bound."""
+    """Time from the end of the event until all traffic flowed again. None: not within its bound."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Looked at all the time: whether `wg show` answers, what the logs say, what sanitisers report."""
+"""Continuous checks: whether `wg show` answers, and the contents of logs and sanitiser reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAD = re.compile(r"Traceback|Sanitizer|runtime error:|Exception in|Segmentation|
 
 
 class Watch:
-    """A thread; ``stop`` ends it."""
+    """A thread. ``stop`` ends it."""
 
     def __init__(
         self, world: World, report: Report, heartbeat: Heartbeat, sanitizer_reports: Path | None
@@ -65,7 +65,7 @@ class Watch:
             shown, failed = "", str(error)
         took = time.monotonic() - began - (self._heartbeat.starved - starved)
         if place.away or place.generation != before:
-            return  # its process was taken away meanwhile
+            return  # its process was removed meanwhile
         if failed or took > ANSWER_WITHIN:
             self._report("answer", f"`wg show` of {place.name} took {took:.1f} s {failed}")
             return
@@ -77,13 +77,13 @@ class Watch:
                 self.handshakes.setdefault((place.name, key), set()).add(int(when))
 
     def look_at_logs(self) -> None:
-        """Moves what was logged to a file that is kept, and looks through it."""
+        """Moves the log to a permanent file and checks it."""
         for place in self._world.places.values():
             log = place.node.log
             if not log.exists() or not log.stat().st_size:
                 continue
             text = log.read_text(errors="replace")
-            log.write_text("")  # the node appends: it goes on at the beginning
+            log.write_text("")  # the node appends, so it continues at the beginning
             with (self._world.directory / f"{place.name}-kept.log").open("a") as kept:
                 kept.write(text)
             for found in BAD.finditer(text):

@@ -1,10 +1,10 @@
-"""Four nodes around a router, each with two links to it: a, b and d of ours, c wireguard-go.
+"""Four nodes around a router, each with two links to it: udpring nodes a, b and d, and c with wireguard-go.
 
-    a, b, c  have tunnels among each other, with traffic all the time
-    d        has a tunnel to a, with nothing in it but keepalives; all of ours have idle peers besides
+a, b, c  have tunnels among each other, always with traffic
+d        has a tunnel to a with only keepalives; all udpring nodes have idle peers in addition
 
-Node number N has 10.81.N.2 and fd81:N::2 on link ``one``, 10.82.N.2 and fd82:N::2 on link ``two``; the router
-has .1 of each. A node's default route leads over one of them.
+Node number N has 10.81.N.2 and fd81:N::2 on link ``one``, 10.82.N.2 and fd82:N::2 on link ``two``. The router
+has .1 of each. A node's default route uses one of them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from soak.cage import mount
 
 LINKS = {"one": 81, "two": 82}
 OURS = ("a", "b", "d")
-#: Pairs of nodes with a tunnel, and the outer IP version of each.
+#: Pairs of nodes with a tunnel, and its outer IP version.
 PAIRS = {("a", "b"): 6, ("a", "c"): 4, ("b", "c"): 4, ("a", "d"): 4}
 IDLE_PEERS = 8
-#: Seconds between the keepalives that tell a and d of each other's moves.
+#: Seconds between the keepalives by which a and d learn each other's moves.
 KEEPALIVE = 5
 NAMES = ("a", "b", "c", "d")
 
 
 def new_key(rng: random.Random) -> tuple[str, str]:
-    """A private key and its public key, as `wg` writes them."""
+    """A private key and its public key, in base64."""
     key = X25519PrivateKey.from_private_bytes(rng.randbytes(32))
     private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     return base64.b64encode(private).decode(), base64.b64encode(public).decode()
@@ -41,7 +41,7 @@ def new_key(rng: random.Random) -> tuple[str, str]:
 
 @dataclass
 class Place:
-    """One node and where it stands."""
+    """One node and its location."""
 
     name: str
     number: int
@@ -50,7 +50,7 @@ class Place:
     host: int = 2
     default: str = "one"
     away: str = ""
-    """Why it does not answer at present; empty: it should."""
+    """The reason why it does not answer at present. Empty: it should answer."""
     generation: int = 0
     extra_peers: int = field(default=0)
 
@@ -70,7 +70,7 @@ class Place:
 
 
 class World:
-    """Makes all of it; what ends the process ends it too (cage.py)."""
+    """Makes everything. It ends with the process (cage.py)."""
 
     def __init__(self, directory: Path, program: Program, rng: random.Random) -> None:
         self.directory = directory
@@ -138,20 +138,20 @@ class World:
         )
 
     def endpoint(self, here: str, there: str) -> str:
-        """Where node ``there`` is for node ``here``, as configured."""
+        """The endpoint of ``there`` in the configuration of ``here``."""
         family = PAIRS.get((here, there)) or PAIRS[there, here]
         other = self.places[there]
         return endpoint(other.address(family), other.node.port)
 
     def _in_order(self) -> None:
-        """One CPU receives all packets of the links, so that what comes out of order is the nodes' doing."""
+        """One CPU receives all packets of the links, so reordering is the nodes' doing."""
         for name in (*NAMES, "r"):
             self._receive_on_one_cpu(name)
 
     @staticmethod
     def _receive_on_one_cpu(name: str) -> None:
-        """A veth or a TUN device uses the queue of the CPU that its sender runs on: a sender that moves to
-        another CPU may overtake itself."""
+        """A veth or a TUN device uses the queue of its sender's CPU: a sender that moves to another CPU may
+        overtake itself."""
         script = "for f in /sys/class/net/*/queues/rx-*/rps_cpus; do echo 1 > $f; done"
         subprocess.run(["ip", "netns", "exec", name, "sh", "-c", script], check=True)
 
@@ -175,7 +175,7 @@ class World:
         place.away = ""
 
     def add_idle_peers(self, place: Place, count: int) -> list[str]:
-        """Peers that nobody is: no endpoint, no traffic. Their public keys."""
+        """Adds peers without endpoint and traffic. Returns their public keys."""
         keys = [new_key(self.rng)[1] for _ in range(count)]
         words = []
         for i, key in enumerate(keys, place.extra_peers):
@@ -209,7 +209,7 @@ class World:
         place.node.space.ip("link", "set", link, state)
 
     def readdress(self, place: Place, host: int) -> None:
-        """Link ``one`` gets the addresses of another host number, and loses those it has."""
+        """Link ``one`` gets the addresses of another host number and loses its present ones."""
         space, old = place.node.space, {4: place.address(4), 6: place.address(6)}
         place.host = host
         for family, length in ((4, 24), (6, 64)):
@@ -228,12 +228,12 @@ class World:
     # ---- ends ----
 
     def tunnels_of(self, name: str) -> list[str]:
-        """The nodes that have a tunnel to this one."""
+        """The nodes with a tunnel to this one."""
         return [other for pair in PAIRS if name in pair for other in pair if other != name]
 
 
 def fill(directory: Path) -> list[Path]:
-    """Uses up all space and inodes of a small tmpfs; what to remove afterwards."""
+    """Fills up space and inodes of a small tmpfs. Returns the files to remove afterwards."""
     made = []
     block = os.urandom(1 << 12)
     path = directory / "filler"
