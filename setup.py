@@ -1,4 +1,4 @@
-"""Only what pyproject.toml cannot say: cffi's hook, the tag of the abi3 wheel, and kept objects."""
+"""The parts that pyproject.toml cannot express: cffi's hook, the tag of the abi3 wheel, and kept objects."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildKeepingObjects(build_ext):
-    """Compiles an object again only when its command or a file it was made of has changed.
+    """Compiles an object only if its command or one of its input files has changed.
 
     setuptools compiles every object each time. Here the compiler lists the files it reads (-MD), and a record
     in the folder of the objects keeps the command and the time and size of each of those files.
@@ -21,7 +21,7 @@ class BuildKeepingObjects(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        if self.build_temp.endswith(".build-temp"):  # of an editable install, which removes that folder
+        if self.build_temp.endswith(".build-temp"):  # the folder of an editable install, which removes it
             name = f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
             self.build_temp = str(Path("build") / name)
 
@@ -54,7 +54,7 @@ class BuildKeepingObjects(build_ext):
                 record(kept, output, command, objects, began)
 
         compiler._compile, compiler.link = keep_or_compile, keep_or_link
-        # setuptools' own look at the dates knows neither the commands nor what headers include.
+        # setuptools' own check of dates knows neither commands nor included headers.
         self.force = compiler.force = True
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -64,7 +64,7 @@ class BuildKeepingObjects(build_ext):
 
 
 def state(path: str) -> list[int]:
-    """The time and size of a file; [] where there is none."""
+    """The time and size of a file. [] if it does not exist."""
     try:
         found = Path(path).stat()
     except OSError:
@@ -73,7 +73,7 @@ def state(path: str) -> list[int]:
 
 
 def is_current(kept: str | Path, made: str, command: list[str]) -> bool:
-    """Whether the file is there as it was made, and the command would make it again from the same inputs."""
+    """Whether the file is unchanged, and the command would make it again from the same inputs."""
     try:
         before = json.loads(Path(kept).read_text())
     except (OSError, ValueError):
@@ -87,7 +87,7 @@ def is_current(kept: str | Path, made: str, command: list[str]) -> bool:
 
 
 def record(kept: str | Path, made: str, command: list[str], inputs: list[str], began: int) -> None:
-    """Keeps nothing of a file whose inputs changed while it was made."""
+    """Discards a file whose inputs changed while it was made."""
     files = {path: state(path) for path in inputs}
     if all(seen and seen[0] < began for seen in files.values()):
         Path(kept).write_text(json.dumps({"command": command, "files": {**files, made: state(made)}}))

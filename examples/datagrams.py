@@ -9,7 +9,7 @@ import udpring
 
 
 def main(count: int) -> None:
-    """Sends ``count`` datagrams of 1200 bytes to itself, 64 a batch, and counts what arrives."""
+    """Sends ``count`` datagrams of 1200 bytes to itself, 64 per batch, and counts arrivals."""
     with socket.socket(type=socket.SOCK_DGRAM) as inbox, socket.socket(type=socket.SOCK_DGRAM) as outbox:
         inbox.bind(("127.0.0.1", 0))
         inbox.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)

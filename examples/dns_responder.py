@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Answers DNS queries for A records out of a table: dns_responder.py [--port N] NAME=ADDRESS... Ctrl-C ends
-it.
+"""Answers DNS queries for A records from a table: dns_responder.py [--port N] NAME=ADDRESS... Ctrl-C ends it.
 
-Many queries a call are received, many answers a call are sent. The wire format is that of RFC 1035, section
-4. It knows nothing of zones and delegations: it shows a responder, it is no name server."""
+It receives many queries per call and sends many answers per call. The wire format is RFC 1035, section 4. It
+is an example of a responder, not a name server: it does not know zones or delegations."""
 
 import argparse
 import contextlib
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 import udpring
 
 Zone = Mapping[bytes, list[bytes]]
-"""The four bytes of each address by the name in lower case, in wire format."""
+"""The four bytes of each address by name, in lower case and wire format."""
 
 HEADER = struct.Struct("!HHHHHH")  # id, flags, questions, answers, authorities, additionals
 QUESTION_END = struct.Struct("!HH")  # type, class
@@ -26,24 +25,24 @@ OPCODE = 0x7800
 NOERROR, FORMERR, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 3, 4, 5
 TYPE_A, CLASS_IN = 1, 1
 NAME_IN_QUESTION = 0xC000 | HEADER.size
-"""A pointer (section 4.1.4): the answer's name is the one that the question has, right after the header."""
+"""A pointer (section 4.1.4): the answer has the name of the question, which follows the header."""
 NAME_MAX, MESSAGE_MAX = 255, 512
 SECONDS_TO_LIVE = 60
 
 
 class MalformedQueryError(ValueError):
-    """A query whose question cannot be read."""
+    """A query with a malformed question."""
 
 
 def wire_name(text: str) -> bytes:
-    """``www.example`` as labels, each after its length, in lower case."""
+    """``www.example`` as labels, each with its length in front, in lower case."""
     labels = [label.encode("idna") for label in text.rstrip(".").lower().split(".")]
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
 def end_of_name(query: bytes | memoryview, at: int) -> int:
-    """The place after the name that begins at ``at``. Raises MalformedQueryError: it runs out of the message,
-    is longer than 255 bytes, or has a pointer, where there is no name yet to point to."""
+    """The offset after the name at ``at``. Raises MalformedQueryError if the name exceeds the message or 255
+    bytes, or contains a pointer, which cannot point to an earlier name here."""
     begin = at
     while at < len(query):
         length = query[at]
@@ -58,8 +57,8 @@ def end_of_name(query: bytes | memoryview, at: int) -> int:
 
 
 def respond(query: bytes | memoryview, zone: Zone) -> bytes | None:
-    """The answer. None for what must not be answered: something too short to have a header, or an answer,
-    which could set two responders on each other."""
+    """The answer. None if there must be none: the datagram is too short for a header, or is itself an answer.
+    Two responders could otherwise answer each other for ever."""
     if len(query) < HEADER.size:
         return None
     number, flags, questions, *_ = HEADER.unpack_from(query)

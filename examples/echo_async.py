@@ -11,7 +11,8 @@ import udpring
 
 
 async def echo(rx: udpring.RecvRing, tx: udpring.SendRing) -> None:
-    """Each turn of the loop takes what is there, so a flood holds up no other task for long."""
+    """Each turn of the loop handles the datagrams that are there, so a flood does not block other tasks for
+    long."""
     async for batch in rx:
         with batch:
             report = await tx.send_batch_async(batch, batch.addresses)

@@ -14,10 +14,10 @@ NUMBER = struct.Struct("!Q")
 
 
 def echo(sock: socket.socket, count: int) -> tuple[int, int]:
-    """Sends ``count`` datagrams, a burst at a time; how many came back, and how many of them were not ours.
+    """Sends ``count`` datagrams in bursts. Returns the numbers of correct and of foreign answers.
 
-    A burst is one buffer, cut into datagrams of SIZE bytes. What returns is read by columns: where each
-    datagram begins in the batch's data, and how long it is."""
+    A burst is one buffer, cut into datagrams of SIZE bytes. Answers are read by columns: the offset of each
+    datagram in the batch's data, and its length."""
     returned = strange = 0
     block = bytearray(BURST * SIZE)
     with udpring.RecvRing(sock) as rx, udpring.SendRing(sock) as tx:
@@ -32,7 +32,7 @@ def echo(sock: socket.socket, count: int) -> tuple[int, int]:
             while awaited:
                 with rx.recv_batch(timeout=1.0) as batch:
                     if not batch:
-                        break  # a second passed: what is missing is lost
+                        break  # missing after a second: lost
                     for offset, length in zip(batch.offsets, batch.lengths, strict=True):
                         number = NUMBER.unpack_from(batch.data, offset)[0] if length == SIZE else -1
                         strange += number not in awaited
@@ -42,7 +42,7 @@ def echo(sock: socket.socket, count: int) -> tuple[int, int]:
 
 
 def main() -> None:
-    """A connected socket receives from its peer only, and learns when nobody listens there."""
+    """A connected socket receives only from its peer, and reports when nobody listens there."""
     host, port = sys.argv[1], int(sys.argv[2])
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

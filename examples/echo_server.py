@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends every datagram back to where it came from: echo_server.py [PORT]. Ctrl-C ends it."""
+"""Sends each datagram back to its source: echo_server.py [PORT]. Ctrl-C ends it."""
 
 import contextlib
 import socket
@@ -9,8 +9,8 @@ import udpring
 
 
 def serve(sock: socket.socket) -> None:
-    """Echoes until Ctrl-C. A batch is sent from where it lies: not a byte of it is copied, and no object is
-    made for a datagram. Who cannot be reached is in the report; the others are answered all the same."""
+    """Echoes until Ctrl-C. A batch is sent in place: no byte is copied, and no object is made for a datagram.
+    The report has the unreachable destinations. All others get their answer."""
     failed = 0
     with udpring.RecvRing(sock) as rx, udpring.SendRing(sock) as tx:
         print(f"echoing on port {sock.getsockname()[1]}, tier {rx.tier}", flush=True)
@@ -24,7 +24,7 @@ def serve(sock: socket.socket) -> None:
 
 
 def main() -> None:
-    """Opens the socket; the rings borrow it."""
+    """Opens the socket. The rings borrow it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))

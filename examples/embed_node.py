@@ -8,7 +8,7 @@ import udpring
 
 
 async def main(path: str) -> None:
-    """Runs the node of a wg-quick configuration and says every five seconds how its peers are."""
+    """Runs the node of a wg-quick configuration. Prints the state of its peers every five seconds."""
     config = udpring.Config.load(path)
     async with udpring.Node(config) as node:
         print(f"{node.name}: UDP port {node.listen_port}, tier {node.tier}, AEAD {node.aead}", flush=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends datagrams at a rate: load_generator.py HOST PORT [--rate N] [--size BYTES] [--seconds N].
 
-For machines of your own: it sends as fast as it is told.
+Use it on your own machines: it sends at any rate.
 """
 
 import argparse
@@ -14,11 +14,11 @@ import udpring
 
 BURST = 256
 PIPELINE = 4
-"""Bursts on their way at once: the next is handed over while the kernel still has the last."""
+"""Bursts in flight: the next one is submitted while the kernel still has the last."""
 
 
 def generate(tx: udpring.SendRing, address: tuple[str, int], size: int, rate: float, seconds: float) -> None:
-    """Sends for so long and says what became of it. An error is counted, and sending goes on."""
+    """Sends for this long and prints the result. Errors are counted, and sending continues."""
     block = bytes(BURST * size)
     sent, errors = 0, collections.Counter[str]()
     began = time.monotonic()
@@ -41,7 +41,7 @@ def generate(tx: udpring.SendRing, address: tuple[str, int], size: int, rate: fl
 
 
 def main() -> None:
-    """Reads the command line; the address is looked up once."""
+    """Reads the command line. The address is resolved once."""
     parser = argparse.ArgumentParser(description="Sends datagrams at a rate.")
     parser.add_argument("host")
     parser.add_argument("port", type=int)

@@ -2,10 +2,10 @@
 """Relays between clients and one server, as a NAT does: relay.py SERVER-HOST SERVER-PORT [--port N] [--pool
 NET].
 
-Two sockets do for any number of clients. Each client gets an address of the pool; what it sends goes to the
-server from there (``source=``), and by the address that the server's answer was sent to (``batch.locals``)
-the relay knows whose it is. The pool is a network whose addresses are all this machine's own; on loopback any
-part of 127.0.0.0/8."""
+Two sockets serve any number of clients. Each client gets an address of the pool, from which its datagrams go
+to the server (``source=``). The server's answer is sent to that address (``batch.locals``), so the relay
+knows the client. The pool is a network whose addresses all belong to this machine. On loopback any part of
+127.0.0.0/8 will do."""
 
 import argparse
 import contextlib
@@ -23,8 +23,8 @@ CLIENTS_MAX = 4096
 
 
 class Clients:
-    """Who has which address of the pool. When all are taken, the client that was silent for longest loses its
-    own."""
+    """The assignment of pool addresses to clients. When all are in use, the longest silent client loses its
+    address."""
 
     def __init__(self, pool: ipaddress.IPv4Network) -> None:
         self._free = [str(host) for host in itertools.islice(pool.hosts(), CLIENTS_MAX)][::-1]
@@ -32,7 +32,7 @@ class Clients:
         self._clients: dict[str, Address] = {}
 
     def host(self, client: Address) -> str:
-        """The address that stands for the client, now or from now on."""
+        """The client's address, assigned now if it has none."""
         host = self._hosts.get(client)
         if host is None:
             host = self._free.pop() if self._free else self._hosts.popitem(last=False)[1]
@@ -42,7 +42,7 @@ class Clients:
         return host
 
     def client(self, host: str | None) -> Address | None:
-        """Whom the address stands for; None when for nobody."""
+        """The client of the address. None: there is none."""
         return self._clients.get(host) if host is not None else None
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Clients:
 
 
 def to_server(batch: udpring.Batch, tx: udpring.SendRing, clients: Clients, server: Address) -> None:
-    """Sends on what clients sent: a call for each run of datagrams of one client, from where they lie."""
+    """Forwards datagrams of clients in place: one call for each run of datagrams of one client."""
     begin = 0
     for client, run in itertools.groupby(batch.addresses):
         end = begin + len(list(run))
@@ -60,7 +60,7 @@ def to_server(batch: udpring.Batch, tx: udpring.SendRing, clients: Clients, serv
 
 
 def to_clients(batch: udpring.Batch, tx: udpring.SendRing, clients: Clients, server: Address) -> None:
-    """Sends the server's answers to whom they belong, in one call. Drops what came from elsewhere."""
+    """Forwards the server's answers to their clients, in one call. Drops datagrams of others."""
     owners = [
         clients.client(host) if sender == server else None
         for host, sender in zip(batch.locals, batch.addresses, strict=True)
@@ -70,7 +70,7 @@ def to_clients(batch: udpring.Batch, tx: udpring.SendRing, clients: Clients, ser
 
 
 def relay(front: socket.socket, back: socket.socket, server: Address, clients: Clients) -> None:
-    """Relays until Ctrl-C: waits for either ring, then takes what is there."""
+    """Relays until Ctrl-C: waits for either ring, then handles its datagrams."""
     with (
         udpring.RecvRing(front) as from_clients,
         udpring.SendRing(front) as answering,
@@ -92,7 +92,7 @@ def relay(front: socket.socket, back: socket.socket, server: Address, clients: C
 
 
 def main() -> None:
-    """Opens the two sockets: the one that clients know, and the one that the server sees."""
+    """Opens the two sockets: one for clients, one for the server."""
     parser = argparse.ArgumentParser(description="Relays between clients and one server, as a NAT does.")
     parser.add_argument("server", type=ipaddress.IPv4Address)
     parser.add_argument("server_port", type=int)

@@ -112,9 +112,8 @@ class Bench:
             f"link set {name} up",
         ):
             subprocess.run(["ip", *command.split()], check=True)
-        # The kernel delivers to an IPv6 address shortly after its link was set up, by a work item. Not by ip:
-        # a
-        # preloaded address sanitiser would end Debian 12's, which has an overlapping strncpy here.
+        # The kernel delivers to an IPv6 address shortly after its link was set up, by a work item. A
+        # preloaded address sanitiser would end Debian 12's ip, which has an overlapping strncpy here.
         show = ["env", "-u", "LD_PRELOAD", "ip", "-6", "route", "show", "table", "local", APP6]
         until(lambda: subprocess.check_output(show), f"{APP6} is local", interval=0.01)
         self.peer_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

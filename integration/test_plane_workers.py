@@ -50,7 +50,7 @@ def address(host: str, port: int) -> object:
 
 
 def test_change_of_worker_0_delays_no_other(many: Bench) -> None:
-    """Worker 0 sends last in its pass. Only then is the invalid source address known, and the pass waits."""
+    """Worker 0 sends last in its pass, and then learns that the source address is gone. The change waits."""
     endpoint = address("127.0.0.1", many.peer_socket.getsockname()[1])
     for _ in range(6):  # the kernel picks the worker by the sender's port: seven of eight are not worker 0
         many.key(initiator=False)

@@ -33,7 +33,7 @@ def far_end(rig: Rig, tmp_path: Path, family: int, *, workers: int = 1) -> Tunne
 
 
 def silence(node: Node) -> None:
-    """None of it leaves: an initiation of b's own, after 15 s, would move its endpoint and end the loop."""
+    """None of it leaves: an initiation of its own, after 15 s, would move its endpoint and end the loop."""
     node.space.nft(
         "table inet quiet { chain leaves { type filter hook output priority filter; policy accept; "
         "meta l4proto udp drop; }; }"

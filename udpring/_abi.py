@@ -1,7 +1,7 @@
 """One number for the interface between the core and Python: a hash of the abi.h files.
 
-The build puts it into the compiled module, and ``_native`` compares it with the files beside the Python code.
-So after a change of an abi.h nobody raises a number, and a module that was not built again is refused.
+The build puts it into the compiled module, and ``_native`` compares it with the files next to the Python
+code. So nobody has to raise a number after a change of an abi.h, and an outdated module is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["abi_hash"]
 
 
 def abi_hash(native: Path) -> str:
-    """The hash over all abi.h below ``native``; empty where there are none, as in an installed wheel."""
+    """The hash over all abi.h below ``native``. Empty if there are none, as in an installed wheel."""
     files = sorted(native.rglob("abi.h"))
     total = hashlib.sha256()
     for path in files:

@@ -27,7 +27,7 @@ except ImportError as missing:
 ffi: Any = _core.ffi
 lib: Any = _core.lib
 
-# A wheel holds no abi.h: there the module and the Python code were built together.
+# A wheel has no abi.h: its module and Python code were built together.
 _here = Path(__file__).parent
 if abi_hash(_here / "native") not in ("", ffi.string(lib.udpring_abi_hash()).decode()):
     raise HostError(
@@ -35,7 +35,7 @@ if abi_hash(_here / "native") not in ("", ffi.string(lib.udpring_abi_hash()).dec
         cure="build it again: scripts/bootstrap",
     )
 
-# Codes that speak of the host rather than of this call, and what to do about them.
+# Codes that concern the host rather than this call, and their cures.
 _HOST_CURES = {
     errno.ENOSYS: "the kernel or a sandbox lacks the system call; use tier mmsg or another host",
 }

@@ -46,7 +46,7 @@ class ConfigError(UdpringError, ValueError):
 
 
 class HostError(UdpringError, OSError):
-    """The host lacks something: a right, a device, a kernel feature. ``cure`` says what to do about it."""
+    """The host lacks something: a privilege, a device, a kernel feature. ``cure`` says what to do."""
 
     def __init__(self, message: str, *, errno: int = 0, cure: str = "") -> None:
         UdpringError.__init__(self, message)
@@ -59,15 +59,15 @@ class HostError(UdpringError, OSError):
 
 
 class ClosedError(UdpringError):
-    """The object was closed; make a new one."""
+    """The object was closed. Make a new one."""
 
 
 class WrongThreadError(UdpringError, RuntimeError):
-    """A ring belongs to the thread that opened it (io_uring's SINGLE_ISSUER); use one ring per thread."""
+    """A ring belongs to the thread that opened it (io_uring's SINGLE_ISSUER). Use one ring per thread."""
 
 
 class RingError(UdpringError, OSError):
-    """The kernel refused an operation. ``errno`` is its code; the text names the operation."""
+    """The kernel refused an operation. ``errno`` is its code. The text names the operation."""
 
     def __init__(self, message: str, *, errno: int) -> None:
         UdpringError.__init__(self, message)

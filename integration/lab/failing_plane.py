@@ -2,7 +2,7 @@
 
 Run as a program, with faults.c, in its own network namespace:
 
-failing_plane.py TIER WORKERS ERRNO CALLS...      prints one JSON object: step -> calls that failed
+    failing_plane.py TIER WORKERS ERRNO CALLS...      prints one JSON object: step -> calls that failed
 
 Each step ends in one of two ways: with a negative code (and a reason, if there is room for one), or with
 success. The last run of a step is without a fault and must succeed. No descriptor or thread may stay.

@@ -1,7 +1,7 @@
 """Four nodes around a router, each with two links to it: udpring nodes a, b and d, and c with wireguard-go.
 
-a, b, c  have tunnels among each other, always with traffic
-d        has a tunnel to a with only keepalives; all udpring nodes have idle peers in addition
+    a, b, c  have tunnels among each other, always with traffic
+    d        has a tunnel to a with only keepalives; all udpring nodes have idle peers in addition
 
 Node number N has 10.81.N.2 and fd81:N::2 on link ``one``, 10.82.N.2 and fd82:N::2 on link ``two``. The router
 has .1 of each. A node's default route uses one of them.

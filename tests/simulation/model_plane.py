@@ -1,7 +1,7 @@
 """The data plane as the control loop sees it: native/tunnel again in Python, without sockets.
 
-out:  TUN -> staged or sealed (outbound.c, staged.c)      in:  index -> time -> window -> tag (inbound.c)
-succession of keypairs (peer.c)      stamps and events (stamps.c, events.c)      commands (commands.c)
+    out:  TUN -> staged or sealed (outbound.c, staged.c)      in:  index -> time -> window -> tag (inbound.c)
+    succession of keypairs (peer.c)      stamps and events (stamps.c, events.c)      commands (commands.c)
 
 A data message is a tuple: ("data", receiver index, counter, key, packet). ``key`` stands for the tag: only an
 owner of the key can open it. With ``real_crypto`` a real AEAD seals the packet as well.

@@ -1,7 +1,7 @@
 """Two devices on a virtual clock and network, each with a substitute for the data plane.
 
-a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps,
-posts events -> the control loop calls Device/Peer -> outcomes are executed in order
+    a.send() -> FakePlane stages or seals -> Network delays, loses, reorders -> FakePlane opens, stamps,
+             posts events -> the control loop calls Device/Peer -> outcomes are executed in order
 
 ``FakePlane`` keeps the state of the C plane: keypairs, staged packets, stamps, endpoint, receiver indices.
 Nothing sleeps: ``Pair.run`` jumps from one deadline or arrival to the next.

@@ -1,6 +1,6 @@
-"""Commands that the package ``udpring_tools`` carries out: measurements and the demo.
+"""Commands of the package ``udpring_tools``: measurements and the demo.
 
-An installation may leave that package out. The commands are still listed then, and say what to install.
+An installation may omit that package. The commands are listed anyway and say what to install.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ PACKAGE = "udpring_tools"
 
 
 def _command(name: str) -> ModuleType | None:
-    """The module that carries out the command; None where the package is not installed."""
+    """The module of the command. None: the package is not installed."""
     if importlib.util.find_spec(PACKAGE) is None:
         return None
     return importlib.import_module(f"{PACKAGE}.commands.{name}")
 
 
 def register_tool(subparsers: Subparsers, name: str, summary: str) -> None:
-    """Adds the command. Without the package it takes any words, so that ``run_tool`` can say what is
-    missing."""
+    """Adds the command. Without the package it accepts any arguments, and ``run_tool`` reports the missing
+    package."""
     command = _command(name)
     if command is not None:
         command.register(subparsers)

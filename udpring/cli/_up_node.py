@@ -1,12 +1,11 @@
 """The process behind ``udpring up``: a node with the commands of its wg-quick file.
 
 The flow:
-1. PreUp; 2. the node: interface, peers, addresses, MTU, DNS, routes; 3. PostUp; then it is ready. Whatever
-   fails takes back all that was done.
+1. PreUp; 2. the node: interface, peers, addresses, MTU, DNS, routes; 3. PostUp. Then it is ready. A failure
+   undoes everything done so far.
 4. SIGHUP reads the file again.
 5. SIGTERM, SIGINT, the end of the interface or of its socket file: PreDown, SaveConfig, the node is taken
-   down, PostDown. SIGUSR1 comes from ``udpring down``, which does these itself: the node is taken down, no
-   more.
+   down, PostDown. ``udpring down`` does the hooks itself and sends SIGUSR1, which only takes the node down.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class UpRequest:
-    """What the command line and the environment ask for."""
+    """Settings from the command line and the environment."""
 
     name: str
     path: Path
@@ -46,7 +45,7 @@ class UpRequest:
 
 
 async def run_node(request: UpRequest, ready: Callable[[], None]) -> str:
-    """Runs the node to its end; returns what it failed by, or nothing."""
+    """Runs the node to its end. Returns its error, or nothing."""
     return await _UpNode(request).run(ready)
 
 
@@ -70,7 +69,7 @@ class _UpNode:
             if self.stop.done() and not self.request.foreground:
                 raise UdpringError(f"{name}: interrupted. The interface was taken down again")
             self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-            # Before the record, which is what `udpring down` goes by.
+            # Before the record, which `udpring down` reads.
             self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
             record = up_record.write(name, self.request.path, allow_hooks=self.request.allow_hooks)
             try:
@@ -91,7 +90,7 @@ class _UpNode:
         return failure
 
     async def _serve(self) -> str:
-        """Until the end has come; what the node failed by."""
+        """Waits for the end. Returns the node's error."""
         ended = self.loop.create_task(self.node.wait())
         ends: list[asyncio.Future[Any]] = [self.stop, self.handed_over, ended]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -140,7 +139,7 @@ class _UpNode:
             )
 
     async def _try_hooks(self, key: str, hooks: tuple[str, ...]) -> None:
-        """On the way down a hook that fails is logged and does not stop the rest."""
+        """On the way down a failed hook is logged and does not stop the others."""
         try:
             await self._hooks(key, hooks)
         except (UdpringError, OSError) as failed:
@@ -159,7 +158,7 @@ class _UpNode:
 
 
 def _require_free(name: str) -> None:
-    """PreUp of an interface that is up already must not run."""
+    """PreUp must not run if the interface is already up."""
     try:
         socket.if_nametoindex(name)
     except OSError:

@@ -1,4 +1,4 @@
-"""``udpring check FILE...``: whether a node could start with this configuration; every error with its
+"""``udpring check FILE...``: whether a node could start with this configuration. Lists each error with its
 place."""
 
 from __future__ import annotations

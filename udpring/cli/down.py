@@ -1,10 +1,10 @@
 """``udpring down NAME``: takes an interface down as wg-quick does, and waits until it is gone.
 
 The flow, for an interface of ``udpring up``:
-1. The file is read again. 2. PreDown, and SaveConfig; where one fails the interface stays up. 3. The node's
-   process is asked to take the interface down without hooks, and ends. 4. PostDown.
-Where the file cannot be used any more, the node's process runs the hooks that it has loaded. An interface of
-another program is only ended: its hooks are that program's.
+1. The file is read again. 2. PreDown and SaveConfig; if one fails, the interface stays up. 3. The node's
+   process takes the interface down without hooks, and ends. 4. PostDown.
+If the file cannot be used any more, the node's process runs the hooks that it has loaded. An interface of
+another program is only ended: its hooks belong to that program.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the hooks, and asks the process at the other end of the UAPI socket to end between them."""
+    """Runs the hooks. Between them, ends the process at the other end of the UAPI socket."""
     from udpring.tunnel import config, up_record  # noqa: PLC0415
     from udpring.tunnel.hooks import HookScope, run_hooks  # noqa: PLC0415
     from udpring.tunnel.process import end_server  # noqa: PLC0415
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(file: Path, allow_hooks: bool) -> Config | None:
-    """The configuration as it is now; None where it cannot be used."""
+    """The configuration as it is now. None: it cannot be used."""
     from udpring.tunnel.config import Config  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_secret(key: bytes) -> None:
-    """Prints a key that others must not see, and warns when it goes to a file that they can."""
+    """Prints a secret key. Warns if others can read the file that it is written to."""
     mode = os.fstat(sys.stdout.fileno()).st_mode
     if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
         print(

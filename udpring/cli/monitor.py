@@ -29,20 +29,20 @@ from udpring.wireguard.constants import REJECT_AFTER_TIME
 SHORTEST, LONGEST = 0.1, 3600.0
 """Seconds between two looks."""
 IN_PLACE = "\x1b[H\x1b[J"
-"""The cursor to the top left, and the screen cleared from there (ECMA-48, CUP and ED)."""
+"""Moves the cursor to the top left and clears the screen (ECMA-48, CUP and ED)."""
 KEY_SHOWN = 12
 """Characters of a public key that has no name."""
 _RATES = ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"))
 _HEAD = ("peer", "endpoint", "handshake", "receives", "sends", "received", "sent")
 _WORDS = 3
-"""Columns of words, at the left; the others are figures."""
+"""Text columns, at the left. The others are figures."""
 
 Names = Mapping[bytes, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The state of one interface at a time. ``time``: seconds of a monotonic clock."""
+    """The state of one interface at one time. ``time``: seconds of a monotonic clock."""
 
     time: float
     listen_port: int
@@ -51,8 +51,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A peer now, and the bits that the interface ``receives`` from it and ``sends`` to it in a second. Both
-    are None where two looks do not compare: the peer is new, or was removed and added between them."""
+    """A peer, and the bits per second that the interface ``receives`` from it and ``sends`` to it. Both are
+    None if two states cannot be compared: the peer is new, or was removed and added between them."""
 
     peer: uapi.PeerInfo
     receives: float | None
@@ -95,8 +95,8 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints until the count is reached or the user ends it. HostError where nothing serves the interface,
-    or nothing does any longer."""
+    """Prints until the count is reached or the user ends it. Raises HostError if nothing serves the
+    interface, or no longer."""
     in_place = sys.stdout.isatty() and not args.json
     with contextlib.suppress(KeyboardInterrupt):
         before = _look_at(args.interface)
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look_at(interface: str | None) -> dict[str, Look]:
-    """Looks at one interface, or at all. Of all, one that ends meanwhile is left out."""
+    """Queries one interface, or all. Interfaces that end meanwhile are left out of the latter."""
     looks = {}
     for name in [interface] if interface else interfaces(uapi.SOCKET_DIRECTORY):
         try:
@@ -153,8 +153,8 @@ def compare(before: Look | None, now: Look) -> list[Flow]:
 def as_json(
     flows: Mapping[str, Sequence[Flow]], looks: Mapping[str, Look], names: Mapping[str, Names], now: float
 ) -> dict[str, object]:
-    """``time`` in seconds since the epoch; per interface the names of ``udpring show --json``, and
-    ``receivesBitsPerSecond``, ``sendsBitsPerSecond``, null where they are not known."""
+    """``time`` in seconds since the epoch. Per interface the names of ``udpring show --json``, and
+    ``receivesBitsPerSecond`` and ``sendsBitsPerSecond``, null if unknown."""
     return {
         "time": round(now, 3),
         "interfaces": {

@@ -1,8 +1,8 @@
 """``udpring-wg``: one WireGuard interface as a process, a drop-in for ``wireguard-go``.
 
 ``udpring-wg IFACE`` makes the interface, serves ``wg`` at /var/run/wireguard/IFACE.sock and goes to the
-background; it returns 0 only when both are there. It ends, and takes both away, on SIGTERM, SIGINT or SIGHUP,
-when the interface is deleted, or when the socket file is removed.
+background. It returns 0 only when both exist. It ends on SIGTERM, SIGINT or SIGHUP, when the interface is
+deleted, or when the socket file is removed. Then it removes both.
 """
 
 from __future__ import annotations

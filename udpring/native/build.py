@@ -33,7 +33,7 @@ def cc() -> list[str]:
 
 
 def run_cc(arguments: list[str], source: str) -> subprocess.CompletedProcess[str]:
-    """What the compiler makes of a source on its standard input."""
+    """The compiler's output for a source on its standard input."""
     try:
         return subprocess.run(
             [*cc(), *arguments, "-x", "c", "-"], input=source, capture_output=True, text=True, check=False
@@ -43,7 +43,7 @@ def run_cc(arguments: list[str], source: str) -> subprocess.CompletedProcess[str
 
 
 def declarations() -> str:
-    """The text of all abi.h as cffi takes it: no includes, lists expanded, and the #defined integers."""
+    """The text of all abi.h for cffi: without includes, with expanded lists, and the #defined integers."""
     text = "\n".join(path.read_text() for path in ABI)
     expanded = run_cc(["-E", "-P"], re.sub(r"(?m)^\s*#\s*include\b.*$", "", text))
     if expanded.returncode:
@@ -61,7 +61,7 @@ def pkg_config(*arguments: str) -> list[str]:
     return shlex.split(found.stdout)
 
 
-# What aead_ipsecmb.c takes from the header. The library itself is looked for at run time only.
+# The declarations that aead_ipsecmb.c needs. The library itself is loaded at run time.
 IPSECMB_PROBE = """
 #ifndef __x86_64__
 #error the cipher is there for x86-64 alone
@@ -72,7 +72,7 @@ int main(void) { return IMB_CIPHER_CHACHA20_POLY1305 + IMB_AUTH_CHACHA20_POLY130
 
 
 def has_ipsecmb() -> bool:
-    """Whether the compiler finds a header of ipsec-mb that will do (it has no pkg-config file)."""
+    """Whether the compiler finds a suitable header of ipsec-mb (it has no pkg-config file)."""
     wanted = os.environ.get("UDPRING_IPSECMB", "")
     if wanted not in ("", "0", "1"):
         raise SystemExit(f"UDPRING_IPSECMB={wanted}: 0 builds without ipsec-mb, 1 not without it")
@@ -86,13 +86,13 @@ def has_ipsecmb() -> bool:
 
 
 def takes(flags: list[str]) -> bool:
-    """Whether the compiler knows these flags on this machine."""
+    """Whether the compiler accepts these flags on this machine."""
     probe = run_cc([*flags, "-Werror", "-O2", "-c", "-o", os.devnull], "int main(void) { return 0; }")
     return probe.returncode == 0
 
 
-# Each is left out where the compiler does not have it, and then the next of its line is tried. -U: a
-# distribution's own compiler may set a lower one.
+# A flag that the compiler lacks is left out, and the next one of its line is tried. -U: a distribution's own
+# compiler may set a lower one.
 HARDENING = [
     [["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"], ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]],
     [["-fstack-protector-strong"]],
@@ -105,7 +105,8 @@ HARDENED_LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
 
 
 def hardening() -> list[str]:
-    """The flags of HARDENING that this compiler takes. Not for a sanitiser, whose checks they would hide."""
+    """The flags of HARDENING that this compiler accepts. Not with a sanitiser, whose checks they would
+    hide."""
     chosen: list[str] = []
     for line in HARDENING:
         chosen += next((flags for flags in line if takes(flags)), [])
@@ -115,7 +116,7 @@ def hardening() -> list[str]:
 def make_builder() -> cffi.FFI:
     builder = cffi.FFI()
     builder.cdef(declarations() + "\nconst char *udpring_abi_hash(void);")
-    # Every C file at any depth: a file that moves, or a new one, is named nowhere.
+    # Every C file at any depth, so no list names new or moved files.
     sources = sorted(str(path.relative_to(ROOT)) for path in HERE.rglob("*.c"))
     compile_args = [
         "-std=gnu11",
@@ -146,7 +147,7 @@ def make_builder() -> cffi.FFI:
     macros: list[tuple[str, str | None]] = []
     if has_ipsecmb():
         macros.append(("UDPRING_IPSECMB", "1"))
-        libraries.append("dl")  # its own library only before glibc 2.34
+        libraries.append("dl")  # glibc before 2.34 has a separate libdl
     builder.set_source(
         "udpring._core",
         "\n".join(f'#include "{path.relative_to(HERE)}"' for path in ABI)

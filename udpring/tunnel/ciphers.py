@@ -1,4 +1,4 @@
-"""The ciphers of a session as the core counts them, and which library does them on this host."""
+"""The core's numbers of the ciphers, and the library in use for each on this host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CIPHER_NUMBERS: dict[Cipher, int] = {
 
 
 def chosen_aead(cipher: Cipher = Cipher.CHACHA20_POLY1305) -> str:
-    """The name of the library that does this cipher here. Raises HostError (ENOTSUP) where none does."""
+    """The name of the library in use for this cipher. Raises HostError (ENOTSUP) if there is none."""
     name: str = ffi.string(lib.udpring_aead_name(require_cipher(cipher))).decode()
     return name
 
 
 def aead_in_words(ciphers: Iterable[Cipher] | None = None) -> str:
-    """Which library does these ciphers: its name alone for WireGuard's, ``CIPHER by NAME`` for each where
-    there are others. None: all that this host has, always in the long form."""
+    """The libraries in use for these ciphers: only its name for WireGuard's, ``CIPHER by NAME`` for each if
+    there are others. None: all ciphers of this host, always in the long form."""
     wanted = set(Cipher if ciphers is None else ciphers) | {Cipher.CHACHA20_POLY1305}
     if wanted == {Cipher.CHACHA20_POLY1305}:
         return chosen_aead()
@@ -38,7 +38,7 @@ def aead_in_words(ciphers: Iterable[Cipher] | None = None) -> str:
 
 
 def require_cipher(cipher: Cipher) -> int:
-    """The number of the implementation in use. Raises HostError (ENOTSUP) where no library here has it."""
+    """The number of the implementation in use. Raises HostError (ENOTSUP) if no library here has it."""
     number = CIPHER_NUMBERS[cipher]
     which: int = lib.udpring_aead_chosen(number)
     if which < 0:

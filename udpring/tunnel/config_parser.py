@@ -52,33 +52,33 @@ from udpring.tunnel.config_values import (
 __all__ = ["MAX_ERRORS", "parse"]
 
 MAX_ERRORS = 100
-"""After so many wrong lines the rest is not read."""
+"""After this many wrong lines, the parser stops."""
 
 _NAME_COMMENT = re.compile(r"friendly_name\s*=\s*(.*)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]+\s*=")
 _KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{20,}=?")
 _DOTTED_DIGITS = re.compile(r"[0-9.]+")
-# A key's name that may be shown: a longer one, or one with a digit in it, may be a piece of somebody's key.
+# A key name that may be shown: a longer one, or one with a digit, may be part of a secret key.
 _SHOWABLE = re.compile(r"[A-Za-z_ ]{1,20}")
 _MAX_SHOWN = 80
-# Two lines that became one: the second may hold a key.
+# Two lines that were joined: the second may hold a key.
 _NAMES_SECRET = re.compile(r"privatekey|presharedkey", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class _Section:
-    """What an open section has gathered: argument names of its dataclass -> values."""
+    """The contents of an open section: argument names of its dataclass -> values."""
 
     kind: str
     line: int
     fields: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
-    """Key -> the line it was last given on."""
+    """Key -> the line of its last occurrence."""
     networks: dict[Network, tuple[int, int]] = field(default_factory=dict)
     """AllowedIPs in order -> (line, column)."""
     name: str = ""
     named: bool = False
-    """By ``friendly_name``, which wins over a plain comment."""
+    """From ``friendly_name``, which has precedence over a plain comment."""
     failed: bool = False
 
 
@@ -123,7 +123,7 @@ class _Parser:
         if friendly:
             text = friendly.group(1)
         elif section.name or not alone or _ASSIGNMENT.match(text) or _KEY_LIKE.search(text):
-            return  # a setting that was commented out is no name, and a key may be a secret
+            return  # a commented-out setting is no name, and a key may be a secret
         if section.named and friendly:
             return
         clean = "".join(c if c.isprintable() else " " for c in text).strip()
@@ -202,7 +202,7 @@ class _Parser:
                 "" if wrong.secret else at.text,
                 wrong.cure,
             )
-        except ConfigError as wrong:  # the rules that the dataclasses hold
+        except ConfigError as wrong:  # the rules in the dataclasses
             section.failed = True
             self._error(value.line, value.column, f"{rule.key}: {wrong.message}", wrong.text, wrong.cure)
 
@@ -239,8 +239,8 @@ class _Parser:
             self.peers.append(peer)
 
     def _earlier(self, section: _Section, public_key: bytes) -> dict[str, Any]:
-        """What an earlier section of this peer has set, taken out of ``peers``: as under wg, it holds where
-        this one is silent, except for AllowedIPs."""
+        """The settings of an earlier section of this peer, removed from ``peers``. As in wg, they hold where
+        this section is silent, except for AllowedIPs."""
         line = self.peer_lines.get(public_key)
         if line is None:
             return {}
@@ -287,9 +287,9 @@ class _Rule:
     key: str
     apply: _Apply
     repeats: bool = False
-    """Whether a further line adds to the first; else the last one counts."""
+    """Whether another line adds to the first. Otherwise the last one counts."""
     may_be_empty: bool = False
-    """As under wg-quick, which takes its own keys without a value."""
+    """As in wg-quick, which accepts its own keys without a value."""
 
 
 def _into(name: str, parse: Callable[[Value], object]) -> _Apply:
@@ -399,7 +399,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
 
 
 def _suggest(key: str, kind: str) -> str:
-    """What may have been meant by an unknown key."""
+    """The key that an unknown one probably stands for."""
     names = {rule.key.lower(): rule.key for rule in _RULES[kind].values()}
     near = difflib.get_close_matches(key.lower()[:64], names, 1)
     if near:

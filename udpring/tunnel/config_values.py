@@ -29,7 +29,7 @@ def without_blanks(text: str) -> str:
 
 @dataclass(slots=True)
 class Value:
-    """The value of one line and where it stands."""
+    """The value of one line and its place."""
 
     line: int
     column: int
@@ -42,7 +42,7 @@ class Value:
         return without_blanks(self.text)
 
     def items(self) -> Iterator[Value]:
-        """The parts between commas, stripped; an empty part comes too."""
+        """The parts between commas, stripped. Empty parts are included."""
         start = 0
         for part in self.text.split(","):
             lead = len(part) - len(part.lstrip(BLANKS))
@@ -69,12 +69,12 @@ class BadValueError(Exception):
 
 
 def parse_key(value: Value, secret: bool) -> bytes:
-    """The key of base64 text; where it is ``secret``, nothing of the text gets into the error."""
+    """The key of base64 text. If it is ``secret``, the error shows nothing of the text."""
     text = value.compact
     try:
         return from_base64(text)
     except KeyFormatError as wrong:
-        # Blanks inside would shift the position: then the start has to do.
+        # Blanks inside would shift the position, so the error names the start.
         shift = min(wrong.position, len(text)) if text == value.text else 0
         at = Value(value.line, value.column + (shift if secret else 0), value.text)
         cure = "44 base64 characters, as genkey prints"

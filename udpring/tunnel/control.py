@@ -1,16 +1,16 @@
-"""The control loop: the plane's reports go into the protocol, the protocol's answers go to the plane.
+"""The control loop: events of the plane go to the protocol, outcomes of the protocol go to the plane.
 
-The flow, one turn:
-1. The plane's eventfd becomes readable; up to ``EVENTS_A_TURN`` events are taken (then the event loop gets
-   its turn).
-2. Each event goes to ``wireguard.Device`` or its peer, with the time; a list of outcomes comes back.
-3. Outcomes are carried out in order as plane commands. Peers they touch are looked at again at the end of
-   the turn: their stamps are read and their next deadline is put in one heap, under one ``call_at`` timer.
-4. The timer fires; peers whose deadline has come get ``on_timer``, and again outcomes are carried out.
+The flow of one turn:
+1. The plane's eventfd becomes readable. Up to ``EVENTS_A_TURN`` events are taken, then the event loop gets
+   its turn.
+2. Each event goes to ``wireguard.Device`` or its peer, with the time. A list of outcomes comes back.
+3. Outcomes are executed in order as plane commands. At the end of the turn, the stamps of the peers concerned
+   are read, and their next deadlines put into one heap with one ``call_at`` timer.
+4. When the timer fires, peers whose deadline has come get ``on_timer``. Outcomes are executed again.
 
-The plane stamps times instead of re-arming timers. A peer with traffic is looked at every ``POLL`` (ten
-seconds: no protocol timer that traffic starts is shorter). A peer without traffic costs nothing: its next
-stamp posts one ACTIVITY event. While the interface is down nothing is sent and no timer runs (``link``).
+The plane stamps times instead of re-arming timers. A peer with traffic is checked every ``POLL`` (ten
+seconds: no protocol timer that traffic starts is shorter). A peer without traffic costs nothing, because its
+next stamp posts one ACTIVITY event. While the interface is down nothing is sent and no timer runs (``link``).
 
 Everything runs in the thread of the event loop. An exception in one event or timer is logged and counted. It
 never ends the loop.
@@ -44,7 +44,7 @@ EVENTS_A_TURN = 256
 EVENTS_A_BATCH = 64
 TIMERS_A_TURN = 64
 TURN_BUDGET = SECOND // 200
-"""No turn holds the event loop longer than this plus one event: a handshake costs 0.3 ms."""
+"""A turn holds the event loop for at most this time plus one event. A handshake costs 0.3 ms."""
 PACKET_EVENTS = (EventKind.HANDSHAKE, EventKind.HANDSHAKE_WANTED, EventKind.KEY_CONFIRMED, EventKind.ACTIVITY)
 NO_STAMPS = (0, 0, 0)
 POLL = KEEPALIVE_TIMEOUT
@@ -52,11 +52,12 @@ POLL = KEEPALIVE_TIMEOUT
 LONGEST_SLEEP = 30 * SECOND
 """The event loop's clock stands still while the machine is suspended, CLOCK_BOOTTIME does not."""
 SHORTEST_SLEEP = SECOND // 20
-"""A deadline that is already past again after its timer ran may not turn the loop into a spin."""
+"""A deadline that is past again right after its timer ran must not make the loop spin."""
 HANDSHAKE_TOS = 0x88
 """DSCP AF41 for handshake messages, as the kernel sends them (messages.h HANDSHAKE_DSCP)."""
 SWEEP_FROM = 32
-"""From so many peers on, if a quarter of all, reading everybody's state is cheaper than a command each."""
+"""From this number of peers on, and a quarter of all, one sweep over all states is cheaper than single
+commands."""
 
 log = logging.getLogger("udpring.node")
 
@@ -64,9 +65,9 @@ log = logging.getLogger("udpring.node")
 class Control:
     """Drives one Device over one Plane in one event loop.
 
-    ``gone`` is resolved once when the plane cannot go on (the interface was
-    deleted, the worker failed). ``forgotten`` is called with the id of a peer that the protocol removed
-    (its key became our own), ``authenticated`` after each authentic handshake message.
+    ``gone`` is resolved once when the plane cannot continue (the interface was deleted, the worker failed).
+    ``forgotten`` is called with the id of a peer that the protocol removed (its key became the node's own),
+    ``authenticated`` after each authentic handshake message.
     """
 
     def __init__(
@@ -127,14 +128,14 @@ class Control:
     # ---- life ----
 
     def start(self) -> None:
-        """Begins to read events. The plane must be open; call in the event loop's thread."""
+        """Begins to read events. The plane must be open. Call it in the event loop's thread."""
         self._running = True
         self._link.start(self._loop)
         self.show_identity()
         self._loop.add_reader(self.plane.fileno(), self._readable)
 
     def stop(self) -> None:
-        """Ends reading and every timer; the plane is the caller's to close. May be called again."""
+        """Stops reading and all timers. The caller closes the plane. May be called again."""
         if not self._running:
             return
         self._running = False
@@ -152,12 +153,13 @@ class Control:
     # ---- the interface, up and down ----
 
     def show_identity(self) -> None:
-        """Tells the plane by which keys handshakes are let in: by none while the interface is down."""
+        """Gives the plane the keys that admit handshakes. While the interface is down there are none."""
         up = self._link.up
         self.plane.identity(self.device.mac1_key if up else None, self.device.cookie_key if up else None)
 
     def _link_changed(self) -> None:
-        """Down: silence, until it comes up again. Up: what waits starts at once, a few peers a turn."""
+        """Down: silence until it is up again. Up: staged packets start handshakes at once, a few peers a
+        turn."""
         up = self._link.up
         log.debug("%s is %s", self.plane.name, "up" if up else "down: no handshakes, no keepalives")
         try:
@@ -173,7 +175,7 @@ class Control:
             self.report("link", logging.ERROR, "a change of the interface failed", trace=True)
 
     def _suspend(self) -> None:
-        """As the kernel's ``wg_stop``: keys, staged packets, handshakes and timers of all peers go."""
+        """As the kernel's ``wg_stop``: drops keys, staged packets, handshakes and timers of all peers."""
         states = {state.peer: state for state in self.plane.peer_states()}
         for number, peer in self.device.by_id.items():
             state = states[number]
@@ -187,12 +189,12 @@ class Control:
     # ---- events in ----
 
     def _readable(self) -> None:
-        """The eventfd woke us. While a next turn is on its way already, that one does the work."""
+        """The eventfd is readable. If a next turn is already scheduled, that one does the work."""
         if self._again is None:
             self._turn()
 
     def _turn(self) -> None:
-        """Takes events until there are none, the turn's number is reached, or its time is used up."""
+        """Takes events until there are none, or the limit of the turn in number or time is reached."""
         self._again = None
         if not self._running:
             return
@@ -211,7 +213,7 @@ class Control:
             if not self._running:
                 return
         if more:
-            # The eventfd was cleared, so nothing else would call us for what is left.
+            # The eventfd was cleared, so nothing else would schedule the remaining work.
             self._again = self._loop.call_soon(self._turn)
 
     def _take(self) -> int:
@@ -254,7 +256,7 @@ class Control:
                 self.carry_out(peer.key_confirmed(now, wall))
             elif kind == EventKind.PATH and self._loops.leads_out(event.peer, event.loops) and self._link.up:
                 self.carry_out(peer.path_changed(now, wall))
-            # ACTIVITY only means: look at the stamps, as after the other two.
+            # ACTIVITY only means: check the stamps, as after the other two.
             self.touch(event.peer)
 
     def _receive(self, event: Event, now: int, wall: int) -> Iterable[protocol.Outcome]:
@@ -278,8 +280,8 @@ class Control:
     # ---- outcomes out ----
 
     def carry_out(self, outcomes: Iterable[protocol.Outcome]) -> None:
-        """Carries outcomes out in order. A command that fails is counted and logged; the rest is still
-        done."""
+        """Executes outcomes in order. A command that fails is counted and logged. The others are still
+        executed."""
         for outcome in outcomes:
             peer = getattr(outcome, "peer", None)
             if peer is not None:
@@ -336,7 +338,7 @@ class Control:
         if not self._link.up:
             return  # it starts when the interface comes up
         if self._opened == outcome.peer:
-            self._opened = None  # a staged packet has opened the session: one or the other, as the kernel
+            self._opened = None  # a staged packet has opened the session: only one of both, as in the kernel
             return
         try:
             self.plane.keepalive(outcome.peer)
@@ -359,7 +361,7 @@ class Control:
     # ---- timers ----
 
     def touch(self, peer: int) -> None:
-        """The peer's timers are looked at again, once, at the end of this turn."""
+        """Checks the peer's timers once, at the end of this turn."""
         if not self._link.up:
             return
         self._touched[peer] = None
@@ -367,14 +369,14 @@ class Control:
             self._look = self._loop.call_soon(self._look_at_touched)
 
     def request_handshake(self, peer: int) -> None:
-        """The peer has just been set up: packets staged for it may ask for a handshake at once."""
+        """The peer has just been set up. Packets staged for it may start a handshake at once."""
         if not self._link.up:
             return
         self._requested.add(peer)
         self.touch(peer)
 
     def forget(self, peer: int) -> None:
-        """The peer is gone: no timer of it fires any more."""
+        """The peer is gone. None of its timers fires any more."""
         self._deadlines.set(peer, None)
         self._requested.discard(peer)
         self._resuming.discard(peer)
@@ -409,11 +411,11 @@ class Control:
                 self.report("timer", logging.ERROR, "timers of %s failed", self._label(peer), trace=True)
                 self._deadlines.set(peer, self.clock.boot() + SECOND)
         if not self._requested:
-            self._requested = set()  # an empty one keeps the room of the most it ever held
+            self._requested = set()  # a cleared one would keep its largest size
         self._arm()
 
     def _next_look(self, number: int, state: PeerState | None) -> int | None:
-        """Runs what is due for the peer and returns when to look again; None: when ACTIVITY says so."""
+        """Runs the due timers of the peer. Returns the time of the next check. None: when ACTIVITY comes."""
         peer = self.device.by_id.get(number)
         if peer is None:
             self.forget(number)
@@ -425,7 +427,7 @@ class Control:
             self.carry_out(peer.resume(now))
         if number in self._requested:
             self._requested.discard(number)
-            if state.staged:  # also with a session: it may have expired with the private key before
+            if state.staged:  # also with a session: an earlier one may have expired with the private key
                 self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
         deadline = peer.deadline(state)
         if deadline is not None and deadline <= now:
@@ -434,7 +436,7 @@ class Control:
                 return None
             state = self.plane.peer_state(number)
             deadline = peer.deadline(state)
-            self._touched.pop(number, None)  # its outcomes touched it; it is being looked at right now
+            self._touched.pop(number, None)  # outcomes touched the peer, which is being checked right now
         if self._is_busy(state, now):
             soonest = now + POLL
             deadline = soonest if deadline is None else min(deadline, soonest)
@@ -445,23 +447,23 @@ class Control:
         return deadline
 
     def _is_busy(self, state: PeerState, now: int) -> bool:
-        """Whether stamps may change without an ACTIVITY event that says so: look again in ``POLL``.
+        """Whether stamps may change without an ACTIVITY event. Then the next check is in ``POLL``.
 
         The plane posts one only when it sets ``unanswered_since`` or ``owed_since`` anew. While one of them
-        stands and the session can still carry data, more data may re-arm a timer unseen; without such a
-        session it cannot.
+        is set and the session can still carry data, more data may re-arm a timer without an event. Without
+        such a session it cannot.
         """
         stamps = (state.unanswered_since, state.owed_since, state.last_traversal)
         changed = self._seen.get(state.peer, NO_STAMPS) != stamps
         self._seen[state.peer] = stamps
         if stamps == NO_STAMPS:
-            del self._seen[state.peer]  # there may be very many peers that never do anything
+            del self._seen[state.peer]  # very many peers may never do anything
         live = state.session_birth and now - state.session_birth < REJECT_AFTER_TIME
         return changed or bool(live and (state.unanswered_since or state.owed_since))
 
     def _arm(self) -> None:
-        """Makes the one timer fire at the earliest deadline. Only differences cross from boot time to the
-        loop's."""
+        """Makes the one timer fire at the earliest deadline. Boot time and the loop's time share only
+        differences."""
         first = self._deadlines.first()
         if self._timer is not None:
             if self._timer_at == first:

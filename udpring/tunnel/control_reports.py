@@ -31,7 +31,7 @@ class HandshakeReports:
         self._label = label
 
     def dropped(self, outcome: protocol.Dropped) -> None:
-        """A handshake message that changed nothing."""
+        """A handshake message was dropped."""
         reason = str(outcome.reason)
         self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
         self._report(f"dropped {reason}", logging.DEBUG, "handshake message dropped: %s", reason)
@@ -45,7 +45,7 @@ class HandshakeReports:
         )
 
     def given_up(self, outcome: protocol.HandshakeGivenUp) -> None:
-        """No answer came."""
+        """There was no answer."""
         self._stats.handshakes_given_up += 1
         self._report(
             "given up", logging.INFO, "%s: no answer to handshakes, given up", self._label(outcome.peer)
@@ -66,8 +66,8 @@ class RoutingLoops:
         self._peers: set[int] = set()
 
     def leads_out(self, peer: int, loops: bool, *, through: str = "") -> bool:
-        """Takes in what is known of this peer now; whether packets to it leave the host. ``through``: the
-        other tunnels that they go through."""
+        """Takes the present state of this peer: whether packets to it leave the host. ``through``: the other
+        tunnels on the way."""
         if loops and peer not in self._peers:
             self._peers.add(peer)
             self._report(
@@ -96,7 +96,7 @@ _WHICH: dict[int, str] = {
 
 
 def report_refused_coalescing(interface: str, result: int) -> None:
-    """The kernel refuses super-packets that are written to the interface.
+    """The kernel refuses super-packets written to the interface.
 
     The plane posts one COALESCING_REFUSED event for each ``result``, so each is logged once.
     """

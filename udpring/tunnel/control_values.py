@@ -1,4 +1,4 @@
-"""Plain values of the control loop: its clocks, the route of a message, why a tunnel ends, its counters."""
+"""Plain values of the control loop: clocks, the origin of a message, the reason of an end, counters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class BootClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def wall(self) -> int:
-        """UTC since the epoch: for TAI64N and what people read."""
+        """UTC since the epoch, for TAI64N and for display."""
         return time.time_ns()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a message came from, and so where its answer goes: ``Source.handle`` of the protocol."""
+    """The origin of a message, and thus the destination of its answer: ``Source.handle`` of the protocol."""
 
     source: SocketAddress
     local: SocketAddress | None
@@ -34,7 +34,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a tunnel cannot go on. ``failed``: because of an error, not of a deleted interface."""
+    """Why a tunnel cannot continue. ``failed``: because of an error, not of a deleted interface."""
 
     reason: str
     failed: bool = False
@@ -42,7 +42,7 @@ class End:
 
 @dataclass(slots=True)
 class ControlStats:
-    """Counters of the control loop; each only grows."""
+    """Counters of the control loop. They only grow."""
 
     events: int = 0
     messages_sent: int = 0

@@ -1,14 +1,14 @@
-"""Where packets go on whose route leads into another tunnel of this host: out, or back.
+"""Whether packets that are routed into another tunnel of this host leave the host or come back.
 
-Two tunnels, each of which is reached through the other, send each packet in a circle. Each encrypts what the
-other has encrypted, so neither can tell from a packet. The routes and the peers of both tell:
+If each of two tunnels is reached through the other, packets go in circles. Each tunnel encrypts the other's
+packets, so neither can detect it from a packet. The routes and the peers of both show it:
 
-1. The routes say by which interface packets leave for an endpoint.
-2. If a tunnel has that interface, its allowed IPs say which of its peers gets them, and where that peer is.
-3. And so on, until an interface is none of a tunnel, or we are back.
+1. The routes give the interface by which packets leave for an endpoint.
+2. If a tunnel has that interface, its allowed IPs give the peer that gets them, and its endpoint.
+3. This repeats until an interface belongs to no tunnel, or is the first one again.
 
-A tunnel is asked through its UAPI socket (udpring, wireguard-go) or with ``wg`` (the kernel's). Keys that an
-answer contains are passed over and erased.
+A tunnel is queried through its UAPI socket (udpring, wireguard-go) or by ``wg`` (the kernel's). Keys in an
+answer are skipped and erased.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _SECRET = (b"private_key=", b"preshared_key=")
 
 @dataclass(slots=True)
 class TunnelView:
-    """What decides where a tunnel's packets go: ``peers`` by prefix, and each peer's endpoint."""
+    """The forwarding state of a tunnel: ``peers`` by prefix, and each peer's endpoint."""
 
     fwmark: int = 0
     owners: dict[Network, bytes] = field(default_factory=dict)
     endpoints: dict[bytes, IPAddress] = field(default_factory=dict)
 
     def endpoint_for(self, address: IPAddress) -> IPAddress | None:
-        """Where the peer is that gets packets for ``address``."""
+        """The endpoint of the peer that gets packets for ``address``."""
         for length in range(address.max_prefixlen, -1, -1):
             network = ipaddress.ip_network((address.packed, length), strict=False)
             if (owner := self.owners.get(network)) is not None:
@@ -82,9 +82,9 @@ def follow(
     interface_of: RouteInterface | None = None,
     view: ViewOf | None = None,
 ) -> tuple[Hop, ...]:
-    """The tunnels that packets of the tunnel ``home`` to ``endpoint`` go through until they are back at
-    ``home``; empty where they leave the host, or nobody can tell. The last one's endpoint is the destination
-    with which they come back."""
+    """The tunnels between ``home`` and ``home`` again, for packets of ``home`` to ``endpoint``. Empty if they
+    leave the host, or if it is unknown. Packets come back with the last one's endpoint as their
+    destination."""
     interface_of, view = interface_of or route_interface, view or view_of
     hops: list[Hop] = []
     while len(hops) <= HOPS_MAX:
@@ -97,14 +97,15 @@ def follow(
             return ()
         endpoint, fwmark = onward, tunnel.fwmark
         hops.append(Hop(interface, endpoint))
-    return ()  # in a circle of others, who are asked for theirs
+    return ()  # a loop of other tunnels, which are queried for theirs
 
 
 # ---- routes ----
 
 
 def route_interface(address: IPAddress, fwmark: int) -> str | None:
-    """By which interface packets with this mark leave for an address; None: by none, or nobody says."""
+    """The interface by which packets with this mark leave for an address. None: there is none, or it is
+    unknown."""
     from udpring._native import ffi, lib  # noqa: PLC0415 - ``udpring check`` loads the core only for endpoints
 
     query = ffi.new("struct udpring_route_query *", {"mark": fwmark})
@@ -130,7 +131,7 @@ def route_interface(address: IPAddress, fwmark: int) -> str | None:
 
 
 def view_of(interface: str) -> TunnelView | None:
-    """What a running tunnel does with packets; None where that interface is none, or nobody may ask."""
+    """The forwarding state of a running tunnel. None: the interface is no tunnel, or may not be queried."""
     path = Path(uapi.SOCKET_DIRECTORY) / f"{interface}.sock"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
@@ -142,23 +143,24 @@ def view_of(interface: str) -> TunnelView | None:
 
 
 def cached_views() -> ViewOf:
-    """``view_of`` for one look: each tunnel is asked once."""
+    """``view_of`` that queries each tunnel once."""
     return functools.cache(view_of)
 
 
 def _is_here(connection: socket.socket) -> bool:
-    """Whether the server lives in our network namespace: a name may be another's in another one."""
+    """Whether the server lives in this network namespace. In another one, the name may be another
+    interface's."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid = struct.unpack("3i", raw)[0]
     try:
         theirs, ours = Path(f"/proc/{pid}/ns/net").stat(), Path("/proc/thread-self/ns/net").stat()
     except OSError:
-        return True  # no right to know
+        return True  # no privilege to find out
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _ask(connection: socket.socket) -> TunnelView:
-    """The answer, read line by line in one piece of memory that is zeroed in the end."""
+    """The answer, read line by line into one piece of memory, which is zeroed at the end."""
     connection.sendall(b"get=1\n\n")
     view, key = TunnelView(), b""
     room, held = bytearray(_ROOM), 0
@@ -182,7 +184,7 @@ def _ask(connection: socket.socket) -> TunnelView:
 
 
 def _take(view: TunnelView, key: bytes, line: str) -> bytes:
-    """One line of an answer; returns the peer that the next ones are about."""
+    """Takes one line of an answer. Returns the peer of the next lines."""
     name, _, value = line.partition("=")
     if name == "public_key":
         return bytes.fromhex(value)
@@ -197,12 +199,12 @@ def _take(view: TunnelView, key: bytes, line: str) -> bytes:
 
 def _endpoint(view: TunnelView, key: bytes, value: str) -> None:
     host = value.rpartition(":")[0].strip("[]")
-    if "%" not in host:  # a link-local one says itself where it leaves
+    if "%" not in host:  # a link-local one names its interface
         view.endpoints[key] = ipaddress.ip_address(host)
 
 
 def _ask_wg(interface: str) -> TunnelView | None:
-    """The same of the kernel's WireGuard, without its keys."""
+    """The same for the kernel's WireGuard, without its keys."""
     if not shutil.which("wg"):
         return None
     view = TunnelView()

@@ -50,7 +50,7 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """How to run, from the environment and the command line."""
+    """How to run, by the environment and the command line."""
 
     interface: str
     foreground: bool = False
@@ -72,7 +72,7 @@ class DaemonOptions:
 
     @property
     def descriptors(self) -> list[int]:
-        """Those handed in on purpose."""
+        """Descriptors that were passed on purpose."""
         return [number for number in (self.tun_fd, self.uapi_fd) if number is not None]
 
 
@@ -136,7 +136,7 @@ def detach(
         except KeyboardInterrupt:
             if not attached:
                 raise
-            said = answer.read()  # the child got the interrupt too: what it takes back, it says here
+            said = answer.read()  # the child was interrupted too and reports what it undoes
     word, _, line = said.partition(" ")
     if word == "ready":
         return DONE
@@ -147,7 +147,7 @@ def detach(
 def _child(
     work: Callable[[Callable[[], None]], tuple[int, str]], write_end: int, keep: set[int], attached: bool
 ) -> int:
-    """Runs ``work``. ``keep``: the descriptors to keep when the caller is left, now or, ``attached``, once
+    """Runs ``work``. ``keep``: the descriptors to keep when it leaves the caller, now or (``attached``) once
     ready."""
     reported = False
 
@@ -160,7 +160,7 @@ def _child(
 
     def ready() -> None:
         if attached and not reported:
-            close_log()  # what the caller is to see
+            close_log()  # for the caller to see
             _leave_the_caller(keep)
         tell("ready")
 
@@ -183,7 +183,7 @@ def _child(
 
 
 def _leave_the_caller(keep: set[int]) -> None:
-    """A session, a directory and standard streams of its own."""
+    """Gives the process its own session, directory and standard streams."""
     what, cure = "session of its own (setsid)", ""
     try:
         os.setsid()
@@ -226,10 +226,10 @@ def report(code: int, line: str, *, bounded: bool = False) -> int:
 
 
 def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = False) -> None:
-    """The log: to standard error in the foreground, else to syslog where there is one. Call it after the
+    """The log: to standard error in the foreground, otherwise to syslog if there is one. Call it after the
     last fork. No line blocks its writer (``log_writer``).
 
-    With ``attached`` warnings go to standard error too: it is the caller's until the node is ready.
+    With ``attached`` warnings go to standard error too, which belongs to the caller until the node is ready.
     """
     handlers: list[logging.Handler] = []
     if foreground:
@@ -243,7 +243,7 @@ def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = 
     if attached:
         handlers.append(_handler(DescriptorSink(sys.stderr.fileno()), "udpring: %(levelname)s:"))
         handlers[-1].setLevel(logging.WARNING)
-    # Python's own loggers too, or what they say would go to a standard error that may block.
+    # Python's own loggers too: their output would go to a standard error that may block.
     logging.captureWarnings(True)
     for name in ("udpring", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
@@ -299,7 +299,7 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
 async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None:
     """Opens the tunnel and serves it until a signal (None) or the end of the interface.
 
-    Raises HostError: the interface or its socket cannot be had.
+    Raises HostError if the interface or its socket cannot be made.
     """
     import asyncio  # noqa: PLC0415
 

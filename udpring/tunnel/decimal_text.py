@@ -1,5 +1,5 @@
-"""Decimal numbers in text that others wrote. ``int`` takes more than digits: blanks, signs, underscores, and
-the digits of every script."""
+"""Decimal numbers in text from outside. ``int`` accepts more than ASCII digits: blanks, signs, underscores,
+and digits of other scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DIGITS = re.compile(r"[0-9]{1,640}", re.ASCII)
 
 
 def parse_decimal(text: str, most: int, least: int = 0) -> int | None:
-    """The number of ASCII digits, if it is from ``least`` to ``most``; None: it is no such number."""
+    """The number, if the text is ASCII digits and from ``least`` to ``most``. None otherwise."""
     if not _DIGITS.fullmatch(text):
         return None
     number = int(text)

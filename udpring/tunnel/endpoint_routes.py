@@ -1,9 +1,9 @@
-"""Endpoints whose route leads into the tunnel itself, at once or through other tunnels of the host: found in
-a configuration before it is used, and at interfaces that run.
+"""Endpoints whose route leads into the tunnel itself, directly or through other tunnels of the host. Found in
+a configuration before it is used, and at running interfaces.
 
-A packet for such a peer comes back to the interface, is encrypted once more, and so on. The plane drops it
+A packet for such a peer comes back to the interface, is encrypted again, and so on. The plane drops it
 (native/tunnel/worker/paths.c, nesting.c). An endpoint that is reached through *another* peer of the same
-interface is no loop: it is followed to where it ends.
+interface is no loop. It is followed to its end.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ASKED_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A peer, by its public key, and the endpoint that cannot be reached. ``prefix``: the allowed IPs by
-    which packets come back to the peer. ``through``: the other tunnels that they go through."""
+    """A peer, by its public key, with the endpoint that cannot be reached. ``prefix``: the allowed IPs by
+    which packets come back. ``through``: the other tunnels on the way."""
 
     public_key: bytes
     endpoint: str
@@ -52,9 +52,9 @@ class Loop:
 
 
 def loops_of_config(config: Config) -> tuple[Loop, ...]:
-    """Those that ``udpring up`` would make: by routes in the main table. A default route (``/0``) is none of
-    them, as it goes to a table that marked packets do not look at. Where a command of the configuration
-    names the endpoint, or FwMark is set and one adds a rule, it is taken to know what it does."""
+    """Loops that ``udpring up`` would make by routes in the main table. A default route (``/0``) makes none,
+    because it goes to a table that marked packets do not use. A configuration with a command that names the
+    endpoint, or with FwMark and a command that adds a rule, is assumed to handle it."""
     settings = config.interface
     if settings.table != "auto":
         return ()
@@ -75,8 +75,8 @@ def loops_of_config(config: Config) -> tuple[Loop, ...]:
 
 
 def crossings_of_config(config: Config) -> tuple[Loop, ...]:
-    """Those that ``udpring up`` would make with tunnels that run: an endpoint is reached through one of them,
-    whose own endpoint would then be reached through this one."""
+    """Loops that ``udpring up`` would make with running tunnels: an endpoint is reached through one of them,
+    whose own endpoint would be reached through this one."""
     settings = config.interface
     commands = " ".join((*settings.pre_up, *settings.post_up))
     if settings.table != "auto" or not shutil.which("ip"):
@@ -102,7 +102,8 @@ def crossings_of_config(config: Config) -> tuple[Loop, ...]:
 
 
 def _ways(address: IPAddress, mark: int, view: ViewOf) -> Iterator[tuple[tuple[Hop, ...], int]]:
-    """The tunnels on the way to an address, first one, then two, and so on; and the last one's mark."""
+    """The tunnels on the way to an address: the first one, the first two, and so on; and the last one's
+    mark."""
     hops: tuple[Hop, ...] = ()
     while len(hops) < HOPS_MAX:
         interface = route_interface(address, mark)
@@ -116,7 +117,7 @@ def _ways(address: IPAddress, mark: int, view: ViewOf) -> Iterator[tuple[tuple[H
 
 
 def _by_default_route(address: IPAddress, mark: int) -> bool:
-    """Whether no route of more than zero bits leads there: then the rules of a default route take it."""
+    """Whether only a default route leads there. Then the rules of a default route apply."""
     route = _ip_route("fibmatch", str(address), *(["mark", str(mark)] if mark else []))
     return route is not None and route.get("dst") == "default"
 
@@ -124,8 +125,8 @@ def _by_default_route(address: IPAddress, mark: int) -> bool:
 def loops_of_device(
     device: DeviceInfo, interface: str, device_of: RouteInterface | None = None
 ) -> tuple[Loop, ...]:
-    """Those of a running interface, by the routes of this network namespace. None where the interface is in
-    another one. At most ``ASKED_MAX`` endpoints are asked for."""
+    """Loops of a running interface, by the routes of this network namespace. None if the interface is in
+    another one. At most ``ASKED_MAX`` endpoints are looked up."""
     if device_of is None:
         if not _is_here(interface) or not shutil.which("ip"):
             return ()
@@ -155,7 +156,7 @@ def loops_of_device(
 
 
 def _is_here(interface: str) -> bool:
-    """Whether it is in this network namespace; /sys may show another one."""
+    """Whether it is in this network namespace. /sys may show another one."""
     try:
         return bool(socket.if_nametoindex(interface))
     except OSError:
@@ -163,7 +164,7 @@ def _is_here(interface: str) -> bool:
 
 
 def route_device(address: IPAddress, mark: int) -> str | None:
-    """As ``ip route get`` says."""
+    """As ``ip route get`` prints it."""
     route = _ip_route(str(address), *(["mark", str(mark)] if mark else []))
     return str(route["dev"]) if route and "dev" in route else None
 
@@ -179,7 +180,7 @@ def _ip_route(*words: str) -> dict[str, object] | None:
 
 
 class _Owners:
-    """Who has the longest prefix that an address lies in."""
+    """The owner of the longest prefix that contains an address."""
 
     def __init__(self, allowed: Mapping[bytes, tuple[Network, ...]]) -> None:
         self._owners = {network: key for key, networks in allowed.items() for network in networks}

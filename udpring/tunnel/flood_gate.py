@@ -9,8 +9,7 @@ __all__ = ["FloodGate"]
 
 
 class FloodGate:
-    """Lets ``burst`` log lines of one kind through in each ``window`` seconds and tells how many it kept
-    back."""
+    """Passes ``burst`` log lines of one kind in each ``window`` seconds, and counts those held back."""
 
     def __init__(
         self, burst: int = 5, window: float = 10.0, now: Callable[[], float] = time.monotonic

@@ -70,7 +70,7 @@ class HookScope:
 
 
 def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: bool = True) -> None:
-    """Runs the hooks of ``key`` (PreUp, ...) one after the other. They print to our standard streams.
+    """Runs the hooks of ``key`` (PreUp, ...) one after another. They print to the standard streams.
 
     There is no time limit. Raises HostError for the first that fails. ``attached=False``, for a process
     without a terminal, puts the failed hook's standard error into the exception.

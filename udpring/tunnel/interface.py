@@ -94,9 +94,8 @@ class HostFacts:
 class Plan:
     """The steps for one interface.
 
-    ``fwmark`` is the mark the node has to be given before the steps are run: the configuration's, or the
-    one that the default route's rules need. ``warnings`` say what of the configuration this host cannot
-    have.
+    ``fwmark`` is the mark that the node needs before the steps run: the configuration's, or the one in the
+    rules of a default route. ``warnings`` name the settings that this host cannot have.
     """
 
     interface: str
@@ -106,11 +105,11 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
     def commands(self) -> tuple[Command, ...]:
-        """What to run, in order."""
+        """The commands, in order."""
         return tuple(step.do for step in self.steps)
 
     def undo_commands(self, done: int | None = None) -> tuple[Command, ...]:
-        """What takes the first ``done`` steps back (all, by default), the last first."""
+        """The commands that undo the first ``done`` steps (default: all), the last first."""
         return tuple(step.undo for step in reversed(self.steps[:done]) if step.undo is not None)
 
     def lines(self) -> tuple[str, ...]:
@@ -128,16 +127,16 @@ def interface_mtu(config: Config, facts: HostFacts) -> int:
 
 
 def needs_default_table(config: Config) -> bool:
-    """Whether a default route goes into the tunnel, so that a table and a mark are needed."""
+    """Whether a default route leads into the tunnel, so that a table and a mark are needed."""
     prefixes = (network for peer in config.peers for network in peer.allowed_ips)
     return config.interface.table == "auto" and any(network.prefixlen == 0 for network in prefixes)
 
 
 def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
-    """The steps for ``interface``, which exists, is down, and has no addresses yet.
+    """The steps for ``interface``, which exists, is down, and has no addresses.
 
-    Raises HostError where the configuration has DNS servers and the host nothing to set them with: names
-    would be asked for past the tunnel.
+    Raises HostError if the configuration has DNS servers and the host cannot set them: queries would bypass
+    the tunnel.
     """
     settings = config.interface
     mtu = interface_mtu(config, facts)
@@ -193,7 +192,7 @@ def _dns(config: Config, interface: str, facts: HostFacts) -> Iterator[Step]:
             Command(("resolvconf", "-d", name, "-f")),
         )
     elif facts.resolvectl:
-        # The domain "~." sends every name to these servers: what resolvectl itself makes of resolvconf's -x.
+        # The domain "~." sends every name to these servers, as resolvectl does for resolvconf's -x.
         domains = dict.fromkeys((*settings.dns_search, "~."))
         revert = Command(("resolvectl", "revert", interface))
         yield Step(Command(("resolvectl", "dns", interface, *map(str, settings.dns))), revert)
@@ -236,7 +235,7 @@ def route_step(settings: InterfaceConfig, network: Network, interface: str) -> S
 
 
 def _connected(network: Network, addresses: Iterable[InterfaceAddress]) -> bool:
-    """Whether the kernel has this route already, by an address of the interface (IPv4 makes none for a
+    """Whether the kernel has this route already because of an address of the interface (IPv4 makes none for a
     /32)."""
     for address in addresses:
         routed = address.network

@@ -83,7 +83,7 @@ def _run(
 
 
 def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
-    """The output of ``ip -json``; empty where it fails (no such table, no route)."""
+    """The output of ``ip -json``. Empty if it fails (no such table, no route)."""
     done = _run((*prefix, "ip", "-json", *words))
     if done.returncode:
         return []
@@ -95,7 +95,7 @@ def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
 
 
 def _route_mtu(prefix: Sequence[str], route: dict[str, Any]) -> int:
-    """The MTU of the route itself, or of the device it leaves by; 0 where neither is known."""
+    """The MTU of the route itself, or of its device. 0 if neither is known."""
     for metric in route.get("metrics", ()):
         if isinstance(metric.get("mtu"), int):
             return int(metric["mtu"])
@@ -132,7 +132,7 @@ def _src_valid_mark(prefix: Sequence[str]) -> bool:
 
 
 def _resolvconf(interface: str) -> str | None:
-    """The name for resolvconf(8): Debian's orders interfaces by patterns and wants ``tun.wg0``."""
+    """The name for resolvconf(8): Debian's orders interfaces by patterns and expects ``tun.wg0``."""
     if not shutil.which("resolvconf"):
         return None
     try:
@@ -184,7 +184,7 @@ def _batch_key(command: Command) -> tuple[str, ...]:
 
 
 class Setup:
-    """Carries out one plan, and later changes of it. Not for two threads at once."""
+    """Applies one plan, and later changes of it. Use it in one thread at a time."""
 
     def __init__(self, plan: Plan, prefix: Sequence[str] = ()) -> None:
         self.plan = plan

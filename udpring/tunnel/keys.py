@@ -1,7 +1,7 @@
 """WireGuard keys as text: base64 (configuration files, ``wg``) and hexadecimal (UAPI).
 
-Every key is 32 bytes. Nothing here puts a key's text into an error: a private key may have been given where
-a public one belongs, so errors name lengths and positions only.
+Every key is 32 bytes. No error contains a key's text, because a private key may have been given in place of a
+public one. Errors name lengths and positions only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEX_OTHER = re.compile(r"[^0-9A-Fa-f]")
 
 
 class KeyFormatError(ValueError):
-    """A text that is not a key. ``position`` counts characters from 0: where the first fault is."""
+    """A text that is not a key. ``position``: the first wrong character, from 0."""
 
     def __init__(self, message: str, position: int = 0) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ def public_key(private_key: bytes) -> bytes:
     """
     if len(private_key) != KEY_LENGTH:
         raise KeyFormatError(f"a key has {KEY_LENGTH} bytes, this has {len(private_key)}")
-    # Imported here: `udpring genkey` and configuration parsing do without it.
+    # Imported here: `udpring genkey` and configuration parsing do not need it.
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
 
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()

@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 ROOM = 256 << 10
-"""Bytes of lines that may wait."""
+"""Bytes of lines that may wait in the queue."""
 LAST_SECONDS = 1.0
-"""At the end of the process the queue is given so long to empty."""
+"""Time for the queue to empty at the end of the process."""
 DAEMON_FACILITY = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
@@ -117,7 +117,7 @@ class LineQueue:
             self._changed.notify_all()
 
     def close(self, seconds: float = LAST_SECONDS) -> None:
-        """Waits until all lines are written, at most so long. More lines may follow."""
+        """Waits until all lines are written, at most this long. More lines may follow."""
         end = time.monotonic() + seconds
         with self._changed:
             while (self._lines or self._dropped or self._writing) and self._thread is not None:
@@ -134,7 +134,7 @@ class LineQueue:
         return logging.WARNING, f"{dropped} log lines were dropped: whoever reads the log was too slow"
 
     def _take(self) -> tuple[int, str]:
-        """The next line; waits for one."""
+        """The next line. Waits for one."""
         with self._changed:
             self._writing = False
             self._changed.notify_all()
@@ -150,7 +150,7 @@ class LineQueue:
     def _run(self) -> None:
         while True:
             level, line = self._take()
-            with contextlib.suppress(OSError):  # there is nowhere to tell that the log cannot be written
+            with contextlib.suppress(OSError):  # there is no place left to report it
                 self._sink.write(level, line)
 
 

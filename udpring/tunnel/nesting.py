@@ -1,7 +1,7 @@
-"""Answers the plane, which asks whether packets of a peer that is reached through another tunnel come back.
+"""Answers the plane's question whether packets of a peer that is reached through another tunnel come back.
 
-The plane drops what may multiply until it has an answer (native/tunnel/worker/nesting.c). The answer needs
-other processes, so a thread finds it: one at a time, for all peers that wait.
+The plane drops packets that may multiply until it has an answer (native/tunnel/worker/nesting.c). The answer
+needs other processes, so a thread finds it, one at a time for all waiting peers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from udpring.tunnel.plane_values import SocketAddress
 __all__ = ["Nesting"]
 
 REST = 9
-"""Times as long as an answer took, until the next one is looked for."""
+"""The pause after a look-up, as a multiple of its duration."""
 REST_MAX = 1.0
 
 log = logging.getLogger("udpring.node")
 
 
 class Nesting:
-    """``fwmark``: that of the plane's sockets, now."""
+    """``fwmark``: the present mark of the plane's sockets."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class Nesting:
         self._task: asyncio.Task[None] | None = None
 
     def ask(self, peer: int) -> None:
-        """The plane has asked for this peer."""
+        """The plane has asked about this peer."""
         self._waiting[peer] = None
         if self._task is None:
             self._task = self._loop.create_task(self._work())
 
     def stop(self) -> None:
-        """Nobody waits for an answer any more."""
+        """No more answers are wanted."""
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -74,7 +74,7 @@ class Nesting:
     async def _answer(self, peers: list[int]) -> None:
         endpoints: dict[int, SocketAddress] = {}
         for peer in peers:
-            with contextlib.suppress(RingError):  # it is gone
+            with contextlib.suppress(RingError):  # the peer is gone
                 if (endpoint := self._plane.peer_state(peer).endpoint) is not None:
                     endpoints[peer] = endpoint
         home, fwmark = self._plane.name, self._fwmark()

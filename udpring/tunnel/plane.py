@@ -77,8 +77,7 @@ class Plane:
     asks: post PEER_WANTED for a packet whose destination is no peer's, and keep it until the answer.
     offloads: one of ``plane_options.OFFLOADS``. None: ``UDPRING_OFFLOADS``, or ``all``.
     workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
-        of
-        CPUs: one up to four CPUs, then one more for every four.
+        of CPUs: one up to four CPUs, then one more for every four.
 
     Raises HostError when the host refuses: no right, no TUN device, the name is taken, the tier does not
     work. Raises ConfigError when one of the variables has a wrong value.
@@ -224,8 +223,7 @@ class Plane:
 
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
         """Sets the key that checks mac1 of arriving handshakes and the key that seals cookie replies. None
-        and
-        None: all handshakes are refused."""
+        and None: all handshakes are refused."""
         code = lib.udpring_plane_identity(self._handle(), _bytes(mac1_key, 32), _bytes(cookie_key, 32))
         check(code, "set identity")
 

@@ -1,10 +1,10 @@
-"""The plane's options that a program may give by name or number, and that the environment may set instead.
+"""Options of the plane that a program gives by name or number, or that the environment sets instead.
 
     tier       UDPRING_TIER        which kernel interface moves the datagrams
     offloads   UDPRING_OFFLOADS    which of the kernel's offloads are used
     workers    UDPRING_WORKERS     how many threads move packets
 
-An argument that cannot be is a ValueError or HostError, a variable that cannot be is a ConfigError.
+An impossible argument is a ValueError or HostError, an impossible variable a ConfigError.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ OFFLOADS: dict[str, int] = {
     "udp": lib.UDPRING_PLANE_NO_TUN_OFFLOAD,
     "none": lib.UDPRING_PLANE_NO_TUN_OFFLOAD | lib.UDPRING_PLANE_NO_UDP_OFFLOAD,
 }
-"""``tun``: super-packets from and to the interface (TSO, USO) alone; ``udp``: trains on the wire
-(UDP_SEGMENT, UDP_GRO) alone. The values are the plane's flags (``UDPRING_PLANE_*``)."""
+"""``tun``: only super-packets from and to the interface (TSO, USO). ``udp``: only trains on the wire
+(UDP_SEGMENT, UDP_GRO). The values are the plane's flags (``UDPRING_PLANE_*``)."""
 
 
 def plane_tier(name: str) -> int:
-    """The plane's number of the tier called ``name``. ``auto``: the one of ``UDPRING_TIER``, else the best
-    that works here.
+    """The plane's number of the tier called ``name``. ``auto``: that of ``UDPRING_TIER``, or the best that
+    works here.
 
-    Raises ValueError with the names there are; ConfigError when ``UDPRING_TIER`` has another and counts.
+    Raises ValueError with the known names. Raises ConfigError if ``UDPRING_TIER`` is used and has another
+    one.
     """
     known = (AUTO, *TIERS)
     names = ", ".join(known)
@@ -49,9 +50,9 @@ def plane_tier(name: str) -> int:
 
 
 def offload_flags(name: str | None) -> int:
-    """The plane's flags for the offloads called ``name``; None: as ``UDPRING_OFFLOADS`` says, else ``all``.
+    """The plane's flags for the offloads called ``name``. None: ``UDPRING_OFFLOADS``, or ``all``.
 
-    Raises HostError with the names there are, ConfigError when the variable has another.
+    Raises HostError with the known names, ConfigError if the variable has another one.
     """
     asked = name or os.environ.get("UDPRING_OFFLOADS") or "all"
     try:
@@ -66,10 +67,10 @@ def offload_flags(name: str | None) -> int:
 
 
 def workers_asked(number: int | None) -> int:
-    """The plane's option for ``number`` workers; None: as ``UDPRING_WORKERS`` says, else 0: by the cores.
+    """The plane's option for ``number`` workers. None: ``UDPRING_WORKERS``, or 0: by the number of CPUs.
 
-    Raises HostError when it is not a whole number from 1 to ``WORKERS_MAX``, ConfigError when the variable
-    is not.
+    Raises HostError if it is not a whole number from 1 to ``WORKERS_MAX``, ConfigError if the variable is
+    not.
     """
     text = os.environ.get("UDPRING_WORKERS", "") if number is None else str(number)
     if not text:

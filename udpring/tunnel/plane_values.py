@@ -1,4 +1,4 @@
-"""Plain values that go into and come out of the plane: addresses, prefixes, events, states, counters.
+"""Plain values of the plane's interface: addresses, prefixes, events, states, counters.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never or none.
 """
@@ -18,7 +18,7 @@ __all__ = ["Event", "EventKind", "PeerState", "PlaneStats", "Prefix", "SocketAdd
 
 
 class EventKind(IntEnum):
-    """``enum udpring_event_kind``: what an event is about."""
+    """``enum udpring_event_kind``: the subject of an event."""
 
     HANDSHAKE = lib.UDPRING_EVENT_HANDSHAKE
     HANDSHAKE_WANTED = lib.UDPRING_EVENT_HANDSHAKE_WANTED
@@ -109,7 +109,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerState(PeerStamps):
-    """What the plane knows of a peer (``struct udpring_peer_state``)."""
+    """The plane's state of a peer (``struct udpring_peer_state``)."""
 
     peer: int
     staged: int = 0
@@ -122,7 +122,7 @@ class PeerState(PeerStamps):
 
 @dataclass(frozen=True, slots=True)
 class PlaneStats:
-    """Counters of the plane, each only growing but for the last group (``struct udpring_plane_stats``)."""
+    """Counters of the plane. They only grow, except the last group (``struct udpring_plane_stats``)."""
 
     tun_packets_in: int
     tun_bytes_in: int

@@ -1,7 +1,7 @@
-"""``udpring.probe()``: what this host can do, and why not. It tries features where it can.
+"""``udpring.probe()``: which features work on this host, and why others do not. It tries them if possible.
 
-It uses sockets on loopback, a ring, and a TUN device in a network namespace of its own (in the caller's
-without the right to make one). Nothing is left behind.
+It uses sockets on loopback, a ring, and a TUN device in a new network namespace (in the caller's without the
+privilege to make one). Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from udpring.wireguard.cipher import Cipher
 __all__ = ["AeadProbe", "HostProbe", "Limits", "Missing", "System", "TunProbe", "probe"]
 
 _TUN_NAME = "udpring%d"
-"""Of the device that is made to try (native/tunnel/tun/tun_probe.c)."""
+"""The name of the trial device (native/tunnel/tun/tun_probe.c)."""
 # linux/if_tun.h
 _TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
-# linux/capability.h: those that something here needs.
+# linux/capability.h: the capabilities that udpring needs.
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 39: "CAP_BPF"}
-# What the AEAD libraries and the checksums look at.
+# Flags that matter for the AEAD libraries and the checksums.
 _CPU_FEATURES = (
     *("aes", "pclmulqdq", "avx", "avx2", "avx512f", "avx512ifma", "vaes", "vpclmulqdq"),
     *("pmull", "asimd", "sve"),
 )
 _SOCKET_BUFFER = 7 << 20
-"""What a node asks for (native/udp/socket.c); the right to more than the limits is CAP_NET_ADMIN's."""
+"""The buffer that a node requests (native/udp/socket.c). Exceeding the limits needs CAP_NET_ADMIN."""
 _PROC = Path("/proc")
 
 
@@ -65,7 +65,7 @@ _UP_TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """``cpu_features``: those that matter here. ``cpus``: the CPUs that this process may use."""
+    """``cpu_features``: flags that matter here. ``cpus``: the CPUs that this process may use."""
 
     kernel: str
     machine: str
@@ -76,8 +76,8 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class AeadProbe:
-    """One cipher. ``library``: the one in use, empty where none works. ``why``: each that was looked at until
-    one was found. ``libraries``: all of this build, each self-tested."""
+    """One cipher. ``library``: the one in use, empty if none works. ``why``: the libraries tried before it.
+    ``libraries``: all of this build, each self-tested."""
 
     cipher: str
     library: str
@@ -87,8 +87,8 @@ class AeadProbe:
 
 @dataclass(frozen=True, slots=True)
 class TunProbe:
-    """``device``: one can be made here, by us. ``offloads``: the super-packets it takes. ``multi_queue``: for
-    several workers. ``steering``: a flow stays on one of the queues by our own choice."""
+    """``device``: this process can make one here. ``offloads``: the super-packets it accepts.
+    ``multi_queue``: several workers can use it. ``steering``: the core chooses the queue of a flow."""
 
     device: Feature
     offloads: tuple[str, ...]
@@ -98,17 +98,17 @@ class TunProbe:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``net.core.*`` and RLIMIT_MEMLOCK in bytes; ``io_uring_disabled``: 0 on, 1 for some, 2 off. None: this
-    kernel has no such thing, or it cannot be read, or (memlock) there is no limit."""
+    """``net.core.*`` and RLIMIT_MEMLOCK in bytes. ``io_uring_disabled``: 0 on, 1 for some, 2 off. None: this
+    kernel lacks it, it cannot be read, or (memlock) there is no limit."""
 
     rmem_max: int | None
     wmem_max: int | None
     memlock: int | None
     io_uring_disabled: int | None
     open_files: int = -1
-    """RLIMIT_NOFILE; -1: no limit."""
+    """RLIMIT_NOFILE. -1: no limit."""
     open_files_why: str = ""
-    """Why a node cannot open all that it needs; empty where it can."""
+    """Why a node cannot open all its descriptors. Empty if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ def _number(path: str) -> int | None:
 def _limits() -> Limits:
     memlock = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return Limits(
-        # Only the first network namespace shows these; they hold in the others all the same.
+        # Only the first network namespace shows these. They apply in the others too.
         rmem_max=_number("net/core/rmem_max"),
         wmem_max=_number("net/core/wmem_max"),
         memlock=None if memlock == resource.RLIM_INFINITY else memlock,

@@ -83,7 +83,7 @@ def _serves(process: int, interface: str, socket_name: str) -> bool:
     try:
         descriptors = list(os.scandir(folder / "fd"))
     except OSError:
-        return False  # gone, or not ours to look into
+        return False  # gone, or owned by another user
     links = set()
     holds_interface = False
     for descriptor in descriptors:
@@ -117,14 +117,14 @@ def end_server(
     *,
     number: signal.Signals = signal.SIGTERM,
 ) -> None:
-    """Sends a signal to the process that serves the interface and waits, at most so long, until it is gone.
+    """Sends a signal to the process that serves the interface. Waits, at most this long, until it has ended.
 
-    Raises HostError: there is no server, we may not signal it, or it does not end in time.
+    Raises HostError: there is no server, it may not be signalled, or it does not end in time.
     """
     path = socket_path(directory, interface)
     process = server_of(path)
     try:
-        # A descriptor of the process: its number cannot come to mean another one meanwhile.
+        # A pidfd, because the number of an ended process may be reused.
         handle = os.pidfd_open(process)
     except ProcessLookupError:
         return

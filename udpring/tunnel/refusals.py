@@ -19,10 +19,10 @@ __all__ = ["SHORTAGES", "cure_of", "explained", "require_descriptors", "run_loop
 T = TypeVar("T")
 
 DESCRIPTORS = 32
-"""Free descriptors that a node with one worker needs: it keeps 17, tries some for a moment, has clients."""
+"""Free descriptors that a node with one worker needs: it keeps 17, and needs more for probes and clients."""
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSYS})
-"""Errors that are the host's, whatever the call was."""
+"""Errors of the host, for any call."""
 
 _FILES = "raise the limit: ulimit -n 1024, or LimitNOFILE= of the unit"
 _MEMORY = "free memory, or raise the limits: ulimit -v, ulimit -l, the cgroup's memory.max"
@@ -50,7 +50,7 @@ def cure_of(number: int) -> str:
 
 
 def explained(failed: BaseException) -> HostError | None:
-    """A HostError with a cure for a refusal by the host. None: ``failed`` is a fault of the program."""
+    """A HostError with a cure, if the host refused. None: ``failed`` is a fault of the program."""
     if isinstance(failed, HostError):
         return failed
     if isinstance(failed, MemoryError):
@@ -71,7 +71,7 @@ def explained(failed: BaseException) -> HostError | None:
 
 
 def _of_import(failed: ImportError) -> HostError:
-    """For a library that cannot be loaded. The loader gives a text and no errno."""
+    """For a library that cannot be loaded. The loader gives a text but no errno."""
     text = " ".join(str(failed).split())
     cure = "install it again: pip install ."
     for number, words in (
@@ -84,7 +84,7 @@ def _of_import(failed: ImportError) -> HostError:
 
 
 def require_descriptors(needed: int = DESCRIPTORS) -> None:
-    """Raises HostError where this process may not open that many more files."""
+    """Raises HostError if this process may not open that many more files."""
     held: list[int] = []
     try:
         held += os.pipe()
@@ -104,7 +104,7 @@ def require_descriptors(needed: int = DESCRIPTORS) -> None:
 
 
 def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """``asyncio.run(work())``. Raises HostError where the host refuses what an event loop needs."""
+    """``asyncio.run(work())``. Raises HostError if the host refuses something that an event loop needs."""
     import asyncio  # noqa: PLC0415 - after the fork, so that the parent is small
     import select  # noqa: PLC0415
     import socket  # noqa: PLC0415

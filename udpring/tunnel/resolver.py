@@ -25,7 +25,7 @@ log = logging.getLogger("udpring.node")
 
 
 def look_up(endpoint: Endpoint) -> SocketAddress:
-    """The first address of the endpoint's host; blocks. Raises OSError (gaierror) when there is none."""
+    """The first address of the endpoint's host. Blocks. Raises OSError (gaierror) if there is none."""
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
     for family, _, _, _, where in found:
         if family == socket.AF_INET:
@@ -37,7 +37,7 @@ def look_up(endpoint: Endpoint) -> SocketAddress:
 
 
 class Resolver:
-    """One task for each name that is being looked up, by key. All in the event loop's thread."""
+    """One task for each name in resolution, by key. All in the event loop's thread."""
 
     def __init__(self, look_up: Callable[[Endpoint], SocketAddress] = look_up) -> None:
         self._look_up = look_up
@@ -45,9 +45,9 @@ class Resolver:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def resolve(self, key: bytes, endpoint: Endpoint, found: Callable[[SocketAddress], None]) -> None:
-        """Calls ``found`` with the address: now if it is numeric, else when the name is known.
+        """Calls ``found`` with the address: now if it is numeric, otherwise when the name is resolved.
 
-        Takes the place of an earlier call for the same ``key``. ``found`` runs in the event loop.
+        Replaces an earlier call for the same ``key``. ``found`` runs in the event loop.
         """
         self.cancel(key)
         address = endpoint.address
@@ -59,7 +59,7 @@ class Resolver:
         task.add_done_callback(lambda ended: self._ended(key, ended))
 
     async def settled(self, seconds: float) -> None:
-        """Waits until all look-ups so far have succeeded, at most so long."""
+        """Waits until all look-ups so far have succeeded, at most this long."""
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=seconds)
 
@@ -70,7 +70,7 @@ class Resolver:
             task.cancel()
 
     async def close(self) -> None:
-        """Ends every task. A thread that still waits for a name server ends later."""
+        """Ends every task. A thread in a look-up ends later."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,7 +1,7 @@
 """``SaveConfig = true``: the running interface written back to its file when it goes down.
 
-As wg-quick does it: keys, port, mark and peers as they are now, the interface's addresses, the MTU where
-the file has one, and the file's DNS, Table and commands. Comments are lost, except peers' names.
+As in wg-quick: the present keys, port, mark and peers, the interface's addresses, the MTU if the file has
+one, and the file's DNS, Table and commands. Comments are lost, except peers' names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ __all__ = ["live_config", "save", "write_private"]
 
 
 def save(interface: str, file: Path, loaded: Config) -> None:
-    """Writes what runs into ``file``, which holds ``loaded``; blocks on the interface's process.
+    """Writes the running configuration to ``file``, which holds ``loaded``. Blocks on the interface's
+    process.
 
-    Raises HostError where that cannot be done; the file is as it was then.
+    Raises HostError on failure. The file is unchanged then.
     """
     addresses, mtu = _interface(interface, loaded.interface.addresses)
     config = live_config(loaded, UapiClient(interface).get(), addresses, mtu)
@@ -35,7 +36,7 @@ def save(interface: str, file: Path, loaded: Config) -> None:
 def live_config(
     loaded: Config, state: DeviceInfo, addresses: tuple[InterfaceAddress, ...], mtu: int
 ) -> Config:
-    """``loaded`` with what is live in place of what was read."""
+    """``loaded`` with the live values in place of the file's."""
     settings = replace(
         loaded.interface,
         private_key=state.private_key,
@@ -89,7 +90,7 @@ def _interface(
 
 
 def write_private(file: Path, text: str) -> None:
-    """Puts ``text`` in the place of the file in one step, for its owner alone (mode 0600)."""
+    """Replaces the file by ``text`` in one step, readable only by its owner (mode 0600)."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # made with mode 0600
         try:

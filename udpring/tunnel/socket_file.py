@@ -24,7 +24,7 @@ __all__ = ["SocketFile", "socket_path"]
 
 BACKLOG = 64
 POLL_SECONDS = 1.0
-#: How long a socket that still answers may take to go: that of a node whose interface was just deleted.
+#: How long a socket that still answers may remain: its node's interface was just deleted.
 PATIENCE_SECONDS = 2.0
 RETRY_SECONDS = 0.02
 PATH_BYTES = 107  # sockaddr_un.sun_path with its terminating zero
@@ -37,7 +37,7 @@ _IN_CLOEXEC = os.O_CLOEXEC
 
 
 def socket_path(directory: str | os.PathLike[str], interface: str) -> Path:
-    """Where the socket of an interface is. Raises HostError for a name that is no file name."""
+    """The socket of an interface. Raises HostError for a name that is no file name."""
     if not interface or "/" in interface or interface in (".", ".."):
         raise HostError(
             f"interface name {interface!r} cannot name a socket file",
@@ -48,7 +48,7 @@ def socket_path(directory: str | os.PathLike[str], interface: str) -> Path:
 
 
 class SocketFile:
-    """A listening UNIX socket and its file, for the owner alone (mode 0700).
+    """A listening UNIX socket and its file, only for the owner (mode 0700).
 
     Raises HostError: the interface is in use by another process, or the directory cannot be written.
     """
@@ -75,10 +75,10 @@ class SocketFile:
 
     @classmethod
     async def open(cls, path: Path, *, descriptor: int | None = None) -> SocketFile:
-        """As the constructor, but a socket in use is given ``PATIENCE_SECONDS`` to go.
+        """As the constructor, but waits ``PATIENCE_SECONDS`` for a socket in use to disappear.
 
         Call it after making the interface of that name: a process that still answers has lost its own
-        interface, as in ``wg-quick down wg0; wg-quick up wg0``, which deletes the link, and the process
+        interface. An example is ``wg-quick down wg0; wg-quick up wg0``, which deletes the link; the process
         notices later.
         """
         end = time.monotonic() + PATIENCE_SECONDS
@@ -100,8 +100,8 @@ class SocketFile:
         return self._inode is not None and _inode(self.path) == self._inode
 
     def watch(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
-        """Calls ``gone`` once when the file is removed, moved away or replaced: by inotify, else by a look
-        a second."""
+        """Calls ``gone`` once when the file is removed, moved away or replaced. Uses inotify, or else one
+        check a second."""
         self._loop, self._gone = loop, gone
         self._watch = _inotify(self.path)
         if self._watch is not None:
@@ -135,7 +135,7 @@ class SocketFile:
             self._poll = None
 
     def close(self) -> None:
-        """Stops listening; removes the file if it is still ours. May be called again."""
+        """Stops listening. Removes the file if it is still its own. May be called again."""
         self._unwatch()
         self._gone = None
         if self.is_ours:
@@ -168,8 +168,8 @@ def _listen(path: Path) -> socket.socket:
         raise HostError(text, errno=number, cure=cure_of(number)) from None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind), so no moment
-        # and no thread sees it open to others, and the process's umask stays as it is.
+        # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind). So others can
+        # never open it, and the process's umask is unchanged.
         os.fchmod(listening.fileno(), 0o700)
         try:
             listening.bind(os.fspath(path))
@@ -210,7 +210,7 @@ def _remove_stale(path: Path) -> None:
             probe.setblocking(False)
             probe.connect(os.fspath(path))
         except BlockingIOError:
-            pass  # its queue is full: somebody is there
+            pass  # its queue is full, so a process listens
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
@@ -222,8 +222,8 @@ def _remove_stale(path: Path) -> None:
 
 
 def _inotify(path: Path) -> int | None:
-    """An inotify descriptor that becomes readable when the file changes its links or name; None: not to be
-    had."""
+    """An inotify descriptor that becomes readable when the links or the name of the file change. None: there
+    is none."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)

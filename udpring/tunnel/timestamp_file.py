@@ -122,7 +122,7 @@ class TimestampFile:
                 self.changed()
 
     def _collect(self) -> Timestamps:
-        """The live peers' first, then those of the file whose peers were not added (yet)."""
+        """The live peers' timestamps first, then those of the file whose peers were not added (yet)."""
         self._changed = False
         live = {key: timestamp for key, timestamp in self._current().items() if timestamp}
         self._known = dict(
@@ -143,7 +143,7 @@ class TimestampFile:
 
 
 def _read(path: Path) -> Timestamps:
-    """The timestamps in the file. None, and a warning, where it cannot be trusted."""
+    """The timestamps in the file. None, with a warning, if it cannot be trusted."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
@@ -178,7 +178,7 @@ def _parse(data: bytes) -> Timestamps:
 
 
 def _write(path: Path, timestamps: Timestamps) -> None:
-    """Replaces the file; a crash leaves the old one or the new one."""
+    """Replaces the file. A crash leaves the old one or the new one."""
     lines = [
         HEAD,
         *(f"{key.hex()} {stamp.hex()}" for key, stamp in timestamps.items()),

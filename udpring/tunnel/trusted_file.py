@@ -1,9 +1,9 @@
 """Whether the commands of a configuration may be run.
 
-Anybody who can write or rename the file could run commands in our name. The rule is that of sshd: the file
-and each folder above it must belong to root or to the user of this process, and nobody else may write them. A
-folder with the sticky bit, such as /tmp, may be writable by others, because they cannot replace an entry of
-ours.
+Anybody who can write or rename the file could run commands as the user of this process. The rule is sshd's:
+the file and each folder above it must belong to root or to that user, and nobody else may write them. A
+folder with the sticky bit, such as /tmp, may be writable by others, because they cannot replace entries of
+this user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["require_trusted"]
 
 
 def require_trusted(path: Path) -> None:
-    """Raises ConfigError, which names the culprit, for a file that somebody else can change.
+    """Raises ConfigError, which names the file or folder, if somebody else can change the configuration.
 
     ``path`` must have no symbolic links, so that the checked file is the one that is read.
     """

@@ -112,9 +112,9 @@ class UapiProtocolError(UdpringError):
 
 
 class _Lines:
-    """Cuts a stream into lines without ever holding more than one chunk and one line of ``MAX_LINE``.
+    """Cuts a stream into lines. Holds at most one chunk and one line of ``MAX_LINE``.
 
-    Gives a line as bytes, or None in place of one that is too long (its bytes are thrown away as they come).
+    Returns a line as bytes, or None in place of one that is too long, whose bytes are discarded.
     """
 
     def __init__(self) -> None:
@@ -149,8 +149,8 @@ class _Lines:
 
 
 class RequestParser:
-    """Parses the requests of one connection. Pass arriving bytes to ``feed``, carry out the operations that
-    it yields, and call ``close`` at the end of file."""
+    """Parses the requests of one connection. Pass arriving bytes to ``feed``, execute the operations that it
+    yields, and call ``close`` at the end of file."""
 
     def __init__(self) -> None:
         self._lines = _Lines()
@@ -163,7 +163,7 @@ class RequestParser:
 
     @property
     def within_request(self) -> bool:
-        """Whether a request has begun that is not over, if only by a part of its first line."""
+        """Whether a request has begun and not ended. A part of its first line is enough."""
         return self._request is not None or self._lines.unfinished
 
     def feed(self, data: bytes) -> Iterator[Operation]:
@@ -231,7 +231,7 @@ class RequestParser:
         self._message = f"line {self._line_number} of {self._request}: {what}"
 
     def _setting(self, line: bytes | None) -> SetOperation | None:
-        """One line of a request; None when it was wrong (then the request has failed)."""
+        """One line of a request. None if it was wrong, which fails the request."""
         if line is None:
             self._set_error(errno.EINVAL, f"longer than {MAX_LINE} bytes")
             return None
@@ -270,8 +270,8 @@ class RequestParser:
 def format_get(state: DeviceInfo) -> Iterator[bytes]:
     """The lines of a get answer, each with its newline, without the status that ``format_status`` adds.
 
-    Yields about a line at a time: join or write through a buffer. Holds private and preshared keys, as ``wg
-    showconf`` needs them: the socket is for root alone.
+    Yields about a line at a time: join them or write through a buffer. Contains private and preshared keys
+    for ``wg showconf``, so only root may use the socket.
     """
     if state.private_key is not None:
         yield b"private_key=%s\n" % state.private_key.hex().encode()
@@ -348,10 +348,9 @@ def _format_operation(operation: SetOperation) -> str:
 
 
 class ResponseParser:
-    """The answer to one request. ``feed`` until ``done``; then ``errno`` and ``state`` hold it.
+    """The answer to one request. ``feed`` until ``done``. Then ``errno`` and ``state`` hold it.
 
-    Keys it does not know are skipped, as ``wg`` skips them. Raises UapiProtocolError for what cannot be an
-    answer.
+    Unknown keys are skipped, as by ``wg``. Raises UapiProtocolError if it cannot be an answer.
     """
 
     def __init__(self) -> None:
@@ -362,7 +361,7 @@ class ResponseParser:
         self._peer: _PeerFields | None = None
         self.done = False
         self.errno: int | None = None
-        """Positive; 0 for success; None until it was read."""
+        """Positive. 0 for success. None until it was read."""
 
     @property
     def state(self) -> DeviceInfo:

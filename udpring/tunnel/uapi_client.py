@@ -31,9 +31,8 @@ class UapiError(UdpringError, OSError):
 class UapiClient:
     """Speaks to the process that serves one interface.
 
-    ``timeout`` is in seconds and bounds each step of the exchange. Raises HostError where nothing answers
-    (no such interface, no right to it), UapiError where the request was refused, UapiProtocolError for an
-    answer that is none.
+    ``timeout`` is in seconds and bounds each step. Raises HostError if nothing answers (no such interface, no
+    privilege), UapiError if the request was refused, UapiProtocolError for a malformed answer.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class UapiClient:
         return self._exchange([b"get=1\n\n"]).state
 
     def set(self, operations: Iterable[uapi.SetOperation]) -> None:
-        """Carries out the operations in order. When one is refused, the earlier ones stay."""
+        """Executes the operations in order. When one is refused, the earlier ones stay."""
         self._exchange(uapi.format_set(operations))
 
     def _connect(self) -> socket.socket:
@@ -115,7 +114,7 @@ def interfaces(directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY) -> lis
                 probe.settimeout(1.0)
                 probe.connect(os.fspath(path))
         except PermissionError:
-            pass  # it is there, and asking it will say what is missing
+            pass  # it exists, and a query will report the problem
         except OSError:
             continue
         found.append(path.stem)

@@ -2,10 +2,9 @@
 
 A client makes progress when it sends a byte or reads a byte of an answer. Without progress for
 ``IDLE_SECONDS`` it is closed. When the table is full and another client connects, the longest silent client
-is
-closed: first one between two requests, after ``SPARE_BETWEEN`` seconds of silence, then one inside a request,
-after ``SPARE_WITHIN``. If no client may be closed, the new one waits. A slow client that makes progress is
-never closed.
+is closed. A client between two requests can be closed after ``SPARE_BETWEEN`` seconds of silence, one inside
+a request after ``SPARE_WITHIN``. If no client may be closed, the new one waits. A slow client that makes
+progress is never closed.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Client:
         self._unread = self._outstanding() if what == "room" else 0
 
     def _outstanding(self) -> int:
-        """Bytes of memory that the client has not read yet (SIOCOUTQ, unix(7)); -1: it is gone."""
+        """Bytes that the client has not read yet (SIOCOUTQ, unix(7)). -1: it is gone."""
         try:
             answer = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, bytes(4))
         except OSError:
@@ -92,7 +91,7 @@ class Client:
         return self.parser.within_request or self._waits_for == "room"
 
     def silence(self) -> float:
-        """Seconds since it last made progress; 0 while the work is ours."""
+        """Seconds since it last made progress. 0 while the server works on its request."""
         if self._waits_for is None:
             return 0.0
         if self._has_progressed():
@@ -103,20 +102,20 @@ class Client:
         if self._waits_for == "room":
             before, self._unread = self._unread, self._outstanding()
             return before != self._unread
-        # Bytes may be there that the event loop has not come to yet.
+        # Bytes may have arrived that the event loop has not read.
         try:
             return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
 
     def end(self, why: str) -> None:
-        """Ends the connection. The request under way fails with ETIMEDOUT; its applied lines stay."""
+        """Ends the connection. The present request fails with ETIMEDOUT. Its applied lines stay."""
         if self.ended:
             return
         self.ended = True
         self.parser.fail(errno.ETIMEDOUT, why)
         how = socket.SHUT_RDWR if self._waits_for == "room" else socket.SHUT_RD
-        with contextlib.suppress(OSError):  # it may have gone by itself
+        with contextlib.suppress(OSError):  # it may have gone already
             self.socket.shutdown(how)
 
 
@@ -181,7 +180,7 @@ class ClientTable:
                 await asyncio.wait_for(self._left.wait(), self._next_chance())
 
     def evict(self) -> bool:
-        """Ends the client that has been silent longest, if one has been for long enough."""
+        """Ends the longest silent client, if it has been silent for long enough."""
         silences = {client: client.silence() for client in self._clients}
         spare = {False: SPARE_BETWEEN, True: SPARE_WITHIN}
         may_go = [client for client in silences if silences[client] >= spare[client.within_request]]

@@ -44,7 +44,7 @@ log = logging.getLogger("udpring.uapi")
 
 
 def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
-    """The answer of ``get``. Counters are of now. Allowed IPs are read while the answer is written."""
+    """The answer to ``get``. Counters are current. Allowed IPs are read while the answer is written."""
     states = tunnel.states()
     return uapi.DeviceInfo(
         tunnel.private_key, tunnel.listen_port, tunnel.fwmark, _peer_states(tunnel, states)
@@ -55,7 +55,7 @@ def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.
     for public_key, peer in list(tunnel.device.peers.items()):
         state = states.get(peer.id)
         if state is None or not tunnel.knows(peer.id):
-            continue  # added or removed by another client since
+            continue  # another client added or removed it since
         endpoint = state.endpoint
         scope = str(endpoint.scope_id) if endpoint and endpoint.scope_id else ""
         yield uapi.PeerInfo(
@@ -74,7 +74,7 @@ def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.
 class RequestApplier:
     """Applies the operations of one connection to a tunnel. It remembers the current peer of the request.
 
-    ``apply`` raises OSError (HostError, RingError) and ValueError for what could not be done.
+    ``apply`` raises OSError (HostError, RingError) and ValueError for operations that fail.
     """
 
     def __init__(self, tunnel: Tunnel) -> None:
@@ -86,7 +86,7 @@ class RequestApplier:
         self._prefixes: list[Prefix] = []
 
     def apply(self, operation: uapi.SetOperation) -> None:
-        """Applies one operation; allowed IPs may wait for ``flush``."""
+        """Applies one operation. Allowed IPs may wait for ``flush``."""
         match operation:
             case uapi.AllowedIp(_, ip, cidr, remove):
                 self._allowed_ip(ip, cidr, remove)
@@ -111,7 +111,7 @@ class RequestApplier:
     def flush(self) -> None:
         """Applies the collected allowed IPs."""
         prefixes, self._prefixes = self._prefixes, []
-        # A peer may have gone since its lines came (another client).
+        # Another client may have removed a peer since its lines came.
         known = self._tunnel.knows
         self._tunnel.apply_allowed_ips([prefix for prefix in prefixes if known(prefix.peer)])
 
@@ -134,21 +134,21 @@ class RequestApplier:
     def _end_block(self) -> None:
         if self._key is None:
             return
-        # A block with nothing in it still adds its peer.
+        # An empty block still adds its peer.
         peer = self._current()
         self._key = None
         if peer is not None:
             self._tunnel.start_peer(peer)
 
     def _current(self) -> int | None:
-        """The peer of the block, which is added now if it is new. None: the block is ignored."""
+        """The peer of the block, added now if it is new. None: the block is ignored."""
         if self._ignored or self._key is None:
             return None
         if self._peer is None:
             self._peer = self._tunnel.add_peer(self._key)
             self._created = True
         elif not self._tunnel.knows(self._peer):
-            self._ignored = True  # removed by another client in the middle of the block
+            self._ignored = True  # another client removed it in the middle of the block
             return None
         return self._peer
 
@@ -197,7 +197,7 @@ def _scope_id(scope: str) -> int:
     try:
         return socket.if_nametoindex(scope)
     except OSError:
-        # Not ENODEV: wg would say "No such device" of the interface that it sets.
+        # Not ENODEV: wg would print "No such device" for the interface.
         raise OSError(errno.EINVAL, f"no interface is called {scope!r}") from None
 
 
@@ -212,7 +212,7 @@ class UapiServer:
         self._gate = FloodGate()
         self._accepting: asyncio.Task[None] | None = None
         self.gone: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        """Resolved when the socket file is removed: the interface is meant to end."""
+        """Resolved when the socket file is removed, which ends the interface."""
 
     def start(self) -> None:
         """Begins to accept and to watch the file."""
@@ -254,7 +254,7 @@ class UapiServer:
             task.add_done_callback(self._serving.discard)
 
     async def _not_accepted(self, refused: OSError) -> None:
-        """The host is out of descriptors or memory, which an idle client may free, or the client has gone."""
+        """The host lacks descriptors or memory, which an idle client may free, or the client has gone."""
         passes, held = self._gate.passes("accept")
         if passes:
             log.warning("UAPI client not accepted: %s (%d more lines were held back)", refused, held)
@@ -269,7 +269,7 @@ class UapiServer:
             except uapi.UapiProtocolError as wrong:
                 log.debug("UAPI client speaks another protocol: %s", wrong)
             except (ConnectionError, TimeoutError):
-                pass  # it went away; what it had set stays
+                pass  # it has gone; its settings stay
             except Exception:
                 log.exception("UAPI connection failed")
             finally:

@@ -16,10 +16,10 @@ from udpring.tunnel.keys import KEY_LENGTH, KeyFormatError, from_hex
 from udpring.wireguard.cipher import Cipher
 
 NO_KEY = bytes(KEY_LENGTH)
-"""An all-zero key: none, on the wire."""
+"""An all-zero key, which means none on the wire."""
 
 
-# --- operations: what a request asks for, in its order --------------------------------------------
+# --- operations of a request, in its order --------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class SetFwmark:
 
 @dataclass(frozen=True, slots=True)
 class ReplacePeers:
-    """Remove every peer before going on."""
+    """Remove every peer first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class SetPresharedKey:
 
 @dataclass(frozen=True, slots=True)
 class SetEndpoint:
-    """Where the peer is. ``ip`` has 4 or 16 bytes (v4-mapped addresses come as 4); ``scope`` is an
-    interface's name or number for link-local addresses, else empty."""
+    """The peer's endpoint. ``ip`` has 4 or 16 bytes (v4-mapped addresses come as 4). ``scope`` is an
+    interface's name or number for link-local addresses, otherwise empty."""
 
     ip: bytes
     port: int
@@ -96,13 +96,12 @@ class SetKeepalive:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceAllowedIps:
-    """Remove all of the peer's allowed IPs before going on."""
+    """Remove all of the peer's allowed IPs first."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedIp:
-    """Adds (moves to this peer) or removes one prefix. ``ip`` has 4 or 16 bytes and its host bits are
-    zero."""
+    """Adds (moves to this peer) or removes one prefix. ``ip`` has 4 or 16 bytes and zero host bits."""
 
     family: int
     ip: bytes
@@ -112,7 +111,7 @@ class AllowedIp:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolVersion:
-    """The peer's protocol version; 1 is the only one."""
+    """The peer's protocol version. 1 is the only one."""
 
     version: int
 
@@ -126,8 +125,8 @@ class SetCipher:
 
 @dataclass(frozen=True, slots=True)
 class EndRequest:
-    """The request is over: answer with ``format_status``. ``errno`` is 0 or positive; ``message`` says what
-    was wrong and where (for a log; nothing of a key in it)."""
+    """The end of the request: answer with ``format_status``. ``errno`` is 0 or positive. ``message`` is for a
+    log: it names the fault and its place, and contains nothing of a key."""
 
     request: Literal["get", "set"]
     errno: int = 0
@@ -137,7 +136,7 @@ class EndRequest:
 PeerSetting: TypeAlias = (
     SetPresharedKey | SetEndpoint | SetKeepalive | ReplaceAllowedIps | ProtocolVersion | SetCipher
 )
-"""What changes a peer and may be applied at once. ``mypy`` refuses one that the server does not apply."""
+"""Changes of a peer that may be applied at once. ``mypy`` reports one that the server does not apply."""
 SetOperation: TypeAlias = (
     SetPrivateKey
     | SetListenPort
@@ -156,7 +155,7 @@ Operation: TypeAlias = GetRequest | SetOperation | EndRequest
 
 
 class BadValueError(Exception):
-    """A value that breaks the rule of its key. The text is for the log and has no part of a secret."""
+    """A value that breaks the rule of its key. The text is for the log and contains nothing of a secret."""
 
 
 SCOPE_ID_MAX = 0xFFFFFFFF
@@ -283,7 +282,7 @@ PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
 }
 
 
-# --- the state of a device: what get answers ------------------------------------------------------
+# --- the state of a device, for the answer to get --------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

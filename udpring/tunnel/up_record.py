@@ -22,7 +22,7 @@ _MAX_SIZE = 65536
 
 @dataclass(slots=True)
 class UpRecord:
-    """``file``: the configuration. ``allow_hooks``: whether its commands run whoever can write it."""
+    """``file``: the configuration. ``allow_hooks``: its commands run even if others can write it."""
 
     path: Path
     file: Path
@@ -45,7 +45,7 @@ def _path(interface: str) -> Path:
 def write(interface: str, file: Path, *, allow_hooks: bool) -> UpRecord:
     """Writes and locks the record of an interface that this process serves."""
     path = _path(interface)
-    # It gets its name when it is complete and locked: nobody reads half of it.
+    # It gets its name when it is complete and locked, so nobody reads a half-written one.
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -61,7 +61,7 @@ def write(interface: str, file: Path, *, allow_hooks: bool) -> UpRecord:
 
 
 def find(interface: str) -> UpRecord | None:
-    """The record of an interface that ``udpring up`` serves now; None where it is another program's."""
+    """The record of an interface that ``udpring up`` serves now. None: another program serves it."""
     path = _path(interface)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -22,7 +22,7 @@ if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a 
     raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
 
 _NONE = bytes(LAYOUT.size)
-#: Hosts that ``socket`` reads without a look-up.
+#: Hosts that ``socket`` accepts without a look-up.
 _SPECIAL: dict[tuple[str, int], str] = {
     ("", socket.AF_INET): "0.0.0.0",
     ("", socket.AF_INET6): "::",
@@ -107,7 +107,7 @@ def _resolve(address: Address, socket_family: int) -> bytes:
 
 
 def to_core(address: Address, socket_family: int) -> bytes:
-    """The bytes of ``struct udpring_address`` for an address as ``sendto`` takes it.
+    """The bytes of ``struct udpring_address`` for an address as ``sendto`` accepts it.
 
     A numeric host needs no look-up (an IPv4 one also works for an IPv6 socket). "" and "<broadcast>" mean
     what they mean to ``socket``. A name is resolved once, by getaddrinfo(3). The flow label is ignored.
@@ -126,7 +126,7 @@ def to_core(address: Address, socket_family: int) -> bytes:
 
 
 class AddressList(Sequence[Address | None]):
-    """Packed addresses: a sequence of what ``recvfrom`` returns, without a Python object for each.
+    """Packed addresses: a sequence of tuples as from ``recvfrom``, without a Python object for each.
 
     addresses: tuples as ``sendto`` takes them. Names are resolved once, here (getaddrinfo(3)).
     family: AF_INET or AF_INET6, of the socket they belong to. It decides how they read.

@@ -64,7 +64,7 @@ class Batch(Uncopied, Sequence[Packet]):
         self._picked: range | None = None
         self._columns_raw: memoryview | None = None
         self._records_raw: list[bytes] | None = None
-        self._view: memoryview | None = None  # made from the anchor when it is first asked for
+        self._view: memoryview | None = None  # made from the anchor at its first use
         self._anchor: Any = None
         if call is None:
             self._face = None
@@ -72,8 +72,8 @@ class Batch(Uncopied, Sequence[Packet]):
             self._view = memoryview(b"")
             return
         face = self._face = call.batch
-        # From here on it is ours. A signal's handler may raise in any call, so nothing stands between these
-        # two: a batch that is still in `call` is given out again by the next receive.
+        # From here on it belongs to this object. A signal handler may raise in any call, so nothing stands
+        # between these two lines. A batch that is still in `call` is returned again by the next receive.
         self._anchor = _gc(call.base, partial(_release, face))
         call.batch = _NULL
         self._count = call.count
@@ -271,9 +271,9 @@ class BatchSlice(Batch):
 
 
 def _slice_of(picked: range) -> slice:
-    """The slice that picks what a range of indices (none negative) names."""
+    """The slice for a range of indices, none of which is negative."""
     if not picked:
-        return slice(0, 0)  # it may begin at -1
+        return slice(0, 0)  # its begin may be -1
     return slice(picked.start, picked.stop if picked.stop >= 0 else None, picked.step)
 
 

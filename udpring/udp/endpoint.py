@@ -161,16 +161,16 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         direct = self._rx.tier == "mmsg" and isinstance(loop, asyncio.SelectorEventLoop)
         self._readable = os.dup(sock.fileno()) if direct else -1
         self._inbox: Iterator[tuple[bytes, Any]] = iter(())
-        self._interrupted = False  # there is something in it
-        self._again = False  # what one wake-up left over is going to be read without another
+        self._interrupted = False  # it is not empty
+        self._again = False  # one wake-up left datagrams that are read without another one
         self._singles = 0  # wake-ups in a row that brought a single datagram
-        self._alone = False  # one such is with the protocol: what it answers first is sent at once
-        self._peer: tuple[bytes, Any] = b"", None  # where it came from
+        self._alone = False  # one such datagram is with the protocol, and the first answer is sent at once
+        self._peer: tuple[bytes, Any] = b"", None  # its source
         self._payloads: list[bytes] = []
-        self._to: list[bytes] = []  # packed, as many; none on a connected socket
+        self._to: list[bytes] = []  # packed, one each; none on a connected socket
         self._size = 0  # bytes queued
         self._scheduled = False  # a flush comes with the next turn
-        self._delivering = False  # a flush comes when the protocol has what was received
+        self._delivering = False  # a flush follows when the protocol has the received datagrams
         self._writable = -1  # a duplicate of the socket's descriptor, to wait on
         self._blocked = False  # the loop waits for it
         self._closing = False
@@ -218,7 +218,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         count = len(batch)
         if count:
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
-            if count == room and self._readable >= 0:  # of a train the ring may have the rest
+            if count == room and self._readable >= 0:  # the ring may have the rest of a train
                 self._again = True
                 self._loop.call_soon(self._read_again)
             self._inbox = _pairs(batch.payloads(), batch.addresses)
@@ -263,7 +263,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
                     self._protocol.datagram_received(data, address)
                 except Exception as error:
                     self._tell_loop("Exception in callback datagram_received()", error)
-        except BaseException:  # KeyboardInterrupt: the others come with the next turn, if there is one
+        except BaseException:  # KeyboardInterrupt: the others follow in the next turn, if there is one
             self._interrupted = True
             self._loop.call_soon(self._deliver)
             raise
@@ -472,6 +472,6 @@ def _opened(waiter: asyncio.Future[None]) -> None:
 
 def _pairs(payloads: list[bytes], addresses: AddressList) -> Iterator[tuple[bytes, Any]]:
     packed = addresses.packed
-    if packed == packed[: LAYOUT.size] * len(payloads):  # one flow: a train, often
+    if packed == packed[: LAYOUT.size] * len(payloads):  # often one flow: a train
         return zip(payloads, repeat(addresses[0]), strict=False)
     return zip(payloads, addresses, strict=True)

@@ -1,4 +1,4 @@
-"""The socket of ``open_datagram_endpoint``, as ``loop.create_datagram_endpoint`` makes its own."""
+"""The socket of ``open_datagram_endpoint``, made as by ``loop.create_datagram_endpoint``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pair = tuple[Any, Any]
 
 
 def check_socket(sock: socket.socket, modifiers: Mapping[str, object]) -> None:
-    """Raises ValueError unless it is a UDP socket, and given without arguments that are for making one."""
+    """Raises ValueError unless it is a UDP socket, given without arguments for making one."""
     if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise ValueError(f"A UDP Socket was expected, got {sock!r}")
     problems = ", ".join(f"{name}={value}" for name, value in modifiers.items() if value)
@@ -27,7 +27,7 @@ def check_socket(sock: socket.socket, modifiers: Mapping[str, object]) -> None:
 async def _resolved(
     loop: asyncio.AbstractEventLoop, address: object, family: int, proto: int, flags: int
 ) -> list[Any]:
-    """getaddrinfo(3), without a thread where the host is an address already."""
+    """getaddrinfo(3), without a thread if the host is already an address."""
     if not (isinstance(address, tuple) and len(address) == 2):
         raise TypeError("2-tuple is expected")
     host, port = address
@@ -93,7 +93,7 @@ async def make_socket(
             if local:
                 made.bind(local)
             if remote and not allow_broadcast:
-                made.connect(remote)  # of UDP: never waits
+                made.connect(remote)  # UDP: never waits
             return made, remote
         except BaseException as error:
             if made is not None:

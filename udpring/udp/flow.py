@@ -11,7 +11,7 @@ _HIGH = 64 * 1024  # bytes; asyncio's default
 
 
 class WriteLimits:
-    """The flow control of ``asyncio.WriteTransport``, in bytes; mixed into a transport."""
+    """The flow control of ``asyncio.WriteTransport``, in bytes, as a mix-in for a transport."""
 
     _loop: asyncio.AbstractEventLoop
     _protocol: Any

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     Payloads = Iterable[Buffer] | Buffer | Batch
     Lengths = int | Sequence[int] | Buffer
     Addresses = Address | Sequence[Address | None] | AddressList
-else:  # for the annotations of who reads them at run time
+else:  # for annotations evaluated at run time
     Payloads = Lengths = Addresses = object
 
 _ORDERED = int(lib.UDPRING_SEND_ORDERED)
 _TOS = int(lib.UDPRING_SEND_TOS)
 _ADDRESS_BYTES = LAYOUT.size
 _NO_ADDRESS = bytes(LAYOUT.size)
-_REFUSED = LAYOUT.pack(0xFFFF, 0, 0, bytes(16))  # of no family that there is
+_REFUSED = LAYOUT.pack(0xFFFF, 0, 0, bytes(16))  # no such address family
 _ALL_KNOWN: dict[int, OSError] = {}  # never written to
 
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """The result of a batch: how many datagrams the kernel took, and the index and error of each other."""
+    """The result of a batch: how many datagrams the kernel took, and index and error of each other one."""
 
     accepted: int
     errors: list[tuple[int, OSError]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class SendReport:
 class Ticket(Uncopied):
     """Datagrams that were submitted and may not have been sent yet.
 
-    It belongs to the ring's thread. Calls on the ring move it on: ``reap``, ``drain``, ``send_batch``.
+    It belongs to the ring's thread. Calls on the ring advance it: ``reap``, ``drain``, ``send_batch``.
     """
 
     __slots__ = ("_held", "_job", "_report", "_unknown", "count")
@@ -87,7 +87,7 @@ class Ticket(Uncopied):
 
 
 def make_report(job: Any, unknown: dict[int, OSError]) -> SendReport:
-    """The report of a finished job. ``unknown``: errors by index, which say more than the core's."""
+    """The report of a finished job. ``unknown``: errors by index, which are more precise than the core's."""
     count: int = job.count
     if not job.failed:
         return SendReport(count)
@@ -111,7 +111,7 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
         columns = payloads._columns()
         held = ffi.from_buffer("uint32_t[]", columns.lengths), ffi.from_buffer("uint8_t[]", columns.offsets)
         job.data = ffi.cast("uint8_t *", columns.base)
-        job.bytes = columns.size if len(held[0]) else 0  # nothing is cut out of nothing
+        job.bytes = columns.size if len(held[0]) else 0  # an empty buffer has no address
         job.lengths, job.offsets = held
         job.offset_bytes = columns.offsets.itemsize
         job.count = len(held[0])
@@ -142,7 +142,7 @@ def fill_payloads(job: Any, payloads: Payloads, lengths: Lengths | None) -> tupl
 
 
 def _refuse_payload(several: Sequence[object]) -> None:
-    """Raises a TypeError that names the first that cannot be sent."""
+    """Raises a TypeError that names the first payload that cannot be sent."""
     for place, payload in enumerate(several):
         try:
             contiguous = memoryview(cast("Buffer", payload)).c_contiguous
@@ -233,7 +233,7 @@ def fill_addresses(
 
 
 def _one_by_one(several: Sequence[Address | None], family: int) -> tuple[AddressList, dict[int, OSError]]:
-    """Packs addresses of which some are wrong (unknown name, IPv6 on an IPv4 socket). Errors are by index."""
+    """Packs addresses, some of them wrong (unknown name, IPv6 on an IPv4 socket). Errors are by index."""
     unknown: dict[int, OSError] = {}
     packed = []
     for place, address in enumerate(several):
@@ -258,7 +258,7 @@ def fill_options(
     raw = _NO_ADDRESS
     if source is not None:
         raw = to_core((source, 0), family)
-        interface_index = interface_index or LAYOUT.unpack(raw)[2]  # a link-local one names its link
+        interface_index = interface_index or LAYOUT.unpack(raw)[2]  # a link-local source names its link
     if not 0 <= interface_index < 1 << 31:
         raise ValueError(f"interface_index must be that of an interface, or 0: {interface_index}")
     if tos is not None and not 0 <= tos <= 255:

@@ -3,8 +3,8 @@
 1. Each wait finds the loop: trio when its module is loaded and this is one of its tasks, else the running
    asyncio loop.
 2. A task waits on a duplicate of the descriptor, so the program may poll the original in the same loop.
-3. An asyncio loop keeps watching between the waits (reader.py). trio registers the descriptor at each wait.
-4. One task waits on a receive ring at a time. Nothing is taken off the ring before that task runs again, so a
+4. One task at a time waits on a receive ring. Nothing is taken from the ring before that task runs again, so
+   a cancelled wait loses nothing.
    cancelled wait loses nothing.
 5. Closing the ring ends the wait. The last user of the duplicate closes it.
 6. Sends that found the socket buffer full wait for room, each with its own duplicate. The call that moves
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCHES_A_TURN", "LOOK_SECONDS", "Watch", "give_way", "turns_here"]
 
-#: Batches that one wake-up of the loop may bring before its timers and other tasks get their turn.
+#: Batches per wake-up of the loop, before its timers and other tasks get their turn.
 BATCHES_A_TURN = 4
 
-#: A wait looks at the ring this often by itself, in seconds: a socket that somebody closed wakes nobody.
+#: A wait checks the ring this often, in seconds, because a closed socket causes no wake-up.
 LOOK_SECONDS = 1.0
 
 CLOSED = "closed while a task waited on it"
 
 
 class Turns:
-    """How often asyncio's loops of one thread have resumed a task that waited on a ring."""
+    """How often the asyncio loops of one thread have resumed a task that waited on a ring."""
 
     __slots__ = ("count",)
 
@@ -50,7 +50,7 @@ _here = threading.local()
 
 
 def turns_here() -> Turns:
-    """Those of this thread."""
+    """The counter of this thread."""
     turns: Turns | None = getattr(_here, "turns", None)
     if turns is None:
         turns = _here.turns = Turns()
@@ -58,7 +58,7 @@ def turns_here() -> Turns:
 
 
 def _trio() -> Any:
-    """The trio module when this is one of its tasks, else None."""
+    """The trio module, if this is one of its tasks; otherwise None."""
     trio = sys.modules.get("trio")
     low = getattr(trio, "lowlevel", None)  # another thread may be importing it
     if low is None:
@@ -71,12 +71,12 @@ def _trio() -> Any:
 
 
 def _asyncio() -> Any:
-    """The asyncio module: not imported before somebody waits in it."""
+    """The asyncio module, imported when a task first waits."""
     return importlib.import_module("asyncio")
 
 
 def _reader_class() -> type[LoopReader]:
-    """Likewise: it needs asyncio."""
+    """The reader module, which needs asyncio."""
     made: type[LoopReader] = importlib.import_module("udpring.udp.reader").LoopReader
     return made
 
@@ -86,23 +86,23 @@ def _nothing() -> None:
 
 
 async def give_way() -> None:
-    """Lets the loop do one turn."""
+    """Lets the loop run one turn."""
     trio = _trio()
     await (trio.lowlevel.checkpoint() if trio else _asyncio().sleep(0))
 
 
 class Watch:
-    """A descriptor that one task at a time waits on; a duplicate of ``fd``, which stays the caller's."""
+    """A descriptor for one waiting task at a time: a duplicate of ``fd``, which remains the caller's."""
 
     def __init__(self, fd: int) -> None:
         self._fd = os.dup(fd)
         self._closed = False
-        self._reader: Callable[[], LoopReader | None] = _nothing  # weak: the loop has it, or nobody
-        self._end: Callable[[], object] | None = None  # ends the wait of a task of trio, as if in vain
+        self._reader: Callable[[], LoopReader | None] = _nothing  # weak: only the loop refers to it
+        self._end: Callable[[], object] | None = None  # ends the wait of a trio task without an event
 
     def wait(self, timeout: float) -> Awaitable[bool]:
-        """To be awaited at once. Until it is ready: True; or False: ``timeout`` seconds, one at most, have
-        passed, or somebody woke it. ClosedError once closed."""
+        """Await it at once. True: it is ready. False: ``timeout`` seconds (at most one) have passed, or the
+        wait was woken. Raises ClosedError once closed."""
         if self._closed:
             raise ClosedError(CLOSED)
         trio = _trio() if "trio" in sys.modules else None
@@ -118,7 +118,7 @@ class Watch:
         return reader.wait(timeout)
 
     def wait_again(self) -> Awaitable[bool] | None:
-        """The same, when the running loop watches it already; else None, and nothing was done."""
+        """The same, if the running loop watches it already. Otherwise None, without an effect."""
         reader = self._reader()
         if reader is None or ("trio" in sys.modules and _trio()):
             return None
@@ -129,7 +129,7 @@ class Watch:
         token = low.current_trio_token()
         try:
             with trio.move_on_after(timeout) as scope:
-                # Soon, for it may be called from outside of trio's tasks.
+                # Later, because the caller may be outside trio's tasks.
                 self._end = lambda: token.run_sync_soon(scope.cancel)
                 await low.wait_readable(self._fd)
         finally:
@@ -142,12 +142,12 @@ class Watch:
 
     @property
     def waiting(self) -> bool:
-        """Whether a task is."""
+        """Whether a task waits."""
         reader = self._reader()
         return self._end is not None or (reader is not None and reader.waiting)
 
     def wake(self) -> None:
-        """Ends the wait that is under way, if any."""
+        """Ends the present wait, if any."""
         reader = self._reader()
         if self._end is not None:
             self._end()
@@ -155,7 +155,7 @@ class Watch:
             reader.wake()
 
     def close(self) -> None:
-        """Ends the wait that is under way, if any, with ClosedError. Twice is fine."""
+        """Ends the present wait, if any, with ClosedError. Calling it twice is fine."""
         if self._closed:
             return
         self._closed = True
@@ -165,4 +165,4 @@ class Watch:
         if self._end is None:
             os.close(self._fd)
         else:
-            self._end()  # whoever waits closes it: trio still knows its number
+            self._end()  # the waiting task closes it, because trio still uses the number

@@ -11,7 +11,7 @@ from udpring.udp.uncopied import Uncopied
 __all__ = ["FIELDS", "RECORD", "Packet", "of_train"]
 
 RECORD = int(ffi.sizeof("struct udpring_packet"))
-#: Where each field of ``struct udpring_packet`` lies, and its bytes.
+#: Offset and size of each field of ``struct udpring_packet``.
 FIELDS = {
     name: (int(field.offset), int(ffi.sizeof(field.type)))
     for name, field in ffi.typeof("struct udpring_packet").fields
@@ -34,7 +34,7 @@ class Packet(Uncopied):
 
     def __init__(self, data: memoryview, record: bytes, ipv6_socket: bool) -> None:
         """``record``: the bytes of its ``struct udpring_packet``."""
-        #: Read-only view of the payload, in place; valid for as long as it is held.
+        #: Read-only view of the payload in place, valid as long as it is held.
         self.data = data
         self._record = record
         self._ipv6 = ipv6_socket

@@ -1,4 +1,4 @@
-"""What UDP on this host can do, tried on loopback: the tiers, UDP_SEGMENT, UDP_GRO."""
+"""The features of UDP on this host, tried on loopback: the tiers, UDP_SEGMENT, UDP_GRO."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UDP_SEGMENT, UDP_GRO = 103, 104
 """linux/udp.h; the socket module has neither."""
 SEGMENT, SEGMENTS = 200, 3
 WAIT = 0.5
-"""Seconds for what loopback does in microseconds."""
+"""Bound in seconds. Loopback takes microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class UdpProbe:
-    """``tiers``: best first. ``segment``: one send is a train of datagrams. ``gro``: one receive is."""
+    """``tiers``: best first. ``segment``: one send can be a train. ``gro``: one receive can be a train."""
 
     tiers: tuple[Feature, ...]
     segment: Feature
@@ -46,8 +46,8 @@ class UdpProbe:
 
 
 def probe_udp() -> UdpProbe:
-    """Tries each tier and both offloads, with sockets of its own. Tiers are tried once in a process and then
-    remembered. Raises nothing."""
+    """Tries each tier and both offloads on its own sockets. The results for tiers are kept for the process.
+    Raises nothing."""
     return UdpProbe(tuple(map(_tier, TIERS)), _tried("UDP_SEGMENT", _segment), _tried("UDP_GRO", _gro))
 
 
@@ -66,8 +66,8 @@ def _tried(name: str, attempt: Callable[[], str]) -> Feature:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """A sender that is connected to a receiver, by IPv4 or where there is none by IPv6. Raises OSError
-    where nothing gets through."""
+    """A sender connected to a receiver, over IPv4 or, without it, IPv6. Raises OSError if no datagram gets
+    through."""
     last = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with contextlib.ExitStack() as stack:
@@ -88,7 +88,7 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _known(option: int) -> None:
-    """Raises OSError (ENOPROTOOPT) where the kernel does not know the option."""
+    """Raises OSError (ENOPROTOOPT) if the kernel does not know the option."""
     with socket.socket(_family(), socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_UDP, option, 0)
 

@@ -1,13 +1,13 @@
 """A descriptor that an asyncio loop (or uvloop) keeps watching between the waits of a task.
 
-1. The descriptor is registered once, because registering it at each wait would cost more than all else. It is
-   removed when it is readable and no task waits (the loop would call for ever), or when a check, once a
-   second, finds no waiting task.
-2. A task awaits the reader itself, which is a future as ``asyncio.isfuture`` has it. When the descriptor is
-   readable the loop resumes the task at once, not a turn later as after ``Future.set_result``.
-3. Whatever else ends a wait (the time is up, a cancellation, another task) leaves it to the loop's next turn.
+1. The descriptor is registered once, because registering it for each wait would be the largest cost. It is
+   removed when it is readable and no task waits (the loop would call the reader endlessly), or when a check,
+   once a second, finds no waiting task.
+2. A task awaits the reader itself, which is a future for ``asyncio.isfuture``. When the descriptor is
+   readable, the loop resumes the task at once. ``Future.set_result`` would do so one turn later.
+3. Other ends of a wait (time-out, cancellation, another task) take effect in the loop's next turn.
 
-The reader knows nothing of the ring. Only the loop keeps it alive, and a task for as long as it waits.
+The reader does not use the ring. Only the loop keeps it alive, and a task while it waits.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _running_loop = asyncio.get_running_loop
 
 
 class LoopReader:
-    """Has ``loop`` watch ``fd`` until ``leave()``. For one task at a time, in the loop's thread."""
+    """Lets ``loop`` watch ``fd`` until ``leave()``. For one task at a time, in the loop's thread."""
 
     __slots__ = (
         "__weakref__",
-        "_asyncio_future_blocking",  # its class having this makes it a future
+        "_asyncio_future_blocking",  # this attribute of the class makes it a future
         "_closed",
         "_context",
         "_fd",
@@ -51,17 +51,17 @@ class LoopReader:
         self.loop: asyncio.AbstractEventLoop | None = loop  # None: it has stopped watching
         self._fd = fd
         self._pid = os.getpid()
-        self._look: asyncio.TimerHandle | None = None  # serves one wait after the other
-        self._timer: asyncio.TimerHandle | None = None  # of a wait that is to end before
+        self._look: asyncio.TimerHandle | None = None  # serves successive waits
+        self._timer: asyncio.TimerHandle | None = None  # of a wait that ends earlier
         self._asyncio_future_blocking = False
-        self._outcome: bool | str | None = None  # ready, in vain, _CANCELLED; None: not known yet
+        self._outcome: bool | str | None = None  # ready, without event, _CANCELLED; None: not yet known
         self._message: Any = None
-        self._resume: Callable[[LoopReader], object] | None = None  # runs the task that waits, in its context
+        self._resume: Callable[[LoopReader], object] | None = None  # runs the waiting task in its context
         self._context: contextvars.Context | None = None
-        self._scheduled = False  # the loop's next turn does
+        self._scheduled = False  # the loop's next turn ends the wait
         self._closed = False
         self._turns = turns_here()
-        # In a context of its own: that of the task would live as long as we do.
+        # In an empty context: the task's would live as long as this object.
         contextvars.Context().run(loop.add_reader, fd, self._readable)
 
     @property
@@ -70,7 +70,7 @@ class LoopReader:
         return self._resume is not None
 
     def leave(self) -> None:
-        """Removes the descriptor from the loop. Twice is fine."""
+        """Removes the descriptor from the loop. Calling it twice is fine."""
         loop, self.loop = self.loop, None
         look, self._look = self._look, None
         if loop is None or loop.is_closed():
@@ -81,18 +81,18 @@ class LoopReader:
             loop.remove_reader(self._fd)
 
     def close(self) -> None:
-        """Leaves, and ends the wait that is under way, if any, with ClosedError."""
+        """Leaves, and ends the present wait, if any, with ClosedError."""
         self._closed = True
         self._end(False)
         self.leave()
 
     def wake(self) -> None:
-        """Ends the present wait, if any, as if the time were up."""
+        """Ends the present wait, if any, as after a time-out."""
         self._end(False)
 
     def wait(self, timeout: float) -> LoopReader:
-        """To be awaited at once. Until it is readable: True; or False: ``timeout`` seconds are over, or it
-        was time for a look, or somebody called ``wake()``. Raises ClosedError when it is closed meanwhile."""
+        """Await it at once. True: it is readable. False: ``timeout`` seconds have passed, a check is due, or
+        ``wake()`` was called. Raises ClosedError when it is closed meanwhile."""
         loop = self.loop
         assert loop is not None
         if timeout < LOOK_SECONDS:
@@ -102,7 +102,7 @@ class LoopReader:
         return self
 
     def wait_again(self) -> LoopReader | None:
-        """The same for long, if it is the running loop that watches; else None."""
+        """The same without a time limit, if the running loop watches it. Otherwise None."""
         return self.wait(LOOK_SECONDS) if self.loop is not None and self.loop is _running_loop() else None
 
     def __await__(self) -> Generator[LoopReader, None, bool]:
@@ -120,12 +120,12 @@ class LoopReader:
             raise ClosedError(CLOSED)
         return self._outcome is True
 
-    # What the loop calls.
+    # Called by the loop.
 
     def _readable(self) -> None:
         self._turns.count += 1
         if self._resume is None:
-            self.leave()  # nobody fetches what is there
+            self.leave()  # no task will fetch the datagrams
             return
         if self._outcome is None:
             self._outcome = True
@@ -140,23 +140,24 @@ class LoopReader:
             self._end(False)
 
     def _end(self, outcome: bool | str) -> bool:
-        """Ends the wait with the loop's next turn. Whether it ends that way: it may have ended before."""
+        """Ends the wait in the loop's next turn. Returns whether it does: the wait may have ended before."""
         ours = self._outcome is None
         if ours:
             self._outcome = outcome
         loop = self.loop
         if self._resume is not None and not self._scheduled and loop is not None and not loop.is_closed():
             loop.call_soon(self._run)
-            self._scheduled = True  # after it: a signal may come in between, and once too often does no harm
+            # set afterwards: a signal may come in between, and a superfluous call does no harm
+            self._scheduled = True
         return ours
 
     def _run(self) -> None:
-        """Resumes the task, unless it was, and its wait has not ended since."""
+        """Resumes the task, unless it was resumed or the wait has not ended."""
         if self._resume is not None and self._outcome is not None:
             assert self._context is not None
             self._context.run(self._resume, self)
 
-    # What a task calls of the future that it waits for.
+    # Called by a task on the future that it awaits.
 
     def get_loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop of the task."""
@@ -165,18 +166,18 @@ class LoopReader:
     def add_done_callback(
         self, resume: Callable[[LoopReader], object], *, context: contextvars.Context | None = None
     ) -> None:
-        """``resume`` is the task's."""
+        """``resume`` belongs to the task."""
         self._context = contextvars.copy_context() if context is None else context
         self._resume = resume
 
     def result(self) -> None:
-        """Raises CancelledError when the wait was cancelled."""
+        """Raises CancelledError if the wait was cancelled."""
         if self._outcome is _CANCELLED:
             message, self._message = self._message, None
             raise asyncio.CancelledError(*(() if message is None else (message,)))
 
     def cancel(self, msg: Any = None) -> bool:
-        """Whether the wait ends for this; the task sees to it otherwise when it has ended."""
+        """Whether this cancels the wait. If the wait has ended, the task handles the cancellation itself."""
         if self._outcome is None:
             self._message = msg
         return self._end(_CANCELLED)

@@ -22,7 +22,7 @@ from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
 
 __all__ = ["RecvRing"]
 
-_MOST = 1 << 30  # datagrams of one call; far more than there can be
+_MOST = 1 << 30  # datagrams per call; far more than possible
 _SOL_UDP, _UDP_GRO = 17, 104
 _ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
@@ -80,14 +80,14 @@ class RecvRing(Uncopied):
         copy_limit: int = 0,
         cq_entries: int = 0,
     ) -> None:
-        # The core's handle lives as long as a reference to it: a call that races a close in another thread
-        # finds it closed, never freed. So no lock is needed here.
+        # The core's handle lives as long as a reference to it. A call that races a close in another thread
+        # finds it closed, never freed, so no lock is needed here.
         self._handle: Any = None
         self._closing = False
         self._busy = False
         self._watch: Watch | None = None  # made when a task first waits
         self._awaited = False
-        self._burst = 0  # batches taken since the loop last had its turn
+        self._burst = 0  # batches since the loop's last turn
         self._lone = False  # the last wait brought a single datagram
         self._sock = sock
         self._ipv6 = family_of(sock) == socket.AF_INET6
@@ -112,9 +112,9 @@ class RecvRing(Uncopied):
         why = reason()
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
-        self._call = lib.udpring_recv_call(self._handle)  # of the handle: used only while that is held
+        self._call = lib.udpring_recv_call(self._handle)  # part of the handle: valid only while that is held
         one = ffi.addressof(self._call, "source")
-        self._one = ffi.buffer(one, LAYOUT.size + len(self._call.one))  # likewise
+        self._one = ffi.buffer(one, LAYOUT.size + len(self._call.one))  # the same
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
 
@@ -155,7 +155,7 @@ class RecvRing(Uncopied):
                 handle = self._usable()
         finally:
             self._busy = False
-            del handle  # held until here: `call` is part of it
+            del handle  # keep it until here: `call` is part of it
 
     def _poll(self, max_packets: int) -> Batch | None:
         """``recv_batch`` without a wait. None stands for an empty batch."""
@@ -171,7 +171,7 @@ class RecvRing(Uncopied):
                 return Batch(call, self._ipv6)
         finally:
             self._busy = False
-            del handle  # held until here: `call` is part of it
+            del handle  # keep it until here: `call` is part of it
         return None if code == -errno.ETIME else self.recv_batch(max_packets, 0) or None
 
     def _take_one(self) -> tuple[bytes, bytes, bool] | None:
@@ -179,7 +179,7 @@ class RecvRing(Uncopied):
 
         Returns its payload, its packed address, and whether more has arrived. None: call ``recv_batch``.
         """
-        handle = self._handle  # held meanwhile
+        handle = self._handle  # keep it alive
         if handle is None:
             return None
         code = lib.udpring_recv_one(self._call)
@@ -257,7 +257,7 @@ class RecvRing(Uncopied):
                 self._burst = 0
                 await give_way()
             if self._lone and self._watch is not None and timeout is None and max_packets > 0:
-                # Datagrams come one at a time, so the next has hardly arrived: wait for the loop at once.
+                # Datagrams come one at a time, so the next one has hardly arrived. Wait for the loop at once.
                 wait = self._watch.wait_again()
             while True:
                 if wait is not None:
@@ -276,7 +276,7 @@ class RecvRing(Uncopied):
                 wait = self._watched().wait(left)
             if wait is None:
                 self._burst = 0
-                await give_way()  # a loop of polls must not stop all others
+                await give_way()  # a loop of polls must not starve other tasks
             return self.recv_batch(max_packets, 0)
         except ClosedError:
             if iterating:
@@ -365,8 +365,7 @@ class RecvRing(Uncopied):
         """Cancels the receives in flight, waits for them, and closes the ring. Packets in use stay valid.
 
         Datagrams that the ring had received and nobody fetched are lost. UDP_GRO is off again, but a train
-        that
-        is already in the socket stays one: a plain ``recv`` returns its datagrams as one.
+        that is already in the socket remains one: a plain ``recv`` returns its datagrams as one.
 
         Called from another thread, it only wakes the owner, whose ``recv_batch`` then closes the ring and
         raises ClosedError. Closing twice is fine.

@@ -81,15 +81,15 @@ class SendRing(Uncopied):
         zero_copy: bool = False,
         helpers: int = 0,
     ) -> None:
-        # The core's handle lives as long as a reference to it: a call that races a close in another thread
-        # finds it closed, never freed. So no lock is needed here.
+        # The core's handle lives as long as a reference to it. A call that races a close in another thread
+        # finds it closed, never freed, so no lock is needed here.
         self._handle: Any = None
         self._closing = False
         self._sock = sock
         self._family = family_of(sock)
         self._busy = False
-        self._tickets: list[Ticket] = []  # those that reap() gives
-        self._awaited: dict[Ticket, Watch] = {}  # those that tasks wait for
+        self._tickets: list[Ticket] = []  # tickets that reap() returns
+        self._awaited: dict[Ticket, Watch] = {}  # tickets that tasks wait for
         self._job = ffi.new("struct udpring_send_job *")  # of send_batch
         self._one = ffi.new("struct udpring_address *")
         self._results = ffi.NULL
@@ -97,7 +97,7 @@ class SendRing(Uncopied):
         self._plain = True  # the job has no options
         self._copies = not zero_copy
         self._turns = turns_here()
-        self._turn = -1  # the loop's turn in which a task last sent, as far as known
+        self._turn = -1  # the loop's turn of the last send by a task, if known
         self._burst = 0  # batches sent in that turn
         self._held: tuple[Any, ...] = ()
         if not 0 <= entries < 1 << 31:
@@ -168,7 +168,7 @@ class SendRing(Uncopied):
         if self._busy:
             raise RuntimeError("the send ring was used by a signal handler while it was busy")
         job = self._job
-        if job.taken and job.ended != job.count:  # a second Ctrl-C cut its abandoning short
+        if job.taken and job.ended != job.count:  # a second Ctrl-C interrupted its abandoning
             self._let_go(handle, job, None)
             job = self._job
         job.taken = 0
@@ -195,7 +195,7 @@ class SendRing(Uncopied):
                 if job.ended != count:
                     self._wait(handle, job, left)
             finally:
-                # Also for a KeyboardInterrupt: parked datagrams still point into this batch's memory. A ring
+                # Also after KeyboardInterrupt: parked datagrams still point into this batch's memory. A ring
                 # that a signal handler closed no longer uses it.
                 if job.taken and job.ended != count:
                     self._let_go(handle, job, None)
@@ -207,9 +207,10 @@ class SendRing(Uncopied):
             self._busy = False
 
     def _send_one(self, data: bytes, packed: bytes | None) -> int:
-        """One datagram of the owner of the socket, to a packed address or the peer: 0, or its -errno.
+        """Sends one datagram for the socket's owner, to a packed address or the peer. Returns 0 or its
+        -errno.
 
-        1: not now; send it as a batch.
+        1: not possible now, send it as a batch.
         """
         handle = self._handle
         if handle is None or self._busy or self._closing:
@@ -218,8 +219,8 @@ class SendRing(Uncopied):
         return code
 
     def _send_alone(self, payloads: Payloads, address: Addresses | None) -> SendReport | None:
-        """A single datagram without options, past the queue while that is empty. None: send it as a batch,
-        which also says what is wrong with it."""
+        """Sends a single datagram without options directly, if the queue is empty. None: send it as a batch,
+        which also reports the error."""
         handle = self._handle
         if handle is None or self._busy or self._closing or not self._copies:
             return None
@@ -257,11 +258,11 @@ class SendRing(Uncopied):
             if deadline is not None:
                 left = max(0, deadline - time.monotonic_ns())
         if code not in (0, -errno.ETIME):
-            self._usable()  # closes where another thread asked for it
+            self._usable()  # closes if another thread requested it
             raise _refused(code)
 
     def _let_go(self, handle: Any, job: Any, held: object) -> None:
-        """What of the job was not sent is not going to be; for what the kernel still reads it waits."""
+        """Abandons unsent datagrams of the job. Waits for those that the kernel still reads."""
         give_up = time.monotonic() + _LET_GO_SECONDS
         code = -errno.EBUSY
         while code == -errno.EBUSY and lib.udpring_send_check(handle) == 0:
@@ -294,13 +295,11 @@ class SendRing(Uncopied):
         ttl: int | None = None,
         ordered: bool = False,
     ) -> Ticket:
-        """Takes the datagrams in, sends what goes without waiting, and returns.
+        """Accepts the datagrams, sends as many as possible without waiting, and returns.
 
-        Arguments are those of ``send_batch``. The datagrams leave behind those that were submitted before. An
-        iterable of payloads is copied, so they may be changed at once. One buffer with ``lengths``, or a
-        Batch,
-        is not copied: it is held until the ticket is done and must not be changed before.
-        Raises as ``send_batch``.
+        Arguments are those of ``send_batch``. The datagrams leave after those submitted earlier. An iterable
+        of payloads is copied, so they may be changed at once. One buffer with ``lengths``, or a Batch, is not
+        copied. It is held until the ticket is done and must not be changed before. Raises as ``send_batch``.
         """
         handle = self._usable()
         if self._busy:
@@ -313,7 +312,7 @@ class SendRing(Uncopied):
         results = ffi.new("int32_t[]", job.count)
         job.results = results
         ticket = Ticket(job, (held, to, results), unknown)
-        self._tickets.append(ticket)  # first, so that what the core has got lives whatever happens
+        self._tickets.append(ticket)  # first, so that the core's memory lives whatever happens
         try:
             code = lib.udpring_send_submit(handle, job)
             if code:
@@ -354,7 +353,7 @@ class SendRing(Uncopied):
         if done:
             self._tickets = [ticket for ticket in self._tickets if not ticket.done]
             for ticket in done:
-                _ = ticket.report  # lets go of the payloads
+                _ = ticket.report  # releases the payloads
         return done
 
     def drain(self, timeout: float | None = None) -> list[Ticket]:
@@ -371,7 +370,7 @@ class SendRing(Uncopied):
         notifications of zero copy. Poll it for reading, not for writing, with select(2), poll(2), epoll(7) or
         any loop. Do not read, write or close it. It is not the socket's descriptor. It also becomes readable
         when another thread closes the ring, but not when the program closes the socket: ``reap`` reports
-            that.
+        that.
 
         Raises ClosedError, WrongThreadError (the first call must be the owner's), RingError.
         """
@@ -448,13 +447,13 @@ class SendRing(Uncopied):
                 watch.close()
 
     def _abandon(self, ticket: Ticket) -> int:
-        """Gives the ticket up. Returns how many of its datagrams are not sent."""
+        """Abandons the ticket. Returns how many of its datagrams are unsent."""
         if not ticket.done:
             self._let_go(self._usable(), ticket._job, ticket)
         return len(ticket.report.errors)
 
     def _move(self) -> None:
-        """Sends pending datagrams as far as there is room, without a wait."""
+        """Sends pending datagrams while there is room, without a wait."""
         handle = self._usable()
         code = lib.udpring_send_run(handle, ffi.NULL, lib.udpring_send_finished(handle) + 1, 0)
         if code == -errno.ECANCELED:
@@ -475,7 +474,7 @@ class SendRing(Uncopied):
             watch.close()
 
     def _usable(self) -> Any:
-        """The handle, for the owner's thread. Closes the ring if another thread asked for that."""
+        """The handle, for the owner's thread. Closes the ring if another thread requested that."""
         if self._closing:
             self.close()
         handle = self._handle
@@ -506,13 +505,13 @@ class SendRing(Uncopied):
     def zero_copy(self) -> str:
         """Whether ``zero_copy=True`` has an effect. ``zero_copy_reason`` says why. Any thread.
 
-        "off", "unsupported", "broken" (the kernel never says when it is done), "untried", "copies", "true".
+        "off", "unsupported", "broken" (the kernel never reports the end), "untried", "copies", "true".
         """
         return _ZERO_COPY[self._zero_copy()][0]
 
     @property
     def zero_copy_reason(self) -> str:
-        """Why ``zero_copy`` says what it does."""
+        """The reason for the value of ``zero_copy``."""
         outcome = self._zero_copy()
         if _ZERO_COPY[outcome][1]:
             return _ZERO_COPY[outcome][1]
@@ -557,7 +556,7 @@ class SendRing(Uncopied):
             lib.udpring_send_wake(handle)
             return
         self._handle = None
-        if code > 0:  # the kernel may still read them: never freed
+        if code > 0:  # the kernel may still read them, so they are never freed
             _leaked.append((self._job, self._held, self._tickets, list(self._awaited)))
         self._tickets = []
         self._end_waits()
@@ -581,10 +580,10 @@ class SendRing(Uncopied):
 
 
 def _refused(code: int) -> Exception:
-    """What a failed call of the core raises."""
+    """The exception for a failed call of the core."""
     if code == -errno.EINVAL:
         return ValueError("lengths must cover the buffer exactly")
-    if code == -errno.ECANCELED:  # by a signal handler, between two steps
+    if code == -errno.ECANCELED:  # by a signal handler between two steps
         return ClosedError(CLOSED)
     if code == -errno.ENOMEM:
         return MemoryError("no memory to queue a batch")

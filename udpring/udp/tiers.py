@@ -1,7 +1,7 @@
-"""The tiers: which kernel interface moves the datagrams. Their names, and the environment's choice of one.
+"""The tiers, which are kernel interfaces for datagrams: their names, and the choice by the environment.
 
 The core has the list (UDPRING_TIERS in native/udp/abi.h). ``uring-pool`` keeps a pool of recvmsg operations
-in flight; ``mmsg`` is recvmmsg(2) and sendmmsg(2).
+in flight. ``mmsg`` is recvmmsg(2) and sendmmsg(2).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ __all__ = ["AUTO", "TIERS", "forced_tier", "tier_name", "tier_number"]
 
 
 def tier_name(number: int) -> str:
-    """The name of the core's number of a tier."""
+    """The name of a tier, by the core's number."""
     text: str = ffi.string(lib.udpring_tier_name(number)).decode()
     return text
 
 
 AUTO = tier_name(lib.UDPRING_TIER_AUTO)
-"""The name that stands for the best tier that works here."""
+"""The name for the best tier that works here."""
 TIERS = tuple(tier_name(number) for number in range(lib.UDPRING_TIER_AUTO + 1, lib.UDPRING_TIER_COUNT))
 """Best first."""
 
 
 def forced_tier() -> str | None:
-    """What ``UDPRING_TIER`` says, unchecked; None where it is not set or empty."""
+    """The value of ``UDPRING_TIER``, unchecked. None if it is not set or empty. Only this module reads it."""
     return os.environ.get("UDPRING_TIER") or None
 
 
 def tier_number(name: str | None) -> int:
-    """The core's number of a tier. None and ``AUTO``: the one of ``UDPRING_TIER``, else the core chooses.
+    """The core's number of a tier. None and ``AUTO``: that of ``UDPRING_TIER``, otherwise the core chooses.
 
-    Raises ValueError for another name, RingError where ``UDPRING_TIER`` has one.
+    Raises ValueError for an unknown name, RingError if ``UDPRING_TIER`` has one.
     """
     asked = AUTO if name is None else str(name)
     forced = forced_tier() or AUTO

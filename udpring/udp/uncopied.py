@@ -8,7 +8,7 @@ __all__ = ["Uncopied"]
 
 
 class Uncopied:
-    """Refuses copy.copy, copy.deepcopy and pickle, and says what to do instead."""
+    """Refuses copy.copy, copy.deepcopy and pickle with a cure."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""How long the core may wait at once.
+"""The longest wait in the core.
 
 A signal does not interrupt a wait if another thread takes it, or if it arrives just before the wait begins.
 Python handles it when the core returns, so the core returns every fifth of a second.
@@ -13,9 +13,9 @@ _FOR_EVER = 1e9  # seconds: 31 years
 
 
 def nanoseconds(timeout: float) -> int:
-    """A timeout in seconds as nanoseconds: 0 when it is past, -1 when it never comes (infinity).
+    """A timeout in seconds as nanoseconds. 0: it has passed. -1: it never does (infinity).
 
-    Raises TypeError for what is no number, ValueError for NaN.
+    Raises TypeError if it is no number, ValueError for NaN.
     """
     try:
         if timeout <= 0:
@@ -34,5 +34,5 @@ def nanoseconds(timeout: float) -> int:
 
 
 def wait_slice(left: int) -> int:
-    """The next wait in nanoseconds, of ``left`` that remain; -1: for ever."""
+    """The next wait in nanoseconds, when ``left`` remain. -1: for ever."""
     return WAIT_SLICE_NS if left < 0 else min(left, WAIT_SLICE_NS)

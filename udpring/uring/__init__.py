@@ -1,4 +1,4 @@
-"""io_uring for Python: a ring whose operations own their memory, and a probe of what the host can do."""
+"""io_uring for Python: a ring whose operations own their memory, and a probe of the host's features."""
 
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.operations import Flag, Operations, SupportsFileno

@@ -18,11 +18,11 @@ from udpring.socket_address import Address
 __all__ = ["Completion", "CompletionFlag", "ControlMessage", "MessageAddress"]
 
 MessageAddress = Address | str | bytes | None
-"""Of any family that sendmsg(2) is used with: of a UDP endpoint, a Unix path, or None."""
+"""An address of any family that sendmsg(2) supports: a UDP endpoint, a Unix path, or None."""
 ControlMessage = tuple[int, int, bytes]
 """(level, type, data), as ``socket.recvmsg`` returns it."""
 
-# struct cmsghdr: size_t cmsg_len, int cmsg_level, int cmsg_type; data and the next header are aligned to
+# struct cmsghdr: size_t cmsg_len, int cmsg_level, int cmsg_type. Data and the next header are aligned to
 # size_t (cmsg(3)).
 _HEADER = struct.Struct("@Nii")
 _ALIGN = struct.calcsize("N")
@@ -32,48 +32,48 @@ class CompletionFlag(enum.IntFlag):
     """``cqe.flags`` of io_uring_enter(2)."""
 
     BUFFER = lib.UDPRING_CQE_BUFFER
-    """A provided buffer was used; the upper 16 bits are its number."""
+    """A provided buffer was used. The upper 16 bits are its number."""
     MORE = lib.UDPRING_CQE_MORE
-    """The operation goes on: further completions will follow."""
+    """The operation continues: further completions will follow."""
     NOTIF = lib.UDPRING_CQE_NOTIF
     """The notification of a zero-copy send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one operation, or one shot of a multishot operation, came to."""
+    """The result of an operation, or of one shot of a multishot operation."""
 
     ticket: int
-    """What queueing the operation returned; 0 for a message of another ring."""
+    """The ticket from queueing the operation. 0 for a message of another ring."""
     result: int
-    """Bytes, or what else the operation yields; -errno when it failed."""
+    """Bytes, or another result of the operation. -errno when it failed."""
     flags: int
     """``CompletionFlag`` bits, and the buffer number above bit 16."""
     data: bytes = b""
-    """What was read or received."""
+    """The bytes read or received."""
     address: MessageAddress = None
-    """recvmsg: where it came from."""
+    """recvmsg: the source address."""
     control: tuple[ControlMessage, ...] = ()
     """recvmsg: ancillary data."""
     message_flags: int = 0
     """recvmsg: ``socket.MSG_TRUNC``, ``socket.MSG_CTRUNC``, ..."""
     message: int | None = None
-    """The 56-bit value another ring sent by ``msg_ring``; None for all other completions."""
+    """The 56-bit value that another ring sent by ``msg_ring``. None for all other completions."""
 
     @property
     def more(self) -> bool:
-        """Whether the operation goes on; when False this was its last completion."""
+        """Whether the operation continues. False: this was its last completion."""
         return bool(self.flags & CompletionFlag.MORE)
 
     def check(self) -> int:
-        """The result, or OSError with its errno when the operation failed."""
+        """The result. Raises OSError with its errno if the operation failed."""
         if self.result < 0:
             raise OSError(-self.result, os.strerror(-self.result))
         return self.result
 
 
 def decode_address(raw: bytes) -> MessageAddress:
-    """A ``struct sockaddr`` as the ``socket`` module would show it; None when none or unknown."""
+    """A ``struct sockaddr`` in the form of the ``socket`` module. None: there is none, or it is unknown."""
     if len(raw) < 2:
         return None
     family = int.from_bytes(raw[:2], sys.byteorder)
@@ -93,9 +93,9 @@ def decode_address(raw: bytes) -> MessageAddress:
 
 
 def encode_address(address: MessageAddress) -> bytes:
-    """The ``struct sockaddr`` of an address. Hosts are numeric: nothing is looked up.
+    """The ``struct sockaddr`` of an address. Hosts must be numeric.
 
-    Raises ValueError for a host that is no IP address or a port out of range.
+    Raises ValueError if the host is no IP address or the port is out of range.
     """
     if address is None:
         return b""
@@ -122,8 +122,8 @@ def _aligned(length: int) -> int:
 
 
 def decode_control(raw: bytes) -> tuple[ControlMessage, ...]:
-    """The control messages in ``raw``; one cut short by the kernel (MSG_CTRUNC) ends the list with what is
-    there.
+    """The control messages in ``raw``. A message cut short by the kernel (MSG_CTRUNC) is the last one, with
+    its remaining bytes.
     """
     found: list[ControlMessage] = []
     at = 0
@@ -137,7 +137,7 @@ def decode_control(raw: bytes) -> tuple[ControlMessage, ...]:
 
 
 def encode_control(messages: Iterable[ControlMessage]) -> bytes:
-    """Control messages as the kernel reads them (cmsg(3))."""
+    """Control messages in the kernel's format (cmsg(3))."""
     raw = bytearray()
     for level, kind, data in messages:
         raw += _HEADER.pack(_HEADER.size + len(data), level, kind) + bytes(data)
@@ -151,7 +151,7 @@ def _copied(pointer: Any, length: int) -> bytes:
 
 
 def from_native(native: Any) -> Completion:
-    """A Completion that owns its bytes, from a ``struct udpring_completion``."""
+    """A Completion with its own copy of the bytes, from a ``struct udpring_completion``."""
     user_data = native.user_data
     if user_data >> 56 == lib.UDPRING_KIND_MESSAGE:
         return Completion(0, native.result, native.flags, message=user_data & 0xFFFFFFFFFFFFFF)

@@ -1,4 +1,4 @@
-"""The operations that can be queued on a ring. Each returns a ticket, which its completions carry."""
+"""The operations that can be queued on a ring. Each returns a ticket, and its completions carry that."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ _MAX_NS = 2**63 - 1
 
 
 class Flag(enum.IntFlag):
-    """How an operation relates to the others: ``sqe.flags`` of io_uring_enter(2)."""
+    """The relation of an operation to others: ``sqe.flags`` of io_uring_enter(2)."""
 
     NONE = 0
     FIXED_FILE = lib.UDPRING_SQE_FIXED_FILE
     """``file`` is an index into the registered files."""
     DRAIN = lib.UDPRING_SQE_DRAIN
-    """Starts after all that was submitted before has ended."""
+    """Starts after all earlier submitted operations have ended."""
     LINK = lib.UDPRING_SQE_LINK
-    """The next operation starts when this one has succeeded; when it fails, the rest of the chain is
-    cancelled.
-    """
+    """The next operation starts when this one has succeeded. If it fails, the rest of the chain is
+    cancelled."""
     HARDLINK = lib.UDPRING_SQE_HARDLINK
-    """As LINK, also when this one fails."""
+    """Like LINK, but also if this operation fails."""
     ASYNC = lib.UDPRING_SQE_ASYNC
-    """Do not try at once, go to a worker thread of the kernel."""
+    """Use a worker thread of the kernel without a first attempt."""
     SKIP_SUCCESS = lib.UDPRING_SQE_SKIP_SUCCESS
     """No completion on success. Only for operations that own no memory."""
 
 
 class SupportsFileno(Protocol):
-    """Whatever has a descriptor: sockets, files, rings."""
+    """Objects with a descriptor: sockets, files, rings."""
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -50,12 +49,12 @@ File = int | SupportsFileno
 
 
 def descriptor(file: File) -> int:
-    """The number of a descriptor given as such or as an object that has one."""
+    """The descriptor's number, given as such or by an object that has one."""
     return file if isinstance(file, int) else file.fileno()
 
 
 def nanoseconds(seconds: float) -> int:
-    """Seconds as whole nanoseconds; ValueError when negative or beyond 292 years."""
+    """Seconds as whole nanoseconds. Raises ValueError if negative or beyond 292 years."""
     value = round(seconds * 1e9)
     if not 0 <= value <= _MAX_NS:
         raise ValueError(f"a time of {seconds} s: 0 to {_MAX_NS // 10**9}")
@@ -65,11 +64,11 @@ def nanoseconds(seconds: float) -> int:
 class Operations:
     """Queues operations. Nothing reaches the kernel before the ring's ``submit`` or ``wait``.
 
-    All that the kernel reads is copied when the operation is queued, all that it writes goes to memory of the
-    ring: the caller may change or drop its own at once. Every method raises ClosedError after close,
-    WrongThreadError from another thread or a forked child, and RingError: ENOBUFS when all operation slots
-    are busy (reap completions), E2BIG when a chain of linked operations does not fit any more (``reserve``
-    room first), EAGAIN when the kernel has no memory, ERANGE and EINVAL for arguments that cannot be.
+    Queueing copies everything that the kernel reads. The kernel writes to memory of the ring. So the caller
+    may change or drop its own memory at once. Every method raises ClosedError after close, WrongThreadError
+    from another thread or a forked child, and RingError: ENOBUFS when all operation slots are busy (reap
+    completions), E2BIG when a chain of linked operations does not fit (``reserve`` room first), EAGAIN when
+    the kernel has no memory, ERANGE and EINVAL for impossible arguments.
     """
 
     def _queue(self, called: str, operation: Any) -> int:
@@ -78,13 +77,12 @@ class Operations:
     def _put(self, called: str, opcode: int, keep: tuple[Any, ...] = (), **fields: Any) -> int:
         operation = ffi.new("struct udpring_operation *", {"opcode": opcode, "fd": -1, **fields})
         ticket = self._queue(called, operation)
-        del keep  # the buffers that `fields` points to had to live until here
+        del keep  # the buffers that `fields` points to must live until here
         return ticket
 
     def nop(self, *, result: int | None = None, flags: Flag = Flag.NONE) -> int:
-        """Does nothing. ``result``: what it shall come to (IORING_NOP_INJECT_RESULT, Linux 6.11; see the
-        probe).
-        """
+        """Does nothing. ``result`` becomes its result (IORING_NOP_INJECT_RESULT, Linux 6.11; see the
+        probe)."""
         inject = 0 if result is None else lib.UDPRING_NOP_INJECT_RESULT
         return self._put(
             "nop", lib.UDPRING_OP_NOP, op_flags=inject, length=(result or 0) & 0xFFFFFFFF, flags=flags
@@ -103,8 +101,8 @@ class Operations:
         """Ends with -ETIME after ``seconds``, or with 0 after ``count`` other completions if that comes
         first.
 
-        ``absolute``: at that time of CLOCK_MONOTONIC. ``multishot`` (6.4): again and again, ``count`` times,
-        0 for ever.
+        ``absolute``: at that time of CLOCK_MONOTONIC. ``multishot`` (6.4): repeatedly, ``count`` times, 0 for
+        ever.
         ``success``: -ETIME does not break a chain.
         """
         kind = (
@@ -122,23 +120,22 @@ class Operations:
         )
 
     def link_timeout(self, seconds: float, *, flags: Flag = Flag.NONE) -> int:
-        """Cancels the operation before it, queued with LINK, after ``seconds``: that ends with -ECANCELED,
-        this with -ETIME.
+        """Cancels the previous operation, queued with LINK, after ``seconds``. That one ends with -ECANCELED,
+        this one with -ETIME.
         """
         return self._put(
             "link_timeout", lib.UDPRING_OP_LINK_TIMEOUT, target=nanoseconds(seconds), flags=flags
         )
 
     def timeout_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Removes a time-out, which ends with -ECANCELED; -ENOENT when there is none."""
+        """Removes a time-out, which ends with -ECANCELED. -ENOENT if there is none."""
         return self._put("timeout_remove", lib.UDPRING_OP_TIMEOUT_REMOVE, target=ticket, flags=flags)
 
     def poll_add(
         self, file: File, events: int = select.POLLIN, *, multishot: bool = False, flags: Flag = Flag.NONE
     ) -> int:
-        """Ends with the events that are ready (``select.POLLIN``, ...); ``multishot``: tells of them again
-        and again.
-        """
+        """Ends with the events that are ready (``select.POLLIN``, ...). ``multishot``: reports them
+        repeatedly."""
         return self._put(
             "poll_add",
             lib.UDPRING_OP_POLL_ADD,
@@ -149,13 +146,12 @@ class Operations:
         )
 
     def poll_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Removes a poll, which ends with -ECANCELED; -ENOENT when there is none."""
+        """Removes a poll, which ends with -ECANCELED. -ENOENT if there is none."""
         return self._put("poll_remove", lib.UDPRING_OP_POLL_REMOVE, target=ticket, flags=flags)
 
     def read(self, file: File, length: int, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
-        """Reads up to ``length`` bytes, at the current position unless ``offset`` is given; they come as
-        ``completion.data``.
-        """
+        """Reads up to ``length`` bytes at the current position, or at ``offset``. ``completion.data`` has
+        them."""
         position = CURRENT_POSITION if offset is None else offset
         return self._put(
             "read", lib.UDPRING_OP_READ, fd=descriptor(file), length=length, offset=position, flags=flags
@@ -164,7 +160,7 @@ class Operations:
     def write(
         self, file: File, payload: Payload, *, offset: int | None = None, flags: Flag = Flag.NONE
     ) -> int:
-        """Writes a copy of ``payload``; the result is how much was written, which may be less."""
+        """Writes a copy of ``payload``. The result is the number of bytes written, which may be less."""
         data = ffi.from_buffer("uint8_t[]", payload)
         return self._put(
             "write",
@@ -178,10 +174,9 @@ class Operations:
         )
 
     def read_multishot(self, file: File, group: int, *, flags: Flag = Flag.NONE) -> int:
-        """Reads again and again (Linux 6.7) into the buffers of ``group``, one completion each, until one
-        lacks ``more``.
+        """Reads repeatedly (Linux 6.7) into the buffers of ``group``. The last completion lacks ``more``.
 
-        The descriptor has to be one that can be polled: pipe, eventfd, TUN. -ENOBUFS: all buffers were full
+        The descriptor must support polling: a pipe, an eventfd, a TUN device. -ENOBUFS: all buffers were full
         at once.
         """
         return self._put(
@@ -203,7 +198,7 @@ class Operations:
         offset: int | None = None,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Reads into registered buffer number ``buffer``, from its byte ``start`` on."""
+        """Reads into registered buffer ``buffer``, at its offset ``start``."""
         return self._by_index(
             "read_fixed", lib.UDPRING_OP_READ_FIXED, file, buffer, length, start, offset, flags
         )
@@ -218,7 +213,7 @@ class Operations:
         offset: int | None = None,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Writes out of registered buffer ``buffer``: its bytes must not change until the completion."""
+        """Writes from registered buffer ``buffer``. Its bytes must not change until the completion."""
         return self._by_index(
             "write_fixed", lib.UDPRING_OP_WRITE_FIXED, file, buffer, length, start, offset, flags
         )
@@ -255,9 +250,9 @@ class Operations:
         message_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Sends a copy of ``payload`` (sendmsg(2)); ``address`` None: the socket is connected.
+        """Sends a copy of ``payload`` (sendmsg(2)). ``address`` None: the socket is connected.
 
-        Operations that are not linked may overtake each other when one has to wait for room in the socket.
+        Operations without a link may overtake each other when one waits for room in the socket.
         """
         data = ffi.from_buffer("uint8_t[]", payload)
         name = ffi.from_buffer("uint8_t[]", encode_address(address))
@@ -287,8 +282,7 @@ class Operations:
         flags: Flag = Flag.NONE,
     ) -> int:
         """Receives one message of up to ``length`` bytes, with its address and up to ``control_length`` bytes
-        of control.
-        """
+        of control data."""
         return self._put(
             "recvmsg",
             lib.UDPRING_OP_RECVMSG,
@@ -300,29 +294,29 @@ class Operations:
         )
 
     def cancel(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Asks for the end of one operation: 0 done, -ENOENT not there, -EALREADY it is being carried out.
+        """Cancels one operation. 0: cancelled, -ENOENT: not found, -EALREADY: it is being executed.
 
-        The operation itself still ends with its own completion, mostly -ECANCELED.
+        The operation itself still ends with its own completion, usually -ECANCELED.
         """
         return self._put("cancel", lib.UDPRING_OP_ASYNC_CANCEL, target=ticket, flags=flags)
 
     def cancel_file(self, file: File, *, flags: Flag = Flag.NONE) -> int:
-        """Asks for the end of all operations on a descriptor (5.19); the result is their number."""
+        """Cancels all operations on a descriptor (5.19). The result is their number."""
         kind = lib.UDPRING_CANCEL_FD | lib.UDPRING_CANCEL_ALL
         return self._put(
             "cancel_file", lib.UDPRING_OP_ASYNC_CANCEL, fd=descriptor(file), op_flags=kind, flags=flags
         )
 
     def cancel_all(self, *, flags: Flag = Flag.NONE) -> int:
-        """Asks for the end of everything in flight (5.19); the result is how many were cancelled."""
+        """Cancels everything in flight (5.19). The result is the number of cancelled operations."""
         kind = lib.UDPRING_CANCEL_ANY | lib.UDPRING_CANCEL_ALL
         return self._put("cancel_all", lib.UDPRING_OP_ASYNC_CANCEL, op_flags=kind, flags=flags)
 
     def msg_ring(self, target: File, message: int, *, result: int = 0, flags: Flag = Flag.NONE) -> int:
-        """Sends ``message`` (56 bits) and ``result`` to another ring, also one of another thread (Linux
+        """Sends ``message`` (56 bits) and ``result`` to another ring, also to one of another thread (Linux
         5.18).
 
-        There it arrives as a completion whose ``message`` and ``result`` these are, and ends a ``wait``.
+        It arrives there as a completion with this ``message`` and ``result``, and ends a ``wait``.
         """
         return self._put(
             "msg_ring",

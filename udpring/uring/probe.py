@@ -1,4 +1,4 @@
-"""What this host's io_uring can do, found by doing, and why not."""
+"""The features of this host's io_uring, found by trying each, with reasons for failures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Feature", "UringProbe", "ZeroCopy", "probe_uring"]
 
 
 class ZeroCopy(enum.StrEnum):
-    """What became of a zero-copy send on loopback."""
+    """The outcome of a zero-copy send on loopback."""
 
     UNSUPPORTED = "unsupported"
     BROKEN = "broken"
-    """Sent, but the kernel never says when the memory is free again."""
+    """Sent, but the kernel never reports that the memory is free again."""
     COPIES = "copies"
-    """Works, and copies after all: always so on loopback."""
+    """Works, but copies, as always on loopback."""
     TRUE = "true"
 
 
@@ -31,29 +31,29 @@ _ZERO_COPY = {
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One thing that was tried."""
+    """One tried feature."""
 
     name: str
     works: bool
     reason: str
-    """What was seen; or why not, and what to do about it."""
+    """The observation, or the reason of the failure and the cure."""
     errno: int
-    """Of the step that failed; 0 when none did, or no system call was at fault."""
+    """The errno of the failed step. 0: no step or no system call failed."""
 
     def __bool__(self) -> bool:
         return self.works
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, for JSON; the name is the caller's key."""
+        """Plain values, for JSON. The caller's key is the name."""
         return {"works": self.works, "reason": self.reason, "errno": self.errno}
 
 
 @dataclass(frozen=True, slots=True)
 class UringProbe:
-    """The features of io_uring that udpring knows to use, each tried once on this host."""
+    """The io_uring features that udpring can use, each tried once on this host."""
 
     ring: Feature
-    """A ring can be opened and entered; when not, nothing else works either."""
+    """A ring can be opened and entered. Otherwise nothing else works either."""
     defer_taskrun: Feature
     timeout: Feature
     recvmsg: Feature
@@ -66,7 +66,7 @@ class UringProbe:
     nop_inject: Feature
     send_zc: Feature
     sendmsg_zc: Feature
-    """Of a train of datagrams (UDP_SEGMENT): what ``SendRing(zero_copy=True)`` sends."""
+    """Of a train of datagrams (UDP_SEGMENT), which ``SendRing(zero_copy=True)`` sends."""
     zero_copy: ZeroCopy
     """The outcome of ``sendmsg_zc``."""
 
@@ -75,7 +75,7 @@ class UringProbe:
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        """All of them, in the order in which they were tried."""
+        """All features in the order in which they were tried."""
         return tuple(
             value
             for value in (getattr(self, name) for name in self.__dataclass_fields__)
@@ -89,8 +89,8 @@ class UringProbe:
 
 
 def probe_uring() -> UringProbe:
-    """Tries every feature on sockets of its own, on loopback only. Takes milliseconds; a hang of the kernel
-    is bounded by 1 s a feature. Raises nothing: what does not work is in the result, with its reason.
+    """Tries each feature on its own sockets, only on loopback. Takes milliseconds. A hang in the kernel is
+    bounded by 1 s per feature. Raises nothing: the result has the reason for each failure.
     """
     results = ffi.new("struct udpring_feature_result[]", lib.UDPRING_FEATURE_COUNT)
     lib.udpring_uring_probe(results)
@@ -104,6 +104,6 @@ def probe_uring() -> UringProbe:
             reason=ffi.string(result.reason.text).decode("utf-8", "replace"),
             errno=max(0, -result.code),
         )
-    # Another code is an errno: it could not even be tried.
+    # Any other code is an errno: it could not be tried.
     zero_copy = _ZERO_COPY.get(results[lib.UDPRING_FEATURE_SENDMSG_ZC].code, ZeroCopy.UNSUPPORTED)
     return UringProbe(**features, zero_copy=zero_copy)

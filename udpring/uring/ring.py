@@ -1,4 +1,4 @@
-"""A general io_uring for Python: queue operations, submit them at once, take completions in batches."""
+"""A general io_uring for Python: queue operations, submit them together, take completions in batches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from udpring.uring.operations import File, Operations, descriptor, nanoseconds
 
 __all__ = ["Ring", "RingInfo", "graveyard"]
 
-# Registered buffers of rings that could not be drained: the kernel may still write to them (see Ring.close).
+# Registered buffers of rings that could not be drained. The kernel may still write to them (see Ring.close).
 _kept: list[Any] = []
 
-# Why a ring cannot be opened at all: not permitted, no io_uring, too old, no memory.
+# Reasons why no ring can be opened: not permitted, no io_uring, too old, no memory.
 _OF_THE_HOST = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
 class RingInfo:
-    """The state of a ring, as it is now."""
+    """The present state of a ring."""
 
     sq_entries: int
     cq_entries: int
@@ -40,41 +40,40 @@ class RingInfo:
     features: int
     """IORING_FEAT_* of io_uring_setup(2)."""
     halvings: int
-    """How often the queues were halved for want of memory."""
+    """How often the queues were halved for lack of memory."""
     iowq_error: int
     """0, or the errno with which the kernel refused to bound its worker threads to 4 and 4."""
     queued: int
     """Operations not submitted yet."""
     ready: int
-    """Completions that ``completions`` would return."""
+    """The number of completions that ``completions`` would return."""
     busy_slots: int
     in_flight: int
     """Operations submitted and not ended."""
     stale: int
-    """Completions that belonged to no operation: counted, otherwise ignored."""
+    """Completions that belonged to no operation. They are counted and ignored."""
     lost: int
-    """Completions the kernel dropped because it had no memory for them."""
+    """Completions that the kernel dropped for lack of memory."""
 
 
 def graveyard() -> tuple[int, int]:
-    """(blocks, bytes) of memory leaked on purpose by this process, because operations would not end (see
-    ``Ring.close``).
-    """
+    """(blocks, bytes) of memory that this process leaked on purpose, because operations did not end (see
+    ``Ring.close``)."""
     return lib.udpring_graveyard_blocks(), lib.udpring_graveyard_bytes()
 
 
 class Ring(Operations):
-    """One io_uring instance. It belongs to the thread that opened it; a forked child cannot use it.
+    """One io_uring instance. It belongs to the thread that opened it. A forked child cannot use it.
 
     ``entries``: operations that can be queued between two submits (8 to 32768, rounded up to a power of two).
-    ``cq_entries``: completions the kernel can store; by default four times as many. When they overflow none
-    is lost.
-    ``slots``: operations at once, queued or in flight; by default ``cq_entries``.
-    ``disabled``: nobody's yet; the thread that calls ``enable`` becomes the owner.
-    ``deny``: IORING_SETUP_* bits not to be used, to try the fallbacks of older kernels.
+    ``cq_entries``: completions that the queue holds, four times as many by default. The kernel keeps
+    overflowing ones.
+    ``slots``: operations queued or in flight at once, ``cq_entries`` by default.
+    ``disabled``: the ring has no owner yet. The thread that calls ``enable`` becomes its owner.
+    ``deny``: IORING_SETUP_* bits to avoid, to test the fallbacks for older kernels.
 
-    Raises HostError when the host has or allows no io_uring, with the cause; RingError for what else the
-    kernel refuses.
+    Raises HostError with the cause if the host lacks or denies io_uring, RingError for other refusals by the
+    kernel.
     """
 
     _native: Any = None
@@ -115,12 +114,11 @@ class Ring(Operations):
         if not disabled:
             self._owner = threading.get_ident()
 
-    # -- its life --
+    # -- life --
 
     def _handle(self) -> Any:
-        """The native ring, for its owner. The core checks the thread too; but while it looks, the owner might
-        close the ring under it, so others are turned away here.
-        """
+        """The native ring, for its owner. The core checks the thread too, but the owner might close the ring
+        during that check, so other threads are refused here."""
         if self._native is None:
             raise ClosedError("this ring is closed: open a new one")
         if self._owner is not None and self._owner != threading.get_ident():
@@ -137,22 +135,21 @@ class Ring(Operations):
         return check(code, what, why)
 
     def enable(self) -> None:
-        """Makes this thread the owner of a ring opened with ``disabled``. RingError (EINVAL) when it is
-        enabled already.
-        """
+        """Makes this thread the owner of a ring opened with ``disabled``. Raises RingError (EINVAL) if it is
+        already enabled."""
         self._check(lib.udpring_ring_enable(self._handle()), "enabling the ring")
         self._owner = threading.get_ident()
 
     def close(self) -> None:
-        """Cancels what is in flight, waits for it (at most 2 s), then gives everything back. A second close
+        """Cancels everything in flight, waits for it (at most 2 s), then frees all memory. A second close
         does nothing.
 
-        Operations that do not end within the bound keep their memory for ever: ``leaked`` says how many, a
-        ResourceWarning tells of them, ``graveyard()`` counts the bytes. What was queued and not submitted is
-        dropped. Raises WrongThreadError from another thread while the owner lives.
+        Operations that do not end in that time keep their memory for ever. ``leaked`` has their number, a
+        ResourceWarning reports them, and ``graveyard()`` counts the bytes. Operations that were queued but
+        not submitted are dropped. Raises WrongThreadError from another thread while the owner lives.
         """
         if self._native is None or not self._closing.acquire(blocking=False):
-            return  # closed, or being closed below us (by a signal handler's caller)
+            return  # closed, or being closed by the caller of a signal handler
         try:
             self._finish()
         finally:
@@ -182,15 +179,16 @@ class Ring(Operations):
         self.close()
 
     def __del__(self) -> None:
-        # A child of fork() must not touch the ring: neither is it mapped there, nor is the descriptor surely
-        # still ours.
+        # A forked child must not touch the ring: it is not mapped there, and the descriptor may belong to
+        # another file.
         if self._native is None or os.getpid() != self._process:
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         try:
             self.close()
         except WrongThreadError:
-            # The owner lives and we are not it: nothing may be touched, so all of it is kept and counted.
+            # The owner lives and is another thread: nothing may be touched, so everything is kept and
+            # counted.
             _kept.extend(self._fixed_buffers)
             lib.udpring_ring_free(self._native)
             self._native = None
@@ -200,17 +198,17 @@ class Ring(Operations):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the ring was closed."""
         return self._native is None
 
     @property
     def leaked(self) -> int:
-        """After close: how many operations did not end within its bound."""
+        """After close: the number of operations that did not end in time."""
         return self._leaked
 
     @property
     def info(self) -> RingInfo:
-        """The state of the ring as it is now."""
+        """The present state of the ring."""
         native = self._info()
         values = {name: getattr(native, name) for name in RingInfo.__dataclass_fields__}
         return RingInfo(**values | {"iowq_error": -native.iowq_error})
@@ -221,10 +219,10 @@ class Ring(Operations):
         return native
 
     def fileno(self) -> int:
-        """The ring's descriptor, readable while completions wait (poll(2)): for event loops, and for
-        ``msg_ring``.
+        """The ring's descriptor for event loops and for ``msg_ring``. It is readable while completions wait
+        (poll(2)).
 
-        May be asked for by any thread.
+        Any thread may call this.
         """
         if self._fd < 0:
             raise ClosedError("this ring is closed: open a new one")
@@ -237,23 +235,22 @@ class Ring(Operations):
         return self._check(lib.udpring_ring_queue(self._handle(), operation, why), called, why)
 
     def reserve(self, count: int) -> None:
-        """Submits if need be, so that ``count`` operations can be queued in one go: a chain must not be cut
+        """Submits if necessary, so that ``count`` operations can be queued together. A chain must not be cut
         in two.
 
-        RingError: E2BIG when the submission queue is smaller, EAGAIN when the kernel has no memory.
+        Raises RingError: E2BIG if the submission queue is smaller, EAGAIN if the kernel has no memory.
         """
         self._check(lib.udpring_ring_reserve(self._handle(), count), f"room for {count} operations")
 
     def retract(self, count: int | None = None) -> int:
-        """Takes back the newest ``count`` operations that are not submitted (all: None), as if never queued;
-        how many.
-        """
+        """Takes back the newest ``count`` unsubmitted operations (None: all), as if they were never queued.
+        Returns their number."""
         wanted = 0xFFFFFFFF if count is None else count
         return self._check(lib.udpring_ring_retract(self._handle(), wanted), "retracting operations")
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[Ring]:
-        """All or nothing: when the block raises, what it queued and did not submit is retracted."""
+        """All or nothing: if the block raises, its unsubmitted operations are retracted."""
         before = self._info().queued
         try:
             yield self
@@ -264,16 +261,15 @@ class Ring(Operations):
             raise
 
     def submit(self) -> int:
-        """Submits what is queued; returns how many operations the kernel took. The rest, for want of memory,
-        stays queued.
-        """
+        """Submits the queued operations. Returns how many the kernel took. If it lacks memory, the others
+        stay queued."""
         return self._check(lib.udpring_ring_submit(self._handle()), "submitting")
 
     def wait(self, count: int = 1, timeout: float | None = None) -> bool:
-        """Submits what is queued and waits until ``count`` completions are there, without the GIL.
+        """Submits the queued operations and waits, without the GIL, until there are ``count`` completions.
 
-        ``timeout`` in seconds; None: no limit; 0: looks, without waiting. Returns whether ``count`` are
-        there. Signal handlers run while it waits, and what they raise (KeyboardInterrupt) ends it.
+        ``timeout`` in seconds. None: no limit. 0: does not wait. Returns whether there are ``count``. Signal
+        handlers run during the wait, and their exceptions (KeyboardInterrupt) end it.
         """
         limit = None if timeout is None else nanoseconds(timeout)
         deadline = None if limit is None else time.monotonic_ns() + limit
@@ -283,7 +279,7 @@ class Ring(Operations):
             if code == -errno.ETIME:
                 return False
             if code in (-errno.EAGAIN, -errno.EBUSY) and self._info().ready:
-                return False  # the completions that are there have to be taken first
+                return False  # the present completions must be taken first
             if code != -errno.EINTR:
                 self._check(code, "waiting for completions")
                 return True
@@ -291,7 +287,7 @@ class Ring(Operations):
                 limit = max(0, deadline - time.monotonic_ns())
 
     def completions(self) -> list[Completion]:
-        """All completions that are there, oldest first. Does not enter the kernel: ``wait`` does."""
+        """All present completions, oldest first. Does not enter the kernel; ``wait`` does."""
         ring, batch = self._handle(), self._batch
         found: list[Completion] = []
         while True:
@@ -301,9 +297,8 @@ class Ring(Operations):
             found += [from_native(batch[i]) for i in range(count)]
 
     def reap(self, count: int = 1, timeout: float | None = None) -> list[Completion]:
-        """``wait`` and ``completions`` in one: those that are there when ``count`` are, or when the time is
-        over.
-        """
+        """``wait`` and ``completions`` in one: the completions present when there are ``count``, or when the
+        time is up."""
         self.wait(count, timeout)
         return self.completions()
 
@@ -313,15 +308,16 @@ class Ring(Operations):
         """Gives the ring ``count`` (a power of two, at most 32768) buffers of ``size`` bytes for multishot
         operations.
 
-        They go back to the kernel as soon as ``completions`` has copied them. RingError: EINVAL for a bad
-        count or size, EEXIST when the group exists, ENOBUFS beyond 16 groups.
+        They return to the kernel as soon as ``completions`` has copied them. Raises RingError: EINVAL for a
+        bad count or size, EEXIST if the group exists, ENOBUFS beyond 16 groups.
         """
         why = reason()
         code = lib.udpring_ring_provide(self._handle(), group, count, size, why)
         self._check(code, f"buffer group {group}", why)
 
     def register_files(self, files: Sequence[File] | int) -> None:
-        """Registers descriptors, to be used by index with ``Flag.FIXED_FILE``; a number: so many places."""
+        """Registers descriptors for use by index with ``Flag.FIXED_FILE``. A number reserves that many
+        places."""
         if isinstance(files, int):
             code = lib.udpring_ring_files(self._handle(), ffi.NULL, files)
         else:
@@ -330,27 +326,26 @@ class Ring(Operations):
         self._check(code, "registering files")
 
     def update_files(self, start: int, files: Sequence[File | None]) -> int:
-        """Changes registered files from index ``start`` on; None empties a place. Returns how many were
-        changed.
-        """
+        """Changes registered files from index ``start`` on. None empties a place. Returns the number of
+        changes."""
         numbers = ffi.new("int32_t[]", [-1 if file is None else descriptor(file) for file in files])
         code = lib.udpring_ring_files_update(self._handle(), start, numbers, len(numbers))
         return self._check(code, "updating registered files")
 
     def unregister_files(self) -> None:
-        """Forgets the registered files; operations in flight keep theirs."""
+        """Unregisters the files. Operations in flight keep theirs."""
         self._check(lib.udpring_ring_files_clear(self._handle()), "unregistering files")
 
     def register_eventfd(self, file: File | None) -> None:
-        """Counts completions on an eventfd(2), for event loops; None takes it away."""
+        """Counts completions on an eventfd(2), for event loops. None removes it."""
         number = -1 if file is None else descriptor(file)
         self._check(lib.udpring_ring_eventfd(self._handle(), number), "registering an eventfd")
 
     def register_buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Makes and pins buffers for ``read_fixed`` and ``write_fixed``; returns views of them, valid also
-        after close.
+        """Makes and pins buffers for ``read_fixed`` and ``write_fixed``. Returns views of them, which stay
+        valid after close.
 
-        RingError: EBUSY when there are some already, ENOMEM beyond RLIMIT_MEMLOCK.
+        Raises RingError: EBUSY if there are some already, ENOMEM beyond RLIMIT_MEMLOCK.
         """
         maps = [mmap.mmap(-1, size) for size in sizes]
         held = [ffi.from_buffer("uint8_t[]", memory) for memory in maps]
@@ -362,9 +357,8 @@ class Ring(Operations):
         return [memoryview(memory) for memory in maps]
 
     def unregister_buffers(self) -> None:
-        """Unpins the registered buffers. RingError (ENXIO) when there are none."""
+        """Unpins the registered buffers. Raises RingError (ENXIO) if there are none."""
         code = lib.udpring_ring_buffers(self._handle(), ffi.NULL, ffi.NULL, 0)
         self._check(code, "unregistering buffers")
-        # Operations still in flight hold the pages, not our mapping: dropping it here frees nothing of
-        # theirs.
+        # Operations in flight hold the pages, not this mapping, so dropping it frees none of theirs.
         self._fixed_buffers = []

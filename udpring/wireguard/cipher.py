@@ -1,9 +1,9 @@
-"""The ciphers a session may have, and what differs between them.
+"""The ciphers of a session, and the differences between them.
 
-ChaCha20-Poly1305 is WireGuard's, the default, and the only one that any other implementation speaks.
-AES-256-GCM is for two nodes of this program that both have it configured for each other. It is never
-negotiated: the configuration says it, the protocol's name binds it into the transcript of the handshake, and
-the header's reserved bytes mark every message, so that nobody takes one for the other (docs/aes-256-gcm.md).
+ChaCha20-Poly1305 is WireGuard's, the default, and the only one that other implementations speak. AES-256-GCM
+is for two udpring nodes that both have it configured for each other. It is never negotiated. The protocol's
+name binds it into the transcript of the handshake, and the header's reserved bytes mark each message, so that
+the two cannot be confused (docs/aes-256-gcm.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .constants import IDENTIFIER
 __all__ = ["Cipher"]
 
 _MARKING: Final = 0x47417500
-"""A message's type word under AES-256-GCM has this on top of its type: reserved bytes 1 to 3 are ``uAG``."""
+"""Under AES-256-GCM the type word of a message has this added: reserved bytes 1 to 3 are ``uAG``."""
 
 
 class Cipher(StrEnum):
@@ -27,17 +27,17 @@ class Cipher(StrEnum):
 
     @property
     def construction(self) -> bytes:
-        """The name of the Noise protocol: what the handshake's transcript begins with."""
+        """The name of the Noise protocol, with which the transcript begins."""
         return b"Noise_IKpsk2_25519_%s_BLAKE2s" % (b"AESGCM" if self is Cipher.AES_256_GCM else b"ChaChaPoly")
 
     @property
     def prologue(self) -> bytes:
-        """What is mixed into the transcript next."""
+        """The prologue, mixed into the transcript next."""
         return b"udpring v1 AES-256-GCM" if self is Cipher.AES_256_GCM else IDENTIFIER
 
     @property
     def marking(self) -> int:
-        """What the type word of each message has on top of the type; 0 for WireGuard's reserved zeros."""
+        """The addition to the type word of each message. 0 for WireGuard's reserved zeros."""
         return _MARKING if self is Cipher.AES_256_GCM else 0
 
     def nonce(self, counter: int) -> bytes:

@@ -42,21 +42,20 @@ MAX_RETRIES: Final = REKEY_ATTEMPT_TIME // REKEY_TIMEOUT
 
 # ---- implementation: as the kernel chose them ----
 COOKIE_LATENCY: Final = 5 * SECOND
-"""A cookie is used this much shorter than its secret lives: it may have been under way for as long."""
+"""A cookie is used for this much less than its secret's life: it may have been in transit for as long."""
 INITIATION_INTERVAL: Final = 20 * MILLISECOND
-"""Two initiations of one peer have to be further apart than this to be answered (50 a second)."""
+"""Initiations of one peer that follow each other faster than this are not answered (50 a second)."""
 TIMESTAMP_MASK: Final = 0xFFFFFF
-"""These bits of a timestamp's nanoseconds are sent as zero: steps of 16.8 ms tell less about our clock."""
+"""These bits of a timestamp's nanoseconds are sent as zero: steps of 16.8 ms reveal less about the clock."""
 RATE_PER_SECOND: Final = 20
 RATE_BURST: Final = 5
 
 # ---- implementation: ours ----
 CROSSING_TIME: Final = 1 * SECOND
-"""An initiation that arrives this soon after we sent ours may have crossed it on the way: see ``peer.py``."""
+"""An initiation that arrives this soon after our own may have crossed it: see ``peer.py``."""
 PATH_CHANGE_TIMEOUT: Final = 1 * SECOND
-"""In place of REKEY_TIMEOUT where packets leave by another way since the last handshake message."""
+"""In place of REKEY_TIMEOUT if the path of packets has changed since the last handshake message."""
 RATE_TABLE_SIZE: Final = 16384
-"""Sources the rate limiter remembers at once; a source is forgotten as soon as its bucket is full again (250
-ms)."""
+"""Sources in the table of the rate limiter. A source is forgotten when its bucket is full again (250 ms)."""
 MAX_PERSISTENT_KEEPALIVE: Final = 65535
 """Seconds; the UAPI's limit."""

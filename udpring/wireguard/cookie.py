@@ -57,15 +57,14 @@ class MacSigner:
     __slots__ = ("_awaited", "_cookie", "_expires", "_public_key")
 
     def __init__(self, peer_public_key: bytes) -> None:
-        # The keys that follow from it are worked out when they are used: that is quick, and there may be
-        # very many peers.
+        # Derived keys are computed when used: that is quick, and there may be very many peers.
         self._public_key = peer_public_key
         self._cookie = b""
         self._expires = 0
-        self._awaited = b""  # mac1 of the message a cookie reply may answer
+        self._awaited = b""  # mac1 of the message that a cookie reply may answer
 
     def sign(self, unsigned: bytes, now: int) -> bytes:
-        """The message with its macs; mac2 is zero where there is no cookie or it is older than 115 s."""
+        """The message with its macs. mac2 is zero without a cookie, or if that is older than 115 s."""
         mac1 = mac(mac1_key(self._public_key), unsigned)
         self._awaited = mac1
         signed = unsigned + mac1
@@ -75,8 +74,8 @@ class MacSigner:
         return signed + bytes(MAC_LENGTH)
 
     def accept(self, reply: CookieReply, now: int) -> bool | None:
-        """Takes the cookie for our last message: True. None: no message waits for one. False: not authentic.
-        A reply is taken once, so an old one cannot put an old cookie back."""
+        """Takes the cookie for the last message: True. None: no message waits for one. False: not authentic.
+        A reply is accepted once, so an old one cannot restore an old cookie."""
         if not self._awaited:
             return None
         cookie = xopen(cookie_key(self._public_key), reply.nonce, reply.sealed_cookie, self._awaited)

@@ -1,4 +1,4 @@
-"""The device: our identity, the peers, and every handshake message that comes in.
+"""The device: the node's identity, the peers, and each incoming handshake message.
 
     1. length, type, reserved bytes (the cipher)    messages.parse_handshake
     2. mac1 (initiations and responses)             cookie.mac1_valid
@@ -106,8 +106,8 @@ class Device:
     ) -> Peer:
         """``initiation``: a proved one of this key, whose shared secret is used.
 
-        Raises ValueError: the key is not 32 bytes long, is our own, or the key or the number is there
-        already."""
+        Raises ValueError: the key is not 32 bytes long, is the node's own, or the key or the number is in
+        use."""
         public_key = bytes(public_key)
         if len(public_key) != KEY_LENGTH:
             raise ValueError(f"a public key has {KEY_LENGTH} bytes, this one {len(public_key)}")
@@ -157,7 +157,7 @@ class Device:
 
         ``owner``: whose receiver index it names, by the plane's table (responses and cookie replies).
         ``under_load``: each source gets only its share; the plane has seen a valid mac2 then.
-        Never raises for what the message holds.
+        Never raises because of the message's contents.
         """
         message = bytes(message)
         parsed = parse_handshake(message)

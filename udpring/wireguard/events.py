@@ -51,7 +51,7 @@ class DropReason(StrEnum):
     """Why a message was dropped; one counter each."""
 
     BAD_LENGTH = auto()
-    """Not as long as a message of its type is."""
+    """Not of its type's length."""
     BAD_TYPE = auto()
     """Unknown type, or reserved bytes that are neither zero nor a cipher's marking."""
     CIPHER_MISMATCH = auto()
@@ -63,7 +63,7 @@ class DropReason(StrEnum):
     RATE_LIMITED = auto()
     """We are under load and this source has used up its share."""
     UNKNOWN_INDEX = auto()
-    """The receiver index is nobody's."""
+    """The receiver index belongs to no handshake or keypair."""
     UNKNOWN_PEER = auto()
     """The initiator's static key is no configured peer's, and no directory's."""
     TOO_MANY_QUESTIONS = auto()
@@ -77,11 +77,11 @@ class DropReason(StrEnum):
     INITIATION_FLOOD = auto()
     """Less than 20 ms after the peer's last initiation."""
     CROSSED_INITIATION = auto()
-    """Authentic, but ours was on the way, and by the order of the public keys ours goes on."""
+    """Authentic, but our own initiation was in transit and has precedence by the order of the public keys."""
     UNEXPECTED_RESPONSE = auto()
-    """A response to no initiation that waits for one."""
+    """A response to no pending initiation."""
     UNEXPECTED_COOKIE = auto()
-    """A cookie reply to nothing we sent, or a second one."""
+    """A cookie reply to no message of ours, or a second one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class SendKeepalive:
 
 @dataclass(frozen=True, slots=True)
 class DropStaged:
-    """The handshake was given up: drop the staged packets."""
+    """The handshake was abandoned: drop the staged packets."""
 
     peer: int
 
@@ -220,7 +220,7 @@ Outcome = (
 
 @dataclass(frozen=True, slots=True)
 class PeerStamps:
-    """What the timers read of the plane's state of a peer. Times: boot ns, 0 = never.
+    """The plane's state of a peer, as far as timers read it. Times: boot ns, 0 = never.
 
     The plane's own type (``plane_values.PeerState``) has more than this.
     """
@@ -242,4 +242,4 @@ class PeerStamps:
     send_counter: int = 0
     """Next nonce of the current keypair."""
     endpoint: Hashable = None
-    """Where the peer is, as the caller has it; None: unknown."""
+    """The peer's endpoint. None: unknown."""

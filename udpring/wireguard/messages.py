@@ -90,7 +90,7 @@ def type_and_cipher(message: bytes) -> tuple[int, Cipher | None]:
 
 
 def parse_handshake(message: bytes) -> Initiation | Response | CookieReply | DropReason:
-    """A message of type 1, 2 or 3, or why it is none: ``BAD_TYPE`` (also for transport messages),
+    """A message of type 1, 2 or 3, or the reason why it is none: ``BAD_TYPE`` (also for transport messages),
     ``BAD_LENGTH``."""
     if len(message) < 4:
         return DropReason.BAD_LENGTH

@@ -7,13 +7,13 @@ and the same with AESGCM (``cipher.py``).
              <- e, ee, se, psk    Initiator.read_response      Responder.write_response
     then split() on either side gives the transport keys.
 
-Prologue and payloads are the caller's, so the published vectors of the pattern apply. WireGuard's use: the
-prologue is ``Cipher.prologue``, the first payload a timestamp, the second empty, the PSK zero where none
-is configured.
+The caller supplies prologue and payloads, so the published vectors of the pattern apply. In WireGuard the
+prologue is ``Cipher.prologue``, the first payload is a timestamp, the second is empty, and the PSK is zero if
+none is configured.
 
-A read that fails changes nothing: a forged response must not cost us the handshake it pretends to answer.
-Objects hold secrets for as long as their handshake lasts and show none of them; whoever owns one drops it as
-soon as it is used.
+A failed read changes nothing, because a forged response must not end the handshake that it claims to answer.
+Objects hold secrets during their handshake and show none of them. Their owner drops them as soon as they have
+been used.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class NoiseError(UdpringError):
 
 
 class UnauthenticatedError(NoiseError):
-    """A tag is wrong: another key, another transcript, or a damaged message."""
+    """The tag does not match: another key, another transcript, or a damaged message."""
 
 
 class InvalidKeyError(NoiseError):
-    """A public key of small order (all-zero shared secret), or one that is not 32 bytes long."""
+    """A public key of small order (all-zero shared secret), or of a length other than 32 bytes."""
 
 
 def clamp(private_key: bytes) -> bytes:
-    """The scalar X25519 uses (RFC 7748 section 5). Raises ValueError unless it is 32 bytes long."""
+    """The clamped scalar of X25519 (RFC 7748 section 5). Raises ValueError unless the key has 32 bytes."""
     if len(private_key) != KEY_LENGTH:
         raise ValueError(f"a private key has {KEY_LENGTH} bytes, this one {len(private_key)}")
     key = bytearray(private_key)
@@ -69,7 +69,7 @@ def clamp(private_key: bytes) -> bytes:
 
 
 def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
-    """X25519. Raises InvalidKeyError where the result is all zero (RFC 7748 section 6.1)."""
+    """X25519. Raises InvalidKeyError if the result is all zero (RFC 7748 section 6.1)."""
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
@@ -79,7 +79,7 @@ def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
 
 
 def aead_of(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
-    """The cipher under a key of 32 bytes; the nonce for a counter is ``cipher.nonce``'s."""
+    """The cipher with a key of 32 bytes. ``cipher.nonce`` makes the nonce of a counter."""
     return AESGCM(key) if cipher is Cipher.AES_256_GCM else ChaCha20Poly1305(key)
 
 
@@ -100,7 +100,7 @@ class StaticKey:
 
 
 class SymmetricState:
-    """Noise section 5.2: chaining key, transcript hash and the key they gave last."""
+    """Noise section 5.2: chaining key, transcript hash and the key derived last."""
 
     __slots__ = ("_chaining_key", "_cipher", "_hash", "_key", "_nonce")
 
@@ -176,8 +176,8 @@ def _hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ..
 
 
 class Initiator:
-    """The side that sends the first message. ``static_static``: the shared secret of both static keys where
-    the caller keeps it."""
+    """The side that sends the first message. ``static_static``: the shared secret of both static keys, if the
+    caller keeps it."""
 
     __slots__ = ("_ephemeral", "_remote", "_static", "_static_static", "_symmetric")
 
@@ -198,7 +198,7 @@ class Initiator:
         self._symmetric.mix_hash(remote)
 
     def write_initiation(self, ephemeral: bytes, payload: bytes) -> bytes:
-        """``ephemeral``: 32 fresh random bytes. Raises InvalidKeyError if the remote static key is of small
+        """``ephemeral``: 32 fresh random bytes. Raises InvalidKeyError if the remote static key has small
         order."""
         private = X25519PrivateKey.from_private_bytes(ephemeral)
         public = private.public_key().public_bytes_raw()
@@ -230,7 +230,7 @@ class Initiator:
         return payload
 
     def split(self) -> tuple[bytes, bytes]:
-        """The sending and the receiving key, once the response was read."""
+        """The sending and the receiving key, after the response was read."""
         return self._symmetric.split()
 
     def __repr__(self) -> str:
@@ -238,7 +238,7 @@ class Initiator:
 
 
 class Responder:
-    """The side that answers. It learns from ``read_static`` who the initiator says it is; ``read_payload``
+    """The side that responds. ``read_static`` returns the claimed identity of the initiator. ``read_payload``
     proves it."""
 
     __slots__ = ("_remote", "_remote_ephemeral", "_static", "_symmetric")
@@ -253,7 +253,7 @@ class Responder:
         self._symmetric.mix_hash(static.public)
 
     def read_static(self, message: bytes) -> bytes:
-        """The static public key in the first message; not yet proven. Raises NoiseError."""
+        """The static public key in the first message, not yet proved. Raises NoiseError."""
         ephemeral = message[:KEY_LENGTH]
         state = self._symmetric
         state.mix_hash(ephemeral)
@@ -270,7 +270,7 @@ class Responder:
         return state.decrypt_and_hash(message[KEY_LENGTH + _SEALED_KEY :])
 
     def write_response(self, ephemeral: bytes, payload: bytes, psk: bytes = NO_PSK) -> bytes:
-        """``ephemeral``: 32 fresh random bytes; they are not kept. Raises InvalidKeyError."""
+        """``ephemeral``: 32 fresh random bytes, which are not kept. Raises InvalidKeyError."""
         private = X25519PrivateKey.from_private_bytes(ephemeral)
         public = private.public_key().public_bytes_raw()
         state = self._symmetric
@@ -282,7 +282,7 @@ class Responder:
         return public + state.encrypt_and_hash(payload)
 
     def split(self) -> tuple[bytes, bytes]:
-        """The sending and the receiving key, once the response was written."""
+        """The sending and the receiving key, after the response was written."""
         theirs, ours = self._symmetric.split()
         return ours, theirs
 

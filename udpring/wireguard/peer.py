@@ -1,4 +1,4 @@
-"""One peer: its handshakes, in either role, and what its timers do.
+"""One peer: its handshakes, in either role, and the actions of its timers.
 
 An initiator has state from its initiation to the response (``_outgoing``). A responder answers one message
 with another and has none.
@@ -204,7 +204,7 @@ class Peer:
         if identity is None:
             self._timers.handshake_finished()
         elif static_static is None:
-            # A key of small order can be configured, but no handshake comes of it.
+            # A key of small order can be configured, but no handshake succeeds with it.
             with suppress(noise.InvalidKeyError):
                 self._static_static = identity.shared_with(self.public_key)
         if had_identity:
@@ -250,7 +250,7 @@ class Peer:
         self._static_static = None
         return list(self._abandon_outgoing())
 
-    # ---- what the plane asks ----
+    # ---- requests of the plane ----
 
     def handshake_wanted(self, now: int, wall: int) -> list[Outcome]:
         """There is a packet to send without a fresh key, or the key grows old. Sends an initiation. If a
@@ -259,7 +259,7 @@ class Peer:
         return self._initiate(now, wall)
 
     def key_confirmed(self, now: int, wall: int) -> list[Outcome]:
-        """Responder: the first data on the new session has come."""
+        """Responder: the first data on the new session has arrived."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         outcomes += self._completed(now, wall, initiator=False)
         return outcomes
@@ -314,7 +314,7 @@ class Peer:
             return []
         if (
             now < self._earliest()
-        ):  # we answered the peer's initiation since: wait whether that session is confirmed
+        ):  # we answered the peer's initiation since: wait for the confirmation of that session
             self._timers.handshake_postponed(self._earliest())
             return []
         if not self._timers.retry():
@@ -323,8 +323,8 @@ class Peer:
         return [ClearSource(self.id), *self._send_initiation(now, wall)]
 
     def _earliest(self) -> int:
-        """No initiation before this: 5 s after the last initiation or response that we sent, or 1 s where the
-        path has changed since."""
+        """The earliest time of the next initiation: 5 s after the last initiation or response that we sent,
+        or 1 s if the path has changed since."""
         if self._last_handshake_sent is None:
             return 0
         return self._last_handshake_sent + (PATH_CHANGE_TIMEOUT if self._path_is_new else REKEY_TIMEOUT)
@@ -401,7 +401,7 @@ class Peer:
         timestamp: bytes | None = None,
     ) -> list[Outcome]:
         """For the device: an initiation in this peer's name. ``responder`` has read the static key.
-        ``timestamp``: its payload, where that has been read too."""
+        ``timestamp``: its payload, if that has been read too."""
         if self._static_static is None:
             return [Dropped(DropReason.INVALID_KEY, self.id)]
         try:

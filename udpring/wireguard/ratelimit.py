@@ -46,7 +46,7 @@ class RateLimiter:
         return allowed
 
     def _forget_idle(self, now: int) -> None:
-        # Two out for each one in keeps the table short at no cost worth naming.
+        # Two out for each one in keeps the table short at a negligible cost.
         for source, (_, at) in list(islice(self._buckets.items(), 2)):
             if now - at < _FULL:
                 break

@@ -11,7 +11,7 @@ __all__ = ["next_timestamp"]
 
 _LAYOUT: Final = struct.Struct(">QI")
 _EPOCH: Final = (
-    0x400000000000000A  # 1970-01-01 in TAI64, ten leap seconds on: the constant every implementation uses
+    0x400000000000000A  # 1970-01-01 in TAI64 plus ten leap seconds, the constant of all implementations
 )
 _STEP: Final = TIMESTAMP_MASK + 1
 
@@ -19,9 +19,9 @@ _STEP: Final = TIMESTAMP_MASK + 1
 def next_timestamp(wall: int, previous: bytes | None) -> bytes:
     """The timestamp of a new initiation at ``wall`` (UTC epoch ns, not negative), later than ``previous``.
 
-    The nanoseconds are masked, so two initiations within a step, and any after the clock was set back, would
-    not be later than the last one and the other side would take them for replays: then the last one moves on
-    by one step.
+    The nanoseconds are masked. So two initiations within a step, and any after the clock was set back, would
+    not be later than the last one, and the other side would drop them as replays. In these cases the last
+    timestamp advances by one step.
     """
     seconds, nanoseconds = divmod(max(wall, 0), SECOND)
     stamp = _LAYOUT.pack(_EPOCH + seconds, nanoseconds & ~TIMESTAMP_MASK)

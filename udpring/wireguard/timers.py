@@ -45,6 +45,9 @@ class Timer(Enum):
     ERASE = auto()
 
 
+"""The five of the table above."""
+
+
 class Timers:
     """The timers of one peer. Times: boot ns; None: not armed."""
 
@@ -66,14 +69,14 @@ class Timers:
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self.retries = 0
-        """Initiations sent again since the last one that was asked for."""
+        """Initiations sent again since the last requested one."""
         self.retransmit_at: int | None = None
         self.erase_at: int | None = None
 
-        self._silence_stamp = 0  # the unanswered_since this timer was armed by
+        self._silence_stamp = 0  # the unanswered_since that armed this timer
         self._silence_at: int | None = None
         self._silence_mark: tuple[int, int] | None = (
-            None  # session and counter when it fired: more sent arms it again
+            None  # session and counter when it fired: a later send arms it again
         )
 
         self._owed_stamp = 0  # the owed_since that was answered
@@ -81,7 +84,7 @@ class Timers:
         self._again_mark = (
             0,
             0,
-        )  # session and counter after the keepalive before: anything beyond cancels it
+        )  # session and counter after the previous keepalive: anything later cancels it
 
         self.persistent_interval = 0  # ns; 0: off
         self._persistent_since = 0  # when it was switched on or last fired
@@ -96,16 +99,16 @@ class Timers:
         self.retransmit_at = now + REKEY_TIMEOUT + self.jitter()
 
     def handshake_postponed(self, earliest: int) -> None:
-        """An initiation may not be sent before ``earliest``: the timer sends it then."""
+        """An initiation may not be sent before ``earliest``. The timer sends it then."""
         self.retransmit_at = earliest + self.jitter()
 
     def handshake_finished(self) -> None:
-        """Completed, confirmed or given up."""
+        """Completed, confirmed or abandoned."""
         self.retransmit_at = None
         self.retries = 0
 
     def retry(self) -> bool:
-        """Counts one more attempt. False: there were enough."""
+        """Counts one more attempt. False: the limit is reached."""
         if self.retries >= MAX_RETRIES:
             return False
         self.retries += 1
@@ -115,7 +118,7 @@ class Timers:
         self.erase_at = now + ERASE_AFTER_TIME
 
     def given_up(self, now: int, state: PeerStamps) -> None:
-        """The handshake was given up: remaining keys are erased in 540 s at the latest, and no keepalive is
+        """The handshake was abandoned: remaining keys are erased in 540 s at the latest, and no keepalive is
         owed."""
         self.handshake_finished()
         if self.erase_at is None:
@@ -150,7 +153,7 @@ class Timers:
         return min((at for _, at in self._all(state) if at is not None), default=None)
 
     def due(self, now: int, state: PeerStamps) -> set[Timer]:
-        """Which timers are to be acted upon at ``now``. They are taken: the same stamp does not fire again,
+        """The timers that are due at ``now``. They are taken: the same stamp does not fire again, and
         RETRANSMIT and ERASE are disarmed."""
         fired = {timer for timer, at in self._all(state) if at is not None and at <= now}
         if Timer.RETRANSMIT in fired:
@@ -183,7 +186,7 @@ class Timers:
             self._silence_stamp = state.unanswered_since
             self._silence_at = state.unanswered_since + NEW_HANDSHAKE_TIMEOUT + self.jitter()
         elif self._silence_at is None and (state.session_birth, state.send_counter) != self._silence_mark:
-            # It fired, nothing was received since, and more was sent: that send arms it again.
+            # It fired, nothing was received since, and more was sent, which arms it again.
             self._silence_at = state.last_sent + NEW_HANDSHAKE_TIMEOUT + self.jitter()
         return self._silence_at
 

@@ -1,8 +1,8 @@
-"""An initiation whose static key is no peer's (yet), while somebody is asked for that key.
+"""An initiation whose static key belongs to no peer (yet), while a directory is asked for that key.
 
-The handshake is kept as it was when the key had been read, so going on costs no Diffie-Hellman twice.
-``prove`` shows that the sender has the private key. A caller proves it after the answer and before it adds
-the peer: whoever only knows a registered public key then makes nobody a peer.
+The handshake is kept as of after reading the key, so continuing repeats no Diffie-Hellman. ``prove`` shows
+that the sender has the private key. A caller proves it after the answer and before it adds the peer. So
+somebody who only knows a registered public key cannot become a peer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["UnknownInitiation"]
 
 @dataclass(slots=True)
 class UnknownInitiation:
-    """Made by ``Device.receive``. ``public_key``: whom the sender says it is."""
+    """Made by ``Device.receive``. ``public_key``: the identity that the sender claims."""
 
     public_key: bytes
     source: Source
