@@ -94,9 +94,7 @@ class Bench:
         libc = CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET) != 0:
             raise OSError(get_errno(), "unshare")
-        options = ffi.new(
-            "struct udpring_plane_options *", {"tun_fd": -1, "tier": tier, "mtu": 1420, "workers": workers}
-        )
+        options = ffi.new("struct udpring_plane_options *", {"tier": tier, "mtu": 1420, "workers": workers})
         options.mailbox = self.mailbox
         options.flags = offload_flags(None) | self.flags  # as UDPRING_OFFLOADS says
         options.name = f"up{random.randrange(1 << 32):08x}".encode()

@@ -18,9 +18,11 @@ from udpring.errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from udpring.tunnel.attachment import Tun
     from udpring.tunnel.config import Config
     from udpring.tunnel.node import Node
     from udpring.tunnel.probe import HostProbe, probe
+    from udpring.tunnel.rootless import Rootless
     from udpring.udp import (
         Address,
         AddressList,
@@ -50,9 +52,11 @@ __all__ = [
     "Packet",
     "RecvRing",
     "RingError",
+    "Rootless",
     "SendReport",
     "SendRing",
     "Ticket",
+    "Tun",
     "UdpringError",
     "WrongThreadError",
     "__version__",
@@ -71,9 +75,11 @@ _LAZY = {
     "Node": "udpring.tunnel.node",
     "Packet": "udpring.udp",
     "RecvRing": "udpring.udp",
+    "Rootless": "udpring.tunnel.rootless",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
     "Ticket": "udpring.udp",
+    "Tun": "udpring.tunnel.attachment",
     "open_datagram_endpoint": "udpring.udp.endpoint",
     "probe": "udpring.tunnel.probe",
 }

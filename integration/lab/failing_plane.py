@@ -54,7 +54,7 @@ class Runner:
     def open(self) -> tuple[Any, int, str]:
         options = ffi.new(
             "struct udpring_plane_options *",
-            {"tun_fd": -1, "tier": self.tier, "mtu": 1420, "workers": self.workers, "name": b"faulty%d"},
+            {"tier": self.tier, "mtu": 1420, "workers": self.workers, "name": b"faulty%d"},
         )
         code, why = ffi.new("int32_t *"), reason()
         plane = lib.udpring_plane_open(options, code, why)

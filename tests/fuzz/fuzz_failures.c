@@ -253,7 +253,7 @@ static void open_plane(struct input *input)
     static const uint8_t mac1_key[32] = {1}, cookie_key[32] = {2};
     uint8_t choice = input_u8(input);
     struct udpring_plane_options options = {
-        .name = "fuzz0", .tun_fd = (choice & 0xe0) == 0xe0 ? 77 : -1, .tier = tiers[choice & 3], .slots = 4, .mailbox = choice & 4 ? 8 : 64,
+        .name = "fuzz0", .fds = {77}, .fd_count = (choice & 0xe0) == 0xe0, .query_fd = -1, .tier = tiers[choice & 3], .slots = 4, .mailbox = choice & 4 ? 8 : 64,
         .listen_port = choice & 8 ? 51820 : 0, .workers = choice & 16 ? 2 : 1};
     struct udpring_reason why = {""};
     int32_t code = 0;

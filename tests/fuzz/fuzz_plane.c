@@ -456,7 +456,7 @@ static void open_plane(struct input *input)
     static const uint8_t tiers[] = {UDPRING_TIER_MMSG, UDPRING_TIER_URING_MULTISHOT, UDPRING_TIER_URING_POOL, UDPRING_TIER_MMSG};
     uint8_t choice = input_u8(input), peers = input_u8(input);
     struct udpring_plane_options options = {
-        .name = "fuzz0", .tun_fd = -1, .tier = tiers[peers >> 4 & 3], .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
+        .name = "fuzz0", .tier = tiers[peers >> 4 & 3], .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
         .listen_port = 51820, .workers = choice & 4 ? 2 : 1,
         .flags = (uint16_t)((choice & 8 ? UDPRING_PLANE_NO_UDP_OFFLOAD : 0) | (choice & 16 ? UDPRING_PLANE_NO_TUN_OFFLOAD : 0))};
     struct udpring_reason why = {""};

@@ -213,7 +213,11 @@ class Host:
         self.calls: list[tuple[str, list[str]]] = []
 
     def __call__(
-        self, argv: Sequence[str], stdin: str = "", timeout: float | None = None
+        self,
+        argv: Sequence[str],
+        stdin: str = "",
+        timeout: float | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> subprocess.CompletedProcess[str]:
         lines = stdin.splitlines()
         self.calls.append((" ".join(argv), lines))

@@ -112,7 +112,7 @@ def test_non_tun_descriptor_is_refused() -> None:
     read_end, write_end = os.pipe()
     try:
         with pytest.raises(HostError, match="not a TUN device"):
-            Plane("udpringtest", tun_fd=read_end)
+            Plane("udpringtest", descriptors=(read_end,))
         os.write(write_end, b"x")
         assert os.read(read_end, 1) == b"x"
     finally:

@@ -315,8 +315,10 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     loop = asyncio.get_running_loop()
     stop = stop_signal(loop)
     manager = ServiceManager(os.environ if options.foreground else {})
-    tun_fd = -1 if options.tun_fd is None else options.tun_fd
-    tunnel = Tunnel(Plane(options.interface, tun_fd=tun_fd), loop=loop)
+    descriptors = () if options.tun_fd is None else (options.tun_fd,)
+    tunnel = Tunnel(Plane(options.interface, descriptors=descriptors), loop=loop)
+    for descriptor in descriptors:
+        os.close(descriptor)  # the plane has its own
     try:
         tunnel.keep_timestamps(timestamp_path(None, tunnel.name))
         path = socket_path(SOCKET_DIRECTORY, tunnel.name)

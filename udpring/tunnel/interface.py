@@ -132,8 +132,11 @@ def needs_default_table(config: Config) -> bool:
     return config.interface.table == "auto" and any(network.prefixlen == 0 for network in prefixes)
 
 
-def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
+def plan(config: Config, interface: str, facts: HostFacts, *, alone: bool = False) -> Plan:
     """The steps for ``interface``, which exists, is down, and has no addresses.
+
+    ``alone``: in a network namespace of its own, where the node's sockets are not. Default routes then take
+    no table, mark or firewall.
 
     Raises HostError if the configuration has DNS servers and the host cannot set them: queries would bypass
     the tunnel.
@@ -141,7 +144,8 @@ def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
     settings = config.interface
     mtu = interface_mtu(config, facts)
     fwmark = settings.fwmark
-    if needs_default_table(config) and not fwmark:
+    default_table = needs_default_table(config) and not alone
+    if default_table and not fwmark:
         fwmark = facts.free_table
     steps = [_address(address, interface) for address in settings.addresses]
     steps.append(_link_up(interface, mtu))
@@ -150,8 +154,8 @@ def plan(config: Config, interface: str, facts: HostFacts) -> Plan:
         steps += _dns(config, interface, facts)
     elif settings.dns_search:
         warnings.append("DNS has search domains and no server: nothing is set, as under wg-quick")
-    steps += _routes(config, interface, fwmark, facts)
-    if needs_default_table(config) and facts.firewall is None:
+    steps += _routes(config, interface, fwmark, facts, alone)
+    if default_table and facts.firewall is None:
         warnings.append(
             "no firewall for the default route: this host has neither nft nor iptables (install nftables)"
         )
@@ -210,13 +214,15 @@ def _route(network: Network, interface: str, table: object = None) -> Step:
     return Step(_ip(version, "route", "add", *words), _ip(version, "route", "del", *words))
 
 
-def _routes(config: Config, interface: str, fwmark: int, facts: HostFacts) -> Iterator[Step]:
+def _routes(config: Config, interface: str, fwmark: int, facts: HostFacts, alone: bool) -> Iterator[Step]:
     table = config.interface.table
     if table == "off":
         return
     networks = {network for peer in config.peers for network in peer.allowed_ips}
     for network in sorted(networks, key=lambda n: (-n.prefixlen, -n.version, n.network_address.packed)):
-        if table == "auto" and network.prefixlen == 0:
+        if table == "auto" and network.prefixlen == 0 and alone:
+            yield _route(network, interface)
+        elif table == "auto" and network.prefixlen == 0:
             yield from _default_route(config, network, interface, fwmark, facts)
         elif (step := route_step(config.interface, network, interface)) is not None:
             yield step

@@ -52,13 +52,14 @@ _PACKAGES = {
 
 
 def _run(
-    argv: Sequence[str], stdin: str = "", timeout: float | None = _TIMEOUT
+    argv: Sequence[str], stdin: str = "", timeout: float | None = _TIMEOUT, pass_fds: Sequence[int] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end. Raises HostError where it cannot be started or does not end."""
     try:
         return subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
-        )
+            argv, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
+            pass_fds=pass_fds,
+        )  # fmt: skip
     except FileNotFoundError:
         package = _PACKAGES.get(argv[0], argv[0])
         raise HostError(
@@ -184,11 +185,15 @@ def _batch_key(command: Command) -> tuple[str, ...]:
 
 
 class Setup:
-    """Applies one plan, and later changes of it. Use it in one thread at a time."""
+    """Applies one plan, and later changes of it. Use it in one thread at a time.
 
-    def __init__(self, plan: Plan, prefix: Sequence[str] = ()) -> None:
+    ``prefix`` goes before every command; ``pass_fds``: descriptors that it names.
+    """
+
+    def __init__(self, plan: Plan, prefix: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> None:
         self.plan = plan
         self.prefix = tuple(prefix)
+        self.pass_fds = tuple(pass_fds)
         self._done: dict[Step, None] = {}
 
     def apply(self) -> None:
@@ -269,7 +274,7 @@ class Setup:
                 _log.warning("%s: %s", self.plan.interface, failed)
 
     def _run(self, argv: Sequence[str], stdin: str) -> subprocess.CompletedProcess[str]:
-        return _run((*self.prefix, *argv), stdin)
+        return _run((*self.prefix, *argv), stdin, pass_fds=self.pass_fds)
 
     def _run_together(self, key: tuple[str, ...], steps: Sequence[Step]) -> None:
         commands = [step.do for step in steps]

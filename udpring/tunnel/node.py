@@ -24,10 +24,13 @@ from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
 from udpring.tunnel.config import Config, PeerConfig
 from udpring.tunnel.control import End
+from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
+from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
 from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.resolver import Resolver
+from udpring.tunnel.rootless import AttachedRootless
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
@@ -43,7 +46,7 @@ starts without them."""
 log = logging.getLogger("udpring.node")
 
 
-class Node:
+class Node(Inside):
     """A tunnel node from a configuration: ``async with udpring.Node(config) as node: ...``.
 
     name: of the interface. Default: ``udpring0`` or the next free number.
@@ -359,6 +362,12 @@ class Node:
         if self._attached is None:
             raise ClosedError("the node is not up")
         return self._attached
+
+    def _spaces(self) -> Namespaces:
+        attached = self._attached_of()
+        if not isinstance(attached, AttachedRootless):
+            raise TypeError("this is of rootless nodes: Node(config, attachment=Rootless())")
+        return attached.spaces
 
     def _resolver_of(self) -> Resolver:
         if self._resolver is None:

@@ -75,6 +75,10 @@ class Plane:
     reads ``fileno()``. A command returns when the worker has run it.
 
     asks: post PEER_WANTED for a packet whose destination is no peer's, and keep it until the answer.
+    descriptors: of an interface that was opened elsewhere, one a worker: of a TUN device, or packet sockets
+        at the far end of the interface ``name``. The plane duplicates them. Empty: it makes a TUN device.
+    query: with descriptors, a socket in the interface's network namespace, duplicated too. -1: the interface
+        is in this one.
     offloads: one of ``plane_options.OFFLOADS``. None: ``UDPRING_OFFLOADS``, or ``all``.
     workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
         of CPUs: one up to four CPUs, then one more for every four.
@@ -87,7 +91,8 @@ class Plane:
         self,
         name: str,
         *,
-        tun_fd: int = -1,
+        descriptors: Sequence[int] = (),
+        query: int = -1,
         mtu: int = 0,
         tier: str = "auto",
         slots: int = 0,
@@ -104,7 +109,10 @@ class Plane:
         if not encoded or len(encoded) > 15:
             raise HostError(f"interface name {name!r} does not have 1 to 15 bytes", cure="choose another")
         options.name = encoded
-        options.tun_fd = tun_fd
+        options.fd_count = len(descriptors)
+        for number, descriptor in enumerate(descriptors):
+            options.fds[number] = descriptor
+        options.query_fd = query
         options.mtu = mtu
         options.tier = plane_tier(tier)
         options.slots = slots

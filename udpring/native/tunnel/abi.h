@@ -205,8 +205,11 @@ struct udpring_plane;
 #define UDPRING_PLANE_ASKS 4             /* there is a directory: a packet without a peer posts PEER_WANTED */
 
 struct udpring_plane_options {
-    char name[16];              /* interface name; may hold %d */
-    int32_t tun_fd;             /* an open TUN descriptor to use instead (taken over), or -1 */
+    char name[16];              /* interface name; may hold %d unless descriptors are given */
+    int32_t fds[UDPRING_WORKERS_MAX];   /* to use instead of a new TUN device, one a worker: all of one TUN device, or packet */
+    uint32_t fd_count;                  /* sockets at the far end of the interface called `name` (tun_packet.c). Duplicated */
+    int32_t query_fd;           /* with packet sockets, or a TUN device of another namespace: any socket of the interface's, which */
+                                /* answers for its MTU; duplicated. -1: none. Without fds it is not looked at */
     uint32_t mtu;               /* of a new interface; 0 = 1420 */
     uint32_t tier;              /* UDPRING_TIER_* */
     uint32_t slots;             /* receive slots per socket; 0 = default */
@@ -284,6 +287,8 @@ struct udpring_plane_stats {
     struct udpring_tx_stats tx;
 };
 
+/* How many workers a plane has that is asked for this number; 0: by the cores present. */
+uint32_t udpring_plane_workers(uint32_t asked);
 /* Opens TUN and sockets in the caller's network namespace and starts the worker, which stays in it.
  * NULL with errno code in *code and the cause in why. */
 struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *options, int32_t *code, struct udpring_reason *why);

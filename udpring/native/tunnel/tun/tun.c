@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tun_packet.h"
+
 /* Newer than some distributions' headers (Linux 6.2). */
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
@@ -53,10 +55,12 @@ static int query_socket(const struct tun *tun)
 void tun_refresh(struct tun *tun)
 {
     struct ifreq request = {0};
-    if (ioctl(tun->fd, TUNGETIFF, &request) != 0)
-        return;
-    memcpy(tun->name, request.ifr_name, IFNAMSIZ);
-    tun->name[IFNAMSIZ - 1] = 0;
+    if (!tun->link) {
+        if (ioctl(tun->fd, TUNGETIFF, &request) != 0)
+            return;
+        memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+        tun->name[IFNAMSIZ - 1] = 0;
+    }
     for (int attempt = 0; attempt < 2; attempt++) {
         if (tun->query_fd < 0)
             tun->query_fd = query_socket(tun);
@@ -68,6 +72,8 @@ void tun_refresh(struct tun *tun)
             tun->mtu = (uint32_t)request.ifr_mtu;
             return;
         }
+        if (tun->elsewhere)
+            return;             /* no other socket reaches it */
         close(tun->query_fd);   /* moved to another namespace: ask there */
         tun->query_fd = -1;
     }
@@ -86,8 +92,7 @@ static int set_mtu(const struct tun *tun, uint32_t mtu, struct udpring_reason *w
     return result < 0 ? ur_fail(why, result, "interface %s: MTU %u refused: %s", tun->name, mtu, strerror(-result)) : 0;
 }
 
-/* The most that this kernel takes, found by asking. */
-static void set_offloads(struct tun *tun, bool wanted)
+void tun_set_offloads(struct tun *tun, bool wanted)
 {
     static const unsigned sets[] = {
         TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
@@ -104,54 +109,31 @@ static void set_offloads(struct tun *tun, bool wanted)
         }
 }
 
-int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload, bool many,
-             struct udpring_reason *why)
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, bool offload, bool many, struct udpring_reason *why)
 {
-    *tun = (struct tun){.fd = fd, .query_fd = -1, .mtu = mtu};
-    bool made = fd < 0;
-    if (made) {
-        tun->fd = open(TUN_NODE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-        if (tun->fd < 0)
-            return tun_refused_node(errno, why);
-        struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0) |
-                                                    (many ? IFF_MULTI_QUEUE : 0))};
-        snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
-        if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
-            int code = errno;
-            tun_close(tun);
-            return tun_refused_interface(code, name, why);
-        }
-        memcpy(tun->name, request.ifr_name, IFNAMSIZ);
-        tun->vnet = offload;
-        tun->many = many;
-    } else {
-        int flags = fcntl(tun->fd, F_GETFL);
-        struct ifreq request = {0};
-        if (flags < 0 || fcntl(tun->fd, F_SETFL, flags | O_NONBLOCK) < 0 || ioctl(tun->fd, TUNGETIFF, &request) != 0) {
-            int code = errno;
-            tun->fd = -1;   /* another device than it seemed */
-            return ur_fail(why, -code, "descriptor %d is not a TUN device: %s", fd, strerror(code));
-        }
-        int header = VNET_HEADER;
-        tun->vnet = request.ifr_flags & IFF_VNET_HDR;
-        if ((request.ifr_flags & (IFF_TUN | IFF_NO_PI)) != (IFF_TUN | IFF_NO_PI) ||
-            (tun->vnet && ioctl(tun->fd, TUNSETVNETHDRSZ, &header) != 0)) {
-            tun->fd = -1;
-            return ur_fail(why, -EINVAL, "descriptor %d: open the TUN device with IFF_TUN | IFF_NO_PI", fd);
-        }
-        fcntl(tun->fd, F_SETFD, FD_CLOEXEC);
-        memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+    *tun = (struct tun){.fd = open(TUN_NODE, O_RDWR | O_CLOEXEC | O_NONBLOCK), .query_fd = -1, .mtu = mtu};
+    if (tun->fd < 0)
+        return tun_refused_node(errno, why);
+    struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0) |
+                                                (many ? IFF_MULTI_QUEUE : 0))};
+    snprintf(request.ifr_name, IFNAMSIZ, "%s", name);
+    if (ioctl(tun->fd, TUNSETIFF, &request) != 0) {
+        int code = errno;
+        tun_close(tun);
+        return tun_refused_interface(code, name, why);
     }
-    set_offloads(tun, offload);
-    if (mtu && made) {
+    memcpy(tun->name, request.ifr_name, IFNAMSIZ);
+    tun->vnet = offload;
+    tun->many = many;
+    tun_set_offloads(tun, offload);
+    if (mtu) {
         int result = set_mtu(tun, mtu, why);
         if (result < 0) {
             tun_close(tun);
             return result;
         }
     }
-    if (made)
-        (void)tun_no_addresses_by_itself(tun);   /* without AF_NETLINK or IPv6 there is nothing to be done */
+    (void)tun_no_addresses_by_itself(tun);   /* without AF_NETLINK or IPv6 there is nothing to be done */
     tun_refresh(tun);
     return 0;
 }
@@ -187,6 +169,8 @@ ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packe
 {
     size_t header = tun->vnet ? VNET_HEADER : 0;
     ssize_t got;
+    if (tun->link)
+        return tun_packet_read(tun, vnet, packet, room);
     do
         got = read(tun->fd, packet - header, room + header);
     while (got < 0 && errno == EINTR);
@@ -201,6 +185,8 @@ ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packe
 int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count)
 {
     ssize_t put;
+    if (tun->link)
+        return tun_packet_write(tun, vnet, parts, count);
     parts[0] = (struct iovec){.iov_base = vnet, .iov_len = tun->vnet ? VNET_HEADER : 0};
     do
         put = writev(tun->fd, parts, count);

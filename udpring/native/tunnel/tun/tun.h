@@ -11,6 +11,7 @@
 #include "vnet.h"
 
 #define TUN_NODE "/dev/net/tun"
+#define LINK_HEADER 14          /* Ethernet */
 #define TUN_OFFLOAD_UDP 0x20u   /* TUN_F_USO4: UDP super-packets, both families (Linux 6.2) */
 
 struct tun {
@@ -19,15 +20,24 @@ struct tun {
     uint32_t mtu;               /* as last looked up */
     uint32_t offloads;          /* TUN_F_*: the super-packets that the kernel may hand over; 0: single packets only */
     bool many;                  /* IFF_MULTI_QUEUE */
+    bool elsewhere;             /* query_fd was given, and stays: the device is in a namespace that this process cannot enter */
     bool vnet;                  /* a struct vnet_header goes before each packet, either way */
+    uint8_t link;               /* bytes of the link header behind that: 0, or LINK_HEADER of a packet socket */
+    uint8_t link_header[12];    /* of packets in: the interface's address, the far end's */
     char name[IFNAMSIZ];        /* as the kernel gave it */
 };
 
-/* Creates the interface (name may hold %d) with this MTU, or takes over `fd` when it is >= 0. `offload`: super-packets
- * both ways, as far as the kernel takes them.
+/* Creates the interface (name may hold %d) with this MTU. `offload`: super-packets both ways, as far as the kernel takes
+ * them.
  * -EBUSY: the name is taken; -EPERM: no right; -ENOENT, -EACCES: no device node, or not for us; each with the cure in `why`. */
-int tun_open(struct tun *tun, const char *name, uint32_t mtu, int fd, bool offload,
-             bool many, struct udpring_reason *why) UR_MUST_CHECK;
+int tun_open(struct tun *tun, const char *name, uint32_t mtu, bool offload, bool many, struct udpring_reason *why) UR_MUST_CHECK;
+/* Duplicates descriptors that somebody else opened, who keeps his: of a TUN device, or a packet socket (tun_packet.c) at the far
+ * end of the interface `name`. query_fd: a socket of the interface's namespace, or -1. */
+int tun_take(struct tun *tun, const char *name, int fd, int query_fd, bool offload, struct udpring_reason *why) UR_MUST_CHECK;
+/* One more of the same interface. */
+int tun_take_queue(struct tun *queue, const struct tun *first, int fd, struct udpring_reason *why) UR_MUST_CHECK;
+/* The most super-packets that this kernel gives and takes, found by asking. */
+void tun_set_offloads(struct tun *tun, bool wanted);
 /* One more queue of an interface that was made with `many`. The kernel gives each TCP flow, and all else between two
  * hosts, to one queue (tun_steer.c), so packets of a flow stay in order. */
 int tun_open_queue(struct tun *queue, const struct tun *first, struct udpring_reason *why) UR_MUST_CHECK;
@@ -41,7 +51,7 @@ int tun_refused_node(int code, struct udpring_reason *why);
 int tun_refused_interface(int code, const char *name, struct udpring_reason *why);
 void tun_close(struct tun *tun);
 /* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
- * There are VNET_HEADER bytes of room before `packet`. */
+ * There are VNET_HEADER + LINK_HEADER bytes of room before `packet`. */
 ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
 /* One packet in pieces; parts[0] is left free for the header. 0, or -errno (-EIO: the interface is down). */
 int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count);

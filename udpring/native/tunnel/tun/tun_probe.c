@@ -20,13 +20,13 @@ struct attempt {
 
 static int open_any(struct tun *tun, struct udpring_tun_facts *facts, struct udpring_reason *why)
 {
-    int code = tun_open(tun, "udpring%d", 0, -1, true, true, why);
+    int code = tun_open(tun, "udpring%d", 0, true, true, why);
     if (code == 0) {
         facts->multi_queue = 1;
         return 0;
     }
     struct udpring_reason single;
-    if (tun_open(tun, "udpring%d", 0, -1, true, false, &single) == 0) {
+    if (tun_open(tun, "udpring%d", 0, true, false, &single) == 0) {
         facts->queues_why = *why;
         return 0;
     }

@@ -12,13 +12,18 @@
 #include "route_watch.h"
 #include "worker.h"
 
-static uint32_t workers_wanted(const struct udpring_plane_options *options)
+uint32_t udpring_plane_workers(uint32_t asked)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t wanted = options->workers ? options->workers : 1 + (cores > 4 ? (uint32_t)(cores - 1) / 4 : 0);
-    if (options->tun_fd >= 0)
-        return 1;   /* a device that the caller opened has one queue */
+    uint32_t wanted = asked ? asked : 1 + (cores > 4 ? (uint32_t)(cores - 1) / 4 : 0);
     return wanted < WORKERS_MAX ? wanted : WORKERS_MAX;
+}
+
+/* One for each descriptor that the caller opened. */
+static uint32_t workers_wanted(const struct udpring_plane_options *options)
+{
+    uint32_t count = options->fd_count ? options->fd_count : options->workers;
+    return udpring_plane_workers(count);
 }
 
 static void worker_free(struct worker *worker)
@@ -140,20 +145,23 @@ static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
     struct tun *first = &plane->workers[0].tun;
     char name[sizeof(options->name)];
     snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, options->name);
-    int result = tun_open(first, name, options->tun_fd >= 0 ? 0 : options->mtu ? options->mtu : 1420, options->tun_fd,
-                          !(options->flags & UDPRING_PLANE_NO_TUN_OFFLOAD), plane_shared(plane), why);
+    bool offload = !(options->flags & UDPRING_PLANE_NO_TUN_OFFLOAD), many = plane_shared(plane), given = options->fd_count;
+    int result = given ? tun_take(first, name, options->fds[0], options->query_fd, offload, why)
+                       : tun_open(first, name, options->mtu ? options->mtu : 1420, offload, many, why);
     if (result < 0)
         return result;
     memcpy(plane->name, first->name, sizeof(plane->name));
     for (uint32_t i = 1; i < plane->worker_count; i++) {
-        result = tun_open_queue(&plane->workers[i].tun, first, why);
+        struct tun *queue = &plane->workers[i].tun;
+        result = given ? tun_take_queue(queue, first, options->fds[i], why) : tun_open_queue(queue, first, why);
         if (result < 0)
             return result;
     }
-    result = routes_open(&plane->routes, first->fd);
+    /* An interface that is elsewhere, as the query socket says, is no way to any endpoint. */
+    result = routes_open(&plane->routes, given && options->query_fd >= 0 ? -1 : first->fd);
     if (result < 0)
         return ur_fail(why, result, "watching routes: %s", strerror(-result));
-    if (plane_shared(plane))
+    if (many && !first->link)
         (void)tun_steer(first);   /* without it (no right to load the program) the kernel's own choice serves */
     return 0;
 }
