@@ -1,15 +1,14 @@
-# Sourced by every topology here; not run by itself. It gives them the same verbs, so that a person and a test start
-# and stop them in the same way.
+# Sourced by every topology here, not run directly. It gives all of them the same verbs, for persons and for tests.
 #
-# A topology sets, before it sources this file and calls `topology_main "$@"`:
-#   nodes            the node names, in order (a function, because hub-and-spokes has as many as it is told)
-#   addresses        prints one line a node: NAME IPV4[,IPV4] IPV6[,IPV6]   (- where there is none)
-#   build            makes links, addresses and routes; the namespaces exist already
-#   option NAME VAL  optional: takes an option of its own (returns 1 if it is not one)
+# A topology defines these before it sources this file and calls `topology_main "$@"`:
+#   nodes            prints the node names, in order (a function, because hub-and-spokes has a variable number)
+#   addresses        prints one line per node: NAME IPV4[,IPV4] IPV6[,IPV6]   (- for none)
+#   build            makes links, addresses and routes. The namespaces exist already
+#   option NAME VAL  optional: handles an option of the topology (returns 1 if it is not one)
 #   change NAME VAL  optional: changes such a value of a running topology (the verb `set`)
 #
-# What is made is namespaces named PREFIX-NODE and what lives inside them: links are made inside the namespaces, so
-# nothing of it is ever seen in the caller's. Deleting the namespaces removes all of it; there is no other state.
+# Everything is in namespaces named PREFIX-NODE. Links are made inside them, so the caller's namespace never shows any.
+# Deleting the namespaces removes everything. There is no other state.
 
 set -euo pipefail
 
@@ -45,7 +44,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 refused by this host (not root, or 
 USAGE
 }
 
-# ---- the pieces that topologies are made of ----
+# ---- building blocks of topologies ----
 
 ns() { printf '%s-%s' "$prefix" "$1"; }
 
@@ -64,7 +63,7 @@ join() {
     ip -n "$(ns "$3")" link set "$4" mtu "$mtu" up
 }
 
-# address NODE LINK ADDRESS/PREFIX...; IPv6 without duplicate address detection, so that it can be used at once.
+# address NODE LINK ADDRESS/PREFIX...: IPv6 without duplicate address detection, so that it can be used at once.
 address() {
     local node=$1 link=$2 each
     shift 2
@@ -79,8 +78,8 @@ address() {
     done
 }
 
-# Even so the kernel delivers to an IPv6 address only a moment after it was added: a work item of its own makes the route.
-# (Without LD_PRELOAD: Debian 12's ip has an overlapping strncpy here, and a preloaded address sanitiser would end it.)
+# The kernel still delivers to an IPv6 address only a moment after it was added, because a work item makes the route.
+# (Without LD_PRELOAD: Debian 12's ip has an overlapping strncpy here, which ends it under an address sanitiser.)
 address_is_ours() {
     for _ in {1..200}; do
         [[ -n $(env -u LD_PRELOAD ip -n "$(ns "$1")" -6 route show table local "$2") ]] && return
@@ -132,7 +131,7 @@ show() {
     done < <(addresses)
 }
 
-# Everything of this prefix goes: processes first (asked, then forced), then UAPI sockets of the interfaces in there,
+# Removes everything with this prefix: processes first (SIGTERM, then SIGKILL), then UAPI sockets of their interfaces,
 # then the namespaces.
 take_down() {
     local each pids link tries
@@ -179,7 +178,7 @@ up() {
     while read -r node; do
         ip netns add "$(ns "$node")"
         made+=("$(ns "$node")")
-        # IPv6 link-local addresses at once too: their detection would delay the first packets by seconds.
+        # IPv6 link-local addresses at once too: duplicate detection would delay the first packets by seconds.
         in_node "$node" sysctl -q -w net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
         ip -n "$(ns "$node")" link set lo up
     done < <(nodes)
@@ -216,7 +215,7 @@ options() {
     done
 }
 
-# number NAME VALUE LOW HIGH: nothing if VALUE is such a number, else an end with exit 2.
+# number NAME VALUE LOW HIGH: does nothing if VALUE is such a number, otherwise exits with 2.
 number() {
     [[ $2 =~ ^[0-9]{1,6}$ ]] && [[ 10#$2 -ge $3 && 10#$2 -le $4 ]] || die 2 "$1 must be a number from $3 to $4, not '$2'"
 }

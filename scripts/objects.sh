@@ -1,7 +1,7 @@
-# Sourced by scripts that compile C files one by one and keep the objects; not run by itself.
+# Sourced by scripts that compile C files one by one and keep the objects. Not run directly.
 
-# is_current OBJECT RECIPE: whether the object is newer than the script that says how it is made, and than every file that
-# OBJECT.d names (gcc -MMD -MF OBJECT.d).
+# is_current OBJECT RECIPE: whether the object is newer than RECIPE, the script that makes it, and than every file named in
+# OBJECT.d (gcc -MMD -MF OBJECT.d).
 is_current() {
     local input inputs
     [[ $1 -nt $2 && -e $1.d ]] || return

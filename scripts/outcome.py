@@ -1,6 +1,7 @@
-"""Adds up the junit files of scripts/test: lists what was skipped and why, and ends with one line of counts.
+"""Sums up the junit files of scripts/test: lists skipped tests with reasons, and ends with one line of
+counts.
 
-Usage: outcome.py FOLDER. Exits 1 when CI is set and a test was skipped for want of a package.
+Usage: outcome.py FOLDER. Exits with 1 if CI is set and a test was skipped for lack of a package.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-# What a skip says when a package, not the host, is what lacked.
+# A skip with this text means a missing package, not a limit of the host.
 PACKAGE_WANTING = re.compile(
     r"could not import|no module named|not installed|install |command not found", re.IGNORECASE
 )

@@ -1,10 +1,10 @@
-# Sourced by scripts that run programs on a core built with the address and undefined-behaviour sanitisers; not run by
-# itself. The caller stands in the checkout. The whole package lies again in build/sanitized/lib, with that core; it is
-# found before the checkout by PYTHONPATH, also by the programs that tests start.
+# Sourced by scripts that run programs on a core built with the address and undefined-behaviour sanitisers. Not run
+# directly. The caller's current directory is the checkout. build/sanitized/lib has a copy of the package with that core.
+# PYTHONPATH puts it before the checkout, also for programs that tests start.
 
 sanitized=$PWD/build/sanitized
 
-# make_sanitized LOG: builds it, and tries whether it is what is imported. Words about a failure go to standard error.
+# make_sanitized LOG: builds it and checks that it is imported. Errors go to standard error.
 make_sanitized() {
     local log=$1
     [[ -e $sanitized/lib/udpring ]] && rm -rf "$sanitized/lib"
@@ -21,9 +21,9 @@ sys.exit(not native._core.__file__.startswith('$sanitized/'))"; then
     fi
 }
 
-# Leaks are CPython's and not looked for here. Python's own allocator would hide overruns of the memory it hands out.
-# PYTHONSAFEPATH: no program of a test may find the checkout, the current directory, before the sanitised build.
-sanitized_env() { # sanitized_env: the environment, one assignment a line
+# CPython leaks, so leaks are not checked. Python's own allocator would hide overruns of its memory.
+# PYTHONSAFEPATH: no program of a test may find the checkout, its current directory, before the sanitised build.
+sanitized_env() { # sanitized_env: the environment, one assignment per line
     printf '%s\n' \
         "LD_PRELOAD=$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
         "ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$sanitized/report" \

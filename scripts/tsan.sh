@@ -1,10 +1,10 @@
-# Sourced by scripts/test; not run by itself. The whole package lies again in build/tsan/lib, its core built with the thread
-# sanitiser; PYTHONPATH finds it before the checkout. CPython is not instrumented: what it does to memory is not looked at, its
-# locks are.
+# Sourced by scripts/test, not run directly. build/tsan/lib has a copy of the package whose core is built with the thread
+# sanitiser. PYTHONPATH puts it before the checkout. CPython is not instrumented: its memory accesses are not checked, but
+# its locks are.
 
 tsan=$PWD/build/tsan
 
-# Before a program under the thread sanitiser: it finds no room where the kernel spreads addresses widely.
+# Runs a program under the thread sanitiser without address randomisation, which can leave it no room.
 tsan_prefix=()
 setarch -R true 2>/dev/null && tsan_prefix=(setarch -R)
 
@@ -15,12 +15,12 @@ in_tsan() { # in_tsan COMMAND...; a function of the shell too. Findings are in t
     "$@"
 }
 
-# make_tsan LOG: builds it; and sees that a race is reported, one of two threads of Python in code that was built for it.
+# make_tsan LOG: builds it, and checks that a race of two Python threads in instrumented code is reported.
 make_tsan() {
     local log=$1
     rm -rf "$tsan/lib"
     mkdir -p "$tsan"
-    # -Wtsan: fences are unknown to it; what they order here is atomic itself.
+    # -Wtsan: the sanitiser does not know fences. Everything that they order here is atomic.
     if ! UDPRING_SANITIZE=thread CFLAGS=-Wno-tsan .venv/bin/python -P setup.py -q build --build-base "$tsan" \
         --build-temp "$tsan/temp" --build-lib "$tsan/lib" >"$log" 2>&1 ||
         ! gcc -shared -fPIC -g -fsanitize=thread tests/tsan/planted_race.c -o "$tsan/planted_race.so" >>"$log" 2>&1; then

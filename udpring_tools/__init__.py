@@ -1,7 +1,7 @@
 """Tools around udpring: measurements and the demo. The product never imports this package.
 
-bench/      what ``udpring bench`` measures
-demo/       two nodes in two network namespaces, and what goes through the tunnel between them
+bench/      the measurements of ``udpring bench``
+demo/       two nodes in two network namespaces, with traffic between them
 commands/   ``udpring bench`` and ``udpring demo``
 
 The commands ``udpring bench`` and ``udpring demo`` look for this package when they run. An installation that

@@ -1,13 +1,12 @@
-"""Several programs measured in turn, run after run: medians, and the ratio of ours to each other one.
+"""Several programs measured in turn, run after run: medians, and ratios of udpring to each other program.
 
-1. A run starts a fresh pair of each program, one after the other, and takes the measures. Every other run
-   goes through the programs backwards, so that a machine that slows down favours none.
-2. A figure of a program is the median of its runs.
-3. A ratio is ours divided by theirs within one run, where the two stood next to each other in time; of these
-   the median. It is not the ratio of the medians.
+1. A run starts a new pair of each program, one after another, and measures it. Every other run goes through
+   the programs in reverse, so that a machine that slows down favours none.
+2. A program's figure is the median of its runs.
+3. A ratio is udpring's figure divided by the other's within one run, where both were measured close in time.
+   The result is the median of these. It is not the ratio of the medians.
 
-What comes out is a dict of JSON's types, the same that ``--json`` prints and that ``table`` and ``plot``
-read:
+The result is a dict of JSON types, as ``--json`` prints it and ``table`` and ``plot`` read it:
 
     {"udpring": version, "kernel", "machine", "cpus", "cpu", "began": UTC time, "load_average": [before,
     after], "seconds", "runs", "measures": [name], "programs": [{"program", "command", "cipher", "tier",
@@ -33,15 +32,15 @@ __all__ = ["compare", "summary"]
 Say = Callable[[str], None]
 Sample = dict[str, float]
 NodeFacts = dict[str, str | int | None]
-"""What a program says of itself."""
+"""A program's description of itself."""
 NO_FACTS: NodeFacts = dict.fromkeys(("cipher", "tier", "tier_reason", "workers", "aead"))
 
 
 def compare(
     programs: Sequence[Program], names: Sequence[str], seconds: float, runs: int, say: Say
 ) -> dict[str, Any]:
-    """Measures; the first program is ours. ``say`` gets a line of progress for each step. Raises HostError,
-    UdpringError."""
+    """Measures the programs. The first one is udpring. ``say`` gets a progress line for each step. Raises
+    HostError, UdpringError."""
     require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
     facts = host_facts()
     before = load()
@@ -80,7 +79,7 @@ def compare(
 def summary(
     taken: Sequence[tuple[str, str, Sequence[Sample]]], nodes: dict[str, NodeFacts] | None = None
 ) -> dict[str, Any]:
-    """``programs`` and ``ratios``, from (name, command, samples of its runs), ours first."""
+    """``programs`` and ``ratios``, from (name, command, samples of its runs). udpring is first."""
     programs = [
         {
             "program": name,
@@ -97,7 +96,7 @@ def summary(
 
 
 def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A figure that no run has is left out."""
+    """A figure that no run has is omitted."""
     found = {figure.key: spread([sample.get(figure.key) for sample in samples]) for figure in FIGURES}
     return {key: each for key, each in found.items() if each is not None}
 

@@ -53,7 +53,7 @@ LEAD = 3.0
 
 
 class Initiators:
-    """Peers whose private keys we have, and their initiations to one responder."""
+    """Peers with known private keys, and their initiations to one responder."""
 
     def __init__(self, responder: bytes, count: int = PEERS) -> None:
         self._responder = responder
@@ -64,11 +64,11 @@ class Initiators:
 
     @property
     def public_keys(self) -> list[bytes]:
-        """Of the peers, in order."""
+        """The peers' public keys, in order."""
         return [key.public for key in self._keys]
 
     def initiations(self, each: int = PER_PEER) -> list[bytes]:
-        """So many valid initiations of every peer, round and round; the sender index is the place."""
+        """This many valid initiations of every peer, in turns. The sender index is the position."""
         made: list[bytes] = []
         for _ in range(each):
             for number in range(len(self._keys)):
@@ -87,8 +87,8 @@ class Initiators:
 def exchange(
     sock: socket.socket, initiations: Sequence[bytes], window: int = WINDOW
 ) -> tuple[int, int, float]:
-    """Sends them over a connected socket, ``window`` unanswered at a time: responses, cookie replies, and
-    seconds to the last answer. One that is not answered within a second is given up."""
+    """Sends them over a connected socket, with ``window`` unanswered at a time. Returns responses, cookie
+    replies, and seconds to the last answer. An initiation without an answer within a second is abandoned."""
     sock.settimeout(ANSWER_WAIT)
     responses = cookies = sent = 0
     began = last = time.perf_counter()
@@ -100,7 +100,7 @@ def exchange(
         try:
             answer = sock.recv(256)
         except TimeoutError:
-            unanswered = 0  # all of those that are out are lost
+            unanswered = 0  # all outstanding ones are lost
             continue
         last = time.perf_counter()
         parsed = messages.parse_handshake(answer)
@@ -167,7 +167,7 @@ def measure_handshakes(
     say: Say,
     parts: Sequence[str] = ("rate", "flood"),
 ) -> dict[str, Any]:
-    """Measures; ``parts`` may leave one out. Raises HostError, UdpringError."""
+    """Measures. ``parts`` may omit one. Raises HostError, UdpringError."""
     require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
     facts, before = host_facts(), load()
     answered: list[Sample] = []
@@ -199,7 +199,7 @@ def measure_handshakes(
 
 
 def summary(answered: Sequence[Sample], kept: dict[str, list[Sample]], rate: float) -> dict[str, Any]:
-    """``handshakes`` and ``flood`` of the result, from the samples of the runs; null for a part left out."""
+    """``handshakes`` and ``flood`` of the result, from the samples of the runs. null for an omitted part."""
 
     def column(samples: Sequence[Sample], key: str) -> list[float | None]:
         return [sample.get(key) for sample in samples]

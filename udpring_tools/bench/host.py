@@ -1,4 +1,4 @@
-"""The machine that was measured on, so that no figure is ever without it."""
+"""Facts about the machine, which accompany every figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["host_facts", "load"]
 
 
 def host_facts() -> dict[str, Any]:
-    """Versions, processor, CPUs that we may use, and the time (UTC)."""
+    """Versions, processor, usable CPUs, and the time (UTC)."""
     return {
         "udpring": __version__,
         "kernel": platform.release(),
@@ -32,5 +32,5 @@ def _cpu_model() -> str:
 
 
 def load() -> float:
-    """The load average of the last minute: how quiet the machine was, or was not."""
+    """The load average of the last minute, which shows how busy the machine was."""
     return round(os.getloadavg()[0], 2)

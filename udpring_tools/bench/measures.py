@@ -1,7 +1,7 @@
-"""What is measured between the two nodes of a pair, and the figures that come of it.
+"""Measurements between the two nodes of a pair, and their figures.
 
-A figure has a key (its name in the JSON), and one number per run. Processor time is that of both nodes
-together, the traffic's own not counted.
+A figure has a key (its name in the JSON) and one number per run. CPU time is the sum of both nodes, without
+the traffic generators.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Say = Callable[[str], None]
 
 UDP_SIZES = (64, 1300)
 UDP_SECONDS = 2.0
-"""Of one step of the search for the highest rate, at most."""
+"""The longest step of the search for the highest rate, in seconds."""
 LOWEST, HIGHEST = 1e3, 500e3
-"""Packets per second between which that rate is looked for."""
+"""The range of the search, in packets per second."""
 STEPS = 8
-"""Halvings of that range on a logarithmic scale: the last one is 2.5 % wide."""
+"""Halvings of that range on a logarithmic scale. The last one is 2.5 % wide."""
 LOST_PERCENT = 1.0
 OFFERED_PART = 0.9
 IDLE_ECHOES, IDLE_GAP = 400, 0.005
@@ -34,7 +34,7 @@ LOADED_PER_SECOND = 50
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """How a figure is shown. ``group``: the panel of the picture, of figures with one unit."""
+    """The presentation of a figure. ``group``: the panel of the picture, for figures with one unit."""
 
     key: str
     title: str
@@ -98,9 +98,9 @@ def _tcp(pair: Pair, seconds: float, say: Say) -> Figures:
 def highest_rate(
     holds: Callable[[float], float | None], low: float = LOWEST, high: float = HIGHEST, steps: int = STEPS
 ) -> tuple[float, float] | None:
-    """Bisection on a logarithmic scale. ``holds(rate)`` gives what it cost, or None where packets were lost;
-    a rate that does not hold is tried a second time. Returns the highest that held and what that cost; None
-    where none did."""
+    """Bisection on a logarithmic scale. ``holds(rate)`` returns the cost, or None if packets were lost. A
+    rate that does not hold is tried a second time. Returns the highest rate that held and its cost. None if
+    none did."""
     best = None
     for _ in range(steps):
         rate = math.sqrt(low * high)
@@ -115,8 +115,8 @@ def highest_rate(
 
 
 def _pps(pair: Pair, seconds: float, say: Say) -> Figures:
-    """A rate holds when under 1 % is lost and over 90 % of what was asked for arrives (the generator may be
-    the slower one). The figures are what arrived, not what was asked for."""
+    """A rate holds if under 1 % is lost and over 90 % of the requested rate arrives (the generator may be the
+    slower part). The figures count arrivals."""
     figures = {}
     for size in UDP_SIZES:
         arrived: dict[float, float] = {}
@@ -173,11 +173,11 @@ MEASURES: dict[str, Callable[[Pair, float, Say], Figures]] = {
     "pps": _pps,
     "memory": _memory,
 }
-"""In the order they are taken: idle before load, memory after all of it."""
+"""In the order of measurement: idle before load, memory last."""
 
 
 def measure(pair: Pair, names: Iterable[str], seconds: float, say: Say) -> Figures:
-    """The chosen measures of a pair, in their own order."""
+    """The chosen measures of a pair, in this order."""
     wanted = set(names)
     figures: Figures = {}
     for name, take in MEASURES.items():

@@ -1,4 +1,4 @@
-"""Two namespaces joined by a veth, and two nodes of one program in them that know each other."""
+"""Two namespaces joined by a veth, and two nodes of one program in them that are peers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MTU = 1420
 
 
 class Ground:
-    """The two namespaces, joined. Nodes come and go on them one pair at a time."""
+    """The two joined namespaces. They hold one pair of nodes at a time."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -42,10 +42,10 @@ class Ground:
 
 
 class Pair:
-    """A node of ``program`` on each side of ``ground``: keys, endpoints, addresses set, links up, and a first
-    packet answered.
+    """A node of ``program`` on each side of ``ground``: keys, endpoints and addresses set, links up, and a
+    first packet answered.
 
-    Raises HostError where the program does not come up, UdpringError where nothing gets through.
+    Raises HostError if the program does not start, UdpringError if no packet gets through.
     """
 
     def __init__(self, ground: Ground, program: Program) -> None:
@@ -84,7 +84,8 @@ class Pair:
             ip("ip", "addr", "add", f"{INNER[side]}/24", "dev", node.interface)
             ip("ip", "link", "set", node.interface, "mtu", str(MTU), "up")
         try:
-            # The first packets may be lost: a node whose interface comes up sees it a moment later.
+            # The first packets may be lost, because a node notices shortly afterwards that its interface is
+            # up.
             self.here.command("ping", "-c", "3", "-i", "0.2", "-w", "20", self.target)
         except UdpringError:
             raise UdpringError(f"{self.program.name}: nothing comes through the tunnel") from None
@@ -95,11 +96,11 @@ class Pair:
         return [] if cipher is Cipher.CHACHA20_POLY1305 else [uapi.SetCipher(cipher)]
 
     def cpu_seconds(self) -> float:
-        """What both nodes have used so far."""
+        """The resources used by both nodes so far."""
         return sum(node.cpu_seconds() for node in self.nodes)
 
     def resident_mib(self) -> list[float]:
-        """Of each node."""
+        """The value of each node."""
         return [node.resident_mib() for node in self.nodes]
 
     def __enter__(self) -> Pair:

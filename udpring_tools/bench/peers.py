@@ -1,14 +1,14 @@
-"""What many peers and prefixes cost: processor time per packet beside a node that has one.
+"""The cost of many peers and prefixes: CPU time per packet, compared with a node that has one peer.
 
-1. For each case a pair of nodes is started, and the tables of both are filled over the UAPI: peers with
-   random keys and random prefixes, among them the real one. All pairs stay up.
-2. Run after run, each pair in turn carries datagrams at one rate, to a thousand addresses that lie in the
-   real peer's prefixes, the same ones in every case. The time that both nodes used, by the packets that
-   arrived, is the cost. The first run is not counted: what a node does once after it was filled is over then.
-3. The ratio is that of a run's cost to the cost of the first case in the same run; of these the median.
+1. Each case starts a pair of nodes and fills the tables of both over the UAPI: peers with random keys and
+   random prefixes, among them the real one. All pairs stay up.
+2. In each run, each pair in turn carries datagrams at one rate to a thousand addresses in the real peer's
+   prefixes, the same ones in every case. The cost is the CPU time of both nodes divided by the packets that
+   arrived. The first run does not count, because a node does some work only once after it was filled.
+3. The ratio is a run's cost divided by the cost of the first case in the same run. The result is the median.
 
-The prefixes are IPv4 as the traffic is, from /22 to /32, at random places in an eighth of all addresses, so
-that the search for the longest match finds no pattern.
+The prefixes are IPv4 like the traffic, from /22 to /32, at random places in an eighth of all addresses, so
+that the longest-match search finds no pattern.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ __all__ = ["CASES", "Case", "Table", "measure_peers"]
 Say = Callable[[str], None]
 
 ALL = IPv4Network("32.0.0.0/3")
-"""Where all prefixes lie."""
+"""The range of all prefixes."""
 BLOCK = 22
-"""Prefix length of the block that each prefix has for itself."""
+"""Prefix length of the block that contains one prefix."""
 DESTINATIONS = 1024
 PORT = 9000
 DRAIN = 0.3
-"""Seconds after the last datagram was sent for what is under way."""
+"""Seconds after the last datagram was sent, for datagrams in flight."""
 RECEIVE_BUFFER = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """How many peers, and how many prefixes they have together."""
+    """The number of peers, and of prefixes in all."""
 
     peers: int
     prefixes: int
@@ -60,8 +60,8 @@ CASES = (Case(1, 1), Case(100, 1_300), Case(10_000, 130_000))
 
 
 class Table:
-    """The prefixes of the greatest case and whose they are: ``real``, those of the peer that exists, and of
-    each other its own. A smaller case has the first of them. ``destinations`` lie in the real peer's."""
+    """The prefixes of the largest case and their owners: ``real`` of the existing peer, and one of each other
+    peer. A smaller case has the first of them. ``destinations`` lie in the real peer's."""
 
     def __init__(self, greatest: Case, seed: int = 0) -> None:
         chosen = random.Random(seed)
@@ -81,7 +81,7 @@ class Table:
         ]
 
     def operations(self, case: Case, real_key: bytes) -> Iterator[uapi.SetOperation]:
-        """What fills a node: the real peer has all addresses where it is the only one."""
+        """The contents of a node's tables. If it is the only one, the real peer has all addresses."""
         yield uapi.PeerBegin(real_key)
         for network in self.real if case.peers > 1 else [ALL]:
             yield _allowed(network)
@@ -116,7 +116,7 @@ class _Counter:
                         self.packets += len(batch)
 
     def finish(self) -> int:
-        """Ends counting; how many there were."""
+        """Stops counting. Returns the number."""
         self._end.set()
         self._finish()
         return self.packets
@@ -137,7 +137,7 @@ def _carry(pair: Pair, table: Table, rate: float, size: int, seconds: float) -> 
 
 
 def _fill(pair: Pair, table: Table, case: Case) -> float:
-    """Seconds that filling both took, one after the other."""
+    """The seconds for filling both, one after another."""
     began = time.perf_counter()
     for side, node in enumerate(pair.nodes):
         node.uapi.set(table.operations(case, pair.public_keys[1 - side]))
@@ -150,7 +150,7 @@ def _fill(pair: Pair, table: Table, case: Case) -> float:
 def measure_peers(
     program: Program, cases: Sequence[Case], rate: float, size: int, seconds: float, runs: int, say: Say
 ) -> dict[str, Any]:
-    """Measures; the first case is what the others are compared with. Raises HostError, UdpringError."""
+    """Measures. The other cases are compared with the first one. Raises HostError, UdpringError."""
     require_tools("ip", "nsenter", "unshare", "setpriv", "ping")
     facts, before = host_facts(), load()
     table = Table(max(cases, key=lambda case: case.prefixes))

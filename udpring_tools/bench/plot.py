@@ -19,8 +19,8 @@ COLORS = ("#0b6e99", "#b4b4b4", "#8a6d9e", "#c08552", "#6b8f71", "#555555")
 
 
 def require_drawable(path: Path) -> None:
-    """To be asked before a long measurement. Raises HostError where matplotlib is missing, ConfigError where
-    no file can be written at ``path``."""
+    """Call it before a long measurement. Raises HostError if matplotlib is missing, ConfigError if no file
+    can be written at ``path``."""
     try:
         importlib.import_module("matplotlib")
     except ImportError:
@@ -32,7 +32,7 @@ def require_drawable(path: Path) -> None:
 
 
 def _panels(result: dict[str, Any]) -> dict[str, list[Figure]]:
-    """The figures that some program has, by group, in their order."""
+    """The figures that at least one program has, by group, in order."""
     panels: dict[str, list[Figure]] = {}
     for figure in FIGURES:
         if figure.group and any(figure.key in program["figures"] for program in result["programs"]):
@@ -41,8 +41,8 @@ def _panels(result: dict[str, Any]) -> dict[str, list[Figure]]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Writes the result of ``compare`` as a PNG. The whiskers go from the least to the greatest of the runs.
-    Raises as ``require_drawable``, and OSError."""
+    """Writes the result of ``compare`` as a PNG. The whiskers span the runs from minimum to maximum. Raises
+    as ``require_drawable``, and OSError."""
     require_drawable(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
@@ -95,6 +95,6 @@ def _panel(axes: Any, group: str, figures: list[Figure], programs: list[dict[str
 
 
 def _short(figure: Figure) -> str:
-    """What the panel's title does not say already."""
+    """The part of the text that is not in the panel's title."""
     words = figure.title.split(", ")
     return words[-1] if len(words) > 1 and not words[0].startswith("UDP") else words[0]

@@ -1,4 +1,4 @@
-"""A wireguard-go compatible program under measurement: its command line, its process, what that has used."""
+"""A program compatible with wireguard-go under measurement: its command, process and resource usage."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["NodeProcess", "Program", "distinct"]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_WAIT = 15.0
-"""Seconds a program may take until its UAPI socket answers."""
+"""Seconds until a program's UAPI socket must answer."""
 STOP_WAIT = 10.0
 UAPI_WAIT = 60.0
-"""For one answer: some benchmarks set 10 000 peers at once."""
+"""For one answer. Some benchmarks set 10 000 peers at once."""
 _UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), (\d+) workers?, UDP port")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is started for an interface: ``argv -f IFACE``. ``env`` is added to our environment. ``cipher``:
-    what the two nodes are configured for; only ours have any but the default."""
+    """The command for an interface: ``argv -f IFACE``. ``env`` is added to the environment. ``cipher``:
+    configured on both nodes; only udpring has others than the default."""
 
     name: str
     argv: tuple[str, ...]
@@ -50,9 +50,9 @@ class Program:
         workers: int | None = None,
         variant: str = "",
     ) -> Program:
-        """``udpring-wg`` of this very installation, with a tier forced or the best that works, with so many
-        workers or as many as it takes by itself. It logs verbosely (lines per session, none per packet), to
-        learn what it took. ``variant``: behind its name, where there are several of ours."""
+        """``udpring-wg`` of this installation, with a given tier or the best that works, and a given number
+        of workers or its default. It logs verbosely (lines per session, none per packet), which shows its
+        choices. ``variant``: added to the name if there are several variants of udpring."""
         forced = {"LOG_LEVEL": "verbose", "UDPRING_TIER": tier, "UDPRING_WORKERS": workers and str(workers)}
         env = tuple((name, value) for name, value in forced.items() if value)
         name = "udpring" if cipher is Cipher.CHACHA20_POLY1305 else f"udpring {cipher}"
@@ -62,7 +62,7 @@ class Program:
     def variants(
         cls, tiers: Sequence[str | None], ciphers: Sequence[Cipher], workers: Sequence[int | None]
     ) -> list[Program]:
-        """Ours in each combination, the first of each first; named by that in which the others differ."""
+        """udpring in each combination, the default first. Names contain the settings that differ."""
         made = []
         for cipher in ciphers:
             for tier in tiers:
@@ -74,8 +74,8 @@ class Program:
 
     @classmethod
     def parse(cls, text: str) -> Program:
-        """From a command line, split as a shell would. Raises ConfigError for a text that is none, HostError
-        where the program is not installed."""
+        """From a command line, split like in a shell. Raises ConfigError for a malformed text, HostError if
+        the program is not installed."""
         try:
             words = shlex.split(text)
         except ValueError as wrong:
@@ -89,7 +89,7 @@ class Program:
 
 
 def distinct(programs: list[Program]) -> list[Program]:
-    """The same programs, a name that comes again numbered: ``wireguard-go``, ``wireguard-go (2)``."""
+    """The same programs with repeated names numbered: ``wireguard-go``, ``wireguard-go (2)``."""
     seen: dict[str, int] = {}
     named = []
     for program in programs:
@@ -100,10 +100,10 @@ def distinct(programs: list[Program]) -> list[Program]:
 
 
 class NodeProcess:
-    """One running program with its interface in a namespace. ``tier``, ``workers`` and ``aead``
-    are what ours says of itself; None for others.
+    """One running program with its interface in a namespace. ``tier``, ``workers`` and ``aead`` come from
+    udpring's log. None for other programs.
 
-    Raises HostError where it does not come up, with its last words.
+    Raises HostError if it does not start, with its last output.
     """
 
     def __init__(self, space: Space, program: Program, interface: str) -> None:
@@ -153,7 +153,7 @@ class NodeProcess:
         )
 
     def _stats(self) -> Iterator[tuple[int, list[str]]]:
-        """Each process of the program's session: its number, and /proc/PID/stat from the state on."""
+        """Each process of the program's session: its number, and /proc/PID/stat from the state field on."""
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
@@ -174,7 +174,7 @@ class NodeProcess:
         return total / 1024
 
     def close(self) -> None:
-        """Ends it by SIGTERM, at last by SIGKILL; its socket file goes too."""
+        """Ends it by SIGTERM, finally by SIGKILL. Removes its socket file."""
         try:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 with contextlib.suppress(ProcessLookupError):

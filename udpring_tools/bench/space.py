@@ -1,8 +1,7 @@
 """A network namespace without a name: it lives as long as the ``cat`` that holds it.
 
-Every process that is started here ends with this one, however this one ends: the holder by its pipe, the
-others by the signal that the kernel sends them (prctl(2), PR_SET_PDEATHSIG). So nothing has to be cleaned up
-after a program that was killed.
+Every process started here ends with this one, in any way: the holder by its pipe, the others by a signal from
+the kernel (prctl(2), PR_SET_PDEATHSIG). So a killed program leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ TOOLS = {
     "unshare": "util-linux",
 }
 INSIDE = "UDPRING_USER_NAMESPACE"
-"""Set in the environment of a command that was started again in a user namespace."""
+"""Set in the environment of a command that was restarted in a user namespace."""
 
 
 def require_tools(*tools: str) -> None:
@@ -46,9 +45,9 @@ def require_tools(*tools: str) -> None:
 
 
 def become_root(words: Sequence[str], say: Callable[[str], None]) -> None:
-    """Returns as root. Where we are not, replaces this process by ``udpring WORDS`` as root of a user
-    namespace, in which /run is ours alone (UAPI sockets have one place). Raises HostError where the host
-    allows none."""
+    """Returns as root. If this process is not root, replaces it by ``udpring WORDS`` as root of a user
+    namespace with its own /run, because UAPI sockets have one place. Raises HostError if the host allows
+    none."""
     if os.geteuid() != 0:
         _start_in_user_namespace(words, say)
     if os.environ.pop(INSIDE, ""):
@@ -71,11 +70,11 @@ def _start_in_user_namespace(words: Sequence[str], say: Callable[[str], None]) -
 
 
 GUARD = '[ "$PPID" = "$0" ] && exec "$@"'
-"""What sh(1) runs once the signal is asked for: the kernel sends none for an end that came before."""
+"""Run by sh(1) after it requested the signal. The kernel sends none for an end that came before."""
 
 
 class Space:
-    """A network namespace, held by a process that ends with us."""
+    """A network namespace, held by a process that ends with this one."""
 
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
@@ -106,18 +105,18 @@ class Space:
 
     @property
     def pid(self) -> int:
-        """Whose namespace it is."""
+        """The process that holds the namespace."""
         return self._holder.pid
 
     def argv(self, *command: str, at_our_end: Literal["KILL", "TERM"] = "KILL") -> list[str]:
-        """The command line that runs ``command`` inside; to be started by this process. The command gets the
-        signal ``at_our_end`` when the thread ends that started it."""
+        """The command line that runs ``command`` inside, for this process to start. The command gets the
+        signal ``at_our_end`` when the thread that started it ends."""
         enter = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
         bound = ["setpriv", "--pdeathsig", at_our_end, "--", "sh", "-c", GUARD, str(os.getpid())]
         return [*enter, *bound, *command]
 
     def command(self, *command: str, timeout: float = 30) -> str:
-        """Runs a command inside; its output. Raises UdpringError when it fails or takes longer than
+        """Runs a command inside. Returns its output. Raises UdpringError if it fails or takes longer than
         ``timeout`` seconds."""
         try:
             done = subprocess.run(
@@ -136,9 +135,9 @@ class Space:
         stderr: IO[bytes] | int = subprocess.DEVNULL,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Starts a command inside, in a session of its own; its standard output is a pipe. It gets SIGTERM
-        when we end. To be called in the main thread: the kernel sends the signal when the thread ends that
-        started it."""
+        """Starts a command inside, in its own session. Its standard output is a pipe. It gets SIGTERM when
+        this process ends. Call it in the main thread: the kernel sends the signal when the starting thread
+        ends."""
         return subprocess.Popen(
             self.argv(*command, at_our_end="TERM"),
             stdin=subprocess.DEVNULL,
@@ -150,7 +149,7 @@ class Space:
         )
 
     def begin(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Runs ``work()`` in a thread that has entered the namespace; the returned function waits for its
+        """Runs ``work()`` in a thread that has entered the namespace. The returned function waits for its
         result."""
         results: list[T] = []
         failures: list[BaseException] = []
@@ -177,7 +176,7 @@ class Space:
         return wait
 
     def close(self) -> None:
-        """Lets the namespace go."""
+        """Releases the namespace."""
         for pipe in self._pipes():
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
@@ -189,7 +188,7 @@ class Space:
 
 
 def join(here: Space, there: Space, addresses: Sequence[Sequence[str]], link: str = "under") -> None:
-    """A veth between two namespaces, called ``link`` in both, each end with its addresses (with prefix
+    """A veth between two namespaces, named ``link`` in both. Each end gets its addresses (with prefix
     length)."""
     peer = ["type", "veth", "peer", "name", link, "netns", str(there.pid)]
     here.command("ip", "link", "add", link, *peer)

@@ -1,7 +1,7 @@
 """A process that sends datagrams at a rate for a time: ``python -P -m udpring_tools.bench.spray JOB``.
 
-JOB is a ``Job`` as JSON. It prints ``started`` when it begins, and at the end one JSON object: how many it
-sent, in how many seconds. What the kernel refused is not counted as sent.
+JOB is a ``Job`` as JSON. It prints ``started`` when it begins. At the end it prints one JSON object: the
+number of sent datagrams and the seconds. Datagrams refused by the kernel do not count as sent.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ __all__ = ["Job", "Sent", "begin", "payloads"]
 
 BATCH = 64
 POOL = 1024
-"""Different messages that are sent round and round."""
+"""The number of different messages, sent in turn."""
 BEHIND = 0.05
-"""Seconds: what is later than this is not made up for, so that a pause does not end in a burst."""
+"""Seconds. Larger delays are not made up for, so that a pause is not followed by a burst."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is sent: ``size`` bytes of zeros; or with ``bogus``, initiations of random bytes whose mac1 is
-    ``wrong``, or ``right`` for the node with ``public_key`` (hexadecimal). To each of ``hosts`` in turn."""
+    """The datagrams: ``size`` zero bytes, or with ``bogus``, initiations of random bytes with a mac1 that is
+    ``wrong``, or ``right`` for the node with ``public_key`` (hexadecimal). They go to each of ``hosts`` in
+    turn."""
 
     hosts: tuple[str, ...]
     port: int
@@ -48,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a job."""
+    """The result of a job."""
 
     packets: int
     seconds: float
@@ -82,7 +83,7 @@ def _batches(job: Job) -> Iterator[tuple[list[bytes], list[tuple[str, int]]]]:
 
 
 def spray(job: Job, started: Callable[[], None] = lambda: None) -> Sent:
-    """Does it, in this process and network namespace."""
+    """Runs the job in this process and network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, SendRing(sock) as ring:
         batches = _batches(job)
         packets = 0
@@ -100,9 +101,9 @@ def spray(job: Job, started: Callable[[], None] = lambda: None) -> Sent:
 
 
 def begin(space: Space, job: Job) -> Callable[[], Sent]:
-    """Starts the process in a namespace and returns when it sends; the returned function waits for its end.
+    """Starts the process in a namespace and returns when it sends. The returned function waits for its end.
 
-    Raises UdpringError where it fails. It ends by itself after ``job.seconds``.
+    Raises UdpringError if it fails. It ends after ``job.seconds``.
     """
     process = space.spawn(*module_argv("udpring_tools.bench.spray", json.dumps(asdict(job))))
     assert process.stdout

@@ -11,8 +11,8 @@ __all__ = ["comparison_table", "grid", "head"]
 
 
 def grid(lines: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Columns as wide as their widest cell; the first ``left`` (names, units) to the left, numbers to the
-    right."""
+    """Columns as wide as their widest cell. The first ``left`` (names, units) are left-aligned, numbers
+    right-aligned."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     for line in lines:
@@ -25,7 +25,7 @@ def grid(lines: Sequence[Sequence[str]], left: int = 2) -> str:
 
 
 def comparison_table(result: dict[str, Any]) -> str:
-    """The result of ``compare`` as a person reads it."""
+    """The result of ``compare`` for people."""
     names = [program["program"] for program in result["programs"]]
     lines = [["", "unit", *names, *(f"{names[0]} / {ratio['to']}" for ratio in result["ratios"])]]
     for figure in FIGURES:
@@ -45,7 +45,7 @@ def comparison_table(result: dict[str, Any]) -> str:
 
 
 def head(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What was measured, where and when; ``ours`` has the tier and the AEAD."""
+    """The subject, place and time of the measurement. udpring's line has the tier and the AEAD."""
     cipher = f"{ours['cipher']} by " if ours.get("cipher") else ""
     number = ours.get("workers")
     workers = f", {number} worker{'s' if number > 1 else ''}" if number else ""

@@ -1,4 +1,4 @@
-"""iperf3 and ping between two namespaces, and what they say as numbers."""
+"""iperf3 and ping between two namespaces, with results as numbers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from udpring_tools.bench.space import Space
 __all__ = ["RoundTrips", "TcpRun", "UdpRun", "percentile", "ping", "tcp", "tcp_load", "udp"]
 
 PATIENCE = 30.0
-"""Seconds that a run may take longer than it should."""
+"""Seconds by which a run may exceed its duration."""
 WARM_UP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TcpRun:
-    """``gbit_per_s``: as received. ``seconds``: of the transfer. ``retransmits``: None where iperf3 tells
+    """``gbit_per_s``: received. ``seconds``: of the transfer. ``retransmits``: None if iperf3 reports
     none."""
 
     gbit_per_s: float
@@ -31,7 +31,7 @@ class TcpRun:
 
     @property
     def gbit(self) -> float:
-        """What arrived."""
+        """The bytes that arrived."""
         return self.gbit_per_s * self.seconds
 
     @classmethod
@@ -43,7 +43,7 @@ class TcpRun:
 
 @dataclass(frozen=True, slots=True)
 class UdpRun:
-    """Datagrams that were sent and that arrived, in ``seconds``."""
+    """Datagrams sent and received in ``seconds``."""
 
     sent: int
     arrived: int
@@ -51,12 +51,12 @@ class UdpRun:
 
     @property
     def lost_percent(self) -> float:
-        """Of those sent; 100 where none was."""
+        """Percentage of the sent ones. 100 if none was sent."""
         return 100.0 * (self.sent - self.arrived) / self.sent if self.sent else 100.0
 
     @property
     def per_second(self) -> float:
-        """Datagrams that arrived each second."""
+        """Datagrams received per second."""
         return self.arrived / self.seconds if self.seconds else 0.0
 
     @classmethod
@@ -68,7 +68,7 @@ class UdpRun:
 
 @dataclass(frozen=True, slots=True)
 class RoundTrips:
-    """Milliseconds of those echoes that were answered, in rising order; how many were sent."""
+    """Milliseconds of the answered echoes, ascending, and the number of sent ones."""
 
     times: tuple[float, ...]
     sent: int
@@ -80,13 +80,13 @@ class RoundTrips:
 
 
 def percentile(ordered: tuple[float, ...], part: float) -> float:
-    """The value below which ``part`` (0 to 1) of the others lie; ``ordered`` rises and is not empty."""
+    """The value that exceeds ``part`` (0 to 1) of the others. ``ordered`` is ascending and not empty."""
     return ordered[min(int(len(ordered) * part), len(ordered) - 1)]
 
 
 @contextlib.contextmanager
 def _server(space: Space) -> Iterator[None]:
-    """An iperf3 that serves one client; it listens when this is entered."""
+    """An iperf3 server for one client. It listens when this is entered."""
     process = space.spawn("iperf3", "-s", "-1", "--forceflush")
     try:
         assert process.stdout
@@ -118,21 +118,21 @@ def _client(here: Space, there: Space, target: str, seconds: float, *options: st
 def tcp(
     here: Space, there: Space, target: str, seconds: float, streams: int = 1, reverse: bool = False
 ) -> TcpRun:
-    """TCP to ``target`` in ``there``, or back from it, for whole seconds (at least one)."""
+    """TCP to ``target`` in ``there``, or in reverse, for whole seconds (at least one)."""
     options = ["-P", str(streams)] if streams > 1 else []
     options += ["-R"] if reverse else []
     return TcpRun.parse(_client(here, there, target, seconds, *options))
 
 
 def udp(here: Space, there: Space, target: str, seconds: float, size: int, rate: float) -> UdpRun:
-    """Datagrams of ``size`` bytes of payload, ``rate`` a second, paced as iperf3 does."""
+    """Datagrams with ``size`` bytes of payload, ``rate`` per second, paced by iperf3."""
     options = ["-u", "-l", str(size), "-b", str(int(rate * size * 8))]
     return UdpRun.parse(_client(here, there, target, seconds, *options))
 
 
 @contextlib.contextmanager
 def tcp_load(here: Space, there: Space, target: str, seconds: float) -> Iterator[None]:
-    """One TCP stream as fast as it goes, for ``seconds`` after it has warmed up, while the body runs."""
+    """One unlimited TCP stream while the body runs, for ``seconds`` after a warm-up."""
     length = str(max(1, round(seconds + WARM_UP)))
     with _server(there):
         client = here.spawn("iperf3", "-c", target, "-t", length, "-i", "1", "--forceflush")
@@ -150,11 +150,11 @@ def tcp_load(here: Space, there: Space, target: str, seconds: float) -> Iterator
 
 
 def ping(here: Space, target: str, count: int, interval: float) -> RoundTrips:
-    """Echoes, one each ``interval`` seconds, whether the one before was answered or not."""
+    """Echoes, one per ``interval`` seconds, whether or not the previous one was answered."""
     try:
         text = here.command(
             "ping", "-c", str(count), "-i", str(interval), target, timeout=count * interval + PATIENCE
         )
-    except UdpringError:  # ping exits 1 when not one was answered
+    except UdpringError:  # ping exits with 1 if none was answered
         return RoundTrips((), count)
     return RoundTrips.parse(text, count)

@@ -1,23 +1,22 @@
-"""``bench udp``: what a datagram costs over loopback, by our rings and by what else there is.
+"""``bench udp``: the cost of a datagram over loopback, with udpring's rings and with the alternatives.
 
-1. For each piece of work (a pattern of destinations, a size) the longest burst is found that a socket takes
-   without loss, and every contender is set up on sockets of its own.
-2. Rounds of some milliseconds go round: each contender in turn, every other time backwards. In a round bursts
-   are sent and received, and the two are timed apart: ``send``, ``receive``, and ``both``. In further rounds
-   the datagrams come from elsewhere, one by one, as from a sender that knows no trains: ``receive-singles``.
-3. A figure is the median of the rounds, in nanoseconds a datagram. A ratio is theirs by ours within a round,
-   where the two stood next to each other in time; of these the median.
-4. A round that lost a datagram has no figure. What was lost is counted and shown.
+1. For each piece of work (a pattern of destinations, a size), the benchmark finds the longest burst that a
+   socket takes without loss. Every contender is set up with its own sockets.
+2. Rounds last some milliseconds. The contenders take turns, every other time in reverse. A round sends and
+   receives bursts and times the two separately: ``send``, ``receive``, and ``both``. In further rounds the
+   datagrams come from another sender, one by one, without trains: ``receive-singles``.
+3. A figure is the median of the rounds, in nanoseconds per datagram. A ratio is the other's figure divided by
+   udpring's within a round, where both were measured close in time. The result is the median.
+4. A round that lost a datagram has no figure. Losses are counted and shown.
 
-What comes out is a dict of JSON's types, the same that ``--json`` prints and that ``udp_table`` and
-``udp_plot`` read:
+The result is a dict of JSON types, as ``--json`` prints it and ``udp_table`` and ``udp_plot`` read it:
 
     {"udpring", "kernel", "machine", "cpus", "cpu", "began", "load_average": [before, after], "seconds",
     "rounds", "receive_buffer": bytes, "tiers": [name, best first], "left_out": [{"contender", "why"}],
     "figures": [{"pattern", "size", "burst", "part", "contender", "sent", "lost", "ns": {"median", "runs"} or
     null, "ratios": {other contender: number}}]}
 
-A figure of part ``both`` has "cpu_ns", too: the processor time of all threads, in the form of "ns".
+A figure of part ``both`` also has "cpu_ns": the CPU time of all threads, in the form of "ns".
 """
 
 from __future__ import annotations
@@ -55,16 +54,17 @@ PARTS = ("send", "receive", "both", "receive-singles")
 TWO_THREADS = "socket, 2 threads"
 PEERS = ("socket", TWO_THREADS, "asyncio", "uvloop", "mmsg in C")
 WAYS = ("columns", "views", "1 helper")
-"""How ours are used; with a helper: columns. That and two threads are left out with a single destination."""
+"""Ways to use udpring. A helper works with columns. It and two threads are omitted with a single
+destination."""
 
 
 def contender_of(tier: str, way: str) -> str:
-    """The name of ours on a tier, in one of the WAYS."""
+    """The name of udpring on a tier, in one of the WAYS."""
     return f"udpring {tier}, {way}"
 
 
 def contenders_of(result: dict[str, Any]) -> list[str]:
-    """All that have figures; peers first."""
+    """All contenders with figures, alternatives first."""
     ours = [contender_of(tier, way) for tier in result["tiers"] for way in WAYS]
     have = {each["contender"] for each in result["figures"]}
     return [name for name in (*PEERS, *ours) if name in have]
@@ -79,8 +79,8 @@ def measure(
     rounds: int,
     say: Say,
 ) -> dict[str, Any]:
-    """Takes ``seconds`` in all, and a little to set up. ``tiers``: None for all that work here. Raises
-    HostError, RingError (a tier that was asked for cannot be had)."""
+    """Takes ``seconds`` in all, plus a little for set-up. ``tiers``: None for all that work here. Raises
+    HostError, RingError (a requested tier does not work)."""
     facts = host_facts()
     before = load()
     _settle_allocator()
@@ -112,7 +112,8 @@ def measure(
 
 
 def _contenders(tiers: Sequence[str] | None) -> tuple[dict[str, Opener], list[str], list[dict[str, str]]]:
-    """How to set up each, peers first; the tiers that work; who is missing, and why."""
+    """The set-up of each contender, alternatives first; the working tiers; the missing contenders with
+    reasons."""
     openers: dict[str, Opener] = {
         "socket": SocketLoop,
         TWO_THREADS: ThreadedSocketLoop,
@@ -153,9 +154,9 @@ def _is_parallel(contender: str) -> bool:
 
 
 def _settle_allocator() -> None:
-    """asyncio has 256 KiB allocated for each datagram. As long as malloc maps and unmaps that each time,
-    which depends on what the program did before (mallopt(3), M_MMAP_THRESHOLD), a datagram costs it several
-    times as much. It is measured at its best: freeing a large block raises the threshold for good."""
+    """asyncio allocates 256 KiB for each datagram. While malloc maps and unmaps that each time, a datagram
+    costs several times as much. That depends on the history of the program (mallopt(3), M_MMAP_THRESHOLD).
+    asyncio is measured at its best: freeing a large block raises the threshold permanently."""
     bytearray(16 << 20)
 
 
@@ -166,7 +167,7 @@ def _receive_buffer() -> int:
 
 @dataclass(slots=True)
 class _Samples:
-    """The rounds of one contender: nanoseconds a datagram, None for a round that lost any."""
+    """The rounds of one contender: nanoseconds per datagram, None for a round with a loss."""
 
     ns: dict[str, list[float | None]] = field(default_factory=dict)
     sent: int = 0
@@ -198,7 +199,7 @@ def _measure_work(
     budget_ns: int,
     rounds: int,
 ) -> list[dict[str, Any]]:
-    """The figures of one piece of work. ``kinds``: whether the datagrams come from elsewhere."""
+    """The figures of one piece of work. ``kinds``: whether another sender sends the datagrams."""
     work = lossless(pattern, size)
     samples: dict[bool, dict[str, _Samples]] = {fed: {name: _Samples() for name in openers} for fed in kinds}
     with contextlib.ExitStack() as closing:

@@ -1,9 +1,9 @@
-"""What ``bench udp`` measures, each for one piece of work: loops over ``socket``, asyncio and uvloop,
-sendmmsg(2) and recvmmsg(2) from C, and our rings on each tier.
+"""The contenders of ``bench udp``, each for one piece of work: loops over ``socket``, asyncio and uvloop,
+sendmmsg(2) and recvmmsg(2) from C, and udpring's rings on each tier.
 
-A round is bursts, one after the other, until its time is up: a burst is sent, then received, and each of the
-two is timed. The first burst of a round is not counted. The processor time of the process is taken over all
-of them, so that who uses more than one thread shows it.
+A round consists of bursts until its time is up. A burst is sent, then received, and each part is timed. The
+first burst of a round does not count. The CPU time of the process covers all bursts, so it includes
+additional threads.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _used = time.process_time_ns
 
 @dataclass(slots=True)
 class Round:
-    """What one took: datagrams that were sent and count, those of them that did not arrive, nanoseconds; and
-    of processor time, of all threads, for both parts."""
+    """The result of one round: counted datagrams sent, those of them that did not arrive, nanoseconds, and
+    for both parts the CPU time of all threads."""
 
     sent: int = 0
     lost: int = 0
@@ -39,7 +39,7 @@ class Round:
     cpu_ns: int = 0
 
     def add(self, burst: int, arrived: int, began: int, between: int, ended: int) -> None:
-        """One burst, and the three readings of the clock about its two parts."""
+        """One burst, with three readings of the clock around its two parts."""
         self.sent += burst
         self.lost += burst - arrived
         self.send_ns += between - began
@@ -47,7 +47,7 @@ class Round:
 
 
 class Contender(abc.ABC):
-    """One program, set up for one piece of work on sockets of its own."""
+    """One program, set up for one piece of work on its own sockets."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -55,17 +55,17 @@ class Contender(abc.ABC):
         self._feeder: MmsgBursts | None = None
 
     def feed(self, turn: int) -> None:
-        """A burst to our inbox from elsewhere: single datagrams, as sendmmsg sends them."""
+        """Another sender's burst to the inbox: single datagrams, sent by sendmmsg."""
         if self._feeder is None:
             self._feeder = MmsgBursts(self.work, self.pair)
         self._feeder.run(turn, receive=False)
 
     @abc.abstractmethod
     def round(self, budget_ns: int, fed: bool) -> Round:
-        """Bursts for so long, at least one. ``fed``: not sent by the contender itself but by ``feed``."""
+        """Bursts for this long, at least one. ``fed``: sent by ``feed``, not by the contender."""
 
     def close(self) -> None:
-        """Lets go of the sockets."""
+        """Closes the sockets."""
         self.pair.close()
 
 
@@ -74,11 +74,11 @@ class Calling(Contender):
 
     @abc.abstractmethod
     def send(self, turn: int) -> None:
-        """The burst whose turn it is."""
+        """The burst to send next."""
 
     @abc.abstractmethod
     def receive(self, count: int) -> int:
-        """So many datagrams; how many came until nothing did for LOSS_WAIT."""
+        """Receives this many datagrams. Returns how many came until none arrived for LOSS_WAIT."""
 
     def round(self, budget_ns: int, fed: bool) -> Round:
         """See Contender."""
@@ -103,8 +103,8 @@ class Calling(Contender):
 
 
 class SocketLoop(Calling):
-    """``sendto`` for each datagram; ``recvfrom_into`` one buffer for each, blocking never: a socket with a
-    timeout polls before each call."""
+    """``sendto`` for each datagram, and ``recvfrom_into`` one buffer for each, never blocking: a socket with
+    a timeout polls before each call."""
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
@@ -135,8 +135,8 @@ class SocketLoop(Calling):
 
 
 class ThreadedSocketLoop(SocketLoop):
-    """The same with a second thread that sends every other datagram; it costs the order of those to one
-    destination. ``sendto`` lets go of the interpreter while the kernel works."""
+    """The same with a second thread that sends every other datagram, which loses the order of datagrams to
+    one destination. ``sendto`` releases the GIL while the kernel works."""
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
@@ -163,7 +163,7 @@ class ThreadedSocketLoop(SocketLoop):
         self._done.acquire()
 
     def close(self) -> None:
-        """Ends the second thread, and lets go of the sockets."""
+        """Ends the second thread and closes the sockets."""
         self._turn = None
         self._begin.release()
         self._second.join()
@@ -171,7 +171,7 @@ class ThreadedSocketLoop(SocketLoop):
 
 
 class Mmsg(Calling):
-    """sendmmsg(2) and recvmmsg(2), a burst a call, driven from C; no UDP_SEGMENT, no UDP_GRO."""
+    """sendmmsg(2) and recvmmsg(2), one burst per call, driven from C. No UDP_SEGMENT, no UDP_GRO."""
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
@@ -187,8 +187,8 @@ class Mmsg(Calling):
 
 
 class Rings(Calling):
-    """Ours on one tier. Not ``views``: one buffer with a length goes out, columns are read. ``views``: an
-    object for each payload goes out, a memoryview for each is taken. ``helpers``: of the send ring."""
+    """udpring on one tier. Without ``views``: sends one buffer with a length, reads columns. ``views``: sends
+    an object and takes a memoryview for each payload. ``helpers``: of the send ring."""
 
     def __init__(self, work: Work, tier: str, views: bool, helpers: int = 0) -> None:
         super().__init__(work)
@@ -233,14 +233,14 @@ class Rings(Calling):
         return got
 
     def close(self) -> None:
-        """Lets go of the rings, and the sockets."""
+        """Closes the rings and the sockets."""
         self.rx.close()
         self.tx.close()
         super().close()
 
 
 class _Sink(asyncio.DatagramProtocol):
-    """Counts what arrives, and tells when it is enough."""
+    """Counts arrivals and reports when there are enough."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -252,7 +252,7 @@ class _Sink(asyncio.DatagramProtocol):
             self.enough.set_result(None)
 
     def give_up(self, left: int) -> None:
-        """Once nothing came since ``left`` were missing."""
+        """Called when nothing has come since ``left`` were missing."""
         if self.enough is None or self.enough.done():
             return
         if self.left == left:
@@ -262,7 +262,7 @@ class _Sink(asyncio.DatagramProtocol):
 
 
 class Looped(Contender):
-    """``asyncio.DatagramProtocol`` on both sides, in the given event loop: the least that a program does."""
+    """``asyncio.DatagramProtocol`` on both sides, in the given event loop, with the least possible work."""
 
     def __init__(self, work: Work, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         super().__init__(work)
@@ -309,13 +309,13 @@ class Looped(Contender):
             turn += 1
 
     def _send(self, turn: int) -> None:
-        """What the socket has no room for stays with the transport, which sends it while we wait."""
+        """Datagrams without room in the socket stay with the transport, which sends them during the wait."""
         sendto, payload = self._out.sendto, self._payload
         for address in self._addresses[turn % len(self._addresses)]:
             sendto(payload, address)
 
     def close(self) -> None:
-        """Closes the loop and, with it, the sockets."""
+        """Closes the loop and its sockets."""
 
         async def close() -> None:
             self._out.close()

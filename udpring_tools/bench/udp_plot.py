@@ -54,7 +54,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _colors(tiers: list[str]) -> dict[str, str]:
-    """Ours in colour, one for each tier, the others' dull."""
+    """Colours for udpring, one for each tier, and dull ones for the others."""
     ours = [contender_of(tier, way) for tier in tiers for way in WAYS]
     return dict(zip(PEERS, PEER_COLORS, strict=True)) | dict(zip(ours, OUR_COLORS, strict=False))
 

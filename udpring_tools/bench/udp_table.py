@@ -1,4 +1,4 @@
-"""The result of ``bench udp`` as text, and beside the ratios that the API is meant to reach."""
+"""The result of ``bench udp`` as text, with the ratios that the API should reach."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["GOALS", "Goal", "goals_reached", "udp_table"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Send and receive together: how many times as fast as ``peer`` ours is meant to be, from ``least`` on. A
-    peer that is a tier of ours is meant to be as fast, within a quarter."""
+    """The intended ratio of udpring to ``peer`` for send and receive together, from ``least`` on. A peer that
+    is a tier of udpring should be equally fast, within a quarter."""
 
     pattern: str
     size: int
@@ -42,8 +42,8 @@ QUARTER = 1.25
 
 
 def goals_reached(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each goal that the result has figures for: ``{"pattern", "size", "way", "peer", "goal", "ratios":
-    {tier: number}, "reached": by the best tier}``. At the end tier mmsg beside the others."""
+    """Each goal with figures in the result: ``{"pattern", "size", "way", "peer", "goal", "ratios": {tier:
+    number}, "reached": by the best tier}``. The last ones compare tier mmsg with the others."""
     both = {
         (figure["pattern"], figure["size"], figure["contender"]): figure["ratios"]
         for figure in result["figures"]
@@ -63,7 +63,7 @@ def goals_reached(result: dict[str, Any]) -> list[dict[str, Any]]:
             reached = next(iter(have.values())) >= goal.least
             lines.append(_line(goal.pattern, goal.size, goal.way, goal.peer, goal.least, have, reached))
     for pattern, size in TIERS_ALIKE:
-        # The time of mmsg by that of the other tier: more than 1 where mmsg is the slower.
+        # The time of mmsg divided by that of the other tier: more than 1 if mmsg is slower.
         have = ratios(pattern, size, "columns", contender_of("mmsg", "columns"))
         if have:
             reached = all(1 / QUARTER <= each <= QUARTER for each in have.values())
@@ -86,7 +86,7 @@ def _line(
 
 
 def udp_table(result: dict[str, Any]) -> str:
-    """All of it, as a person reads it."""
+    """All of it, for people."""
     return "\n".join([*_head(result), *_parts(result), *_goals(result), *_losses(result)])
 
 
@@ -102,8 +102,8 @@ def _head(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _parts(result: dict[str, Any]) -> Iterator[str]:
-    """A grid for each pattern and part: nanoseconds, and how many times as fast as the socket loop; for both
-    parts together processor time, too, of all threads."""
+    """A grid for each pattern and part: nanoseconds, and the ratio to the socket loop. For both parts
+    together, also the CPU time of all threads."""
     cells = {
         (each["pattern"], each["part"], each["size"], each["contender"]): each for each in result["figures"]
     }
@@ -119,7 +119,7 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
             lines = [["ns a datagram", *(word for size in sizes for word in (f"{size} B", *words))]]
             for name in contenders:
                 if (pattern, part, sizes[0], name) not in cells:
-                    continue  # of no use with this pattern
+                    continue  # not useful with this pattern
                 line = [name]
                 for size in sizes:
                     line += _cell(cells[pattern, part, size, name])[: 3 if timed else 2]

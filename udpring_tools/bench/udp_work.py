@@ -1,7 +1,7 @@
-"""What ``bench udp`` has each contender do: bursts of datagrams to one, 64 or 1000 destinations on loopback.
+"""The work of ``bench udp``: bursts of datagrams to one, 64 or 1000 destinations on loopback.
 
-Every destination is another address of 127.0.0.0/8 on the port of one socket that is bound to all of them:
-what is received, and by what, is the same however many there are.
+Every destination is another address of 127.0.0.0/8 on the port of one socket that is bound to all of them. So
+the receiver and its datagrams are the same for any number of destinations.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["LOSS_WAIT", "PATTERNS", "SIZES", "MmsgBursts", "Pair", "Pattern", "W
 SIZES = (64, 200, 1200, 1400)
 """Bytes of payload."""
 ROOM = 4 << 20
-"""Of the receiving socket, where the host allows that (net.core.rmem_max, or CAP_NET_ADMIN)."""
+"""Of the receiving socket, if the host allows it (net.core.rmem_max, or CAP_NET_ADMIN)."""
 LOSS_WAIT = 0.5
-"""Seconds after which a datagram that did not come is lost; on loopback it is there when the send returns."""
+"""Seconds until a missing datagram is lost. On loopback it has arrived when the send returns."""
 SO_RCVBUFFORCE = 33  # socket(7); the module socket lacks it
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """``each`` datagrams to each of ``destinations`` in a burst, round about."""
+    """``each`` datagrams to each of ``destinations`` per burst, in turn."""
 
     name: str
     title: str
@@ -54,9 +54,8 @@ PATTERNS = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Datagrams of ``size`` bytes. ``bursts``: the hosts that each burst goes to, one burst after the other
-    and then from the start; all are equally long. More than one only where the receiving socket has no room
-    for the whole pattern."""
+    """Datagrams of ``size`` bytes. ``bursts``: the hosts of each burst, used in turn. All have equal length.
+    There is more than one only if the receiving socket has no room for the whole pattern."""
 
     pattern: Pattern
     size: int
@@ -70,11 +69,11 @@ class Work:
 
     @property
     def burst(self) -> int:
-        """Datagrams of a burst."""
+        """Datagrams per burst."""
         return len(self.bursts[0])
 
     def payload(self) -> bytes:
-        """What each datagram carries."""
+        """The payload of each datagram."""
         return bytes(byte & 0xFF for byte in range(self.size))
 
 
@@ -98,7 +97,7 @@ class Pair:
             undo.pop_all()
 
     def addresses(self, hosts: Sequence[str]) -> list[tuple[str, int]]:
-        """Where the datagrams of a burst go."""
+        """The destinations of a burst."""
         return [(host, self.port) for host in hosts]
 
     def close(self) -> None:
@@ -108,7 +107,7 @@ class Pair:
 
 
 class MmsgBursts:
-    """The work's bursts, laid out once for sendmmsg(2) and recvmmsg(2): native/udp/baseline.c. Raises
+    """The work's bursts, prepared once for sendmmsg(2) and recvmmsg(2): native/udp/baseline.c. Raises
     HostError, also in ``run``."""
 
     def __init__(self, work: Work, pair: Pair) -> None:
@@ -125,7 +124,7 @@ class MmsgBursts:
             self._bursts.append(ffi.gc(opened[0], lib.udpring_baseline_close))
 
     def run(self, turn: int, *, send: bool = True, receive: bool = True) -> int:
-        """Sends the burst whose turn it is, or receives as many, or both; how many there were."""
+        """Sends the next burst, or receives as many datagrams, or both. Returns their number."""
         code: int = lib.udpring_baseline_run(
             self._bursts[turn % len(self._bursts)],
             self._pair.outbox.fileno() if send else -1,
@@ -138,8 +137,8 @@ class MmsgBursts:
 
 
 def lossless(pattern: Pattern, size: int) -> Work:
-    """The pattern in the longest bursts for which a socket has room here, found by sending them. Raises
-    HostError where not even short ones arrive."""
+    """The pattern in the longest bursts that fit into a socket here, found by sending them. Raises HostError
+    if not even short ones arrive."""
     burst = len(pattern.hosts())
     while True:
         work = Work.of(pattern, size, burst)

@@ -1,1 +1,1 @@
-"""The commands of this package. ``udpring/cli/__init__.py`` says what a command's module has."""
+"""The commands of this package. ``udpring/cli/__init__.py`` describes a command's module."""

@@ -1,4 +1,4 @@
-"""``udpring bench aead``: what sealing and opening a packet costs with each AEAD of the build."""
+"""``udpring bench aead``: the cost of sealing and opening a packet with each AEAD of the build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from udpring.wireguard.cipher import Cipher
 from udpring_tools.commands.measuring import Between
 
 DEFAULT_LENGTHS = (0, 64, 512, 1424)
-"""Bytes of plaintext: a keepalive, a small packet, a middling one, one that fills a path of 1500 bytes."""
+"""Bytes of plaintext: a keepalive, a small packet, a medium one, one that fills a path of 1500 bytes."""
 LENGTH_MAX = 65535
 BURST_MAX = 64
 REPEATS = 9
@@ -57,8 +57,8 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints. HostError where no AEAD works at all."""
-    # Not at the top: this loads the compiled module, and the help must not need it.
+    """Measures and prints. Raises HostError if no AEAD works."""
+    # Not at the top: this loads the compiled module, which the help does not need.
     from udpring._native import ffi, lib  # noqa: PLC0415
 
     rows = [
@@ -104,7 +104,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One implementation at one length: ns of CPU time a packet."""
+    """One implementation at one length: CPU time per packet in ns."""
 
     aead: str
     cipher: Cipher
@@ -113,14 +113,15 @@ class Figure:
     open_ns: float
 
     def gigabits(self) -> float:
-        """Gbit of plaintext a CPU-second, sealing."""
+        """Gbit of plaintext sealed per second of CPU time."""
         return 8 * self.length / self.seal_ns
 
 
 def measure(rows: list[Row], length: int, burst: int, rounds: int) -> list[Figure]:
-    """The best of ``REPEATS`` runs of each, in turn, so that a slow moment of the machine hits none alone.
+    """The best of ``REPEATS`` runs of each, in turn, so that a slow moment of the machine does not hit only
+    one.
 
-    One that does not load here is left out, with a line on standard error.
+    One that does not load here is omitted, with a line on standard error.
     """
     from udpring._native import lib, reason, reason_text  # noqa: PLC0415
 
@@ -162,7 +163,7 @@ def as_table(figures: list[Figure], chosen: Mapping[Cipher, str]) -> list[str]:
 
 
 def cpu_name() -> str:
-    """As /proc/cpuinfo has it; empty where it has none."""
+    """From /proc/cpuinfo. Empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""``udpring bench handshakes``: handshakes a second, and what a node forwards while bogus ones arrive."""
+"""``udpring bench handshakes``: handshakes per second, and forwarding during a flood of bogus ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; progress goes to standard error."""
+    """Measures and prints. Progress goes to standard error."""
     from udpring_tools.bench.handshakes import measure_handshakes  # noqa: PLC0415
     from udpring_tools.bench.program import Program  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_table(result: dict[str, Any]) -> str:
-    """The result as a person reads it."""
+    """The result for people."""
     from udpring_tools.bench.table import grid, head  # noqa: PLC0415
 
     text = [*head(result, result), ""]

@@ -50,7 +50,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; progress goes to standard error."""
+    """Measures and prints. Progress goes to standard error."""
     from udpring_tools.bench.peers import CASES, measure_peers  # noqa: PLC0415
     from udpring_tools.bench.program import Program  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_table(result: dict[str, Any]) -> str:
-    """The result as a person reads it."""
+    """The result for people."""
     from udpring_tools.bench.table import grid, head  # noqa: PLC0415
 
     lines = [["peers", "prefixes", "CPU ns/packet", "to one", "packets/s", "lost", "resident", "filled in"]]

@@ -1,4 +1,4 @@
-"""``udpring bench tunnel``: whole nodes of ours and of other programs, measured in turn."""
+"""``udpring bench tunnel``: whole nodes of udpring and of other programs, measured in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from udpring.wireguard.cipher import Cipher
 from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
-"""As in bench/measures.py, which is slow to import. A test compares them."""
+"""The same as in bench/measures.py, which is slow to import. A test compares them."""
 CIPHERS = tuple(map(str, Cipher))
 
 
@@ -84,14 +84,14 @@ def _measures(text: str) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; progress goes to standard error."""
+    """Measures and prints. Progress goes to standard error."""
     from udpring_tools.bench import plot, space  # noqa: PLC0415
     from udpring_tools.bench.comparison import compare  # noqa: PLC0415
     from udpring_tools.bench.program import Program, distinct  # noqa: PLC0415
     from udpring_tools.bench.table import comparison_table  # noqa: PLC0415
 
     ciphers = [Cipher(name) for name in dict.fromkeys(args.cipher or CIPHERS[:1])]
-    # Each given once where the same is given twice.
+    # Each only once, even if it is given twice.
     tiers, workers = (list(dict.fromkeys(given or [None])) for given in (args.tier, args.workers))
     ours = Program.variants(tiers, ciphers, workers)
     programs = distinct([*ours, *map(Program.parse, args.against)])

@@ -1,4 +1,5 @@
-"""``udpring bench udp``: datagrams over loopback, by our rings and by what else a Python program has."""
+"""``udpring bench udp``: datagrams over loopback, with udpring's rings and with the alternatives in
+Python."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from udpring_tools.commands.measuring import Between, ended_by_signals, progress
 PATTERNS = ("to-1", "to-64", "to-1000")
 SIZES = ("64", "200", "1200", "1400")
 PARTS = ("send", "receive", "both", "receive-singles")
-"""All as in udpring_tools.bench, which is slow to import. A test compares them."""
+"""The same as in udpring_tools.bench, which is slow to import. A test compares them."""
 SECONDS, ROUNDS = 60, 9
 QUICK_SECONDS, QUICK_ROUNDS, QUICK_SIZES = 2, 3, ("200", "1200")
 
@@ -57,7 +58,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The parts, patterns and sizes that are named."""
+    """The named parts, patterns and sizes."""
     names = text.split(",")
     for name in names:
         if name not in (*PARTS, *PATTERNS, *SIZES):
@@ -71,7 +72,7 @@ def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; progress goes to standard error."""
+    """Measures and prints. Progress goes to standard error."""
     from udpring_tools.bench.plot import require_drawable  # noqa: PLC0415
     from udpring_tools.bench.udp import measure  # noqa: PLC0415
     from udpring_tools.bench.udp_plot import draw  # noqa: PLC0415

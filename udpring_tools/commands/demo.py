@@ -68,11 +68,11 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; progress goes to standard error."""
+    """Measures and prints. Progress goes to standard error."""
     from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked  # noqa: PLC0415
     from udpring_tools.bench.space import become_root, require_tools  # noqa: PLC0415
 
-    # The nodes take them from the environment: a wrong one fails before anything is made.
+    # The nodes read them from the environment. A wrong one must fail before anything is made.
     plane_tier("auto")
     offload_flags(None)
     workers_asked(None)
@@ -126,7 +126,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ratio(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Ours divided by theirs, tunnel by tunnel; the median of these."""
+    """udpring's figures divided by the other's, tunnel by tunnel; the median of these."""
     ratios = {}
     for key, _, unit in COLUMNS:
         pairs = [(our[key], their[key]) for our, their in zip(ours, theirs, strict=True)]

@@ -1,4 +1,4 @@
-"""What the measuring commands share: numbers on the command line, progress, and an orderly end."""
+"""Shared by the measuring commands: numbers on the command line, progress, and an orderly end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Between:
 
 
 def tier(text: str) -> str:
-    """An argparse type: the name of a tier. It asks the core, which ``--help`` does not load."""
+    """An argparse type: the name of a tier. It queries the core, which ``--help`` does not load."""
     from udpring.udp.tiers import TIERS  # noqa: PLC0415
 
     if text not in TIERS:
@@ -37,7 +37,7 @@ def tier(text: str) -> str:
 
 
 def progress(text: str) -> None:
-    """A line of what is being done, to standard error."""
+    """Prints a progress line to standard error."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
@@ -47,7 +47,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the body as Ctrl-C does, so that it takes down what it made."""
+    """SIGTERM and SIGHUP end the body like Ctrl-C, so that it removes everything it made."""
     former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield

@@ -1,8 +1,8 @@
-"""The demo's laboratory: two network namespaces joined by a veth, a tunnel node in each, and what is
-measured.
+"""The demo's laboratory: two network namespaces joined by a veth, a tunnel node in each, and the
+measurements.
 
-Every process here ends when the pipe to it closes: even if the demo is killed, nothing stays. No name is
-taken outside the namespaces but a UAPI socket's, for programs that need one.
+Every process here ends when its pipe closes, so nothing stays even if the demo is killed. Only a UAPI socket
+has a name outside the namespaces, for programs that need one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """A node's description of itself."""
 
     tier: str
     tier_reason: str
@@ -52,7 +52,8 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One tunnel's figures. ``handshake_ms``: from the first packet to its answer, handshake included."""
+    """The figures of one tunnel. ``handshake_ms``: from the first packet to its answer, with the
+    handshake."""
 
     outer: str
     inner: str
@@ -66,7 +67,8 @@ class Measured:
 
 
 class Process:
-    """A node's process in a namespace. With ``program`` a wireguard-go compatible one, else udpring.Node."""
+    """A node's process in a namespace. ``program``: compatible with wireguard-go. Without it:
+    udpring.Node."""
 
     def __init__(self, space: Space, program: str | None, interface: str) -> None:
         self.space = space
@@ -88,7 +90,7 @@ class Process:
             raise HostError(f"{missing.filename} is not installed", cure="install it") from None
 
     def configure(self, text: str) -> NodeFacts:
-        """Gives it its configuration; returns when it is up."""
+        """Passes the configuration. Returns when the node is up."""
         if self.program is None:
             return self._configure_own(text)
         return self._configure_program(text)
@@ -159,7 +161,7 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def close(self) -> None:
-        """Ends it, by its pipe or by SIGTERM, and at last by SIGKILL."""
+        """Ends it by its pipe or SIGTERM, finally by SIGKILL."""
         assert self.process.stdin
         assert self.process.stderr
         with contextlib.suppress(BrokenPipeError):
@@ -177,7 +179,7 @@ class Process:
 
 
 class Lab:
-    """Two joined namespaces; ``measure`` starts two nodes in them, one after the other, and takes figures."""
+    """Two joined namespaces. ``measure`` starts two nodes in them, one after another, and measures."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -201,8 +203,7 @@ class Lab:
     def measure(
         self, program: str | None, outer: str, inner: str, seconds: float, tell: Callable[[str], None]
     ) -> tuple[Measured, NodeFacts]:
-        """Two fresh nodes; ``outer`` and ``inner`` are ``IPv4`` or ``IPv6``. Raises HostError,
-        UdpringError."""
+        """Two new nodes. ``outer`` and ``inner`` are ``IPv4`` or ``IPv6``. Raises HostError, UdpringError."""
         tell(f"{program or 'udpring'}: outer {outer}, inner {inner}")
         with contextlib.ExitStack() as stack:
             tag = secrets.token_hex(3)
@@ -215,7 +216,7 @@ class Lab:
             for number, space in enumerate((self.a, self.b)):
                 for address in (OUTER["IPv6"][number], INNER["IPv6"][number]):
                     _wait_until_local(space, address)
-            # Neighbour discovery of the link below is none of the tunnel's business.
+            # Excludes neighbour discovery of the link below from the measurement.
             self.a.begin(lambda: _echo(OUTER[outer][1], 1, FIRST_ECHO_WAIT))()
             target = INNER[inner][1]
             handshake = self.a.begin(lambda: _echo(target, 1, FIRST_ECHO_WAIT))()
@@ -239,7 +240,7 @@ class Lab:
         ), facts[0]
 
     def _tcp(self, here: Space, there: Space, target: str, seconds: float) -> tuple[float, int]:
-        """One stream to ``target`` in ``there``: Gbit/s as received, and bytes."""
+        """One stream to ``target`` in ``there``: received Gbit/s, and bytes."""
         listening = there.begin(lambda: socket.create_server((target, TCP_PORT), family=_family(target)))()
         with listening:
             listening.settimeout(10)
@@ -250,7 +251,7 @@ class Lab:
 
 
 def _answers(client: UapiClient) -> bool:
-    """A socket's file is there before the program listens."""
+    """Waits, because a socket's file exists before the program listens."""
     try:
         client.get()
     except UdpringError:
@@ -259,8 +260,8 @@ def _answers(client: UapiClient) -> bool:
 
 
 def _wait_until_local(space: Space, address: str) -> None:
-    """The kernel delivers to an IPv6 address a moment after it was added, or its link set up: by a work item,
-    which has to wait for its turn where the machine is busy. An echo that comes before is lost."""
+    """Waits until the kernel delivers to an IPv6 address, which is shortly after it was added or its link set
+    up. A work item does it, which may be late on a busy machine. An earlier echo is lost."""
     end = time.monotonic() + FIRST_ECHO_WAIT
     while not space.command("ip", "-6", "route", "show", "table", "local", address).strip():
         if time.monotonic() > end:
@@ -296,7 +297,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _echo(target: str, count: int, patience: float) -> list[float]:
-    """ICMP echoes, one after the other: the seconds of those that were answered within ``patience``."""
+    """ICMP echoes, one after another: the seconds of those answered within ``patience``."""
     six = _family(target) == socket.AF_INET6
     protocol = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
     identity = secrets.randbelow(1 << 16)
@@ -307,7 +308,7 @@ def _echo(target: str, count: int, patience: float) -> list[float]:
             kind = 128 if six else 8
             check = 0 if six else _checksum(struct.pack("!BBH", kind, 0, 0) + body)
             started = time.perf_counter()
-            # A fresh interface's IPv6 address may take a moment to be usable.
+            # The IPv6 address of a new interface may take a moment to be usable.
             _send_echo(raw, struct.pack("!BBH", kind, 0, check) + body, target, started + patience)
             while (left := started + patience - time.perf_counter()) > 0:
                 raw.settimeout(left)
@@ -335,7 +336,7 @@ def _send_echo(raw: socket.socket, packet: bytes, target: str, until: float) -> 
 
 
 def _receive(listening: socket.socket) -> tuple[int, float]:
-    """Takes one connection to its end: bytes, and seconds from its first to its last."""
+    """Serves one connection to its end: bytes, and seconds from the first to the last."""
     connection, _ = listening.accept()
     buffer = bytearray(PIECE)
     with connection:

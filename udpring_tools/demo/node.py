@@ -1,4 +1,4 @@
-"""One node of the demo: reads its configuration from standard input, says what it is, ends when the pipe
+"""One node of the demo: reads its configuration from standard input, describes itself, ends when the pipe
 closes."""
 
 from __future__ import annotations
