@@ -20,7 +20,7 @@ def serve(sock: socket.socket) -> None:
                     report = tx.send_batch(batch, batch.addresses)
                 failed += len(report.errors)
         echoed, drops = tx.stats["packets"], rx.stats["kernel_drops"]
-    print(f"{echoed} echoed, {failed} not sent, {drops} lost for want of room in the socket")
+    print(f"{echoed} echoed, {failed} not sent, {drops} lost because the socket was full")
 
 
 def main() -> None:

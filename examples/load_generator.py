@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="how long (5)")
     args = parser.parse_args()
     if not (args.rate > 0 and 0 < args.size <= 65507 and args.seconds > 0):
-        parser.error("rate and seconds are above nought, a size is 1 to 65507")
+        parser.error("rate and seconds are above zero, a size is 1 to 65507")
     found = socket.getaddrinfo(args.host, args.port, socket.AF_INET, socket.SOCK_DGRAM)
     address = str(found[0][4][0]), args.port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, udpring.SendRing(sock) as tx:

@@ -37,7 +37,7 @@ def main() -> int:
     wanting = [test for _, test, why in skips if PACKAGE_WANTING.search(why)]
     on_ci = bool(os.environ.get("CI"))
     if wanting and on_ci:
-        print(f"{len(wanting)} tests were skipped for want of a package; on CI that is a failure")
+        print(f"{len(wanting)} tests were skipped for lack of a package. On CI that is a failure")
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return 1 if wanting and on_ci else 0
 

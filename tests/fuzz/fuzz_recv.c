@@ -348,7 +348,7 @@ static void finish(bool sleeping)
             release(0);
         threads_now_ns += 100000000;   /* no pause is longer */
         uring_poke();
-        CLAIM(!sleeping || readable(), "%u messages are there, and nobody is told", kernel_file(model.fd)->count);
+        CLAIM(!sleeping || readable(), "%u messages are there, and the descriptor is not readable", kernel_file(model.fd)->count);
         if (receive(100, 0) && model.dead)
             return;
     }
@@ -357,7 +357,7 @@ static void finish(bool sleeping)
     (void)receive(1, 0);
     struct udpring_recv_usage usage;
     udpring_recv_usage(model.recv, &usage);
-    CLAIM(!usage.leased && !usage.copies, "%lu buffers and %lu bytes of copies are kept by nobody", (unsigned long)usage.leased,
+    CLAIM(!usage.leased && !usage.copies, "%lu buffers and %lu bytes of copies are kept without a user", (unsigned long)usage.leased,
           (unsigned long)usage.copies);
     struct udpring_rx_stats stats;
     udpring_recv_stats(model.recv, &stats);

@@ -303,7 +303,7 @@ static void finish(bool sleeping)
         CLAIM(i < TURNS_MOST, "%lu datagrams wait for ever", (unsigned long)udpring_send_pending(send_model.send));
         (void)clear_the_way();
         if (sleeping) {
-            CLAIM(turn(), "%lu datagrams could move on, and nobody is told", (unsigned long)udpring_send_pending(send_model.send));
+            CLAIM(turn(), "%lu datagrams could be sent, and the descriptor is not readable", (unsigned long)udpring_send_pending(send_model.send));
         } else {
             int code = udpring_send_run(send_model.send, NULL, send_model.submitted, 1000000);
             CLAIM(code == 0 || code == -ETIME || code == -ECANCELED || code == -EBADF, "run answers %d", code);
@@ -379,7 +379,7 @@ static bool open_ring(struct input *input)
     send_model.tier = (int)udpring_send_tier(send_model.send);
     CLAIM(!udpring_send_reason(send_model.send)[0] == (options.tier != UDPRING_TIER_AUTO || send_model.tier == UDPRING_TIER_URING_MULTISHOT),
           "a tier for the reason \"%s\"", udpring_send_reason(send_model.send));
-    CLAIM(udpring_send_zero_copy(send_model.send) == UDPRING_ZC_OFF || options.zero_copy, "zero copy that nobody asked for");
+    CLAIM(udpring_send_zero_copy(send_model.send) == UDPRING_ZC_OFF || options.zero_copy, "zero copy that was not requested");
     send_model.refusal = refused & 4 ? EIO : EINVAL;
     for (uint32_t i = 0; i < DESTINATIONS; i++)
         if (refused >> 3 & 1 << i % 4)

@@ -287,7 +287,7 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
 {
     if (!threads_active)
         return __real_pthread_mutex_lock(mutex);
-    CLAIM(threads_wait(lock_free, mutex, UINT64_MAX), "a lock that nobody gives up");
+    CLAIM(threads_wait(lock_free, mutex, UINT64_MAX), "a lock that is never released");
     return __real_pthread_mutex_lock(mutex);
 }
 
@@ -321,7 +321,7 @@ int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     }
     idle = runs == before ? idle + 1 : 0;
     before = runs;
-    CLAIM(idle < DEADLINES_MAX, "nobody will ever say so");
+    CLAIM(idle < DEADLINES_MAX, "no event will ever end the wait");
     pthread_mutex_unlock(mutex);
     threads_run();
     if (runs == before)   /* nothing happens until the clock advances */

@@ -155,7 +155,7 @@ void take_batch(void)
         uint32_t offset = batch->columns[i], length = batch->columns[batch->count + i];
         CLAIM(batch->columns[2 * batch->count + i] == offset + length && offset + (uint64_t)length <= batch->bytes, "columns");
         check_addresses(front(), &spread[i]);
-        CLAIM(front()->count > 1 || !!(spread[i].flags & UDPRING_PACKET_TRUNCATED) == front()->truncated, "truncation is not told");
+        CLAIM(front()->count > 1 || !!(spread[i].flags & UDPRING_PACKET_TRUNCATED) == front()->truncated, "truncation is not reported");
         if (model.whole)
             take_train(batch->base + offset, length);
         else

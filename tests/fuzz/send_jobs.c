@@ -346,7 +346,7 @@ void jobs_check(void)
     udpring_send_stats(send_model.send, &stats);
     CLAIM(stats.packets == send_model.accepted && stats.bytes == send_model.bytes, "%lu datagrams and %lu bytes counted, not %lu and %lu",
           (unsigned long)stats.packets, (unsigned long)stats.bytes, (unsigned long)send_model.accepted, (unsigned long)send_model.bytes);
-    CLAIM(send_model.short_sent == send_model.short_reported, "%lu short datagrams sent, %lu told", (unsigned long)send_model.short_sent,
+    CLAIM(send_model.short_sent == send_model.short_reported, "%lu short datagrams sent, %lu reported", (unsigned long)send_model.short_sent,
           (unsigned long)send_model.short_reported);
     CLAIM(send_model.send->free_count == send_model.send->pieces && udp_tx_idle(send_model.send->tx), "a slot is lost");
 }

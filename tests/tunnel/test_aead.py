@@ -562,11 +562,11 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("defect", "said"),
     [
         ("absent", "this CPU lacks what it needs"),
-        ("no_tag", "it took a tampered copy of"),
+        ("no_tag", "it accepted a tampered copy of"),
         ("short_counter", "sealing"),
         ("last_of_burst", "sealing"),
         ("late_in_burst", "a call"),
-        ("wrong_text", "what came out of opening"),
+        ("wrong_text", "the opened bytes of"),
         ("ignores_aad", "vector"),
     ],
 )

@@ -75,7 +75,7 @@ def has_ipsecmb() -> bool:
     """Whether the compiler finds a suitable header of ipsec-mb (it has no pkg-config file)."""
     wanted = os.environ.get("UDPRING_IPSECMB", "")
     if wanted not in ("", "0", "1"):
-        raise SystemExit(f"UDPRING_IPSECMB={wanted}: 0 builds without ipsec-mb, 1 not without it")
+        raise SystemExit(f"UDPRING_IPSECMB={wanted}: 0 builds without ipsec-mb, 1 requires it")
     if wanted == "0":
         return False
     flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))

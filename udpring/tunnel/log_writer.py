@@ -131,7 +131,7 @@ class LineQueue:
 
     def _notice(self) -> tuple[int, str]:
         dropped, self._dropped = self._dropped, 0
-        return logging.WARNING, f"{dropped} log lines were dropped: whoever reads the log was too slow"
+        return logging.WARNING, f"{dropped} log lines were dropped because the reader was too slow"
 
     def _take(self) -> tuple[int, str]:
         """The next line. Waits for one."""

@@ -259,7 +259,7 @@ class Plane:
         they do not). Whether they loop, and are dropped from now on."""
         back = ffi.NULL if returns is None else new_address(returns)
         code = lib.udpring_plane_nested(self._handle(), peer, back)
-        check(code, f"the way of packets to peer {peer}")
+        check(code, f"the path of packets to peer {peer}")
         return bool(code)
 
     def source_clear(self, peer: int) -> None:

@@ -112,7 +112,7 @@ def _segment() -> str:
     try:
         sender, receiver = _pair()
     except OSError as no_way:
-        return f"the kernel knows it; not tried, as nothing gets over loopback: {_words(no_way)}"
+        return f"the kernel has it. Not tried, because no datagram crosses loopback: {_words(no_way)}"
     with sender, receiver:
         _send_train(sender)
         sizes = [len(receiver.recv(65536)) for _ in range(SEGMENTS)]
@@ -127,7 +127,7 @@ def _gro() -> str:
         _known(UDP_SEGMENT)
         sender, receiver = _pair()
     except OSError as no_way:
-        return f"the kernel knows it; not tried, as no train gets over loopback: {_words(no_way)}"
+        return f"the kernel has it. Not tried, because no train crosses loopback: {_words(no_way)}"
     with sender, receiver:
         receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
         _send_train(sender)

@@ -37,9 +37,12 @@ _LET_GO_SECONDS = 10.0
 
 # Whether zero_copy=True has an effect, and why.
 _ZERO_COPY = {
-    lib.UDPRING_ZC_OFF: ("off", "not asked for"),
-    lib.UDPRING_ZC_UNTRIED: ("untried", "it works on this host; nothing of 4096 bytes or more was sent yet"),
-    lib.UDPRING_ZC_TRUE: ("true", "the kernel sends from where the payloads lie"),
+    lib.UDPRING_ZC_OFF: ("off", "not requested"),
+    lib.UDPRING_ZC_UNTRIED: (
+        "untried",
+        "it works here. No payload of 4096 bytes or more was sent yet",
+    ),
+    lib.UDPRING_ZC_TRUE: ("true", "the kernel sends the payloads in place"),
     lib.UDPRING_ZC_COPIES: ("copies", "the kernel copies on this route: loopback, virtual, or no gathering"),
     lib.UDPRING_ZC_BROKEN: ("broken", ""),
     lib.UDPRING_ZC_UNSUPPORTED: ("unsupported", ""),

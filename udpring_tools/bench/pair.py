@@ -88,7 +88,7 @@ class Pair:
             # up.
             self.here.command("ping", "-c", "3", "-i", "0.2", "-w", "20", self.target)
         except UdpringError:
-            raise UdpringError(f"{self.program.name}: nothing comes through the tunnel") from None
+            raise UdpringError(f"{self.program.name}: no packet gets through the tunnel") from None
 
     def _cipher(self) -> list[uapi.SetOperation]:
         """Other programs do not know the setting, so the default is not set."""

@@ -25,7 +25,7 @@ def require_drawable(path: Path) -> None:
         importlib.import_module("matplotlib")
     except ImportError:
         raise HostError(
-            "matplotlib is not installed, --plot draws with it", cure="pip install 'udpring[plot]'"
+            "matplotlib is not installed. --plot needs it", cure="pip install 'udpring[plot]'"
         ) from None
     if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
         raise ConfigError("cannot be written", file="--plot", text=str(path), cure="give another path")

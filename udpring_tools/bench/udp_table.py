@@ -157,7 +157,7 @@ def _goals(result: dict[str, Any]) -> Iterator[str]:
                 "reached" if each["reached"] else "short",
             ]
         )
-    yield "\nWhat the API is meant to reach, and what it reached here"
+    yield "\nGoals of the API, and results here"
     yield grid(lines)
 
 

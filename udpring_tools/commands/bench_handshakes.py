@@ -82,7 +82,7 @@ def as_table(result: dict[str, Any]) -> str:
                     *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
                 ]
             )
-        text += [f"{flood['rate']} bogus initiations a second asked for", "", grid(lines, left=1)]
+        text += [f"{flood['rate']} bogus initiations a second requested", "", grid(lines, left=1)]
     return "\n".join(text).rstrip()
 
 

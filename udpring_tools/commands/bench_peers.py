@@ -82,5 +82,5 @@ def as_table(result: dict[str, Any]) -> str:
                 f"{row['fill_s']:.2f} s",
             ]
         )
-    asked = f"UDP {result['size']} B, {result['rate']} packets/s asked for"
+    asked = f"UDP {result['size']} B, {result['rate']} packets/s requested"
     return "\n".join([*head(result, result), asked, "", grid(lines, left=0)])

@@ -275,7 +275,7 @@ struct udpring_plane_stats {
     uint64_t passes, commands, events, events_lost;
     uint64_t trains_split;      /* trains that a route refused, sent again as single datagrams */
     uint64_t super_packets_split;   /* super-packets that the TUN device refused, written again as single packets */
-    uint64_t shortages;         /* passes that failed for want of memory or room, and were tried again */
+    uint64_t shortages;         /* passes that failed for lack of memory or room, and were tried again */
     uint64_t pauses;            /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */

@@ -50,7 +50,7 @@ enum {
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
     PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
-    SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for want of memory: 64 ms at most */
+    SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for lack of memory: 64 ms at most */
     ROUTES_ASKED_MAX = 64,      /* peers that roamed and wait for a look-up; beyond, all are looked up */
     ROUTES_BATCH = 64,          /* peers copied while the workers are stopped once, for route look-ups */
     ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
@@ -85,7 +85,7 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */
 #define PACING_LONG_NS 300000ull
-/* A pass that fails for want of memory or room is tried again after this, then after longer, for so long in all. */
+/* A pass that fails for lack of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
 /* Python is asked again whether packets loop through another tunnel: while they do, or while there is no answer; while they do

@@ -45,7 +45,7 @@ static int check_fixed(const struct udpring_ring *self, const struct udpring_ope
 static int check(const struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
 {
     if (operation->flags & ~(0x7fu & ~IOSQE_BUFFER_SELECT))
-        return ur_fail(why, -EINVAL, "flags 0x%x: unknown, or BUFFER_SELECT, which goes by the operation", operation->flags);
+        return ur_fail(why, -EINVAL, "flags 0x%x: unknown, or BUFFER_SELECT, which the operation sets itself", operation->flags);
     if ((operation->flags & IOSQE_CQE_SKIP_SUCCESS) && owns_memory(operation->opcode))
         return ur_fail(why, -EINVAL, "SKIP_SUCCESS on an operation that owns memory: only its completion says when to free it");
     if (operation->length > UDPRING_OPERATION_BYTES_MAX && operation->opcode != IORING_OP_NOP &&
@@ -81,7 +81,7 @@ static int check(const struct udpring_ring *self, const struct udpring_operation
     case IORING_OP_WRITE_FIXED:
         return check_fixed(self, operation, why);
     default:
-        return ur_fail(why, -EOPNOTSUPP, "operation %u is not offered", operation->opcode);
+        return ur_fail(why, -EOPNOTSUPP, "operation %u is not supported", operation->opcode);
     }
 }
 

@@ -91,7 +91,7 @@ int ur_probe_buffer_ring(struct probe *probe)
     uint32_t id = cqe.flags >> IORING_CQE_BUFFER_SHIFT;
     if (!(cqe.flags & IORING_CQE_F_BUFFER) || id >= UR_PROBE_BUFFERS ||
         memcmp(probe->memory[id], ur_probe_greeting, UR_PROBE_BYTES))
-        return ur_probe_fails(probe, which, -EPROTO, "IORING_OP_RECV chose no buffer of ours");
+        return ur_probe_fails(probe, which, -EPROTO, "IORING_OP_RECV chose no buffer");
     return ur_probe_works(probe, which, "the kernel chose a buffer and filled it");
 }
 
@@ -135,7 +135,7 @@ int ur_probe_recvmsg_multishot(struct probe *probe)
 {
     const enum udpring_feature which = UDPRING_FEATURE_RECVMSG_MULTISHOT;
     if (!probe->buffers.entries)
-        return ur_probe_fails(probe, which, -EOPNOTSUPP, "no buffer ring, which it needs");
+        return ur_probe_fails(probe, which, -EOPNOTSUPP, "it needs a buffer ring");
     struct io_uring_sqe *sqe = ur_probe_prepare(probe, IORING_OP_RECVMSG, probe->receiver);
     if (!sqe)
         return ur_probe_fails(probe, which, -EAGAIN, "submission");
@@ -148,7 +148,7 @@ int ur_probe_recvmsg_multishot(struct probe *probe)
     int code = two_shots(probe, sqe, sizeof(struct io_uring_recvmsg_out) + sizeof(struct sockaddr_in), write_datagram, -1);
     if (code)
         return ur_probe_fails(probe, which, code, "IORING_OP_RECVMSG with IORING_RECV_MULTISHOT");
-    return ur_probe_works(probe, which, "two datagrams arrived by one submission");
+    return ur_probe_works(probe, which, "one submission received two datagrams");
 }
 
 int ur_probe_read_multishot(struct probe *probe)
@@ -156,7 +156,7 @@ int ur_probe_read_multishot(struct probe *probe)
     const enum udpring_feature which = UDPRING_FEATURE_READ_MULTISHOT;
     int ends[2];
     if (!probe->buffers.entries)
-        return ur_probe_fails(probe, which, -EOPNOTSUPP, "no buffer ring, which it needs");
+        return ur_probe_fails(probe, which, -EOPNOTSUPP, "it needs a buffer ring");
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
         return ur_probe_fails(probe, which, -errno, "pipe");
     struct io_uring_sqe *sqe = ur_probe_prepare(probe, IORING_OP_READ_MULTISHOT, ends[0]);
@@ -171,7 +171,7 @@ int ur_probe_read_multishot(struct probe *probe)
     close(ends[1]);
     if (code)
         return ur_probe_fails(probe, which, code, "IORING_OP_READ_MULTISHOT");
-    return ur_probe_works(probe, which, "two reads of a pipe by one submission");
+    return ur_probe_works(probe, which, "one submission read a pipe twice");
 }
 
 int ur_probe_cancel_any(struct probe *probe)
@@ -229,5 +229,5 @@ int ur_probe_nop_inject(struct probe *probe)
     int code = ur_probe_outcome(probe, &cqe);
     if (code != MESSAGE_VALUE)
         return ur_probe_fails(probe, which, code < 0 ? code : -EOPNOTSUPP, "IORING_NOP_INJECT_RESULT");
-    return ur_probe_works(probe, which, "a NOP gave the result it was told to");
+    return ur_probe_works(probe, which, "a NOP returned the injected result");
 }

@@ -83,24 +83,24 @@ static struct verdict send_once(struct probe *probe, enum io_uring_op opcode, bo
     if (code < 0)
         return (struct verdict){code, ""};
     if (code != UR_PROBE_ZC_BYTES || !(cqe.flags & IORING_CQE_F_MORE))
-        return (struct verdict){UDPRING_ZC_BROKEN, "it announced no notification, or sent a part"};
+        return (struct verdict){UDPRING_ZC_BROKEN, "no notification was announced, or only a part was sent"};
     bool whole = arrived_whole(probe);
     code = ur_probe_await(probe, probe->serial, &cqe);
     if (code || !(cqe.flags & IORING_CQE_F_NOTIF))
         return (struct verdict){UDPRING_ZC_BROKEN, "the notification did not come within 1 s"};
     if (!whole)
-        return (struct verdict){UDPRING_ZC_BROKEN, "other bytes arrived than were sent"};
+        return (struct verdict){UDPRING_ZC_BROKEN, "the received bytes differ from the sent ones"};
     if (!report)
-        return (struct verdict){UDPRING_ZC_COPIES, "works; this kernel does not tell whether it copies (Linux 6.2 does)"};
+        return (struct verdict){UDPRING_ZC_COPIES, "works. This kernel does not report whether it copies (Linux 6.2 does)"};
     if ((uint32_t)cqe.res & IORING_NOTIF_USAGE_ZC_COPIED)
-        return (struct verdict){UDPRING_ZC_COPIES, "works, and copies on loopback, as it always does there"};
+        return (struct verdict){UDPRING_ZC_COPIES, "works, with a copy, as always on loopback"};
     return (struct verdict){UDPRING_ZC_TRUE, "works without a copy"};
 }
 
 static int try_zero_copy(struct probe *probe, enum udpring_feature which, enum io_uring_op opcode, const char *name)
 {
     if (!probe->to.sin_family) {
-        ur_probe_fails(probe, which, -ENETDOWN, "loopback is down here, so it could not be tried");
+        ur_probe_fails(probe, which, -ENETDOWN, "not tried, because loopback is down");
         return probe->results[which].code = UDPRING_ZC_UNSUPPORTED;
     }
     struct verdict verdict = send_once(probe, opcode, true);

@@ -152,7 +152,7 @@ static void key_free(struct aead_key *key)
 
 static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal)
 {
-    int error = manager_ready(NULL);    /* now, so that no packet of this thread can fail for want of it */
+    int error = manager_ready(NULL);    /* now, so that no packet of this thread can fail for lack of it */
     if (error)
         return error == -ENOTSUP ? -EIO : error;
     struct ipsecmb_key *made = calloc(1, sizeof(*made));

@@ -180,7 +180,7 @@ static int check_answer(const struct aead_impl *impl, struct udpring_reason *why
         memcpy(data, known->sealed, length);
         data[i] ^= 0x80;
         if (impl->one_shot(false, known->key, known->nonce, known->aad, known->aad_length, data, length) != -EBADMSG)
-            return fail_answer(impl, why, "it took a tampered copy of");
+            return fail_answer(impl, why, "it accepted a tampered copy of");
     }
     return 0;
 }
@@ -251,10 +251,10 @@ static int check_opened(const struct aead_impl *impl, const struct burst *burst,
     for (size_t p = 0; p < PACKETS; p++) {
         bool intact = p % TAMPERINGS == INTACT;
         if (burst->ops[p].result != (intact ? 0 : -EBADMSG))
-            return fail_packet(impl, why, intact ? "opening" : "it took a tampered copy of", p, step);
+            return fail_packet(impl, why, intact ? "opening" : "it accepted a tampered copy of", p, step);
         for (uint32_t i = 0; intact && i < packets[p].length; i++)
             if (burst->data[p][i] != plain_byte(packets[p].length, i))
-                return fail_packet(impl, why, "what came out of opening", p, step);
+                return fail_packet(impl, why, "the opened bytes of", p, step);
     }
     return 0;
 }

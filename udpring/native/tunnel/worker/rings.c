@@ -151,7 +151,7 @@ int worker_adopt(struct worker *worker, const struct worker_rings *rings, struct
 {
     int result = worker->failed = worker_rings_close(worker);
     if (result < 0)
-        ur_fail(why, result, "no memory for packets in place of what the kernel has not given back: %s", strerror(-result));
+        ur_fail(why, result, "no memory to replace packets that the kernel still holds: %s", strerror(-result));
     struct udpring_rx_stats before = worker->handshakes.before;
     worker->handshakes = rings->handshakes;
     worker->handshakes.before = before;
