@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -102,9 +103,9 @@ def test_an_honest_sender_is_answered_under_a_flood(bench: Bench, family: int) -
     with made[0] as sender, made[1] as honest, _flood(bench, family):
         honest.connect((LOOPBACK[family], bench.port))
         honest.setblocking(False)
-        give_up = lib.udpring_now_ns() + 40_000_000_000
+        give_up = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 40_000_000_000
         for number in itertools.count():
-            assert lib.udpring_now_ns() < give_up, f"never answered: {bench.drops()}"
+            assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) < give_up, f"never answered: {bench.drops()}"
             ours = _initiation()
             honest.send(ours)
             _data(bench, sender, number)

@@ -8,7 +8,7 @@ sanitized=$PWD/build/sanitized
 make_sanitized() {
     local log=$1
     [[ -e $sanitized/lib/udpring ]] && rm -rf "$sanitized/lib"
-    if ! UDPRING_SANITIZE=address,undefined .venv/bin/python setup.py -q build --build-base "$sanitized" \
+    if ! UDPRING_TESTS=1 UDPRING_SANITIZE=address,undefined .venv/bin/python setup.py -q build --build-base "$sanitized" \
         --build-temp "$sanitized/temp" --build-lib "$sanitized/lib" >"$log" 2>&1; then
         cat "$log" >&2
         return 1

@@ -21,7 +21,7 @@ make_tsan() {
     rm -rf "$tsan/lib"
     mkdir -p "$tsan"
     # -Wtsan: the sanitiser does not know fences. Everything that they order here is atomic.
-    if ! UDPRING_SANITIZE=thread CFLAGS=-Wno-tsan .venv/bin/python -P setup.py -q build --build-base "$tsan" \
+    if ! UDPRING_TESTS=1 UDPRING_SANITIZE=thread CFLAGS=-Wno-tsan .venv/bin/python -P setup.py -q build --build-base "$tsan" \
         --build-temp "$tsan/temp" --build-lib "$tsan/lib" >"$log" 2>&1 ||
         ! gcc -shared -fPIC -g -fsanitize=thread tests/tsan/planted_race.c -o "$tsan/planted_race.so" >>"$log" 2>&1; then
         cat "$log" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -62,13 +63,29 @@ def test_the_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
 def test_wheel_holds_core_and_types_only(wheel: Path) -> None:
     """The wheel has no C sources and no foreign packages."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert "udpring/_core.abi3.so" in names
     assert "udpring/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
     ours = ("udpring/", "udpring_tools/", f"udpring-{VERSION}.dist-info/")
+    modules = [name for name in names if ".so" in name]
+    assert modules == ["udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"]
     strangers = [name for name in names if not name.startswith(ours)]
-    sources = [name for name in names if name.endswith((".c", ".h")) or name.startswith("udpring/native/")]
+    sources = [name for name in names if name.endswith((".c", ".h")) or "/native/" in name]
     assert not strangers + sources
+
+
+def test_the_wheel_holds_nothing_for_tests(wheel: Path, tmp_path: Path) -> None:
+    """No function that the tests' extension adds, neither for Python nor as a symbol."""
+    header = (TOP / "tests" / "native" / "abi.h").read_text()
+    added = set(re.findall(r"\b(udpring_\w+)\(", header))
+    assert len(added) > 30
+    for module in ("udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"):
+        content = zipfile.ZipFile(wheel).read(module)
+        assert not [name for name in added if re.search(rf"\b{name}\b".encode(), content)]
+        (tmp_path / "module.so").write_bytes(content)
+        exported = run("nm", "-D", "--defined-only", tmp_path / "module.so", cwd=tmp_path)
+        assert re.findall(r"\S+$", exported, re.MULTILINE) == [
+            f"PyInit_{Path(module).name.partition('.')[0]}"
+        ]
 
 
 def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def files(folder: Path, *suffixes: str) -> list[Path]:
     found = []
     for path in folder.rglob("*"):
         inside = path.relative_to(TOP).parts
-        generated = path.name.startswith("_core.") and path.suffix != ".pyi"
+        generated = path.name.startswith(("_core.", "_bench.", "_internals.")) and path.suffix != ".pyi"
         wanted = path.suffix in suffixes or not suffixes
         if wanted and path.is_file() and not NOT_OURS.intersection(inside) and not generated:
             found.append(path)
@@ -51,7 +51,11 @@ def name(path: Path) -> str:
 
 
 PYTHON = [*files(PACKAGE, ".py"), *files(TOP / "udpring_tools", ".py")]
-C = files(NATIVE, ".c", ".h")
+C = [
+    *files(NATIVE, ".c", ".h"),
+    *files(TOP / "udpring_tools", ".c", ".h"),
+    *files(TOP / "tests/native", ".c", ".h"),
+]
 TESTS = [*files(TOP / "tests", ".py"), *files(TOP / "integration", ".py")]
 
 
@@ -67,7 +71,7 @@ def test_the_sources_are_found() -> None:
 def test_files_hold_one_concept_each() -> None:
     long = {
         name(path)
-        for path in [*PYTHON, *files(PACKAGE, ".pyi", ".c", ".h")]
+        for path in [*PYTHON, *C, *files(PACKAGE, ".pyi")]
         if len(path.read_text().splitlines()) > FILE_LINES
     }
     assert long == set(LONG_FILES), f"over {FILE_LINES} lines, or listed and no longer so"
@@ -155,12 +159,14 @@ def test_nothing_is_left_to_do() -> None:
     assert not found, "do it, or open an issue"
 
 
-def test_only_native_imports_the_compiled_module() -> None:
+@pytest.mark.parametrize(("package", "module"), [("udpring", "_core"), ("udpring_tools", "_bench")])
+def test_only_native_imports_the_compiled_module(package: str, module: str) -> None:
     pattern = re.compile(
-        r"^\s*(from udpring import .*\b_core\b|from udpring\._core|import udpring\._core)", re.MULTILINE
+        rf"^\s*(from {package} import .*\b{module}\b|from {package}\.{module}|import {package}\.{module})",
+        re.MULTILINE,
     )
     importers = [name(path) for path in PYTHON if pattern.search(path.read_text())]
-    assert importers == ["udpring/_native.py"]
+    assert importers == [f"{package}/_native.py"]
 
 
 def imported_by(tree: ast.Module) -> Iterator[str]:
@@ -202,7 +208,7 @@ def test_tests_import_their_neighbours_by_place() -> None:
 
 
 def test_headers_have_guards() -> None:
-    for path in files(NATIVE, ".h"):
+    for path in [path for path in C if path.suffix == ".h"]:
         text = path.read_text()
         guard = re.search(r"^#ifndef (UDPRING_\w+_H)\n#define \1\n", text, re.MULTILINE)
         assert guard or "#pragma once" in text, name(path)
@@ -257,7 +263,7 @@ def test_tests_wait_for_a_condition(path: Path) -> None:
 def test_public_names_are_documented(path: Path) -> None:
     tree = parsed(path)
     bare = [] if ast.get_docstring(tree) else ["the module"]
-    for node in tree.body if path != NATIVE / "build.py" else []:
+    for node in tree.body if path.parts[-2:] != ("native", "build.py") else []:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             public = not node.name.startswith("_")
             bare += [node.name] if public and not ast.get_docstring(node) else []

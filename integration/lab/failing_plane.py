@@ -155,7 +155,7 @@ class Runner:
             code: int = lib.udpring_plane_index_new(plane, peer, index)
             if code:
                 return code
-            now = lib.udpring_now_ns()
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             code = lib.udpring_plane_keypair(plane, peer, 0, KEYS, index[0], 7, 1, now)
             if code < 0:
                 assert lib.udpring_plane_index_release(plane, index[0]) == 0, "a failed key kept its index"

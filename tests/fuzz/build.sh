@@ -38,7 +38,7 @@ compile() { # compile SOURCE OBJECT FLAGS...
 # The core, and the models that several harnesses share.
 objects=()
 running=0
-mapfile -t sources < <(find "$native" -name '*.c' | LC_ALL=C sort)
+mapfile -t sources < <(find "$native" "$top/tests/native" -name '*.c' | LC_ALL=C sort)
 for source in "${sources[@]}" "$here"/model_*.c; do
     object=${source#"$top"/}
     object=$WORK/${object//\//-}.o

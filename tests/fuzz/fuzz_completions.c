@@ -137,7 +137,7 @@ static void run_general(struct input *input)
         case 0: case 1: queue_operation(input, ring); break;
         case 2: case 3: complete_one(input, true); break;
         case 4: stray(input); break;
-        case 5: (void)udpring_ring_settle(ring); break;
+        case 5: (void)udpring_ring_harvest(ring, NULL, 0); break;
         case 6: (void)udpring_ring_wait(ring, operation >> 6, 1000000); break;
         default: harvest(ring, operation >> 3); break;
         }

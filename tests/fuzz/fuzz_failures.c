@@ -14,6 +14,7 @@
 #include "model_packets.h"
 #include "model_threads.h"
 #include "model_uring.h"
+#include "../native/abi.h"
 #include "tunnel/worker/state.h"
 
 enum { PEERS = 3, NOBODY = 0x7ffffff };

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "input.h"
+#include "../native/abi.h"
 #include "tunnel/routes/netlink.h"
 
 #pragma GCC diagnostic ignored "-Wsign-compare"   /* in the macros */

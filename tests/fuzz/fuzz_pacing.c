@@ -5,7 +5,7 @@
  * a second. A yield is due after so many delivered datagrams, and takes no more than its share of the time if others hold the
  * CPU. */
 #include "input.h"
-#include "tunnel/abi.h"
+#include "../native/abi.h"
 #include "tunnel/limits.h"
 
 /* Owner: the harness, on its stack. The windows seen so far in one direction. */

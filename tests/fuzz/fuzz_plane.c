@@ -15,6 +15,7 @@
 #include "model_mappings.h"
 #include "model_netlink.h"
 #include "plane_model.h"
+#include "../native/abi.h"
 #include "uring/ops.h"
 
 struct model model;

@@ -1,6 +1,6 @@
 /* The replay window (RFC 6479), against the set of all accepted counters. */
 #include "input.h"
-#include "tunnel/abi.h"
+#include "../native/abi.h"
 #include "tunnel/crypto/replay.h"
 
 enum { TAKEN_MAX = 4000 };

@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 
 #include "input.h"
+#include "../native/abi.h"
 #include "tunnel/peers/allowed_ips.h"
 
 enum { MODEL_MAX = 256, ADDRESSES = 8 };
@@ -55,10 +56,10 @@ static int model_find(const struct udpring_prefix *prefix)
 }
 
 /* The prefix as stored. False: the model is full and the run ends. */
-static bool insert(struct udpring_trie *trie, struct udpring_prefix prefix)
+static bool insert(struct trie *trie, struct udpring_prefix prefix)
 {
     uint32_t done = 77;
-    int result = udpring_trie_apply(trie, &prefix, 1, &done);
+    int result = trie_apply(trie, &prefix, 1, &done);
     if (prefix.peer == UDPRING_PEER_NONE) {
         CLAIM(result < 0 && done == 0, "a prefix of nobody: %d, %u done", result, done);
         return true;
@@ -72,20 +73,20 @@ static bool insert(struct udpring_trie *trie, struct udpring_prefix prefix)
     return model_count < MODEL_MAX;
 }
 
-static void remove_one(struct udpring_trie *trie, struct udpring_prefix prefix)
+static void remove_one(struct trie *trie, struct udpring_prefix prefix)
 {
     uint32_t done;
     prefix.remove = 1;
-    CLAIM(udpring_trie_apply(trie, &prefix, 1, &done) == 0 && done == 1, "%u done", done);
+    CLAIM(trie_apply(trie, &prefix, 1, &done) == 0 && done == 1, "%u done", done);
     mask_host_bits(&prefix);
     int at = model_find(&prefix);
     if (at >= 0 && model[at].peer == prefix.peer)
         model[at] = model[--model_count];
 }
 
-static void remove_peer(struct udpring_trie *trie, uint32_t peer)
+static void remove_peer(struct trie *trie, uint32_t peer)
 {
-    udpring_trie_remove_peer(trie, peer);
+    trie_remove_peer(trie, peer);
     for (uint32_t i = 0; i < model_count;)
         if (model[i].peer == peer)
             model[i] = model[--model_count];
@@ -101,10 +102,10 @@ static bool ascends(const struct udpring_prefix *one, const struct udpring_prefi
     return order < 0 || (order == 0 && one->cidr < next->cidr);
 }
 
-static void check_list(const struct udpring_trie *trie, uint32_t peer, uint32_t max)
+static void check_list(const struct trie *trie, uint32_t peer, uint32_t max)
 {
     struct udpring_prefix listed[MODEL_MAX];
-    uint32_t expected = 0, count = udpring_trie_list(trie, peer, listed, max);
+    uint32_t expected = 0, count = trie_list(trie, peer, listed, max);
     for (uint32_t i = 0; i < model_count; i++)
         expected += model[i].peer == peer;
     CLAIM(count == expected, "%u listed, %u there", count, expected);
@@ -115,26 +116,26 @@ static void check_list(const struct udpring_trie *trie, uint32_t peer, uint32_t 
     }
 }
 
-static void check(const struct udpring_trie *trie, const struct udpring_prefix *near, uint32_t flip, uint32_t max)
+static void check(const struct trie *trie, const struct udpring_prefix *near, uint32_t flip, uint32_t max)
 {
     uint8_t ip[16];
     memcpy(ip, near->ip, sizeof(ip));
-    CLAIM(udpring_trie_lookup(trie, near->family, ip) == model_lookup(near->family, ip), "look-up");
+    CLAIM(trie_lookup(trie, near->family, ip) == model_lookup(near->family, ip), "look-up");
     ip[flip / 8 % 16] ^= (uint8_t)(1 << flip % 8);
-    CLAIM(udpring_trie_lookup(trie, near->family, ip) == model_lookup(near->family, ip), "look-up, bit %u flipped", flip % 128);
-    CLAIM(udpring_trie_lookup(trie, AF_UNIX, ip) == UDPRING_PEER_NONE, "another family");
-    CLAIM(udpring_trie_count(trie) == model_count, "%u, not %u", udpring_trie_count(trie), model_count);
-    CLAIM(udpring_trie_nodes(trie) <= 2 * model_count, "%u nodes for %u prefixes", udpring_trie_nodes(trie), model_count);
+    CLAIM(trie_lookup(trie, near->family, ip) == model_lookup(near->family, ip), "look-up, bit %u flipped", flip % 128);
+    CLAIM(trie_lookup(trie, AF_UNIX, ip) == UDPRING_PEER_NONE, "another family");
+    CLAIM(trie_count(trie) == model_count, "%u, not %u", trie_count(trie), model_count);
+    CLAIM(trie_nodes(trie) <= 2 * model_count, "%u nodes for %u prefixes", trie_nodes(trie), model_count);
     check_list(trie, near->peer, max < MODEL_MAX ? max : MODEL_MAX);
 }
 
-static void refuses(struct udpring_trie *trie, struct udpring_prefix prefix)
+static void refuses(struct trie *trie, struct udpring_prefix prefix)
 {
     uint32_t done;
     prefix.cidr = prefix.family == AF_INET ? 33 : 129;
-    CLAIM(udpring_trie_apply(trie, &prefix, 1, &done) == -EINVAL && done == 0, "a mask of %u bits", prefix.cidr);
+    CLAIM(trie_apply(trie, &prefix, 1, &done) == -EINVAL && done == 0, "a mask of %u bits", prefix.cidr);
     prefix.family = AF_UNIX;
-    CLAIM(udpring_trie_apply(trie, &prefix, 1, &done) == -EINVAL && done == 0, "an unknown family");
+    CLAIM(trie_apply(trie, &prefix, 1, &done) == -EINVAL && done == 0, "an unknown family");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
@@ -146,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     for (uint32_t i = 0; i < ADDRESSES; i++)
         for (uint32_t k = 0; k < 16; k += 4)
             near[i][k] = input_u8(&input);
-    struct udpring_trie *trie = udpring_trie_new();
+    struct trie *trie = trie_new();
     model_count = 0;
     for (bool room = true; room && input_left(&input, 8);) {
         uint8_t operation = input_u8(&input), where = input_u8(&input), cidr = input_u8(&input);
@@ -167,6 +168,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         }
         check(trie, &prefix, change[0], change[2]);
     }
-    udpring_trie_free(trie);
+    trie_free(trie);
     return 0;
 }

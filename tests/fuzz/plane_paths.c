@@ -59,7 +59,7 @@ static void check_links(void)
     const struct routes *routes = &model.plane->routes;
     uint32_t slaves = 0;
     for (uint32_t i = 1; i < ROUTE_LINKS; i++) {
-        struct udpring_link_note note = {i, model_routes.vrf[i]};
+        struct link_note note = {i, model_routes.vrf[i]};
         slaves += note.vrf != 0;
         CLAIM(!routes_link_changes(routes, &note), "interface %u is not known to be in VRF %u", i, note.vrf);
     }

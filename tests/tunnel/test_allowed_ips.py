@@ -11,11 +11,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from udpring._native import ffi, lib
 
 NOBODY = lib.UDPRING_PEER_NONE
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -31,11 +30,11 @@ class Trie:
     """The C trie in Python's types."""
 
     def __init__(self) -> None:
-        self.trie = lib.udpring_trie_new()
+        self.trie = lib.trie_new()
         assert self.trie
 
     def close(self) -> None:
-        lib.udpring_trie_free(self.trie)
+        lib.trie_free(self.trie)
 
     def apply(self, *commands: tuple[str, int, bool]) -> tuple[int, int]:
         """Each command: prefix with host bits, peer, whether to remove. Returns the code and the number
@@ -47,7 +46,7 @@ class Trie:
             ffi.memmove(prefix.ip, interface.packed, len(interface.packed))
             prefix.cidr, prefix.peer, prefix.remove = interface.network.prefixlen, peer, remove
         done = ffi.new("uint32_t *")
-        return lib.udpring_trie_apply(self.trie, prefixes, len(commands), done), done[0]
+        return lib.trie_apply(self.trie, prefixes, len(commands), done), done[0]
 
     def insert(self, peer: int, *prefixes: str) -> None:
         assert self.apply(*((prefix, peer, False) for prefix in prefixes)) == (0, len(prefixes))
@@ -56,21 +55,21 @@ class Trie:
         assert self.apply(*((prefix, peer, True) for prefix in prefixes)) == (0, len(prefixes))
 
     def remove_peer(self, peer: int) -> None:
-        lib.udpring_trie_remove_peer(self.trie, peer)
+        lib.trie_remove_peer(self.trie, peer)
 
     def lookup(self, address: str | Address) -> int | None:
         address = ipaddress.ip_address(address)
-        found = lib.udpring_trie_lookup(self.trie, FAMILY[address.version], address.packed)
+        found = lib.trie_lookup(self.trie, FAMILY[address.version], address.packed)
         return None if found == NOBODY else int(found)
 
     def list(self, peer: int, room: int = 100_000) -> list[str]:
         return [str(network) for network in self.networks(peer, room)]
 
     def networks(self, peer: int, room: int = 100_000) -> list[Network]:
-        there = lib.udpring_trie_list(self.trie, peer, ffi.NULL, 0)
+        there = lib.trie_list(self.trie, peer, ffi.NULL, 0)
         prefixes = ffi.new("struct udpring_prefix[]", min(there, room) + 1)
         prefixes[min(there, room)].cidr = 0xAA
-        assert lib.udpring_trie_list(self.trie, peer, prefixes, min(there, room)) == there
+        assert lib.trie_list(self.trie, peer, prefixes, min(there, room)) == there
         assert prefixes[min(there, room)].cidr == 0xAA, "wrote past the room it was given"
         listed: list[Network] = []
         for prefix in prefixes[0 : min(there, room)]:
@@ -82,11 +81,11 @@ class Trie:
 
     @property
     def nodes(self) -> int:
-        return int(lib.udpring_trie_nodes(self.trie))
+        return int(lib.trie_nodes(self.trie))
 
     @property
     def count(self) -> int:
-        return int(lib.udpring_trie_count(self.trie))
+        return int(lib.trie_count(self.trie))
 
 
 @pytest.fixture
@@ -163,7 +162,7 @@ def test_the_families_do_not_meet(trie: Trie) -> None:
     trie.insert(2, "0.0.0.0/0")
     assert trie.lookup("192.0.2.0") == 2
     assert trie.lookup("c000:200::1") == 1
-    assert lib.udpring_trie_lookup(trie.trie, socket.AF_UNIX, bytes(16)) == NOBODY
+    assert lib.trie_lookup(trie.trie, socket.AF_UNIX, bytes(16)) == NOBODY
 
 
 def test_overlapping_default_routes_and_hosts(trie: Trie) -> None:
@@ -247,10 +246,10 @@ def test_bad_prefixes_are_refused_and_what_came_before_stays(trie: Trie) -> None
         }  # fmt: skip
         prefixes[1] = {"family": family, "cidr": cidr, "peer": peer}
         done = ffi.new("uint32_t *", 77)
-        assert lib.udpring_trie_apply(trie.trie, prefixes, 3, done) == -errno.EINVAL
+        assert lib.trie_apply(trie.trie, prefixes, 3, done) == -errno.EINVAL
         assert (done[0], trie.count, trie.lookup("192.0.2.1")) == (1, 1, 1)
     assert trie.apply(good) == (0, 1)
-    assert lib.udpring_trie_apply(trie.trie, ffi.NULL, 0, done) == 0
+    assert lib.trie_apply(trie.trie, ffi.NULL, 0, done) == 0
 
 
 class MallocInfo(ctypes.Structure):
@@ -284,7 +283,7 @@ def test_130000_prefixes_in_and_out(trie: Trie) -> None:
         ffi.memmove(prefix.ip, packed, 4)
         model[packed, cidr] = position % 1000
     done = ffi.new("uint32_t *")
-    assert lib.udpring_trie_apply(trie.trie, prefixes, count, done) == 0
+    assert lib.trie_apply(trie.trie, prefixes, count, done) == 0
     assert (done[0], trie.count) == (count, len(model))
     for _ in range(2000):
         address = chance.getrandbits(32)
@@ -298,7 +297,7 @@ def test_130000_prefixes_in_and_out(trie: Trie) -> None:
     )
     for position in range(count):
         prefixes[position].remove = 1
-    assert lib.udpring_trie_apply(trie.trie, prefixes, count, done) == 0
+    assert lib.trie_apply(trie.trie, prefixes, count, done) == 0
     for peer in range(1000):
         trie.remove_peer(peer)
     assert (done[0], trie.count) == (count, 0)
@@ -313,7 +312,7 @@ def test_memory_is_given_back(trie: Trie) -> None:
     done = ffi.new("uint32_t *")
     before = allocated_bytes()
     for _ in range(10):
-        assert lib.udpring_trie_apply(trie.trie, array, len(array), done) == 0
+        assert lib.trie_apply(trie.trie, array, len(array), done) == 0
         assert allocated_bytes() - before < 8 << 20
         for peer in range(50):
             trie.remove_peer(peer)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
 from offload_model import checksum
-
-from udpring._native import ffi, lib
 
 
 def core(data: bytes, *, first: int = 0, offset: int = 0) -> int:

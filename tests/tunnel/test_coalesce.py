@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from offload_model import (
@@ -43,8 +44,6 @@ from packet_streams import (
     v6,
     zeroed,
 )
-
-from udpring._native import ffi, lib
 
 CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
 ALL = CSUM | TSO4 | TSO6 | TSO_ECN | USO4 | USO6

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from udpring._native import ffi, lib
 
 NOBODY = lib.UDPRING_PEER_NONE
 

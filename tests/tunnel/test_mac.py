@@ -9,11 +9,12 @@ from hashlib import blake2s
 from typing import Any
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.cookies import xseal
 
-from udpring._native import ffi, lib, reason, reason_text
+from udpring._native import reason, reason_text
 from udpring.wireguard.cookie import xopen
 
 

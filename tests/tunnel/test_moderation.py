@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
-
-from udpring._native import ffi, lib
 
 S, MS, US = 10**9, 10**6, 10**3
 MOST = 150 * US

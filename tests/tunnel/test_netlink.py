@@ -7,10 +7,9 @@ import socket
 import struct
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
-
-from udpring._native import ffi, lib
 
 SEQUENCE = 7
 NLMSG_ERROR, NLMSG_DONE = 2, 3

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
-
-from udpring._native import ffi, lib
 
 MS, US = 10**6, 10**3
 EACH = 24

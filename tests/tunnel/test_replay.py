@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
-
-from udpring._native import ffi, lib
 
 WINDOW = 8128
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1

@@ -8,6 +8,7 @@ import struct
 from dataclasses import replace
 
 import pytest
+from core_internals import ffi, lib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from offload_model import (
@@ -34,8 +35,6 @@ from offload_model import (
     put16,
     segment,
 )
-
-from udpring._native import ffi, lib
 
 V4 = Flow("10.1.0.1", "10.1.0.2")
 V6 = Flow("fd00::1", "fd00::2", label=0x12345)

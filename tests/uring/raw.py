@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from udpring._native import lib
+from core_internals import lib
+
 from udpring.uring import Ring
 
 NOP = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from core_internals import lib as internals
 from seccomp import run_python
 
 from udpring import ClosedError, WrongThreadError
@@ -161,7 +162,8 @@ def test_a_close_ends_everything_in_flight(count: int, deny: int) -> None:
 
 def test_close_cancels_operations_one_by_one() -> None:
     """Kernels before 5.19 need a cancel with the user_data of each operation."""
-    deny = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN | lib.UDPRING_DENY_CANCEL_ANY
+    deny = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN
+    deny |= internals.UDPRING_DENY_CANCEL_ANY
     reader, writer = os.pipe()
     ring = Ring(16, slots=500, deny=deny)
     for _ in range(300):

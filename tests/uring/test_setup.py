@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from core_internals import lib as internals
 from seccomp import Rule, launcher, run_python
 
 from udpring import HostError, RingError
@@ -78,7 +79,7 @@ def maps_of_rings() -> int:
 def test_the_queues_may_be_mapped_one_by_one() -> None:
     """B6: three mappings, each unmapped once. Two if the kernel has both queues in one."""
     before = maps_of_rings()
-    for denied, least in ((0, 2), (lib.UDPRING_DENY_SINGLE_MMAP, 3)):
+    for denied, least in ((0, 2), (internals.UDPRING_DENY_SINGLE_MMAP, 3)):
         ring = Ring(16, deny=denied | NO_SQARRAY)
         assert works(ring)
         assert maps_of_rings() >= before + least

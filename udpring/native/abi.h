@@ -9,7 +9,4 @@
 struct udpring_reason {
     char text[256];
 };
-
-/* CLOCK_BOOTTIME in nanoseconds: the one clock of the data plane (counts suspended time, as sessions must). */
-uint64_t udpring_now_ns(void);
 #endif

@@ -3,11 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-uint64_t udpring_now_ns(void)
-{
-    return ur_clock_ns(CLOCK_BOOTTIME);
-}
-
 int ur_fail(struct udpring_reason *why, int code, const char *format, ...)
 {
     if (why) {

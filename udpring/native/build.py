@@ -3,6 +3,9 @@
 The abi.h files are read twice: by the compiler, and by cffi as declarations. They hold plain C
 declarations, integer #defines and lists of names (X-macros) only; C sources never include Python.h.
 
+The benchmarks and the tests have extensions of their own (udpring_tools/native, tests/native). The same flags
+build them, so they share the objects of the core.
+
 Environment:
     UDPRING_SANITIZE=address,undefined   build with these sanitisers, frame pointers and -O1
     UDPRING_WERROR=1                     warnings are errors (CI)
@@ -42,9 +45,9 @@ def run_cc(arguments: list[str], source: str) -> subprocess.CompletedProcess[str
         raise SystemExit(f"no C compiler: {missing}: install gcc, or set CC") from missing
 
 
-def declarations() -> str:
-    """The text of all abi.h for cffi: without includes, with expanded lists, and the #defined integers."""
-    text = "\n".join(path.read_text() for path in ABI)
+def declarations(abi: list[Path]) -> str:
+    """The text of these abi.h for cffi: without includes, with expanded lists, and the #defined integers."""
+    text = "\n".join(path.read_text() for path in abi)
     expanded = run_cc(["-E", "-P"], re.sub(r"(?m)^\s*#\s*include\b.*$", "", text))
     if expanded.returncode:
         raise SystemExit(f"the abi.h files cannot be preprocessed: {expanded.stderr.strip()}")
@@ -113,11 +116,13 @@ def hardening() -> list[str]:
     return chosen
 
 
-def make_builder() -> cffi.FFI:
-    builder = cffi.FFI()
-    builder.cdef(declarations() + "\nconst char *udpring_abi_hash(void);")
-    # Every C file at any depth, so no list names new or moved files.
-    sources = sorted(str(path.relative_to(ROOT)) for path in HERE.rglob("*.c"))
+def sources(folder: Path, pattern: str = "**/*.c") -> list[str]:
+    """C files as setuptools wants them: no list names new or moved files."""
+    return sorted(str(path.relative_to(ROOT)) for path in folder.glob(pattern))
+
+
+def settings() -> dict[str, object]:
+    """Compiler and linker: the same for each extension, so that a source they share is compiled once."""
     compile_args = [
         "-std=gnu11",
         "-Wall",
@@ -148,18 +153,35 @@ def make_builder() -> cffi.FFI:
     if has_ipsecmb():
         macros.append(("UDPRING_IPSECMB", "1"))
         libraries.append("dl")  # glibc before 2.34 has a separate libdl
+    return {
+        "include_dirs": [str(HERE.relative_to(ROOT))],
+        "libraries": libraries,
+        "define_macros": macros,
+        "extra_compile_args": compile_args,
+        "extra_link_args": link_args,
+    }
+
+
+def make_builder(
+    module: str, abi: list[Path], files: list[str], version: tuple[str, str], types_of: cffi.FFI | None = None
+) -> cffi.FFI:
+    """Of one extension. ``version``: the name of a function, and the text that it returns. ``types_of``: the
+    extension that has the types which these abi.h use."""
+    builder = cffi.FFI()
+    if types_of is not None:
+        builder.include(types_of)
+    function, text = version
+    builder.cdef(f"{declarations(abi)}\nconst char *{function}(void);")
+    headers = [os.path.relpath(path, HERE) for path in (*(ABI if types_of is not None else ()), *abi)]
     builder.set_source(
-        "udpring._core",
-        "\n".join(f'#include "{path.relative_to(HERE)}"' for path in ABI)
-        + f'\nstatic const char *udpring_abi_hash(void) {{ return "{abi_hash(HERE)}"; }}',
-        sources=sources,
-        include_dirs=[str(HERE.relative_to(ROOT))],
-        libraries=libraries,
-        define_macros=macros,
-        extra_compile_args=compile_args,
-        extra_link_args=link_args,
+        module,
+        "\n".join(f'#include "{header}"' for header in headers)
+        + f'\nstatic const char *{function}(void) {{ return "{text}"; }}',
+        sources=files,
+        **SETTINGS,
     )
     return builder
 
 
-ffibuilder = make_builder()
+SETTINGS = settings()
+ffibuilder = make_builder("udpring._core", ABI, sources(HERE), ("udpring_abi_hash", abi_hash(HERE)))

@@ -275,12 +275,13 @@ class Plane:
 
     def _prefixes(self, batch: Sequence[Prefix]) -> None:
         pack = _PREFIX.pack
+        add, remove, claim = lib.UDPRING_PREFIX_ADD, lib.UDPRING_PREFIX_REMOVE, lib.UDPRING_PREFIX_CLAIM
         packed = b"".join(
             pack(
                 prefix.network,
                 socket.AF_INET if len(prefix.network) == 4 else socket.AF_INET6,
                 prefix.cidr,
-                lib.UDPRING_PREFIX_CLAIM if prefix.claim else prefix.remove,
+                claim if prefix.claim else remove if prefix.remove else add,
                 prefix.peer,
             )
             for prefix in batch

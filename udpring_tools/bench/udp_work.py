@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from udpring._native import ffi, lib
 from udpring.errors import HostError
 from udpring.udp.address import to_core
+from udpring_tools._native import ffi, lib
 
 __all__ = ["LOSS_WAIT", "PATTERNS", "SIZES", "MmsgBursts", "Pair", "Pattern", "Work", "lossless"]
 
@@ -107,8 +107,8 @@ class Pair:
 
 
 class MmsgBursts:
-    """The work's bursts, prepared once for sendmmsg(2) and recvmmsg(2): native/udp/baseline.c. Raises
-    HostError, also in ``run``."""
+    """The work's bursts, prepared once for sendmmsg(2) and recvmmsg(2): baseline.c of udpring_tools/native.
+    Raises HostError, also in ``run``."""
 
     def __init__(self, work: Work, pair: Pair) -> None:
         self._pair = pair
@@ -116,9 +116,8 @@ class MmsgBursts:
         self._bursts: list[Any] = []
         for hosts in work.bursts:
             packed = b"".join(to_core(address, socket.AF_INET) for address in pair.addresses(hosts))
-            addresses = ffi.from_buffer("struct udpring_address[]", packed)
             opened = ffi.new("struct udpring_baseline **")
-            code = lib.udpring_baseline_open(opened, self._block, work.size, addresses, work.burst)
+            code = lib.udpring_baseline_open(opened, self._block, work.size, packed, work.burst)
             if code < 0:
                 raise HostError("no memory for a burst", errno=-code)
             self._bursts.append(ffi.gc(opened[0], lib.udpring_baseline_close))

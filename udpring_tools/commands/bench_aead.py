@@ -124,6 +124,7 @@ def measure(rows: list[Row], length: int, burst: int, rounds: int) -> list[Figur
     One that does not load here is omitted, with a line on standard error.
     """
     from udpring._native import lib, reason, reason_text  # noqa: PLC0415
+    from udpring_tools._native import lib as bench  # noqa: PLC0415
 
     best: dict[tuple[int, int], int] = {}
     for row in rows:
@@ -134,7 +135,7 @@ def measure(rows: list[Row], length: int, burst: int, rounds: int) -> list[Figur
         best |= {(row.which, 1): sys.maxsize, (row.which, 0): sys.maxsize}
     for _ in range(REPEATS):
         for which, seal in best:
-            taken = lib.udpring_aead_bench(which, seal, length, burst, rounds)
+            taken = bench.udpring_aead_bench(which, seal, length, burst, rounds)
             if taken < 0:
                 raise HostError(f"{rows[which].name} cannot be measured at {length} bytes", errno=-taken)
             best[which, seal] = min(best[which, seal], taken)

@@ -316,8 +316,3 @@ uint64_t udpring_send_helped(const struct udpring_send *send)
 {
     return __atomic_load_n(&send->helped, __ATOMIC_RELAXED);
 }
-
-int32_t udpring_send_parked(const struct udpring_send *send)
-{
-    return send->tx ? udp_tx_parked(send->tx) : -1;
-}

@@ -216,8 +216,6 @@ uint64_t udpring_send_helped(const struct udpring_send *send);
  * udpring_send_run with timeout_ns 0 then does, and when another thread wants to close. Every call returns the same one. The
  * caller must not close or read it. The owner must make the first call. */
 int32_t udpring_send_fileno(struct udpring_send *send);
-/* The descriptor on whose POLLOUT sending waits, or -1 when it does not wait for one. */
-int32_t udpring_send_parked(const struct udpring_send *send);
 /* Any thread: ends the current wait, or else the next one, with -ECANCELED. */
 void udpring_send_wake(struct udpring_send *send);
 /* Unsent datagrams end with -ECANCELED. Returns 0 or -EXDEV. 1: sends did not end, so the payloads must never be freed.
@@ -232,14 +230,4 @@ void udpring_send_stats(const struct udpring_send *send, struct udpring_tx_stats
 int32_t udpring_send_zero_copy(const struct udpring_send *send);
 /* The number of datagrams without a result, of all jobs. */
 uint64_t udpring_send_pending(const struct udpring_send *send);
-
-/* For `udpring bench udp` only: sendmmsg(2) and recvmmsg(2) without UDP_SEGMENT and UDP_GRO, driven from C (baseline.c).
- * `data`: burst * size bytes, which must stay valid. `addresses`: one for each datagram, IPv4. */
-struct udpring_baseline;
-int32_t udpring_baseline_open(struct udpring_baseline **base, const uint8_t *data, uint32_t size,
-                              const struct udpring_address *addresses, uint32_t burst);
-/* Sends the burst on `out` (-1: does not send) and receives as many datagrams from `in` (-1: does not receive). Returns how
- * many arrived (without `in`: were sent), fewer than all if none arrived for wait_ms; or -errno, -EINTR included. */
-int32_t udpring_baseline_run(struct udpring_baseline *base, int32_t out, int32_t in, uint32_t wait_ms);
-void udpring_baseline_close(struct udpring_baseline *base);
 #endif

@@ -6,19 +6,15 @@
 
 /* ---- a ring with owned operations ----
  * Flow: udpring_ring_queue() copies all that the kernel may read into an operation slot. udpring_ring_wait() submits and waits.
- * udpring_ring_harvest() returns completions with pointers into the slots. udpring_ring_settle() frees the slots that ended.
+ * udpring_ring_harvest() returns completions with pointers into the slots, and frees the slots of those before.
  * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
-
-/* For tests: close as on kernels before 5.19; map the queues one by one, as on kernels before 5.4. */
-#define UDPRING_DENY_CANCEL_ANY 0x80000000u
-#define UDPRING_DENY_SINGLE_MMAP 0x40000000u
 
 struct udpring_ring_options {
     uint32_t entries;        /* submission queue; 0 = 256 */
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
     uint32_t slots;          /* operations at a time; 0 = the size of the completion queue */
-    uint32_t flags_deny;     /* IORING_SETUP_* bits not to request, UDPRING_DENY_* */
+    uint32_t flags_deny;     /* IORING_SETUP_* bits not to request */
     int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
 };
 
@@ -30,7 +26,7 @@ struct udpring_ring_info {
     int32_t owner_tid;
     uint32_t queued;         /* not submitted yet */
     uint32_t ready;          /* completions to harvest */
-    uint32_t busy_slots;     /* queued, in flight or not settled */
+    uint32_t busy_slots;     /* queued, in flight or harvested last */
     int64_t in_flight;       /* submitted, without their terminal completion */
     uint64_t stale;          /* completions that matched no operation */
     uint32_t lost;           /* completions that the kernel dropped because it had no memory */
@@ -136,8 +132,6 @@ int64_t udpring_ring_queue(struct udpring_ring *ring, const struct udpring_opera
 int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n);
 /* Takes back the newest n entries that are not submitted, with their slots. Returns how many. */
 int32_t udpring_ring_retract(struct udpring_ring *ring, uint32_t n);
-/* Test access: queues an SQE of 64 bytes unchanged. The kernel may access the memory that it names, at the caller's risk. */
-int32_t udpring_ring_raw(struct udpring_ring *ring, const uint8_t *sqe);
 int32_t udpring_ring_submit(struct udpring_ring *ring);   /* how many the kernel took, or -errno */
 /* Submits, then waits for `want` completions or timeout_ns (negative none, 0 poll): 0, -ETIME, -EINTR, -errno. */
 int32_t udpring_ring_wait(struct udpring_ring *ring, uint32_t want, int64_t timeout_ns);
@@ -147,7 +141,7 @@ struct udpring_completion {
     uint64_t user_data;
     int32_t result;          /* >= 0, or -errno */
     uint32_t flags;          /* IORING_CQE_F_* */
-    const uint8_t *data;     /* the bytes read or received; NULL: none. All pointers are valid until settle */
+    const uint8_t *data;     /* the bytes read or received; NULL: none. Valid until the next harvest */
     const uint8_t *name, *control;
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
@@ -155,7 +149,6 @@ struct udpring_completion {
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
  * kernel. */
 int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
-int32_t udpring_ring_settle(struct udpring_ring *ring);
 
 /* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. */
 int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes,

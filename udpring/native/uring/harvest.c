@@ -93,23 +93,8 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
     return true;
 }
 
-int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completion *out, uint32_t max)
-{
-    int code = udpring_ring_settle(self);
-    if (code)
-        return code;
-    if (max > UDPRING_HARVEST_MAX)
-        max = UDPRING_HARVEST_MAX;
-    uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
-    if (ready > max)
-        ready = max;
-    for (uint32_t i = 0; i < ready; i++)
-        shown += take(self, ur_cq_at(&self->ring, i), &out[shown]);
-    ur_cq_advance(&self->ring, ready);
-    return (int32_t)shown;
-}
-
-int32_t udpring_ring_settle(struct udpring_ring *self)
+/* Frees the operations that the last harvest ended, and returns the buffers that it lent. */
+static int settle(struct udpring_ring *self)
 {
     int code = ur_ring_usable(&self->ring);
     if (code && code != -EBADFD)
@@ -123,4 +108,20 @@ int32_t udpring_ring_settle(struct udpring_ring *self)
         ur_slot_release(self, self->ended[i]);
     self->ended_count = 0;
     return 0;
+}
+
+int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completion *out, uint32_t max)
+{
+    int code = settle(self);
+    if (code)
+        return code;
+    if (max > UDPRING_HARVEST_MAX)
+        max = UDPRING_HARVEST_MAX;
+    uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
+    if (ready > max)
+        ready = max;
+    for (uint32_t i = 0; i < ready; i++)
+        shown += take(self, ur_cq_at(&self->ring, i), &out[shown]);
+    ur_cq_advance(&self->ring, ready);
+    return (int32_t)shown;
 }

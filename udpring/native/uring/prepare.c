@@ -297,15 +297,3 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
     self->chain_open = queued && (ring->sqes[(ring->sq_tail - 1) & ring->sq_mask].flags & LINKS);
     return (int32_t)n;
 }
-
-int32_t udpring_ring_raw(struct udpring_ring *self, const uint8_t *bytes)
-{
-    int code = ur_ring_usable(&self->ring);
-    if (code)
-        return code;
-    struct io_uring_sqe *sqe = ur_sqe(&self->ring);
-    if (!sqe)
-        return -ENOBUFS;
-    memcpy(sqe, bytes, sizeof(*sqe));
-    return 0;
-}

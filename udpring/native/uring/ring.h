@@ -55,7 +55,7 @@ struct ur_ring {
     int64_t in_flight;
 
     uint32_t *sq_khead, *sq_ktail;
-    const uint32_t *sq_kflags, *sq_kdropped, *cq_koverflow;
+    const uint32_t *sq_kflags, *cq_koverflow;
     int fd;                            /* of the ring; valid only when DISABLED or LIVE */
     enum ur_ring_state state;
     uint32_t setup_flags, features;    /* as the kernel granted them */
@@ -105,15 +105,10 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns);
 /* Takes back up to n entries that are not submitted, newest first. Returns how many. A caller undoes a failed batch with it. */
 unsigned ur_sqe_retract(struct ur_ring *ring, unsigned n);
 
-/* Since open: completions that the kernel dropped because it had no memory, and SQ entries that it dropped as invalid. */
+/* Since open: completions that the kernel dropped because it had no memory. */
 static inline uint32_t ur_cq_lost(const struct ur_ring *ring)
 {
     return ring->cq_koverflow ? ur_relaxed(ring->cq_koverflow) : 0;
-}
-
-static inline uint32_t ur_sq_dropped(const struct ur_ring *ring)
-{
-    return ring->sq_kdropped ? ur_relaxed(ring->sq_kdropped) : 0;
 }
 
 /* Whether the submission with this user_data has exactly one terminal completion. False for operations with CQE_SKIP_SUCCESS

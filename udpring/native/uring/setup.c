@@ -92,7 +92,6 @@ static void find_fields(struct ur_ring *ring, const struct io_uring_params *para
     ring->sq_khead = word_at(ring->sq_map, params->sq_off.head);
     ring->sq_ktail = word_at(ring->sq_map, params->sq_off.tail);
     ring->sq_kflags = word_at(ring->sq_map, params->sq_off.flags);
-    ring->sq_kdropped = word_at(ring->sq_map, params->sq_off.dropped);
     ring->sq_entries = *word_at(ring->sq_map, params->sq_off.ring_entries);
     ring->sq_mask = *word_at(ring->sq_map, params->sq_off.ring_mask);
     ring->sq_head = ring->sq_tail = *ring->sq_khead;

@@ -59,8 +59,8 @@ const struct aead_impl *aead_chosen(enum udpring_cipher cipher);
 /* Why the chosen one was chosen and others were not, in words. */
 const char *aead_why(enum udpring_cipher cipher);
 
-/* Number `which` of the table, loaded. NULL with the reason: there is none of that number, or it does not load. */
-const struct aead_impl *aead_numbered(int32_t which, struct udpring_reason *why);
+/* Number `which` of the table, loaded. 0; -EINVAL: there is none of that number; another -errno: it does not load. */
+int aead_numbered(int32_t which, const struct aead_impl **impl, struct udpring_reason *why) UR_MUST_CHECK;
 
 static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], enum udpring_cipher cipher, uint64_t counter)
 {

@@ -1,8 +1,5 @@
 #include "cookie_reply.h"
 
-#include <stdlib.h>
-
-#include "../abi.h"
 #include "../messages.h"
 
 enum { CHACHA_BLOCK_BYTES = 64 };
@@ -113,26 +110,4 @@ int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const
     if (!opened)
         explicit_bzero(cookie, MAC_COOKIE_BYTES);
     return opened ? 0 : -EBADMSG;
-}
-
-/* Test access: one reply by a sealer of its own. */
-int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uint8_t *sender, const uint8_t *mac1,
-                             const uint8_t *cookie, uint8_t *reply)
-{
-    struct cookie_sealer sealer;
-    int result = cookie_sealer_open(&sealer, NULL);
-    if (result == 0)
-        result = cookie_reply_make(&sealer, key, nonce, sender, mac1, cookie, reply);
-    cookie_sealer_close(&sealer);
-    return result;
-}
-
-int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie)
-{
-    struct cookie_sealer sealer;
-    int result = cookie_sealer_open(&sealer, NULL);
-    if (result == 0)
-        result = cookie_reply_open(&sealer, key, reply, mac1, cookie);
-    cookie_sealer_close(&sealer);
-    return result;
 }

@@ -2,9 +2,6 @@
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <stdlib.h>
-
-#include "../abi.h"
 
 int mac_engine_open(struct mac_engine *engine, struct udpring_reason *why)
 {
@@ -66,43 +63,4 @@ int mac_cookie(struct mac_engine *engine, const uint8_t secret[MAC_KEY_BYTES], c
     source[ip_length] = (uint8_t)(port_host_order >> 8);
     source[ip_length + 1] = (uint8_t)port_host_order;
     return mac(engine, secret, MAC_KEY_BYTES, source, ip_length + 2, cookie);
-}
-
-/* Test access: the engine by itself. */
-
-struct udpring_mac {
-    struct mac_engine engine;
-};
-
-struct udpring_mac *udpring_mac_open(struct udpring_reason *why)
-{
-    struct udpring_mac *mac = malloc(sizeof(*mac));
-    if (mac && mac_engine_open(&mac->engine, why)) {
-        free(mac);
-        mac = NULL;
-    }
-    return mac;
-}
-
-void udpring_mac_close(struct udpring_mac *mac)
-{
-    if (mac)
-        mac_engine_close(&mac->engine);
-    free(mac);
-}
-
-int32_t udpring_mac_check1(struct udpring_mac *mac, const uint8_t *mac1_key, const uint8_t *message, uint32_t length)
-{
-    return mac_check1(&mac->engine, mac1_key, message, length);
-}
-
-int32_t udpring_mac_check2(struct udpring_mac *mac, const uint8_t *cookie, const uint8_t *message, uint32_t length)
-{
-    return mac_check2(&mac->engine, cookie, message, length);
-}
-
-int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const uint8_t *ip, uint32_t ip_length,
-                           uint16_t port, uint8_t *cookie)
-{
-    return mac_cookie(&mac->engine, secret, ip, ip_length, port, cookie);
 }

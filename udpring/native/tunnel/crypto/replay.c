@@ -1,9 +1,5 @@
 #include "replay.h"
 
-#include <stdlib.h>
-
-#include "../abi.h"
-
 #define WORDS (REPLAY_BITS / 64)
 
 _Static_assert((WORDS & (WORDS - 1)) == 0, "the ring is indexed by masking");
@@ -45,30 +41,4 @@ bool replay_update(struct replay_window *window, uint64_t counter)
     bool fresh = !(*word & bit);
     *word |= bit;
     return fresh;
-}
-
-/* Test access: the window by itself. */
-
-struct udpring_replay {
-    struct replay_window window;
-};
-
-struct udpring_replay *udpring_replay_new(void)
-{
-    return calloc(1, sizeof(struct udpring_replay));
-}
-
-void udpring_replay_free(struct udpring_replay *window)
-{
-    free(window);
-}
-
-int32_t udpring_replay_check(const struct udpring_replay *window, uint64_t counter)
-{
-    return replay_check(&window->window, counter);
-}
-
-int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter)
-{
-    return replay_update(&window->window, counter);
 }

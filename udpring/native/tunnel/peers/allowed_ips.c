@@ -57,7 +57,7 @@ static int key_of(const struct udpring_prefix *prefix, struct key *key)
 
 /* ---- the pool of nodes ---- */
 
-static int reserve_two(struct udpring_trie *trie)
+static int reserve_two(struct trie *trie)
 {
     if (trie->free_count + (trie->capacity - trie->used) >= 2)
         return 0;
@@ -72,7 +72,7 @@ static int reserve_two(struct udpring_trie *trie)
     return 0;
 }
 
-static uint32_t take_node(struct udpring_trie *trie, const struct key *key, unsigned cidr)
+static uint32_t take_node(struct trie *trie, const struct key *key, unsigned cidr)
 {
     uint32_t at = trie->free;
     if (at) {
@@ -87,7 +87,7 @@ static uint32_t take_node(struct udpring_trie *trie, const struct key *key, unsi
     return at;
 }
 
-static void give_node(struct udpring_trie *trie, uint32_t at)
+static void give_node(struct trie *trie, uint32_t at)
 {
     trie->nodes[at].child[0] = trie->free;
     trie->free = at;
@@ -95,7 +95,7 @@ static void give_node(struct udpring_trie *trie, uint32_t at)
 }
 
 /* An empty trie holds no memory. */
-static void release_if_empty(struct udpring_trie *trie)
+static void release_if_empty(struct trie *trie)
 {
     if (trie->prefixes)
         return;
@@ -107,7 +107,7 @@ static void release_if_empty(struct udpring_trie *trie)
 /* ---- each peer's list of prefixes ---- */
 
 /* Never fails once room in trie->lists has been reserved. */
-static int list_add(struct udpring_trie *trie, uint32_t at, uint32_t peer)
+static int list_add(struct trie *trie, uint32_t at, uint32_t peer)
 {
     struct allowed_ips_node *node = &trie->nodes[at];
     uint32_t *first = id_map_find(&trie->lists, peer);
@@ -119,7 +119,7 @@ static int list_add(struct udpring_trie *trie, uint32_t at, uint32_t peer)
     return id_map_put(&trie->lists, peer, at);
 }
 
-static void list_take(struct udpring_trie *trie, uint32_t at)
+static void list_take(struct trie *trie, uint32_t at)
 {
     struct allowed_ips_node *node = &trie->nodes[at];
     if (node->next)
@@ -136,7 +136,7 @@ static void list_take(struct udpring_trie *trie, uint32_t at)
 /* ---- the trie ---- */
 
 /* Puts `with` (0: nothing) where `at` hangs. */
-static void replace(struct udpring_trie *trie, uint32_t at, uint32_t with)
+static void replace(struct trie *trie, uint32_t at, uint32_t with)
 {
     const struct allowed_ips_node *node = &trie->nodes[at];
     if (!node->parent)
@@ -147,7 +147,7 @@ static void replace(struct udpring_trie *trie, uint32_t at, uint32_t with)
         trie->nodes[with].parent = node->parent;
 }
 
-static void adopt(struct udpring_trie *trie, uint32_t parent, uint32_t child)
+static void adopt(struct trie *trie, uint32_t parent, uint32_t child)
 {
     struct allowed_ips_node *above = &trie->nodes[parent], *below = &trie->nodes[child];
     above->child[bit_at(below->high, below->low, above->cidr)] = child;
@@ -155,7 +155,7 @@ static void adopt(struct udpring_trie *trie, uint32_t parent, uint32_t child)
 }
 
 /* The longest node on the way to the key that covers it, maybe the key itself. *next: its child on that way. */
-static uint32_t closest(const struct udpring_trie *trie, const struct key *key, uint32_t *next)
+static uint32_t closest(const struct trie *trie, const struct key *key, uint32_t *next)
 {
     uint32_t parent = 0, at = trie->root[key->v6];
     while (at && trie->nodes[at].cidr <= key->cidr && shared_bits(&trie->nodes[at], key) >= trie->nodes[at].cidr) {
@@ -167,7 +167,7 @@ static uint32_t closest(const struct udpring_trie *trie, const struct key *key, 
 }
 
 /* Hangs a new node for the key between `parent` (0: the root) and `below` (0: nothing there). Two nodes are reserved. */
-static uint32_t place(struct udpring_trie *trie, const struct key *key, uint32_t parent, uint32_t below)
+static uint32_t place(struct trie *trie, const struct key *key, uint32_t parent, uint32_t below)
 {
     uint32_t made = take_node(trie, key, key->cidr), top = made;
     if (below) {
@@ -186,7 +186,7 @@ static uint32_t place(struct udpring_trie *trie, const struct key *key, uint32_t
     return made;
 }
 
-static int insert(struct udpring_trie *trie, const struct key *key, uint32_t peer, bool claim)
+static int insert(struct trie *trie, const struct key *key, uint32_t peer, bool claim)
 {
     if (peer == UDPRING_PEER_NONE)
         return -EINVAL;
@@ -208,7 +208,7 @@ static int insert(struct udpring_trie *trie, const struct key *key, uint32_t pee
 }
 
 /* A node with fewer than two children and no peer has no reason to be. */
-static void prune(struct udpring_trie *trie, uint32_t at)
+static void prune(struct trie *trie, uint32_t at)
 {
     while (at) {
         struct allowed_ips_node *node = &trie->nodes[at];
@@ -221,14 +221,14 @@ static void prune(struct udpring_trie *trie, uint32_t at)
     }
 }
 
-static void remove_node(struct udpring_trie *trie, uint32_t at)
+static void remove_node(struct trie *trie, uint32_t at)
 {
     list_take(trie, at);
     trie->prefixes--;
     prune(trie, at);
 }
 
-static void remove_prefix(struct udpring_trie *trie, const struct key *key, uint32_t peer)
+static void remove_prefix(struct trie *trie, const struct key *key, uint32_t peer)
 {
     uint32_t below, at = closest(trie, key, &below);
     if (at && trie->nodes[at].cidr == key->cidr && trie->nodes[at].peer == peer && peer != UDPRING_PEER_NONE) {
@@ -237,14 +237,12 @@ static void remove_prefix(struct udpring_trie *trie, const struct key *key, uint
     }
 }
 
-/* ---- the face ---- */
-
-struct udpring_trie *udpring_trie_new(void)
+struct trie *trie_new(void)
 {
-    return calloc(1, sizeof(struct udpring_trie));
+    return calloc(1, sizeof(struct trie));
 }
 
-void udpring_trie_free(struct udpring_trie *trie)
+void trie_free(struct trie *trie)
 {
     if (!trie)
         return;
@@ -253,7 +251,7 @@ void udpring_trie_free(struct udpring_trie *trie)
     free(trie);
 }
 
-int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done)
+int32_t trie_apply(struct trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done)
 {
     for (*done = 0; *done < count; ++*done) {
         struct key key;
@@ -271,7 +269,7 @@ int32_t udpring_trie_apply(struct udpring_trie *trie, const struct udpring_prefi
     return 0;
 }
 
-void udpring_trie_remove_peer(struct udpring_trie *trie, uint32_t peer)
+void trie_remove_peer(struct trie *trie, uint32_t peer)
 {
     const uint32_t *first;
     while ((first = id_map_find(&trie->lists, peer)))
@@ -279,21 +277,16 @@ void udpring_trie_remove_peer(struct udpring_trie *trie, uint32_t peer)
     release_if_empty(trie);
 }
 
-uint32_t udpring_trie_lookup(const struct udpring_trie *trie, uint16_t family, const uint8_t *ip)
+uint32_t trie_lookup(const struct trie *trie, uint16_t family, const uint8_t *ip)
 {
     if (family == AF_INET)
         return allowed_ips_lookup4(trie, ip);
     return family == AF_INET6 ? allowed_ips_lookup6(trie, ip) : UDPRING_PEER_NONE;
 }
 
-uint32_t udpring_trie_count(const struct udpring_trie *trie)
+uint32_t trie_count(const struct trie *trie)
 {
     return trie->prefixes;
-}
-
-uint32_t udpring_trie_nodes(const struct udpring_trie *trie)
-{
-    return trie->used ? trie->used - 1 - trie->free_count : 0;
 }
 
 static void describe(const struct allowed_ips_node *node, struct udpring_prefix *out)
@@ -315,7 +308,7 @@ static int ascending(const void *left, const void *right)
 }
 
 /* The next node in ascending order: parents before children, 0 before 1. */
-static uint32_t successor(const struct udpring_trie *trie, uint32_t at)
+static uint32_t successor(const struct trie *trie, uint32_t at)
 {
     const struct allowed_ips_node *nodes = trie->nodes;
     if (nodes[at].child[0] || nodes[at].child[1])
@@ -327,7 +320,7 @@ static uint32_t successor(const struct udpring_trie *trie, uint32_t at)
 }
 
 /* The first of more prefixes than there is room for: by walking the tries, which are in order. */
-static void list_first(const struct udpring_trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max)
+static void list_first(const struct trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max)
 {
     uint32_t filled = 0;
     for (unsigned v6 = 0; v6 < 2; v6++)
@@ -336,7 +329,7 @@ static void list_first(const struct udpring_trie *trie, uint32_t peer, struct ud
                 describe(&trie->nodes[at], &out[filled++]);
 }
 
-uint32_t udpring_trie_list(const struct udpring_trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max)
+uint32_t trie_list(const struct trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max)
 {
     const uint32_t *first = id_map_find(&trie->lists, peer);
     uint32_t count = 0;

@@ -22,8 +22,8 @@ struct allowed_ips_node {
     uint8_t cidr, v6;
 };
 
-/* Owner: the plane, or a test. Thread: one at a time. Freed by udpring_trie_free(). */
-struct udpring_trie {
+/* Owner: the plane, or a test. Thread: one at a time. Freed by trie_free(). */
+struct trie {
     struct allowed_ips_node *nodes;   /* [capacity]; moves when it grows, freed when the trie is empty */
     uint32_t root[2];                 /* IPv4, IPv6 */
     uint32_t capacity, used, free;    /* used: first position never taken; free: list through child[0] */
@@ -32,6 +32,16 @@ struct udpring_trie {
     struct id_map lists;              /* peer -> first node of its list */
 };
 
+struct trie *trie_new(void);
+void trie_free(struct trie *trie);
+/* 0, -EINVAL (family, cidr, no peer), -EEXIST, -ENOMEM (or ALLOWED_IPS_MAX prefixes); *done = how many were applied. */
+int32_t trie_apply(struct trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
+void trie_remove_peer(struct trie *trie, uint32_t peer);
+uint32_t trie_lookup(const struct trie *trie, uint16_t family, const uint8_t *ip);   /* longest match */
+/* The prefixes of one peer, IPv4 first, each family in ascending order; returns how many there are, fills up to max. */
+uint32_t trie_list(const struct trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max);
+uint32_t trie_count(const struct trie *trie);
+
 static inline uint64_t allowed_ips_word(const uint8_t *bytes)
 {
     uint64_t word;
@@ -39,7 +49,7 @@ static inline uint64_t allowed_ips_word(const uint8_t *bytes)
     return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? __builtin_bswap64(word) : word;
 }
 
-static inline uint32_t allowed_ips_lookup4(const struct udpring_trie *trie, const uint8_t ip[4])
+static inline uint32_t allowed_ips_lookup4(const struct trie *trie, const uint8_t ip[4])
 {
     uint64_t key = (uint64_t)((uint32_t)ip[0] << 24 | (uint32_t)ip[1] << 16 | (uint32_t)ip[2] << 8 | ip[3]) << 32;
     uint32_t found = UDPRING_PEER_NONE;
@@ -54,7 +64,7 @@ static inline uint32_t allowed_ips_lookup4(const struct udpring_trie *trie, cons
     return found;
 }
 
-static inline uint32_t allowed_ips_lookup6(const struct udpring_trie *trie, const uint8_t ip[16])
+static inline uint32_t allowed_ips_lookup6(const struct trie *trie, const uint8_t ip[16])
 {
     uint64_t high = allowed_ips_word(ip), low = allowed_ips_word(ip + 8);
     uint32_t found = UDPRING_PEER_NONE;

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#include "../abi.h"
-
 #define FIRST_CAPACITY 64u
 
 _Static_assert(INDEX_TABLE_MAX <= ID_MAP_MAX, "the map has room for every index");
@@ -83,48 +81,4 @@ void index_table_remove(struct index_table *table, uint32_t index)
         *id_map_find(&table->slots, table->entries[position].index) = position;
     }
     table->entries[table->count] = (struct index_entry){ 0 };
-}
-
-/* Test access: the table by itself, with a number in place of the keypair. */
-
-struct udpring_index_table {
-    struct index_table table;
-};
-
-struct udpring_index_table *udpring_index_open(void)
-{
-    struct udpring_index_table *table = malloc(sizeof(*table));
-    if (table && index_table_open(&table->table)) {
-        free(table);
-        table = NULL;
-    }
-    return table;
-}
-
-void udpring_index_close(struct udpring_index_table *table)
-{
-    if (table)
-        index_table_close(&table->table);
-    free(table);
-}
-
-int32_t udpring_index_new(struct udpring_index_table *table, uint32_t peer, uint32_t *index)
-{
-    return index_table_new(&table->table, peer, index);
-}
-
-uint32_t udpring_index_find(const struct udpring_index_table *table, uint32_t index)
-{
-    const struct index_entry *entry = index_table_find(&table->table, index);
-    return entry && entry->index == index ? entry->peer : UDPRING_PEER_NONE;
-}
-
-void udpring_index_remove(struct udpring_index_table *table, uint32_t index)
-{
-    index_table_remove(&table->table, index);
-}
-
-uint32_t udpring_index_count(const struct udpring_index_table *table)
-{
-    return table->table.count;
 }

@@ -181,7 +181,7 @@ static bool is_vrf_slave(struct piece info)
     return false;
 }
 
-static bool link_of(struct piece body, bool gone, struct udpring_link_note *note)
+static bool link_of(struct piece body, bool gone, struct link_note *note)
 {
     struct ifinfomsg link;
     struct piece attributes, value;
@@ -196,16 +196,16 @@ static bool link_of(struct piece body, bool gone, struct udpring_link_note *note
         else if (type == IFLA_LINKINFO)
             vrf = is_vrf_slave(value);
     }
-    *note = (struct udpring_link_note){.interface_index = (uint32_t)link.ifi_index, .vrf = vrf && !gone ? master : 0};
+    *note = (struct link_note){.interface_index = (uint32_t)link.ifi_index, .vrf = vrf && !gone ? master : 0};
     return true;
 }
 
 int netlink_links(const uint8_t *bytes, size_t length, uint32_t sequence,
-                  void (*see)(void *context, const struct udpring_link_note *note), void *context)
+                  void (*see)(void *context, const struct link_note *note), void *context)
 {
     struct piece from = {bytes, length}, body;
     struct nlmsghdr header;
-    struct udpring_link_note note;
+    struct link_note note;
     while (next_message(&from, &header, &body)) {
         bool ours = header.nlmsg_seq == sequence;
         if (ours && header.nlmsg_type == NLMSG_DONE)
@@ -221,41 +221,14 @@ int netlink_links(const uint8_t *bytes, size_t length, uint32_t sequence,
     return 0;
 }
 
-/* ---- test access ---- */
+/* ---- the interface to Python ---- */
 
 int32_t udpring_route_request(const struct udpring_route_query *query, uint32_t sequence, uint8_t *request)
 {
     return (int32_t)netlink_route_request(request, query, sequence);
 }
 
-int32_t udpring_links_request(uint32_t sequence, uint8_t *request)
-{
-    return (int32_t)netlink_links_request(request, sequence);
-}
-
 int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_route_answer *answer)
 {
     return netlink_route_answer(bytes, length, sequence, answer);
-}
-
-struct listing {
-    struct udpring_link_note *out;
-    uint32_t max, count;
-};
-
-static void list(void *context, const struct udpring_link_note *note)
-{
-    struct listing *listing = context;
-    if (listing->count < listing->max)
-        listing->out[listing->count] = *note;
-    listing->count++;
-}
-
-int32_t udpring_links(const uint8_t *bytes, uint32_t length, uint32_t sequence, struct udpring_link_note *out, uint32_t max,
-                      uint32_t *count)
-{
-    struct listing listing = {.out = out, .max = max};
-    int result = netlink_links(bytes, length, sequence, list, &listing);
-    *count = listing.count;
-    return result;
 }

@@ -10,6 +10,11 @@
 
 #define NETLINK_REQUEST_BYTES 256
 
+struct link_note {
+    uint32_t interface_index;
+    uint32_t vrf;    /* the VRF that it belongs to; 0: none */
+};
+
 /* Writes an RTM_GETROUTE request; returns its length. */
 size_t netlink_route_request(uint8_t request[NETLINK_REQUEST_BYTES], const struct udpring_route_query *query, uint32_t sequence);
 /* Writes a request for all links; returns its length. */
@@ -19,5 +24,5 @@ size_t netlink_links_request(uint8_t request[NETLINK_REQUEST_BYTES], uint32_t se
 int netlink_route_answer(const uint8_t *bytes, size_t length, uint32_t sequence, struct udpring_route_answer *answer) UR_MUST_CHECK;
 /* Calls `see` for each link in there. 1: the dump with this number ended; 0: it goes on; -errno: it failed. */
 int netlink_links(const uint8_t *bytes, size_t length, uint32_t sequence,
-                  void (*see)(void *context, const struct udpring_link_note *note), void *context) UR_MUST_CHECK;
+                  void (*see)(void *context, const struct link_note *note), void *context) UR_MUST_CHECK;
 #endif

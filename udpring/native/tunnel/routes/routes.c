@@ -131,12 +131,12 @@ static uint32_t vrf_of(const struct routes *routes, uint32_t interface_index)
     return found ? routes->vrf_slaves[at].vrf : 0;
 }
 
-bool routes_link_changes(const struct routes *routes, const struct udpring_link_note *note)
+bool routes_link_changes(const struct routes *routes, const struct link_note *note)
 {
     return vrf_of(routes, note->interface_index) != note->vrf;
 }
 
-void routes_note_link(struct routes *routes, const struct udpring_link_note *note)
+void routes_note_link(struct routes *routes, const struct link_note *note)
 {
     if (!routes_link_changes(routes, note))
         return;
@@ -145,20 +145,20 @@ void routes_note_link(struct routes *routes, const struct udpring_link_note *not
     if (known && note->vrf) {
         routes->vrf_slaves[at].vrf = note->vrf;
     } else if (known) {
-        struct udpring_link_note *place = &routes->vrf_slaves[at];
+        struct link_note *place = &routes->vrf_slaves[at];
         memmove(place, place + 1, (behind - 1) * sizeof(*place));
         routes->vrf_slaves_count--;
     } else {
         if (routes->vrf_slaves_count == routes->vrf_slaves_capacity) {
             uint32_t capacity = routes->vrf_slaves_capacity ? routes->vrf_slaves_capacity * 2 : 8;
-            struct udpring_link_note *more = capacity > VRF_SLAVES_MAX ? NULL
+            struct link_note *more = capacity > VRF_SLAVES_MAX ? NULL
                                                                       : realloc(routes->vrf_slaves, capacity * sizeof(*more));
             if (!more)
                 return;   /* its answers go by the main table */
             routes->vrf_slaves = more;
             routes->vrf_slaves_capacity = capacity;
         }
-        struct udpring_link_note *place = &routes->vrf_slaves[at];
+        struct link_note *place = &routes->vrf_slaves[at];
         memmove(place + 1, place, behind * sizeof(*place));
         *place = *note;
         routes->vrf_slaves_count++;

@@ -62,7 +62,7 @@ struct routes {
     uint32_t sequence;
     pthread_mutex_t links_lock;        /* never held for long */
     /* By interface. Changed with that lock held and while all workers are stopped; either is enough to read. */
-    struct udpring_link_note *vrf_slaves;
+    struct link_note *vrf_slaves;
     uint32_t vrf_slaves_count, vrf_slaves_capacity;
 
     pthread_mutex_t asked_lock;        /* protects asked* */
@@ -90,7 +90,7 @@ void routes_ask(struct routes *routes, uint32_t peer);
 /* Whether the TUN device is in our namespace, and under which index. */
 void routes_find_tunnel(struct routes *routes);
 /* With the links' lock held and all workers standing. */
-void routes_note_link(struct routes *routes, const struct udpring_link_note *note);
+void routes_note_link(struct routes *routes, const struct link_note *note);
 /* Whether that would change anything. */
-bool routes_link_changes(const struct routes *routes, const struct udpring_link_note *note);
+bool routes_link_changes(const struct routes *routes, const struct link_note *note);
 #endif

@@ -53,7 +53,7 @@ static int peer_remove(struct worker *worker, struct peer *peer)
 static int prefixes_clear(struct worker *worker, struct peer *peer)
 {
     struct udpring_plane *plane = worker->plane;
-    udpring_trie_remove_peer(plane->trie, peer->id);
+    trie_remove_peer(plane->trie, peer->id);
     return 0;
 }
 
@@ -200,7 +200,7 @@ static int run_prefixes(struct worker *worker, void *argument)
     for (uint32_t i = 0; i < arguments->count; i++)
         if (!plane_peer(plane, arguments->in[i].peer))
             return -ENOENT;
-    int result = udpring_trie_apply(plane->trie, arguments->in, arguments->count, arguments->done);
+    int result = trie_apply(plane->trie, arguments->in, arguments->count, arguments->done);
     if (result == 0 && worker->wanted)
         wanted_release(plane);
     return result;
@@ -216,7 +216,7 @@ static int run_prefixes_list(struct worker *worker, void *argument)
 {
     struct udpring_plane *plane = worker->plane;
     struct prefix_arguments *arguments = argument;
-    *arguments->done = udpring_trie_list(plane->trie, arguments->peer, arguments->out, arguments->count);
+    *arguments->done = trie_list(plane->trie, arguments->peer, arguments->out, arguments->count);
     return 0;
 }
 
@@ -345,75 +345,4 @@ int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uin
         return -EMSGSIZE;
     struct send_arguments arguments = {peer, length, interface_index, bytes, tos, to, from, cookie_key};
     return plane_call(plane, run_send, &arguments);
-}
-
-/* ---- test access ---- */
-
-struct test_arguments {
-    uint32_t peer;
-    uint64_t value;
-};
-
-static int run_test_counter(struct worker *worker, void *argument)
-{
-    struct udpring_plane *plane = worker->plane;
-    struct test_arguments *arguments = argument;
-    struct peer *peer = plane_peer(plane, arguments->peer);
-    if (!peer || !peer->current)
-        return -ENOENT;
-    peer->current->counter = arguments->value;
-    return 0;
-}
-
-static int run_test_blocks(struct worker *worker, void *argument)
-{
-    struct test_arguments *arguments = argument;
-    struct peer *peer = plane_peer(worker->plane, arguments->peer);
-    if (!peer || !peer->current)
-        return -ENOENT;
-    peer->current->blocks = arguments->value;
-    return 0;
-}
-
-int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, uint64_t blocks)
-{
-    struct test_arguments arguments = {peer, blocks};
-    return plane_call(plane, run_test_blocks, &arguments);
-}
-
-int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, uint64_t counter)
-{
-    struct test_arguments arguments = {peer, counter};
-    return plane_call(plane, run_test_counter, &arguments);
-}
-
-static int run_test_age(struct worker *worker, void *argument)
-{
-    struct udpring_plane *plane = worker->plane;
-    struct test_arguments *arguments = argument;
-    struct peer *peer = plane_peer(plane, arguments->peer);
-    if (!peer)
-        return -ENOENT;
-    struct keypair *keypairs[] = {peer->previous, peer->current, peer->next};
-    for (size_t i = 0; i < UR_ARRAY_LENGTH(keypairs); i++)
-        if (keypairs[i])
-            keypairs[i]->birth_ns -= arguments->value;
-    return 0;
-}
-
-int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns)
-{
-    struct test_arguments arguments = {peer, age_ns};
-    return plane_call(plane, run_test_age, &arguments);
-}
-
-static int run_test_cookie_age(struct worker *worker, void *argument)
-{
-    worker->plane->cookies.born_ns -= *(const uint64_t *)argument;
-    return 0;
-}
-
-int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns)
-{
-    return plane_call(plane, run_test_cookie_age, &age_ns);
 }

@@ -1,7 +1,5 @@
 #include "moderation.h"
 
-#include <stdlib.h>
-
 #include "../limits.h"
 
 static uint64_t gathering_ns(uint64_t rate)
@@ -61,25 +59,4 @@ uint64_t moderation_wait(struct moderation *moderation, uint64_t now, uint64_t i
     moderation->items = items;
     moderation->passes = passes;
     return moderation->wait_ns;
-}
-
-/* Test access: the decision by itself. */
-
-struct udpring_moderation {
-    struct moderation moderation;
-};
-
-struct udpring_moderation *udpring_moderation_new(void)
-{
-    return calloc(1, sizeof(struct udpring_moderation));
-}
-
-void udpring_moderation_free(struct udpring_moderation *moderation)
-{
-    free(moderation);
-}
-
-uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t now_ns, uint64_t items, uint64_t passes)
-{
-    return moderation_wait(&moderation->moderation, now_ns, items, passes);
 }

@@ -1,7 +1,5 @@
 #include "pacing.h"
 
-#include <stdlib.h>
-
 #include "../limits.h"
 
 bool pacing_due(struct pacing *pacing, uint64_t now, uint64_t datagrams)
@@ -17,30 +15,4 @@ void pacing_gave_way(struct pacing *pacing, uint64_t began, uint64_t ended)
     uint64_t took = ended - began;
     if (took > PACING_LONG_NS)
         pacing->not_before_ns = ended + took * PACING_REST;
-}
-
-/* Test access: the decision by itself. */
-
-struct udpring_pacing {
-    struct pacing pacing;
-};
-
-struct udpring_pacing *udpring_pacing_new(void)
-{
-    return calloc(1, sizeof(struct udpring_pacing));
-}
-
-void udpring_pacing_free(struct udpring_pacing *pacing)
-{
-    free(pacing);
-}
-
-int32_t udpring_pacing_due(struct udpring_pacing *pacing, uint64_t now_ns, uint64_t datagrams)
-{
-    return pacing_due(&pacing->pacing, now_ns, datagrams);
-}
-
-void udpring_pacing_gave_way(struct udpring_pacing *pacing, uint64_t began_ns, uint64_t ended_ns)
-{
-    pacing_gave_way(&pacing->pacing, began_ns, ended_ns);
 }

@@ -55,7 +55,7 @@ int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
 
 void plane_peer_remove(struct udpring_plane *plane, struct peer *peer)
 {
-    udpring_trie_remove_peer(plane->trie, peer->id);
+    trie_remove_peer(plane->trie, peer->id);
     peer_keypairs_erase(peer, &plane->indices);
     staged_peer_gone(&plane->workers[0], peer);
     plane->peers[peer->id & PEER_SLOT_MASK] = NULL;

@@ -44,7 +44,7 @@ static void plane_free(struct udpring_plane *plane)
     routes_close(&plane->routes);
     plane_peers_free(plane);
     if (plane->trie)
-        udpring_trie_free(plane->trie);
+        trie_free(plane->trie);
     index_table_close(&plane->indices);
     for (uint32_t i = 0; i < plane->worker_count; i++) {
         worker_free(&plane->workers[i]);
@@ -119,7 +119,7 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
     result = index_table_open(&plane->indices);
     if (result < 0)
         return refused(why, result, "table of receiver indices (getrandom)");
-    if (!(plane->trie = udpring_trie_new()))
+    if (!(plane->trie = trie_new()))
         return refused(why, -ENOMEM, "table of allowed IPs");
     for (uint32_t i = 0; i < plane->worker_count && result == 0; i++) {
         struct worker *worker = &plane->workers[i];

@@ -102,7 +102,7 @@ static int run_stats(struct worker *worker, void *argument)
         .tier = worker->rx ? udp_rx_tier(worker->rx) : 0,
         .aead = (uint32_t)udpring_aead_chosen(UDPRING_CIPHER_CHACHA20_POLY1305),
         .peers = plane->peers_count,
-        .prefixes = udpring_trie_count(plane->trie),
+        .prefixes = trie_count(plane->trie),
         .keypairs = plane->indices.count,
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,

@@ -98,10 +98,10 @@ static bool stopping(const struct routes *routes)
     return __atomic_load_n(&routes->stop, __ATOMIC_ACQUIRE);
 }
 
-static void see_link(void *context, const struct udpring_link_note *note)
+static void see_link(void *context, const struct link_note *note)
 {
     struct udpring_plane *plane = context;
-    struct udpring_link_note copy = *note;
+    struct link_note copy = *note;
     if (routes_link_changes(&plane->routes, note) && !stopping(&plane->routes))
         plane_call(plane, run_note_link, &copy);
 }

@@ -201,7 +201,7 @@ struct udpring_plane {
     struct peer **peers;                /* [peers_capacity] by slot */
     uint32_t peers_capacity, peers_count;
     uint32_t *peer_generation;          /* [peers_capacity] */
-    struct udpring_trie *trie;
+    struct trie *trie;
     struct index_table indices;
     bool has_identity;
     uint8_t mac1_key[32];

@@ -88,7 +88,7 @@ static struct peer *peer_of(const struct udpring_plane *plane, const struct want
 {
     struct udpring_address address;
     address_of(key, &address);
-    return plane_peer(plane, udpring_trie_lookup(plane->trie, address.family, address.ip));
+    return plane_peer(plane, trie_lookup(plane->trie, address.family, address.ip));
 }
 
 /* The packets keep their order, and those that follow go behind them. */

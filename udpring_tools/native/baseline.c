@@ -4,7 +4,7 @@
  * 1. udpring_baseline_open lays out the headers of a burst once, for sending and for receiving.
  * 2. udpring_baseline_run sends the whole burst, then receives it, in as few calls as the kernel allows.
  */
-#include "../base.h"
+#include "base.h"
 
 #include <netinet/in.h>
 #include <poll.h>
@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "abi.h"
+#include "udp/abi.h"
 
 #define BURST_MAX 1024 /* UIO_MAXIOV, the limit of one call */
 
@@ -42,8 +43,9 @@ static void lay_out(struct udpring_baseline *base, const uint8_t *data, const st
 }
 
 int32_t udpring_baseline_open(struct udpring_baseline **opened, const uint8_t *data, uint32_t size,
-                              const struct udpring_address *addresses, uint32_t burst)
+                              const void *packed, uint32_t burst)
 {
+    const struct udpring_address *addresses = packed;
     *opened = NULL;
     if (!burst || burst > BURST_MAX || !size || size > 65507)
         return -EINVAL;

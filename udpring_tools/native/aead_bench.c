@@ -1,7 +1,8 @@
 /* Measures the cost of sealing and opening the way the tunnel does it: from one buffer to another, a few packets a call. */
 #include <stdlib.h>
 
-#include "aead.h"
+#include "abi.h"
+#include "tunnel/crypto/aead.h"
 
 #define LENGTH_MAX 65535u
 #define PACKETS 64u    /* worked on in turn: a batch of the tunnel, more than the first cache holds */
@@ -62,8 +63,8 @@ static int prepare(struct bench *bench, const struct aead_impl *impl, bool seal,
 int64_t udpring_aead_bench(int32_t which, int32_t seal, uint32_t length, uint32_t burst, uint32_t rounds)
 {
     struct bench bench = { 0 };
-    const struct aead_impl *impl = aead_numbered(which, NULL);
-    if (!impl)
+    const struct aead_impl *impl;
+    if (aead_numbered(which, &impl, NULL))
         return -ENOTSUP;
     if (length > LENGTH_MAX || !burst || burst > PACKETS || !rounds)
         return -EINVAL;

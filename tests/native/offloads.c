@@ -1,13 +1,12 @@
-/* Test access to the offloads: runs segment.c, coalesce.c and checksum.c on packets that no kernel would make.
+/* The offloads by themselves: runs segment.c, coalesce.c and checksum.c on packets that no kernel would make.
  * Every packet gets memory of exactly its size, so that a sanitiser sees a read behind it. */
 #include <arpa/inet.h>
 #include <stdlib.h>
 
-#include "../abi.h"
-
-#include "checksum.h"
-#include "coalesce.h"
-#include "segment.h"
+#include "abi.h"
+#include "tunnel/tun/checksum.h"
+#include "tunnel/tun/coalesce.h"
+#include "tunnel/tun/segment.h"
 
 int32_t udpring_segment(const uint8_t *vnet, const uint8_t *packet, uint32_t length, uint8_t *out, uint32_t room,
                         uint32_t *lengths, uint32_t max)

@@ -1,0 +1,22 @@
+/* The C of the benchmarks. Read as the core's abi.h files are. */
+#ifndef UDPRING_TOOLS_NATIVE_ABI_H
+#define UDPRING_TOOLS_NATIVE_ABI_H
+#include <stdint.h>
+
+/* ---- `udpring bench aead` ---- */
+/* Seals (else opens) `rounds` packets of `length` bytes of plaintext, `burst` (1 to 64) a call, from buffer to buffer.
+ * Returns the ns of CPU time that took in all, -EINVAL, -ENOTSUP (no such implementation, or it does not load), -ENOMEM. */
+int64_t udpring_aead_bench(int32_t which, int32_t seal, uint32_t length, uint32_t burst, uint32_t rounds);
+
+/* ---- `udpring bench udp` ---- */
+/* sendmmsg(2) and recvmmsg(2) without UDP_SEGMENT and UDP_GRO, driven from C (baseline.c).
+ * `data`: burst * size bytes, which must stay valid. `packed`: a struct udpring_address
+ * for each datagram, IPv4. */
+struct udpring_baseline;
+int32_t udpring_baseline_open(struct udpring_baseline **base, const uint8_t *data, uint32_t size,
+                              const void *packed, uint32_t burst);
+/* Sends the burst on `out` (-1: does not send) and receives as many datagrams from `in` (-1: does not receive). Returns how
+ * many arrived (without `in`: were sent), fewer than all if none arrived for wait_ms; or -errno, -EINTR included. */
+int32_t udpring_baseline_run(struct udpring_baseline *base, int32_t out, int32_t in, uint32_t wait_ms);
+void udpring_baseline_close(struct udpring_baseline *base);
+#endif
