@@ -20,6 +20,10 @@ from udpring.errors import (
 if typing.TYPE_CHECKING:
     from udpring.tunnel.attachment import Tun
     from udpring.tunnel.config import Config
+    from udpring.tunnel.directory import Directory
+    from udpring.tunnel.directory_folder import FolderDirectory
+    from udpring.tunnel.directory_mapping import MappingDirectory
+    from udpring.tunnel.directory_sqlite import SqliteDirectory
     from udpring.tunnel.node import Node
     from udpring.tunnel.probe import HostProbe, probe
     from udpring.tunnel.rootless import Rootless
@@ -46,8 +50,11 @@ __all__ = [
     "ClosedError",
     "Config",
     "ConfigError",
+    "Directory",
+    "FolderDirectory",
     "HostError",
     "HostProbe",
+    "MappingDirectory",
     "Node",
     "Packet",
     "RecvRing",
@@ -55,6 +62,7 @@ __all__ = [
     "Rootless",
     "SendReport",
     "SendRing",
+    "SqliteDirectory",
     "Ticket",
     "Tun",
     "UdpringError",
@@ -71,13 +79,17 @@ _LAZY = {
     "Batch": "udpring.udp",
     "BatchSlice": "udpring.udp",
     "Config": "udpring.tunnel.config",
+    "Directory": "udpring.tunnel.directory",
+    "FolderDirectory": "udpring.tunnel.directory_folder",
     "HostProbe": "udpring.tunnel.probe",
+    "MappingDirectory": "udpring.tunnel.directory_mapping",
     "Node": "udpring.tunnel.node",
     "Packet": "udpring.udp",
     "RecvRing": "udpring.udp",
     "Rootless": "udpring.tunnel.rootless",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
+    "SqliteDirectory": "udpring.tunnel.directory_sqlite",
     "Ticket": "udpring.udp",
     "Tun": "udpring.tunnel.attachment",
     "open_datagram_endpoint": "udpring.udp.endpoint",

@@ -215,9 +215,19 @@ class FakePlane:
             if prefix.remove:
                 owner.prefixes.pop(key, None)
                 continue
+            if prefix.claim and any(
+                key in peer.prefixes for peer in self.peers.values() if peer is not owner
+            ):
+                raise RingError(f"allowed IP {prefix}", errno=errno.EEXIST)
             for peer in self.peers.values():
                 peer.prefixes.pop(key, None)
             owner.prefixes[key] = None
+
+    def refuse(self, ip: bytes, nanoseconds: int) -> None:
+        self._call("refuse", ip, nanoseconds)
+
+    def forget_refusals(self) -> None:
+        self._call("forget_refusals")
 
     def prefixes_clear(self, peer: int) -> None:
         self._call("prefixes_clear", peer)

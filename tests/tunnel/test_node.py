@@ -50,7 +50,8 @@ def test_a_node_has_what_its_configuration_says(planes: Planes) -> None:
 
     async def body() -> None:
         async with udpring.Node(given, name="wg7", tier="mmsg") as node:
-            assert planes.one.options == {"tier": "mmsg", "listen_port": 1234, "fwmark": 7, "workers": None}  # type: ignore[attr-defined]
+            options = {"tier": "mmsg", "listen_port": 1234, "fwmark": 7, "workers": None, "asks": False}
+            assert planes.one.options == options  # type: ignore[attr-defined]
             assert (node.name, node.listen_port, node.tier) == ("wg7", 1234, "mmsg")
             assert node.public_key == to_base64(public_key(OWN))
             first, second = node.peers

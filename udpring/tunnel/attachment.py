@@ -43,6 +43,7 @@ class PlaneSettings:
     workers: int | None = None
     listen_port: int = 0
     fwmark: int = 0
+    asks: bool = False
 
 
 class Attached(Protocol):
@@ -104,6 +105,7 @@ class Tun:
                 workers=settings.workers,
                 listen_port=settings.listen_port,
                 fwmark=settings.fwmark,
+                asks=settings.asks,
             )
         )
 

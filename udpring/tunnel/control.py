@@ -36,6 +36,7 @@ from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
 from udpring.wireguard.device import Device
+from udpring.wireguard.unknown import UnknownInitiation
 
 __all__ = ["BootClock", "Control", "ControlStats", "End", "PlaneIndices", "Route"]
 
@@ -88,6 +89,9 @@ class Control:
         self.clock = clock or BootClock()
         self.stats = ControlStats()
         self.gone: asyncio.Future[End] = loop.create_future()
+        self.key_unknown: Callable[[UnknownInitiation], None] = lambda initiation: None
+        self.address_wanted: Callable[[bytes], None] = lambda ip: None
+        """Called where peers come from a directory (``peers_on_demand``)."""
         self._loop = loop
         self._forgotten = forgotten
         self._on_authenticated = authenticated
@@ -120,6 +124,7 @@ class Control:
             protocol.ClearSource: lambda outcome: self.plane.source_clear(outcome.peer),
             protocol.ReleaseIndex: lambda outcome: self.plane.index_release(outcome.index),
             protocol.RemovedPeer: self._removed_peer,
+            protocol.AskKey: lambda outcome: self.key_unknown(outcome.initiation),
             protocol.Dropped: reports.dropped,
             protocol.HandshakeCompleted: reports.completed,
             protocol.HandshakeGivenUp: reports.given_up,
@@ -238,6 +243,8 @@ class Control:
             return
         if kind == EventKind.HANDSHAKE:
             self.carry_out(self._receive(event, now, wall))
+        elif kind == EventKind.PEER_WANTED and event.source is not None:
+            self.address_wanted(event.source.ip)
         elif kind == EventKind.TUN_GONE:
             self._end(End("the interface was deleted"))
         elif kind == EventKind.FATAL:

@@ -24,10 +24,14 @@ from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
 from udpring.tunnel.config import Config, PeerConfig
 from udpring.tunnel.control import End
+from udpring.tunnel.directory import Directory
+from udpring.tunnel.directory_limits import ANSWER_SECONDS_MAX
+from udpring.tunnel.guests import Guests
 from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
 from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
+from udpring.tunnel.peers_on_demand import PeersOnDemand
 from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.rootless import AttachedRootless
@@ -61,6 +65,11 @@ class Node(Inside):
         initiation stays a replay. Default: ``UDPRING_TIMESTAMPS``, or off.
     attachment: where packets come from and go to. Default: ``Tun()``, a TUN device in the caller's network
         namespace.
+    peers: a directory that is asked for peers when they are needed (``udpring.tunnel.directory``), beside
+        those of the configuration. It adds no routes: the addresses of its peers must be routed to the
+        interface, by the Address of the configuration for example.
+    idle_timeout: seconds after which a peer of the directory leaves, if it neither sent nor got a packet.
+    answer_timeout: seconds that the directory has for an answer, up to 30.
 
     A node belongs to one event loop in one thread. A wrong ``UDPRING_*`` variable is a ConfigError. ``start``
     raises ConfigError (no PrivateKey) and HostError (not root, no TUN device, the name or the port is taken,
@@ -79,7 +88,18 @@ class Node(Inside):
         key_later: bool = False,
         timestamps: str | os.PathLike[str] | None = None,
         attachment: Attachment | None = None,
+        peers: Directory | None = None,
+        idle_timeout: float = 300.0,
+        answer_timeout: float = 5.0,
     ) -> None:
+        if not 0 < answer_timeout <= ANSWER_SECONDS_MAX:
+            raise ValueError(f"answer_timeout {answer_timeout}: more than 0, up to {ANSWER_SECONDS_MAX:g} s")
+        if not idle_timeout > 0:
+            raise ValueError(f"idle_timeout {idle_timeout}: more than 0 s")
+        self._directory = peers
+        self._idle_timeout = idle_timeout
+        self._answer_timeout = answer_timeout
+        self._on_demand: PeersOnDemand | None = None
         self._config = config
         self._asked_name = name
         self._attachment: Attachment = attachment or Tun()
@@ -137,13 +157,25 @@ class Node(Inside):
                 workers=self._workers,
                 listen_port=settings.listen_port,
                 fwmark=settings.fwmark,
+                asks=self._directory is not None,
             )
         )
         plane = attached.plane
         self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark, link=attached.link)
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
         self._resolver = resolver = Resolver()
-        self._peers = peers = NodePeers(tunnel, resolver)
+        guests = None
+        if self._directory is not None:
+            guests = Guests(tunnel, loop=loop, idle_timeout=self._idle_timeout)
+            self._on_demand = PeersOnDemand(
+                self._directory,
+                tunnel,
+                guests,
+                loop=loop,
+                answer_timeout=self._answer_timeout,
+                refused=self._peer_refused,
+            )
+        self._peers = peers = NodePeers(tunnel, resolver, guests)
         self._end = loop.create_future()
         if key is not None:
             tunnel.set_private_key(key)
@@ -157,6 +189,8 @@ class Node(Inside):
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
         peers.apply(self._config)
+        if self._on_demand is not None:
+            self._on_demand.start()
         await self._apply_interface(self._config)
         self._applied = tunnel.settings
         log.debug(
@@ -175,6 +209,9 @@ class Node(Inside):
         log.warning("%s: %s", name, gone.result().reason)
         self._end.set_result(gone.result())
 
+    def _peer_refused(self, key: bytes | None, reason: str) -> None:
+        """A directory's answer could not be used."""
+
     async def stop(self) -> None:
         """Takes the node down: sessions, interface, routes, threads. Does nothing if it is down."""
         async with self._changing:
@@ -186,8 +223,11 @@ class Node(Inside):
         server, self._server = self._server, None
         attached, self._attached = self._attached, None
         tunnel, self._tunnel = self._tunnel, None
+        on_demand, self._on_demand = self._on_demand, None
         self._peers = None
         try:
+            if on_demand is not None:
+                await on_demand.close()
             if resolver is not None:
                 await resolver.close()
             if server is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from udpring.errors import ConfigError
 from udpring.tunnel.config import Config, Endpoint, Network, PeerConfig
+from udpring.tunnel.guests import Guests
 from udpring.tunnel.keys import from_base64, to_base64
 from udpring.tunnel.plane import PeerState
 from udpring.tunnel.plane_values import Prefix, SocketAddress
@@ -74,11 +75,13 @@ def key_bytes(public_key: bytes | str) -> bytes:
 class NodePeers:
     """The peers of one live tunnel. Owner: its Node. Use it in the thread of the event loop.
 
-    ``given`` holds each peer as the program configured it, without those that only ``wg`` knows.
+    ``given`` holds each peer as the program configured it, without those that only ``wg`` knows. ``guests``
+    are a directory's and come and go by themselves. A guest that the program configures stops being one.
     """
 
-    def __init__(self, tunnel: Tunnel, resolver: Resolver) -> None:
+    def __init__(self, tunnel: Tunnel, resolver: Resolver, guests: Guests | None = None) -> None:
         self.given: dict[bytes, PeerConfig] = {}
+        self._guests = guests
         self._tunnel = tunnel
         self._resolver = resolver
 
@@ -95,7 +98,7 @@ class NodePeers:
         return None if peer is None else self._shown(peer, self._tunnel.plane.peer_state(peer.id))
 
     def _shown(self, peer: Peer, state: PeerState) -> NodePeer:
-        given = self.given.get(peer.public_key)
+        given = self.given.get(peer.public_key) or (self._guests and self._guests.get(peer.public_key))
         return NodePeer(
             public_key=to_base64(peer.public_key),
             name=given.name if given else "",
@@ -111,12 +114,24 @@ class NodePeers:
     def _networks(self, peer: int) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(prefix) for prefix in self._tunnel.allowed_ips(peer))
 
+    def _is_guest(self, public_key: bytes) -> bool:
+        return self._guests is not None and public_key in self._guests
+
+    def _release(self, public_key: bytes) -> bool:
+        """The program sets this peer: it stays from now on. Whether it was a guest."""
+        if self._guests is None or public_key not in self._guests:
+            return False
+        self._guests.release(public_key)
+        return True
+
     def configs(self) -> tuple[PeerConfig, ...]:
         """All peers as configurations, in the order of their addition. Endpoints are as configured, not where
         a peer roamed to. For a peer that ``wg`` added, it is the present address."""
         states = self._tunnel.states()
         found = []
         for key, peer in self._tunnel.device.peers.items():
+            if self._is_guest(key):
+                continue
             given = self.given.get(key)
             found.append(
                 replace(
@@ -139,6 +154,8 @@ class NodePeers:
             raise ConfigError(
                 "a peer has the node's own public key", cure="give it the key of the other node"
             )
+        if self._release(peer.public_key):
+            return self._set(self._number(peer.public_key), peer, is_new=True)
         if self._tunnel.find(peer.public_key) is not None:
             raise ConfigError(
                 "there is a peer with this PublicKey",
@@ -155,12 +172,13 @@ class NodePeers:
     def update(self, peer: PeerConfig) -> PrefixChange:
         """Changes the peer with this public key. Its session continues, unless the cipher changes. An equal
         endpoint is not set again, because peers roam. Raises ConfigError where there is no such peer."""
-        return self._set(self._number(peer.public_key), peer, is_new=False)
+        return self._set(self._number(peer.public_key), peer, is_new=self._release(peer.public_key))
 
     def remove(self, public_key: bytes) -> PrefixChange:
         """Removes the peer. Raises ConfigError where there is no such peer."""
         number = self._number(public_key)
         removed = self._networks(number)
+        self._release(public_key)
         self._resolver.cancel(public_key)
         self.given.pop(public_key, None)
         self._tunnel.remove_peer(number)
@@ -201,7 +219,7 @@ class NodePeers:
         if len(wanted) < len(config.peers):
             log.warning("%s: a peer has the node's own public key: left out", config.file)
         for public_key, live in list(tunnel.device.peers.items()):
-            if public_key not in wanted:
+            if public_key not in wanted and not self._is_guest(public_key):
                 self._resolver.cancel(public_key)
                 tunnel.remove_peer(live.id)
         endpoints = {public_key: peer.endpoint for public_key, peer in self.given.items()}
@@ -210,8 +228,9 @@ class NodePeers:
         new = set()
         for public_key, peer in wanted.items():
             number = tunnel.find(public_key)
-            if number is None:
+            if number is None or self._release(public_key):
                 new.add(public_key)
+            if number is None:
                 number = tunnel.add_peer(public_key)
             numbers[public_key] = number
             self._set_secrets(number, peer)

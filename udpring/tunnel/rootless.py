@@ -68,6 +68,7 @@ class Rootless:
                 workers=settings.workers,
                 listen_port=settings.listen_port,
                 fwmark=settings.fwmark,
+                asks=settings.asks,
             )
         except BaseException:
             spaces.close()

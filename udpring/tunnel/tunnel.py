@@ -21,14 +21,17 @@ from pathlib import Path
 
 from udpring._native import lib
 from udpring.errors import RingError
+from udpring.tunnel.bounded_memory import BoundedMemory
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
+from udpring.tunnel.directory_limits import DEPARTED
 from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.link import LinkFactory
 from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
+from udpring.wireguard.unknown import UnknownInitiation
 
 __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats"]
 
@@ -43,6 +46,14 @@ class TunnelStats:
 
     plane: PlaneStats
     control: ControlStats
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """What is remembered of a peer that left: the timestamp of its last initiation, and where it was."""
+
+    timestamp: bytes
+    endpoint: SocketAddress | None
 
 
 class Tunnel:
@@ -79,6 +90,7 @@ class Tunnel:
         self._listen_port = plane.port
         self._closed = False
         self._changes = 0
+        self.departed: BoundedMemory[bytes, Departed] = BoundedMemory(DEPARTED)
 
     def keep_timestamps(self, path: Path | None) -> None:
         """Keeps the peers' timestamps in a file; None: in memory only. Call it before peers are added. Raises
@@ -87,7 +99,15 @@ class Tunnel:
             self._timestamps = TimestampFile(path, self._received_timestamps, loop=self._loop)
 
     def _received_timestamps(self) -> dict[bytes, bytes]:
-        return {key: peer.timestamp_received for key, peer in self.device.peers.items()}
+        live = {key: peer.timestamp_received for key, peer in self.device.peers.items()}
+        return live | {key: left.timestamp for key, left in self.departed.items() if key not in live}
+
+    def last_timestamp(self, public_key: bytes) -> bytes:
+        """The last timestamp of a peer that is not there now: that left, or was there in an earlier run.
+        Empty: none is known."""
+        left = self.departed.get(public_key)
+        kept = self._timestamps.of(public_key) if self._timestamps is not None else b""
+        return max(kept, left.timestamp if left else b"")
 
     def _authenticated(self) -> None:
         if self._timestamps is not None:
@@ -200,9 +220,9 @@ class Tunnel:
         known = self.device.by_id.get(peer)
         return key_label(known.public_key) if known is not None else f"peer {peer}"
 
-    def add_peer(self, public_key: bytes) -> int:
-        """Adds a peer and returns its id. Raises ValueError (the node's own key, or a known one), RingError
-        (no room)."""
+    def add_peer(self, public_key: bytes, *, initiation: UnknownInitiation | None = None) -> int:
+        """Adds a peer and returns its id. ``initiation``: a proved one of this key, for its shared secret.
+        Raises ValueError (the node's own key, or a known one), RingError (no room)."""
         self._changes += 1
         if self.is_own(public_key):
             raise ValueError("a peer cannot have the node's own public key")
@@ -212,23 +232,28 @@ class Tunnel:
             raise RingError(f"more than {MAX_PEERS} peers", errno=errno.ENOSPC)
         peer = self.plane.peer_add()
         try:
-            added = self.device.add_peer(peer, public_key, self._clock.boot())
-            if self._timestamps is not None:
-                added.restore_timestamp(self._timestamps.of(public_key))
+            added = self.device.add_peer(peer, public_key, self._clock.boot(), initiation=initiation)
+            added.restore_timestamp(self.last_timestamp(public_key))
+            self.departed.pop(public_key)
         except BaseException:
             self.plane.peer_remove(peer)
             raise
         return peer
 
-    def remove_peer(self, peer: int) -> None:
-        """Removes the peer, zeroises its keys and removes its allowed IPs."""
+    def remove_peer(self, peer: int, *, departs: bool = False) -> None:
+        """Removes the peer, zeroises its keys and removes its allowed IPs. ``departs``: it may come back, and
+        its last timestamp and endpoint are remembered."""
         self._changes += 1
         if not self.knows(peer):
             return
-        public_key = self.device.by_id[peer].public_key
-        outcomes = self.device.remove_peer(peer)
-        if self._timestamps is not None:
+        known = self.device.by_id[peer]
+        public_key = known.public_key
+        if departs:
+            endpoint = self.plane.peer_state(peer).endpoint
+            self.departed.put(public_key, Departed(known.timestamp_received, endpoint))
+        elif self._timestamps is not None:
             self._timestamps.forget(public_key)
+        outcomes = self.device.remove_peer(peer)
         self.control.carry_out(outcomes)
         self.control.forget(peer)
         self.plane.peer_remove(peer)

@@ -1,0 +1,40 @@
+"""Announced changes on their way to those who follow a directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+__all__ = ["ChangeFeed"]
+
+
+class ChangeFeed:
+    """Hands each announced key to every follower. A key that waits already is not added again, so what waits
+    is bounded by the number of keys. Use it in one event loop."""
+
+    def __init__(self) -> None:
+        self._followers: list[tuple[dict[bytes, None], asyncio.Event]] = []
+
+    def announce(self, keys: Iterable[bytes]) -> None:
+        """These peers were added, changed or removed."""
+        keys = dict.fromkeys(keys)
+        for waiting, some in self._followers:
+            waiting.update(keys)
+            if waiting:
+                some.set()
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """What is announced from the first step on."""
+        follower: tuple[dict[bytes, None], asyncio.Event] = ({}, asyncio.Event())
+        waiting, some = follower
+        self._followers.append(follower)
+        try:
+            while True:
+                await some.wait()
+                some.clear()
+                while waiting:
+                    key = next(iter(waiting))
+                    del waiting[key]
+                    yield key
+        finally:
+            self._followers = [each for each in self._followers if each is not follower]
