@@ -1,7 +1,8 @@
 """udpring: WireGuard nodes and fast UDP sockets for Linux, on io_uring.
 
-``Node`` runs a WireGuard tunnel inside an asyncio program. ``RecvRing`` and ``SendRing`` receive and send
-datagrams in batches. ``open_datagram_endpoint`` runs a protocol written for asyncio's
+``Node`` runs a WireGuard tunnel inside an asyncio program. ``Config``, ``InterfaceConfig`` and ``PeerConfig``
+describe it, ``keys`` makes its keys, and ``Node.events`` gives its events. ``RecvRing`` and ``SendRing``
+receive and send datagrams in batches. ``open_datagram_endpoint`` runs a protocol written for asyncio's
 ``create_datagram_endpoint``. ``probe`` reports what this host can do. README.md has an example of each.
 """
 
@@ -18,15 +19,35 @@ from udpring.errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from udpring import keys
     from udpring.tunnel.attachment import Tun
-    from udpring.tunnel.config import Config
+    from udpring.tunnel.config import Cipher, Config, Endpoint, InterfaceConfig, PeerConfig
+    from udpring.tunnel.control_values import ControlStats, End
     from udpring.tunnel.directory import Directory
     from udpring.tunnel.directory_folder import FolderDirectory
     from udpring.tunnel.directory_mapping import MappingDirectory
     from udpring.tunnel.directory_sqlite import SqliteDirectory
     from udpring.tunnel.node import Node
+    from udpring.tunnel.node_events import (
+        EndpointFailedOver,
+        EventReader,
+        EventsLost,
+        HandshakeCompleted,
+        InterfaceGone,
+        NodeEvent,
+        OverloadBegan,
+        OverloadEnded,
+        PeerRefused,
+        PeerRoamed,
+        PeerSilent,
+        PeerUp,
+        SilenceReason,
+    )
+    from udpring.tunnel.node_peers import NodePeer
+    from udpring.tunnel.plane_values import PlaneStats
     from udpring.tunnel.probe import HostProbe, probe
     from udpring.tunnel.rootless import Rootless
+    from udpring.tunnel.tunnel import TunnelStats
     from udpring.udp import (
         Address,
         AddressList,
@@ -47,27 +68,50 @@ __all__ = [
     "AddressList",
     "Batch",
     "BatchSlice",
+    "Cipher",
     "ClosedError",
     "Config",
     "ConfigError",
+    "ControlStats",
     "Directory",
+    "End",
+    "Endpoint",
+    "EndpointFailedOver",
+    "EventReader",
+    "EventsLost",
     "FolderDirectory",
+    "HandshakeCompleted",
     "HostError",
     "HostProbe",
+    "InterfaceConfig",
+    "InterfaceGone",
     "MappingDirectory",
     "Node",
+    "NodeEvent",
+    "NodePeer",
+    "OverloadBegan",
+    "OverloadEnded",
     "Packet",
+    "PeerConfig",
+    "PeerRefused",
+    "PeerRoamed",
+    "PeerSilent",
+    "PeerUp",
+    "PlaneStats",
     "RecvRing",
     "RingError",
     "Rootless",
     "SendReport",
     "SendRing",
+    "SilenceReason",
     "SqliteDirectory",
     "Ticket",
     "Tun",
+    "TunnelStats",
     "UdpringError",
     "WrongThreadError",
     "__version__",
+    "keys",
     "open_datagram_endpoint",
     "probe",
 ]
@@ -78,26 +122,51 @@ _LAZY = {
     "AddressList": "udpring.udp",
     "Batch": "udpring.udp",
     "BatchSlice": "udpring.udp",
+    "Cipher": "udpring.tunnel.config",
     "Config": "udpring.tunnel.config",
+    "ControlStats": "udpring.tunnel.control_values",
     "Directory": "udpring.tunnel.directory",
+    "End": "udpring.tunnel.control_values",
+    "Endpoint": "udpring.tunnel.config",
+    "EndpointFailedOver": "udpring.tunnel.node_events",
+    "EventReader": "udpring.tunnel.node_events",
+    "EventsLost": "udpring.tunnel.node_events",
     "FolderDirectory": "udpring.tunnel.directory_folder",
+    "HandshakeCompleted": "udpring.tunnel.node_events",
     "HostProbe": "udpring.tunnel.probe",
+    "InterfaceConfig": "udpring.tunnel.config",
+    "InterfaceGone": "udpring.tunnel.node_events",
     "MappingDirectory": "udpring.tunnel.directory_mapping",
     "Node": "udpring.tunnel.node",
+    "NodeEvent": "udpring.tunnel.node_events",
+    "NodePeer": "udpring.tunnel.node_peers",
+    "OverloadBegan": "udpring.tunnel.node_events",
+    "OverloadEnded": "udpring.tunnel.node_events",
     "Packet": "udpring.udp",
+    "PeerConfig": "udpring.tunnel.config",
+    "PeerRefused": "udpring.tunnel.node_events",
+    "PeerRoamed": "udpring.tunnel.node_events",
+    "PeerSilent": "udpring.tunnel.node_events",
+    "PeerUp": "udpring.tunnel.node_events",
+    "PlaneStats": "udpring.tunnel.plane_values",
     "RecvRing": "udpring.udp",
     "Rootless": "udpring.tunnel.rootless",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
+    "SilenceReason": "udpring.tunnel.node_events",
     "SqliteDirectory": "udpring.tunnel.directory_sqlite",
     "Ticket": "udpring.udp",
     "Tun": "udpring.tunnel.attachment",
+    "TunnelStats": "udpring.tunnel.tunnel",
     "open_datagram_endpoint": "udpring.udp.endpoint",
     "probe": "udpring.tunnel.probe",
 }
+_SUBMODULES = ("keys",)
 
 
 def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"udpring.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)

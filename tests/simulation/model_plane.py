@@ -144,6 +144,12 @@ class ModelPlane:
     def close(self) -> None:
         self.peers.clear()
 
+    def watch_roaming(self, on: bool) -> None:
+        pass
+
+    def load_until(self) -> int:
+        return self.under_load_until
+
     def identity(self, mac1_key: bytes | None, cookie_key: bytes | None) -> None:
         self.has_identity = mac1_key is not None
         self._macs = {"mac1_key": mac1_key or b"", "cookie_key": cookie_key or b""}

@@ -97,6 +97,7 @@ class FakePlane:
         self.sharing_reason = ""
         self.routes_reason = ""
         self.closed = False
+        self.loaded_until = 0
         self.other: FakePlane | None = None
         self.lossy: Callable[[bytes], bool] = lambda message: False
         self.calls: list[tuple[Any, ...]] = []
@@ -203,6 +204,12 @@ class FakePlane:
             raise OverflowError("as cffi")
         known = self._peer(peer)
         known.state = replace(known.state, endpoint=address, source=None)
+
+    def watch_roaming(self, on: bool) -> None:
+        self._call("watch_roaming", on)
+
+    def load_until(self) -> int:
+        return self.loaded_until
 
     def source_clear(self, peer: int) -> None:
         self._call("source_clear", peer)

@@ -26,6 +26,7 @@ from udpring.tunnel.control import BootClock, End
 from udpring.tunnel.interface import HostFacts, Plan
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 from udpring.tunnel.link import Link, LinkWatch
+from udpring.tunnel.node_events import InterfaceGone
 from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.resolver import Resolver
 from udpring.wireguard.cipher import Cipher
@@ -218,6 +219,41 @@ def test_wait_returns_when_the_interface_ends(planes: Planes) -> None:
             await node.stop()
             assert "stopped" in (await waiting).reason
             await node.stop()
+
+    run(body)
+
+
+def test_events_begin_before_start_and_end_with_node(planes: Planes) -> None:
+    async def body() -> None:
+        node = udpring.Node(config(peer(0)))
+        early = node.events()
+        async with node:
+            late = node.events()
+            planes.one.post(Event(EventKind.TUN_GONE))
+            gone = InterfaceGone("the interface was deleted")
+            assert [each async for each in early] == [each async for each in late] == [gone]
+        async with node:
+            stopped = node.events()
+        assert [each async for each in stopped] == []
+
+    run(body)
+
+
+def test_pause_lasts_until_resume(planes: Planes) -> None:
+    async def body() -> None:
+        async with udpring.Node(config(peer(0))) as node:
+            assert not node.paused
+            node.pause()
+            assert node.paused
+            await node.reload(config(peer(0), peer(1)))
+            assert node.paused
+            node.resume()
+            assert not node.paused
+            assert await node.drain(60) == ()
+            assert node.paused
+        for ask in (node.pause, node.resume, lambda: node.paused):
+            with pytest.raises(ClosedError):
+                ask()
 
     run(body)
 

@@ -31,6 +31,7 @@ from udpring.tunnel.uapi import (
     SetFwmark,
     SetKeepalive,
     SetListenPort,
+    SetPaused,
     SetPresharedKey,
     SetPrivateKey,
     UapiProtocolError,
@@ -360,6 +361,7 @@ device_operations = st.one_of(
     st.builds(SetPrivateKey, st.none() | nonzero),
     st.builds(SetListenPort, st.integers(0, 0xFFFF)),
     st.builds(SetFwmark, st.integers(0, 0xFFFFFFFF)),
+    st.builds(SetPaused, st.booleans()),
     st.just(ReplacePeers()),
 )
 peer_operations = st.one_of(
@@ -409,6 +411,7 @@ devices = st.builds(
     st.integers(0, 0xFFFF),
     st.integers(0, 0xFFFFFFFF),
     st.lists(peers, max_size=4).map(tuple),
+    st.booleans(),
 )
 
 

@@ -41,6 +41,18 @@ async def test_private_key_is_answered_clamped(here: Served) -> None:
 
 
 @serving
+async def test_pause_is_one_line_that_wg_never_sends(here: Served) -> None:
+    """Nothing is said of it while it is off, so ``wg`` gets what it always got."""
+    before = await here.ask("get=1\n\n")
+    assert await here.set("paused=true") == "errno=0\n\n"
+    assert here.tunnel.paused
+    assert await here.ask("get=1\n\n") == "listen_port=1000\npaused=true\nerrno=0\n\n"
+    assert await here.set("paused=yes") == f"errno=-{errno.EINVAL}\n\n"
+    assert await here.set("paused=false") == "errno=0\n\n"
+    assert await here.ask("get=1\n\n") == before
+
+
+@serving
 async def test_what_was_set_is_what_get_says(here: Served) -> None:
     key = generate_private_key().hex()
     before = time.time()

@@ -83,6 +83,8 @@ def as_json(device: uapi.DeviceInfo, names: dict[bytes, str], secrets: bool) -> 
         shown["listenPort"] = device.listen_port
     if device.fwmark:
         shown["fwmark"] = device.fwmark
+    if device.paused:
+        shown["paused"] = True
     peers = {
         keys.to_base64(peer.public_key): _peer_json(peer, names, secrets) for peer in _by_handshake(device)
     }
@@ -120,6 +122,8 @@ def as_text(
         yield f"  listening port: {device.listen_port}"
     if device.fwmark:
         yield f"  fwmark: 0x{device.fwmark:x}"
+    if device.paused:
+        yield "  paused: yes (no new sessions as responder)"
     for peer in _by_handshake(device):
         yield ""
         yield f"peer: {keys.to_base64(peer.public_key)}"

@@ -78,7 +78,7 @@ def _require_key(key: bytes | None, name: str) -> None:
         _require(
             isinstance(key, bytes) and len(key) == KEY_LENGTH,
             f"{name} is not a key of {KEY_LENGTH} bytes",
-            "udpring.tunnel.keys.from_base64 makes one of the usual text",
+            "udpring.keys.from_base64 makes one of the usual text",
         )
 
 

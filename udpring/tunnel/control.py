@@ -26,12 +26,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from udpring.errors import RingError
+from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.link import Link, LinkFactory
 from udpring.tunnel.nesting import Nesting
+from udpring.tunnel.node_events import NodeEvents
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
@@ -57,8 +59,7 @@ SHORTEST_SLEEP = SECOND // 20
 HANDSHAKE_TOS = 0x88
 """DSCP AF41 for handshake messages, as the kernel sends them (messages.h HANDSHAKE_DSCP)."""
 SWEEP_FROM = 32
-"""From this number of peers on, and a quarter of all, one sweep over all states is cheaper than single
-commands."""
+"""From this number of peers on, and a quarter of all, one sweep over all states is the cheaper way."""
 
 log = logging.getLogger("udpring.node")
 
@@ -68,7 +69,7 @@ class Control:
 
     ``gone`` is resolved once when the plane cannot continue (the interface was deleted, the worker failed).
     ``forgotten`` is called with the id of a peer that the protocol removed (its key became the node's own),
-    ``authenticated`` after each authentic handshake message.
+    ``authenticated`` after each authentic handshake message. ``events``: those for the program go there.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Control:
         label: Callable[[int], str] = str,
         fwmark: Callable[[], int] = lambda: 0,
         link: LinkFactory | None = None,
+        events: NodeEvents | None = None,
     ) -> None:
         self.plane = plane
         self.device = device
@@ -112,7 +114,8 @@ class Control:
         self._opened: int | None = None
         self._running = False
         self._link = link(self._link_changed) if link else Link(plane.tun_fileno(), self._link_changed)
-        reports = HandshakeReports(self.stats, self.report, label)
+        self._events = ControlEvents(events or NodeEvents(), plane, device, loop=loop, boot=self.clock.boot)
+        reports = HandshakeReports(self.stats, self.report, label, self._events)
         self._carry: dict[type, Callable[..., None]] = {
             protocol.SendMessage: self._send_message,
             protocol.InstallKeypair: self._install_keypair,
@@ -128,6 +131,7 @@ class Control:
             protocol.Dropped: reports.dropped,
             protocol.HandshakeCompleted: reports.completed,
             protocol.HandshakeGivenUp: reports.given_up,
+            protocol.PeerSilent: reports.silent,
         }
 
     # ---- life ----
@@ -135,6 +139,7 @@ class Control:
     def start(self) -> None:
         """Begins to read events. The plane must be open. Call it in the event loop's thread."""
         self._running = True
+        self._events.start()
         self._link.start(self._loop)
         self.show_identity()
         self._loop.add_reader(self.plane.fileno(), self._readable)
@@ -147,6 +152,7 @@ class Control:
         self._loop.remove_reader(self.plane.fileno())
         self._link.stop()
         self._nesting.stop()
+        self._events.stop()
         for handle in (self._timer, self._again, self._look):
             if handle is not None:
                 handle.cancel()
@@ -204,15 +210,16 @@ class Control:
         if not self._running:
             return
         self._link.look()
+        self._events.look_at_load()
         started = self.clock.boot()
         handled = 0
         more = True
         while handled < EVENTS_A_TURN and self.clock.boot() - started < TURN_BUDGET:
             if not self._waiting:
-                taken = self._take()
-                if not taken:
-                    more = False
-                    break
+                self._waiting.extend(self.plane.events(EVENTS_A_BATCH))
+            if not self._waiting:
+                more = False
+                break
             self._handle(self._waiting.popleft())
             handled += 1
             if not self._running:
@@ -220,11 +227,6 @@ class Control:
         if more:
             # The eventfd was cleared, so nothing else would schedule the remaining work.
             self._again = self._loop.call_soon(self._turn)
-
-    def _take(self) -> int:
-        events = self.plane.events(EVENTS_A_BATCH)
-        self._waiting.extend(events)
-        return len(events)
 
     def _handle(self, event: Event) -> None:
         self.stats.events += 1
@@ -237,14 +239,15 @@ class Control:
             )
 
     def _dispatch(self, event: Event) -> None:
-        now, wall = self.clock.boot(), self.clock.wall()
-        kind = event.kind
+        now, wall, kind = self.clock.boot(), self.clock.wall(), event.kind
         if not self._link.up and kind in PACKET_EVENTS:
             return
         if kind == EventKind.HANDSHAKE:
             self.carry_out(self._receive(event, now, wall))
         elif kind == EventKind.PEER_WANTED and event.source is not None:
             self.address_wanted(event.source.ip)
+        elif kind == EventKind.ROAMED:
+            self._events.roamed(event)
         elif kind == EventKind.TUN_GONE:
             self._end(End("the interface was deleted"))
         elif kind == EventKind.FATAL:
@@ -388,6 +391,7 @@ class Control:
         self._requested.discard(peer)
         self._resuming.discard(peer)
         self._loops.forget(peer)
+        self._events.forget(peer)
         self._touched.pop(peer, None)
         self._seen.pop(peer, None)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from udpring._native import lib
+from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.plane import Plane
 from udpring.wireguard import events as protocol
@@ -23,9 +24,12 @@ class Report(Protocol):
 
 
 class HandshakeReports:
-    """Counts and logs the outcomes of handshakes. ``label`` names a peer in a log line."""
+    """Counts, logs and posts the outcomes of handshakes. ``label`` names a peer in a log line."""
 
-    def __init__(self, stats: ControlStats, report: Report, label: Callable[[int], str]) -> None:
+    def __init__(
+        self, stats: ControlStats, report: Report, label: Callable[[int], str], events: ControlEvents
+    ) -> None:
+        self._events = events
         self._stats = stats
         self._report = report
         self._label = label
@@ -35,6 +39,7 @@ class HandshakeReports:
         reason = str(outcome.reason)
         self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
         self._report(f"dropped {reason}", logging.DEBUG, "handshake message dropped: %s", reason)
+        self._events.refused(outcome)
 
     def completed(self, outcome: protocol.HandshakeCompleted) -> None:
         """The session is confirmed."""
@@ -43,6 +48,7 @@ class HandshakeReports:
         self._report(
             "completed", logging.DEBUG, "%s: handshake completed as %s", self._label(outcome.peer), role
         )
+        self._events.completed(outcome.peer, outcome.initiator)
 
     def given_up(self, outcome: protocol.HandshakeGivenUp) -> None:
         """There was no answer."""
@@ -50,6 +56,11 @@ class HandshakeReports:
         self._report(
             "given up", logging.INFO, "%s: no answer to handshakes, given up", self._label(outcome.peer)
         )
+        self._events.silent(outcome.peer, protocol.SilenceReason.UNANSWERED)
+
+    def silent(self, outcome: protocol.PeerSilent) -> None:
+        """Nothing comes from the peer."""
+        self._events.silent(outcome.peer, outcome.reason)
 
 
 class RoutingLoops:

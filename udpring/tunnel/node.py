@@ -30,6 +30,8 @@ from udpring.tunnel.guests import Guests
 from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
 from udpring.tunnel.namespaces import Namespaces
+from udpring.tunnel.node_drain import busy_peers
+from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
 from udpring.tunnel.peers_on_demand import PeersOnDemand
 from udpring.tunnel.plane_options import plane_tier, workers_asked
@@ -120,6 +122,7 @@ class Node(Inside):
         self._applied: tuple[int, int, int] | None = None
         """Of the tunnel when ``_config`` was true: changes, port, mark."""
         self._end: asyncio.Future[End] | None = None
+        self._events = NodeEvents()
 
     async def __aenter__(self) -> Node:
         await self.start()
@@ -161,7 +164,9 @@ class Node(Inside):
             )
         )
         plane = attached.plane
-        self._tunnel = tunnel = Tunnel(plane, loop=loop, fwmark=settings.fwmark, link=attached.link)
+        self._tunnel = tunnel = Tunnel(
+            plane, loop=loop, fwmark=settings.fwmark, link=attached.link, events=self._events
+        )
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
         self._resolver = resolver = Resolver()
         guests = None
@@ -206,8 +211,10 @@ class Node(Inside):
         if gone.cancelled() or self._end is None or self._end.done():
             return
         name = self._tunnel.name if self._tunnel else self._asked_name or "the node"
-        log.warning("%s: %s", name, gone.result().reason)
-        self._end.set_result(gone.result())
+        end = gone.result()
+        log.warning("%s: %s", name, end.reason)
+        self._end.set_result(end)
+        self._events.end(InterfaceGone(end.reason, end.failed))
 
     def _peer_refused(self, key: bytes | None, reason: str) -> None:
         """A directory's answer could not be used."""
@@ -242,6 +249,8 @@ class Node(Inside):
                 await attached.close()
             if self._end is not None and not self._end.done():
                 self._end.set_result(End("the node was stopped"))
+            if tunnel is not None:
+                self._events.end()
 
     async def wait(self) -> End:
         """Waits until the node ends, and returns the reason: the interface or its socket file was removed, a
@@ -313,6 +322,54 @@ class Node(Inside):
         settings = self._config.interface
         if not await self._attached_of().set_routes(settings, change.added, change.removed):
             await self._apply_interface(self.config)
+
+    # ---- events ----
+
+    def events(self, *, limit: int = EVENTS_LIMIT) -> EventReader:
+        """The events of the node from now on: ``async for event in node.events()``. May be called before
+        ``start``, so that no event is missed, and several times: each reader gets every event.
+
+        ``limit``: events that wait for the reader. Further ones are dropped and counted, and ``EventsLost``
+        comes in their place. The reader ends when the node ends or is stopped. Raises ValueError for a limit
+        below 1.
+        """
+        return self._events.reader(limit)
+
+    # ---- pause ----
+
+    @property
+    def paused(self) -> bool:
+        """Whether the node takes no new sessions as responder. ``udpring pause`` may have set it."""
+        return self._live().paused
+
+    def pause(self) -> None:
+        """Takes no new sessions as responder, until ``resume``.
+
+        The node drops an initiation (counted as ``paused`` in ``stats.control.dropped``, and told as
+        ``PeerRefused``) unless the peer's last handshake was completed less than 180 s ago, which is as long
+        as a session lasts. So sessions live on and are renewed. The node itself still initiates handshakes.
+        """
+        self._live().set_paused(True)
+
+    def resume(self) -> None:
+        """Takes new sessions again. Peers that were refused try again within seconds, while they have
+        something to send."""
+        self._live().set_paused(False)
+
+    async def drain(self, timeout: float, *, quiet: float = 15.0) -> tuple[str, ...]:
+        """Pauses the node and waits until its peers have ended their work, at most ``timeout`` seconds.
+        Returns the public keys, in base64, of the peers that have not; none: the node may be stopped without
+        loss.
+
+        A peer has ended its work when its last handshake is 180 s old, so that its session is over, or when
+        no data passed for ``quiet`` seconds, in either direction. Keepalives and handshakes are no data. The
+        node looks once a second whether there is data that nothing has answered; a lone packet that is
+        answered between two looks does not count. As no peer's past is known at first, it takes ``quiet``
+        seconds at least where there are sessions. The node stays paused, also when this is cancelled.
+        """
+        tunnel = self._live()
+        tunnel.set_paused(True)
+        return await busy_peers(tunnel, timeout, quiet)
 
     # ---- state ----
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeAlias
 from weakref import WeakSet
 
 from udpring.tunnel.config import Endpoint
+from udpring.wireguard.events import SilenceReason
 
 __all__ = [
     "EVENTS_LIMIT",
@@ -64,20 +65,15 @@ class PeerUp:
     endpoint: tuple[str, int] | None
 
 
-class SilenceReason(StrEnum):
-    """Why a peer counts as silent."""
-
-    UNANSWERED = "unanswered"
-    """Nothing authentic came for 15 seconds after data was sent, or no handshake was answered in 90."""
-    EXPIRED = "expired"
-    """There was no new session for 540 seconds, so the keys of the last one were erased."""
-    INTERFACE_DOWN = "interface down"
-    """The interface of this node went down, which ends all sessions."""
-
-
 @dataclass(frozen=True, slots=True)
 class PeerSilent:
-    """The peer was up and is not any longer. ``PeerUp`` comes when it answers again."""
+    """The peer was up and is not any longer, or its first handshakes had no answer. ``PeerUp`` comes when it
+    answers.
+
+    reason: ``unanswered`` (nothing authentic came for 15 seconds after data was sent, or no handshake was
+        answered in 90), ``expired`` (no new session for 540 seconds) or ``interface down`` (this node's
+        own).
+    """
 
     public_key: str
     reason: SilenceReason
@@ -239,6 +235,13 @@ class NodeEvents:
         self.lost = 0
         """Events that readers lost, in all."""
         self._readers: WeakSet[EventReader] = WeakSet()
+        self._on_wanted: Callable[[], None] | None = None
+
+    def on_wanted(self, call: Callable[[], None] | None) -> None:
+        """Calls ``call`` when somebody begins to read, now or later. None: no call any more."""
+        self._on_wanted = call
+        if call is not None and self._readers:
+            call()
 
     @property
     def wanted(self) -> bool:
@@ -250,6 +253,8 @@ class NodeEvents:
         if limit < 1:
             raise ValueError(f"a limit of {limit} events: it is at least 1")
         made = EventReader(limit)
+        if not self._readers and self._on_wanted is not None:
+            self._on_wanted()
         self._readers.add(made)
         return made
 

@@ -54,10 +54,7 @@ def _counters(raw: Any) -> dict[str, int]:
 
 
 def _drop_names() -> list[str]:
-    names = []
-    for number in range(lib.UDPRING_DROP_COUNT):
-        names.append(ffi.string(lib.udpring_drop_name(number)).decode())
-    return names
+    return [ffi.string(lib.udpring_drop_name(number)).decode() for number in range(lib.UDPRING_DROP_COUNT)]
 
 
 def _host_error(code: int, what: str, why: str) -> HostError:
@@ -262,6 +259,14 @@ class Plane:
         check(code, f"the path of packets to peer {peer}")
         return bool(code)
 
+    def watch_roaming(self, on: bool) -> None:
+        """Whether ROAMED events are posted. Not at first."""
+        check(lib.udpring_plane_watch_roaming(self._handle(), int(on)), "watch roaming")
+
+    def load_until(self) -> int:
+        """Boot time until which the plane is under load; in the past: it is not. No command: it is cheap."""
+        return int(lib.udpring_plane_load_until(self._handle()))
+
     def source_clear(self, peer: int) -> None:
         """Forgets the sticky source of the peer: the route decides the source address again."""
         check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")
@@ -317,12 +322,8 @@ class Plane:
             if count <= room:
                 break
             room = count
-        listed = []
-        for position in range(count):
-            entry = raw[position]
-            size = 4 if entry.family == socket.AF_INET else 16
-            listed.append((bytes(ffi.buffer(entry.ip, size)), int(entry.cidr)))
-        return listed
+        sizes = {socket.AF_INET: 4, socket.AF_INET6: 16}
+        return [(bytes(ffi.buffer(raw[i].ip, sizes[raw[i].family])), int(raw[i].cidr)) for i in range(count)]
 
     # ---- keys and handshakes ----
 

@@ -30,6 +30,8 @@ class EventKind(IntEnum):
     PATH = lib.UDPRING_EVENT_PATH
     PEER_WANTED = lib.UDPRING_EVENT_PEER_WANTED
     NESTED = lib.UDPRING_EVENT_NESTED
+    ROAMED = lib.UDPRING_EVENT_ROAMED
+    OVERLOAD = lib.UDPRING_EVENT_OVERLOAD
 
 
 def _scope_id(scope: str) -> int:

@@ -12,10 +12,11 @@ Everything runs in the thread of the event loop. Methods that change something r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneI
 from udpring.tunnel.directory_limits import DEPARTED
 from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.link import LinkFactory
+from udpring.tunnel.node_events import NodeEvents
 from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
@@ -42,10 +44,12 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class TunnelStats:
-    """All counters of a tunnel: packets (``plane``), handshakes and timers (``control``)."""
+    """All counters of a tunnel: packets (``plane``), handshakes and timers (``control``), and the events that
+    slow readers of ``Node.events`` lost (``events_lost``)."""
 
     plane: PlaneStats
     control: ControlStats
+    events_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,11 @@ class Tunnel:
         clock: BootClock | None = None,
         random: Callable[[int], bytes] = os.urandom,
         link: LinkFactory | None = None,
+        events: NodeEvents | None = None,
     ) -> None:
         self.plane = plane
+        self.events = events or NodeEvents()
+        """Events for the program. Whoever notices something posts it here."""
         self._fwmark = fwmark
         self.device = Device(random=random, indices=PlaneIndices(plane))
         self.control = Control(
@@ -82,6 +89,7 @@ class Tunnel:
             label=self.label,
             fwmark=lambda: self._fwmark,
             link=link,
+            events=self.events,
         )
         self._loop = loop
         self._timestamps: TimestampFile | None = None
@@ -200,6 +208,19 @@ class Tunnel:
             self.plane.mark(mark)
             self._fwmark = mark
 
+    @property
+    def paused(self) -> bool:
+        """Whether no new sessions are taken as responder."""
+        return self.device.paused
+
+    def set_paused(self, paused: bool) -> None:
+        """Paused: an initiation is dropped (``DropReason.PAUSED``) unless the peer's last handshake was
+        completed less than 180 s ago. So sessions live on and are renewed, and no others begin. Handshakes
+        that this node initiates are not concerned."""
+        if paused != self.device.paused:
+            self.device.paused = paused
+            log.info("%s %s", self.name, "takes no new sessions" if paused else "takes new sessions again")
+
     # ---- peers ----
 
     def find(self, public_key: bytes) -> int | None:
@@ -315,6 +336,17 @@ class Tunnel:
         """The plane's state of every peer, by id."""
         return {state.peer: state for state in self.plane.peer_states()}
 
+    def states_of(self, peers: Collection[int]) -> dict[int, PeerState]:
+        """Of these peers, without those that are gone."""
+        if 4 * len(peers) >= len(self.device.by_id):
+            states = self.states()
+            return {peer: states[peer] for peer in peers if peer in states}
+        found = {}
+        for peer in peers:
+            with contextlib.suppress(RingError):
+                found[peer] = self.plane.peer_state(peer)
+        return found
+
     def allowed_ips(self, peer: int) -> list[tuple[bytes, int]]:
         """The peer's allowed IPs as (network, bits)."""
         return self.plane.prefixes_list(peer)
@@ -326,4 +358,4 @@ class Tunnel:
 
     def stats(self) -> TunnelStats:
         """All counters as they are now."""
-        return TunnelStats(replace(self.plane.stats(), aead=self.aead), self.control.stats)
+        return TunnelStats(replace(self.plane.stats(), aead=self.aead), self.control.stats, self.events.lost)

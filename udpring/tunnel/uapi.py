@@ -49,12 +49,14 @@ from udpring.tunnel.uapi_values import (
     SetKeepalive,
     SetListenPort,
     SetOperation,
+    SetPaused,
     SetPresharedKey,
     SetPrivateKey,
     format_endpoint,
     format_prefix,
     parse_cipher,
     parse_endpoint,
+    parse_flag,
     parse_key,
     parse_key_or_none,
     parse_number,
@@ -87,6 +89,7 @@ __all__ = [
     "SetKeepalive",
     "SetListenPort",
     "SetOperation",
+    "SetPaused",
     "SetPresharedKey",
     "SetPrivateKey",
     "UapiProtocolError",
@@ -279,6 +282,8 @@ def format_get(state: DeviceInfo) -> Iterator[bytes]:
         yield b"listen_port=%d\n" % state.listen_port
     if state.fwmark:
         yield b"fwmark=%d\n" % state.fwmark
+    if state.paused:
+        yield b"paused=true\n"
     for peer in state.peers:
         seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
         yield b"public_key=%s\npreshared_key=%s\nprotocol_version=1\n" % (
@@ -323,6 +328,8 @@ def _format_operation(operation: SetOperation) -> str:
             return f"listen_port={port}"
         case SetFwmark(mark):
             return f"fwmark={mark}"
+        case SetPaused(paused):
+            return f"paused={'true' if paused else 'false'}"
         case ReplacePeers():
             return "replace_peers=true"
         case PeerBegin(public_key):
@@ -357,6 +364,7 @@ class ResponseParser:
         self._lines = _Lines()
         self._device: dict[str, int] = {}
         self._private_key: bytes | None = None
+        self._paused = False
         self._peers: list[PeerInfo] = []
         self._peer: _PeerFields | None = None
         self.done = False
@@ -371,6 +379,7 @@ class ResponseParser:
             self._device.get("listen_port", 0),
             self._device.get("fwmark", 0),
             tuple(self._peers),
+            self._paused,
         )
 
     def feed(self, data: bytes) -> bool:
@@ -413,6 +422,8 @@ class ResponseParser:
             self._peer.take(key, value)
         elif key == "private_key":
             self._private_key = parse_key_or_none(value)
+        elif key == "paused":
+            self._paused = parse_flag(value)
         elif key in ("listen_port", "fwmark"):
             self._device[key] = parse_number(value, 0xFFFF if key == "listen_port" else 0xFFFFFFFF)
 

@@ -47,7 +47,11 @@ def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
     """The answer to ``get``. Counters are current. Allowed IPs are read while the answer is written."""
     states = tunnel.states()
     return uapi.DeviceInfo(
-        tunnel.private_key, tunnel.listen_port, tunnel.fwmark, _peer_states(tunnel, states)
+        tunnel.private_key,
+        tunnel.listen_port,
+        tunnel.fwmark,
+        _peer_states(tunnel, states),
+        paused=tunnel.paused,
     )
 
 
@@ -98,6 +102,8 @@ class RequestApplier:
                 self._tunnel.set_listen_port(port)
             case uapi.SetFwmark(mark):
                 self._tunnel.set_fwmark(mark)
+            case uapi.SetPaused(paused):
+                self._tunnel.set_paused(paused)
             case uapi.ReplacePeers():
                 self.flush()
                 self._tunnel.remove_all_peers()

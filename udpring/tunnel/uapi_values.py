@@ -49,6 +49,13 @@ class SetFwmark:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPaused:
+    """Whether the device takes no new sessions as responder (an extension: docs/commands.md)."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReplacePeers:
     """Remove every peer first."""
 
@@ -141,6 +148,7 @@ SetOperation: TypeAlias = (
     SetPrivateKey
     | SetListenPort
     | SetFwmark
+    | SetPaused
     | ReplacePeers
     | PeerBegin
     | PeerRemove
@@ -188,6 +196,13 @@ def parse_key_or_none(value: str) -> bytes | None:
 def _true(value: str) -> None:
     if value != "true":
         raise BadValueError("not 'true'")
+
+
+def parse_flag(value: str) -> bool:
+    """``true`` or ``false``."""
+    if value not in ("true", "false"):
+        raise BadValueError("neither 'true' nor 'false'")
+    return value == "true"
 
 
 def _address(text: str) -> tuple[int, bytes]:
@@ -268,6 +283,7 @@ DEVICE_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "listen_port": lambda value: SetListenPort(parse_number(value, 0xFFFF)),
     "fwmark": lambda value: SetFwmark(parse_number(value, 0xFFFFFFFF)),
     "replace_peers": _flag(ReplacePeers),
+    "paused": lambda value: SetPaused(parse_flag(value)),
 }
 PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "allowed_ip": _allowed_ip,
@@ -307,12 +323,14 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """The device of a get answer. ``peers`` may be any iterable; it is walked once."""
+    """The device of a get answer. ``peers`` may be any iterable; it is walked once. ``paused`` is written
+    only where it is so: ``wg`` does not know it."""
 
     private_key: bytes | None = field(default=None, repr=False)
     listen_port: int = 0
     fwmark: int = 0
     peers: Iterable[PeerInfo] = ()
+    paused: bool = False
 
 
 def format_endpoint(ip: bytes, port: int, scope: str = "") -> str:

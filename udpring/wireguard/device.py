@@ -48,6 +48,8 @@ class Device:
         self._by_id: dict[int, Peer] = {}
         self._with_cipher: Counter[Cipher] = Counter()
         self._limiter = RateLimiter()
+        self.paused = False
+        """Whether initiations are dropped of all but peers that are established (``Peer.is_established``)."""
         self.asks = False
         """Whether an initiation of an unknown key asks for it (``AskKey``)."""
 
@@ -199,10 +201,12 @@ class Device:
         except noise.NoiseError:
             return [Dropped(DropReason.UNAUTHENTICATED)]
         peer = self._by_key.get(static)
+        if self.paused and (peer is None or not peer.is_established(now)):
+            return [Dropped(DropReason.PAUSED, peer.id if peer else None, public_key=static)]
         if peer is None:
             if self.asks and static != identity.public:
                 return [AskKey(UnknownInitiation(static, source, message, responder, identity))]
-            return [Dropped(DropReason.UNKNOWN_PEER)]
+            return [Dropped(DropReason.UNKNOWN_PEER, public_key=static)]
         if peer.cipher is not cipher:
             return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
         return peer.receive_initiation(message, responder, source, now)
@@ -212,7 +216,9 @@ class Device:
         each."""
         peer = self._by_key.get(initiation.public_key)
         if peer is None:
-            return [Dropped(DropReason.UNKNOWN_PEER)]
+            return [Dropped(DropReason.UNKNOWN_PEER, public_key=initiation.public_key)]
+        if self.paused:
+            return [Dropped(DropReason.PAUSED, peer.id)]
         if not self._made_for_us(initiation):
             return [Dropped(DropReason.UNAUTHENTICATED, peer.id)]
         if peer.cipher is not initiation.message.cipher:

@@ -29,11 +29,13 @@ __all__ = [
     "HandshakeGivenUp",
     "InstallKeypair",
     "Outcome",
+    "PeerSilent",
     "PeerStamps",
     "ReleaseIndex",
     "RemovedPeer",
     "SendKeepalive",
     "SendMessage",
+    "SilenceReason",
     "Source",
 ]
 
@@ -76,6 +78,8 @@ class DropReason(StrEnum):
     """The timestamp is not later than the last authenticated one of this peer."""
     INITIATION_FLOOD = auto()
     """Less than 20 ms after the peer's last initiation."""
+    PAUSED = auto()
+    """This node takes no new sessions, and the peer's last handshake is 180 s old or older."""
     CROSSED_INITIATION = auto()
     """Authentic, but our own initiation was in transit and has precedence by the order of the public keys."""
     UNEXPECTED_RESPONSE = auto()
@@ -171,10 +175,12 @@ class RemovedPeer:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A message was dropped, and nothing has changed. ``peer``: the peer it named, if known."""
+    """A message was dropped, and nothing has changed. ``peer``: the peer it named, if known. ``public_key``:
+    whose key an initiation named, where it is no peer's."""
 
     reason: DropReason
     peer: int | None = None
+    public_key: bytes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,25 @@ class AskKey:
     ``Device.resume``. Only where ``Device.asks`` is set."""
 
     initiation: UnknownInitiation
+
+
+class SilenceReason(StrEnum):
+    """Why a peer counts as silent."""
+
+    UNANSWERED = "unanswered"
+    """Nothing authentic came for 15 seconds after data was sent, or no handshake was answered in 90."""
+    EXPIRED = "expired"
+    """There was no new session for 540 seconds, so the keys of the last one were erased."""
+    INTERFACE_DOWN = "interface down"
+    """The interface of this node went down, which ends all sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """Nothing comes from the peer. It may have been so before."""
+
+    peer: int
+    reason: SilenceReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +240,7 @@ Outcome = (
     | Dropped
     | HandshakeCompleted
     | HandshakeGivenUp
+    | PeerSilent
 )
 
 

@@ -25,6 +25,7 @@ from .constants import (
     KEY_LENGTH,
     MAX_PERSISTENT_KEEPALIVE,
     PATH_CHANGE_TIMEOUT,
+    REJECT_AFTER_TIME,
     REKEY_TIMEOUT,
     TIMESTAMP_LENGTH,
 )
@@ -41,10 +42,12 @@ from .events import (
     HandshakeGivenUp,
     InstallKeypair,
     Outcome,
+    PeerSilent,
     PeerStamps,
     ReleaseIndex,
     SendKeepalive,
     SendMessage,
+    SilenceReason,
     Source,
 )
 from .messages import (
@@ -83,6 +86,7 @@ class Peer:
 
     __slots__ = (
         "_cipher",
+        "_established_at",
         "_identity",
         "_indices",
         "_last_handshake_sent",
@@ -121,6 +125,7 @@ class Peer:
         self._persistent_keepalive = 0
         self._outgoing: _Outgoing | None = None
         self._last_handshake_sent: int | None = None
+        self._established_at: int | None = None  # when the last handshake was completed; its session may live
         self._session_live = False  # a session was confirmed since we last sent a handshake message
         self._path_is_new = False  # packets take another path since then
         self._timestamp_sent: bytes | None = None
@@ -170,6 +175,7 @@ class Peer:
         """Ends the handshake under way. The next may begin at once."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         self._last_handshake_sent = None
+        self._established_at = None
         self._session_live = False
         if self._timers.retransmit_at is not None:
             self._timers.retransmit_at = now
@@ -230,9 +236,10 @@ class Peer:
         are the caller's to drop. ``state``: the plane's, as it is with the keys erased."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
         if self._timers.erase_at is not None:
-            outcomes.append(EraseKeys(self.id))
+            outcomes += [EraseKeys(self.id), PeerSilent(self.id, SilenceReason.INTERFACE_DOWN)]
         self._timers.stop(state)
         self._last_handshake_sent = None
+        self._established_at = None
         self._session_live = False
         return outcomes
 
@@ -249,6 +256,11 @@ class Peer:
         self._identity = None
         self._static_static = None
         return list(self._abandon_outgoing())
+
+    def is_established(self, now: int) -> bool:
+        """Whether it has a session that may still carry data: its last handshake was completed less than
+        180 s ago."""
+        return self._established_at is not None and now - self._established_at < REJECT_AFTER_TIME
 
     # ---- requests of the plane ----
 
@@ -287,11 +299,11 @@ class Peer:
         outcomes: list[Outcome] = []
         if Timer.ERASE in due:
             self._session_live = False
-            outcomes.append(EraseKeys(self.id))
+            outcomes += [PeerSilent(self.id, SilenceReason.EXPIRED), EraseKeys(self.id)]
         if Timer.RETRANSMIT in due:
             outcomes += self._retransmit(now, wall, state)
         if Timer.NEW_HANDSHAKE in due:
-            outcomes.append(ClearSource(self.id))
+            outcomes += [PeerSilent(self.id, SilenceReason.UNANSWERED), ClearSource(self.id)]
             outcomes += self._initiate(now, wall)
         if Timer.KEEPALIVE in due or (Timer.PERSISTENT in due and state.endpoint is not None):
             outcomes.append(SendKeepalive(self.id))
@@ -462,6 +474,7 @@ class Peer:
 
     def _completed(self, now: int, wall: int, *, initiator: bool) -> list[Outcome]:
         self._session_live = True
+        self._established_at = now
         self._timers.handshake_finished()
         self.last_handshake_wall = wall
         return [HandshakeCompleted(self.id, initiator)]

@@ -7,6 +7,7 @@
 #define UDPRING_PEERS_MAX 65536        /* of a plane; as wireguard-go (device/constants.go, MaxPeers). A power of two */
 #define UDPRING_WORKERS_MAX 16         /* of a plane */
 #define UDPRING_LOOP_HOPS_MAX 16       /* tunnels within this tunnel */
+#define UDPRING_ROAMED_MS 1000         /* between two ROAMED events of a peer */
 
 /* ---- ciphers of a session; messages.h says how their messages differ ---- */
 enum udpring_cipher {
@@ -140,7 +141,9 @@ enum udpring_event_kind {
     UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made; result: see below */
     UDPRING_EVENT_PATH,              /* peer, which waits for something: packets leave by another way now; or a loop began or ended */
     UDPRING_EVENT_PEER_WANTED,       /* packets wait for a peer with the address in source. Answer: its allowed IPs, or _refuse */
-    UDPRING_EVENT_NESTED             /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
+    UDPRING_EVENT_NESTED,            /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
+    UDPRING_EVENT_ROAMED,            /* peer: authentic packets come from source now, before from local (family 0: read the state) */
+    UDPRING_EVENT_OVERLOAD           /* the plane is under load: udpring_plane_load_until says until when */
 };
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
 #define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
@@ -257,6 +260,10 @@ int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);    
 /* The answer to NESTED. returns: our packets to the peer come back to the interface with this destination; NULL: they do not.
  * 1: it is the peer's own, so that they loop, and are dropped; 0: they do not loop. */
 int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);
+/* on: post ROAMED, at most one for each peer in UDPRING_ROAMED_MS. Off at first. */
+int32_t udpring_plane_watch_roaming(struct udpring_plane *plane, int32_t on);
+/* Boot time until which handshakes need a valid mac2; in the past: not under load. No command: it reads one value. */
+uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
 int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 /* The answer "no" to PEER_WANTED: packets to the address are dropped, and more of them for so long, two minutes at most.
  * -ENOTSUP: without UDPRING_PLANE_ASKS. */

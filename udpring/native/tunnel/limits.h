@@ -72,6 +72,7 @@ enum {
 #define WANTED_REFUSED_NS (120 * NS_PER_S)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
 #define UNDER_LOAD_NS NS_PER_S
+#define ROAMED_INTERVAL_NS (UDPRING_ROAMED_MS * (NS_PER_S / 1000))
 /* Data flows if any worker has moved some within this time; it is looked at so often. */
 #define DATA_FLOWS_NS (NS_PER_S / 50)
 #define DATA_STAMP_NS (NS_PER_S / 1000)

@@ -76,6 +76,7 @@ struct peer {
     struct udpring_address source;     /* to send from; family 0: the kernel chooses (routes.h) */
     uint32_t leaves_by;         /* by the last look-up; 0: no route */
     uint32_t path_version;      /* raised when an input of the route look-up changes */
+    uint64_t roamed_ns;         /* when ROAMED was last posted */
     struct keypair *previous, *current, *next;
     struct cookie_awaited cookie_awaited;
     /* atomic from here on */

@@ -5,14 +5,23 @@
 #include "events.h"
 #include "stamps.h"
 
-void plane_under_load(struct worker *worker)
-{
-    stamp_put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
-}
-
 static bool is_under_load(const struct worker *worker)
 {
     return worker->now < stamp_get(&worker->plane->load_until_ns);
+}
+
+/* Where the mailbox has no room for OVERLOAD, the control loop has events to handle, and then reads the time anyway. */
+void plane_under_load(struct worker *worker)
+{
+    bool begins = !is_under_load(worker);
+    stamp_put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
+    if (begins && event_next(worker, UDPRING_EVENT_OVERLOAD, UDPRING_PEER_NONE))
+        event_post(worker);
+}
+
+uint64_t udpring_plane_load_until(const struct udpring_plane *plane)
+{
+    return stamp_get(&plane->load_until_ns);
 }
 
 bool admission_pay(struct worker *worker, struct rate *rate)

@@ -6,6 +6,7 @@
 #include "events.h"
 #include "gate.h"
 #include "paths.h"
+#include "roaming.h"
 #include "staged.h"
 
 static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
@@ -22,6 +23,7 @@ static void confirm(struct worker *worker, struct peer *peer, uint32_t index)
 static void apply(struct worker *worker, const struct change *change)
 {
     struct peer *peer = plane_peer(worker->plane, change->peer);
+    struct udpring_address former;
     if (!peer)
         return;
     switch (change->kind) {
@@ -29,8 +31,10 @@ static void apply(struct worker *worker, const struct change *change)
         confirm(worker, peer, change->index);
         break;
     case CHANGE_ROAM:
+        former = peer->endpoint;
         peer_roam(worker->plane, peer, &change->endpoint, &change->local, change->interface_index);
         peer_ask_path(worker->plane, peer);
+        roaming_report(worker, peer, &former);
         break;
     case CHANGE_SOURCE_LOST:
         peer_source_lost(worker->plane, peer, &change->local);

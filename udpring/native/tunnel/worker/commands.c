@@ -5,6 +5,7 @@
 #include "cookies.h"
 #include "paths.h"
 #include "peers.h"
+#include "roaming.h"
 #include "seal.h"
 #include "staged.h"
 #include "stamps.h"
@@ -156,10 +157,13 @@ static int run_endpoint(struct worker *worker, void *argument)
     struct peer *peer = plane_peer(plane, arguments->peer);
     if (!peer)
         return -ENOENT;
+    const struct udpring_address former = peer->endpoint;
     peer_roam(plane, peer, arguments->endpoint, arguments->local, arguments->interface_index);
     peer_take_path(worker, peer, &arguments->path, false);
-    if (arguments->received)
+    if (arguments->received) {
         peer_stamp_received(worker, peer, arguments->bytes);
+        roaming_report(worker, peer, &former);
+    }
     return 0;
 }
 

@@ -204,6 +204,7 @@ struct udpring_plane {
     struct trie *trie;
     struct index_table indices;
     bool has_identity;
+    bool roaming_watched;               /* ROAMED events are wanted (roaming.c) */
     uint8_t mac1_key[32];
     uint8_t cookie_key[32];
     struct cookie_secrets cookies;
