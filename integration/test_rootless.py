@@ -2,121 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
+import ipaddress
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from lab import SUBJECT, Rig, Tunnel, until
-from lab.device_node import why_no_node, with_node
-from lab.names import NameServer
-from lab.unprivileged import as_nobody, user_namespaces
+from lab import Rig, until
+from lab.rootless import DEVICES, NAME, Place, rootless_place, spot, web_server
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NAME = "www.tunnel.example"
-DEVICES = {"tun": 0o666, "packet": 0o600}
-"""What /dev/net/tun has to be, for the node to choose that device by itself."""
-
-
-@dataclass
-class Place:
-    """``tunnel.a`` is the rootless node, ``tunnel.b`` a root one, with a name server at its inner address."""
-
-    tunnel: Tunnel
-    file: Path
-    directory: Path
-    env: dict[str, str]
-    device: str
-    names: NameServer = field(init=False)
-
-    def argv(self, *command: str) -> list[str]:
-        """As nobody, where ``tunnel.a`` is."""
-        inside = [*with_node(DEVICES[self.device]), *as_nobody(*command)]
-        return self.tunnel.a.space.argv(*inside)
-
-    def python(self, *arguments: str) -> list[str]:
-        return self.argv(sys.executable, "-P", *arguments)
-
-    def run(self, *arguments: str, timeout: float = 90) -> str:
-        """Runs Python so, to its end; its output."""
-        done = subprocess.run(
-            self.python(*arguments), env=self.env, cwd="/", capture_output=True, timeout=timeout, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        return done.stdout.decode()
-
-    @contextmanager
-    def program(self, *command: str, space: str = "a") -> Iterator[subprocess.Popen[bytes]]:
-        """A program that is killed at the end; its output in ``self.directory/out``."""
-        argv = self.argv(*command) if space == "a" else self.tunnel.b.space.argv(*command)
-        with (self.directory / "out").open("ab") as out:
-            process = subprocess.Popen(argv, stdout=out, stderr=out, env=self.env, cwd="/")
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(30)
-
-    def said(self) -> str:
-        return (self.directory / "out").read_text(errors="replace")
 
 
 @pytest.fixture(params=sorted(DEVICES))
-def place(
-    rig: Rig, readable: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Place]:
+def place(rig: Rig, readable: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Place]:
     """With the interface of ``tunnel.b`` up and a name server there."""
-    if why := why_no_node():
-        pytest.skip(why)
-    user_namespaces(readable)
-    tunnel = rig.tunnel((SUBJECT, SUBJECT), both_know=True, start=False)
-    tunnel.b.start()
-    tunnel.b.space.ip("link", "set", "lo", "up")
-    directory = Path(readable["PYTHONPATH"]) / rig.prefix
-    directory.mkdir(mode=0o755)
-    file = directory / "wg0.conf"
-    head = f"[Interface]\nAddress = {', '.join(tunnel.a.inner)}\nDNS = {tunnel.b.inner4}\n"
-    file.write_text(tunnel.a.configuration().replace("[Interface]\n", head, 1))
-    file.chmod(0o600)
-    os.chown(file, pwd.getpwnam("nobody").pw_uid, -1)
-    for example in EXAMPLES.glob("rootless*.py"):
-        (directory / example.name).write_bytes(example.read_bytes())
-        (directory / example.name).chmod(0o644)
-    made = Place(tunnel, file, directory, {**readable, "HOME": "/"}, request.param)
-    with NameServer(
-        tunnel.b.space, tunnel.b.inner4, {NAME: [tunnel.b.inner4, tunnel.b.inner6]}
-    ) as made.names:
+    with rootless_place(rig, readable, request.param) as made:
         yield made
-        made.names.check()
-    shutil.rmtree(directory)
-
-
-def spot(place: Place, family: int) -> str:
-    """The inner address of ``tunnel.b``, as a URL has it."""
-    return place.tunnel.b.inner4 if family == 4 else f"[{place.tunnel.b.inner6}]"
-
-
-@contextmanager
-def web_server(place: Place) -> Iterator[tuple[int, bytes]]:
-    """On ``tunnel.b``, at both inner addresses: its port and the content of /content."""
-    content = os.urandom(1 << 20)
-    (place.directory / "web").mkdir()
-    (place.directory / "web/content").write_bytes(content)
-    port, folder = 8080, str(place.directory / "web")
-    words = [sys.executable, "-P", "-m", "http.server", str(port), "--bind", "::", "--directory", folder]
-    with place.program(*words, space="b"):
-        space = place.tunnel.b.space
-        listening = lambda: f":{port}" in space.run("ss", "-Hltn").stdout  # noqa: E731
-        until(listening, "the web server listens")
-        yield port, content
 
 
 def test_http_client_goes_through_the_tunnel(place: Place) -> None:
@@ -139,9 +43,11 @@ def test_http_server_is_reached_through_the_tunnel_alone(place: Place) -> None:
     with place.program(*words) as server:
         until(lambda: "port 80" in place.said() or server.poll() is not None, "the server is up")
         assert server.poll() is None, place.said()
-        for host, source in ((here.inner4, there.inner4), (f"[{here.inner6}]", there.inner6)):
+        inner6 = str(ipaddress.ip_address(there.inner6))
+        for host, source in ((here.inner4, there.inner4), (f"[{here.inner6}]", inner6)):
             done = there.space.run("curl", "-sS", "--max-time", "30", f"http://{host}/", timeout=60)
-            assert done.stdout.rstrip().endswith(source), "IPv4 may be written as ::ffff:1.2.3.4"
+            said = ipaddress.ip_address(done.stdout.split()[-1])
+            assert source in (str(said), str(getattr(said, "ipv4_mapped", None)))
         assert ":80 " not in here.space.run("ss", "-Hltn").stdout
         outside = there.space.run("curl", "-sS", f"http://{here.space.ipv4}/", check=False, timeout=60)
         assert outside.returncode == 7, "refused"
@@ -209,7 +115,9 @@ asyncio.run(main(*sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("place", "loop"), [("tun", "asyncio"), ("packet", "uvloop"), ("packet", "asyncio")], indirect=["place"]
+)
 def test_sockets_names_and_programs_of_the_inside(place: Place, loop: str) -> None:
     place.run("-c", INSIDE, loop, str(place.file), NAME, place.tunnel.b.inner4, place.device)
 

@@ -1,0 +1,96 @@
+"""``udpring run``: runs a program whose only network is the tunnel, without root.
+
+1. A rootless node is started from the file.
+2. The program starts in its namespaces, with the standard streams of this command. Signals are passed on.
+3. When it ends, the node is stopped, and its exit code is this command's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import Any
+
+from udpring.cli import Subparsers
+from udpring.errors import HostError
+
+NOT_FOUND = 127
+"""As of a shell."""
+PASSED_ON = (
+    signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT,
+)  # fmt: skip
+FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+END_WAIT = 10.0
+"""Seconds for the program to end after SIGTERM, where the node has ended first."""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the command."""
+    from udpring.cli._rootless import add_arguments  # noqa: PLC0415
+
+    parser = subparsers.add_parser(
+        "run",
+        help="run a program whose only network is the tunnel, without root",
+        description="Runs CMD in a network namespace whose only way out is the tunnel of FILE. Names are "
+        "looked up by its DNS servers. No packet of CMD leaves while the tunnel is down. Needs no root.",
+        epilog="exit code: CMD's, 128 + N if signal N ended it, 127 if there is no such program; "
+        "2 and 3 as of all commands",
+    )
+    add_arguments(parser)
+    parser.add_argument("program", metavar="CMD", nargs="+", help="after --: the program and its arguments")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from udpring.tunnel.refusals import run_loop  # noqa: PLC0415
+
+    return run_loop(lambda: _run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    from udpring.cli._rootless import node_of  # noqa: PLC0415
+
+    async with node_of(args) as node:
+        try:
+            child = await node.spawn(*args.program)
+        except FileNotFoundError:
+            print(f"udpring: {args.program[0]}: no such program", file=sys.stderr)
+            return NOT_FOUND
+        loop = asyncio.get_running_loop()
+        for number in PASSED_ON:
+            loop.add_signal_handler(number, _pass_on, child, number)
+        ended, lost = asyncio.ensure_future(child.wait()), asyncio.ensure_future(node.wait())
+        ends: list[asyncio.Future[Any]] = [ended, lost]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            await _end(child, ended)
+            raise HostError(f"the tunnel ended, and {args.program[0]} was ended: {lost.result().reason}")
+        lost.cancel()
+        code = ended.result()
+        return 128 - code if code < 0 else code
+
+
+def _pass_on(child: asyncio.subprocess.Process, number: int) -> None:
+    """A signal from the terminal has reached the program already, which is of the same process group."""
+    if number in FROM_TERMINAL:
+        with contextlib.suppress(OSError):
+            terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            try:
+                if os.tcgetpgrp(terminal) == os.getpgrp():
+                    return
+            finally:
+                os.close(terminal)
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+async def _end(child: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+        if not (await asyncio.wait({ended}, timeout=END_WAIT))[0]:
+            child.kill()
+    await ended
