@@ -53,6 +53,9 @@ class BuildKeepingObjects(build_ext):
                 link(kind, objects, output, *rest, **named)
                 record(kept, output, command, objects, began)
 
+        if "bdist_wheel" in self.distribution.commands:
+            # Two thirds of a wheel would be debug information. The symbols stay, for perf and backtraces.
+            ext.extra_link_args.append("-Wl,--strip-debug")
         compiler._compile, compiler.link = keep_or_compile, keep_or_link
         # setuptools' own check of dates knows neither commands nor included headers.
         self.force = compiler.force = True

@@ -74,13 +74,15 @@ def test_wheel_holds_core_and_types_only(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_nothing_for_tests(wheel: Path, tmp_path: Path) -> None:
-    """No function that the tests' extension adds, neither for Python nor as a symbol."""
+    """No function of the tests' module, neither for Python nor as a symbol, and no debug information."""
     header = (TOP / "tests" / "native" / "abi.h").read_text()
     added = set(re.findall(r"\b(udpring_\w+)\(", header))
     assert len(added) > 30
     for module in ("udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"):
         content = zipfile.ZipFile(wheel).read(module)
         assert not [name for name in added if re.search(rf"\b{name}\b".encode(), content)]
+        assert b".debug_info" not in content
+        assert b".symtab" in content
         (tmp_path / "module.so").write_bytes(content)
         exported = run("nm", "-D", "--defined-only", tmp_path / "module.so", cwd=tmp_path)
         assert re.findall(r"\S+$", exported, re.MULTILINE) == [
