@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from lab.isolated import run_isolated
 
 # A socket connected over loopback gets an ICMP error for its own datagram, then a datagram.
 PROGRAM = """
 import json, socket, struct, subprocess, sys
 from udpring import RecvRing
 tier, six, code, times = sys.argv[1], sys.argv[2] == "6", int(sys.argv[3]), int(sys.argv[4])
-subprocess.run("ip link set lo up", shell=True, check=True)
 
 def checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
@@ -61,12 +59,4 @@ with RecvRing(sink, tier=tier) as ring:
 )
 def test_no_icmp_message_ends_receiving(message: tuple[int, int], times: int, tier: str) -> None:
     version, code = message
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier, str(version), str(code), str(times)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["later"]
+    assert json.loads(run_isolated(PROGRAM, tier, str(version), str(code), str(times))) == ["later"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab import GO, SUBJECT, Program, Rig
+from lab import GO, SUBJECT, Program, Rig, Tunnel
 from lab.traffic import datagrams
 
 ROLES = [
@@ -22,7 +22,11 @@ Programs = tuple[Program, Program]
 @pytest.mark.parametrize("family", OUTER)
 @pytest.mark.parametrize("programs", ROLES)
 def test_traffic(rig: Rig, programs: Programs, family: int, psk: bool) -> None:
-    tunnel = rig.tunnel(programs, family=family, psk=psk)
+    traffic_flows(rig.tunnel(programs, family=family, psk=psk), family)
+
+
+def traffic_flows(tunnel: Tunnel, family: int) -> None:
+    """Pings and TCP pass in both directions, and both ends count them. ``family``: the outer IP version."""
     a, b = tunnel.a, tunnel.b
     # The very first packet waits for the handshake and is not lost.
     done = a.space.run("ping", "-n", "-c", "1", "-W", "20", b.inner4, check=False)
@@ -55,7 +59,11 @@ def test_every_datagram_size(rig: Rig, programs: Programs) -> None:
 
 @pytest.mark.parametrize("programs", ROLES[:2])
 def test_wrong_psk_gives_no_session(rig: Rig, programs: Programs) -> None:
-    tunnel = rig.tunnel(programs, psk=True, start=False)
+    psk_is_needed(rig.tunnel(programs, psk=True, start=False))
+
+
+def psk_is_needed(tunnel: Tunnel) -> None:
+    """There is no session until both ends have the key. The tunnel must not be started."""
     tunnel.b.peers[0].psk = None
     tunnel.a.start()
     tunnel.b.start()

@@ -11,11 +11,12 @@ import pytest
 from lab import SUBJECT, Program, Rig, until
 from lab.kernel import KERNEL, missing
 from lab.node import endpoint
-from lab.traffic import TcpStream, datagrams, ping
+from lab.traffic import datagrams, ping
 from test_aes import AES, CHACHA, no_answer, set_cipher
 from test_flood import honest_peer_is_served
+from test_interop import psk_is_needed, traffic_flows
 from test_rekey import rekeyed_without_a_lost_byte
-from test_roaming import readdress
+from test_roaming import new_address_is_followed, new_port_is_followed
 
 ROLES = [
     pytest.param((SUBJECT, KERNEL), id="subject-initiates"),
@@ -38,21 +39,7 @@ def _kernel_has_it() -> None:
 )
 @pytest.mark.parametrize("programs", ROLES)
 def test_traffic(rig: Rig, programs: Programs, family: int, psk: bool) -> None:
-    tunnel = rig.tunnel(programs, family=family, psk=psk)
-    a, b = tunnel.a, tunnel.b
-    # The very first packet waits for the handshake and is not lost.
-    done = a.space.run("ping", "-n", "-c", "1", "-W", "20", b.inner4, check=False)
-    assert done.returncode == 0, f"the first packet was lost: {done.stdout}"
-    tunnel.ping()
-    tunnel.ping(back=True)
-    for inner in (4, 6):
-        tunnel.tcp_both_ways(1 << 20, family=inner)
-    for here, there in ((a, b), (b, a)):
-        status = here.status(there)
-        assert status.handshake > 0
-        assert status.received > 2 << 20
-        assert status.sent > 2 << 20
-        assert status.endpoint == there.outer(family)
+    traffic_flows(rig.tunnel(programs, family=family, psk=psk), family)
 
 
 @pytest.mark.parametrize("programs", ROLES)
@@ -68,49 +55,20 @@ def test_datagram_sizes(rig: Rig, programs: Programs) -> None:
 
 @pytest.mark.parametrize("programs", ROLES)
 def test_wrong_psk_gives_no_session(rig: Rig, programs: Programs) -> None:
-    tunnel = rig.tunnel(programs, psk=True, start=False)
-    tunnel.b.peers[0].psk = None
-    tunnel.a.start()
-    tunnel.b.start()
-    no_answer(tunnel)
-    assert tunnel.a.status(tunnel.b).handshake == 0
-    tunnel.b.peers[0].psk = tunnel.a.peers[0].psk
-    tunnel.b.configure()
-    tunnel.ping()
+    psk_is_needed(rig.tunnel(programs, psk=True, start=False))
 
 
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", ROLES)
 def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
-    tunnel = rig.tunnel(programs)
-    a, b = tunnel.a, tunnel.b
-    tunnel.ping()
-    shook = a.status(b).handshake
-    moves, stays = (a, b) if mover == "a" else (b, a)
-    stream = TcpStream(moves.space, stays.space, stays.inner4, rate=400_000)
-    until(lambda: stream.received_bytes > 50_000, "the stream flows")
-    moves.port = 40000
-    moves.wg("set", moves.interface, "listen-port", "40000")
-    until(lambda: stays.status(moves).endpoint == moves.outer(4), "the other end follows to the new port")
-    stream.finish()
-    assert a.status(b).handshake == shook, "a port change must keep the session"
+    new_port_is_followed(rig.tunnel(programs), mover)
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", ROLES)
 def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> None:
-    """The old address is removed while packets are sent from it."""
-    tunnel = rig.tunnel(programs, family=family)
-    a, b = tunnel.a, tunnel.b
-    tunnel.ping()
-    moves, stays = (a, b) if mover == "a" else (b, a)
-    stream = TcpStream(moves.space, stays.space, stays.inner4, rate=400_000)
-    until(lambda: stream.received_bytes > 50_000, "the stream flows")
-    new = readdress(moves, family)
-    until(lambda: stays.status(moves).endpoint == endpoint(new, moves.port), "the other end follows")
-    stream.finish()
-    ping(stays.space, moves.inner4)
+    new_address_is_followed(rig.tunnel(programs, family=family), mover, family)
 
 
 @pytest.mark.parametrize("programs", ROLES)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from lab.isolated import run_isolated
 
 # Sends to and from fe80::1 on lo, to a RecvRing and to a plain socket. Prints the results of both.
 PROGRAM = """
 import json, socket, struct, subprocess, sys
 from udpring import RecvRing
 tier = sys.argv[1]
-subprocess.run("ip link set lo up && ip addr add fe80::1/64 dev lo nodad", shell=True, check=True)
+command("ip addr add fe80::1/64 dev lo nodad")
 # The kernel delivers to an address only a moment after it was added.
 ours = "env -u LD_PRELOAD ip -6 route show table local"
 while "local fe80::1 dev lo " not in subprocess.check_output(ours, shell=True, text=True):
@@ -42,15 +41,7 @@ with RecvRing(sink, tier=tier) as ring:
 
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_link_local_source_has_its_scope(tier: str) -> None:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    said = json.loads(run_isolated(PROGRAM, tier))
     assert said["lengths"] == [100, 100, 50, 6]
     assert said["plain"][3] == said["index"]
     assert said["addresses"] == [said["plain"]] * 4

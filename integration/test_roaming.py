@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab import GO, SUBJECT, Node, Program, Rig, until
+from lab import GO, SUBJECT, Node, Program, Rig, Tunnel, until
 from lab.node import endpoint
 from lab.traffic import TcpStream, ping
 
@@ -18,7 +18,11 @@ Programs = tuple[Program, Program]
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", PAIRS)
 def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
-    tunnel = rig.tunnel(programs)
+    new_port_is_followed(rig.tunnel(programs), mover)
+
+
+def new_port_is_followed(tunnel: Tunnel, mover: str) -> None:
+    """One end changes its port under TCP in both directions. The other follows, and the session stays."""
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     shook = a.status(b).handshake
@@ -40,8 +44,11 @@ def test_new_port(rig: Rig, programs: Programs, mover: str) -> None:
 @pytest.mark.parametrize("mover", MOVERS)
 @pytest.mark.parametrize("programs", PAIRS)
 def test_new_address(rig: Rig, programs: Programs, mover: str, family: int) -> None:
-    """The old address is removed while packets are sent from it."""
-    tunnel = rig.tunnel(programs, family=family)
+    new_address_is_followed(rig.tunnel(programs, family=family), mover, family)
+
+
+def new_address_is_followed(tunnel: Tunnel, mover: str, family: int) -> None:
+    """The old address is removed while packets are sent from it. The other end follows, and TCP continues."""
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     moves, stays = (a, b) if mover == "a" else (b, a)

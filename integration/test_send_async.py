@@ -7,25 +7,19 @@ runs in its own namespace.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from lab.isolated import run_isolated
 
 SETUP = """
-import atexit, asyncio, json, os, select, socket, struct, subprocess, sys, threading
+import asyncio, json, os, select, socket, struct, subprocess, sys, threading
 import anyio, trio, uvloop
 import udpring
 from udpring.udp import SendRing
 
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # loopback reorders over several processors
+use_one_cpu()
 tier, loop, rate = json.loads(sys.argv[1])
-bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit 100000000"
-for command in ("ip link set lo up", bucket):
-    subprocess.run(command.split(), check=True)
-# What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port, on the
-# account of a socket that all namespaces share: nobody's ping would be answered.
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback(rate)
 source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
 sink.bind(("127.0.0.1", 0))
 sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
@@ -221,14 +215,7 @@ run(main)
 
 
 def go(program: str, *arguments: object) -> None:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", SETUP + program, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    run_isolated(SETUP + program, json.dumps(arguments))
 
 
 tiers = pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])

@@ -5,22 +5,15 @@ Behind a token bucket (tc-tbf(8)) that lets almost nothing through, in its own n
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from lab.isolated import run_isolated
 
 PROGRAM = """
-import atexit, signal, socket, subprocess, sys, threading, time
+import signal, socket, subprocess, sys, threading, time
 from udpring import ClosedError, SendRing
 
 tier, call, end = sys.argv[1:]
-bucket = "tc qdisc replace dev lo root tbf rate 8kbit burst 3000 limit 100000000"
-for command in ("ip link set lo up", bucket):
-    subprocess.run(command.split(), check=True)
-# What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port, on the
-# account of a socket that all namespaces share: nobody's ping would be answered.
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback("8kbit")
 source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
 sink.bind(("127.0.0.1", 0))
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20000)
@@ -68,12 +61,6 @@ print(*ended)
 @pytest.mark.parametrize("call", ["send_batch", "drain", "reap"])
 @pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"])
 def test_a_sender_that_is_held_up_can_be_ended(tier: str, call: str, end: str) -> None:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, tier, call, end],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    assert run_isolated(PROGRAM, tier, call, end) == (
+        "ClosedError\n" if end == "close" else "KeyboardInterrupt\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ("ClosedError\n" if end == "close" else "KeyboardInterrupt\n")

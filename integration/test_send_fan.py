@@ -6,30 +6,16 @@ Each program runs in a network namespace of its own, which ends with it.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from lab.isolated import run_isolated
 
 PRELUDE = """
-import atexit, os, random, socket, struct, subprocess, sys, time
+import os, random, socket, struct, subprocess, sys, time
 from udpring.udp import SendRing
 
-# Loopback hands packets over by processor: on two of them it reorders all by itself.
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+use_one_cpu()
 tier = sys.argv[1]
 
-def ip(text):
-    subprocess.run(text.split(), check=True)
-
-def udp(family=socket.AF_INET, host=""):
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.bind((host, 0))
-    sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-    sock.settimeout(20)
-    return sock
-
-ip("ip link set lo up")
 sinks = [udp(host="127.0.0.1") for _ in range(20)]
 source = udp()
 
@@ -55,20 +41,11 @@ TIERS = pytest.mark.parametrize("tier", ["uring-multishot", "uring-pool", "mmsg"
 
 
 def run(program: str, tier: str) -> None:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PRELUDE + program, tier],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    run_isolated(PRELUDE + program, tier)
 
 
 FULL = """
-ip("tc qdisc replace dev lo root tbf rate 200mbit burst 6000 limit 100000000")
-# What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port.
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback("200mbit", burst=6000)
 where, payloads = batch(1000, [100, 600, 600, 1200])
 to = [sinks[n].getsockname() for n in where]
 give_up = time.monotonic() + 40
@@ -91,8 +68,7 @@ for buffer in (2304, 20000, 100000):
 
 BEHIND = """
 import select
-ip("tc qdisc replace dev lo root tbf rate 200mbit burst 6000 limit 100000000")
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback("200mbit", burst=6000)
 where, payloads = batch(1000, [600, 1200])
 to = [sinks[n].getsockname() for n in where]
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20000)
@@ -122,8 +98,7 @@ def test_order_holds_when_the_buffer_is_full(tier: str) -> None:
 
 # With IP_RECVERR each datagram without room in the bucket is an error: ENOBUFS.
 REPORT = """
-ip("tc qdisc replace dev lo root tbf rate 60mbit burst 3000 limit 20000")
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback("60mbit", limit=20000)
 source.setsockopt(socket.IPPROTO_IP, 11, 1)
 where, payloads = batch(1000, [1200])
 to = [sinks[n].getsockname() for n in where]
@@ -146,8 +121,7 @@ def test_refused_datagrams_are_resent_in_order(tier: str) -> None:
 
 
 STUCK = """
-ip("tc qdisc replace dev lo root tbf rate 8kbit burst 1600 limit 100000000")
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback("8kbit", burst=1600)
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2304)
 to = [(f"127.0.1.{n + 1}", 9) for n in range(200)]
 with SendRing(source, tier=tier, helpers=2) as ring:
@@ -187,7 +161,7 @@ def test_those_that_were_started_end_when_one_cannot_be() -> None:
 
 
 REFUSED = """
-ip("ip link set lo mtu 1400")
+command("ip link set lo mtu 1400")
 where, payloads = batch(1000, [1000, 1000, 1300, 2000, 3000])
 to = [sinks[n].getsockname() for n in where]
 give_up = time.monotonic() + 40

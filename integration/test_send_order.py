@@ -7,24 +7,17 @@ there until its turn, as on a real interface, and the buffer fills. So the test 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from lab.isolated import run_isolated
 
 PROGRAM = """
-import atexit, errno, json, os, signal, socket, struct, subprocess, sys
+import errno, json, os, signal, socket, struct, subprocess, sys
 from udpring.udp import SendReport, SendRing
 
-# Loopback hands packets over by processor: on two of them it reorders all by itself.
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+use_one_cpu()
 tier, rate, count, size, buffer, timeout, interrupt, limit, reported = json.loads(sys.argv[1])
-bucket = f"tc qdisc replace dev lo root tbf rate {rate} burst 3000 limit {limit}"
-for command in ("ip link set lo up", bucket):
-    subprocess.run(command.split(), check=True)
-# What is left in the bucket at the end would come out for a minute, as ICMP errors for a closed port, on the
-# account of a socket that all namespaces share: nobody's ping would be answered.
-atexit.register(subprocess.run, "tc qdisc del dev lo root".split(), check=True)
+limit_loopback(rate, limit)
 source, sink = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
 sink.bind(("127.0.0.1", 0))
 sink.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
@@ -55,15 +48,8 @@ print(json.dumps({
 
 
 def run(*arguments: object, limit: int = 100_000_000, reported: bool = False) -> dict[str, object]:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PROGRAM, json.dumps([*arguments, limit, reported])],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, object] = json.loads(done.stdout)
+    said = run_isolated(PROGRAM, json.dumps([*arguments, limit, reported]))
+    answer: dict[str, object] = json.loads(said)
     return answer
 
 

@@ -5,57 +5,36 @@ Each program runs in a network namespace of its own, which ends with it.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from lab.isolated import run_isolated
 
 PRELUDE = """
-import atexit, errno, os, signal, socket, struct, subprocess, sys, threading, time
+import errno, os, signal, socket, struct, subprocess, sys, threading, time
 from array import array
 import udpring
 from udpring.udp import AddressList, SendRing
 
-# Loopback hands packets over by processor: on two of them it reorders all by itself.
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+use_one_cpu()
 tier = sys.argv[1]
-
-def ip(text):
-    subprocess.run(text.split(), check=True)
-
-def udp(family=socket.AF_INET, host=""):
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.bind((host, 0))
-    sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-    sock.settimeout(20)
-    return sock
 
 def take(sock, count):
     return [sock.recv(65536) for _ in range(count)]
 
-ip("ip link set lo up")
 """
 
 TIERS = pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
 
 
 def run(program: str, tier: str) -> None:
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-P", "-c", PRELUDE + program, tier],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    run_isolated(PRELUDE + program, tier)
 
 
 SMALL_MTU = """
-ip("ip link set lo mtu 1400")
+command("ip link set lo mtu 1400")
 chosen = __import__("random").Random(2)
 for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
     sink, other, source = udp(family, host), udp(family, host), udp(family)
-    to, beside = sink.getsockname(), other.getsockname()
+    to, second = sink.getsockname(), other.getsockname()
     with SendRing(source, entries=32, tier=tier) as ring:
         # Segments that fit go as trains; larger ones are refused and go as fragments, all in order.
         lengths = [2000] * 50 + [1000] * 50 + [2000] * 3 + [10] + [1300] * 20 + [700, 0, 700] + [1500] * 9
@@ -74,7 +53,7 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         # A destination of its own is learned of its own; interleaved and ordered.
         for ordered in (True, False):
             where = [chosen.randrange(2) for _ in pieces]
-            addresses = AddressList([(to, beside)[n] for n in where], family)
+            addresses = AddressList([(to, second)[n] for n in where], family)
             assert ring.send_batch(data, addresses, lengths=lengths, ordered=ordered).accepted == len(lengths)
             for n, sock in enumerate((sink, other)):
                 right = [piece for piece, place in zip(pieces, where) if place == n]
@@ -102,13 +81,13 @@ def test_refused_trains_are_sent_singly_in_order(tier: str) -> None:
 
 
 SCOPES = """
-ip("ip addr add fe80::77/64 dev lo nodad")
+command("ip addr add fe80::77/64 dev lo nodad")
 with open("/proc/sys/net/ipv6/conf/default/accept_dad", "w") as setting:
     setting.write("0")
-ip("ip link add other type veth peer name far")
-ip("ip link set far up")
-ip("ip link set other up")
-ip("ip addr add fe80::78/64 dev other nodad")
+command("ip link add other type veth peer name far")
+command("ip link set far up")
+command("ip link set other up")
+command("ip addr add fe80::78/64 dev other nodad")
 # The kernel makes an address ours a moment after it was added, and looks at it anew when the carrier comes.
 give_up = time.monotonic() + 20
 
@@ -153,13 +132,10 @@ def test_addresses_with_scopes(tier: str) -> None:
 
 
 PENDING = """
-ip("tc qdisc replace dev lo root tbf rate 1mbit burst 3000 limit 100000000")
-# What is left in the bucket at the end would come out later, as ICMP errors for a closed port, on the
-# account of a socket that all namespaces share: nobody's ping would be answered.
-atexit.register(ip, "tc qdisc del dev lo root")
+limit_loopback("1mbit")
 sink, other, source = udp(host="127.0.0.1"), udp(host="127.0.0.1"), udp()
 source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8000)
-to, beside = sink.getsockname(), other.getsockname()
+to, second = sink.getsockname(), other.getsockname()
 number = 0
 
 def some(count, length=1200):
@@ -221,7 +197,7 @@ assert ring.stats["trains"] > 0 and ring.stats["requeued"] > 0, ring.stats
 # Two destinations, interleaved: each in order.
 where = [n % 2 for n in range(60)]
 payloads = [b"%d" % n + bytes(n // 20) for n in range(60)]
-tickets = [ring.submit(payloads, [(to, beside)[n] for n in where]) for _ in range(3)]
+tickets = [ring.submit(payloads, [(to, second)[n] for n in where]) for _ in range(3)]
 assert ring.drain(timeout=20) == tickets
 for place, sock in enumerate((sink, other)):
     right = [b"%d" % n + bytes(n // 20) for n in range(60) if n % 2 == place]

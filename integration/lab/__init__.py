@@ -8,6 +8,7 @@ traffic.py   pings, TCP and UDP with content checks
 wire.py      captures and their messages
 reaper.py    removes the leftovers of a killed run
 initiator.py an honest peer that the test controls
+isolated.py  programs in a network namespace of their own
 rig.py       makes all of these for a test and removes them
 """
 
