@@ -55,14 +55,7 @@ def compare(
 
                 tell("starting two nodes")
                 with Pair(ground, program) as pair:
-                    node = pair.nodes[0]
-                    nodes[program.name] = {
-                        "cipher": str(program.cipher),
-                        "tier": node.tier,
-                        "tier_reason": node.tier_reason,
-                        "workers": node.workers,
-                        "aead": node.aead,
-                    }
+                    nodes[program.name] = {"cipher": str(program.cipher), **pair.nodes[0].facts()}
                     samples[program.name].append(measure(pair, names, seconds, tell))
     return {
         **facts,

@@ -188,10 +188,7 @@ def measure_handshakes(
         return {
             **facts,
             "load_average": [before, load()],
-            "tier": node.tier,
-            "tier_reason": node.tier_reason,
-            "workers": node.workers,
-            "aead": node.aead,
+            **node.facts(),
             "seconds": seconds,
             "runs": runs,
             **summary(answered, kept, rate),

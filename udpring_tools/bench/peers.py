@@ -184,10 +184,7 @@ def measure_peers(
         return {
             **facts,
             "load_average": [before, load()],
-            "tier": node.tier,
-            "tier_reason": node.tier_reason,
-            "workers": node.workers,
-            "aead": node.aead,
+            **node.facts(),
             "seconds": seconds,
             "runs": runs,
             "rate": rate,

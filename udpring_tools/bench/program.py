@@ -127,6 +127,15 @@ class NodeProcess:
         self.workers: int | None = int(said[4]) if said else None
         self.aead: str | None = libraries.get(str(program.cipher))
 
+    def facts(self) -> dict[str, str | int | None]:
+        """The program's choices, for the JSON."""
+        return {
+            "tier": self.tier,
+            "tier_reason": self.tier_reason,
+            "workers": self.workers,
+            "aead": self.aead,
+        }
+
     def _words(self) -> str:
         self._log.seek(0)
         return self._log.read(1 << 20).decode(errors="replace")

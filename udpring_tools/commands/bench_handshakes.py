@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress
 
 PARTS = ("rate", "flood")
 
@@ -21,17 +21,7 @@ def register(subparsers: Subparsers) -> None:
         "rate a TCP stream keeps while bogus initiations arrive: random bytes, and random bytes "
         "with a valid mac1.",
     )
-    count = Between(1, 3600)
-    parser.add_argument(
-        "--seconds", type=count, default=5, metavar="N", help="seconds per TCP stream (default: 5)"
-    )
-    parser.add_argument(
-        "--runs",
-        type=count,
-        default=3,
-        metavar="N",
-        help="number of runs, of which the median is taken (default: 3)",
-    )
+    add_run_options(parser, "TCP stream", runs=3)
     parser.add_argument(
         "--rate",
         type=Between(1000, 10_000_000),
@@ -40,7 +30,6 @@ def register(subparsers: Subparsers) -> None:
         help="bogus initiations a second (default: 100000)",
     )
     parser.add_argument("--only", choices=PARTS, help="measure only this part")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress
 
 
 def register(subparsers: Subparsers) -> None:
@@ -19,16 +19,7 @@ def register(subparsers: Subparsers) -> None:
         "and 10 000 peers with 130 000 prefixes. Measure the CPU time of both nodes per packet "
         "in turn, at one rate, to addresses spread over the real peer's prefixes.",
     )
-    parser.add_argument(
-        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="seconds per case (default: 5)"
-    )
-    parser.add_argument(
-        "--runs",
-        type=Between(1, 1000),
-        default=5,
-        metavar="N",
-        help="number of runs, of which the median is taken (default: 5)",
-    )
+    add_run_options(parser, "case", runs=5)
     parser.add_argument(
         "--rate",
         type=Between(100, 10_000_000),
@@ -46,7 +37,6 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--largest", type=Between(1, 100_000), metavar="N", help="leave out cases with more than N peers"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from udpring.cli import Subparsers
 from udpring.wireguard.cipher import Cipher
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
+from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress, tier
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
 """The same as in bench/measures.py, which is slow to import. A test compares them."""
@@ -52,16 +52,7 @@ def register(subparsers: Subparsers) -> None:
         help="cipher of the udpring nodes (default: chacha20-poly1305). May be repeated. Ratios are "
         "relative to the first",
     )
-    parser.add_argument(
-        "--seconds", type=Between(1, 3600), default=5, metavar="N", help="seconds per TCP stream (default: 5)"
-    )
-    parser.add_argument(
-        "--runs",
-        type=Between(1, 1000),
-        default=3,
-        metavar="N",
-        help="number of runs, of which the median is taken (default: 3)",
-    )
+    add_run_options(parser, "TCP stream", runs=3)
     parser.add_argument(
         "--only",
         type=_measures,
@@ -69,7 +60,6 @@ def register(subparsers: Subparsers) -> None:
         metavar="NAMES",
         help=f"measure only these: {','.join(MEASURES)}",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
     )

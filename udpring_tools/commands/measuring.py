@@ -11,7 +11,7 @@ from types import FrameType
 
 from udpring.tunnel.decimal_text import parse_decimal
 
-__all__ = ["Between", "ended_by_signals", "progress", "tier"]
+__all__ = ["Between", "add_run_options", "ended_by_signals", "progress", "tier"]
 
 
 class Between:
@@ -34,6 +34,25 @@ def tier(text: str) -> str:
     if text not in TIERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(TIERS)}")
     return text
+
+
+def add_run_options(parser: argparse.ArgumentParser, seconds_of: str, runs: int) -> None:
+    """``--seconds``, ``--runs`` and ``--json``. ``seconds_of``: one measurement. ``runs``: the default."""
+    parser.add_argument(
+        "--seconds",
+        type=Between(1, 3600),
+        default=5,
+        metavar="N",
+        help=f"seconds per {seconds_of} (default: 5)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Between(1, 1000),
+        default=runs,
+        metavar="N",
+        help=f"number of runs, of which the median is taken (default: {runs})",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def progress(text: str) -> None:
