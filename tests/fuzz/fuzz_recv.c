@@ -14,52 +14,19 @@
 #include <unistd.h>
 
 #include "model_kernel.h"
+#include "model_ring.h"
 #include "model_threads.h"
 #include "model_uring.h"
 #include "recv_model.h"
-#include "udp/tier_choice.h"
 
 enum { TURNS_MOST = 3000, GRAVES = 8 };
 
 /* ---- calls that the linker redirects here (recv.wrap) ---- */
 
-static uint32_t thread = 1, forks, working_tiers, graves;
+static uint32_t graves;
 static struct { void *memory; size_t bytes; } grave[GRAVES];
 
-uint64_t __wrap_ur_thread_number(void);
-uint32_t __wrap_ur_fork_count(void);
-int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why);
-int __real_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why);
 void __wrap_ur_graveyard_leak(void *memory, size_t bytes);
-
-uint64_t __wrap_ur_thread_number(void)
-{
-    return thread;
-}
-
-uint32_t __wrap_ur_fork_count(void)
-{
-    return forks;
-}
-
-/* A requested tier is opened, otherwise the best that the harness allows. */
-int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why)
-{
-    if (asked != UDPRING_TIER_AUTO)
-        return __real_udp_tier_choose(asked, open, context, reasons, why);
-    *reasons = 0;
-    int code = -ENOSYS;
-    for (uint32_t tier = UDPRING_TIER_URING_MULTISHOT; tier <= UDPRING_TIER_MMSG; tier++) {
-        code = working_tiers >> tier & 1 ? open(context, tier, why) : ur_fail(why, -EPERM, "the harness says no");
-        if (!code)
-            break;
-        strcpy(reasons, "there is one");
-    }
-    return code;
-}
 
 /* Memory that the kernel may still write to is kept until the end of the run. */
 void __wrap_ur_graveyard_leak(void *memory, size_t bytes)
@@ -149,13 +116,13 @@ static void turn(void)
 
 static void intrude(bool fork)
 {
-    thread += !fork;
-    forks += fork;
+    ring_thread += !fork;
+    ring_forks += fork;
     CLAIM(udpring_recv_batch(model.call) == -EXDEV, "a stranger receives");
     CLAIM(udpring_recv_one(model.call) == -EAGAIN, "a stranger receives one");
     CLAIM(fork || udpring_recv_close(model.recv) == -EXDEV, "a stranger closes");
-    thread -= !fork;
-    forks -= fork;
+    ring_thread -= !fork;
+    ring_forks -= fork;
 }
 
 static void close_socket(uint8_t choice)
@@ -179,10 +146,10 @@ static void shut_down(uint8_t choice)
 static void close_ring(bool by_another)
 {
     kernel.owner_ended = by_another;
-    thread += by_another;
+    ring_thread += by_another;
     CLAIM(udpring_recv_close(model.recv) == 0, "it does not close");
     CLAIM(udpring_recv_close(model.recv) == 0, "it does not close twice");
-    thread -= by_another;
+    ring_thread -= by_another;
     CLAIM(udpring_recv_batch(model.call) == -ECANCELED, "it is closed, and receives");
     model.closed = true;
 }
@@ -246,9 +213,9 @@ static void sleep_short(uint8_t more)
     kernel.fault.memory_only = false;
     kernel.fault.after = 1 + more % 4;
     kernel.fault.error = more & 4 ? EMFILE : ENOMEM;
-    thread += more & 8 ? 1 : 0;
+    ring_thread += more & 8 ? 1 : 0;
     int fd = udpring_recv_fileno(model.recv);
-    thread -= more & 8 ? 1 : 0;
+    ring_thread -= more & 8 ? 1 : 0;
     CLAIM(fd >= 0 || fd == -kernel.fault.error || fd == -EXDEV || fd == -ECANCELED, "a descriptor to wait for: %d", fd);
     model.dead |= kernel.fault.hit;   /* an epoll set that refuses the socket ends receiving with an error */
     kernel.fault.after = 0;
@@ -297,7 +264,7 @@ static bool open_ring(struct input *input)
     kernel.has_uring = (more & 6) != 6;
     uring_unknown_flags = more & 8 ? IORING_SETUP_DEFER_TASKRUN : 0;
     uring_cancels_one = more & 16;
-    working_tiers = more & 32 ? 0xf : 8;
+    ring_tiers = more & 32 ? 0xf : 8;
     model.whole = choice & 16;
     model.slot_bytes = choice & 32 ? 256 : 2048;
     struct udpring_recv_options options = {
@@ -314,7 +281,7 @@ static bool open_ring(struct input *input)
         case 1: options.slot_bytes = 70000; break;
         case 2: options.fd = 9; break;
         case 3: options.tier = 7; break;
-        case 4: working_tiers = 0; break;
+        case 4: ring_tiers = 0; break;
         case 5: options.cq_entries = 100000; break;
         case 6: options.fd = kernel_open(KERNEL_OTHER, AF_UNIX); break;
         default: break;
@@ -380,9 +347,9 @@ static void close_all(uint8_t how)
     if (!model.closed && (how & 12) != 12)
         close_ring((how & 0x30) == 0x30);
     if (!model.closed && how & 128) {   /* by a thread that may not: everything stays until the owner closes */
-        thread++;
+        ring_thread++;
         udpring_recv_free(model.recv);
-        thread--;
+        ring_thread--;
     }
     if (how & 64)
         udpring_recv_free(model.recv);

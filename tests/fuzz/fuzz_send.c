@@ -13,10 +13,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "model_ring.h"
 #include "model_threads.h"
 #include "model_uring.h"
 #include "send_model.h"
-#include "udp/tier_choice.h"
 #include "udp/tx_tier.h"
 #include "uring/abi.h"
 #include "uring/graveyard.h"
@@ -25,27 +25,10 @@ enum { TURNS_MOST = 20000 };
 
 /* ---- calls that the linker redirects here (send.wrap) ---- */
 
-static uint32_t thread = 1, forks, working_tiers;
 static int zero_copy;
 
-uint64_t __wrap_ur_thread_number(void);
-uint32_t __wrap_ur_fork_count(void);
 uint32_t __wrap_udp_tx_segments_max(void);
 int32_t __wrap_udpring_zero_copy(struct udpring_reason *why);
-int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why);
-int __real_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why);
-
-uint64_t __wrap_ur_thread_number(void)
-{
-    return thread;
-}
-
-uint32_t __wrap_ur_fork_count(void)
-{
-    return forks;
-}
 
 uint32_t __wrap_udp_tx_segments_max(void)
 {
@@ -55,23 +38,6 @@ uint32_t __wrap_udp_tx_segments_max(void)
 int32_t __wrap_udpring_zero_copy(struct udpring_reason *why)
 {
     return zero_copy;
-}
-
-/* A requested tier is opened, otherwise the best that the harness allows. */
-int __wrap_udp_tier_choose(uint32_t asked, udp_tier_open *open, void *context, char reasons[UDP_TIER_REASON_BYTES],
-                           struct udpring_reason *why)
-{
-    if (asked != UDPRING_TIER_AUTO)
-        return __real_udp_tier_choose(asked, open, context, reasons, why);
-    *reasons = 0;
-    int code = -ENOSYS;
-    for (uint32_t tier = UDPRING_TIER_URING_MULTISHOT; tier <= UDPRING_TIER_MMSG; tier++) {
-        code = working_tiers >> tier & 1 ? open(context, tier, why) : ur_fail(why, -EPERM, "the harness says no");
-        if (!code)
-            break;
-        strcpy(reasons, "there is one");
-    }
-    return code;
 }
 
 /* ---- faults of the kernel ---- */
@@ -174,8 +140,8 @@ static void intrude(uint8_t choice)
     struct udpring_send_job face = {.count = 1, .length = 1, .bytes = 1, .data = &choice};
     bool fork = choice & 1;
     uint64_t pending = udpring_send_pending(send_model.send);
-    forks += fork;
-    thread += !fork;
+    ring_forks += fork;
+    ring_thread += !fork;
     CLAIM(udpring_send_check(send_model.send) == -EXDEV, "a stranger may send");
     CLAIM(udpring_send_submit(send_model.send, &face) == -EXDEV && !face.taken, "a stranger's job is taken");
     CLAIM(udpring_send_run(send_model.send, NULL, 1, 0) == -EXDEV, "a stranger may run");
@@ -183,8 +149,8 @@ static void intrude(uint8_t choice)
     CLAIM(udpring_send_abandon(send_model.send, &face) == -EXDEV, "a stranger abandons");
     CLAIM(fork || udpring_send_close(send_model.send) == -EXDEV, "a stranger closes");
     CLAIM(udpring_send_pending(send_model.send) == pending, "a stranger changed something");
-    forks -= fork;
-    thread -= !fork;
+    ring_forks -= fork;
+    ring_thread -= !fork;
 }
 
 static void close_socket(uint8_t choice)
@@ -233,7 +199,7 @@ static void end_ring(bool by_free, bool by_another)
     for (uint32_t i = 0; i < JOBS; i++)
         send_model.job[i].closed = true;
     kernel.owner_ended = by_another;
-    thread += by_another;
+    ring_thread += by_another;
     if (!by_free) {
         int code = udpring_send_close(send);
         CLAIM(code == 0 || code == 1, "closing answers %d", code);
@@ -243,7 +209,7 @@ static void end_ring(bool by_free, bool by_another)
         for (uint32_t i = 0; i < JOBS; i++)
             CLAIM(!send_model.job[i].live, "a job did not end with its ring");
     }
-    thread -= by_another;
+    ring_thread -= by_another;
 }
 
 static void reroute(void)
@@ -347,7 +313,7 @@ static bool open_ring(struct input *input)
     kernel.has_uring = (more & 6) != 6;
     uring_unknown_flags = more & 8 ? IORING_SETUP_DEFER_TASKRUN : 0;
     uring_cancels_one = more & 16;
-    working_tiers = more & 32 ? 0xf : 8;
+    ring_tiers = more & 32 ? 0xf : 8;
     zero_copy = copies[more >> 6];
     struct udpring_send_options options = {.fd = send_model.fd, .tier = tiers[choice & 3], .slots = choice & 128 ? 40 : 4, .gso = !(choice & 8),
                                            .zero_copy = choice & 16, .helpers = choice & 32 ? 2 : 0};
@@ -360,7 +326,7 @@ static bool open_ring(struct input *input)
         case 1: options.helpers = 16; break;
         case 2: options.fd = 9; break;
         case 3: options.tier = 7; break;
-        case 4: working_tiers = 0; break;
+        case 4: ring_tiers = 0; break;
         case 5: options.fd = kernel_open(KERNEL_OTHER, AF_UNIX); break;
         default: break;
         }
@@ -398,13 +364,13 @@ static void close_all(uint8_t how)
     bool by_child = by_free && send_model.tier == UDPRING_TIER_MMSG && !send->fan && how & 64;
     end_ring(by_free, !by_free && (how & 0x30) == 0x30);
     if (by_free && !by_child && how & 128) {   /* by a thread that may not: everything stays until the owner closes */
-        thread++;
+        ring_thread++;
         udpring_send_free(send);
-        thread--;
+        ring_thread--;
     }
-    forks += by_child;
+    ring_forks += by_child;
     udpring_send_free(send);
-    forks -= by_child;
+    ring_forks -= by_child;
     uring_reset();   /* the kernel releases the last payload, which is checked once more */
     if (left.slots && ur_graveyard_blocks() != left.graves)
         free_left();
