@@ -1,7 +1,8 @@
 """A node with a directory, as a program: ``on_demand.py CONFIG OPTIONS``, OPTIONS as JSON.
 
 It says ``ready`` and then answers each line on its standard input with one line of JSON. The directory is an
-SQLite database (``database``). Other options: ``idle_timeout``, ``timestamps``, ``uvloop``, ``name``.
+SQLite database (``database``). Other options: ``closed`` (nobody is asked), ``idle_timeout``, ``timestamps``,
+``uvloop``, ``name``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ async def serve(config: udpring.Config, options: dict[str, Any]) -> None:
         node = udpring.Node(
             config,
             name=options.get("name"),
-            peers=directory,
+            peers=None if options.get("closed") else directory,
             idle_timeout=options.get("idle_timeout", 300.0),
             timestamps=options.get("timestamps"),
         )

@@ -613,7 +613,7 @@ def test_failing_feed_is_followed_again(planes: Planes, monkeypatch: pytest.Monk
     with_node(planes, body, directory)
 
 
-def test_reload_leaves_guests_alone(planes: Planes) -> None:
+def test_reload_leaves_peers_of_the_directory_alone(planes: Planes) -> None:
     async def body(live: Live) -> None:
         live.arrives(live.initiation())
         await until(lambda: live.responses == 1)
@@ -627,7 +627,7 @@ def test_reload_leaves_guests_alone(planes: Planes) -> None:
     with_node(planes, body, MappingDirectory([PEER]))
 
 
-def test_removed_guest_may_come_back(planes: Planes) -> None:
+def test_removed_peer_may_come_back(planes: Planes) -> None:
     async def body(live: Live) -> None:
         live.arrives(live.initiation())
         await until(lambda: live.responses == 1)

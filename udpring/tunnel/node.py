@@ -26,7 +26,7 @@ from udpring.tunnel.config import Config, PeerConfig
 from udpring.tunnel.control import End
 from udpring.tunnel.directory import Directory
 from udpring.tunnel.directory_limits import ANSWER_SECONDS_MAX
-from udpring.tunnel.guests import Guests
+from udpring.tunnel.directory_peers import DirectoryPeers
 from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
 from udpring.tunnel.namespaces import Namespaces
@@ -169,18 +169,18 @@ class Node(Inside):
         )
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
         self._resolver = resolver = Resolver()
-        guests = None
+        directory_peers = None
         if self._directory is not None:
-            guests = Guests(tunnel, loop=loop, idle_timeout=self._idle_timeout)
+            directory_peers = DirectoryPeers(tunnel, loop=loop, idle_timeout=self._idle_timeout)
             self._on_demand = PeersOnDemand(
                 self._directory,
                 tunnel,
-                guests,
+                directory_peers,
                 loop=loop,
                 answer_timeout=self._answer_timeout,
                 refused=self._peer_refused,
             )
-        self._peers = peers = NodePeers(tunnel, resolver, guests)
+        self._peers = peers = NodePeers(tunnel, resolver, directory_peers)
         self._end = loop.create_future()
         if key is not None:
             tunnel.set_private_key(key)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from udpring.errors import ConfigError
 from udpring.tunnel.config import Config, Endpoint, Network, PeerConfig
-from udpring.tunnel.guests import Guests
+from udpring.tunnel.directory_peers import DirectoryPeers
 from udpring.tunnel.keys import from_base64, to_base64
 from udpring.tunnel.plane import PeerState
 from udpring.tunnel.plane_values import Prefix, SocketAddress
@@ -75,13 +75,15 @@ def key_bytes(public_key: bytes | str) -> bytes:
 class NodePeers:
     """The peers of one live tunnel. Owner: its Node. Use it in the thread of the event loop.
 
-    ``given`` holds each peer as the program configured it, without those that only ``wg`` knows. ``guests``
-    are a directory's and come and go by themselves. A guest that the program configures stops being one.
+    ``given`` holds each peer as the program configured it, without those that only ``wg`` knows. The
+    ``directory_peers`` come and go by themselves. One that the program configures stays from then on.
     """
 
-    def __init__(self, tunnel: Tunnel, resolver: Resolver, guests: Guests | None = None) -> None:
+    def __init__(
+        self, tunnel: Tunnel, resolver: Resolver, directory_peers: DirectoryPeers | None = None
+    ) -> None:
         self.given: dict[bytes, PeerConfig] = {}
-        self._guests = guests
+        self._directory_peers = directory_peers
         self._tunnel = tunnel
         self._resolver = resolver
 
@@ -98,7 +100,9 @@ class NodePeers:
         return None if peer is None else self._shown(peer, self._tunnel.plane.peer_state(peer.id))
 
     def _shown(self, peer: Peer, state: PeerState) -> NodePeer:
-        given = self.given.get(peer.public_key) or (self._guests and self._guests.get(peer.public_key))
+        given = self.given.get(peer.public_key) or (
+            self._directory_peers and self._directory_peers.get(peer.public_key)
+        )
         return NodePeer(
             public_key=to_base64(peer.public_key),
             name=given.name if given else "",
@@ -114,14 +118,14 @@ class NodePeers:
     def _networks(self, peer: int) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(prefix) for prefix in self._tunnel.allowed_ips(peer))
 
-    def _is_guest(self, public_key: bytes) -> bool:
-        return self._guests is not None and public_key in self._guests
+    def _of_directory(self, public_key: bytes) -> bool:
+        return self._directory_peers is not None and public_key in self._directory_peers
 
     def _release(self, public_key: bytes) -> bool:
-        """The program sets this peer: it stays from now on. Whether it was a guest."""
-        if self._guests is None or public_key not in self._guests:
+        """The program sets this peer: it stays from now on. Whether it was a directory's."""
+        if self._directory_peers is None or public_key not in self._directory_peers:
             return False
-        self._guests.release(public_key)
+        self._directory_peers.release(public_key)
         return True
 
     def configs(self) -> tuple[PeerConfig, ...]:
@@ -130,7 +134,7 @@ class NodePeers:
         states = self._tunnel.states()
         found = []
         for key, peer in self._tunnel.device.peers.items():
-            if self._is_guest(key):
+            if self._of_directory(key):
                 continue
             given = self.given.get(key)
             found.append(
@@ -219,7 +223,7 @@ class NodePeers:
         if len(wanted) < len(config.peers):
             log.warning("%s: a peer has the node's own public key: left out", config.file)
         for public_key, live in list(tunnel.device.peers.items()):
-            if public_key not in wanted and not self._is_guest(public_key):
+            if public_key not in wanted and not self._of_directory(public_key):
                 self._resolver.cancel(public_key)
                 tunnel.remove_peer(live.id)
         endpoints = {public_key: peer.endpoint for public_key, peer in self.given.items()}

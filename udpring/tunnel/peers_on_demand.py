@@ -27,7 +27,7 @@ from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.bounded_memory import BoundedMemory
 from udpring.tunnel.config import IPAddress, PeerConfig
 from udpring.tunnel.directory import ChangingDirectory, Directory
-from udpring.tunnel.guests import Guests, RefusedError
+from udpring.tunnel.directory_peers import DirectoryPeers, RefusedError
 from udpring.tunnel.keys import key_label
 from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.questions import Questions
@@ -63,7 +63,7 @@ class PeersOnDemand:
         self,
         directory: Directory,
         tunnel: Tunnel,
-        guests: Guests,
+        directory_peers: DirectoryPeers,
         *,
         loop: asyncio.AbstractEventLoop,
         answer_timeout: float,
@@ -71,7 +71,7 @@ class PeersOnDemand:
     ) -> None:
         self._directory = directory
         self._tunnel = tunnel
-        self._guests = guests
+        self._directory_peers = directory_peers
         self._loop = loop
         self._seconds = answer_timeout
         self._refused = refused
@@ -107,7 +107,7 @@ class PeersOnDemand:
             self._follower.cancel()
             tasks.append(self._follower)
             self._follower = None
-        self._guests.close()
+        self._directory_peers.close()
         self._waiting.clear()
         if tasks:
             await asyncio.wait(tasks, timeout=1)
@@ -165,7 +165,7 @@ class PeersOnDemand:
                 self._drop(reason)
                 return
             try:
-                self._guests.add(peer, _numeric(peer), initiation)
+                self._directory_peers.add(peer, _numeric(peer), initiation)
             except Exception as wrong:
                 self._refuse_key(peer.public_key, _why(wrong))
                 self._drop(DropReason.UNKNOWN_PEER)
@@ -232,14 +232,14 @@ class PeersOnDemand:
         if not any(ip in network for network in peer.allowed_ips):
             raise RefusedError(f"its AllowedIPs do not have {ip}, for which the directory named it")
         if self._tunnel.find(peer.public_key) is not None:
-            self._guests.change(peer)
+            self._directory_peers.change(peer)
             return
         if endpoint is None:
             left = self._tunnel.departed.get(peer.public_key)
             endpoint = left.endpoint if left else None
         if endpoint is None:
             raise RefusedError(f"it has no endpoint, so packets to {ip} have nowhere to go")
-        self._guests.add(peer, endpoint)
+        self._directory_peers.add(peer, endpoint)
 
     def _forget_address(self, ip: bytes, seconds: float) -> None:
         self._addresses_refused.put(ip, True, self._loop.time() + seconds)
@@ -279,7 +279,7 @@ class PeersOnDemand:
         if len(self._addresses_refused):
             self._addresses_refused.clear()
             self._tunnel.plane.forget_refusals()
-        if key not in self._guests:
+        if key not in self._directory_peers:
             return
         done: asyncio.Future[PeerConfig | BaseException | None] = self._loop.create_future()
 
@@ -297,7 +297,7 @@ class PeersOnDemand:
             question.close()
 
     def _rechecked(self, key: bytes, answer: PeerConfig | BaseException | None) -> None:
-        if key not in self._guests:
+        if key not in self._directory_peers:
             return
         try:
             peer = self._checked(answer)
@@ -305,11 +305,11 @@ class PeersOnDemand:
                 raise RefusedError("the directory answered with another key")
             if peer is None:
                 log.debug("%s is in the directory no longer", key_label(key))
-                self._guests.dismiss(key)
+                self._directory_peers.dismiss(key)
             else:
-                self._guests.change(peer)
+                self._directory_peers.change(peer)
         except Exception as wrong:
-            self._guests.dismiss(key)
+            self._directory_peers.dismiss(key)
             self._refuse_key(key, _why(wrong))
 
 

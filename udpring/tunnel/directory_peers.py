@@ -1,7 +1,7 @@
 """The peers of a live tunnel that came from a directory: added, changed, and let go when they are idle.
 
-A guest is idle when no authentic packet went or came for ``idle_timeout``. Its keys go with it, but not the
-timestamp of its last initiation. From 180 s on (REJECT_AFTER_TIME) an idle guest has no session that could
+A peer is idle when no authentic packet went or came for ``idle_timeout``. Its keys go with it, but not the
+timestamp of its last initiation. From 180 s on (REJECT_AFTER_TIME) an idle peer has no session that could
 carry data; a shorter time ends sessions that could.
 """
 
@@ -21,7 +21,7 @@ from udpring.tunnel.plane_values import Prefix, SocketAddress
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard.unknown import UnknownInitiation
 
-__all__ = ["Guests", "RefusedError"]
+__all__ = ["DirectoryPeers", "RefusedError"]
 
 SECOND = 1_000_000_000
 
@@ -30,9 +30,9 @@ class RefusedError(UdpringError):
     """A peer of a directory cannot be taken. The text is for the event."""
 
 
-class Guests:
-    """Owner: the Node. In the thread of the event loop. A program or ``wg`` may remove a guest, or make it a
-    peer of its own (``release``), at any time."""
+class DirectoryPeers:
+    """Owner: the Node. In the thread of the event loop. A program or ``wg`` may remove such
+    a peer, or make it its own (``release``), at any time."""
 
     def __init__(self, tunnel: Tunnel, *, loop: asyncio.AbstractEventLoop, idle_timeout: float) -> None:
         self._tunnel = tunnel
@@ -55,7 +55,7 @@ class Guests:
         return len(self._peers)
 
     def get(self, public_key: bytes) -> PeerConfig | None:
-        """The guest's configuration as the directory has it; None: the key is no guest's."""
+        """The peer's configuration as the directory has it; None: it is no peer of the directory."""
         return self._peers.get(public_key)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Guests:
         self._keep(number, peer)
 
     def change(self, peer: PeerConfig) -> None:
-        """Changes a guest to what the directory has now. Its session continues, and its endpoint stays unless
+        """Changes a peer to what the directory has now. Its session continues, and its endpoint stays unless
         the directory's changed. Raises as ``add``."""
         before = self._peers.get(peer.public_key)
         number = self._tunnel.find(peer.public_key)
@@ -141,12 +141,12 @@ class Guests:
     # ---- leaving ----
 
     def release(self, public_key: bytes) -> None:
-        """It is no guest any more, and stays where it is a peer."""
+        """The peer is the program's from now on, if it is still there."""
         self._peers.pop(public_key, None)
         self._prefixes.remove(public_key)
 
     def dismiss(self, public_key: bytes) -> None:
-        """The guest leaves now. What it sent before cannot be replayed."""
+        """The peer leaves now. What it sent before cannot be replayed."""
         self.release(public_key)
         number = self._tunnel.find(public_key)
         if number is not None:
