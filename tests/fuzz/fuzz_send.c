@@ -159,8 +159,10 @@ static void close_socket(uint8_t choice)
         return;
     close(send_model.fd);
     send_model.gone = true;
-    if (choice & 1)   /* another file has its number now */
+    if (choice & 1) {   /* another file has its number now, and is not connected */
         CLAIM(kernel_open(KERNEL_UDP, send_model.family) == send_model.fd, "another number");
+        kernel_file(send_model.fd)->reused = true;
+    }
 }
 
 /* Memory that remains allocated when the kernel does not release it. */

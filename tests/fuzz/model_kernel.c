@@ -219,6 +219,8 @@ int32_t kernel_send(int fd, const struct msghdr *header, bool zero_copy)
     }
     struct kernel_send send = {.fd = fd, .message = header, .destination = file->peer, .tos = -1, .ttl = -1, .zero_copy = zero_copy};
     const struct sockaddr *name = header->msg_name;
+    if (file->reused && !name)
+        return -EDESTADDRREQ;
     CLAIM(name ? udp_address_from_sockaddr(header->msg_name, header->msg_namelen, &send.destination) : file->peer.family != 0,
           "a message to nobody");
     CLAIM(!name || name->sa_family == file->family, "an address of family %u on a socket of family %d", name->sa_family,

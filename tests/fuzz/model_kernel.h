@@ -47,6 +47,7 @@ struct kernel_file {
     int error;                  /* reported by the next call: SO_ERROR */
     uint32_t errors;            /* in the error queue: IP_RECVERR */
     bool asks_for_errors, shut, gro, timestamps;
+    bool reused;                /* its number was that of a socket which the harness closed: the core may take it for that one */
     uint32_t drops;
     struct { int fd; uint64_t serial; short events; } watched[KERNEL_WATCHED];   /* of an epoll descriptor */
     struct kernel_packet queue[KERNEL_QUEUE];

@@ -60,7 +60,7 @@ int kernel_open(enum kernel_kind kind, int family)
         file->head = file->count = 0;
         file->event = 0;
         file->full = file->bound = file->group_program = file->vnet = false;
-        file->asks_for_errors = file->shut = file->gro = file->timestamps = false;
+        file->asks_for_errors = file->shut = file->gro = file->timestamps = file->reused = false;
         file->nonblocking = file->joined = file->overrun = false;
         file->number = number;
         file->serial = ++kernel.serial;
