@@ -124,12 +124,57 @@ static void harvest(struct udpring_ring *ring, uint32_t max)
     }
 }
 
-static void run_general(struct input *input)
+/* The kernel's queue bounds what can be waited for, and no time is longer than for ever. */
+static void wait_for(struct udpring_ring *ring, uint8_t how)
+{
+    uint32_t most = how & 1 ? 100000 : how >> 3;
+    int code = udpring_ring_wait(ring, how & 2 ? 0 : most, how & 2 ? INT64_MAX : 1000000);
+    CLAIM(code <= 0 && code != -EINVAL, "a wait is answered by %d", code);
+}
+
+/* A ring as asked for, of sizes that are corrected or refused, or one that is enabled later. NULL: it is refused. */
+static struct udpring_ring *open_general(uint8_t how)
+{
+    struct udpring_reason why = {""};
+    struct udpring_ring *ring;
+    struct udpring_ring_info info;
+    struct udpring_ring_options options = {.entries = OPERATIONS, .cq_entries = 32, .flags_deny = how & 8 ? IORING_SETUP_DEFER_TASKRUN : 0};
+    uint32_t sq = OPERATIONS, cq = 32;
+    switch (how & 7) {
+    case 4: options.entries = 3, options.cq_entries = 0, sq = 8, cq = 32; break;
+    case 5: options.entries = 100000, options.cq_entries = 1 << 20, options.slots = 8, sq = 32768, cq = 65536; break;
+    case 6: options.disabled = 1; break;
+    case 7: how & 16 ? (void)(uring_failing.error = EPERM, uring_failing.enters = 1, uring_failing.after = false)
+                     : (void)(options.cq_entries = OPERATIONS - 1); break;
+    default: break;
+    }
+    int code = udpring_ring_open(&ring, &options, &why);
+    if ((how & 7) == 7) {
+        CLAIM(code == (how & 16 ? -EPERM : -EINVAL) && !ring && why.text[0], "a ring that cannot be is answered by %d", code);
+        CLAIM(!uring_in_flight(0, 0), "a ring that was refused is open");
+        return NULL;
+    }
+    CLAIM(code == 0 && ring, "%s", why.text);
+    if (options.disabled) {
+        CLAIM(udpring_ring_submit(ring) == -EBADFD && udpring_ring_wait(ring, 0, 0) == -EBADFD, "a ring is used before it is enabled");
+        kernel.fault.after = how & 16 ? 1 : 0;
+        kernel.fault.error = ENOMEM;
+        if (how & 16)
+            CLAIM(udpring_ring_enable(ring) == -ENOMEM, "a ring is enabled without memory");
+        CLAIM(udpring_ring_enable(ring) == 0 && udpring_ring_enable(ring) == -EINVAL, "a ring is enabled once");
+    }
+    CLAIM(udpring_ring_info(ring, &info) == 0 && info.sq_entries == sq && info.cq_entries == cq, "a ring of %u and %u entries, not %u and %u",
+          info.sq_entries, info.cq_entries, sq, cq);
+    CLAIM(!(info.setup_flags & (options.flags_deny | IORING_SETUP_R_DISABLED)), "a ring of flags %x", info.setup_flags);
+    return ring;
+}
+
+static void run_general(struct input *input, uint8_t how)
 {
     struct udpring_reason why;
-    struct udpring_ring *ring;
-    struct udpring_ring_options options = {.entries = OPERATIONS, .cq_entries = 32};
-    CLAIM(udpring_ring_open(&ring, &options, &why) == 0, "%s", why.text);
+    struct udpring_ring *ring = open_general(how);
+    if (!ring)
+        return;
     CLAIM(udpring_ring_provide(ring, 0, 8, 64, &why) == 0, "%s", why.text);
     while (input_left(input, 2)) {
         uint8_t operation = input_u8(input);
@@ -138,11 +183,12 @@ static void run_general(struct input *input)
         case 2: case 3: complete_one(input, true); break;
         case 4: stray(input); break;
         case 5: (void)udpring_ring_harvest(ring, NULL, 0); break;
-        case 6: (void)udpring_ring_wait(ring, operation >> 6, 1000000); break;
+        case 6: wait_for(ring, operation >> 3); break;
         default: harvest(ring, operation >> 3); break;
         }
     }
     (void)udpring_ring_close(ring);
+    CLAIM(udpring_ring_enable(ring) == -EBADF && udpring_ring_submit(ring) == -EBADF, "a ring that is closed is used");
     udpring_ring_free(ring);
 }
 
@@ -308,7 +354,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     uint8_t who = input_u8(&input);
     bool mmsg = (who & 0xf0) == 0xf0;
     switch (who & 3) {
-    case 0: run_general(&input); break;
+    case 0: run_general(&input, who >> 2); break;
     case 1: run_receive(&input, mmsg ? UDPRING_TIER_MMSG : UDPRING_TIER_URING_MULTISHOT); break;
     case 2: run_receive(&input, UDPRING_TIER_URING_POOL); break;
     default: run_send(&input, mmsg ? UDPRING_TIER_MMSG : UDPRING_TIER_URING_POOL); break;

@@ -25,6 +25,13 @@ static struct model_flow flows[NETS * 4];
 static struct mac_engine mac;
 const uint8_t model_mac1_key[32] = {1}, model_cookie_key[32] = {2};
 
+void model_mac(const uint8_t *key, size_t key_bytes, const uint8_t *bytes, size_t length, uint8_t out[16])
+{
+    size_t written;
+    if (EVP_MAC_init(mac.context, key, key_bytes, NULL) && EVP_MAC_update(mac.context, bytes, length))
+        EVP_MAC_final(mac.context, out, &written, 16);
+}
+
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination)
 {
     uint8_t net = 0;
@@ -105,6 +112,7 @@ static void add_peer(uint8_t slot, uint8_t choice)
     *life = (struct life){.slot = slot};
     CLAIM(udpring_plane_peer_add(model.plane, &life->id) == 0, "a peer");
     model.present[slot] = (uint8_t)model.lives++;
+    events_peer_added(model.present[slot]);
     set_net(slot, slot, false);
     if (choice & 1)
         set_endpoint(slot, choice & 0xf1);
@@ -150,12 +158,14 @@ static void new_session(struct input *input, uint8_t slot)
     int result = udpring_plane_keypair(model.plane, model.life[life].id, cipher, keys, session->local, session->remote, choice & 1,
                                        threads_now_ns - (choice & 8 ? age * 1000000000ull : 0));
     CLAIM(result >= 0, "a keypair: %d", result);
+    events_keys_change(life);
 }
 
 static void change_keys(struct input *input, uint8_t slot)
 {
     uint32_t id = model.life[model.present[slot]].id;
     uint8_t what = input_u8(input);
+    events_keys_change(model.present[slot]);
     switch (what & 7) {
     case 0: udpring_plane_keys_erase(model.plane, id); break;
     case 1: udpring_plane_keys_expire(model.plane, id); break;
@@ -193,7 +203,7 @@ static void look(struct input *input, uint8_t slot)
     struct udpring_prefix prefixes[2 * (NETS + PEERS)];
     uint32_t next;
     uint8_t choice = input_u8(input);
-    CLAIM(udpring_plane_peer_state(model.plane, model.life[model.present[slot]].id, choice & 1, states) == 0, "a state");
+    events_look(model.present[slot], choice & 1);
     CLAIM(udpring_plane_peer_states(model.plane, 0, states, PEERS + 1, &next) == PEERS && !next, "the states of all");
     CLAIM(udpring_plane_stats(model.plane, &stats) == 0 && stats.peers == PEERS, "%u peers", stats.peers);
     uint32_t owned = 0;
@@ -309,9 +319,8 @@ static uint32_t handshake_message(struct input *input, uint8_t *out)
     if (choice & 4)
         memcpy(out + 1, "uAG", 3);
     memcpy(out + (kind == 1 ? 8 : 4), &index, 4);
-    size_t written;
-    if (choice & 8 && EVP_MAC_init(mac.context, model_mac1_key, 32, NULL) && EVP_MAC_update(mac.context, out, length - 32))
-        EVP_MAC_final(mac.context, out + length - 32, &written, 16);
+    if (choice & 8)
+        model_mac(model_mac1_key, 32, out, length - 32, out + length - 32);
     out[length - 1] = choice & 16 ? 1 : 0;
     return length - (choice & 0x60 ? 0 : choice >> 7);
 }
@@ -412,7 +421,7 @@ static void quiet(void)
 static void step(struct input *input)
 {
     uint8_t operation = input_u8(input), slot = operation >> 6;
-    if ((operation & 31) > 3 && operation % 64 != 31)
+    if ((operation & 31) > 3 && operation % 64 != 31 && (operation & 31) != 25)
         paths_changed();
     switch (operation & 31) {
     case 0: case 1: case 2: case 3: from_device(input, slot); return;
@@ -426,7 +435,7 @@ static void step(struct input *input)
     case 16: set_errors(input); return;
     case 17: set_full(input_u8(input)); return;
     case 18: look(input, slot); break;
-    case 19: udpring_plane_test_cookie_age(model.plane, operation & 32 ? COOKIE_SECRET_NS : 2 * COOKIE_SECRET_NS); break;
+    case 19: flood_age_cookies(operation & 32 ? COOKIE_SECRET_NS : 2 * COOKIE_SECRET_NS); break;
     case 20: kernel.mtu = (uint32_t[]){1420, 1280, 68, 9000, 65535, 1421, 576, 1500}[input_u8(input) & 7]; return;
     case 21: if (operation & 32) rebind(input); break;
     case 22: threads_pass_time((uint64_t)input_u8(input) * input_u8(input) * 100000u); break;
@@ -482,6 +491,7 @@ static void open_plane(struct input *input)
     model.plane = udpring_plane_open(&options, &code, &why);
     CLAIM(model.plane, "%d: %s", code, why.text);
     CLAIM(udpring_plane_identity(model.plane, model_mac1_key, model_cookie_key) == 0, "an identity");
+    CLAIM(udpring_plane_watch_roaming(model.plane, 1) == 0, "roaming is watched");
     memset(model.owner, NOBODY, sizeof(model.owner));
     memset(model.outer, NOBODY, sizeof(model.outer));
     for (uint8_t slot = 0; slot < PEERS; slot++)
@@ -522,6 +532,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     out_reset();
     in_reset();
     paths_reset();
+    nested_reset();
+    events_reset();
     open_plane(&input);
     model_aead.fail_seal_at = input_u8(&input);
     while (input_left(&input, 1))

@@ -71,6 +71,7 @@ extern struct kernel {
     bool active;
     bool has_uring, has_netlink;
     uint32_t tunnel;            /* the device's index in this namespace; 0: it is in another one */
+    uint32_t other_tunnel;      /* a link that is a tunnel of somebody else's; 0: none is */
     uint32_t bound_to;          /* SO_BINDTOIFINDEX of every socket */
     bool tells_space;           /* the device reports its namespace */
     bool device_gone;           /* the interface was deleted */

@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -260,6 +261,18 @@ static int tun_ioctl(struct kernel_file *file, unsigned long request, void *argu
     }
 }
 
+/* Links have their index as a name. */
+static int link_ioctl(unsigned long request, struct ifreq *link)
+{
+    if (request == SIOCGIFNAME) {
+        snprintf(link->ifr_name, sizeof(link->ifr_name), "link%d", link->ifr_ifindex);
+        return 0;
+    }
+    bool tunnel = kernel.other_tunnel && (uint32_t)atoi(link->ifr_name + 4) == kernel.other_tunnel;
+    link->ifr_hwaddr.sa_family = tunnel ? ARPHRD_NONE : ARPHRD_ETHER;
+    return 0;
+}
+
 WRAP(int, ioctl, int fd, unsigned long request, ...)
 {
     va_list list;
@@ -282,6 +295,8 @@ WRAP(int, ioctl, int fd, unsigned long request, ...)
         ((struct ifreq *)argument)->ifr_ifindex = (int)kernel.tunnel;
         return kernel.tunnel ? 0 : fail(ENODEV);
     }
+    if (request == SIOCGIFNAME || request == SIOCGIFHWADDR)
+        return link_ioctl(request, argument);
     if (request != SIOCGIFMTU)
         return request == SIOCSIFMTU ? 0 : fail(ENOTTY);
     ((struct ifreq *)argument)->ifr_mtu = (int)kernel.mtu;

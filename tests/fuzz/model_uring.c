@@ -441,6 +441,8 @@ static int enter(struct ring *ring, uint32_t count, uint32_t wanted, uint32_t fl
 {
     uint32_t submitted = 0, tail = *word(ring, TAIL);
     bool fails = uring_failing.enters != 0;
+    if (ring->flags & IORING_SETUP_R_DISABLED)
+        return -EBADFD;
     uring_failing.enters -= fails;
     if (fails && !uring_failing.after)
         return -uring_failing.error;
@@ -482,6 +484,11 @@ static int register_it(struct ring *ring, uint32_t opcode, const void *argument)
         memcpy(&ring->event, argument, sizeof(ring->event));
         return 0;
     case IORING_REGISTER_IOWQ_MAX_WORKERS:
+        return 0;
+    case IORING_REGISTER_ENABLE_RINGS:
+        if (!(ring->flags & IORING_SETUP_R_DISABLED))
+            return -EBADFD;
+        ring->flags &= ~(uint32_t)IORING_SETUP_R_DISABLED;
         return 0;
     default:
         return -EINVAL;

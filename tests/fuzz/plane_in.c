@@ -56,25 +56,12 @@ int in_write(uint32_t queue, const struct vnet_header *vnet, const struct iovec 
     return 0;
 }
 
-static void count_handshakes(void)
-{
-    struct udpring_event events[32];
-    uint32_t count;
-    do {
-        count = udpring_plane_events(model.plane, events, UR_ARRAY_LENGTH(events));
-        for (uint32_t i = 0; i < count; i++) {
-            CLAIM(events[i].kind >= UDPRING_EVENT_HANDSHAKE && events[i].kind <= UDPRING_EVENT_NESTED && events[i].length <= UDPRING_MESSAGE_MAX,
-                  "an event of kind %u", events[i].kind);
-            model.handshake_events += events[i].kind == UDPRING_EVENT_HANDSHAKE;
-        }
-    } while (count == UR_ARRAY_LENGTH(events));
-}
-
 /* Each message that arrived was delivered, posted, a keepalive, or dropped and counted: exactly one of these. */
 void in_check_quiet(void)
 {
+    events_check_quiet();
+    nested_check_quiet();
     uint64_t accounted = model_aead.empty_opened;
-    count_handshakes();
     for (uint32_t i = 0; i < model.plane->worker_count; i++) {
         const struct worker *worker = &model.plane->workers[i];
         CLAIM(!worker->coalescer.used, "%u packets wait in the coalescer", worker->coalescer.used);

@@ -43,12 +43,16 @@ extern struct model {
     uint32_t write_errors;
     bool only_supers;
     /* Counted by the oracles. */
+    uint8_t cookie_reply[64];   /* the last that left */
+    uint32_t cookie_replies;
     bool forgot;                /* more packets were read than plane_out.c keeps */
     uint64_t messages_in, handshake_events, packets_read, packets_left, others;
 } model;
 
 /* The owner of a packet's address, by destination or source in the IP header; or NOBODY. */
 uint8_t model_owner(const uint8_t *packet, uint32_t length, bool destination);
+/* BLAKE2s of 16 bytes, keyed. */
+void model_mac(const uint8_t *key, size_t key_bytes, const uint8_t *bytes, size_t length, uint8_t out[16]);
 extern const uint8_t model_mac1_key[32], model_cookie_key[32];   /* of the plane's identity; its peers have the same */
 struct session *model_session(uint32_t index, bool local);
 /* Call before the tables change: earlier packets follow the old ones, later ones the new ones. */
@@ -75,6 +79,27 @@ void paths_authenticated(struct input *input, uint8_t slot);
 void paths_check(void);         /* lets time pass and checks */
 void paths_changed(void);       /* knowledge about loops is no longer valid */
 
+/* plane_nested.c: packets of a tunnel leave through another tunnel only after that path was followed. */
+void nested_reset(void);
+void nested_choose(uint8_t slot, uint8_t returns);   /* where the path of the peer's packets will be found to end */
+void nested_learn(uint8_t slot, const struct path *path, bool certain);
+void nested_forget(void);
+bool nested_may_drop(void);
+void nested_read(uint8_t life, const uint8_t *packet, uint32_t length);
+void nested_leaves(uint8_t life, const uint8_t *packet, uint32_t length);
+void nested_answer(uint8_t life, uint64_t asked_ns);
+void nested_check_quiet(void);
+
+/* plane_events.c: events to the control loop. */
+void events_reset(void);
+void events_peer_added(uint8_t life);
+void events_look(uint8_t life, bool rest);   /* reads the peer's state, as the control loop does */
+void events_keys_change(uint8_t life);       /* earlier requests are void */
+void events_address_proved(void);            /* a message with a valid mac2 is about to be sent */
+void events_address_not_proved(void);        /* it was dropped for a known reason */
+void events_check_quiet(void);               /* takes all events */
+
 /* plane_flood.c: sequences too long for an input. */
 void flood_step(struct input *input, uint8_t slot);
+void flood_age_cookies(uint64_t ns);   /* moves the birth of the plane's secret back */
 #endif

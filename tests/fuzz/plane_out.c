@@ -45,6 +45,7 @@ static void expect(void *context, const uint8_t *packet, uint32_t length)
     uint8_t life = model_owner(packet, length, true);
     if (life == NOBODY)
         return;
+    nested_read(life, packet, length);
     if (expected_count[queue] == EXPECTED)
         shrink(queue);
     expected[queue][expected_count[queue]++] = (struct expected){.hash = hash_of(packet, length), .length = length, .life = life};
@@ -96,6 +97,7 @@ static void data_leaves(const struct kernel_send *send, const uint8_t *message, 
     CLAIM(model_open(session->send_secret, counter, message + WG_DATA_HEADER, length - WG_DATA_HEADER, plain), "it does not open");
     CLAIM(!model.loops[slot] || model.life[model.present[slot]].id != model.life[session->life].id, "a packet comes back through the tunnel");
     length -= WG_DATA_MIN;
+    nested_leaves(session->life, plain, length);
     if (!length)
         return;   /* a keepalive */
     model.packets_left++;
@@ -115,6 +117,10 @@ static void message_leaves(const struct kernel_send *send, const uint8_t *messag
         data_leaves(send, message, length);
     else
         CLAIM(!send->segment, "handshakes in a train");
+    if (type == WG_TYPE_COOKIE_REPLY && length == sizeof(model.cookie_reply)) {
+        memcpy(model.cookie_reply, message, length);
+        model.cookie_replies++;
+    }
 }
 
 /* A send that is refused and repeated may be overtaken by packets already in flight: a datagram without its source, a train

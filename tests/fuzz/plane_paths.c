@@ -26,6 +26,11 @@ static bool is_route(uint8_t leads)
     return leads != ROUTE_NONE && leads != ROUTE_BLACKHOLE && leads != ROUTE_INVALID;
 }
 
+static enum way way_by(uint32_t link)
+{
+    return kernel.tunnel && link == kernel.tunnel ? WAY_OWN_TUNNEL : kernel.other_tunnel && link == kernel.other_tunnel ? WAY_OTHER_TUNNEL : WAY_OUT;
+}
+
 /* The rule of the kernel's send4: the address where the peer was heard, while the route from there leaves on that interface. */
 static void right_path(const struct peer *peer, struct path *path)
 {
@@ -37,7 +42,7 @@ static void right_path(const struct peer *peer, struct path *path)
     if (link_local(to)) {
         path->source = peer->heard_on;
         path->leaves_by = to->scope_id;
-        path->way = kernel.tunnel && to->scope_id == kernel.tunnel ? WAY_OWN_TUNNEL : WAY_OUT;
+        path->way = way_by(to->scope_id);
         return;
     }
     if (peer->heard_on.family) {
@@ -51,7 +56,7 @@ static void right_path(const struct peer *peer, struct path *path)
         leads = netlink_route(to, &none, path->interface_index ? path->interface_index : bound, mark);
     }
     path->leaves_by = !is_route(leads) ? 0 : leads == ROUTE_LOCAL ? 1 : leads;
-    path->way = kernel.tunnel && leads == kernel.tunnel ? WAY_OWN_TUNNEL : WAY_OUT;
+    path->way = way_by(leads);
 }
 
 static void check_links(void)
@@ -94,8 +99,8 @@ static bool right_loops(uint32_t slot)
         if (!peer->endpoint.family)
             return false;
         right_path(peer, &path);
-        if (path.way == WAY_OUT)
-            return false;
+        if (path.way != WAY_OWN_TUNNEL)
+            return false;   /* through a tunnel of others: plane_nested.c */
         uint8_t life = model.outer[peer->endpoint.ip[1] % PEERS];
         if (life == NOBODY)
             return false;
@@ -112,9 +117,9 @@ static uint64_t loop_drops(void)
     return drops;
 }
 
-void paths_changed(void)
+static void check_drops(void)
 {
-    bool any = false;
+    bool any = nested_may_drop();
     for (uint32_t slot = 0; slot < PEERS; slot++)
         any |= model.loops[slot];
     if (model.loops_known && !any)
@@ -123,13 +128,24 @@ void paths_changed(void)
     memset(model.loops, 0, sizeof(model.loops));
 }
 
+void paths_changed(void)
+{
+    check_drops();
+    nested_forget();
+}
+
 static void learn_loops(void)
 {
     for (uint32_t i = 0; i < model.plane->worker_count; i++)
         if (udp_tx_pending(model.plane->workers[i].tx))
             return;   /* sealed before the change */
-    for (uint32_t slot = 0; slot < PEERS; slot++)
+    for (uint8_t slot = 0; slot < PEERS; slot++) {
+        struct path path = {0};
+        if (of_slot(slot)->endpoint.family)
+            right_path(of_slot(slot), &path);
+        nested_learn(slot, &path, !model.send_errors);   /* a send error may remove a source and so change the path */
         model.loops[slot] = right_loops(slot);
+    }
     model.loops_known = true;
     loop_drops_before = loop_drops();
 }
@@ -149,17 +165,21 @@ void paths_check(void)
 {
     if (!kernel.has_netlink)
         return;
-    paths_changed();
+    check_drops();
     model_routes.faults = model_routes.dump_fault = 0;
     settle();
-    if (model_routes.dumps_struck != dumps_before || links_cut)
+    if (model_routes.dumps_struck != dumps_before || links_cut) {
+        nested_forget();
         netlink_overrun();
+    }
     dumps_before = model_routes.dumps_struck;
     links_cut = false;
     for (uint32_t i = 0; i == 0 || failed(); i++) {
         CLAIM(i < NOTICES, "look-ups fail on and on");
-        if (i || model_routes.struck != struck_before)
+        if (i || model_routes.struck != struck_before) {
+            nested_forget();
             netlink_tell(0);
+        }
         struck_before = model_routes.struck;
         failures_before = model.plane->routes.failures;
         settle();
@@ -258,6 +278,8 @@ void paths_step(struct input *input, uint8_t slot)
         kernel.tells_space = value & 2;
         break;
     case 11: kernel.bound_to = value % ROUTE_LINKS; return;
+    case 12: kernel.other_tunnel = value % ROUTE_LINKS; break;
+    case 13: nested_choose(slot, value); return;
     default: break;   /* an irrelevant notice */
     }
     netlink_tell(value);

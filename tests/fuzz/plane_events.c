@@ -1,0 +1,224 @@
+/* Events to the control loop. An event that finds the mailbox full is posted later. None is lost, and each has a cause. */
+#include "plane_model.h"
+
+enum { DRAINS = 2000, PATIENCE = 200, PAUSE_NS = 10000000 };
+
+/* By life. */
+static struct told {
+    uint64_t wanted_ns, nested_ns;      /* of the last HANDSHAKE_WANTED, of the last NESTED */
+    uint64_t roamed_ns;
+    uint32_t rests, rests_ended, activities;
+    bool resting;                       /* as last looked at */
+    uint64_t unanswered_ns, owed_ns;    /* when it began to rest */
+    bool loops;
+    uint64_t void_ns;                   /* when a command last voided earlier requests */
+    uint32_t confirmations;             /* since the last look */
+    uint32_t current;                   /* the keypair at that time, by our index */
+} told[LIVES];
+
+static uint32_t device_ends, refusals[2];
+static int32_t proofs;                  /* messages with a valid mac2 whose events are not taken yet */
+
+void events_reset(void)
+{
+    memset(told, 0, sizeof(told));
+    memset(refusals, 0, sizeof(refusals));
+    device_ends = proofs = 0;
+}
+
+static struct peer *peer_of(uint8_t life)
+{
+    return plane_peer(model.plane, model.life[life].id);
+}
+
+static void begin_rest(uint8_t life, bool rest)
+{
+    const struct peer *peer = peer_of(life);
+    told[life].rests += rest;
+    told[life].resting = rest;
+    told[life].unanswered_ns = peer->unanswered_since_ns;
+    told[life].owed_ns = peer->owed_since_ns;
+}
+
+static void see_rest(uint8_t life)
+{
+    bool ended = told[life].resting && !peer_of(life)->post_activity;
+    told[life].rests_ended += ended;
+    told[life].resting &= !ended;
+}
+
+void events_peer_added(uint8_t life)
+{
+    told[life] = (struct told){0};
+    begin_rest(life, true);
+}
+
+void events_look(uint8_t life, bool rest)
+{
+    struct udpring_peer_state state;
+    see_rest(life);
+    CLAIM(udpring_plane_peer_state(model.plane, model.life[life].id, rest, &state) == 0, "a state");
+    begin_rest(life, rest);
+}
+
+void events_keys_change(uint8_t life)
+{
+    told[life].void_ns = threads_now_ns;
+}
+
+void events_address_proved(void)
+{
+    proofs++;
+}
+
+void events_address_not_proved(void)
+{
+    proofs--;
+}
+
+/* ---- taking events ---- */
+
+static uint8_t life_of(const struct udpring_event *event)
+{
+    for (uint8_t life = 0; life < model.lives; life++)
+        if (model.life[life].id == event->peer)
+            return life;
+    CLAIM(event->peer == UDPRING_PEER_NONE, "an event of peer %u, which never was", event->peer);
+    return NOBODY;
+}
+
+/* From one address of the peer to another. Family 0: the event was deferred, and says no more. */
+static void check_roamed(uint8_t life, const struct udpring_event *event)
+{
+    uint8_t slot = model.life[life].slot;
+    if (!event->source.family)
+        return;
+    CLAIM(memcmp(&event->source, &event->local, sizeof(event->source)), "a peer moved to where it was");
+    CLAIM(event->source.ip[1] % 16 == slot && event->local.family && event->local.ip[1] % 16 == slot, "peer %u moved to an address of another", slot);
+    CLAIM(!told[life].roamed_ns || event->now_ns >= told[life].roamed_ns + ROAMED_INTERVAL_NS, "told twice within %d ms", UDPRING_ROAMED_MS);
+    told[life].roamed_ns = event->now_ns;
+}
+
+static void take(const struct udpring_event *event)
+{
+    uint8_t life = life_of(event);
+    bool of_peer = event->kind == UDPRING_EVENT_HANDSHAKE_WANTED || event->kind == UDPRING_EVENT_KEY_CONFIRMED ||
+                   event->kind == UDPRING_EVENT_ACTIVITY || event->kind == UDPRING_EVENT_PATH || event->kind == UDPRING_EVENT_NESTED ||
+                   event->kind == UDPRING_EVENT_ROAMED;
+    CLAIM(!of_peer || life != NOBODY, "an event of kind %u and no peer", event->kind);
+    CLAIM(event->length <= UDPRING_MESSAGE_MAX, "a message of %u bytes", event->length);
+    switch (event->kind) {
+    case UDPRING_EVENT_HANDSHAKE:
+        model.handshake_events++;
+        if (event->flags & UDPRING_EVENT_MAC2_VALID)
+            CLAIM(proofs-- > 0, "a mac2 is valid that nobody could make");
+        break;
+    case UDPRING_EVENT_HANDSHAKE_WANTED:
+        told[life].wanted_ns = event->now_ns;
+        break;
+    case UDPRING_EVENT_KEY_CONFIRMED: told[life].confirmations++; break;
+    case UDPRING_EVENT_ACTIVITY: told[life].activities++; break;
+    case UDPRING_EVENT_PATH: told[life].loops = event->flags & UDPRING_EVENT_LOOPS; break;
+    case UDPRING_EVENT_NESTED:
+        told[life].nested_ns = event->now_ns;
+        nested_answer(life, event->now_ns);
+        if (peer_of(life))
+            told[life].loops = peer_of(life)->loops;   /* the answer itself reports it */
+        break;
+    case UDPRING_EVENT_ROAMED: check_roamed(life, event); break;
+    case UDPRING_EVENT_OVERLOAD: CLAIM(udpring_plane_load_until(model.plane) >= event->now_ns + UNDER_LOAD_NS, "no load"); break;
+    case UDPRING_EVENT_TUN_GONE: CLAIM(kernel.device_gone && !device_ends++, "the device ended"); break;
+    case UDPRING_EVENT_COALESCING_REFUSED: CLAIM(event->result >= 0 && event->result < 2 && !refusals[event->result]++, "told twice"); break;
+    default: CLAIM(false, "an event of kind %u", event->kind);
+    }
+}
+
+/* Takes events until no more come. */
+static void drain(void)
+{
+    struct udpring_event events[32];
+    uint32_t count = 1;
+    for (uint32_t i = 0; count; i++) {
+        CLAIM(i < DRAINS, "events without end");
+        threads_run();
+        count = udpring_plane_events(model.plane, events, i % 3 ? UR_ARRAY_LENGTH(events) : 5);
+        for (uint32_t k = 0; k < count; k++)
+            take(&events[k]);
+    }
+}
+
+static bool any_deferred(void)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < model.plane->worker_count; i++)
+        any |= model.plane->workers[i].deferred;
+    return any;
+}
+
+/* ---- checks ---- */
+
+static void check_rest(uint8_t life)
+{
+    const struct peer *peer = peer_of(life);
+    const struct told *known = &told[life];
+    see_rest(life);
+    CLAIM(known->activities >= known->rests_ended && known->activities <= known->rests, "a peer rested %u times, %u rests ended, %u were told",
+          known->rests, known->rests_ended, known->activities);
+    if (!known->resting)
+        return;
+    CLAIM(!peer->unanswered_since_ns || peer->unanswered_since_ns == known->unanswered_ns, "data of a peer that rests was sent, and nobody told");
+    CLAIM(!peer->owed_since_ns || peer->owed_since_ns == known->owed_ns, "data of a peer that rests came, and nobody told");
+}
+
+static bool waits_for_slots(const struct peer *peer)
+{
+    bool waits = false;
+    for (uint32_t i = 0; i < model.plane->worker_count; i++)
+        waits |= peer->staging[i].ready;
+    return waits;
+}
+
+static void check_wanted(uint8_t life)
+{
+    const struct peer *peer = peer_of(life);
+    bool sends = peer->current && keypair_can_send(peer->current, threads_now_ns);
+    CLAIM(!peer->wanted_ns || peer->wanted_ns == told[life].wanted_ns, "a handshake is wanted, and nobody told");
+    if (staged_count(&model.plane->workers[0], peer) && !sends && peer->endpoint.family && !waits_for_slots(peer))
+        CLAIM(peer->wanted_ns || (told[life].void_ns && told[life].void_ns >= told[life].wanted_ns), "packets wait, and nobody is asked for a key");
+}
+
+static void check_confirmed(uint8_t life)
+{
+    const struct peer *peer = peer_of(life);
+    struct told *known = &told[life];
+    bool fresh = peer->current && peer->current->local_index != known->current && !peer->current->initiator;
+    CLAIM(!fresh || known->confirmations, "a key is confirmed, and nobody told");
+    known->confirmations = 0;
+    known->current = peer->current ? peer->current->local_index : 0;
+}
+
+static void check_deferred(const struct peer *peer)
+{
+    for (uint32_t i = 0; i < model.plane->worker_count; i++)
+        CLAIM(!peer->staging[i].deferred, "events %x wait, and there is room", peer->staging[i].deferred);
+}
+
+void events_check_quiet(void)
+{
+    drain();
+    for (uint32_t i = 0; i < PATIENCE && any_deferred(); i++) {   /* a worker that is short of memory pauses */
+        threads_pass_time(PAUSE_NS);
+        drain();
+    }
+    CLAIM(proofs == 0, "%d proofs of an address have gone unnoticed", proofs);
+    CLAIM(!any_deferred(), "events wait for room, and there is room");
+    for (uint32_t slot = 0; slot < PEERS; slot++) {
+        uint8_t life = model.present[slot];
+        check_deferred(peer_of(life));
+        check_rest(life);
+        check_wanted(life);
+        check_confirmed(life);
+        CLAIM(told[life].nested_ns >= peer_of(life)->nesting_asked_ns, "a way is to be followed, and nobody told");
+        CLAIM(told[life].loops == peer_of(life)->loops, "a loop began or ended, and nobody told");
+    }
+}
