@@ -22,7 +22,7 @@ LAYERS = (
     ("uring",),
     ("udp",),
     ("batch", "tunnel"),
-    ("tunnel/crypto", "tunnel/tun", "tunnel/routes"),
+    ("tunnel/crypto", "tunnel/tun", "tunnel/packets", "tunnel/routes"),
     ("tunnel/peers",),
     ("tunnel/worker",),
 )

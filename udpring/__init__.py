@@ -44,6 +44,9 @@ if typing.TYPE_CHECKING:
         SilenceReason,
     )
     from udpring.tunnel.node_peers import NodePeer
+    from udpring.tunnel.packet_batch import PacketBatch, TunnelPacket
+    from udpring.tunnel.packets import Packets
+    from udpring.tunnel.plane_packets import PacketPort
     from udpring.tunnel.plane_values import PlaneStats
     from udpring.tunnel.probe import HostProbe, probe
     from udpring.tunnel.rootless import Rootless
@@ -92,6 +95,9 @@ __all__ = [
     "OverloadBegan",
     "OverloadEnded",
     "Packet",
+    "PacketBatch",
+    "PacketPort",
+    "Packets",
     "PeerConfig",
     "PeerRefused",
     "PeerRoamed",
@@ -107,6 +113,7 @@ __all__ = [
     "SqliteDirectory",
     "Ticket",
     "Tun",
+    "TunnelPacket",
     "TunnelStats",
     "UdpringError",
     "WrongThreadError",
@@ -143,6 +150,9 @@ _LAZY = {
     "OverloadBegan": "udpring.tunnel.node_events",
     "OverloadEnded": "udpring.tunnel.node_events",
     "Packet": "udpring.udp",
+    "PacketBatch": "udpring.tunnel.packet_batch",
+    "PacketPort": "udpring.tunnel.plane_packets",
+    "Packets": "udpring.tunnel.packets",
     "PeerConfig": "udpring.tunnel.config",
     "PeerRefused": "udpring.tunnel.node_events",
     "PeerRoamed": "udpring.tunnel.node_events",
@@ -157,6 +167,7 @@ _LAZY = {
     "SqliteDirectory": "udpring.tunnel.directory_sqlite",
     "Ticket": "udpring.udp",
     "Tun": "udpring.tunnel.attachment",
+    "TunnelPacket": "udpring.tunnel.packet_batch",
     "TunnelStats": "udpring.tunnel.tunnel",
     "open_datagram_endpoint": "udpring.udp.endpoint",
     "probe": "udpring.tunnel.probe",

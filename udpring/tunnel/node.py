@@ -33,6 +33,7 @@ from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_drain import busy_peers
 from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
+from udpring.tunnel.packets import AttachedPackets, PacketsOfNode
 from udpring.tunnel.peers_on_demand import PeersOnDemand
 from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.resolver import Resolver
@@ -42,6 +43,7 @@ from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import UapiServer
+from udpring.wireguard.device import Device
 
 __all__ = ["Node", "NodePeer"]
 
@@ -52,7 +54,7 @@ starts without them."""
 log = logging.getLogger("udpring.node")
 
 
-class Node(Inside):
+class Node(Inside, PacketsOfNode):
     """A tunnel node from a configuration: ``async with udpring.Node(config) as node: ...``.
 
     name: of the interface. Default: ``udpring0`` or the next free number.
@@ -66,7 +68,7 @@ class Node(Inside):
     timestamps: a directory that keeps the peers' last timestamps across restarts, so that a captured
         initiation stays a replay. Default: ``UDPRING_TIMESTAMPS``, or off.
     attachment: where packets come from and go to. Default: ``Tun()``, a TUN device in the caller's network
-        namespace.
+        namespace. ``Packets()``: the program itself (``packets``).
     peers: a directory that is asked for peers when they are needed (``udpring.tunnel.directory``), beside
         those of the configuration. It adds no routes: the addresses of its peers must be routed to the
         interface, by the Address of the configuration for example.
@@ -210,6 +212,8 @@ class Node(Inside):
     def _ended(self, gone: asyncio.Future[End]) -> None:
         if gone.cancelled() or self._end is None or self._end.done():
             return
+        if isinstance(self._attached, AttachedPackets):
+            self._attached.close_port()  # no packet comes any more
         name = self._tunnel.name if self._tunnel else self._asked_name or "the node"
         end = gone.result()
         log.warning("%s: %s", name, end.reason)
@@ -404,6 +408,9 @@ class Node(Inside):
         key = self._live().device.public_key
         return "" if key is None else to_base64(key)
 
+    def _packets_end(self) -> tuple[Attached, Device]:
+        return self._attached_of(), self._live().device
+
     @property
     def config(self) -> Config:
         """The configuration as it is now: the one of the start or the last reload, with every change since,
@@ -476,6 +483,9 @@ class Node(Inside):
         if wanted is None:
             wanted = bool(config.interface.addresses)
         tunnel, attached = self._live(), self._attached_of()
+        if isinstance(attached, AttachedPackets):
+            attached.set_mtu(config.interface.mtu)
+            return
         if not wanted:
             await attached.undo()
             return

@@ -2,7 +2,7 @@
 
 The plane owns the TUN device, the UDP sockets, keys, routes and byte counters (ARCHITECTURE.md, R3). This
 module turns its C structs into Python values and its codes into exceptions. It decides nothing. No other
-module calls ``udpring_plane_*``, except for tests.
+module calls ``udpring_plane_*``, except for ``plane_packets`` and tests.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise ClosedError after
 ``close()``.
@@ -21,9 +21,9 @@ from udpring.errors import ClosedError, HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
+from udpring.tunnel.plane_reading import peer_state, plane_stats
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
-from udpring.udp.tiers import tier_name
 from udpring.wireguard.cipher import Cipher
 
 __all__ = [
@@ -49,14 +49,6 @@ _PEER_NONE: int = lib.UDPRING_PEER_NONE
 _MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
 
 
-def _counters(raw: Any) -> dict[str, int]:
-    return {name: getattr(raw, name) for name, _ in ffi.typeof(raw).fields}
-
-
-def _drop_names() -> list[str]:
-    return [ffi.string(lib.udpring_drop_name(number)).decode() for number in range(lib.UDPRING_DROP_COUNT)]
-
-
 def _host_error(code: int, what: str, why: str) -> HostError:
     """An error from the plane's text. The cure is the parenthesis at its end, or follows from the errno."""
     number = -code
@@ -79,6 +71,7 @@ class Plane:
     offloads: one of ``plane_options.OFFLOADS``. None: ``UDPRING_OFFLOADS``, or ``all``.
     workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
         of CPUs: one up to four CPUs, then one more for every four.
+    queues: bytes of each worker's queues out and in, in place of a TUN device (plane_packets).
 
     Raises HostError when the host refuses: no right, no TUN device, the name is taken, the tier does not
     work. Raises ConfigError when one of the variables has a wrong value.
@@ -99,6 +92,7 @@ class Plane:
         offloads: str | None = None,
         workers: int | None = None,
         asks: bool = False,
+        queues: tuple[int, int] | None = None,
     ) -> None:
         self._plane: Any = None
         options = ffi.new("struct udpring_plane_options *")
@@ -116,8 +110,10 @@ class Plane:
         options.mailbox = mailbox
         options.listen_port = listen_port
         options.fwmark = fwmark
-        options.flags = offload_flags(offloads) | (lib.UDPRING_PLANE_ASKS if asks else 0)
+        options.flags = offload_flags(offloads) | asks * lib.UDPRING_PLANE_ASKS
+        options.flags |= bool(queues) * lib.UDPRING_PLANE_PACKETS
         options.workers = workers_asked(workers)
+        options.packets_out_bytes, options.packets_in_bytes = queues or (0, 0)
         code = ffi.new("int32_t *")
         why = reason()
         plane = lib.udpring_plane_open(options, code, why)
@@ -125,7 +121,6 @@ class Plane:
             raise _host_error(code[0], f"interface {name}", reason_text(why))
         self._plane = plane
         self._events: Any = None
-        self._drop_names = _drop_names()
 
     @property
     def closed(self) -> bool:
@@ -436,7 +431,7 @@ class Plane:
             lib.udpring_plane_peer_state(self._handle(), peer, int(post_activity), raw),
             f"state of peer {peer}",
         )
-        return _peer_state(raw)
+        return peer_state(raw)
 
     def peer_states(self) -> list[PeerState]:
         """The states of all peers, in few commands."""
@@ -447,7 +442,7 @@ class Plane:
         first = 0
         while True:
             count = lib.udpring_plane_peer_states(handle, first, raw, _STATES_BATCH, following)
-            states.extend(_peer_state(raw[position]) for position in range(count))
+            states.extend(peer_state(raw[position]) for position in range(count))
             first = following[0]
             if not first:
                 return states
@@ -456,20 +451,7 @@ class Plane:
         """The counters of the plane and of its sockets."""
         raw = ffi.new("struct udpring_plane_stats *")
         check(lib.udpring_plane_stats(self._handle(), raw), "plane statistics")
-        aead = lib.udpring_aead_name(raw.aead)
-        same = {name: getattr(raw, name) for name in PlaneStats.__slots__ if name not in _MADE_STATS}
-        return PlaneStats(
-            **same,
-            drops={name: raw.drops[number] for number, name in enumerate(self._drop_names)},
-            rx=_counters(raw.rx),
-            tx=_counters(raw.tx),
-            tier=tier_name(raw.tier),
-            aead="" if aead == ffi.NULL else ffi.string(aead).decode(),
-        )
-
-
-_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead"})
-"""Of PlaneStats: all others are fields of the struct as they are."""
+        return plane_stats(raw)
 
 
 def _bytes(value: bytes | None, length: int) -> Any:
@@ -478,23 +460,3 @@ def _bytes(value: bytes | None, length: int) -> Any:
     if len(value) != length:
         raise ValueError(f"{length} bytes are needed, not {len(value)}")
     return ffi.from_buffer("uint8_t[]", value)
-
-
-def _peer_state(raw: Any) -> PeerState:
-    return PeerState(
-        peer=raw.peer,
-        staged=raw.staged,
-        rx_bytes=raw.rx_bytes,
-        tx_bytes=raw.tx_bytes,
-        unanswered_since=raw.unanswered_since_ns,
-        owed_since=raw.owed_since_ns,
-        owed_again=bool(raw.owed_again),
-        last_traversal=raw.last_traversal_ns,
-        last_received=raw.last_received_ns,
-        last_sent=raw.last_sent_ns,
-        session_birth=raw.session_birth_ns,
-        send_counter=raw.send_counter,
-        interface_index=raw.interface_index,
-        endpoint=address_of(raw.endpoint),
-        source=address_of(raw.source),
-    )

@@ -95,9 +95,11 @@ int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t seq
     each(NO_ENDPOINT, "no_endpoint")           /* out: the peer's address is not known */ \
     each(STAGING_FULL, "staging_full")         /* out: staged too long a queue, oldest dropped */ \
     each(HANDSHAKE_FAILED, "handshake_failed") /* out: staged when the handshake was given up */ \
-    each(BAD_OUTER, "bad_outer")               /* out: not an IPv4 or IPv6 packet */ \
+    each(BAD_OUTER, "bad_outer")               /* out: not an IPv4 or IPv6 packet, or not as long as its header says */ \
     each(SEND_FAILED, "send_failed")           /* out: the socket refused it (see tx stats) */ \
-    each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel, or may do so */
+    each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel, or may do so */ \
+    each(PROGRAM_FULL, "program_full")         /* in: the program does not read its packets fast enough (udpring_plane_packets_receive) */ \
+    each(TOO_BIG, "too_big")                   /* out: a packet of the program is longer than the MTU */
 
 enum udpring_drop {
 #define UDPRING_DROP_NUMBER(symbol, name) UDPRING_DROP_##symbol,
@@ -113,6 +115,7 @@ struct udpring_plane;
 #define UDPRING_PLANE_NO_TUN_OFFLOAD 1   /* no super-packets from or to the interface */
 #define UDPRING_PLANE_NO_UDP_OFFLOAD 2   /* no trains (UDP_SEGMENT, UDP_GRO) */
 #define UDPRING_PLANE_ASKS 4             /* there is a directory: a packet without a peer posts PEER_WANTED */
+#define UDPRING_PLANE_PACKETS 8          /* no TUN device: the program sends and receives the packets itself */
 
 struct udpring_plane_options {
     char name[16];              /* interface name; may hold %d unless descriptors are given */
@@ -128,6 +131,7 @@ struct udpring_plane_options {
     uint16_t listen_port;       /* 0: chosen by the kernel, see udpring_plane_port */
     uint16_t flags;             /* UDPRING_PLANE_* */
     uint32_t workers;           /* threads, each with a queue and rings of its own; 0: by the cores present; at most 16 */
+    uint32_t packets_out_bytes, packets_in_bytes;   /* of a worker's queues with UDPRING_PLANE_PACKETS; powers of two */
 };
 
 /* events */
@@ -217,6 +221,39 @@ const char *udpring_plane_routes_reason(const struct udpring_plane *plane);
 int32_t udpring_plane_eventfd(const struct udpring_plane *plane);      /* readable while events wait */
 /* Clears the eventfd, takes up to max events; never blocks. Call until it returns less than max. */
 uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event *out, uint32_t max);
+
+/* ---- packets of the program, with UDPRING_PLANE_PACKETS: by one thread at a time ---- */
+#define UDPRING_PACKETS_BYTES_MIN 524288       /* of a queue: powers of two */
+#define UDPRING_PACKETS_BYTES_MAX 1073741824
+
+/* Packets to send. The caller fills it in, with zero for what it does not set. */
+struct udpring_packets_out {
+    const uint8_t *data;
+    uint64_t bytes;             /* of data */
+    const uint32_t *offsets;    /* where each begins in data; NULL: one behind the other */
+    const uint32_t *lengths;    /* of each; NULL: `length` bytes each, the last may be shorter */
+    uint32_t length;
+    uint32_t count;
+    uint32_t taken;             /* so many went into the queues; the next call goes on behind them */
+    uint64_t next;              /* where the first of the others begins */
+};
+/* Received packets, in one piece of memory: number i has lengths[i] bytes at data + offsets[i], and came from peers[i]. */
+struct udpring_packets {
+    uint8_t *data;
+    uint32_t *offsets, *lengths, *peers;
+    uint32_t count, bytes;
+};
+/* Copies packets, in order, into the queues, until one finds no room. 0; -EINVAL, none is taken: packet number out->taken is
+ * longer than 65535 bytes, or is not within the data. wait: unless all were taken, room raises the eventfd. */
+int32_t udpring_plane_packets_send(struct udpring_plane *plane, struct udpring_packets_out *out, int32_t wait);
+int32_t udpring_plane_packets_room_fd(const struct udpring_plane *plane);
+/* Up to max packets that have arrived, *batch NULL: none. wait: the next one then raises the eventfd. 0, -ENOMEM: they stay. */
+int32_t udpring_plane_packets_receive(struct udpring_plane *plane, uint32_t max, int32_t wait, struct udpring_packets **batch);
+int32_t udpring_plane_packets_fd(const struct udpring_plane *plane);
+/* Any thread. data: of the batch, as a destructor of cffi is given it. */
+void udpring_packets_free(struct udpring_packets *batch, uint8_t *data);
+/* A command. Longer packets are dropped from now on. */
+int32_t udpring_plane_packets_mtu(struct udpring_plane *plane, uint32_t mtu);
 
 /* Commands: run by the worker between two passes; each returns 0 or -errno. */
 /* Opens new sockets in the worker's namespace on *port (0: the kernel chooses; *port then holds it), all with fwmark. Sessions

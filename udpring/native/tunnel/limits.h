@@ -15,6 +15,7 @@ enum {
     OUT_SLOT_BYTES = 65536 + 4096,
     RX_BATCH = 32,              /* packets handled between two looks at the TUN device and the commands */
     TUN_BATCH = 64,             /* reads of the TUN device in one pass */
+    PORT_BATCH = 512,           /* or packets of the program, each of which is no super-packet */
     TUN_BATCH_BYTES = 256 << 10,/* and this much, so that the other direction gets its turn within a millisecond */
     TRAIN_SEGMENTS = 64,        /* UDP_MAX_SEGMENTS of the kernels before 6.9 */
     TRAIN_BYTES = 65507,        /* an IPv4 UDP payload: longer sends are refused (EMSGSIZE) */

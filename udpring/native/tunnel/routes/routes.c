@@ -222,7 +222,7 @@ static bool is_tunnel(const struct routes *routes, uint32_t interface_index)
 
 static enum way way_of(const struct routes *routes, uint32_t interface_index)
 {
-    if (!interface_index)
+    if (!interface_index || routes->no_interface)
         return WAY_OUT;
     if (interface_index == __atomic_load_n(&routes->tunnel, __ATOMIC_RELAXED))
         return WAY_OWN_TUNNEL;

@@ -50,6 +50,7 @@ struct routes {
     int lookup_fd, notice_fd;          /* rtnetlink sockets of the plane's network namespace; -1: denied */
     int wake_fd;                       /* eventfd: something was asked for, or it is to stop */
     int tun_fd;                        /* the plane's */
+    bool no_interface;                 /* the plane has none, so no route leads back to it */
     dev_t space_device;                /* the network namespace that they are in */
     ino_t space_inode;
     struct udpring_reason why;         /* why there are no look-ups; empty: there are */

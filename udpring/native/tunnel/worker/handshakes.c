@@ -124,7 +124,7 @@ UR_NOINLINE static int read_batch(struct worker *worker)
     handshakes->reads.tokens -= count;
     for (unsigned i = 0; i < count; i++)
         inbound_packet(worker, &packets[i], &handshakes->rate);
-    coalesce_flush(&worker->coalescer);   /* data may have come in a handshake's train */
+    inbound_flush(worker);   /* data may have come in a handshake's train */
     for (unsigned i = 0; i < count; i++)
         udp_rx_release(handshakes->rx, packets[i].slot);
     handshakes->more = count == HANDSHAKE_BATCH;

@@ -4,7 +4,8 @@
  *   3. open in place; only an authentic packet changes window, keypairs, endpoint and stamps
  *   4. check inner length and version; the allowed-IPs trie must give this peer for the inner source
  *      copy congestion marks from the outer header to the inner one                (ecn.h)
- *   5. coalesce with earlier packets of its flow, write to the TUN device   (coalesce.c) */
+ *   5. coalesce with earlier packets of its flow, write to the TUN device   (coalesce.c)
+ *      without a device: into the queue to the program                      (packets/ports.c) */
 #include "inbound.h"
 
 #include "../tun/ecn.h"
@@ -36,6 +37,21 @@ static uint32_t inner_length(const struct worker *worker, const uint8_t *packet,
     return 0;
 }
 
+/* To the program, or nowhere. */
+static UR_NOINLINE void deliver_elsewhere(struct worker *worker, const struct peer *peer, const uint8_t *packet, uint32_t length)
+{
+    if (!worker->port) {
+        plane_drop(worker, UDPRING_DROP_TUN_FULL);
+        return;
+    }
+    if (packet_port_give(worker->port, packet, length, peer->id) < 0) {
+        plane_drop(worker, UDPRING_DROP_PROGRAM_FULL);
+        return;
+    }
+    worker->stats.tun_packets_out++;
+    worker->stats.tun_bytes_out += length;
+}
+
 static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t room, uint8_t outer_tos)
 {
     uint32_t source = UDPRING_PEER_NONE;
@@ -52,8 +68,8 @@ static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, u
         plane_drop(worker, UDPRING_DROP_ECN);
         return;
     }
-    if (ur_unlikely(worker->tun_gone)) {
-        plane_drop(worker, UDPRING_DROP_TUN_FULL);
+    if (ur_unlikely(worker->no_tun)) {
+        deliver_elsewhere(worker, peer, packet, length);
         return;
     }
     worker->stats.tun_packets_out++;
@@ -195,4 +211,11 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct
         message(worker, packet, packet->data + offset, length, rate);
         offset += segment;
     } while (offset < packet->length);
+}
+
+void inbound_flush(struct worker *worker)
+{
+    coalesce_flush(&worker->coalescer);
+    if (worker->port)
+        packet_port_publish(worker->port);
 }

@@ -5,4 +5,6 @@
 
 /* Handshake messages in it are paid for from `rate`. */
 void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
+/* Delivers what still waits for more of its flow. Afterwards the packets' memory is the caller's again. */
+void inbound_flush(struct worker *worker);
 #endif

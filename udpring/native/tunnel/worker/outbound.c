@@ -3,7 +3,8 @@
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
  *      no peer, and there is a directory: keep it and ask for the peer            (wanted.c)
  *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
- * Reads stop when slots run out. The interface's own queue then pushes back, so nothing is lost here. */
+ * Reads stop when slots run out. The interface's own queue then pushes back, so nothing is lost here.
+ * Without a device the packets come from the program's queue, which pushes back likewise (packets/ports.h). */
 #include "outbound.h"
 
 #include "../tun/segment.h"
@@ -25,7 +26,8 @@ static uint32_t destination_peer(const struct worker *worker, const uint8_t *pac
     return UDPRING_PEER_NONE;
 }
 
-static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t length)
+/* In place, as if either caller were the only one. */
+static inline __attribute__((always_inline)) void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t length)
 {
     bool valid;
     struct peer *peer = plane_peer(worker->plane, destination_peer(worker, packet, length, &valid));
@@ -48,6 +50,34 @@ static void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t len
         ur_likely(seal_packet(worker, peer, packet, length) == 0))
         return;
     staged_put(worker, peer, packet, length);
+}
+
+/* Whether it is an IP packet of exactly this length. The kernel sees to that where there is a TUN device. */
+static bool whole_packet(const uint8_t *packet, uint32_t length)
+{
+    if (length >= 20 && packet[0] >> 4 == 4)
+        return ((uint32_t)packet[2] << 8 | packet[3]) == length;
+    return length >= 40 && packet[0] >> 4 == 6 && ((uint32_t)packet[4] << 8 | packet[5]) + 40 == length;
+}
+
+/* As outbound_read(), from the program. The packet is sealed where it lies in the queue. */
+static UR_NOINLINE ssize_t port_read(struct worker *worker)
+{
+    uint32_t length = 0;
+    uint8_t *packet = packet_port_take(worker->port, &length);
+    if (!packet)
+        return -EAGAIN;
+    if (ur_unlikely(!whole_packet(packet, length))) {
+        plane_drop(worker, UDPRING_DROP_BAD_OUTER);
+    } else if (ur_unlikely(length > worker->tun.mtu)) {
+        plane_drop(worker, UDPRING_DROP_TOO_BIG);
+    } else {
+        worker->single_datagrams += plane_is_udp(packet, length);
+        worker->stats.tun_packets_in++;
+        worker->stats.tun_bytes_in += length;
+        outbound_packet(worker, packet, length);
+    }
+    return length ? length : 1;   /* 0 would mean that there is none */
 }
 
 /* Reads one packet or super-packet and sends its packets. Returns the bytes read, or <= 0 when there is none. */
@@ -81,7 +111,7 @@ static int outbound_nothing(struct worker *worker, int got)
         return 0;
     if (got != -EBADFD && got != -EBADF && got != -ENODEV)
         return got;   /* also -EIO: the interface is being removed, and the next read says so */
-    worker->tun_gone = true;
+    worker->tun_gone = worker->no_tun = true;
     if (!__atomic_exchange_n(&worker->plane->tun_gone_posted, 1, __ATOMIC_RELAXED))
         plane_post_end(worker, UDPRING_EVENT_TUN_GONE, got);
     return 0;
@@ -97,11 +127,12 @@ int outbound_pass(struct worker *worker)
         tun_refresh(&worker->tun);
     }
     uint32_t bytes = 0;
-    for (unsigned i = 0; i < TUN_BATCH && bytes < TUN_BATCH_BYTES; i++) {
+    unsigned reads = worker->port ? PORT_BATCH : TUN_BATCH;
+    for (unsigned i = 0; i < reads && bytes < TUN_BATCH_BYTES; i++) {
         /* Room for all trains that a super-packet may become. */
         if (!seal_has_room(worker) || udp_tx_room(worker->tx) < TRAINS_PER_READ)
             break;
-        ssize_t got = outbound_read(worker);
+        ssize_t got = ur_unlikely(worker->port) ? port_read(worker) : outbound_read(worker);
         if (got <= 0) {
             result = outbound_nothing(worker, (int)got);
             break;
@@ -109,5 +140,7 @@ int outbound_pass(struct worker *worker)
         bytes += (uint32_t)got;
     }
     seal_close_train(worker);
+    if (worker->port)
+        packet_port_release(worker->port);
     return result;
 }

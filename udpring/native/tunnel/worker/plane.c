@@ -32,6 +32,8 @@ static void worker_free(struct worker *worker)
     cookie_sealer_close(&worker->cookie_sealer);
     if (worker->wake_fd >= 0)
         close(worker->wake_fd);
+    if (worker->port)
+        worker->tun.fd = -1;   /* the port's */
     tun_close(&worker->tun);
     worker_memory_close(worker);
     wanted_close(worker->wanted);
@@ -56,6 +58,7 @@ static void plane_free(struct udpring_plane *plane)
         if (plane->group_handshakes[family] >= 0)
             close(plane->group_handshakes[family]);
     free(plane->workers);
+    packet_ports_close(plane->ports);
     mailbox_close(&plane->mailbox);
     pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
                                 &plane->routes.lock, &plane->routes.links_lock, &plane->routes.asked_lock};
@@ -139,6 +142,25 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
     return result;
 }
 
+/* In place of the device. */
+static int ports_open(struct udpring_plane *plane, struct udpring_reason *why)
+{
+    const struct udpring_plane_options *options = &plane->options;
+    int code = 0;
+    plane->ports = packet_ports_open(plane->worker_count, options->packets_out_bytes, options->packets_in_bytes, &code, why);
+    if (!plane->ports)
+        return code;
+    snprintf(plane->name, sizeof(plane->name), "%.*s", (int)sizeof(plane->name) - 1, options->name);
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        struct worker *worker = &plane->workers[i];
+        worker->port = &plane->ports->port[i];
+        worker->no_tun = true;
+        worker->tun.fd = worker->port->sent.fd;
+        worker->tun.mtu = options->mtu ? options->mtu : 1420;
+    }
+    return 0;
+}
+
 static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
 {
     const struct udpring_plane_options *options = &plane->options;
@@ -157,13 +179,23 @@ static int device_open(struct udpring_plane *plane, struct udpring_reason *why)
         if (result < 0)
             return result;
     }
-    /* An interface that is elsewhere, as the query socket says, is no way to any endpoint. */
-    result = routes_open(&plane->routes, given && options->query_fd >= 0 ? -1 : first->fd);
-    if (result < 0)
-        return ur_fail(why, result, "watching routes: %s", strerror(-result));
     if (many && !first->link)
         (void)tun_steer(first);   /* without it (no right to load the program) the kernel's own choice serves */
     return 0;
+}
+
+/* Where the packets come from and go to, and the routes to the peers. */
+static int attach(struct udpring_plane *plane, struct udpring_reason *why)
+{
+    const struct udpring_plane_options *options = &plane->options;
+    int result = options->flags & UDPRING_PLANE_PACKETS ? ports_open(plane, why) : device_open(plane, why);
+    if (result < 0)
+        return result;
+    plane->routes.no_interface = plane->ports != NULL;
+    /* An interface that is elsewhere, as the query socket says, is no way to any endpoint. */
+    bool elsewhere = plane->ports || (options->fd_count && options->query_fd >= 0);
+    result = routes_open(&plane->routes, elsewhere ? -1 : plane->workers[0].tun.fd);
+    return result < 0 ? ur_fail(why, result, "watching routes: %s", strerror(-result)) : 0;
 }
 
 static int worker_start(struct worker *worker, struct udpring_reason *why)
@@ -214,7 +246,7 @@ struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *opt
     }
     int result = parts_open(plane, why);
     if (result == 0)
-        result = device_open(plane, why);
+        result = attach(plane, why);
     for (uint32_t i = 0; i < plane->worker_count && result == 0; i++) {
         result = worker_start(&plane->workers[i], why);
         if (result < 0)

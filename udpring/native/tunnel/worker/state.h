@@ -36,6 +36,8 @@
 #include "../tun/coalesce.h"
 #include "../tun/tun.h"
 
+#include "../packets/ports.h"
+
 #include "../routes/routes.h"
 
 #include "../peers/allowed_ips.h"
@@ -109,11 +111,13 @@ struct worker {
     pthread_mutex_t running;            /* held through a pass when there are several workers; see gate.c */
 
     bool quit;
-    struct tun tun;                     /* its queue of the device */
+    struct tun tun;                     /* its queue of the device; else its descriptor is port->sent */
+    struct packet_port *port;           /* in place of the device; NULL: there is one */
     int fd[2];                          /* IPv4, IPv6; -1: the host lacks it */
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
     struct udp_rx *rx;
     struct udp_tx *tx;
+    bool no_tun;                        /* deliver nothing to the device: tun_gone, or there is a port */
     bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable[2];
     struct shortage shortage;
     int failed;                         /* it cannot go on: this is why (-errno) */
@@ -185,6 +189,7 @@ struct udpring_plane {
     uint32_t port;                      /* atomic */
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
+    struct packet_ports *ports;         /* NULL: there is a TUN device */
     int group[WORKERS_MAX][2];          /* new sockets of the workers; else -1 */
     int group_handshakes[2];                 /* new handshake sockets of worker 0; else -1 */
 

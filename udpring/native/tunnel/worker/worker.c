@@ -61,6 +61,8 @@ static void see_watched(struct worker *worker)
     if (fired & 1u << TOKEN_TUN) {
         worker->watching_tun = false;
         worker->tun_ready = true;
+        if (worker->port)
+            packet_wake_clear(&worker->port->sent);
     }
     for (uint32_t i = 0; i < 2; i++)
         if (fired & 1u << (TOKEN_WRITABLE4 + i))
@@ -91,7 +93,7 @@ static void inbound_pass(struct worker *worker)
             yield_if_due(worker);
         }
     }
-    coalesce_flush(&worker->coalescer);
+    inbound_flush(worker);
     for (unsigned i = 0; i < count; i++)
         udp_rx_release(worker->rx, packets[i].slot);
     worker->more_inbound = count == RX_BATCH;
