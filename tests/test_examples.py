@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import re
@@ -11,14 +12,20 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.dns import DNS, DNSQR, DNSRR
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+
+import udpring
+from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 END_WAIT = 30.0
@@ -121,6 +128,81 @@ def test_the_echo_server_of_the_readme_answers(tmp_path: Path) -> None:
                 assert sock.recv(65536) == b"hello"
         finally:
             server.kill()
+
+
+KEYS = [generate_private_key() for _ in range(2)]
+
+
+def tunnel_file(folder: Path, own: int, endpoint: str = "") -> Path:
+    """The configuration of one of two nodes with an address of each family."""
+    peer = 1 - own
+    file = folder / f"wg{own}.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {to_base64(KEYS[own])}\n"
+        f"Address = 10.9.0.{own + 1}/24, fd09::{own + 1}/64\n"
+        f"[Peer]\nPublicKey = {to_base64(public_key(KEYS[peer]))}\n"
+        f"AllowedIPs = 10.9.0.{peer + 1}/32, fd09::{peer + 1}/128\n{endpoint}"
+    )
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize("address", ["10.9.0.1", "fd09::1"])
+def test_packet_ping_is_answered(address: str, tmp_path: Path) -> None:
+    with serving("packet_ping.py", tunnel_file(tmp_path, 0), "--answer") as server:
+        file = tunnel_file(tmp_path, 1, f"Endpoint = 127.0.0.1:{server.port}\n")
+        done = run(EXAMPLES / "packet_ping.py", file, address, "--count", 3)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(rf"(?:{address}: number \d, [\d.]+ ms\n){{3}}3 of 3 answered\n", done.stdout)
+    assert server.said == "3 answered"
+
+
+def test_packets_page_reflects_packets(tmp_path: Path) -> None:
+    """The program of the page, unchanged, against a node that gets back what it has sent."""
+    pieces = re.findall(
+        r"^```python\n(.*?)^```$", (EXAMPLES.parent / "docs/packets.md").read_text(), re.M | re.S
+    )
+    assert len(pieces) == 1
+    names: dict[str, Any] = {}
+    exec(pieces[0], names)
+    example = load("packet_ping")
+
+    async def exchange() -> None:
+        config = udpring.Config.load(tunnel_file(tmp_path, 1))
+        async with asyncio.timeout(END_WAIT), udpring.Node(config, attachment=udpring.Packets()) as node:
+            endpoint = f"Endpoint = 127.0.0.1:{node.listen_port}\nPersistentKeepalive = 25\n"
+            reflecting = asyncio.ensure_future(names["reflect"](str(tunnel_file(tmp_path, 0, endpoint))))
+            while node.peers[0].endpoint is None:
+                await asyncio.sleep(0.01)
+            for near, far in (("10.9.0.2", "10.9.0.1"), ("fd09::2", "fd09::1")):
+                addresses = ip_address(near), ip_address(far)
+                await node.packets.send([example.echo(*addresses, example.REQUEST, b"1234")])
+                back = (await node.packets.recv())[0].data
+                assert example.read_echo(back, example.REQUEST) == (*addresses[::-1], b"1234")
+            reflecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reflecting
+
+    asyncio.run(exchange())
+
+
+@pytest.mark.parametrize(("source", "target"), [("10.9.0.1", "10.9.0.2"), ("fd09::1", "fd09::2")])
+@pytest.mark.parametrize("size", [0, 1, 48])
+def test_packet_ping_makes_valid_packets(source: str, target: str, size: int) -> None:
+    """scapy computes every checksum anew and finds the same bytes."""
+    example = load("packet_ping")
+    rest = b"\1\2\3\4" + bytes(range(size))
+    addresses = ip_address(source), ip_address(target)
+    made = example.echo(*addresses, example.REQUEST, rest)
+    kind = (IP, ICMP) if addresses[0].version == 4 else (IPv6, ICMPv6EchoRequest)
+    read = kind[0](made)
+    assert read.haslayer(kind[1])
+    for layer, field in ((IP, "chksum"), (ICMP, "chksum"), (ICMPv6EchoRequest, "cksum")):
+        if read.haslayer(layer):
+            delattr(read[layer], field)
+    assert bytes(read) == made
+    assert example.read_echo(memoryview(made), example.REQUEST) == (*addresses, rest)
+    assert example.read_echo(memoryview(made), example.REPLY) is None
 
 
 @pytest.mark.parametrize("name", ["echo_server.py", "echo_async.py"])
