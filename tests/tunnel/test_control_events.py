@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from fake_plane import SECOND, FakePlane, VirtualLoop, virtual_loop
 
-from udpring.tunnel.control_events import REFUSALS
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 from udpring.tunnel.node_drain import busy_peers
 from udpring.tunnel.node_events import (
+    REFUSALS,
     EventReader,
     EventsLost,
     HandshakeCompleted,

@@ -164,7 +164,7 @@ def test_refused_key_is_not_asked_for_again(planes: Planes) -> None:
         live.arrives(live.initiation())
         await until(lambda: live.dropped("unknown_peer") == 2)
         assert len(directory.asked) == 1
-        assert live.told == [], "no event for each stranger"
+        assert live.told == []
 
     with_node(planes, body, directory)
 
@@ -365,6 +365,43 @@ def test_directory_that_hangs_refuses_in_time(planes: Planes) -> None:
         assert not live.keys, "the late answer counts for nothing"
 
     with_node(planes, body, directory, answer_timeout=0.05)
+
+
+def test_refusals_are_events_of_the_node(planes: Planes) -> None:
+    directory = Telephone()
+
+    async def body() -> None:
+        async with udpring.Node(config(), peers=directory) as node:
+            events = node.events()
+            planes.one.post(Event(EventKind.PEER_WANTED, source=SocketAddress(ADDRESS, 0)))
+            await until(lambda: directory.asked)
+            directory.answers[0].set_exception(RuntimeError("out of order"))
+            event = await anext(events)
+            assert isinstance(event, udpring.PeerRefused)
+            assert event.public_key == ""
+            assert event.reason == "10.0.0.2: the directory failed: RuntimeError('out of order')"
+            planes.one.post(Event(EventKind.PEER_WANTED, source=SocketAddress(bytes([10, 0, 0, 3]), 0)))
+            await until(lambda: len(directory.asked) == 2)
+            directory.answers[1].set_result(PEER)
+            event = await anext(events)
+            assert isinstance(event, udpring.PeerRefused)
+            assert event.public_key == to_base64(KEY)
+
+    run(body)
+
+
+def test_paused_node_admits_nobody(planes: Planes) -> None:
+    directory = Telephone()
+
+    async def body(live: Live) -> None:
+        live.arrives(live.initiation())
+        await until(lambda: directory.asked)
+        live.node.pause()
+        directory.answers[0].set_result(PEER)
+        await until(lambda: live.dropped("paused") == 1)
+        assert not live.keys
+
+    with_node(planes, body, directory)
 
 
 def test_overlapping_prefixes_are_refused(planes: Planes) -> None:

@@ -28,11 +28,9 @@ from udpring.tunnel.plane_values import SocketAddress
 from udpring.wireguard.device import Device
 from udpring.wireguard.events import Dropped, DropReason
 
-__all__ = ["REFUSALS", "ControlEvents"]
+__all__ = ["ControlEvents"]
 
 SECOND = 1_000_000_000
-REFUSALS = 32
-"""PeerRefused events in one second. A flood of initiations must not displace other events."""
 TOLD_REFUSALS = (DropReason.UNKNOWN_PEER, DropReason.CIPHER_MISMATCH, DropReason.PAUSED)
 ROAMED_SECONDS = lib.UDPRING_ROAMED_MS / 1000 + 0.1
 """When the endpoint of a peer that roamed is looked at again: the plane then reports the next change."""
@@ -59,8 +57,6 @@ class ControlEvents:
         self._roamed: dict[int, SocketAddress] = {}
         self._timers: dict[object, asyncio.Handle] = {}
         self._overload_began: int | None = None
-        self._refusals = 0
-        self._refused_in = 0
 
     def start(self) -> None:
         """The plane is open, and events may come."""
@@ -110,14 +106,8 @@ class ControlEvents:
         if outcome.reason not in TOLD_REFUSALS or not self._events.wanted:
             return
         key = self._key(outcome.peer) if outcome.public_key is None else to_base64(outcome.public_key)
-        second = self._boot() // SECOND
-        if second != self._refused_in:
-            self._refusals, self._refused_in = 0, second
-        self._refusals += 1
-        if self._refusals > REFUSALS:
-            self._events.lose()
-        elif key is not None:
-            self._events.post(PeerRefused(key, str(outcome.reason)))
+        if key is not None:
+            self._events.refuse(PeerRefused(key, str(outcome.reason)), self._boot() // SECOND)
 
     def _key(self, peer: int | None) -> str | None:
         known = None if peer is None else self._device.by_id.get(peer)

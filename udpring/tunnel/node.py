@@ -31,7 +31,7 @@ from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
 from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_drain import busy_peers
-from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents
+from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents, PeerRefused
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
 from udpring.tunnel.packets import AttachedPackets, PacketsOfNode
 from udpring.tunnel.peers_on_demand import PeersOnDemand
@@ -222,6 +222,8 @@ class Node(Inside, PacketsOfNode):
 
     def _peer_refused(self, key: bytes | None, reason: str) -> None:
         """A directory's answer could not be used."""
+        event = PeerRefused("" if key is None else to_base64(key), reason)
+        self._events.refuse(event, int(asyncio.get_running_loop().time()))
 
     async def stop(self) -> None:
         """Takes the node down: sessions, interface, routes, threads. Does nothing if it is down."""

@@ -22,6 +22,7 @@ from udpring.wireguard.events import SilenceReason
 
 __all__ = [
     "EVENTS_LIMIT",
+    "REFUSALS",
     "EndpointFailedOver",
     "EventReader",
     "EventsLost",
@@ -40,6 +41,8 @@ __all__ = [
 
 EVENTS_LIMIT = 1024
 """Events that wait for one reader, by default."""
+REFUSALS = 32
+"""PeerRefused events in one second. A flood of initiations must not displace other events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,11 @@ class EndpointFailedOver:
 
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
-    """A handshake of this key was refused. At most ``REFUSALS`` (32) a second are told; more count as lost.
+    """A handshake of this key was refused, or a peer of a directory. At most ``REFUSALS`` (32) a second are
+    told; more count as lost.
 
-    The key is what the sender claims. A stranger may name the key of a peer.
+    The key is what the sender claims. A stranger may name the key of a peer. It is empty where a directory
+    was asked for an address and named nobody.
 
     reason: a name of ``DropReason`` (``unknown_peer``, ``cipher_mismatch``, ``paused``), or the text of a
         directory of peers.
@@ -235,6 +240,7 @@ class NodeEvents:
         self.lost = 0
         """Events that readers lost, in all."""
         self._readers: WeakSet[EventReader] = WeakSet()
+        self._refusals, self._refused_in = 0, -1
         self._on_wanted: Callable[[], None] | None = None
 
     def on_wanted(self, call: Callable[[], None] | None) -> None:
@@ -264,6 +270,16 @@ class NodeEvents:
             before = reader.lost
             reader._put(event)
             self.lost += reader.lost - before
+
+    def refuse(self, event: PeerRefused, second: int) -> None:
+        """Posts the event, unless there were ``REFUSALS`` in this second: then it counts as lost."""
+        if second != self._refused_in:
+            self._refusals, self._refused_in = 0, second
+        self._refusals += 1
+        if self._refusals > REFUSALS:
+            self.lose()
+        else:
+            self.post(event)
 
     def lose(self, count: int = 1) -> None:
         """Events that are not told, to keep a flood of them out of the queues, count as lost."""

@@ -5,7 +5,8 @@
 
 What an answer must be: a PeerConfig, with the key or the address that was asked for, not our own key, and
 with allowed IPs that overlap no other peer's of the directory and equal none of any other. Anything else, a
-failure or a time-out refuses this one peer, with a ``PeerRefused`` event. An answer "no" does so without one.
+failure or a time-out refuses this one peer, with a ``PeerRefused`` event that says why. An answer "no" to an
+initiation makes its key an ``unknown_peer``, as without a directory.
 
 A sender proves that it has the private key after the answer and before the peer is added. So whoever knows
 only registered public keys adds nobody. The last timestamp of a peer that left is remembered, so that its
@@ -114,25 +115,25 @@ class PeersOnDemand:
 
     # ---- by key ----
 
-    def _drop(self, reason: DropReason) -> None:
-        self._tunnel.control.carry_out([Dropped(reason)])
+    def _drop(self, reason: DropReason, key: bytes) -> None:
+        self._tunnel.control.carry_out([Dropped(reason, public_key=key)])
 
     def _key_unknown(self, initiation: UnknownInitiation) -> None:
         key = initiation.public_key
         if self._keys_refused.get(key, self._loop.time()):
-            self._drop(DropReason.UNKNOWN_PEER)
+            self._drop(DropReason.UNKNOWN_PEER, key)
             return
         waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.append(initiation)
             for _ in waiting[: -limits.INITIATIONS_PER_KEY]:
-                self._drop(DropReason.TOO_MANY_QUESTIONS)
+                self._drop(DropReason.TOO_MANY_QUESTIONS, key)
             del waiting[: -limits.INITIATIONS_PER_KEY]
             return
         source = initiation.source.ip
         network = source if len(source) == 4 else source[:8]
         if not self._keys.ask(key, partial(self._directory.by_key, key), self._key_answered, network):
-            self._drop(DropReason.TOO_MANY_QUESTIONS)
+            self._drop(DropReason.TOO_MANY_QUESTIONS, key)
             return
         self._waiting[key] = [initiation]
 
@@ -149,26 +150,28 @@ class PeersOnDemand:
             peer = None
         for initiation in initiations:
             if peer is None:
-                self._drop(DropReason.UNKNOWN_PEER)
+                self._drop(DropReason.UNKNOWN_PEER, key)
             else:
                 self._admit(peer, initiation)
 
     def _admit(self, peer: PeerConfig, initiation: UnknownInitiation) -> None:
         """Adds the peer of a proved initiation, and answers it."""
-        if self._tunnel.find(peer.public_key) is None:
+        key = peer.public_key
+        if self._tunnel.paused:
+            self._drop(DropReason.PAUSED, key)
+            return
+        if self._tunnel.find(key) is None:
             reason = initiation.prove()
-            if reason is None and (initiation.timestamp or b"") <= self._tunnel.last_timestamp(
-                peer.public_key
-            ):
+            if reason is None and (initiation.timestamp or b"") <= self._tunnel.last_timestamp(key):
                 reason = DropReason.REPLAYED_INITIATION
             if reason is not None:
-                self._drop(reason)
+                self._drop(reason, key)
                 return
             try:
                 self._directory_peers.add(peer, _numeric(peer), initiation)
             except Exception as wrong:
-                self._refuse_key(peer.public_key, _why(wrong))
-                self._drop(DropReason.UNKNOWN_PEER)
+                self._refuse_key(key, _why(wrong))
+                self._drop(DropReason.UNKNOWN_PEER, key)
                 return
         self._tunnel.control.carry_out(
             self._tunnel.device.resume(initiation, self._tunnel.control.clock.boot())
