@@ -23,9 +23,9 @@ from lab.unprivileged import as_nobody, environment, user_namespaces
 UDPRING = (sys.executable, "-P", "-m", "udpring.cli.main")
 
 LIVES = """
-import asyncio, json, os, sys, threading
-import udpring
-from udpring.tunnel import keys
+import asyncio, gc, json, os, sys
+import udpring, uvloop
+from udpring import keys
 
 def kind(number):
     try:
@@ -33,7 +33,11 @@ def kind(number):
     except FileNotFoundError:
         return "the listing itself"
 
+def status(name):
+    return next(line for line in open("/proc/self/status") if line.startswith(name))
+
 def now():
+    gc.collect()
     maps = [line.split()[-1] for line in open("/proc/self/maps")]
     return {
         "descriptors": sorted(map(kind, os.listdir("/proc/self/fd"))),
@@ -44,15 +48,25 @@ def now():
         "sockets": [name for name in os.listdir("/run/wireguard") if name == "life.sock"]
         if os.path.exists("/run/wireguard")
         else [],
-        "locked": next(line for line in open("/proc/self/status") if line.startswith("VmLck")),
+        "locked": status("VmLck"),
+        "tasks": len(asyncio.all_tasks()),
+        "objects": len(gc.get_objects()),
+        "resident": int(status("VmRSS").split()[1]),
     }
 
-async def live(config, uapi):
-    async with udpring.Node(config, name="life", uapi=uapi) as node:
+async def live(config, uapi, guest):
+    node = udpring.Node(config, name="life", uapi=uapi)
+    events = node.events()
+    async with node:
         assert node.peers[0].endpoint == ("127.0.0.1", 9)
+        await node.add_peer(guest)
+        node.pause()
+        await node.remove_peer(guest.public_key)
+    assert [event async for event in events] == []
 
 async def main():
     rounds, uapi = int(sys.argv[1]), sys.argv[2] == "uapi"
+    guest = udpring.PeerConfig(keys.public_key(keys.generate_private_key()))
     key = keys.to_base64(keys.generate_private_key())
     other = keys.to_base64(keys.public_key(keys.generate_private_key()))
     config = udpring.Config.loads(
@@ -61,10 +75,10 @@ async def main():
         "Endpoint = 127.0.0.1:9\\nPersistentKeepalive = 1\\n"
     )
     for _ in range(5):
-        await live(config, uapi)
+        await live(config, uapi, guest)
     before = now()
     for _ in range(rounds):
-        await live(config, uapi)
+        await live(config, uapi, guest)
     # A thread that has said its last word may still be on its way out.
     for _ in range(2000):
         if now()["threads"] == before["threads"]:
@@ -72,7 +86,7 @@ async def main():
         await asyncio.sleep(0.01)
     print(json.dumps([before, now()]))
 
-asyncio.run(main())
+(uvloop if "uvloop" in sys.argv else asyncio).run(main())
 """
 
 NODE = """
@@ -106,14 +120,18 @@ def check_lives(done: subprocess.CompletedProcess[str]) -> None:
     assert after["maps"] - before["maps"] < 50, (
         "mappings: a few of malloc's may come, one for each life may not"
     )
-    del before["maps"], after["maps"]
+    assert after["objects"] - before["objects"] < 100
+    assert after["resident"] - before["resident"] < 8192, "KiB"
+    for each in ("maps", "objects", "resident"):
+        del before[each], after[each]
     assert after == before
     assert "life" not in after["interfaces"]
     assert "life.sock" not in after["sockets"]
 
 
-def test_200_lives_of_a_node_leave_nothing() -> None:
-    command = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$0" -P -c "$1" 200 uapi'
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_200_lives_of_a_node_leave_nothing(loop: str) -> None:
+    command = f'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$0" -P -c "$1" 200 uapi {loop}'
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", command, sys.executable, LIVES],
         capture_output=True, text=True, timeout=110, env=environment(), check=False,

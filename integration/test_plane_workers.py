@@ -235,9 +235,19 @@ def receive_data(bench: Bench) -> None:
     bench.send(bench.seal(udp_packet(b"x")))
 
 
+def come_from_elsewhere(bench: Bench) -> None:
+    bench.key()
+    assert lib.udpring_plane_watch_roaming(bench.plane, 1) == 0
+    moved = bench.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with moved:
+        moved.sendto(bench.seal(b""), ("127.0.0.1", bench.port))
+        bench.wait(lambda: bench.state().endpoint.port == moved.getsockname()[1])
+
+
 @pytest.mark.parametrize(
     ("happen", "kind"),
     [
+        (come_from_elsewhere, lib.UDPRING_EVENT_ROAMED),
         (use_the_key_first, lib.UDPRING_EVENT_KEY_CONFIRMED),
         (send_data, lib.UDPRING_EVENT_ACTIVITY),
         (receive_data, lib.UDPRING_EVENT_ACTIVITY),

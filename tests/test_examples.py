@@ -27,6 +27,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 import udpring
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 
+import udpring
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 END_WAIT = 30.0
 """Seconds until a program must have ended."""
@@ -102,6 +104,25 @@ def test_embed_node_says_what_is_wrong_with_its_file(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{file}:2:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_serve_peers_says_what_is_wrong_with_its_address() -> None:
+    done = run(EXAMPLES / "serve_peers.py", "10.9.0.1/99")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "10.9.0.1/99" in done.stderr
+
+
+def test_serve_peers_makes_peers_of_commands() -> None:
+    module, key = load("serve_peers"), "6Ee8RqNDNzDXHr1AM+eZeQ5rkbVqgxNl6Pn4n0mAFXQ="
+    made = module.peer(key, "10.9.0.2/32", "[fd00::1]:51820")
+    assert made == udpring.PeerConfig(
+        udpring.keys.from_base64(key),
+        allowed_ips=(IPv4Network("10.9.0.2/32"),),
+        endpoint=udpring.Endpoint("fd00::1", 51820),
+    )
+    assert module.peer(key, "10.9.0.2/32").endpoint is None
+    assert key in module.in_words(udpring.PeerUp(key, ("192.0.2.1", 5)))
+    assert "EventsLost" in module.in_words(udpring.EventsLost(3))
 
 
 def test_node_page_shows_the_example() -> None:
