@@ -93,6 +93,15 @@ def test_tiers_and_workers_are_compared() -> None:
     ]
 
 
+def test_rootless_nodes_are_compared() -> None:
+    done = bench(*SHORT, "--only", "rtt,memory", "--rootless", "packet", "--json")
+    assert done.returncode == 0, done.stderr
+    mine, without = json.loads(done.stdout)["programs"]
+    assert (mine["program"], without["program"]) == ("udpring", "udpring rootless packet")
+    assert without["tier"] == mine["tier"]
+    assert without["figures"].keys() == mine["figures"].keys()
+
+
 def test_both_ciphers_are_compared() -> None:
     done = bench(
         *SHORT, "--only", "rtt", "--cipher", "chacha20-poly1305", "--cipher", "aes-256-gcm", "--json"

@@ -170,6 +170,18 @@ def test_helper_or_interface_lost_ends_the_node(place: Place) -> None:
     place.run("-c", ENDS, str(place.file))
 
 
+def test_doctor_says_which_device_a_rootless_node_has(place: Place) -> None:
+    words = place.python("-m", "udpring.cli.main", "doctor")
+    done = subprocess.run(
+        words, env=place.env, cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, ""), "a node of root cannot run"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("rootless")]
+    device = {"tun": "a TUN device", "packet": "packet sockets, since there is no TUN device: /dev/net/tun"}
+    assert device[place.device] in line
+    assert done.stdout.endswith("no node can run here, except a rootless one\n")
+
+
 @pytest.mark.parametrize(
     ("before", "words"),
     [

@@ -61,7 +61,10 @@ def as_text(found: HostProbe) -> Iterator[str]:
         yield f"{'MISSING' if missing.fatal else 'missing'}: {missing.what}: {missing.effect}"
         yield f"  cure: {missing.cure}"
     yield ""
-    yield "a node can run here" if found.can_run_node else "no node can run here"
+    if found.can_run_node:
+        yield "a node can run here"
+    else:
+        yield "no node can run here" + (", except a rootless one" if found.rootless else "")
 
 
 def _rows(found: HostProbe) -> Iterator[Row]:
@@ -94,6 +97,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
     yield "limit", "memlock", "-", "none" if limits.memlock is None else f"{limits.memlock} bytes"
     yield "tool", "iproute2", _state(found.iproute2), found.iproute2.reason
     yield from _features("up", found.up_tools)
+    yield "rootless", "namespaces", _state(found.rootless), found.rootless.reason
 
 
 def _loops() -> Iterator[str]:

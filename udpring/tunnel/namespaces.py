@@ -88,18 +88,19 @@ class Namespaces:
         self.descriptors: list[int] = []
         self._spaces: list[int] = []
         self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, device: str, name: str, queues: int, offload: bool) -> None:
         """Makes them. Blocks for some 0.1 s: call it in a thread. Raises HostError, and leaves nothing."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
-        ours.settimeout(START_WAIT)
-        number = str(theirs.fileno())
-        argv = [sys.executable, "-I", "-S", str(PROGRAM), "hold", number, device, name, str(queues)]
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket = ours
+            ours.settimeout(START_WAIT)
+            number = str(theirs.fileno())
+            argv = [sys.executable, "-I", "-S", str(PROGRAM), "hold", number, device, name, str(queues)]
             with theirs:
                 # A session of its own: a signal from the terminal is the program's.
                 self._process = subprocess.Popen(
@@ -120,6 +121,11 @@ class Namespaces:
         self.kind, self.name, self.why = answer["kind"], answer["name"], answer["why"]
         self.query, self.notices = (socket.socket(fileno=each) for each in descriptors[:2])
         self._spaces, self.descriptors = descriptors[2:5], descriptors[5:]
+
+    @property
+    def pid(self) -> int:
+        """Of the process that holds them. 0: it has been ended."""
+        return self._process.pid if self._process else 0
 
     def watch(self, loop: asyncio.AbstractEventLoop, ended: Callable[[str], None]) -> None:
         """Calls ``ended`` once with the reason when the process has ended by itself."""
@@ -151,7 +157,8 @@ class Namespaces:
         self._unwatch()
         self.close_descriptors()
         with self._lock:
-            self._socket.close()
+            if self._socket is not None:
+                self._socket.close()
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -166,7 +173,12 @@ class Namespaces:
     # ---- requests ----
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        data, descriptors, _, _ = socket.recv_fds(self._socket, _ROOM, _DESCRIPTORS)
+        assert self._socket is not None
+        data, descriptors, flags, _ = socket.recv_fds(self._socket, _ROOM, _DESCRIPTORS)
+        if flags & socket.MSG_CTRUNC:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if not data:
             raise HostError(
                 "the process that holds the namespaces of the node has ended",
@@ -178,7 +190,7 @@ class Namespaces:
     def ask(self, request: dict[str, Any], *rights: int) -> list[int]:
         """Sends a request, returns the descriptors of the answer. Raises OSError as it was raised there."""
         with self._lock:
-            if self._socket.fileno() < 0:
+            if self._socket is None or self._socket.fileno() < 0:
                 raise ClosedError("the node is not up")
             with contextlib.suppress(BrokenPipeError):  # what follows says it
                 socket.send_fds(self._socket, [json.dumps(request).encode()], list(rights))

@@ -17,6 +17,7 @@ from pathlib import Path
 from udpring._native import ffi, lib, reason, reason_text
 from udpring.errors import HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.refusals import require_descriptors
 from udpring.udp.probe import UdpProbe, probe_udp
 from udpring.uring.probe import Feature, UringProbe, probe_uring
@@ -111,6 +112,9 @@ class Limits:
     """Why a node cannot open all its descriptors. Empty if it can."""
 
 
+_NOT_TRIED = Feature("rootless", False, "not tried", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """A missing feature, its effect and the cure. ``fatal``: no node runs without it."""
@@ -137,6 +141,8 @@ class HostProbe:
     """Only for `udpring up` and nodes with addresses in their configuration."""
     up_tools: tuple[Feature, ...] = ()
     """Programs that `udpring up` may need, in the order of ``_UP_TOOLS``."""
+    rootless: Feature = _NOT_TRIED
+    """Whether a node can be attached to namespaces of its own, and which device it then has."""
 
     @property
     def can_run_node(self) -> bool:
@@ -175,6 +181,7 @@ class HostProbe:
             "capabilities": dict(self.capabilities),
             "limits": asdict(self.limits),
             "iproute2": self.iproute2.as_dict(),
+            "rootless": self.rootless.as_dict(),
             "up_tools": {each.name: each.as_dict() for each in self.up_tools},
         }
 
@@ -182,7 +189,7 @@ class HostProbe:
 def probe() -> HostProbe:
     """Finds out what this host can do, and why not. See ``HostProbe``.
 
-    It takes some milliseconds, and at most a second for each feature that hangs. It raises nothing: the
+    It takes some tenths of a second, and at most a second for each feature that hangs. It raises nothing: the
     result has the reason for each feature that does not work.
     """
     from udpring import __version__  # noqa: PLC0415 - the package imports this module
@@ -198,6 +205,7 @@ def probe() -> HostProbe:
         limits=_limits(),
         iproute2=_iproute2(),
         up_tools=_up_tools(),
+        rootless=_rootless(),
     )
 
 
@@ -307,6 +315,17 @@ def _iproute2() -> Feature:
     return Feature("iproute2", where is not None, where or "there is no program called ip", 0)
 
 
+def _rootless() -> Feature:
+    spaces = Namespaces()
+    try:
+        spaces.start("auto", _TUN_NAME, 1, True)
+    except HostError as refused:
+        return Feature("rootless", False, str(refused), refused.errno or 0)
+    why = f"packet sockets, since there is no TUN device: {spaces.why}" if spaces.why else "a TUN device"
+    spaces.close()
+    return Feature("rootless", True, why, 0)
+
+
 def _up_tools() -> tuple[Feature, ...]:
     """Finds the program of each of ``_UP_TOOLS``."""
     found = []
@@ -369,6 +388,9 @@ def _missing_speed(found: HostProbe) -> list[Missing]:
     if not found.iproute2:
         effect = "`udpring up` and nodes with addresses cannot set up their interface"
         missing.append(Missing("iproute2", effect, "apt-get install iproute2"))
+    if not found.rootless and found.rootless is not _NOT_TRIED:
+        effect = "`udpring run`, `udpring proxy` and rootless nodes do not start"
+        missing.append(Missing("rootless nodes", effect, found.rootless.reason))
     for tool, has in zip(_UP_TOOLS, found.up_tools, strict=False):
         if not has:
             missing.append(

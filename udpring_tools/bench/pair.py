@@ -80,9 +80,10 @@ class Pair:
                     *self._cipher(),
                 ]
             )
-            ip = self.spaces[side].command
+            ip = node.inside.command
             ip("ip", "addr", "add", f"{INNER[side]}/24", "dev", node.interface)
             ip("ip", "link", "set", node.interface, "mtu", str(MTU), "up")
+        self.here, self.there = self.spaces = (self.nodes[0].inside, self.nodes[1].inside)
         try:
             # The first packets may be lost, because a node notices shortly afterwards that its interface is
             # up.

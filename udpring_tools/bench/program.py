@@ -19,7 +19,7 @@ from udpring.errors import ConfigError, HostError, UdpringError
 from udpring.tunnel.uapi_client import UapiClient
 from udpring.wireguard.cipher import Cipher
 from udpring_tools.bench.interpreter import module_argv
-from udpring_tools.bench.space import Space
+from udpring_tools.bench.space import Entered, Space
 
 __all__ = ["NodeProcess", "Program", "distinct"]
 
@@ -29,18 +29,21 @@ START_WAIT = 15.0
 STOP_WAIT = 10.0
 UAPI_WAIT = 60.0
 """For one answer. Some benchmarks set 10 000 peers at once."""
+_INSIDE = re.compile(r"inside of process (\d+)")
 _UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), (\d+) workers?, UDP port")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """The command for an interface: ``argv -f IFACE``. ``env`` is added to the environment. ``cipher``:
-    configured on both nodes; only udpring has others than the default."""
+    configured on both nodes; only udpring has others than the default. ``elsewhere``: the interface is in
+    namespaces of the program's own, which its log names."""
 
     name: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     cipher: Cipher = Cipher.CHACHA20_POLY1305
+    elsewhere: bool = False
 
     @classmethod
     def ours(
@@ -71,6 +74,12 @@ class Program:
                     parts += [f"workers={number}"] if len(workers) > 1 else []
                     made.append(cls.ours(tier, cipher, number, " ".join(parts)))
         return made
+
+    @classmethod
+    def rootless(cls, device: str) -> Program:
+        """A rootless node of this installation, attached to this device."""
+        argv = module_argv("udpring_tools.bench.rootless_node", device)
+        return replace(cls.ours(variant=f"rootless {device}"), argv=tuple(argv), elsewhere=True)
 
     @classmethod
     def parse(cls, text: str) -> Program:
@@ -126,6 +135,9 @@ class NodeProcess:
         libraries = dict(each.split(" by ", 1) for each in said[3].split(", ")) if said else {}
         self.workers: int | None = int(said[4]) if said else None
         self.aead: str | None = libraries.get(str(program.cipher))
+        within = _INSIDE.search(self._words())
+        #: Where its interface is.
+        self.inside = Entered(space, int(within[1])) if within else space
 
     def facts(self) -> dict[str, str | int | None]:
         """The program's choices, for the JSON."""
@@ -148,7 +160,8 @@ class NodeProcess:
             if self.uapi.path.exists():
                 with contextlib.suppress(UdpringError):
                     self.uapi.get()
-                    return
+                    if not self.program.elsewhere or _INSIDE.search(self._words()):
+                        return
             if time.monotonic() > end:
                 raise self._failure(f"serves no {self.uapi.path} after {START_WAIT:g} s")
             time.sleep(0.02)

@@ -20,7 +20,7 @@ from typing import IO, Literal, NoReturn, TypeVar
 from udpring.errors import HostError, UdpringError
 from udpring_tools.bench.interpreter import module_argv
 
-__all__ = ["Space", "become_root", "join", "require_tools"]
+__all__ = ["Entered", "Space", "become_root", "join", "require_tools"]
 
 T = TypeVar("T")
 
@@ -185,6 +185,28 @@ class Space:
         except subprocess.TimeoutExpired:
             self._holder.kill()
             self._holder.wait()
+
+
+class Entered(Space):
+    """The namespaces of another process (a rootless node), which must live on."""
+
+    def __init__(self, outside: Space, pid: int) -> None:
+        self._outside = outside
+        self._pid = pid
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespaces."""
+        return self._pid
+
+    def argv(self, *command: str, at_our_end: Literal["KILL", "TERM"] = "KILL") -> list[str]:
+        """As that of a Space."""
+        bound = ["setpriv", "--pdeathsig", at_our_end, "--", "sh", "-c", GUARD, str(os.getpid())]
+        enter = ["nsenter", f"--target={self._pid}", "--user", "--net", "--preserve-credentials", "--"]
+        return [*enter, *bound, *command]
+
+    def close(self) -> None:
+        """There is nothing to release."""
 
 
 def join(here: Space, there: Space, addresses: Sequence[Sequence[str]], link: str = "under") -> None:

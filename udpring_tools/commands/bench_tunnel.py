@@ -32,6 +32,13 @@ def register(subparsers: Subparsers) -> None:
         help="also measure this program, compatible with wireguard-go, with its arguments. May be repeated",
     )
     parser.add_argument(
+        "--rootless",
+        action="append",
+        default=[],
+        choices=("tun", "packet"),
+        help="also measure rootless udpring nodes with this device. May be repeated",
+    )
+    parser.add_argument(
         "--tier",
         type=tier,
         action="append",
@@ -84,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     # Each only once, even if it is given twice.
     tiers, workers = (list(dict.fromkeys(given or [None])) for given in (args.tier, args.workers))
     ours = Program.variants(tiers, ciphers, workers)
-    programs = distinct([*ours, *map(Program.parse, args.against)])
+    others = [*map(Program.rootless, args.rootless), *map(Program.parse, args.against)]
+    programs = distinct([*ours, *others])
     if args.plot:
         plot.require_drawable(args.plot)
     space.become_root(args.words, progress)
