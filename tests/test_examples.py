@@ -27,8 +27,6 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 import udpring
 from udpring.tunnel.keys import generate_private_key, public_key, to_base64
 
-import udpring
-
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 END_WAIT = 30.0
 """Seconds until a program must have ended."""
