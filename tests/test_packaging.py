@@ -103,6 +103,8 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     where = run(python, "-P", "-c", "import udpring._native as it; print(it._core.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(site_packages)
     assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)
+    measured = run(tmp_path / "venv" / "bin" / "udpring", "bench", "aead", "--rounds", "10", cwd=tmp_path)
+    assert "openssl" in measured
     # A distribution may omit the tools.
     shutil.rmtree(site_packages / "udpring_tools")
     command = tmp_path / "venv" / "bin" / "udpring"
