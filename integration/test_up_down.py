@@ -100,9 +100,19 @@ def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
     assert (host.folder / "hooks").read_text() == "up\n"
 
 
-def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) -> None:
+@pytest.mark.parametrize(
+    ("hook", "code", "reason"),
+    [
+        ("touch begun; sleep 600", 3, "PostUp ended with -2"),
+        ("trap '' INT; touch begun; until [ -e go ]; do sleep 0.1; done", 1, "interrupted"),
+    ],
+    ids=["ends", "outlives"],
+)
+def test_an_interrupt_during_post_up_undoes_everything(
+    host: Host, name: str, hook: str, code: int, reason: str
+) -> None:
     before = host.surroundings()
-    file = host.file(name, text("PostUp = touch begun; sleep 600\nPostDown = touch down\n"))
+    file = host.file(name, text(f"PostUp = {hook}\nPostDown = touch down\n"))
     running = subprocess.Popen(
         host.space.argv(*UDPRING, "up", str(file)),
         cwd=host.folder,
@@ -114,12 +124,13 @@ def test_an_interrupt_during_post_up_undoes_everything(host: Host, name: str) ->
     try:
         until((host.folder / "begun").exists, "PostUp has begun")
         os.killpg(running.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+        (host.folder / "go").touch()
         _, said = running.communicate(timeout=60)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
-    assert running.returncode == 3, said
-    assert "PostUp ended with -2" in said
+    assert running.returncode == code, said
+    assert reason in said
     assert not host.has(name)
     assert not (host.folder / "down").exists()
     assert host.surroundings() == before
