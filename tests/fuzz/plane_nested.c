@@ -65,7 +65,7 @@ bool nested_may_drop(void)
 {
     bool may = false;
     for (uint32_t slot = 0; slot < PEERS; slot++)
-        may |= nested[slot].known && (nested[slot].state == UNANSWERED || nested[slot].state == LOOPS);
+        may |= nested[slot].known ? nested[slot].state == UNANSWERED || nested[slot].state == LOOPS : kernel.other_tunnel != 0;
     return may;
 }
 
