@@ -15,6 +15,7 @@ from test_routing_loop import BOUND, silence
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go lets packets circle")
 
+KEY = "mE3tQ0vZ8yN5rXk1bWcJ4uPgHs7aLdF2oTi6eRVwB0g="
 LOOP_LOGGED = "leads into this tunnel again, through"
 
 
@@ -152,3 +153,35 @@ def test_three_tunnels_within_each_other_are_no_loop(rig: Rig, tmp_path: Path) -
     load(inmost, middle, outermost)
     after = [line.here.status(line.far).sent for line in (outermost, middle, inmost)]
     assert sum(after) - sum(before) < 3 * BOUND
+
+
+@pytest.mark.parametrize("other", [SUBJECT, GO], ids=["ours", "wireguard-go"])
+def test_check_warns_of_a_crossing_with_a_running_tunnel(rig: Rig, tmp_path: Path, other: Program) -> None:
+    made = world(rig, tmp_path)
+    running = made.line(other)
+    interface, behind = running.here.interface, "10.77.0.1"
+
+    def warnings(allowed: str) -> str:
+        file = tmp_path / "wg9.conf"
+        file.write_text(
+            f"[Interface]\nPrivateKey = {KEY}\n[Peer]\nPublicKey = {KEY}\nAllowedIPs = {allowed}\n"
+            f"Endpoint = {behind}:51820\n"
+        )
+        file.chmod(0o600)
+        command = [sys.executable, "-P", "-m", "udpring.cli.main", "check", str(file)]
+        checked = made.host.run(*command, check=False, timeout=120)
+        assert checked.returncode == 0, checked.stderr
+        return checked.stderr
+
+    assert warnings("10.66.0.0/16") == "", "its endpoint is not behind the running tunnel"
+    made.host.ip("route", "add", behind, "dev", interface)
+    assert warnings("10.99.0.0/16") == "", "the running tunnel's endpoint would not be behind it"
+    warned = warnings("10.66.0.0/16")
+    assert warned.startswith(f"udpring: warning: {tmp_path}/wg9.conf: peer(")
+    way = f"through {interface}, by AllowedIPs 10.66.0.0/16"
+    assert (
+        f"the route to the endpoint {behind}:51820 leads into the tunnel itself {way}: each would" in warned
+    )
+    assert f"through {interface}, by AllowedIPs 0.0.0.0/0" in warnings("0.0.0.0/0, ::/0")
+    made.host.ip("route", "add", running.outer, "via", made.away.address(4))
+    assert warnings("0.0.0.0/0, ::/0") == "", "a route of its own goes before the new default route"
