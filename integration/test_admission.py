@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+import single_commands
 from core_internals import lib as internals
 from reference.cookies import xseal
 from test_handshake_sockets import MAC1_KEY, PUBLIC_KEY
@@ -64,7 +65,7 @@ def handshakes(bench: Bench) -> list[bytes]:
 
 def say(bench: Bench, message: bytes) -> None:
     """The node sends this initiation and waits for a cookie reply."""
-    code = lib.udpring_plane_send(
+    code = single_commands.send(
         bench.plane, bench.peer, message, len(message), 0, ffi.NULL, ffi.NULL, 0, PEER_COOKIE_KEY
     )
     assert code == 0

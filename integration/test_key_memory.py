@@ -26,7 +26,9 @@ for key in keys:
         key[position] ^= 0xFF
 index = plane.index_new(peer)
 birth = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-plane.keypair(peer, *keys, local_index=index, remote_index=7, initiator=True, birth=birth, cipher=cipher)
+batch = plane.batch()
+batch.keypair(peer, *keys, local_index=index, remote_index=7, initiator=True, birth=birth, cipher=cipher)
+assert batch.run() == [0]
 for key in keys:
     key[:] = bytes(32)
 print("installed", flush=True)
@@ -36,7 +38,8 @@ if way == "close":
 elif way == "peer":
     plane.peer_remove(peer)
 else:
-    plane.keys_erase(peer)
+    batch.keys_erase(peer)
+    assert batch.run() == [0]
 print("erased", flush=True)
 sys.stdin.readline()
 """

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import pytest
+import single_commands
 from core_internals import lib as internals
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import HealthCheck, given, settings
@@ -160,7 +161,7 @@ class Bench:
         """Installs a session, born `ahead` ns after now. Returns the plane's index."""
         index = ffi.new("uint32_t *")
         assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
-        code = lib.udpring_plane_keypair(
+        code = single_commands.keypair(
             self.plane,
             self.peer,
             self.suite.cipher,
@@ -273,12 +274,12 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture
 def keyed(bench: Bench) -> Bench:
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     bench.set_endpoint(bench.peer_socket)
     bench.key()
     while True:
         # Answers owed from an earlier test are sent now. Data that came meanwhile is owed one more.
-        lib.udpring_plane_keepalive(bench.plane, bench.peer)
+        single_commands.keepalive(bench.plane, bench.peer)
         bench.receive()
         if not bench.state().owed_since_ns:
             break
@@ -338,13 +339,13 @@ def test_message_limit_stops_the_key_and_asks_for_another(keyed: Bench) -> None:
 def test_packet_requests_a_new_handshake_at_once(keyed: Bench, over: str) -> None:
     """Less than half a second after the last request. Nothing else would request the key that the packet
     waits for."""
-    assert lib.udpring_plane_keys_expire(keyed.plane, keyed.peer) == 0
+    assert single_commands.keys_expire(keyed.plane, keyed.peer) == 0
     for number in (1, 2):
         keyed.app.sendto(b"staged", (INNER_PEER, 6000))
         keyed.wait(lambda: keyed.state().staged == (1 if over == "staged_drop" else number))  # noqa: B023
         assert any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events()), number
-        assert getattr(lib, f"udpring_plane_{over}")(keyed.plane, keyed.peer) == 0
-    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+        assert getattr(single_commands, over)(keyed.plane, keyed.peer) == 0
+    single_commands.staged_drop(keyed.plane, keyed.peer)
 
 
 def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
@@ -362,7 +363,7 @@ def test_an_aes_key_ends_by_bytes(keyed: Bench) -> None:
             keyed.wait(lambda: keyed.state().staged == 1)
         wanted = any(event.kind == lib.UDPRING_EVENT_HANDSHAKE_WANTED for event in keyed.events())
         assert wanted is (asks and limited)
-    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+    single_commands.staged_drop(keyed.plane, keyed.peer)
 
 
 def test_what_is_sealed_is_counted_in_blocks(keyed: Bench) -> None:
@@ -384,7 +385,7 @@ def test_what_is_sealed_is_counted_in_blocks(keyed: Bench) -> None:
 
 def test_an_unknown_cipher_is_refused(bench: Bench) -> None:
     for cipher in (-1, lib.UDPRING_CIPHER_COUNT):
-        code = lib.udpring_plane_keypair(bench.plane, bench.peer, cipher, bytes(64), 1, 2, 1, 0)
+        code = single_commands.keypair(bench.plane, bench.peer, cipher, bytes(64), 1, 2, 1, 0)
         assert code == -errno.EINVAL
 
 
@@ -397,7 +398,7 @@ def test_rekey_after_messages_asks_while_the_key_still_works(keyed: Bench) -> No
 
 @pytest.mark.parametrize(("initiator", "asks"), [(True, True), (False, False)])
 def test_only_the_initiator_rekeys_by_time_when_it_sends(bench: Bench, initiator: bool, asks: bool) -> None:
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     bench.key(initiator=initiator)
     bench.send(bench.seal(b""))  # a keepalive confirms the responder's key
     bench.wait(lambda: bench.state().session_birth_ns != 0 and bench.state().last_received_ns != 0)
@@ -422,13 +423,13 @@ def test_a_key_past_its_time_neither_sends_nor_receives(keyed: Bench) -> None:
     keyed.dropped("key_expired", keyed.seal(udp_packet(b"late")))
     keyed.app.sendto(b"x", (INNER_PEER, 6000))
     keyed.wait(lambda: keyed.state().staged == 1)
-    lib.udpring_plane_staged_drop(keyed.plane, keyed.peer)
+    single_commands.staged_drop(keyed.plane, keyed.peer)
 
 
 def test_key_newer_than_the_clock_is_valid(bench: Bench) -> None:
     """A worker reads the clock once per pass. A busy one may get a key that was made since."""
     bench.set_endpoint(bench.peer_socket)
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     bench.app.sendto(b"staged", (INNER_PEER, 6000))
     bench.wait(lambda: bench.state().staged == 1)
     bench.key(ahead=3600 * 10**9)
@@ -438,12 +439,12 @@ def test_key_newer_than_the_clock_is_valid(bench: Bench) -> None:
     assert b"out" in bench.receive()[1]
     bench.send(bench.seal(udp_packet(b"in")))
     assert bench.app.recv(100) == b"in"
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
 
 
 def test_responder_does_not_send_before_the_first_data(bench: Bench) -> None:
     bench.set_endpoint(bench.peer_socket)
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     bench.events()
     bench.key(initiator=False)
     bench.app.sendto(b"early", (INNER_PEER, 6000))
@@ -560,7 +561,7 @@ def test_authentic_packet_with_wrong_source_roams(keyed: Bench) -> None:
 
 def test_staging_keeps_the_newest_128_in_order(bench: Bench) -> None:
     bench.set_endpoint(bench.peer_socket)
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     before = bench.drops().get("staging_full", 0)
     for i in range(140):
         bench.app.sendto(b"%d" % i, (INNER_PEER, 6000))
@@ -630,10 +631,10 @@ def test_passive_keepalive_stamps(keyed: Bench) -> None:
     keyed.send(keyed.seal(udp_packet(b"two")))
     assert keyed.app.recv(100) == b"two"
     assert (keyed.state().owed_since_ns, keyed.state().owed_again) == (first, 1)
-    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    assert single_commands.keepalive(keyed.plane, keyed.peer) == 0
     assert keyed.receive()[1] == b""
     assert keyed.state().owed_since_ns > first  # an answer to the second one is still owed
-    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    assert single_commands.keepalive(keyed.plane, keyed.peer) == 0
     assert keyed.receive()[1] == b""
     assert keyed.state().owed_since_ns == 0
 
@@ -662,9 +663,9 @@ def test_what_no_route_takes_is_not_counted_as_sent(keyed: Bench) -> None:
     before, failed = keyed.state(), keyed.drops().get("send_failed", 0)
     for size in (100, 1392, 1392):
         keyed.app.sendto(bytes(size), (INNER_PEER, 6000))
-    assert lib.udpring_plane_keepalive(keyed.plane, keyed.peer) == 0
+    assert single_commands.keepalive(keyed.plane, keyed.peer) == 0
     arguments = (keyed.peer, bytes(148), 148, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL)
-    assert lib.udpring_plane_send(keyed.plane, *arguments) == 0
+    assert single_commands.send(keyed.plane, *arguments) == 0
     keyed.wait(lambda: keyed.drops().get("send_failed", 0) == failed + 5)
     after = keyed.state()
     assert (after.tx_bytes, after.unanswered_since_ns) == (before.tx_bytes, 0)

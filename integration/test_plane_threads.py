@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+import single_commands
 from core_internals import lib as internals
 from test_plane import APP, INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark, udp_packet
 
@@ -43,8 +44,8 @@ def change_tables(bench: Bench) -> None:
     other = ffi.new("uint32_t *")
     assert lib.udpring_plane_peer_add(bench.plane, other) == 0
     bench.allow(other[0], "10.99.0.0", 16)
-    assert lib.udpring_plane_keepalive(bench.plane, bench.peer) in (0, -126)  # ENOKEY
-    assert lib.udpring_plane_source_clear(bench.plane, bench.peer) == 0
+    assert single_commands.keepalive(bench.plane, bench.peer) in (0, -126)  # ENOKEY
+    assert single_commands.source_clear(bench.plane, bench.peer) == 0
     assert internals.udpring_plane_test_cookie_age(bench.plane, 120 * 10**9) == 0
     assert lib.udpring_plane_peer_remove(bench.plane, other[0]) == 0
 

@@ -7,10 +7,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import single_commands
 from test_plane import INNER_PEER, TIERS, Bench, pytestmark
 from test_plane_workers import on_one_processor
-
-from udpring._native import lib
 
 __all__ = ["pytestmark"]
 
@@ -24,7 +23,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 def stage(bench: Bench, sizes: tuple[int, ...], first: int) -> None:
     """They wait for a key, so that all leave in one pass."""
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     for number, size in enumerate(sizes, first):
         bench.app.sendto(struct.pack("!I", number) + bytes(size), (INNER_PEER, 6000))
     bench.wait(lambda: bench.state().staged == len(sizes))

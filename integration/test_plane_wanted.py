@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import single_commands
 from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark
 
 from udpring._native import ffi, lib
@@ -104,7 +105,7 @@ def test_kept_packets_go_to_the_added_peer_in_order(bench: Bench, send: Send, ho
 
 
 def test_kept_packets_ask_for_a_session(bench: Bench, send: Send) -> None:
-    lib.udpring_plane_keys_erase(bench.plane, bench.peer)
+    single_commands.keys_erase(bench.plane, bench.peer)
     send(STRANGER, b"x")
     asked(bench, 1)
     bench.allow(bench.peer, STRANGER, 32)

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import single_commands
 from core_internals import lib as internals
 from test_plane import INNER_PEER, TIERS, WIREGUARD, Bench, pytestmark, udp_packet
 
@@ -57,10 +58,9 @@ def test_change_of_worker_0_delays_no_other(many: Bench) -> None:
         many.key(initiator=False)
         many.events()
         gone = address("192.0.2.77", 0)
-        assert lib.udpring_plane_authenticated(many.plane, many.peer, 0, endpoint, gone, 0) == 0
+        assert single_commands.authenticated(many.plane, many.peer, 0, endpoint, gone, 0) == 0
         assert (
-            lib.udpring_plane_send(many.plane, many.peer, b"hello", 5, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL)
-            == 0
+            single_commands.send(many.plane, many.peer, b"hello", 5, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL) == 0
         )
         assert many.peer_socket.recv(100) == b"hello"
         with many.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as other:
@@ -85,7 +85,7 @@ def test_what_was_staged_leaves_before_what_follows_it(many: Bench) -> None:
     flooding.start()
     try:
         for _ in range(60):
-            lib.udpring_plane_keys_erase(many.plane, many.peer)
+            single_commands.keys_erase(many.plane, many.peer)
             many.wait(lambda: many.state().staged > 100)
             many.key()
             for _ in range(400):
@@ -141,7 +141,7 @@ def test_full_socket_of_a_worker_keeps_order(many: Bench, sent_before: int) -> N
     narrow(many)
     many.key()
     send_numbered(many, range(sent_before))
-    lib.udpring_plane_keys_erase(many.plane, many.peer)
+    single_commands.keys_erase(many.plane, many.peer)
     send_numbered(many, range(sent_before, sent_before + 20))
     assert many.state().staged == 20
     many.key()

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import single_commands
 from faults import Faults
 
 from udpring._native import ffi, lib, reason, reason_text
@@ -122,16 +123,16 @@ class Runner:
         self.for_all_k(
             "index",
             lambda: lib.udpring_plane_index_new(plane, peer[0], index),
-            settle=lambda: ignore(lib.udpring_plane_index_release(plane, index[0])),
+            settle=lambda: ignore(single_commands.index_release(plane, index[0])),
         )
         self.keypair(plane, peer[0])
         message = bytes(148)
         self.for_all_k(
             "send",
-            lambda: lib.udpring_plane_send(plane, peer[0], message, 148, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL),
+            lambda: single_commands.send(plane, peer[0], message, 148, 0, ffi.NULL, ffi.NULL, 0, ffi.NULL),
             settle=lambda: None,
         )
-        self.for_all_k("keepalive", lambda: lib.udpring_plane_keepalive(plane, peer[0]), settle=lambda: None)
+        self.for_all_k("keepalive", lambda: single_commands.keepalive(plane, peer[0]), settle=lambda: None)
         self.bind(plane)
         lib.udpring_plane_close(plane)
         expect(before, "all commands")
@@ -156,9 +157,9 @@ class Runner:
             if code:
                 return code
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            code = lib.udpring_plane_keypair(plane, peer, 0, KEYS, index[0], 7, 1, now)
+            code = single_commands.keypair(plane, peer, 0, KEYS, index[0], 7, 1, now)
             if code < 0:
-                assert lib.udpring_plane_index_release(plane, index[0]) == 0, "a failed key kept its index"
+                assert single_commands.index_release(plane, index[0]) == 0, "a failed key kept its index"
             return code
 
         self.for_all_k("keypair", attempt, settle=lambda: None)

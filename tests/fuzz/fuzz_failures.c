@@ -7,6 +7,7 @@
  * plane works in both directions, or has posted that it does not. At the end no key, descriptor or memory is left. */
 #include <netinet/in.h>
 
+#include "model_commands.h"
 #include "model_aead.h"
 #include "model_kernel.h"
 #include "model_mappings.h"

@@ -11,6 +11,7 @@
  * left. */
 #include <netinet/in.h>
 
+#include "model_commands.h"
 #include "model_uring.h"
 #include "model_mappings.h"
 #include "model_netlink.h"
@@ -134,6 +135,26 @@ static void replace_peer(uint8_t slot, uint8_t choice)
     add_peer(slot, choice);
 }
 
+/* A turn of the control loop, with many messages behind the keypair. */
+static void batch_with_keypair(uint8_t life, const struct session *session, int32_t cipher, const uint8_t *keys, bool initiator,
+                               uint64_t birth_ns)
+{
+    static struct udpring_command commands[UDPRING_COMMANDS_MAX];
+    uint32_t id = model.life[life].id, count = 0;
+    commands[count] = (struct udpring_command){.kind = UDPRING_COMMAND_KEYPAIR, .peer = id, .cipher = cipher, .local_index = session->local,
+                                               .remote_index = session->remote, .initiator = initiator, .birth_ns = birth_ns};
+    memcpy(commands[count++].keys, keys, sizeof(commands[0].keys));
+    commands[count++] = (struct udpring_command){.kind = UDPRING_COMMAND_KEEPALIVE, .peer = id};
+    commands[count++] = (struct udpring_command){.kind = UDPRING_COMMAND_INDEX_RELEASE, .local_index = session->local};
+    while (count < UDPRING_COMMANDS_MAX)
+        commands[count++] = (struct udpring_command){.kind = UDPRING_COMMAND_SEND, .peer = id, .length = 1, .message = {1}};
+    model.others += count;
+    CLAIM(udpring_plane_commands(model.plane, commands, count) == 0, "a batch");
+    CLAIM(commands[0].result >= 0, "a keypair: %d", commands[0].result);
+    CLAIM(commands[0].result == 0 || commands[1].result == 1, "staged packets left, and a keepalive: %d", commands[1].result);
+    CLAIM(commands[2].result == -EBUSY, "an index that a key has is released: %d", commands[2].result);
+}
+
 static void new_session(struct input *input, uint8_t slot)
 {
     uint8_t choice = input_u8(input), age = input_u8(input), life = model.present[slot];
@@ -155,8 +176,12 @@ static void new_session(struct input *input, uint8_t slot)
     session->counter = 0;
     memcpy(keys, &session->send_secret, sizeof(session->send_secret));
     memcpy(keys + 32, &session->receive_secret, sizeof(session->receive_secret));
-    int result = udpring_plane_keypair(model.plane, model.life[life].id, cipher, keys, session->local, session->remote, choice & 1,
-                                       threads_now_ns - (choice & 8 ? age * 1000000000ull : 0));
+    uint64_t birth_ns = threads_now_ns - (choice & 8 ? age * 1000000000ull : 0);
+    if (choice & 16) {
+        batch_with_keypair(life, session, cipher, keys, choice & 1, birth_ns);
+        return;
+    }
+    int result = udpring_plane_keypair(model.plane, model.life[life].id, cipher, keys, session->local, session->remote, choice & 1, birth_ns);
     CLAIM(result >= 0, "a keypair: %d", result);
     events_keys_change(life);
 }

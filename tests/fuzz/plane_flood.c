@@ -1,6 +1,7 @@
 /* Sequences too long to spell out in an input: datagrams at a rate at which a worker pauses between passes (moderation.h) and
  * yields to their readers (pacing.h), an authentic cookie reply, a mailbox that nobody empties, a stranger that proves its
  * address, and floods of handshakes. */
+#include "model_commands.h"
 #include "plane_model.h"
 #include "../native/abi.h"
 #include "tunnel/crypto/cookie_reply.h"

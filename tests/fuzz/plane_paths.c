@@ -1,6 +1,7 @@
 /* How packets leave, by the harness's own version of the rule (routes.h): source and interface of each peer, and loops. */
 #include "plane_model.h"
 
+#include "model_commands.h"
 #include "model_netlink.h"
 
 enum { SETTLE_S = 2, NOTICES = 20 };

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
+from reference.command_batch import CommandBatch
 from reference.cookies import CookieIssuer
 from reference.session import (
     REJECT_AFTER_MESSAGES,
@@ -284,6 +286,14 @@ class ModelPlane:
         peer = self._peer(number)
         peer.post_activity = post_activity
         return self._state(peer)
+
+    def states_of(self, numbers: Sequence[int], *, post_activity: bool = False) -> list[PeerState]:
+        return [
+            self.peer_state(number, post_activity=post_activity) for number in numbers if number in self.peers
+        ]
+
+    def batch(self) -> CommandBatch:
+        return CommandBatch(self)
 
     def peer_states(self) -> list[PeerState]:
         return [self._state(peer) for peer in self.peers.values()]

@@ -12,10 +12,12 @@ import errno
 import os
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+from reference.command_batch import CommandBatch
 
 from udpring.errors import RingError
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
@@ -107,6 +109,7 @@ class FakePlane:
         self.indices: dict[int, int] = {}
         self.mac1_key: bytes | None = None
         self.cookie_key: bytes | None = None
+        self.batches: list[CommandBatch] = []
         self.taken_ports = {53}
         self.port = address.port if address else 1000
         self._queue: deque[Event] = deque()
@@ -375,6 +378,19 @@ class FakePlane:
         if post_activity:
             known.post_activity = True
         return known.state
+
+    def states_of(self, peers: Sequence[int], *, post_activity: bool = False) -> list[PeerState]:
+        if not peers:
+            return []
+        self._call("states_of", tuple(peers), post_activity)
+        present = [self.peers[peer] for peer in peers if peer in self.peers]
+        for known in present:
+            known.post_activity |= post_activity
+        return [known.state for known in present]
+
+    def batch(self) -> CommandBatch:
+        self.batches.append(CommandBatch(self))
+        return self.batches[-1]
 
     def peer_states(self) -> list[PeerState]:
         self._call("peer_states")

@@ -17,6 +17,7 @@ from reference.cookies import CookieIssuer
 
 from udpring._native import lib
 from udpring.errors import RingError
+from udpring.tunnel.command_batch import COMMANDS_MAX
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.tunnel import Tunnel
@@ -200,9 +201,9 @@ def test_idle_peer_loses_keys_after_540_seconds(loop: VirtualLoop, sides: tuple[
     wanted(a)
     until(loop, lambda: b.tunnel.control.stats.handshakes_completed, 5)
     run_for(loop, 60)
-    looks = len(a.plane.named("peer_state"))
+    looks = len(a.plane.named("states_of"))
     run_for(loop, 400)
-    assert len(a.plane.named("peer_state")) == looks, "nothing happened, so nothing is looked at"
+    assert len(a.plane.named("states_of")) == looks, "nothing happened, so nothing is looked at"
     run_for(loop, 100)
     assert a.plane.named("keys_erase")
     assert a.plane.peers[a.peer].keypair is None
@@ -312,13 +313,59 @@ def test_failing_command_is_counted(loop: VirtualLoop, sides: tuple[Side, Side])
     assert a.plane.named("staged_drop")
 
 
+def test_commands_of_a_turn_cross_together(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """In the order of their events, and no more at once than a crossing takes."""
+    a, _ = sides
+    peers = [a.tunnel.add_peer(public_key(generate_private_key())) for _ in range(70)]
+    for peer in peers:
+        a.tunnel.set_endpoint(peer, THERE)
+    run_for(loop, 1)
+    (batch,) = a.plane.batches
+    batch.crossings.clear()
+    for peer in peers:
+        a.plane.post(Event(EventKind.HANDSHAKE_WANTED, peer))
+    until(loop, lambda: a.tunnel.control.stats.messages_sent == 70, 1)
+    assert [sent["peer"] for sent in a.plane.sent] == peers
+    assert sum(batch.crossings) == 70
+    assert len(batch.crossings) == 2
+    assert max(batch.crossings) <= COMMANDS_MAX
+
+
+def test_commands_before_a_failed_event_are_run(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    wanted(a)
+    a.plane.post(Event(EventKind.HANDSHAKE, None, b"\x01" * 148, source=None))
+    until(loop, lambda: a.tunnel.control.stats.failures, 1)
+    assert a.tunnel.control.stats.messages_sent == 1
+
+
+def test_failing_callback_stops_no_command(
+    loop: VirtualLoop, sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something that follows from an authentic message fails; the response leaves all the same."""
+    a, b = sides
+
+    class FullDisk:
+        def changed(self) -> None:
+            raise OSError(errno.ENOSPC, "no space")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(b.tunnel, "_timestamps", FullDisk())
+    wanted(a)
+    until(loop, lambda: a.tunnel.control.stats.handshakes_completed, 5)
+    assert b.tunnel.control.stats.failures == 1
+    assert b.tunnel.control.stats.messages_sent == 1
+
+
 def test_timers_of_one_peer_that_fail_are_tried_again(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, _ = sides
-    a.plane.fail["peer_state"] = RingError("no", errno=errno.EIO)
+    a.plane.fail["states_of"] = RingError("no", errno=errno.EIO)
     a.tunnel.set_keepalive(a.peer, 10)
     run_for(loop, 5)
     assert 2 <= a.tunnel.control.stats.failures <= 8
-    del a.plane.fail["peer_state"]
+    del a.plane.fail["states_of"]
     until(loop, lambda: a.plane.peers[a.peer].keypair, 10)
 
 
@@ -523,7 +570,7 @@ def test_after_close_nothing_is_left_in_the_loop(loop: VirtualLoop, sides: tuple
     assert not loop._selector.get_map().keys() - {loop._ssock.fileno()}  # type: ignore[attr-defined]
 
 
-def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+def test_many_peers_due_at_once_are_read_together(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
     a, _ = sides
     keys = [public_key(generate_private_key()) for _ in range(100)]
     for key in keys:
@@ -531,9 +578,9 @@ def test_many_peers_due_at_once_are_read_in_sweeps(loop: VirtualLoop, sides: tup
         a.tunnel.set_endpoint(peer, THERE)
     a.plane.calls.clear()
     run_for(loop, 0.1)
-    sweeps, single = len(a.plane.named("peer_states")), a.plane.named("peer_state")
-    assert sweeps == 2, "101 peers, 64 a turn"
-    assert all(post_activity for _, _, post_activity in single), "only to suspend timers"
+    looks = a.plane.named("states_of")
+    assert [len(peers) for _, peers, post_activity in looks if not post_activity] == [64, 37]
+    assert not a.plane.named("peer_state")
 
 
 def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

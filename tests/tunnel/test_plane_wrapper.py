@@ -151,7 +151,9 @@ def test_keys_of_a_wrong_length_never_reach_c() -> None:
     closed = Plane.__new__(Plane)
     closed._plane = None
     with pytest.raises(ValueError, match="32"):
-        closed.keypair(1, bytes(31), bytes(32), local_index=1, remote_index=2, initiator=True, birth=0)
+        closed.batch().keypair(
+            1, bytes(31), bytes(32), local_index=1, remote_index=2, initiator=True, birth=0
+        )
     with pytest.raises(ValueError, match="32"):
         wrapper._bytes(bytes(33), 32)
 

@@ -4,9 +4,11 @@ The flow of one turn:
 1. The plane's eventfd becomes readable. Up to ``EVENTS_A_TURN`` events are taken, then the event loop gets
    its turn.
 2. Each event goes to ``wireguard.Device`` or its peer, with the time. A list of outcomes comes back.
-3. Outcomes are executed in order as plane commands. At the end of the turn, the stamps of the peers concerned
-   are read, and their next deadlines put into one heap with one ``call_at`` timer.
-4. When the timer fires, peers whose deadline has come get ``on_timer``. Outcomes are executed again.
+3. Outcomes become plane commands. Those of the whole turn are executed in order, in one crossing
+   (``outcomes.py``).
+4. After the turn, the stamps of the peers concerned are read, and their next deadlines put into one heap with
+   one ``call_at`` timer.
+5. When the timer fires, peers whose deadline has come get ``on_timer``. Outcomes are executed again.
 
 The plane stamps times instead of re-arming timers. A peer with traffic is checked every ``POLL`` (ten
 seconds: no protocol timer that traffic starts is shorter). A peer without traffic costs nothing, because its
@@ -22,10 +24,9 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from udpring.errors import RingError
 from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
@@ -34,6 +35,7 @@ from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.link import Link, LinkFactory
 from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.node_events import NodeEvents
+from udpring.tunnel.outcomes import Outcomes
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
@@ -56,10 +58,6 @@ LONGEST_SLEEP = 30 * SECOND
 """The event loop's clock stands still while the machine is suspended, CLOCK_BOOTTIME does not."""
 SHORTEST_SLEEP = SECOND // 20
 """A deadline that is past again right after its timer ran must not make the loop spin."""
-HANDSHAKE_TOS = 0x88
-"""DSCP AF41 for handshake messages, as the kernel sends them (messages.h HANDSHAKE_DSCP)."""
-SWEEP_FROM = 32
-"""From this number of peers on, and a quarter of all, one sweep over all states is the cheaper way."""
 
 log = logging.getLogger("udpring.node")
 
@@ -96,7 +94,6 @@ class Control:
         """Called where peers come from a directory (``peers_on_demand``)."""
         self._loop = loop
         self._forgotten = forgotten
-        self._on_authenticated = authenticated
         self._label = label
         self._gate = FloodGate()
         self._deadlines = Deadlines()
@@ -111,28 +108,23 @@ class Control:
         self._loops = RoutingLoops(plane, self.report, label)
         self._nesting = Nesting(plane, self._loops, loop=loop, fwmark=fwmark)
         self._seen: dict[int, tuple[int, int, int]] = {}
-        self._opened: int | None = None
         self._running = False
         self._link = link(self._link_changed) if link else Link(plane.tun_fileno(), self._link_changed)
         self._events = ControlEvents(events or NodeEvents(), plane, device, loop=loop, boot=self.clock.boot)
-        reports = HandshakeReports(self.stats, self.report, label, self._events)
-        self._carry: dict[type, Callable[..., None]] = {
-            protocol.SendMessage: self._send_message,
-            protocol.InstallKeypair: self._install_keypair,
-            protocol.Authenticated: self._authenticated,
-            protocol.SendKeepalive: self._send_keepalive,
-            protocol.DropStaged: lambda outcome: self.plane.staged_drop(outcome.peer),
-            protocol.EraseKeys: lambda outcome: self.plane.keys_erase(outcome.peer),
-            protocol.ExpireKeys: lambda outcome: self.plane.keys_expire(outcome.peer),
-            protocol.ClearSource: lambda outcome: self.plane.source_clear(outcome.peer),
-            protocol.ReleaseIndex: lambda outcome: self.plane.index_release(outcome.index),
-            protocol.RemovedPeer: self._removed_peer,
-            protocol.AskKey: lambda outcome: self.key_unknown(outcome.initiation),
-            protocol.Dropped: reports.dropped,
-            protocol.HandshakeCompleted: reports.completed,
-            protocol.HandshakeGivenUp: reports.given_up,
-            protocol.PeerSilent: reports.silent,
-        }
+        self._outcomes = Outcomes(
+            plane,
+            device,
+            stats=self.stats,
+            clock=self.clock,
+            report=self.report,
+            reports=HandshakeReports(self.stats, self.report, label, self._events),
+            is_up=lambda: self._link.up,
+            touch=self.touch,
+            removed=self._peer_removed,
+            key_unknown=lambda initiation: self.key_unknown(initiation),
+            authenticated=authenticated,
+        )
+        self.carry_out = self._outcomes.carry_out
 
     # ---- life ----
 
@@ -159,6 +151,7 @@ class Control:
         self._timer = self._again = self._look = None
         self._waiting.clear()
         self._touched.clear()
+        self._outcomes.clear()
         self.gone.cancel()
 
     # ---- the interface, up and down ----
@@ -188,13 +181,14 @@ class Control:
     def _suspend(self) -> None:
         """As the kernel's ``wg_stop``: drops keys, staged packets, handshakes and timers of all peers."""
         states = {state.peer: state for state in self.plane.peer_states()}
-        for number, peer in self.device.by_id.items():
-            state = states[number]
-            erased = replace(state, session_birth=0, send_counter=0)
-            self.carry_out(peer.suspend(erased))
-            if state.staged:
-                self.plane.staged_drop(number)
-            self.forget(number)
+        with self._outcomes.gathered():
+            for number, peer in self.device.by_id.items():
+                state = states[number]
+                erased = replace(state, session_birth=0, send_counter=0)
+                self.carry_out(peer.suspend(erased))
+                if state.staged:
+                    self.carry_out([protocol.DropStaged(number)])
+                self.forget(number)
         self._arm()
 
     # ---- events in ----
@@ -205,28 +199,32 @@ class Control:
             self._turn()
 
     def _turn(self) -> None:
-        """Takes events until there are none, or the limit of the turn in number or time is reached."""
+        """Handles events, executes the commands that follow, and schedules a next turn if there are more."""
         self._again = None
         if not self._running:
             return
         self._link.look()
         self._events.look_at_load()
+        with self._outcomes.gathered():
+            more = self._take_turn()
+        if more and self._running:
+            # The eventfd was cleared, so nothing else would schedule the remaining work.
+            self._again = self._loop.call_soon(self._turn)
+
+    def _take_turn(self) -> bool:
+        """Takes events until there are none (False), or the limit in number or time is reached."""
         started = self.clock.boot()
         handled = 0
-        more = True
         while handled < EVENTS_A_TURN and self.clock.boot() - started < TURN_BUDGET:
             if not self._waiting:
                 self._waiting.extend(self.plane.events(EVENTS_A_BATCH))
-            if not self._waiting:
-                more = False
-                break
+                if not self._waiting:
+                    return False
             self._handle(self._waiting.popleft())
             handled += 1
             if not self._running:
-                return
-        if more:
-            # The eventfd was cleared, so nothing else would schedule the remaining work.
-            self._again = self._loop.call_soon(self._turn)
+                return False
+        return True
 
     def _handle(self, event: Event) -> None:
         self.stats.events += 1
@@ -287,87 +285,6 @@ class Control:
         if not self.gone.done():
             self.gone.set_result(why)
 
-    # ---- outcomes out ----
-
-    def carry_out(self, outcomes: Iterable[protocol.Outcome]) -> None:
-        """Executes outcomes in order. A command that fails is counted and logged. The others are still
-        executed."""
-        for outcome in outcomes:
-            peer = getattr(outcome, "peer", None)
-            if peer is not None:
-                self.touch(peer)
-            try:
-                self._carry[type(outcome)](outcome)
-            except RingError as refused:
-                self.stats.command_errors += 1
-                self.report(type(outcome).__name__, logging.DEBUG, "%s", refused)
-
-    def _send_message(self, outcome: protocol.SendMessage) -> None:
-        if not self._link.up:
-            return
-        peer = self.device.by_id.get(outcome.peer)
-        answer = None if peer is None else peer.cookie_key
-        if outcome.to is None:
-            self.plane.send(outcome.peer, outcome.data, tos=HANDSHAKE_TOS, cookie_key=answer)
-        else:
-            route = outcome.to.handle
-            assert isinstance(route, Route)
-            self.plane.send(
-                outcome.peer,
-                outcome.data,
-                tos=HANDSHAKE_TOS,
-                to=route.source,
-                source=route.local,
-                interface_index=route.interface_index,
-                cookie_key=answer,
-            )
-        self.stats.messages_sent += 1
-
-    def _install_keypair(self, outcome: protocol.InstallKeypair) -> None:
-        left = self.plane.keypair(
-            outcome.peer,
-            outcome.send_key,
-            outcome.receive_key,
-            local_index=outcome.local_index,
-            remote_index=outcome.remote_index,
-            initiator=outcome.initiator,
-            birth=outcome.birth,
-            cipher=outcome.cipher,
-        )
-        self._opened = outcome.peer if left else None
-
-    def _authenticated(self, outcome: protocol.Authenticated) -> None:
-        route = outcome.source.handle
-        assert isinstance(route, Route)
-        self.plane.authenticated(
-            outcome.peer, outcome.length, route.source, route.local, route.interface_index
-        )
-        self._on_authenticated()
-
-    def _send_keepalive(self, outcome: protocol.SendKeepalive) -> None:
-        if not self._link.up:
-            return  # it starts when the interface comes up
-        if self._opened == outcome.peer:
-            self._opened = None  # a staged packet has opened the session: only one of both, as in the kernel
-            return
-        try:
-            self.plane.keepalive(outcome.peer)
-        except RingError as refused:
-            if refused.errno != errno.ENOKEY:
-                raise
-            # No session yet: its first packet will be the keepalive. Start the handshake here, because the
-            # plane asks for one at most twice a second and may have asked before there was a private key.
-            peer = self.device.by_id.get(outcome.peer)
-            if peer is not None:
-                self.carry_out(peer.handshake_wanted(self.clock.boot(), self.clock.wall()))
-        else:
-            self.stats.keepalives_sent += 1
-
-    def _removed_peer(self, outcome: protocol.RemovedPeer) -> None:
-        self.plane.peer_remove(outcome.peer)
-        self.forget(outcome.peer)
-        self._forgotten(outcome.peer)
-
     # ---- timers ----
 
     def touch(self, peer: int) -> None:
@@ -384,6 +301,10 @@ class Control:
             return
         self._requested.add(peer)
         self.touch(peer)
+
+    def _peer_removed(self, peer: int) -> None:
+        self.forget(peer)
+        self._forgotten(peer)
 
     def forget(self, peer: int) -> None:
         """The peer is gone. None of its timers fires any more."""
@@ -408,31 +329,66 @@ class Control:
         self._timer = None
         self._run_timers(self._deadlines.due(self.clock.boot(), TIMERS_A_TURN))
 
-    def _run_timers(self, peers: list[int]) -> None:
+    def _run_timers(self, peers: Sequence[int]) -> None:
+        """Runs the due timers of these peers, and sets the time of each one's next check.
+
+        Three commands read states, however many peers there are: before timers run, after they ran, and of
+        peers whose next change posts ACTIVITY.
+        """
         if not self._link.look():
             return
-        states: dict[int, PeerState] = {}
-        if SWEEP_FROM <= len(peers) >= len(self.device.by_id) // 4:
-            states = {state.peer: state for state in self.plane.peer_states()}
-        for peer in peers:
-            try:
-                self._deadlines.set(peer, self._next_look(peer, states.get(peer)))
-            except Exception:
-                self.stats.failures += 1
-                self.report("timer", logging.ERROR, "timers of %s failed", self._label(peer), trace=True)
-                self._deadlines.set(peer, self.clock.boot() + SECOND)
+        states = self._states(peers)
+        ran: list[int] = []
+        with self._outcomes.gathered():
+            for number in list(states):
+                try:
+                    if self._run_due(number, states[number]):
+                        ran.append(number)
+                except Exception:
+                    del states[number]
+                    self._timers_failed(number)
+        for number in ran:
+            del states[number]
+            self._touched.pop(number, None)  # outcomes touched the peer, which is being checked right now
+        states |= self._states(ran)
+        now = self.clock.boot()
+        idle = [number for number, state in states.items() if not self._is_busy(state, now)]
+        for number in idle:
+            del states[number]
+        for number, state in states.items():
+            self._set_deadline(number, state, now, now + POLL)
+        for number, state in self._states(idle, post_activity=True).items():
+            self._set_deadline(number, state, now)
         if not self._requested:
             self._requested = set()  # a cleared one would keep its largest size
         self._arm()
 
-    def _next_look(self, number: int, state: PeerState | None) -> int | None:
-        """Runs the due timers of the peer. Returns the time of the next check. None: when ACTIVITY comes."""
-        peer = self.device.by_id.get(number)
-        if peer is None:
-            self.forget(number)
-            return None
+    def _states(self, peers: Sequence[int], *, post_activity: bool = False) -> dict[int, PeerState]:
+        """The states of the peers that still exist. ``post_activity``: ACTIVITY says when one changes."""
+        present: list[int] = []
+        for number in peers:
+            if number in self.device.by_id:
+                present.append(number)
+            else:
+                self.forget(number)
+        found: dict[int, PeerState] = {}
+        try:
+            found = {
+                state.peer: state for state in self.plane.states_of(present, post_activity=post_activity)
+            }
+            missing = [number for number in present if number not in found]
+            if missing:
+                raise KeyError(f"the plane has no peers {missing}")
+        except Exception:
+            for number in present:
+                if number not in found:
+                    self._timers_failed(number)
+        return found
+
+    def _run_due(self, number: int, state: PeerState) -> bool:
+        """Runs the due timers of the peer. Whether there were any, so that its state may have changed."""
+        peer = self.device.by_id[number]
         now = self.clock.boot()
-        state = state or self.plane.peer_state(number)
         if number in self._resuming:
             self._resuming.discard(number)
             self.carry_out(peer.resume(now))
@@ -441,21 +397,29 @@ class Control:
             if state.staged:  # also with a session: an earlier one may have expired with the private key
                 self.carry_out(peer.handshake_wanted(now, self.clock.wall()))
         deadline = peer.deadline(state)
+        if deadline is None or deadline > now:
+            return False
+        self.carry_out(peer.on_timer(now, self.clock.wall(), state))
+        return True
+
+    def _set_deadline(self, number: int, state: PeerState, now: int, latest: int | None = None) -> None:
+        """The next check comes at the peer's deadline, at ``latest``, or with ACTIVITY."""
+        try:
+            deadline = self.device.by_id[number].deadline(state)
+        except Exception:
+            self._timers_failed(number)
+            return
+        if latest is not None:
+            deadline = latest if deadline is None else min(deadline, latest)
         if deadline is not None and deadline <= now:
-            self.carry_out(peer.on_timer(now, self.clock.wall(), state))
-            if number not in self.device.by_id:
-                return None
-            state = self.plane.peer_state(number)
-            deadline = peer.deadline(state)
-            self._touched.pop(number, None)  # outcomes touched the peer, which is being checked right now
-        if self._is_busy(state, now):
-            soonest = now + POLL
-            deadline = soonest if deadline is None else min(deadline, soonest)
-        else:
-            deadline = peer.deadline(self.plane.peer_state(number, post_activity=True))
-        if deadline is not None and deadline <= now:
-            return now + SHORTEST_SLEEP
-        return deadline
+            deadline = now + SHORTEST_SLEEP
+        self._deadlines.set(number, deadline)
+
+    def _timers_failed(self, number: int) -> None:
+        """Within an ``except`` block. The next check is in a second."""
+        self.stats.failures += 1
+        self.report("timer", logging.ERROR, "timers of %s failed", self._label(number), trace=True)
+        self._deadlines.set(number, self.clock.boot() + SECOND)
 
     def _is_busy(self, state: PeerState, now: int) -> bool:
         """Whether stamps may change without an ACTIVITY event. Then the next check is in ``POLL``.

@@ -18,13 +18,12 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
-from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.command_batch import CommandBatch
 from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
 from udpring.tunnel.plane_reading import peer_state, plane_stats
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
-from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "PREFIX_BATCH",
@@ -262,10 +261,6 @@ class Plane:
         """Boot time until which the plane is under load; in the past: it is not. No command: it is cheap."""
         return int(lib.udpring_plane_load_until(self._handle()))
 
-    def source_clear(self, peer: int) -> None:
-        """Forgets the sticky source of the peer: the route decides the source address again."""
-        check(lib.udpring_plane_source_clear(self._handle(), peer), f"clear the source of peer {peer}")
-
     def prefixes(self, prefixes: Sequence[Prefix]) -> None:
         """Applies allowed IPs in order, ``PREFIX_BATCH`` per command. Where it raises RingError (EEXIST: a
         claimed one is another peer's), earlier ones stay applied. Packets that waited for a peer with one of
@@ -328,99 +323,9 @@ class Plane:
         check(lib.udpring_plane_index_new(self._handle(), peer, index), f"receiver index for peer {peer}")
         return int(index[0])
 
-    def index_release(self, index: int) -> None:
-        """Releases an index that became no keypair's."""
-        check(lib.udpring_plane_index_release(self._handle(), index), "release a receiver index")
-
-    def keypair(
-        self,
-        peer: int,
-        send_key: bytes,
-        receive_key: bytes,
-        *,
-        local_index: int,
-        remote_index: int,
-        initiator: bool,
-        birth: int,
-        cipher: Cipher = Cipher.CHACHA20_POLY1305,
-    ) -> bool:
-        """Installs a keypair: the current one of an initiator, the next one of a responder. Returns whether
-        staged packets left on it. The copy of the keys made here is zeroised."""
-        if len(send_key) != 32 or len(receive_key) != 32:
-            raise ValueError("keys of a keypair have 32 bytes each")
-        keys, number = ffi.new("uint8_t[64]"), CIPHER_NUMBERS[cipher]
-        try:
-            ffi.memmove(keys, send_key, 32)
-            ffi.memmove(keys + 32, receive_key, 32)
-            code = lib.udpring_plane_keypair(
-                self._handle(), peer, number, keys, local_index, remote_index, initiator, birth
-            )
-        finally:
-            ffi.memmove(keys, bytes(64), 64)
-        return bool(check(code, f"install a keypair of peer {peer}"))
-
-    def keys_erase(self, peer: int) -> None:
-        """Zeroises all keypairs of the peer."""
-        check(lib.udpring_plane_keys_erase(self._handle(), peer), f"erase the keys of peer {peer}")
-
-    def keys_expire(self, peer: int) -> None:
-        """Stops sending on the peer's keypairs. Receiving continues."""
-        check(lib.udpring_plane_keys_expire(self._handle(), peer), f"expire the keys of peer {peer}")
-
-    def send(
-        self,
-        peer: int,
-        message: bytes,
-        *,
-        tos: int = 0,
-        to: SocketAddress | None = None,
-        source: SocketAddress | None = None,
-        interface_index: int = 0,
-        cookie_key: bytes | None = None,
-    ) -> None:
-        """Sends a handshake message to the peer's endpoint, or to ``to`` from the local address ``source``.
-
-        ``cookie_key``: the key that the peer seals cookie replies with, for an initiation or a response. The
-        plane then posts the one authentic reply to this message, and no other.
-
-        Raises RingError (EDESTADDRREQ: the peer has no endpoint).
-        """
-        code = lib.udpring_plane_send(
-            self._handle(),
-            peer,
-            ffi.from_buffer("uint8_t[]", message),
-            len(message),
-            tos,
-            new_address(to),
-            new_address(source),
-            interface_index,
-            _bytes(cookie_key, 32),
-        )
-        check(code, f"send a handshake message to {to or f'peer {peer}'}")
-
-    def authenticated(
-        self,
-        peer: int,
-        length: int,
-        source: SocketAddress,
-        local: SocketAddress | None,
-        interface_index: int = 0,
-    ) -> None:
-        """Takes in an authentic handshake message of the peer: roams to its source, stamps the receive and
-        counts its bytes."""
-        code = lib.udpring_plane_authenticated(
-            self._handle(), peer, length, new_address(source), new_address(local), interface_index
-        )
-        check(code, f"roam peer {peer}")
-
-    def keepalive(self, peer: int) -> None:
-        """Sends an empty data packet. Raises RingError (ENOKEY: no session; the plane asks for a
-        handshake)."""
-        check(lib.udpring_plane_keepalive(self._handle(), peer), f"keepalive to peer {peer}")
-
-    def staged_drop(self, peer: int) -> None:
-        """Drops the packets that wait for a session with the peer."""
-        check(lib.udpring_plane_staged_drop(self._handle(), peer), f"drop the staged packets of peer {peer}")
+    def batch(self) -> CommandBatch:
+        """An empty batch of commands: keypairs, messages, and what else follows from handshakes."""
+        return CommandBatch(self._handle)
 
     # ---- reading ----
 
@@ -432,6 +337,14 @@ class Plane:
             f"state of peer {peer}",
         )
         return peer_state(raw)
+
+    def states_of(self, peers: Sequence[int], *, post_activity: bool = False) -> list[PeerState]:
+        """The same for several peers, in one command. Those that are gone are left out."""
+        if not peers:
+            return []
+        raw = ffi.new("struct udpring_peer_state[]", len(peers))
+        count = lib.udpring_plane_states_of(self._handle(), peers, len(peers), post_activity, raw)
+        return [peer_state(raw[position]) for position in range(count)]
 
     def peer_states(self) -> list[PeerState]:
         """The states of all peers, in few commands."""

@@ -166,11 +166,12 @@ class SymmetricState:
 
 def _hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...]:
     """HMAC-BLAKE2s, not keyed BLAKE2s (Noise section 4.3)."""
-    secret = hmac.digest(chaining_key, material, "blake2s")
+    # The constructor, not the name: by name OpenSSL looks the hash up in each call.
+    secret = hmac.digest(chaining_key, material, hashlib.blake2s)
     keys: list[bytes] = []
     last = b""
     for number in range(1, outputs + 1):
-        last = hmac.digest(secret, last + bytes((number,)), "blake2s")
+        last = hmac.digest(secret, last + bytes((number,)), hashlib.blake2s)
         keys.append(last)
     return tuple(keys)
 

@@ -256,6 +256,50 @@ void udpring_packets_free(struct udpring_packets *batch, uint8_t *data);
 int32_t udpring_plane_packets_mtu(struct udpring_plane *plane, uint32_t mtu);
 
 /* Commands: run by the worker between two passes; each returns 0 or -errno. */
+
+/* ---- what follows from handshakes and timers: many commands in one crossing ---- */
+enum udpring_command_kind {
+    /* peer, message, length, tos, address, local, interface_index, awaits_cookie, cookie_key. Handshake bytes, to the address from
+     * that local address (responses); without one to the peer's endpoint from its source. They count as an authenticated send of the
+     * peer, unless it is UDPRING_PEER_NONE. cookie_key: of an initiation or a response, HASH("cookie--" || the peer's public key). One
+     * authentic cookie reply to this message is let in, and no other. */
+    UDPRING_COMMAND_SEND = 1,
+    /* peer, cipher, keys, local_index, remote_index, initiator, birth_ns. cipher: UDPRING_CIPHER_* (-EINVAL: there is none such;
+     * -ENOTSUP: no library here has it). keys: sending then receiving key. Initiator: becomes current, staged packets leave (1: some
+     * did). Responder: becomes next, current once data arrives on it. birth_ns: when the handshake completed. */
+    UDPRING_COMMAND_KEYPAIR,
+    /* peer, length, address (its source), local, interface_index. A handshake message of this length was authentic: roam there,
+     * stamp the receive, count its bytes. */
+    UDPRING_COMMAND_AUTHENTICATED,
+    UDPRING_COMMAND_ENDPOINT,       /* peer, address */
+    /* peer. Sends its staged packets, or an empty packet if there are none. 1: staged packets left on the KEYPAIR before it, so none
+     * was sent. -ENOKEY: no session (asks for one). */
+    UDPRING_COMMAND_KEEPALIVE,
+    UDPRING_COMMAND_KEYS_ERASE,     /* peer. Zeroises all its keypairs */
+    UDPRING_COMMAND_KEYS_EXPIRE,    /* peer. No more sending on them; still receiving */
+    UDPRING_COMMAND_SOURCE_CLEAR,   /* peer */
+    UDPRING_COMMAND_STAGED_DROP,    /* peer */
+    UDPRING_COMMAND_INDEX_RELEASE   /* local_index, which no keypair has (-EBUSY) */
+};
+#define UDPRING_COMMANDS_MAX 64     /* in one crossing: no worker stands still for long */
+
+struct udpring_command {
+    uint32_t kind;                  /* UDPRING_COMMAND_* */
+    uint32_t peer;
+    int32_t result;                 /* out */
+    int32_t cipher;
+    uint32_t length, interface_index;
+    uint32_t local_index, remote_index;
+    uint64_t birth_ns;
+    struct udpring_address address, local;   /* family 0: none */
+    uint8_t initiator, awaits_cookie, tos;
+    uint8_t cookie_key[32];
+    uint8_t keys[64];               /* zeroised by the call */
+    uint8_t message[UDPRING_MESSAGE_MAX];
+};
+/* Runs them in order, also those after one that failed, and writes a result into each. -EINVAL: too many. */
+int32_t udpring_plane_commands(struct udpring_plane *plane, struct udpring_command *commands, uint32_t count);
+
 /* Opens new sockets in the worker's namespace on *port (0: the kernel chooses; *port then holds it), all with fwmark. Sessions
  * stay, source addresses are forgotten. On failure all workers keep the old sockets. */
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why);
@@ -271,29 +315,9 @@ int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const
 int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
 int32_t udpring_plane_prefixes_clear(struct udpring_plane *plane, uint32_t peer);
 uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer, struct udpring_prefix *out, uint32_t max);
-/* A receiver index that no keypair or handshake has, random, for this peer; released by _index_release, or with the
+/* A receiver index that no keypair or handshake has, random, for this peer; released by INDEX_RELEASE, or with the
  * keypair it became. */
 int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index);
-int32_t udpring_plane_index_release(struct udpring_plane *plane, uint32_t index);
-/* cipher: UDPRING_CIPHER_* (-EINVAL: there is none such; -ENOTSUP: no library here has it). keys: 64 bytes, sending then
- * receiving key. Initiator: becomes current, staged packets leave (1: some did). Responder: becomes next, current once data arrives on
- * it. birth_ns: when the handshake completed. */
-int32_t udpring_plane_keypair(struct udpring_plane *plane, uint32_t peer, int32_t cipher, const uint8_t *keys,
-                              uint32_t local_index, uint32_t remote_index, int32_t initiator, uint64_t birth_ns);
-int32_t udpring_plane_keys_erase(struct udpring_plane *plane, uint32_t peer);    /* zeroises all keypairs of the peer */
-int32_t udpring_plane_keys_expire(struct udpring_plane *plane, uint32_t peer);   /* no more sending on them; still receiving */
-/* Handshake bytes. to NULL: the peer's endpoint and source; else that address from that local address (cookie replies,
- * responses). Counts as an authenticated send of the peer unless it is UDPRING_PEER_NONE. cookie_key: of an initiation or a
- * response, 32 bytes, HASH("cookie--" || the peer's public key): one authentic cookie reply to this message is let in, and no
- * other. NULL: as before. */
-int32_t udpring_plane_send(struct udpring_plane *plane, uint32_t peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
-                           const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index,
-                           const uint8_t *cookie_key);
-/* A handshake message of this peer was authentic: roam there, stamp the receive, count its bytes. */
-int32_t udpring_plane_authenticated(struct udpring_plane *plane, uint32_t peer, uint32_t bytes, const struct udpring_address *source,
-                                    const struct udpring_address *local, uint32_t interface_index);
-/* Sends the staged packets of the peer, or an empty packet if there are none. */
-int32_t udpring_plane_keepalive(struct udpring_plane *plane, uint32_t peer);      /* -ENOKEY: no session (asks for one) */
 /* The answer to NESTED. returns: our packets to the peer come back to the interface with this destination; NULL: they do not.
  * 1: it is the peer's own, so that they loop, and are dropped; 0: they do not loop. */
 int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);
@@ -301,14 +325,15 @@ int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const s
 int32_t udpring_plane_watch_roaming(struct udpring_plane *plane, int32_t on);
 /* Boot time until which handshakes need a valid mac2; in the past: not under load. No command: it reads one value. */
 uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
-int32_t udpring_plane_source_clear(struct udpring_plane *plane, uint32_t peer);
 /* The answer "no" to PEER_WANTED: packets to the address are dropped, and more of them for so long, two minutes at most.
  * -ENOTSUP: without UDPRING_PLANE_ASKS. */
 int32_t udpring_plane_refuse(struct udpring_plane *plane, const struct udpring_address *address, uint64_t ns);
 int32_t udpring_plane_forget_refusals(struct udpring_plane *plane);   /* all of them may be asked for again */
-int32_t udpring_plane_staged_drop(struct udpring_plane *plane, uint32_t peer);
 /* post_activity: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
 int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out);
+/* The same for several peers. Returns how many of them there are; their states are in out, in order. */
+uint32_t udpring_plane_states_of(struct udpring_plane *plane, const uint32_t *peers, uint32_t count, int32_t post_activity,
+                                 struct udpring_peer_state *out);
 /* The states of up to max peers from slot `first` on; returns how many; *next = where to go on, 0 at the end. */
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);
 int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);

@@ -56,6 +56,7 @@ enum {
     ROUTES_BATCH = 64,          /* peers copied while the workers are stopped once, for route look-ups */
     ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
     ROUTES_NOTICES_A_ROUND = 256,
+    ROUTES_KNOWN = 16,          /* interfaces that are known to be tunnels, or not */
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
     ROUTES_PAUSE = 9,           /* the watch thread pauses for this many times as long as it worked */
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */

@@ -5,6 +5,7 @@
 #include <linux/if_arp.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -34,13 +35,18 @@ static int netlink_socket(struct routes *routes)
     return -1;
 }
 
+static bool join_group(int fd, int group)
+{
+    return setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) == 0;
+}
+
 /* Without a group an old kernel lacks (next hops: 5.3) the others still serve. */
 static void join_groups(int fd)
 {
-    static const int groups[] = {1 /* links */, 5 /* IPv4 addresses */, 7 /* IPv4 routes */, 8 /* IPv4 rules */,
+    static const int groups[] = {5 /* IPv4 addresses */, 7 /* IPv4 routes */, 8 /* IPv4 rules */,
                                  9 /* IPv6 addresses */, 11 /* IPv6 routes */, 19 /* IPv6 rules */, 32 /* next hops */};
     for (size_t i = 0; i < UR_ARRAY_LENGTH(groups); i++)
-        (void)setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &groups[i], sizeof(groups[i]));
+        (void)join_group(fd, groups[i]);
 }
 
 int routes_open(struct routes *routes, int tun_fd)
@@ -59,6 +65,7 @@ int routes_open(struct routes *routes, int tun_fd)
         routes->lookup_fd = -1;
         return 0;
     }
+    routes->hears_links = join_group(routes->notice_fd, RTNLGRP_LINK);
     join_groups(routes->notice_fd);
     if (stat("/proc/thread-self/ns/net", &space) == 0) {
         routes->space_device = space.st_dev;
@@ -213,14 +220,38 @@ static bool is_about_route(int result)
 }
 
 /* TUN and WireGuard devices have no link layer. Asked of the socket's namespace, as the routes are. */
-static bool is_tunnel(const struct routes *routes, uint32_t interface_index)
+static bool ask_tunnel(const struct routes *routes, uint32_t interface_index)
 {
     struct ifreq request = {.ifr_ifindex = (int)interface_index};
     return ioctl(routes->lookup_fd, SIOCGIFNAME, &request) == 0 && ioctl(routes->lookup_fd, SIOCGIFHWADDR, &request) == 0 &&
            request.ifr_hwaddr.sa_family == ARPHRD_NONE;
 }
 
-static enum way way_of(const struct routes *routes, uint32_t interface_index)
+/* Asked once a generation: all handshakes of a server leave by few interfaces. */
+static bool is_tunnel(struct routes *routes, uint32_t interface_index)
+{
+    struct known_interface *known = &routes->known[interface_index % ROUTES_KNOWN];
+    if (known->interface_index != interface_index || !routes->hears_links)
+        *known = (struct known_interface){interface_index, ask_tunnel(routes, interface_index)};
+    return known->tunnel;
+}
+
+void routes_stop_listening(struct routes *routes)
+{
+    pthread_mutex_lock(&routes->lock);
+    routes->hears_links = false;
+    pthread_mutex_unlock(&routes->lock);
+}
+
+void routes_note_change(struct routes *routes)
+{
+    pthread_mutex_lock(&routes->lock);
+    memset(routes->known, 0, sizeof(routes->known));
+    __atomic_store_n(&routes->generation, routes->generation + 1, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&routes->lock);
+}
+
+static enum way way_of(struct routes *routes, uint32_t interface_index)
 {
     if (!interface_index || routes->no_interface)
         return WAY_OUT;
@@ -279,7 +310,7 @@ static void choose(struct routes *routes, const struct path_query *query, struct
 
 void routes_choose(struct routes *routes, const struct path_query *query, struct path *path)
 {
-    *path = (struct path){0};
+    *path = (struct path){.generation = __atomic_load_n(&routes->generation, __ATOMIC_ACQUIRE)};
     if (!query->endpoint.family)
         return;
     if (routes->lookup_fd < 0) {

@@ -43,6 +43,13 @@ struct path {
     uint32_t interface_index;          /* to name when sending: a VRF, or that of a link-local address; else 0 */
     uint32_t leaves_by;                /* by which packets leave then; 0: no route, or unknown */
     enum way way;
+    uint32_t generation;               /* of the routes that this was found in; see routes_have_changed() */
+};
+
+/* Whether an interface is a tunnel. Owner: struct routes. Thread: under its lock. Nothing to free. */
+struct known_interface {
+    uint32_t interface_index;          /* 0: none */
+    bool tunnel;
 };
 
 /* Owner: the plane. Thread: the watch thread but where said. Freed by routes_close(). */
@@ -59,8 +66,12 @@ struct routes {
     bool stop;                         /* atomic */
     uint32_t tunnel;                   /* atomic: the TUN device's index, 0 where it is in another namespace */
 
-    pthread_mutex_t lock;              /* protects lookup_fd and sequence; held while the kernel is asked */
+    pthread_mutex_t lock;              /* protects lookup_fd and what follows; held while the kernel is asked */
     uint32_t sequence;
+    uint32_t generation;               /* atomic to read: one more for each round of notices */
+    bool hears_links;                  /* notices of links come, and are read */
+    struct known_interface known[ROUTES_KNOWN];   /* as asked in this generation; unused where no such notices come */
+
     pthread_mutex_t links_lock;        /* never held for long */
     /* By interface. Changed with that lock held and while all workers are stopped; either is enough to read. */
     struct link_note *vrf_slaves;
@@ -88,6 +99,15 @@ uint32_t routes_reply_interface(const struct routes *routes, const struct udprin
                                 uint32_t interface_index);
 /* Any thread: look up this peer, or (UDPRING_PEER_NONE) all, soon. */
 void routes_ask(struct routes *routes, uint32_t peer);
+/* The watch thread: no notice will be read. */
+void routes_stop_listening(struct routes *routes);
+/* The watch thread: notices have come. What was known of interfaces is void, as an index may be another interface's now. */
+void routes_note_change(struct routes *routes);
+/* Any thread: whether notices have come since this was looked up. */
+static inline bool routes_have_changed(const struct routes *routes, const struct path *path)
+{
+    return path->generation != __atomic_load_n(&routes->generation, __ATOMIC_ACQUIRE);
+}
 /* Whether the TUN device is in our namespace, and under which index. */
 void routes_find_tunnel(struct routes *routes);
 /* With the links' lock held and all workers standing. */

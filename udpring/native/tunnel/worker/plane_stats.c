@@ -25,36 +25,51 @@ static void peer_state(const struct worker *worker, const struct peer *peer, str
 }
 
 struct state_arguments {
-    uint32_t peer, max;
+    const uint32_t *peers;
+    uint32_t count;
     bool post_activity;
+    struct udpring_peer_state *out;
+    uint32_t filled;
+};
+
+static int run_states_of(struct worker *worker, void *argument)
+{
+    struct state_arguments *arguments = argument;
+    for (uint32_t i = 0; i < arguments->count; i++) {
+        struct peer *peer = plane_peer(worker->plane, arguments->peers[i]);
+        if (!peer)
+            continue;
+        peer->post_activity = arguments->post_activity;
+        peer_state(worker, peer, &arguments->out[arguments->filled++]);
+    }
+    return 0;
+}
+
+uint32_t udpring_plane_states_of(struct udpring_plane *plane, const uint32_t *peers, uint32_t count, int32_t post_activity,
+                                 struct udpring_peer_state *out)
+{
+    struct state_arguments arguments = {.peers = peers, .count = count, .post_activity = post_activity != 0, .out = out};
+    plane_call(plane, run_states_of, &arguments);
+    return arguments.filled;
+}
+
+int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out)
+{
+    return udpring_plane_states_of(plane, &peer, 1, post_activity, out) ? 0 : -ENOENT;
+}
+
+struct all_arguments {
+    uint32_t first, max;
     struct udpring_peer_state *out;
     uint32_t *next;
     uint32_t filled;
 };
 
-static int run_peer_state(struct worker *worker, void *argument)
-{
-    struct udpring_plane *plane = worker->plane;
-    struct state_arguments *arguments = argument;
-    struct peer *peer = plane_peer(plane, arguments->peer);
-    if (!peer)
-        return -ENOENT;
-    peer->post_activity = arguments->post_activity;
-    peer_state(worker, peer, arguments->out);
-    return 0;
-}
-
-int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out)
-{
-    struct state_arguments arguments = {.peer = peer, .post_activity = post_activity != 0, .out = out};
-    return plane_call(plane, run_peer_state, &arguments);
-}
-
 static int run_peer_states(struct worker *worker, void *argument)
 {
     struct udpring_plane *plane = worker->plane;
-    struct state_arguments *arguments = argument;
-    uint32_t slot = arguments->peer;
+    struct all_arguments *arguments = argument;
+    uint32_t slot = arguments->first;
     for (; slot < plane->peers_capacity && arguments->filled < arguments->max; slot++)
         if (plane->peers[slot])
             peer_state(worker, plane->peers[slot], &arguments->out[arguments->filled++]);
@@ -64,7 +79,7 @@ static int run_peer_states(struct worker *worker, void *argument)
 
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next)
 {
-    struct state_arguments arguments = {.peer = first, .max = max, .out = out, .next = next};
+    struct all_arguments arguments = {.first = first, .max = max, .out = out, .next = next};
     plane_call(plane, run_peer_states, &arguments);
     return arguments.filled;
 }

@@ -206,8 +206,10 @@ static void *watch_main(void *argument)
     struct routes *routes = &plane->routes;
     prctl(PR_SET_NAME, "udpring-routes");
     struct batch *batch = calloc(1, sizeof(*batch) + NOTICE_BYTES);
-    if (!batch)
+    if (!batch) {
+        routes_stop_listening(routes);
         return NULL;   /* peers keep the paths of their handshakes */
+    }
     uint8_t *buffer = (uint8_t *)(batch + 1);
     read_links(plane, buffer);
     while (!stopping(routes)) {
@@ -216,6 +218,7 @@ static void *watch_main(void *argument)
         take_asked(routes, batch);
         if (changed) {
             batch->sweep = true;
+            routes_note_change(routes);
             routes_find_tunnel(routes);
         }
         if (batch->sweep || batch->asked_count) {
