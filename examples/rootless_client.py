@@ -51,7 +51,7 @@ def connector(node: udpring.Node) -> aiohttp.TCPConnector:
 
 
 async def main(path: str, url: str) -> None:
-    """Prints what is at the URL."""
+    """Prints the contents of the URL."""
     config = udpring.Config.load(path)
     async with (
         udpring.Node(config, attachment=udpring.Rootless()) as node,

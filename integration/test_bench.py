@@ -18,7 +18,7 @@ from lab.node import UAPI
 TOP = Path(__file__).resolve().parents[1]
 PREFIX = "bench"
 LEFT = "left in /run: "
-APART = f"""
+SEPARATE = f"""
 mount -t tmpfs tmpfs /run || exit
 "$@"
 code=$?
@@ -37,9 +37,9 @@ def argv(*words: str) -> list[str]:
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     """With its own /run, so that everything left there was left by it."""
-    apart = ["unshare", "--mount", "sh", "-c", APART, "sh"]
+    separate = ["unshare", "--mount", "sh", "-c", SEPARATE, "sh"]
     done = subprocess.run(
-        [*apart, *argv(*words)], capture_output=True, text=True, timeout=100, cwd=TOP, check=False
+        [*separate, *argv(*words)], capture_output=True, text=True, timeout=100, cwd=TOP, check=False
     )
     assert LEFT not in done.stderr
     return done

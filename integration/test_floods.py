@@ -74,7 +74,7 @@ FLOODS = {
         4_000,
         "flooded",
         148,
-        looked_at=10_000,  # twice what limits.h allows to trains of data
+        looked_at=10_000,  # twice the limit of limits.h for trains of data
     ),
     "one-byte garbage": Flood(lambda scene: b"\x09" * 60, 3_000, "flooded", 1),
     "garbage": Flood(lambda scene: b"\x09" * 100, 10_000, "bad_type"),

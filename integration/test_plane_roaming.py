@@ -1,4 +1,4 @@
-"""What the core reports of a peer that moves: nothing unasked, both addresses, and not each packet's move."""
+"""Events of the core for a peer that moves: only on request, with both addresses, not for each packet."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_interface_in_another_namespace(rig: Rig, mover: str) -> None:
 
 @pytest.mark.parametrize("programs", [(SUBJECT, GO), (GO, SUBJECT), (SUBJECT, SUBJECT)], ids=str)
 def test_largest_mtu(rig: Rig, programs: tuple) -> None:  # type: ignore[type-arg]
-    """MTU 65535: inner packets up to what one outer datagram can carry."""
+    """MTU 65535: inner packets up to the size of one outer datagram."""
     tunnel = rig.tunnel(programs, mtu=65535)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()

@@ -87,7 +87,7 @@ def test_streams_and_signals_are_passed_on(packet_place: Place) -> None:
 
 
 FILTER = "(ip or ip6) and (not host 127.0.0.1 or port 53)"
-"""What the core tries on loopback sockets of its own at a start is not looked at."""
+"""Excludes the core's probes on loopback sockets at a start."""
 TRIES = """
 import socket, sys
 inner, outer, inner6, outer6 = sys.argv[1:]

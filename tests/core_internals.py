@@ -1,4 +1,4 @@
-"""The internals of the core, for tests: what the product's module does not offer.
+"""The internals of the core for tests, which the product's module does not offer.
 
 ``lib`` has the functions of tests/native/abi.h, and all of the product's ``lib``. ``ffi`` shares the types of
 the product's ``ffi``. A function that takes a plane or a ring works on those of the product's module: both

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def refusal(program: str) -> str:
-    """What a Python program writes to standard error; it must fail."""
+    """The standard error of a Python program, which must fail."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(HERE)!r})\n{program}"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The product's modules offer what the product uses: what only tests call is in tests/native."""
+"""The product's modules offer only functions that the product uses. Those for tests are in tests/native."""
 
 from __future__ import annotations
 

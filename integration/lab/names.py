@@ -1,4 +1,5 @@
-"""A name server that knows a few names. It answers A and AAAA questions over UDP and keeps what was asked."""
+"""A name server that knows a few names. It answers A and AAAA questions over UDP and records the
+questions."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class NameServer:
         self._socket.close()
 
     def check(self) -> None:
-        """Raises what went wrong while it served."""
+        """Raises the error of the server, if any."""
         if self._failure is not None:
             raise self._failure
 

@@ -24,7 +24,7 @@ from lab.unprivileged import as_nobody, user_namespaces
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAME = "www.tunnel.example"
 DEVICES = {"tun": 0o666, "packet": 0o600}
-"""What /dev/net/tun has to be, for the node to choose that device by itself."""
+"""The mode of /dev/net/tun with which the node chooses that device."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``udpring run`` and ``udpring proxy``: what they refuse before anything is started."""
+"""``udpring run`` and ``udpring proxy``: refusals before anything is started."""
 
 from __future__ import annotations
 

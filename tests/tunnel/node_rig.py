@@ -37,7 +37,7 @@ def config(*peers: PeerConfig, **interface: Any) -> Config:
 
 
 class Planes:
-    """Stands in for the Plane class; keeps what was opened."""
+    """Replaces the Plane class and keeps the opened planes."""
 
     def __init__(self) -> None:
         self.opened: list[FakePlane] = []

@@ -267,7 +267,7 @@ def burst(which: int, sealing: bool, source: Any, to: Any, length: int, stride: 
     return list(results)[:count]
 
 
-def check_packet_beside_a_guard(which: int, length: int, plain: Arena, sealed: Arena, at_end: bool) -> None:
+def check_packet_next_to_guard(which: int, length: int, plain: Arena, sealed: Arena, at_end: bool) -> None:
     """One packet, with its last byte before the guard or its first after the other one. In place in one
     arena."""
     plaintext = bytes((length + 3 * i) & 0xFF for i in range(length))
@@ -291,7 +291,7 @@ def test_every_length_touches_nothing_beyond_the_packet(which: int, in_place: bo
     sealed = plain if in_place else Arena(2100 + TAG)
     for length in range(2101):
         for at_end in (True, False):
-            check_packet_beside_a_guard(which, length, plain, sealed, at_end)
+            check_packet_next_to_guard(which, length, plain, sealed, at_end)
 
 
 @every_aead

@@ -103,7 +103,7 @@ def core_segment(vnet: Vnet, packet: bytes) -> list[bytes]:
     return made
 
 
-def taken_apart(written: list[tuple[Vnet, bytes]]) -> list[bytes]:
+def segmented(written: list[tuple[Vnet, bytes]]) -> list[bytes]:
     """The packets in the order of the super-packets, each of which a kernel would accept."""
     packets = []
     for vnet, packet in written:
@@ -135,7 +135,7 @@ def taken_apart(written: list[tuple[Vnet, bytes]]) -> list[bytes]:
 def round_trip(device: Device, packets: list[bytes], offloads: int = ALL) -> list[tuple[Vnet, bytes]]:
     """Writes, segments, compares. Returns the messages."""
     written = device.write(packets, offloads)
-    out = taken_apart(written)
+    out = segmented(written)
     assert sorted(out) == sorted(packets)
     check_order(packets, out)
     return written

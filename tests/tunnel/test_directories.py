@@ -1,4 +1,4 @@
-"""The directories in the box: what they find, by the longest prefix, and what they announce."""
+"""The included directories: look-ups by the longest prefix, and announcements."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_changes_are_announced(stores: Stores) -> None:
                 heard.append(key)
 
         listener = asyncio.create_task(listen())
-        for number in range(1, 1000):  # what changes before it follows is not told
+        for number in range(1, 1000):  # changes before it follows are not reported
             await stores.put(directory, peer(0, "10.0.5.0/24", persistent_keepalive=number))
             await asyncio.sleep(0.02)
             if heard:

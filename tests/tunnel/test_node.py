@@ -1,4 +1,4 @@
-"""udpring.Node over a plane in memory: what a configuration and a reload do to peers, and how it ends."""
+"""udpring.Node with a plane in memory: configuration, reload and end."""
 
 from __future__ import annotations
 

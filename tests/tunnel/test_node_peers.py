@@ -170,7 +170,7 @@ def test_name_of_added_peer_is_looked_up_later(planes: Planes, monkeypatch: pyte
 
 
 def test_add_and_remove_cost_the_same_among_many(planes: Planes) -> None:
-    """Counted in commands to the plane, which is what takes the time."""
+    """Counted in commands to the plane, which take the time."""
 
     def many(count: int) -> list[PeerConfig]:
         return [PeerConfig((number + 1).to_bytes(32, "big")) for number in range(count)]

@@ -17,7 +17,7 @@ from udpring.tunnel import attachment
 from udpring.tunnel.control import BootClock
 
 LEAST = udpring.Packets(send_bytes=1 << 19)
-#: A hundred times what the queue holds, and nothing that a socket has to carry.
+#: A hundred times the capacity of the queue. No socket carries it.
 PLENTY = [b"\0" * 1000] * (100 * (1 << 19) // 1000)
 
 
@@ -173,7 +173,7 @@ def threads() -> int:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_start_and_stop_leave_nothing(loop: str) -> None:
-    """Whatever waits or lies in the queues at the end."""
+    """With anything waiting or queued at the end."""
 
     async def body() -> None:
         async with pair():

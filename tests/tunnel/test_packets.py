@@ -233,7 +233,7 @@ def test_directory_serves_node_without_device() -> None:
     run(body)
 
 
-# ---- what may be sent ----
+# ---- valid packets ----
 
 
 def test_one_buffer_with_lengths_is_cut() -> None:
@@ -256,7 +256,7 @@ def test_one_buffer_with_lengths_is_cut() -> None:
 
 
 def test_batch_is_relayed_in_place() -> None:
-    """A hub sends what it has received to another peer, after a change of the packets."""
+    """A hub changes received packets and sends them to another peer."""
 
     async def body() -> None:
         async with node(config(2, 0, 1)) as hub:
@@ -306,7 +306,7 @@ def test_wrong_arguments_name_packet() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_cannot_be_sent_is_counted(workers: int) -> None:
-    """Garbage does not stop what lies behind it."""
+    """Garbage does not stop later packets."""
     good = between(0, 1, b"good")
     six = between(0, 1, b"good", 6)
     garbage = [b"", b"\x45", b"\x00" * 100, good[:-1], good + b"\0", six[:-1], six + b"\0", b"\xff" * 1420]

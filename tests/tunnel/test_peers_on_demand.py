@@ -1,4 +1,4 @@
-"""A node with a directory, over a plane in memory: who is asked, what answers do, and who leaves."""
+"""A node with a directory and a plane in memory: questions, answers, and peers that leave."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Telephone:
 
 
 class Live:
-    """A node with a directory, what it told, and what the test does to it."""
+    """A node with a directory, its events, and actions of the test."""
 
     def __init__(self, node: Node, plane: FakePlane) -> None:
         self.node = node

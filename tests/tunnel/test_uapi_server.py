@@ -42,7 +42,7 @@ async def test_private_key_is_answered_clamped(here: Served) -> None:
 
 @serving
 async def test_pause_is_one_line_that_wg_never_sends(here: Served) -> None:
-    """Nothing is said of it while it is off, so ``wg`` gets what it always got."""
+    """It is not mentioned while it is off, so ``wg`` gets the same as before."""
     before = await here.ask("get=1\n\n")
     assert await here.set("paused=true") == "errno=0\n\n"
     assert here.tunnel.paused

@@ -1,4 +1,4 @@
-"""What a task's waits leave registered in asyncio and uvloop, and how a wait resumes."""
+"""Registrations that a task's waits leave in asyncio and uvloop, and how a wait resumes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "LOOK_SECONDS", NEVER)
 
 
-# What stays registered with the loop, and for how long.
+# Registrations with the loop, and how long they stay.
 
 
 @pytest.mark.usefixtures("no_look")

@@ -1,4 +1,4 @@
-"""What each tier must send, and how it reports failures."""
+"""The contract of sending for each tier, with its reports of failures."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_no_diffie_hellman_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_proof_needs_the_private_key() -> None:
-    """A sealed payload that somebody changed is what one without the private key can send at best."""
+    """Without the private key, an attacker can at best send a changed sealed payload."""
     at = device()
     message = bytearray(initiation())
     message[90] ^= 1

@@ -16,7 +16,7 @@ from typing import TypeAlias
 __all__ = ["Subparsers", "open_standard_streams"]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What ``register`` gets, and calls ``add_parser`` on."""
+"""The argument of ``register``, which calls its ``add_parser``."""
 
 
 def open_standard_streams() -> None:

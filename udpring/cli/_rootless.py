@@ -1,4 +1,4 @@
-"""What ``udpring run`` and ``udpring proxy`` share: their file, and a rootless node from it."""
+"""Shared by ``udpring run`` and ``udpring proxy``: their file, and a rootless node from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def node_of(args: argparse.Namespace) -> Node:
-    """The node, not started. Prints what of the file does not apply. Raises ConfigError."""
+    """The node, not started. Prints the settings of the file that do not apply. Raises ConfigError."""
     path = args.file
     if config.INTERFACE_NAME.fullmatch(path) and not Path(path).exists():
         path = str(config.locate(path)[1])

@@ -1,4 +1,4 @@
-"""``udpring doctor``: what this host can do, what it lacks, and what to do about that."""
+"""``udpring doctor``: the features of this host, the missing ones, and the cures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_text(found: HostProbe) -> Iterator[str]:
-    """The lines to print: the table, then what is missing with its cure, then the verdict."""
+    """The lines to print: the table, then missing features with cures, then the verdict."""
     system = found.system
     cpus = f"{system.cpus} CPUs: {system.cpu}"
     yield f"udpring {found.version}, Linux {system.kernel}, {system.machine}, {cpus}".rstrip(": ")

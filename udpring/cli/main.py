@@ -90,7 +90,7 @@ def _flush() -> None:
 
 
 def _failed(error: Exception) -> int:
-    """Prints what the host refused. Raises errors of the program again."""
+    """Prints a refusal by the host. Raises errors of the program again."""
     shortage = isinstance(error, MemoryError | ImportError | RuntimeError) or (
         isinstance(error, OSError) and error.errno in SHORTAGES
     )

@@ -33,7 +33,7 @@ log = logging.getLogger("udpring.node")
 
 @dataclass(frozen=True, slots=True)
 class PlaneSettings:
-    """What a node asks of its plane, whatever it is attached to. As the arguments of ``Plane``.
+    """A node's requirements for its plane, with any attachment. Named like the arguments of ``Plane``.
 
     ``name``: of the interface; None: the attachment's default.
     """
@@ -80,7 +80,7 @@ class Attached(Protocol):
         """
 
     async def undo(self) -> None:
-        """Takes back what ``set_up`` did. May be called again, and without ``set_up``."""
+        """Undoes ``set_up``. May be called again, and without ``set_up``."""
 
     async def close(self) -> None:
         """Frees everything but the plane. Called once, after the plane was closed."""

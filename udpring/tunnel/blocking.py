@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 async def run_blocking(work: Callable[[], T], *, name: str, abandon: bool = False) -> T:
-    """Runs ``work()`` in a thread and returns what it returns, or raises what it raises.
+    """Runs ``work()`` in a thread. Returns its result or raises its exception.
 
     A cancelled call waits for the end of the work, so that nothing is left half done. With ``abandon`` it
     does not wait, and the result is lost.

@@ -48,7 +48,7 @@ MAX_NAME = 128
 """Characters of a peer's name."""
 
 INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
-"""What ``wg-quick`` takes as an interface's name (15 is the kernel's IFNAMSIZ - 1)."""
+"""Interface names that ``wg-quick`` accepts (15 is the kernel's IFNAMSIZ - 1)."""
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
 
@@ -56,7 +56,7 @@ MIN_MTU = 68  # RFC 791
 MAX_MTU = 65535
 
 BLANKS = " \t\r\v\f"
-"""What counts as a blank inside a line: ASCII only, as in wg."""
+"""The blanks inside a line: ASCII only, as in wg."""
 
 # The characters that end a line or begin a comment: a value with one cannot be written to the file.
 _UNWRITABLE = re.compile(r"[\n\r\0#]")

@@ -1,4 +1,4 @@
-"""What the control loop logs and counts: handshakes, routing loops, refused super-packets."""
+"""Log lines and counters of the control loop: handshakes, routing loops, refused super-packets."""
 
 from __future__ import annotations
 

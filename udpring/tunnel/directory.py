@@ -9,7 +9,7 @@ Answers may be slow and may fail: only the peer in question is refused. ``by_add
 prefix match. Prefixes of two peers must not overlap, because the node knows only the peers that are active.
 
 A directory may also announce changes (``ChangingDirectory``). The node then asks again for the peers that it
-has, and forgets what it was refused.
+has, and forgets refused keys.
 
 ``MappingDirectory``, ``FolderDirectory`` and ``SqliteDirectory`` are such directories. A program may write
 its own. The node calls it in its event loop.
@@ -26,7 +26,7 @@ __all__ = ["ChangingDirectory", "Directory"]
 
 
 class Directory(Protocol):
-    """What a node asks for peers. May raise anything."""
+    """A node asks it for peers. It may raise any exception."""
 
     async def by_key(self, public_key: bytes) -> PeerConfig | None:
         """The peer with this public key of 32 bytes; None: there is none."""

@@ -24,7 +24,7 @@ class ChangeFeed:
                 some.set()
 
     async def follow(self) -> AsyncIterator[bytes]:
-        """What is announced from the first step on."""
+        """Announcements from the first step on."""
         follower: tuple[dict[bytes, None], asyncio.Event] = ({}, asyncio.Event())
         waiting, some = follower
         self._followers.append(follower)

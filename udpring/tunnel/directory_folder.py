@@ -95,7 +95,7 @@ class FolderDirectory:
         return peers[0]
 
     def _adopt(self, files: dict[str, tuple[_Mark, PeerConfig | None]]) -> list[bytes]:
-        """Takes what was read, and returns the keys of peers that are different from before."""
+        """Takes the peers that were read. Returns the keys of those that have changed."""
         before = {peer.public_key: peer for _, peer in self._files.values() if peer}
         after: dict[bytes, PeerConfig] = {}
         for name, (_, peer) in files.items():

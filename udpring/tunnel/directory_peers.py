@@ -81,8 +81,8 @@ class DirectoryPeers:
         self._keep(number, peer)
 
     def change(self, peer: PeerConfig) -> None:
-        """Changes a peer to what the directory has now. Its session continues, and its endpoint stays unless
-        the directory's changed. Raises as ``add``."""
+        """Changes a peer to the directory's present settings. Its session continues, and its endpoint stays
+        unless the directory's changed. Raises as ``add``."""
         before = self._peers.get(peer.public_key)
         number = self._tunnel.find(peer.public_key)
         if before is None or number is None:
@@ -146,7 +146,7 @@ class DirectoryPeers:
         self._prefixes.remove(public_key)
 
     def dismiss(self, public_key: bytes) -> None:
-        """The peer leaves now. What it sent before cannot be replayed."""
+        """The peer leaves now. Its earlier messages cannot be replayed."""
         self.release(public_key)
         number = self._tunnel.find(public_key)
         if number is not None:

@@ -40,7 +40,7 @@ class DisjointPrefixes:
         return None
 
     def put(self, networks: Iterable[Network], owner: bytes) -> None:
-        """The owner has these, instead of what it had. They have no conflict."""
+        """Replaces the owner's prefixes by these. They have no conflict."""
         self.remove(owner)
         owned = []
         networks = list(networks)

@@ -25,7 +25,7 @@ _ANY_FAMILY = int(socket.AF_UNSPEC)
 
 
 class Inside:
-    """What ``Node`` offers with ``attachment=Rootless()``. Each method raises TypeError with another
+    """The methods of ``Node`` with ``attachment=Rootless()``. Each method raises TypeError with another
     attachment, ClosedError while the node is down, and OSError where the kernel refuses."""
 
     def _spaces(self) -> Namespaces:

@@ -53,7 +53,7 @@ _TABLE_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One program to run; ``stdin`` is what it reads."""
+    """One program to run; ``stdin`` is its standard input."""
 
     argv: tuple[str, ...]
     stdin: str = ""

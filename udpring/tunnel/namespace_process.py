@@ -2,7 +2,7 @@
 ``python -I -S``: it uses the standard library alone.
 
 ``hold SOCKET DEVICE NAME QUEUES OFFLOAD`` makes a user, network and mount namespace and the interface in
-them, sends the descriptors of what it made over the socket (SCM_RIGHTS), then answers requests until its
+them, sends their descriptors over the socket (SCM_RIGHTS), then answers requests until its
 other end is closed:
 
 - ``{"do": "socket", "family": N, "type": N, "protocol": N}``: a socket of the inside;
@@ -56,7 +56,7 @@ OFFLOADS = {
     "tx-scatter-gather", "tx-checksum-ip-generic", "tx-generic-segmentation",
     "tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation",
 }  # fmt: skip
-"""Work that the interface may leave to the far end: what struct virtio_net_hdr can describe."""
+"""Offloads that the interface may leave to the far end, described by struct virtio_net_hdr."""
 ASKED_ELSEWHERE = ("/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon", "/run/dbus")
 """Where daemons of the host listen who would look names up for programs inside."""
 
@@ -113,7 +113,7 @@ def keep_rights() -> None:
     data = ctypes.create_string_buffer(24)
     call("capget", libc.capget(header, data))
     words = list(struct.unpack("=6I", data.raw))
-    words[2], words[5] = words[1], words[4]  # inheritable: what is permitted
+    words[2], words[5] = words[1], words[4]  # inheritable: the permitted ones
     call("capset", libc.capset(header, struct.pack("=6I", *words)))
     held = words[1] | words[4] << 32
     for right in range(64):
@@ -222,7 +222,7 @@ def open_packet(name: str, queues: int, offload: bool, query: socket.socket) -> 
 def open_device(
     device: str, name: str, queues: int, offload: bool, query: socket.socket
 ) -> tuple[str, str, list[int], str]:
-    """What was made, the name, its descriptors, and why it is no TUN device."""
+    """The device made: kind, name, descriptors, and the reason why it is no TUN device."""
     why = ""
     if device != "packet":
         try:

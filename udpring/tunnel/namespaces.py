@@ -1,7 +1,7 @@
 """The namespaces of a rootless node: the process that holds them, seen from the program.
 
-``namespace_process.py`` runs there and says what it answers. Requests are made one at a time and block for as
-long as a system call over there takes. Looking a name up does not block: the answer comes over a socket.
+``namespace_process.py`` runs there and describes its answers. Requests are made one at a time and block for
+as long as a system call over there takes. Looking a name up does not block: the answer comes over a socket.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SYSCTLS = (
     ("user/max_net_namespaces", "0", "sysctl -w user.max_net_namespaces=10000"),
     ("user/max_mnt_namespaces", "0", "sysctl -w user.max_mnt_namespaces=10000"),
 )  # fmt: skip
-"""What denies user namespaces, and the cure."""
+"""Settings that deny user namespaces, and their cures."""
 _SPACE_STEPS = (
     "unshare",
     "mount",
@@ -192,7 +192,7 @@ class Namespaces:
         with self._lock:
             if self._socket is None or self._socket.fileno() < 0:
                 raise ClosedError("the node is not up")
-            with contextlib.suppress(BrokenPipeError):  # what follows says it
+            with contextlib.suppress(BrokenPipeError):  # the next step reports it
                 socket.send_fds(self._socket, [json.dumps(request).encode()], list(rights))
             answer, descriptors = self._receive()
         if "error" in answer:

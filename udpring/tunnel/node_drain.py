@@ -16,7 +16,7 @@ from udpring.tunnel.tunnel import Tunnel
 __all__ = ["LOOK", "busy_peers"]
 
 LOOK = 1.0
-"""Seconds between two looks at the peers, and nine times what a look takes where that is more."""
+"""Seconds between two checks of the peers, or nine times the duration of a check if that is more."""
 SECOND = 1_000_000_000
 
 

@@ -259,7 +259,7 @@ class NodePeers:
     # ---- settings ----
 
     def _differences(self, number: int, wanted: Iterable[Network]) -> list[Prefix]:
-        """What changes the live allowed IPs of the peer to those wanted: removals, then additions."""
+        """The changes from the live allowed IPs of the peer to the wanted ones: removals, then additions."""
         has = dict.fromkeys(self._tunnel.allowed_ips(number))
         wants = dict.fromkeys((each.network_address.packed, each.prefixlen) for each in wanted)
         removed = [

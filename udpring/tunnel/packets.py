@@ -110,7 +110,7 @@ class AttachedPackets:
 
 
 class PacketsOfNode:
-    """What ``Node`` offers with ``attachment=Packets()``."""
+    """The attribute ``packets`` of a node with ``attachment=Packets()``."""
 
     def _packets_end(self) -> tuple[Attached, Device]:
         raise TypeError("this object is no node")

@@ -3,7 +3,7 @@
     an initiation of an unknown key   -> by_key      -> proof, peer, response
     a packet to an unknown address    -> by_address  -> peer, its packets, initiation
 
-What an answer must be: a PeerConfig, with the key or the address that was asked for, not our own key, and
+A valid answer is a PeerConfig, with the key or the address that was asked for, not our own key, and
 with allowed IPs that overlap no other peer's of the directory and equal none of any other. Anything else, a
 failure or a time-out refuses this one peer, with a ``PeerRefused`` event that says why. An answer "no" to an
 initiation makes its key an ``unknown_peer``, as without a directory.
@@ -47,7 +47,7 @@ log = logging.getLogger("udpring.node")
 
 
 def _why(failure: BaseException) -> str:
-    """For people. The text of a refusal of our own, else what happened and where to look."""
+    """For people. The text of the refusal, or the error and where to look."""
     if isinstance(failure, RefusedError | OSError) and not isinstance(failure, TimeoutError):
         return str(failure)
     return f"the directory failed: {failure!r}"[:300]

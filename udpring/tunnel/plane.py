@@ -136,7 +136,7 @@ class Plane:
             raise ClosedError("the plane is closed. Open a new one")
         return self._plane
 
-    # ---- what it is ----
+    # ---- properties ----
 
     @property
     def name(self) -> str:

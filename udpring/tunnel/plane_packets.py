@@ -4,9 +4,10 @@ The flow:
 1. ``send`` copies a batch into the queues of the workers, in one call of the core. A worker that sleeps is
    woken; one that works finds the packets by itself.
 2. A full queue holds ``send`` until half of it is free.
-3. A worker puts what it has decrypted into a queue of its own. Where that is full, the packet is dropped and
+3. A worker puts decrypted packets into its own queue. Where that is full, the packet is dropped and
    counted (``program_full``).
-4. ``recv`` takes what all queues hold, in one call of the core. If they are empty, it waits for the eventfd.
+4. ``recv`` takes the contents of all queues in one call of the core. If they are empty, it waits for the
+   eventfd.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class PacketPort:
     """Sends IP packets into the tunnel, and receives those that come out of it.
 
     The destination address of a packet selects the peer, by its AllowedIPs. Packets of one flow stay in
-    order. What cannot be sent is dropped and counted in ``node.stats.plane.drops``: ``bad_outer`` (no IP
-    packet, or not as long as its header says), ``too_big`` (longer than ``mtu``), ``no_peer``,
+    order. Packets that cannot be sent are dropped and counted in ``node.stats.plane.drops``: ``bad_outer``
+    (no IP packet, or not as long as its header says), ``too_big`` (longer than ``mtu``), ``no_peer``,
     ``no_endpoint``, ...
 
     All methods belong to the thread of the node's event loop, and raise WrongThreadError in another. They
@@ -98,7 +99,7 @@ class PacketPort:
         await self._give_way()
 
     def _job(self, packets: Payloads | PacketBatch, lengths: Lengths | None) -> tuple[Any, Any]:
-        """The batch as the core takes it, and what must live as long."""
+        """The batch in the core's form, and the objects that must live as long."""
         job = ffi.new("struct udpring_packets_out *")
         if isinstance(packets, PacketBatch):
             if lengths is not None:

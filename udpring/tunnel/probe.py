@@ -43,7 +43,8 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class _UpTool:
-    """A program that ``udpring up`` may need. ``name``: what needs it. Any one of ``programs`` will do."""
+    """A program that ``udpring up`` may need. ``name``: the feature that needs it. Any one of ``programs``
+    will do."""
 
     name: str
     programs: tuple[str, ...]
@@ -127,7 +128,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class HostProbe:
-    """All results. ``missing`` lists what the host lacks."""
+    """All results. ``missing`` lists the missing features."""
 
     version: str
     system: System
@@ -151,7 +152,7 @@ class HostProbe:
 
     @property
     def missing(self) -> tuple[Missing, ...]:
-        """What the host lacks, the worst first."""
+        """The missing features, the worst first."""
         found = [*_missing_for_good(self), *_missing_speed(self)]
         return tuple(sorted(found, key=lambda each: not each.fatal))
 
@@ -187,7 +188,7 @@ class HostProbe:
 
 
 def probe() -> HostProbe:
-    """Finds out what this host can do, and why not. See ``HostProbe``.
+    """Finds out which features work on this host, and why others do not. See ``HostProbe``.
 
     It takes some tenths of a second, and at most a second for each feature that hangs. It raises nothing: the
     result has the reason for each feature that does not work.

@@ -24,7 +24,7 @@ __all__ = ["CONNECTIONS_MAX", "Proxy"]
 CONNECTIONS_MAX = 1024
 """Of all listeners of a proxy together."""
 REQUEST_WAIT = 30.0
-"""Seconds for a client to say what it wants."""
+"""Seconds for a client's request."""
 CONNECT_WAIT = 60.0
 """Seconds for a connection through the tunnel to be made."""
 RETRY = 0.1
@@ -164,7 +164,7 @@ class Proxy:
 
 
 async def _request(client: socket.socket) -> tuple[socks.Request, bytes]:
-    """What the client wants, and what it sent behind that."""
+    """The client's request, and the bytes after it."""
     loop = asyncio.get_running_loop()
     data = b""
     greeted = False

@@ -45,7 +45,7 @@ class Questions(Generic[K, T]):
         answered: Callable[[K, T | BaseException], None],
         source: Hashable = None,
     ) -> bool:
-        """Asks, and calls ``answered`` once, with the answer or what went wrong. False: too many are open, in
+        """Asks, and calls ``answered`` once, with the answer or the error. False: too many are open, in
         all or for this source. The subject must not be open."""
         if len(self._tasks) >= self._at_once:
             return False
@@ -91,5 +91,5 @@ class Questions(Generic[K, T]):
 
 
 async def _asked(question: Callable[[], Awaitable[T]]) -> T:
-    """What the directory raises before its first await counts, too."""
+    """An exception before the directory's first await counts too."""
     return await question()

@@ -1,8 +1,8 @@
 """Why a start failed, as one line with a cure.
 
 Limits, sandboxes and full disks may refuse any call: in the core, in asyncio, in an import. ``explained``
-turns the exception into a HostError. ``run_loop`` first tries what asyncio needs, because a failure inside
-asyncio would leave a half-made loop and a traceback.
+turns the exception into a HostError. ``run_loop`` first tries the resources that asyncio needs, because a
+failure inside asyncio would leave a half-made loop and a traceback.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CURES = {
 
 
 def cure_of(number: int) -> str:
-    """What to do about a call that failed with this errno."""
+    """The cure for a call that failed with this errno."""
     return _CURES.get(number, "see: udpring doctor")
 
 

@@ -79,7 +79,7 @@ class _Direction:
         loop.add_reader(source, self._move)
 
     def stop(self) -> None:
-        """Ends it, with what it holds. May be called again."""
+        """Ends it and closes everything it holds. May be called again."""
         if not self._finished:
             self._finish()
         ends, self._ends = self._ends, None

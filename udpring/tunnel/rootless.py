@@ -80,7 +80,7 @@ class Rootless:
 
 
 class AttachedRootless:
-    """The live end. ``spaces``: where ``Node.socket`` and the others get what they make."""
+    """The live end. ``spaces``: for ``Node.socket`` and the similar methods."""
 
     def __init__(self, plane: Plane, spaces: Namespaces) -> None:
         self.plane = plane

@@ -50,7 +50,7 @@ class ServiceManager:
             self._send()
 
     def _send(self) -> None:
-        """Sends what is unsent, in order, as far as the socket takes it."""
+        """Sends unsent messages in order, while the socket has room."""
         if self._again is not None:
             self._again.cancel()
             self._again = None

@@ -25,7 +25,7 @@ _CODES = {
 
 
 class SocksError(Exception):
-    """The client asks for what is not served. ``answer``: what to send before closing."""
+    """The client requests something that is not served. ``answer``: to send before closing."""
 
     def __init__(self, text: str, answer: bytes = b"") -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class SocksError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The client's first message. ``answer``: what the server says to it."""
+    """The client's first message. ``answer``: of the server."""
 
     answer: bytes = bytes((VERSION, NO_AUTHENTICATION))
 

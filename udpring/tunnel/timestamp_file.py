@@ -101,7 +101,7 @@ class TimestampFile:
             self._timer = self._loop.call_later(SAVE_SECONDS, self._save)
 
     def close(self) -> None:
-        """Writes what is not written yet, now. May be called again."""
+        """Writes all changes now. May be called again."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -54,7 +54,7 @@ class TunnelStats:
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """What is remembered of a peer that left: the timestamp of its last initiation, and where it was."""
+    """Kept of a peer that left: the timestamp of its last initiation, and its endpoint."""
 
     timestamp: bytes
     endpoint: SocketAddress | None

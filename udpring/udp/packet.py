@@ -1,4 +1,4 @@
-"""``Packet``: one datagram of a batch, with what the kernel reported about it."""
+"""``Packet``: one datagram of a batch, with the kernel's reports about it."""
 
 from __future__ import annotations
 

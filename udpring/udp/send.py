@@ -66,7 +66,7 @@ class SendRing(Uncopied):
         on a network card. Loopback and virtual devices copy.
     helpers: threads, 0 to 15, that send together with the caller's. They help with batches of 128 datagrams
         or more that have an address each. Single datagrams to many destinations each pass through the whole
-        kernel, so only more CPUs make them faster. ``stats["helped"]`` counts what they sent. Helpers do
+        kernel, so only more CPUs make them faster. ``stats["helped"]`` counts their datagrams. Helpers do
         nothing for one destination, or with ``ordered``.
 
     Raises RingError (the kernel refused, with the reason), ValueError (no such tier; too many helpers).
@@ -393,10 +393,10 @@ class SendRing(Uncopied):
     ) -> SendReport:
         """``send_batch`` that waits in the running loop: asyncio, uvloop, trio, anyio on either. No thread.
 
-        It sends what the socket buffer has room for and waits with the rest. Several tasks may send. Their
-        datagrams leave in the order of the calls. After a few batches without a wait the loop gets a turn.
-        Arguments and report are those of ``send_batch``. Payloads are held as by ``submit``. A cancelled call
-        abandons the unsent datagrams and notes their number on the exception (``__notes__``).
+        It sends as much as the socket buffer has room for and waits with the rest. Several tasks may send.
+        Their datagrams leave in the order of the calls. After a few batches without a wait the loop gets a
+        turn. Arguments and report are those of ``send_batch``. Payloads are held as by ``submit``. A
+        cancelled call abandons the unsent datagrams and notes their number on the exception (``__notes__``).
 
         Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
         """

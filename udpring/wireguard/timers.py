@@ -1,4 +1,4 @@
-"""The deadlines of one peer (whitepaper sections 6.1 to 6.5). ``peer.py`` says what happens then.
+"""The deadlines of one peer (whitepaper sections 6.1 to 6.5). ``peer.py`` has the actions.
 
 The data plane does not arm a timer for each packet. It stamps times (``PeerStamps``). Deadlines follow from
 the stamps when they are needed:
@@ -89,7 +89,7 @@ class Timers:
         self.persistent_interval = 0  # ns; 0: off
         self._persistent_since = 0  # when it was switched on or last fired
 
-    # ---- what happened ----
+    # ---- events ----
 
     def handshake_asked(self) -> None:
         """A new session is wanted: the 90 s of attempts start again."""

@@ -1,6 +1,6 @@
 """A rootless node that ``wg`` configures: ``-m udpring_tools.bench.rootless_node DEVICE -f IFACE``.
 
-It logs what ``udpring-wg`` logs when it is up, and the process whose namespaces hold the interface.
+It logs the same as ``udpring-wg`` when it is up, and the process whose namespaces hold the interface.
 """
 
 from __future__ import annotations
