@@ -3,14 +3,16 @@
 
     sqlite_directory.py add clients.sqlite PUBLIC_KEY ALLOWED_IP...     registers a client
     sqlite_directory.py remove clients.sqlite PUBLIC_KEY                its session ends within a second
-    sqlite_directory.py serve clients.sqlite wg0.conf                   needs root; Ctrl-C ends it
+    sqlite_directory.py serve clients.sqlite wg0.conf                   Ctrl-C ends it
 
 wg0.conf needs no [Peer]. Its Address must cover the clients' addresses, for the kernel's route to them.
+Without root, the interface is in a network namespace of its own.
 """
 
 import asyncio
 import contextlib
 import ipaddress
+import os
 import sqlite3
 import sys
 
@@ -36,7 +38,8 @@ async def serve(database: str, path: str) -> None:
     """Runs the node of a wg-quick configuration and says every five seconds who is active."""
     config = udpring.Config.load(path)
     with contextlib.closing(udpring.SqliteDirectory(database)) as directory:
-        async with udpring.Node(config, peers=directory, idle_timeout=300) as node:
+        inside = None if os.geteuid() == 0 else udpring.Rootless()
+        async with udpring.Node(config, attachment=inside, peers=directory, idle_timeout=300) as node:
             print(f"{node.name}: UDP port {node.listen_port}, tier {node.tier}", flush=True)
             ended = asyncio.ensure_future(node.wait())
             while not ended.done():

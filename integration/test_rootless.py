@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from lab import Rig, until
-from lab.rootless import DEVICES, NAME, Place, rootless_place, spot, web_server
+from lab.rootless import DEVICES, EXAMPLES, NAME, Place, rootless_place, spot, web_server
+from lab.traffic import ping
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
 
@@ -51,6 +53,28 @@ def test_http_server_is_reached_through_the_tunnel_alone(place: Place) -> None:
         assert ":80 " not in here.space.run("ss", "-Hltn").stdout
         outside = there.space.run("curl", "-sS", f"http://{here.space.ipv4}/", check=False, timeout=60)
         assert outside.returncode == 7, "refused"
+
+
+def test_directory_in_sqlite_serves_its_clients(place: Place) -> None:
+    """The node knows nobody but by its database."""
+    here, there = place.tunnel.a, place.tunnel.b
+    example = place.directory / "sqlite_directory.py"
+    example.write_bytes((EXAMPLES / example.name).read_bytes())
+    own = place.directory / "own"
+    own.mkdir()
+    file, database = own / "wg0.conf", str(own / "clients.sqlite")
+    file.write_text(place.file.read_text().partition("[Peer]")[0])
+    file.chmod(0o600)
+    for each in (own, file):
+        shutil.chown(each, "nobody")
+    allowed = (f"{there.inner4}/32", f"{there.inner6}/128")
+    place.run(str(example), "add", database, there.public_key, *allowed)
+    with place.program(sys.executable, "-P", str(example), "serve", database, str(file)) as server:
+        until(lambda: "UDP port" in place.said() or server.poll() is not None, "the node is up")
+        assert server.poll() is None, place.said()
+        ping(there.space, here.inner4)
+        ping(there.space, here.inner6)
+        until(lambda: f"{there.public_key}: " in place.said(), "it tells of its client")
 
 
 INSIDE = r"""
