@@ -31,7 +31,7 @@ class Host:
         monkeypatch.setattr(interface_setup, "_run", self._run)
 
     def _run(
-        self, argv: Sequence[str], stdin: str = "", timeout: float | None = None
+        self, argv: Sequence[str], stdin: str = "", timeout: float | None = None, pass_fds: Sequence[int] = ()
     ) -> subprocess.CompletedProcess[str]:
         lines = stdin.splitlines() if "-batch" in argv else [" ".join(argv[1:])]
         for number, line in enumerate(lines, 1):
