@@ -15,6 +15,8 @@ plot.py        bench tunnel as a picture
 peers.py       bench peers: full tables
 handshakes.py  bench handshakes: handshakes per second, and forwarding under a flood
 
+packets.py     bench packets: a program's packets through two nodes without a device
+
 udp.py         bench udp: rounds of every contender in turn, medians and ratios
 udp_work.py    the patterns of destinations, sockets, and the length of a burst
 udp_contenders.py  loops over socket, asyncio and uvloop, sendmmsg from C, and udpring's rings
