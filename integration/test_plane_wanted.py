@@ -211,6 +211,12 @@ def test_nobody_is_asked_without_the_flag() -> None:
         bench.close()
 
 
+def test_load_can_be_declared(bench: Bench) -> None:
+    before = lib.udpring_plane_load_until(bench.plane)
+    assert lib.udpring_plane_under_load(bench.plane) == 0
+    assert lib.udpring_plane_load_until(bench.plane) > before
+
+
 def test_claimed_prefix_of_another_peer_stays(bench: Bench) -> None:
     other = ffi.new("uint32_t *")
     assert lib.udpring_plane_peer_add(bench.plane, other) == 0

@@ -236,6 +236,9 @@ class FakePlane:
     def refuse(self, ip: bytes, nanoseconds: int) -> None:
         self._call("refuse", ip, nanoseconds)
 
+    def under_load(self) -> None:
+        self._call("under_load")
+
     def forget_refusals(self) -> None:
         self._call("forget_refusals")
 

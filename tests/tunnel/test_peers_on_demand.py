@@ -482,6 +482,18 @@ def test_questions_at_once_are_bounded(planes: Planes) -> None:
     with_node(planes, body, directory)
 
 
+def test_flood_of_unknown_keys_is_load(planes: Planes) -> None:
+    """Twice as many as may come, so that more than that come in one second or the next."""
+
+    async def body(live: Live) -> None:
+        message = live.initiation()
+        for _ in range(2 * limits.UNKNOWN_A_SECOND):
+            live.arrives(message)
+        await until(lambda: live.plane.named("under_load"))
+
+    with_node(planes, body, MappingDirectory())
+
+
 def test_initiations_that_wait_are_bounded(planes: Planes) -> None:
     directory = Telephone()
 

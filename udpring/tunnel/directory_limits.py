@@ -12,6 +12,8 @@ KEYS_PER_SOURCE = 8
 """Of the questions by key, those that one source address (IPv6: one /64) may have open."""
 INITIATIONS_PER_KEY = 4
 """Initiations that wait for the answer about their key; newer ones take the place of older ones."""
+UNKNOWN_A_SECOND = 128
+"""Initiations of unknown keys in a second. With more, the node takes itself to be under load."""
 KEYS_REFUSED = 16384
 """Keys that are remembered as refused."""
 ADDRESSES_REFUSED = 4096

@@ -88,6 +88,7 @@ class PeersOnDemand:
         self._waiting: dict[bytes, list[UnknownInitiation]] = {}
         self._keys_refused: BoundedMemory[bytes, bool] = BoundedMemory(limits.KEYS_REFUSED)
         self._addresses_refused: BoundedMemory[bytes, bool] = BoundedMemory(limits.ADDRESSES_REFUSED)
+        self._unknown, self._unknown_in = 0, -1
         self._follower: asyncio.Task[None] | None = None
 
     # ---- life ----
@@ -120,6 +121,7 @@ class PeersOnDemand:
 
     def _key_unknown(self, initiation: UnknownInitiation) -> None:
         key = initiation.public_key
+        self._count_unknown()
         if self._keys_refused.get(key, self._loop.time()):
             self._drop(DropReason.UNKNOWN_PEER, key)
             return
@@ -136,6 +138,15 @@ class PeersOnDemand:
             self._drop(DropReason.TOO_MANY_QUESTIONS, key)
             return
         self._waiting[key] = [initiation]
+
+    def _count_unknown(self) -> None:
+        """A flood of unknown keys costs a Diffie-Hellman each. Under load only those with a cookie do."""
+        second = int(self._loop.time())
+        if second != self._unknown_in:
+            self._unknown, self._unknown_in = 0, second
+        self._unknown += 1
+        if self._unknown == limits.UNKNOWN_A_SECOND:
+            self._tunnel.plane.under_load()
 
     def _key_answered(self, key: bytes, answer: PeerConfig | BaseException | None) -> None:
         initiations = self._waiting.pop(key, [])

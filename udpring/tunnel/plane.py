@@ -294,6 +294,10 @@ class Plane:
         address = new_address(SocketAddress(ip, 0))
         check(lib.udpring_plane_refuse(self._handle(), address, nanoseconds), "refuse a destination")
 
+    def under_load(self) -> None:
+        """For a second the plane takes itself to be under load: handshakes need a valid mac2."""
+        check(lib.udpring_plane_under_load(self._handle()), "ask for cookies")
+
     def forget_refusals(self) -> None:
         """Every refused destination may be asked for again."""
         check(lib.udpring_plane_forget_refusals(self._handle()), "forget refused destinations")

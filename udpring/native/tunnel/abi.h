@@ -329,6 +329,8 @@ uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
  * -ENOTSUP: without UDPRING_PLANE_ASKS. */
 int32_t udpring_plane_refuse(struct udpring_plane *plane, const struct udpring_address *address, uint64_t ns);
 int32_t udpring_plane_forget_refusals(struct udpring_plane *plane);   /* all of them may be asked for again */
+/* For a second the plane takes itself to be under load: handshakes need a valid mac2. */
+int32_t udpring_plane_under_load(struct udpring_plane *plane);
 /* post_activity: the control loop suspends this peer's timers. The next stamp that they depend on posts one ACTIVITY event. */
 int32_t udpring_plane_peer_state(struct udpring_plane *plane, uint32_t peer, int32_t post_activity, struct udpring_peer_state *out);
 /* The same for several peers. Returns how many of them there are; their states are in out, in order. */

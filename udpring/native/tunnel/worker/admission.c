@@ -1,6 +1,7 @@
 /* Which handshake messages reach the control loop. The cheapest test comes first: a look-up, a token, a MAC. */
 #include "admission.h"
 
+#include "command.h"
 #include "cookies.h"
 #include "events.h"
 #include "stamps.h"
@@ -17,6 +18,17 @@ void plane_under_load(struct worker *worker)
     stamp_put(&worker->plane->load_until_ns, worker->now + UNDER_LOAD_NS);
     if (begins && event_next(worker, UDPRING_EVENT_OVERLOAD, UDPRING_PEER_NONE))
         event_post(worker);
+}
+
+static int run_under_load(struct worker *worker, void *argument)
+{
+    plane_under_load(worker);
+    return 0;
+}
+
+int32_t udpring_plane_under_load(struct udpring_plane *plane)
+{
+    return plane_call(plane, run_under_load, NULL);
 }
 
 uint64_t udpring_plane_load_until(const struct udpring_plane *plane)
