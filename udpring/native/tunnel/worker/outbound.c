@@ -15,7 +15,8 @@
 #include "staged.h"
 #include "wanted.h"
 
-static uint32_t destination_peer(const struct worker *worker, const uint8_t *packet, uint32_t length, bool *valid)
+/* This and outbound_packet() are inlined for either caller, as if it were the only one. */
+static inline __attribute__((always_inline)) uint32_t destination_peer(const struct worker *worker, const uint8_t *packet, uint32_t length, bool *valid)
 {
     *valid = true;
     if (length >= 20 && packet[0] >> 4 == 4)
@@ -26,7 +27,6 @@ static uint32_t destination_peer(const struct worker *worker, const uint8_t *pac
     return UDPRING_PEER_NONE;
 }
 
-/* In place, as if either caller were the only one. */
 static inline __attribute__((always_inline)) void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t length)
 {
     bool valid;
