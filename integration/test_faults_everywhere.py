@@ -62,6 +62,7 @@ def run(directory: Path, tier: int, workers: int, error: int, calls: list[str]) 
 def test_every_allocation_may_fail(tmp_path: Path, tier: str, workers: int) -> None:
     failed = run(tmp_path, TIERS[tier], workers, errno.ENOMEM, list(ALLOCATIONS))
     assert failed["start-up"] >= 20, failed
+    assert failed["start-up without device"] >= 20, failed
     for step in ("peer", "prefixes", "keypair", "bind"):
         assert failed[step] >= 1, failed
 
@@ -71,4 +72,5 @@ def test_every_allocation_may_fail(tmp_path: Path, tier: str, workers: int) -> N
 def test_every_system_call_of_start_up_may_fail(tmp_path: Path, tier: str, error: int) -> None:
     failed = run(tmp_path, TIERS[tier], 1, error, SYSTEM_CALLS)
     assert failed["start-up"] >= 10, failed
+    assert failed["start-up without device"] >= 10, failed
     assert failed["bind"] >= 3, failed

@@ -52,11 +52,15 @@ class Runner:
         self.faults = Faults.inherited()
         self.failed: dict[str, int] = {}
 
-    def open(self) -> tuple[Any, int, str]:
+    def open(self, packets: bool = False) -> tuple[Any, int, str]:
+        """``packets``: without a device, for packets of the program."""
         options = ffi.new(
             "struct udpring_plane_options *",
             {"tier": self.tier, "mtu": 1420, "workers": self.workers, "name": b"faulty%d"},
         )
+        if packets:
+            options.flags = lib.UDPRING_PLANE_PACKETS
+            options.packets_out_bytes = options.packets_in_bytes = lib.UDPRING_PACKETS_BYTES_MIN
         code, why = ffi.new("int32_t *"), reason()
         plane = lib.udpring_plane_open(options, code, why)
         return plane, code[0], reason_text(why)
@@ -80,27 +84,27 @@ class Runner:
 
     # ---- the steps ----
 
-    def start_up(self) -> None:
+    def start_up(self, step: str, packets: bool = False) -> None:
         opened: list[Any] = []
 
         def attempt() -> int:
-            plane, code, why = self.open()
+            plane, code, why = self.open(packets)
             if plane != ffi.NULL:
                 opened.append(plane)
                 return 0
             assert code < 0
-            assert why, f"start-up failed with {errno.errorcode[-code]} and no word"
+            assert why, f"{step} failed with {errno.errorcode[-code]} and no word"
             return int(code)
 
         def settle() -> None:
             while opened:
                 lib.udpring_plane_close(opened.pop())
-            expect(before, "start-up")
+            expect(before, step)
 
-        warm, _, _ = self.open()
+        warm, _, _ = self.open(packets)
         lib.udpring_plane_close(warm)  # the first open makes things that stay for the process
         before = held()
-        self.for_all_k("start-up", attempt, settle=settle)
+        self.for_all_k(step, attempt, settle=settle)
 
     def commands(self) -> None:
         before = held()
@@ -180,7 +184,8 @@ class Runner:
 def main(arguments: list[str]) -> None:
     tier, workers, error, *calls = arguments
     runner = Runner(int(tier), int(workers), int(error), calls)
-    runner.start_up()
+    runner.start_up("start-up")
+    runner.start_up("start-up without device", packets=True)
     runner.commands()
     print(json.dumps(runner.failed))
 
