@@ -39,6 +39,24 @@ def test_http_client_goes_through_the_tunnel(place: Place) -> None:
     assert NAME in place.names.asked
 
 
+@pytest.mark.parametrize(
+    ("place", "setting"),
+    [("tun", "UDPRING_WORKERS=3"), ("packet", "UDPRING_WORKERS=3"), ("packet", "UDPRING_OFFLOADS=none")],
+    indirect=["place"],
+)
+def test_content_arrives_with_every_setting(place: Place, setting: str) -> None:
+    """Several workers, each with a queue of its own; without super-packets; without trains."""
+    with web_server(place) as (port, content):
+        url = f"http://{spot(place, 4)}:{port}/content"
+        argv = place.python(str(place.directory / "rootless_client.py"), str(place.file), url)
+        name, _, value = setting.partition("=")
+        done = subprocess.run(
+            argv, env={**place.env, name: value}, cwd="/", capture_output=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        assert done.stdout == content
+
+
 def test_http_server_is_reached_through_the_tunnel_alone(place: Place) -> None:
     here, there = place.tunnel.a, place.tunnel.b
     words = [sys.executable, "-P", str(place.directory / "rootless_server.py"), str(place.file), "80"]
@@ -153,9 +171,12 @@ from udpring.errors import HostError
 
 async def main(path):
     async with udpring.Node(udpring.Config.load(path), attachment=udpring.Rootless()) as node:
-        os.kill(node._attached.spaces._process.pid, signal.SIGKILL)
+        events = node.events()
+        os.kill(node._attached.spaces.pid, signal.SIGKILL)
         end = await asyncio.wait_for(node.wait(), 30)
         assert "signal 9" in end.reason, end
+        seen = [event async for event in events]
+        assert any(isinstance(event, udpring.InterfaceGone) for event in seen), seen
         for call in (node.socket, node.socket):
             try:
                 call()

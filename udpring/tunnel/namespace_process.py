@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
 MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
 CAPABILITY_VERSION_3 = 0x20080522
 TUNSETIFF = 0x400454CA
@@ -340,6 +341,7 @@ class Holder:
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LOOK_UP_SECONDS)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             self._program.close()
             answer = json.dumps(look_up(asked["host"], asked["family"])).encode()
             with contextlib.suppress(OSError):

@@ -98,6 +98,7 @@ int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t seq
     each(BAD_OUTER, "bad_outer")               /* out: not an IPv4 or IPv6 packet, or not as long as its header says */ \
     each(SEND_FAILED, "send_failed")           /* out: the socket refused it (see tx stats) */ \
     each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel, or may do so */ \
+    each(QUEUE_FULL, "queue_full")              /* out: the queue of a packet socket overflowed, or held what it cannot give */ \
     each(PROGRAM_FULL, "program_full")         /* in: the program does not read its packets fast enough (udpring_plane_packets_receive) */ \
     each(TOO_BIG, "too_big")                   /* out: a packet of the program is longer than the MTU */
 

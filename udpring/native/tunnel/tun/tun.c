@@ -165,7 +165,7 @@ void tun_close(struct tun *tun)
     tun->fd = tun->query_fd = -1;
 }
 
-ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room)
+ssize_t tun_read(struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room)
 {
     size_t header = tun->vnet ? VNET_HEADER : 0;
     ssize_t got;

@@ -24,6 +24,7 @@ struct tun {
     bool vnet;                  /* a struct vnet_header goes before each packet, either way */
     uint8_t link;               /* bytes of the link header behind that: 0, or LINK_HEADER of a packet socket */
     uint8_t link_header[12];    /* of packets in: the interface's address, the far end's */
+    uint64_t lost;              /* packets that a packet socket did not give, as last looked up */
     char name[IFNAMSIZ];        /* as the kernel gave it */
 };
 
@@ -52,7 +53,7 @@ int tun_refused_interface(int code, const char *name, struct udpring_reason *why
 void tun_close(struct tun *tun);
 /* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
  * There are VNET_HEADER + LINK_HEADER bytes of room before `packet`. */
-ssize_t tun_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
+ssize_t tun_read(struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
 /* One packet in pieces; parts[0] is left free for the header. 0, or -errno (-EIO: the interface is down). */
 int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count);
 /* Looks up name and MTU anew, in whichever namespace the interface is now. */

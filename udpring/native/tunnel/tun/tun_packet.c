@@ -33,7 +33,7 @@ int tun_packet_take(struct tun *tun, const char *name, bool offload, struct udpr
     return 0;
 }
 
-ssize_t tun_packet_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room)
+ssize_t tun_packet_read(struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room)
 {
     enum { BEFORE = VNET_HEADER + LINK_HEADER };
     ssize_t got;
@@ -42,6 +42,7 @@ ssize_t tun_packet_read(const struct tun *tun, struct vnet_header *vnet, uint8_t
         got = read(tun->fd, packet - BEFORE, room + BEFORE);
     /* EINVAL: super-packets of a kind that struct virtio_net_hdr lacks. The kernel has dropped this one. */
     while (got < 0 && (errno == EINTR || (errno == EINVAL && unreadable++ < UNREADABLE_MAX)));
+    tun->lost += unreadable;
     if (got < 0)
         return errno == ENETDOWN || errno == EINVAL ? -EAGAIN : -errno;   /* down: the socket wakes us when it is up */
     if (got <= BEFORE)
@@ -76,4 +77,13 @@ int tun_packet_write(const struct tun *tun, const struct vnet_header *vnet, stru
     while (put < 0 && errno == EINTR);
     parts[0] = (struct iovec){0};
     return put < 0 ? -errno : 0;
+}
+
+uint64_t tun_packet_lost(struct tun *tun)
+{
+    struct tpacket_stats since = {0};   /* the kernel begins anew with each look */
+    socklen_t length = sizeof(since);
+    if (tun->link && getsockopt(tun->fd, SOL_PACKET, PACKET_STATISTICS, &since, &length) == 0)
+        tun->lost += since.tp_drops;
+    return tun->lost;
 }

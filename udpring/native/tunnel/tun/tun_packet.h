@@ -7,6 +7,8 @@
 /* Fills in the rest of `tun`, whose descriptors are set. */
 int tun_packet_take(struct tun *tun, const char *name, bool offload, struct udpring_reason *why) UR_MUST_CHECK;
 /* As tun_read and tun_write. */
-ssize_t tun_packet_read(const struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
+ssize_t tun_packet_read(struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
 int tun_packet_write(const struct tun *tun, const struct vnet_header *vnet, struct iovec *parts, int count);
+/* Packets that the kernel has dropped so far: the queue was full, or it could not describe them. 0 for a TUN device. */
+uint64_t tun_packet_lost(struct tun *tun);
 #endif

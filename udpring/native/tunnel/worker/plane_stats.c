@@ -1,4 +1,6 @@
 /* Commands: the state of peers, and the counters. */
+#include "../tun/tun_packet.h"
+
 #include "command.h"
 #include "handshakes.h"
 #include "rings.h"
@@ -124,8 +126,10 @@ static int run_stats(struct worker *worker, void *argument)
     };
     handshakes_see_drops(&worker->handshakes);
     worker_see_counters(worker);   /* the caller's own are in the middle of a pass */
-    for (uint32_t i = 0; i < plane->worker_count; i++)
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
         add_worker(out, &plane->workers[i]);
+        out->drops[UDPRING_DROP_QUEUE_FULL] += tun_packet_lost(&plane->workers[i].tun);
+    }
     out->route_notices = __atomic_load_n(&plane->routes.notices, __ATOMIC_RELAXED);
     out->route_sweeps = __atomic_load_n(&plane->routes.sweeps, __ATOMIC_RELAXED);
     out->route_lookups = __atomic_load_n(&plane->routes.lookups, __ATOMIC_RELAXED);
