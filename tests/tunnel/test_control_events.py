@@ -303,26 +303,32 @@ def test_drain_waits_for_quiet(loop: VirtualLoop, sides: Sides) -> None:
     a, b = established(loop, sides)
     began = loop.time()
 
-    def data(arrives: bool) -> None:
-        a.plane.stamp(a.peer, owed_since=loop.clock.boot() if arrives else 0)
+    def data() -> None:
+        rx_bytes = a.plane.peers[a.peer].state.rx_bytes + 96
+        a.plane.stamp(a.peer, owed_since=loop.clock.boot(), rx_bytes=rx_bytes)
 
     for second in range(0, 40, 2):
-        loop.call_later(second + 0.5, data, True)
-    loop.call_later(40, data, False)
+        loop.call_later(second + 0.5, data)
     assert drained(loop, a, 20) == (b.name,)
     assert 20 <= loop.time() - began < 21
     assert drained(loop, a, 100) == ()
-    assert 50 <= loop.time() - began < 58
+    assert 53 <= loop.time() - began < 58
 
 
 def test_drain_ends_with_the_sessions(loop: VirtualLoop, sides: Sides) -> None:
     """Data that nobody answers does not hold it for longer than a session lasts."""
     a, _ = established(loop, sides)
     a.plane.lossy = lambda message: True
-    a.plane.stamp(a.peer, unanswered_since=loop.clock.boot())
-    began = loop.time()
+    began, since = loop.time(), loop.clock.boot()
+
+    def send() -> None:
+        tx_bytes = a.plane.peers[a.peer].state.tx_bytes + 96
+        a.plane.stamp(a.peer, unanswered_since=since, tx_bytes=tx_bytes)
+
+    for second in range(300):
+        loop.call_later(second + 0.5, send)
     assert drained(loop, a, 1000) == ()
-    assert 170 < loop.time() - began < 182
+    assert 178 < loop.time() - began < 182
 
 
 def test_drain_counts_no_keepalives(loop: VirtualLoop, sides: Sides) -> None:

@@ -369,8 +369,8 @@ class Node(Inside, PacketsOfNode):
 
         A peer has ended its work when its last handshake is 180 s old, so that its session is over, or when
         no data passed for ``quiet`` seconds, in either direction. Keepalives and handshakes are no data. The
-        node looks once a second whether there is data that nothing has answered; a lone packet that is
-        answered between two looks does not count. As no peer's past is known at first, it takes ``quiet``
+        node looks once a second at each peer; a lone packet that is answered between two looks may be
+        missed. As no peer's past is known at first, it takes ``quiet``
         seconds at least where there are sessions. The node stays paused, also when this is cancelled.
         """
         tunnel = self._live()

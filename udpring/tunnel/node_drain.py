@@ -2,13 +2,14 @@
 
 Data, not keepalives, makes a peer busy. The plane stamps the first data packet in each direction that nothing
 has answered yet (``PeerStamps.owed_since``, ``unanswered_since``). While data flows, one of the two is set at
-nearly every moment. A keepalive answers data after ten seconds and sets none.
+nearly every moment, and the byte counts grow. A keepalive alone sets no stamp, and a stamp alone only means
+that a keepalive will answer it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from udpring.tunnel.keys import to_base64
 from udpring.tunnel.tunnel import Tunnel
@@ -17,23 +18,20 @@ __all__ = ["LOOK", "busy_peers"]
 
 LOOK = 1.0
 """Seconds between two checks of the peers, or nine times the duration of a check if that is more."""
-SECOND = 1_000_000_000
 
 
 async def busy_peers(tunnel: Tunnel, timeout: float, quiet: float) -> tuple[str, ...]:
     """Waits until no peer is busy, or ``timeout`` seconds. Returns the public keys of those that are.
 
-    A peer is busy while its last handshake is less than 180 s old and a look has found its data unanswered
-    within the last ``quiet`` seconds. At first each peer with such a handshake counts as busy.
+    A peer is busy while its last handshake is less than 180 s old and a look has found data of it within the
+    last ``quiet`` seconds. At first each peer with such a handshake counts as busy.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    seen: dict[int, float] = {}
-    first = True
+    looks: dict[int, _Look] = {}
     while True:
         began = loop.time()
-        busy = _busy(tunnel, seen, began, quiet, first=first)
-        first = False
+        busy = _busy(tunnel, looks, began, quiet)
         took = loop.time() - began
         left = end - loop.time()
         if not busy or left <= 0:
@@ -41,13 +39,24 @@ async def busy_peers(tunnel: Tunnel, timeout: float, quiet: float) -> tuple[str,
         await asyncio.sleep(min(left, max(LOOK, 9 * took)))
 
 
-def _busy(tunnel: Tunnel, seen: dict[int, float], now: float, quiet: float, *, first: bool) -> Iterable[int]:
-    """The busy peers. ``seen``: when each peer was last found to have unanswered data."""
+@dataclass(slots=True)
+class _Look:
+    """Of one peer: its bytes at the last look, and when data was found last."""
+
+    count: int
+    data_at: float
+
+
+def _busy(tunnel: Tunnel, looks: dict[int, _Look], now: float, quiet: float) -> list[int]:
     boot = tunnel.control.clock.boot()
     sessions = [number for number, peer in tunnel.device.by_id.items() if peer.is_established(boot)]
-    states = tunnel.states_of(sessions)
-    for number in sessions:
-        state = states.get(number)
-        if first or number not in seen or (state and (state.owed_since or state.unanswered_since)):
-            seen[number] = now
-    return [number for number in sessions if now - seen[number] < quiet]
+    busy = []
+    for number, state in tunnel.states_of(sessions).items():
+        count = state.rx_bytes + state.tx_bytes
+        look = looks.setdefault(number, _Look(count, now))
+        if count != look.count and (state.owed_since or state.unanswered_since):
+            look.data_at = now
+        look.count = count
+        if now - look.data_at < quiet:
+            busy.append(number)
+    return busy
