@@ -14,6 +14,7 @@ import pytest
 from lab import Rig, until
 from lab.rootless import DEVICES, EXAMPLES, NAME, Place, rootless_place, spot, web_server
 from lab.traffic import ping
+from lab.unprivileged import user_namespaces
 
 SECCOMP = Path(__file__).resolve().parents[1] / "tests" / "seccomp.py"
 
@@ -241,6 +242,7 @@ def test_doctor_says_which_device_a_rootless_node_has(place: Place) -> None:
 def test_denied_namespaces_have_a_cure(
     readable: dict[str, str], before: list[str], words: list[str], tmp_path: Path
 ) -> None:
+    user_namespaces(readable)
     script = (
         "import asyncio, udpring; from udpring.tunnel.config import *\n"
         "config = Config(InterfaceConfig(private_key=bytes(32)))\n"
