@@ -223,7 +223,7 @@ void threads_reset(void)
     fiber_count = 0;
 }
 
-/* ---- what the core calls ---- */
+/* ---- calls of the core ---- */
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*entry)(void *), void *argument);
 int __wrap_pthread_join(pthread_t thread, void **result);

@@ -1,5 +1,5 @@
 /* Sequences too long to spell out in an input: datagrams at a rate at which a worker pauses between passes (moderation.h) and
- * yields to their readers (pacing.h), an authentic cookie reply, a mailbox that nobody empties, a stranger that proves its
+ * yields to their readers (pacing.h), an authentic cookie reply, a mailbox that is not emptied, a stranger that proves its
  * address, and floods of handshakes. */
 #include "model_commands.h"
 #include "plane_model.h"
@@ -104,7 +104,7 @@ static void cookie_comes(uint8_t slot, uint8_t choice)
     }
 }
 
-/* All peers request keys again and again, and nobody takes the events. */
+/* All peers request keys again and again, and no one reads the events. */
 static void fill_mailbox(uint8_t rounds)
 {
     static uint8_t bytes[MODEL_PACKET_MAX];

@@ -184,7 +184,7 @@ void jobs_submit(struct input *input)
         spoil(input, face);
     bool right = is_right(face, offsets);
     uint32_t submitted = face->count;
-    if (right && uniform && !scattered && submitted)   /* what was spoiled may make sense: a last one that is shorter */
+    if (right && uniform && !scattered && submitted)   /* the damaged job may be valid: a shorter last one */
         send_model.item[send_model.items + submitted].length = (uint32_t)(face->bytes - (uint64_t)(submitted - 1) * size);
     int code = udpring_send_submit(send_model.send, face);
     bool starved = kernel.fault.hit;

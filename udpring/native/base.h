@@ -15,7 +15,7 @@
 
 #define UR_MUST_CHECK __attribute__((warn_unused_result))
 #define UR_PRINTF(string, first) __attribute__((format(printf, string, first)))
-/* For what is large, used in each pass and written before it is read: the build zeroes all other locals. */
+/* For large locals that each pass writes before it reads them. The build zeroes all others. */
 #ifdef __has_attribute
 #if __has_attribute(uninitialized)
 #define UR_UNINITIALIZED __attribute__((uninitialized))
@@ -24,8 +24,8 @@
 #ifndef UR_UNINITIALIZED
 #define UR_UNINITIALIZED
 #endif
-/* For the rare part of what each pass calls, where that part has large arrays: a function with those probes its stack at each
- * call (-fstack-clash-protection), whether it uses them or not. */
+/* For rare code with large arrays in a function that each pass calls. A function with such arrays probes its stack at each call
+ * (-fstack-clash-protection), even if it does not use them. */
 #define UR_NOINLINE __attribute__((noinline))
 #define ur_likely(x) __builtin_expect(!!(x), 1)
 #define ur_unlikely(x) __builtin_expect(!!(x), 0)

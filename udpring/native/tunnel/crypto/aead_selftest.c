@@ -228,7 +228,7 @@ static int check_sealed(const struct aead_impl *impl, const struct burst *burst,
     return 0;
 }
 
-/* What is done to each packet in turn, so that good and bad ones lie next to each other in a burst. */
+/* The changes to packets, in turn, so that good and bad ones are adjacent in a burst. */
 enum tampering { INTACT, TAG_BIT, FIRST_BIT, TRUNCATED, OTHER_COUNTER, TAMPERINGS };
 
 static void tamper(struct burst *burst)

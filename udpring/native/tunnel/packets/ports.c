@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 
-/* A worker publishes what it gives at the latest after this many bytes, so that the program begins to read. */
+/* A worker publishes its packets at the latest after this many bytes, so that the program begins to read. */
 #define PUBLISH_BYTES (64u << 10)
 
 static int open_port(struct packet_ports *ports, uint64_t outward_bytes, uint64_t inward_bytes)

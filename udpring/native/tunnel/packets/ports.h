@@ -1,4 +1,4 @@
-/* Where the program and the workers meet when the program itself takes the place of the TUN device.
+/* Queues between the program and the workers, in place of a TUN device.
  *
  * Each worker has a port: a queue of packets from the program, and one of packets to it. The program's packets of a flow
  * go to one worker, so they stay in order. Each side sleeps on an eventfd, and is woken only while it sleeps (wake.h).
@@ -37,11 +37,11 @@ void packet_ports_close(struct packet_ports *ports);
 /* The next packet of the program. NULL: there is none, and the next one raises port->sent. Earlier packets stay until
  * packet_port_release(). */
 uint8_t *packet_port_take(struct packet_port *port, uint32_t *length);
-/* What was taken makes room, and the program learns of it when half of the queue is free. */
+/* Frees the packets taken. The program is woken when half of the queue is free. */
 void packet_port_release(struct packet_port *port);
 /* 0, or -ENOBUFS: the program does not keep up. */
 int packet_port_give(struct packet_port *port, const uint8_t *packet, uint32_t length, uint32_t peer) UR_MUST_CHECK;
-/* What was given is visible to the program, which is woken if it sleeps. */
+/* Makes the packets given visible to the program, and wakes it if it sleeps. */
 void packet_port_publish(struct packet_port *port);
 
 /* ---- the program: any thread, one at a time ---- */

@@ -1,6 +1,6 @@
 /* The program's side of the ports: one call moves a batch.
  *   out: each packet is copied into the queue of the worker that its flow belongs to. The first one without room ends the call
- *   in:  what the queues hold is copied into one piece of memory that the program owns, with a column for each fact */
+ *   in:  the contents of the queues are copied into one piece of memory that the program owns, with a column for each fact */
 #include <netinet/in.h>
 #include <stdlib.h>
 
@@ -103,7 +103,7 @@ int32_t packet_ports_send(struct packet_ports *ports, struct udpring_packets_out
 
 /* ---- in ---- */
 
-/* One port's share of a batch, from what it holds now. */
+/* One port's share of a batch, from its present contents. */
 struct share {
     uint32_t count;
     uint64_t bytes;             /* with the records */

@@ -11,7 +11,7 @@
 #define UDPRING_TUNNEL_PACKETS_QUEUE_H
 #include "../../base.h"
 
-#define PACKET_RECORD 16u             /* bytes before each packet, and what all positions are multiples of */
+#define PACKET_RECORD 16u             /* bytes before each packet; all positions are multiples of it */
 #define PACKET_END 0xffffffffu        /* length of the record that fills the end of the memory */
 #define PACKET_MAX 65535u             /* bytes of a packet */
 #define PACKET_CACHE_LINE 64
@@ -19,7 +19,7 @@
 /* The producer writes it before it is published, and then the consumer reads it. */
 struct packet_record {
     uint32_t length;
-    uint32_t peer;              /* who sent it; out of the program: nothing */
+    uint32_t peer;              /* the sender; unused for packets from the program */
     uint8_t unused[8];
 };
 
@@ -27,12 +27,12 @@ struct packet_queue {
     uint8_t *memory;
     uint64_t bytes;             /* a power of two */
     /* Positions only grow. Those of the producer: */
-    uint64_t head __attribute__((aligned(PACKET_CACHE_LINE)));   /* atomic: end of what is published */
-    uint64_t write;             /* end of what was put */
+    uint64_t head __attribute__((aligned(PACKET_CACHE_LINE)));   /* atomic: end of the published records */
+    uint64_t write;             /* end of the records put */
     uint64_t tail_seen;
     /* Those of the consumer: */
-    uint64_t tail __attribute__((aligned(PACKET_CACHE_LINE)));   /* atomic: end of what was released */
-    uint64_t read;              /* end of what was taken */
+    uint64_t tail __attribute__((aligned(PACKET_CACHE_LINE)));   /* atomic: end of the released records */
+    uint64_t read;              /* end of the records taken */
     uint64_t head_seen;
 };
 

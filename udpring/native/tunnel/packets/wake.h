@@ -1,9 +1,9 @@
 /* Waking a sleeper through an eventfd, with a system call only if it sleeps.
  *
- * 1. The sleeper calls packet_wake_expect(), and looks once more for what it waits for. Then it polls the descriptor.
+ * 1. The sleeper calls packet_wake_expect(), checks once more, and then polls the descriptor.
  * 2. The other side makes something available, and calls packet_wake_raise().
- * Both write the same word. Either the sleeper's write comes second, and its look finds what was made available before; or it
- * comes first, and the other side sees it and raises the eventfd. So no wake-up is lost.
+ * Both write the same word. If the sleeper's write comes second, its check finds the change. If it comes first, the other side
+ * sees it and raises the eventfd. So no wake-up is lost.
  *
  * Owner: the ports (ports.h). Threads: any. The owner closes the descriptor. */
 #ifndef UDPRING_TUNNEL_PACKETS_WAKE_H

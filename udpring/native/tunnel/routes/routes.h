@@ -66,7 +66,7 @@ struct routes {
     bool stop;                         /* atomic */
     uint32_t tunnel;                   /* atomic: the TUN device's index, 0 where it is in another namespace */
 
-    pthread_mutex_t lock;              /* protects lookup_fd and what follows; held while the kernel is asked */
+    pthread_mutex_t lock;              /* protects lookup_fd and the members below; held while the kernel is asked */
     uint32_t sequence;
     uint32_t generation;               /* atomic to read: one more for each round of notices */
     bool hears_links;                  /* notices of links come, and are read */
@@ -101,7 +101,7 @@ uint32_t routes_reply_interface(const struct routes *routes, const struct udprin
 void routes_ask(struct routes *routes, uint32_t peer);
 /* The watch thread: no notice will be read. */
 void routes_stop_listening(struct routes *routes);
-/* The watch thread: notices have come. What was known of interfaces is void, as an index may be another interface's now. */
+/* The watch thread: notices have come. Discards knowledge about interfaces, because an index may be reused. */
 void routes_note_change(struct routes *routes);
 /* Any thread: whether notices have come since this was looked up. */
 static inline bool routes_have_changed(const struct routes *routes, const struct path *path)

@@ -27,7 +27,7 @@ int tun_packet_take(struct tun *tun, const char *name, bool offload, struct udpr
         return 0;   /* one more queue: the address is the first's */
     if (ioctl(tun->query_fd, SIOCGIFHWADDR, &request) != 0)
         return ur_fail(why, -errno, "interface %s: no address of its own: %s", name, strerror(errno));
-    /* The kernel takes in only what is addressed to the interface. From whom it is does not matter. */
+    /* The kernel accepts only packets addressed to the interface. The source does not matter. */
     memcpy(tun->link_header, request.ifr_hwaddr.sa_data, ETH_ALEN);
     memcpy(tun->link_header + ETH_ALEN, request.ifr_hwaddr.sa_data, ETH_ALEN);
     return 0;

@@ -101,7 +101,7 @@ static int run_mark(struct worker *worker, void *argument)
     /* The routes may be others now: the kernel chooses sources until they have been looked up. */
     for (uint32_t slot = 0; slot < plane->peers_capacity; slot++)
         if (plane->peers[slot] && *plane->routes.why.text) {
-            peer_forget_source(plane, plane->peers[slot]);   /* nobody looks it up: the next packet teaches it again */
+            peer_forget_source(plane, plane->peers[slot]);   /* no look-up is possible: the next packet gives it again */
         } else if (plane->peers[slot]) {
             memset(&plane->peers[slot]->source, 0, sizeof(plane->peers[slot]->source));
             plane->peers[slot]->path_version++;

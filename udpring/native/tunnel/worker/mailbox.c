@@ -73,7 +73,7 @@ uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32
 {
     uint64_t count;
     if (read(mailbox->fd, &count, sizeof(count)) < 0)
-        count = 0;   /* whatever it is, the events are there */
+        count = 0;   /* after any error, the events are there */
     __atomic_store_n(&mailbox->signalled, 0, __ATOMIC_SEQ_CST);
     uint32_t taken = 0;
     uint32_t ends_tail = __atomic_load_n(&mailbox->ends_tail, __ATOMIC_SEQ_CST);

@@ -3,7 +3,7 @@
  * A tunnel within another within a third looks so, and so do two tunnels each of which is reached through the other. There each
  * packet comes back encrypted once more. It grows with each turn until it is beyond the MTU, and then its fragments multiply.
  * No packet tells the two cases apart, as the other tunnel has encrypted ours. So Python follows the routes through all tunnels
- * (tunnel/crossed_tunnels.py). What may multiply is dropped until it has answered. */
+ * (tunnel/crossed_tunnels.py). Packets that may multiply are dropped until it has answered. */
 #include "nesting.h"
 
 #include <netinet/in.h>
@@ -45,7 +45,7 @@ bool nesting_loops(struct worker *worker, struct peer *peer, const uint8_t *pack
     return peer->nesting != NESTING_CLEAR;
 }
 
-/* What was clear stays so until the next answer: routes may change all the time. */
+/* A clear peer stays clear until the next answer, because routes may change all the time. */
 void nesting_ask_anew(struct peer *peer, bool moved)
 {
     if (moved)

@@ -55,7 +55,7 @@ void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const stru
     peer_ask_path(plane, peer);
 }
 
-/* Something has been sent that nobody answered, or cannot be sent. */
+/* Data was sent and not answered, or cannot be sent. */
 static bool waits(const struct worker *worker, const struct peer *peer)
 {
     return peer->unanswered_since_ns || peer->wanted_ns || staged_count(worker, peer);

@@ -1,4 +1,4 @@
-/* The peer table: O(1) from id to peer. An id is slot | generation << 20, so that an id of a removed peer finds nobody. */
+/* The peer table: O(1) from id to peer. An id is slot | generation << 20, so that the id of a removed peer finds none. */
 #include "peers.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* ROAMED events: a peer's endpoint changed by an authentic packet. An endpoint changes rarely, so packets pay nothing for them.
  * A peer that sends from two addresses in turn changes it with each packet: one event in ROAMED_INTERVAL_NS is posted then, and
- * the control loop looks at the endpoint again when that time is over. Nothing is posted while nobody watches. */
+ * the control loop looks at the endpoint again when that time is over. Nothing is posted while no program reads events. */
 #include "roaming.h"
 
 #include "command.h"

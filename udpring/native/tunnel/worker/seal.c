@@ -135,8 +135,8 @@ static uint64_t fetch_add(bool shared, uint64_t *value, uint64_t more)
     return before;
 }
 
-/* The next nonce, which is then spent whatever becomes of the packet of `full` bytes. *old: the key has carried so much
- * that it should be followed by another. False: it may carry no more. */
+/* The next nonce. It is spent, even if the packet of `full` bytes is not sent. *old: the key has carried so much that a new one
+ * should follow. False: it may carry no more. */
 static bool next_counter(const struct worker *worker, struct keypair *keypair, uint32_t full, uint64_t *counter, bool *old)
 {
     const struct key_limits *limits = &keypair->limits;

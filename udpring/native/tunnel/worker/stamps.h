@@ -3,7 +3,7 @@
 #define UDPRING_TUNNEL_WORKER_STAMPS_H
 #include "state.h"
 
-/* A message of the peer is about to be sent: whatever becomes of it (kernel: wg_timers_any_authenticated_packet_sent). */
+/* A message of the peer is about to be sent, with or without success (kernel: wg_timers_any_authenticated_packet_sent). */
 void peer_stamp_sent(struct worker *worker, struct peer *peer);
 /* The kernel took so many bytes of its messages (kernel: tx_bytes, wg_timers_data_sent). */
 void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data);

@@ -2,8 +2,8 @@
  *   1. the first packet to a destination is kept and posts one PEER_WANTED event; more are kept behind it
  *   2. the control loop asks the directory. It adds the peer, and its allowed IPs release the packets to it
  *   3. or it answers "no": the packets are dropped, and so are more of that destination for a while, without a question
- * Destinations, packets, bytes, questions a second and time have bounds (limits.h), so whoever may send packets into the
- * interface can make a node ask no more than that. */
+ * Destinations, packets, bytes, questions a second and time have bounds (limits.h), so a program that sends packets into
+ * the interface cannot cause more questions. */
 #include "wanted.h"
 
 #include <netinet/in.h>
@@ -12,7 +12,7 @@
 #include "events.h"
 #include "staged.h"
 
-/* False: nobody is asked for this destination (multicast, broadcast). */
+/* False: no directory is asked for this destination (multicast, broadcast). */
 static bool key_of(const uint8_t *packet, struct wanted_key *key)
 {
     if (packet[0] >> 4 == 6) {
