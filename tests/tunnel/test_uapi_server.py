@@ -282,6 +282,7 @@ async def test_client_that_does_not_read_delays_no_other(here: Served) -> None:
     half.close()
 
 
+@pytest.mark.slow
 @serving
 async def test_130560_allowed_ips_in_one_set(here: Served) -> None:
     """The number in wg's own test (tests/netns.sh). The loop must stay responsive meanwhile."""

@@ -153,6 +153,7 @@ def test_a_flood_from_several_threads(tier: str, make_socket: Callable[..., sock
         settle(ring, ledger, lambda number: last.sendto(datagram(number, sizes[number]), to) and None)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # ten seconds on an idle machine
 def test_a_thousand_closes_with_all_receives_armed(
     tier: str, make_socket: Callable[..., socket.socket]

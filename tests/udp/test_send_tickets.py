@@ -206,6 +206,7 @@ def test_a_window_of_destinations_and_more(tier: str, make_socket: Make) -> None
         assert got == expected
 
 
+@pytest.mark.slow
 def test_more_than_a_million_datagrams_of_one_buffer(tier: str, pair4: Pair) -> None:
     """Nobody reads. The test only checks that each datagram has a result."""
     with SendRing(pair4.source, tier=tier) as ring:
