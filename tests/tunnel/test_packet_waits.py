@@ -14,7 +14,7 @@ from packet_nodes import LOOPS, between, config, node, pair, run, until
 import udpring
 from udpring.errors import ClosedError, WrongThreadError
 from udpring.tunnel import attachment
-from udpring.tunnel.control import BootClock
+from udpring.tunnel.control import BootClock, End
 
 LEAST = udpring.Packets(send_bytes=1 << 19)
 #: A hundred times the capacity of the queue. No socket carries it.
@@ -47,6 +47,25 @@ def test_stop_ends_waits(loop: str) -> None:
                 _ = first.packets
 
     run(body, loop)
+
+
+def test_node_that_ends_by_itself_ends_waits() -> None:
+    """As when a worker fails: the program learns of it where it waits for packets."""
+
+    async def body() -> None:
+        async with pair() as (first, second):
+            waiting = asyncio.ensure_future(second.packets.recv())
+            await asyncio.sleep(0)
+            tunnel = second._tunnel
+            assert tunnel is not None
+            tunnel.gone.set_result(End("the worker of the plane cannot go on", failed=True))
+            with pytest.raises(ClosedError, match="the node ended while a task waited"):
+                await waiting
+            assert (await second.wait()).failed
+            assert [batch async for batch in second.packets] == []
+            assert first.packets.mtu
+
+    run(body)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from array import array
 
 import pytest
@@ -227,6 +228,26 @@ def test_directory_serves_node_without_device() -> None:
             known = MappingDirectory(config(0, 1, ports={1: second.listen_port}).peers)
             async with node(config(0), peers=known) as first:
                 made = [between(0, 1, bytes([number])) for number in range(3)]
+                assert await carry(first, second, made) == made
+                assert await carry(second, first, [between(1, 0, b"back")]) == [between(1, 0, b"back")]
+
+    run(body)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_another_port_keeps_packets_flowing(tier: str) -> None:
+    """The worker's rings are new then, and watch the program's queue as the former did."""
+    made = [between(0, 1, bytes([number])) for number in range(3)]
+
+    async def body() -> None:
+        async with pair(tier=tier) as (first, second):
+            ports = {1: second.listen_port}
+            for _ in range(3):
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as free:
+                    free.bind(("::", 0))
+                    port = free.getsockname()[1]
+                await first.reload(config(0, 1, ports=ports, listen_port=port))
+                assert first.listen_port == port
                 assert await carry(first, second, made) == made
                 assert await carry(second, first, [between(1, 0, b"back")]) == [between(1, 0, b"back")]
 
