@@ -17,21 +17,19 @@ import sqlite3
 import sys
 
 import udpring
-from udpring.tunnel.config import PeerConfig
-from udpring.tunnel.keys import from_base64
 
 
 async def add(database: str, public_key: str, *allowed_ips: str) -> None:
     """Registers a client, or changes it."""
     networks = tuple(ipaddress.ip_network(each) for each in allowed_ips)
     with contextlib.closing(udpring.SqliteDirectory(database)) as directory:
-        await directory.put(PeerConfig(from_base64(public_key), allowed_ips=networks))
+        await directory.put(udpring.PeerConfig(udpring.keys.from_base64(public_key), allowed_ips=networks))
 
 
 async def remove(database: str, public_key: str) -> None:
     """Removes a client."""
     with contextlib.closing(udpring.SqliteDirectory(database)) as directory:
-        await directory.remove(from_base64(public_key))
+        await directory.remove(udpring.keys.from_base64(public_key))
 
 
 async def serve(database: str, path: str) -> None:

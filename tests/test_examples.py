@@ -8,6 +8,7 @@ import importlib.util
 import re
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -121,6 +122,42 @@ def test_serve_peers_makes_peers_of_commands() -> None:
     assert module.peer(key, "10.9.0.2/32").endpoint is None
     assert key in module.in_words(udpring.PeerUp(key, ("192.0.2.1", 5)))
     assert "EventsLost" in module.in_words(udpring.EventsLost(3))
+
+
+def test_sqlite_directory_registers_and_removes(tmp_path: Path) -> None:
+    example, database = EXAMPLES / "sqlite_directory.py", tmp_path / "clients.sqlite"
+    key = "6Ee8RqNDNzDXHr1AM+eZeQ5rkbVqgxNl6Pn4n0mAFXQ="
+
+    def found() -> list[str]:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return [
+                str(IPv4Network(row)) for row in connection.execute("SELECT network, length FROM prefixes")
+            ]
+
+    done = run(example, "add", database, key, "10.9.0.2/32")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found() == ["10.9.0.2/32"]
+    done = run(example, "remove", database, key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("add", "clients.sqlite", "short", "10.9.0.2/32"), "44 base64 characters"),
+        (("add", "missing/clients.sqlite", "short"), "cannot be used as a directory"),
+        (("serve", "clients.sqlite", "missing.conf"), "missing.conf: there is no such file"),
+        (("remove",), "registers a client"),
+        ((), "registers a client"),
+    ],
+)
+def test_sqlite_directory_says_what_is_wrong(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    arguments = [tmp_path / word if "." in word and "/32" not in word else word for word in words]
+    done = run(EXAMPLES / "sqlite_directory.py", *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_node_page_shows_the_example() -> None:
