@@ -187,6 +187,18 @@ static void rebind(uint8_t choice)
     CLAIM(result >= 0 || *why.text, "a bind fails (%d) and does not say why", result);
 }
 
+/* All sockets have one mark: the new one, or after a failure the former one. */
+static void mark(uint8_t fwmark)
+{
+    bool stays = kernel.fault_stays;
+    int32_t result = udpring_plane_mark(plane, fwmark);
+    ran(result);
+    CLAIM(result < 0 || plane->fwmark == fwmark, "the mark is %u, not %u", plane->fwmark, fwmark);
+    for (uint32_t i = 0; !stays && i < KERNEL_FDS; i++)
+        if (kernel.file[i].kind == KERNEL_UDP)
+            CLAIM(kernel.file[i].mark == plane->fwmark, "a socket has the mark %u, the plane %u", kernel.file[i].mark, plane->fwmark);
+}
+
 static void arm(struct input *input)
 {
     static const int errors[] = {ENOMEM, ENOBUFS, EPERM, EINTR, EAGAIN, EMFILE, ENFILE, EINVAL, ENOSYS, EACCES, EBUSY, ENODEV,
@@ -212,7 +224,7 @@ static void step(struct input *input)
     case 4: ran(set_prefix(peers[slot], net)); break;
     case 5: ran(new_key(peers[slot], &indices[slot], operation & 16)); break;
     case 6: rebind(input_u8(input)); break;
-    case 7: ran(udpring_plane_mark(plane, input_u8(input))); break;
+    case 7: mark(input_u8(input)); break;
     case 8: from_device(net, 1 + input_u8(input) % 64); break;
     case 9: from_network(net, indices[slot], secrets, input_u8(input), operation & 16 ? AF_INET6 : AF_INET); break;
     case 10: threads_pass_time(input_u8(input) * 12000000ull); break;

@@ -48,7 +48,7 @@ struct kernel_file {
     uint32_t errors;            /* in the error queue: IP_RECVERR */
     bool asks_for_errors, shut, gro, timestamps;
     bool reused;                /* its number was that of a socket which the harness closed: the core may take it for that one */
-    uint32_t drops;
+    uint32_t drops, mark;
     struct { int fd; uint64_t serial; short events; } watched[KERNEL_WATCHED];   /* of an epoll descriptor */
     struct kernel_packet queue[KERNEL_QUEUE];
     uint32_t head, count;

@@ -66,7 +66,7 @@ int kernel_open(enum kernel_kind kind, int family)
         file->number = number;
         file->serial = ++kernel.serial;
         file->peer.family = file->port = 0;
-        file->room = file->charged = file->errors = file->drops = 0;
+        file->room = file->charged = file->errors = file->drops = file->mark = 0;
         file->error = 0;
         memset(file->watched, 0, sizeof(file->watched));
         return KERNEL_FD + i;
@@ -337,6 +337,8 @@ WRAP(int, setsockopt, int fd, int level, int option, const void *value, socklen_
         return fail(error);
     if (level == SOL_SOCKET && option == SO_ATTACH_REUSEPORT_CBPF)
         file->group_program = true;
+    if (level == SOL_SOCKET && option == SO_MARK)
+        file->mark = *(const uint32_t *)value;
     if (file->kind == KERNEL_NETLINK)
         file->joined = true;
     if (level == SOL_SOCKET && option == SO_TIMESTAMPNS)

@@ -86,16 +86,25 @@ int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t
     return result;
 }
 
+static int mark_sockets(struct udpring_plane *plane, uint32_t fwmark)
+{
+    int result = 0;
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        int data = udp_socket_mark(plane->workers[i].fd, fwmark);
+        int handshakes = udp_socket_mark(plane->workers[i].handshakes.fd, fwmark);
+        result = result ? result : data ? data : handshakes;
+    }
+    return result;
+}
+
 static int run_mark(struct worker *worker, void *argument)
 {
     struct udpring_plane *plane = worker->plane;
     uint32_t *fwmark = argument;
-    for (uint32_t i = 0; i < plane->worker_count; i++) {
-        int result = udp_socket_mark(plane->workers[i].fd, *fwmark);
-        if (result == 0)
-            result = udp_socket_mark(plane->workers[i].handshakes.fd, *fwmark);
-        if (result < 0)
-            return result;
+    int result = mark_sockets(plane, *fwmark);
+    if (result < 0) {
+        (void)mark_sockets(plane, plane->fwmark);   /* else some packets would take another route than the others */
+        return result;
     }
     plane->fwmark = *fwmark;
     /* The routes may be others now: the kernel chooses sources until they have been looked up. */
