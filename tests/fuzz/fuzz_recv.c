@@ -207,9 +207,32 @@ static void trickle(uint8_t more)
     }
 }
 
+/* The kernel is short of memory for long. A call ends all the same when its time is over. */
+static void starve(uint8_t choice)
+{
+    enum { FAILURES = 40, MOST_NS = 5000000 };
+    uint64_t timeout = choice & 32 ? 3000000 : 0, began = threads_now_ns;
+    struct kernel_file *file = kernel_file(model.fd);
+    struct kernel_packet failure = {.length = 1, .error = ENOMEM};
+    if (model.closed || model.dead || !file || file->count)
+        return;
+    uring_failing = (struct uring_failing){EAGAIN, FAILURES, false};
+    for (uint32_t i = 0; model.tier == UDPRING_TIER_MMSG && i < FAILURES; i++) {
+        failure.bytes = __real_malloc(1);
+        kernel_put(file, &failure);
+    }
+    (void)receive(1, (int64_t)timeout);
+    CLAIM(threads_now_ns - began <= timeout + MOST_NS, "a call of %lu ns takes %lu ns", timeout, threads_now_ns - began);
+    uring_failing.enters = 0;
+}
+
 /* A waiting program requests a descriptor, and the kernel has none, or no memory. */
 static void sleep_short(uint8_t more)
 {
+    if (more & 16) {
+        starve(more);
+        return;
+    }
     kernel.fault.memory_only = false;
     kernel.fault.after = 1 + more % 4;
     kernel.fault.error = more & 4 ? EMFILE : ENOMEM;
@@ -217,9 +240,12 @@ static void sleep_short(uint8_t more)
     int fd = udpring_recv_fileno(model.recv);
     ring_thread -= more & 8 ? 1 : 0;
     CLAIM(fd >= 0 || fd == -kernel.fault.error || fd == -EXDEV || fd == -ECANCELED, "a descriptor to wait for: %d", fd);
-    model.dead |= kernel.fault.hit;   /* an epoll set that refuses the socket ends receiving with an error */
+    bool lacked_memory = kernel.fault.hit && !(more & 4);
+    model.dead |= kernel.fault.hit && !lacked_memory;   /* an epoll set that refuses the socket ends receiving */
     kernel.fault.after = 0;
     kernel.fault.hit = false;
+    if (lacked_memory && !model.closed)
+        CLAIM(receive(1, 0) != -ENOMEM, "receiving ended, and only memory was short for a moment");
 }
 
 static void step(struct input *input)

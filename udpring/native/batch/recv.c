@@ -153,7 +153,10 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
             left = left > 0 ? left : 0;
         }
         publish(recv);
+        bool is_short = recv->rx->short_of_memory;   /* the wait pauses for it and clears it */
         code = udp_rx_wait(recv->rx, left);
+        if (ur_unlikely(!code && !left && (is_short || recv->rx->short_of_memory)))
+            return -ETIME;   /* the time is over, and memory may be short for long */
         if (code == -ETIME && udp_handle_check_reading(&recv->socket))
             return -ESHUTDOWN;   /* a multishot operation would wait forever on it */
         if (code)

@@ -17,6 +17,7 @@
 #define VECTOR 64          /* messages of one recvmmsg */
 #define NO_SLOT UINT32_MAX
 #define SHORT_PAUSE_NS 1000000
+#define UNWATCHED_MOST 10000u   /* times in a row, each after a pause */
 
 /* The header of each slot, before the payload. */
 struct slot_header {
@@ -45,6 +46,7 @@ struct mmsg_rx {
     uint32_t turn;                 /* the socket to read first */
     struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
     uint32_t watching;             /* bit mask of the active tokens */
+    uint32_t unwatched;            /* times in a row that the epoll set had no memory for a socket */
     bool has_epoll;                /* false also when open was not called */
     int epoll;                     /* for callers that wait in an event loop */
 };
@@ -262,10 +264,16 @@ static int mmsg_pollable(struct udp_rx *rx, int event)
     return mmsg->epoll;
 }
 
+static int poll_socket(const struct mmsg_rx *mmsg, int fd, bool add)
+{
+    struct epoll_event interest = {.events = EPOLLIN | EPOLLRDHUP};
+    return epoll_ctl(mmsg->epoll, add ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &interest) && errno != EEXIST ? -errno : 0;
+}
+
 static bool mmsg_prepare_poll(struct udp_rx *rx)
 {
     struct mmsg_rx *mmsg = self(rx);
-    bool hungry = false;
+    bool hungry = false, failed = false;
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);
@@ -273,17 +281,23 @@ static bool mmsg_prepare_poll(struct udp_rx *rx)
         hungry |= !ready;
         if (ready == socket->polled)
             continue;
-        struct epoll_event interest = {.events = EPOLLIN | EPOLLRDHUP};
-        if (epoll_ctl(mmsg->epoll, ready ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, rx->fd[i], &interest) && errno != EEXIST)
-            rx->fatal = errno == ENOENT ? -EBADF : -errno;   /* the kernel removed a closed socket from the epoll set */
+        int code = poll_socket(mmsg, rx->fd[i], ready);
+        if (ur_unlikely((code == -ENOMEM || code == -ENOSPC) && mmsg->unwatched < UNWATCHED_MOST)) {
+            rx->short_of_memory = failed = true;   /* the next wait pauses first */
+            continue;
+        }
+        if (code)
+            rx->fatal = code == -ENOENT ? -EBADF : code;   /* the kernel removed a closed socket from the epoll set */
         socket->polled = ready;
     }
+    mmsg->unwatched = ur_unlikely(failed) ? mmsg->unwatched + 1 : 0;
     return hungry;
 }
 
+/* The epoll descriptor contains the sockets themselves. Until one can be added to it, the caller comes again to try. */
 static bool mmsg_pending(const struct udp_rx *rx)
 {
-    return false;   /* the epoll descriptor contains the sockets themselves */
+    return ((const struct mmsg_rx *)rx)->unwatched > 0;
 }
 
 static int mmsg_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token)
