@@ -148,3 +148,19 @@ def test_added_peer_may_have_another_cipher() -> None:
 
 def test_nobody_is_asked_for_our_own_key() -> None:
     assert reason(receive(device(), initiation(OURS))) is DropReason.UNKNOWN_PEER
+
+
+def test_paused_device_asks_for_no_key() -> None:
+    at = device()
+    at.paused = True
+    assert reason(receive(at, initiation())) is DropReason.PAUSED
+
+
+def test_pause_stops_an_initiation_that_waits_for_its_peer() -> None:
+    at = device()
+    waiting = asked(at, initiation())
+    at.add_peer(7, public(THEIRS), NOW)
+    at.paused = True
+    assert reason(at.resume(waiting, NOW)) is DropReason.PAUSED
+    at.paused = False
+    assert any(isinstance(each, events.InstallKeypair) for each in receive(at, initiation(timestamp=LATER)))

@@ -98,7 +98,10 @@ class PeerRoamed:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFailedOver:
-    """The node tries the peer at another configured endpoint, because it did not answer at ``former``."""
+    """The node tries the peer at another configured endpoint, because it did not answer at ``former``.
+
+    Nothing posts it yet: a peer has one endpoint.
+    """
 
     public_key: str
     endpoint: Endpoint
