@@ -149,6 +149,11 @@ def _text(node: object, capture: Path) -> str:
 
 def test_misuse_is_explained(packet_place: Place) -> None:
     text = packet_place.file.read_text()
+    packet_place.file.write_text(text.replace("[Interface]", "[Interface]\nFwMark = 7", 1))
+    done = run(packet_place, "true")
+    assert done.returncode == 3
+    assert "SO_MARK" in done.stderr
+    assert "take FwMark out" in done.stderr
     packet_place.file.write_text("\n".join(line for line in text.splitlines() if "Address" not in line))
     done = run(packet_place, "true")
     assert done.returncode == 2

@@ -8,6 +8,7 @@ may be opened, or else a veth pair with packet sockets at its far end. A process
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -70,6 +71,12 @@ class Rootless:
                 fwmark=settings.fwmark,
                 asks=settings.asks,
             )
+        except HostError as refused:
+            spaces.close()
+            if settings.fwmark and refused.errno == errno.EPERM:
+                cure = "take FwMark out: a default route of a rootless node needs none"
+                raise HostError(refused.message, errno=errno.EPERM, cure=cure) from None
+            raise
         except BaseException:
             spaces.close()
             raise
