@@ -310,6 +310,27 @@ async def check_only_full(directory: FolderDirectory) -> None:
     assert await directory.by_key(KEYS[0]) == FULL
 
 
+def test_file_that_was_left_out_is_tried_again(tmp_path: Path) -> None:
+    """Its prefix becomes free."""
+
+    async def body() -> None:
+        stores = Stores("folder", tmp_path)
+        stores.write(peer(0, "10.0.0.0/24"))
+        stores.write(peer(1, "10.0.0.0/24"))
+        directory = FolderDirectory(tmp_path, poll=0.01)
+        assert await directory.by_key(KEYS[1]) is None
+        stores.file(KEYS[0]).unlink()
+        keys = []
+        async for key in directory.changes():
+            keys.append(key)
+            if len(keys) == 2:
+                break
+        assert keys == [KEYS[0], KEYS[1]]
+        assert await directory.by_address(ipaddress.ip_address("10.0.0.7")) == peer(1, "10.0.0.0/24")
+
+    run(body)
+
+
 def test_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the folder cannot be read"):
         FolderDirectory(tmp_path / "missing")

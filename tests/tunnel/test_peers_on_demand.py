@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import udpring
 from udpring.tunnel import directory_limits as limits
 from udpring.tunnel.config import Endpoint, IPAddress, PeerConfig
 from udpring.tunnel.directory_mapping import MappingDirectory
+from udpring.tunnel.directory_sqlite import SqliteDirectory
 from udpring.tunnel.keys import from_base64, generate_private_key, public_key, to_base64
 from udpring.tunnel.node import Node
 from udpring.tunnel.plane_values import Event, EventKind, Prefix, SocketAddress
@@ -685,6 +688,28 @@ def test_removed_peer_may_come_back(planes: Planes) -> None:
         await until(lambda: live.responses == 2)
 
     with_node(planes, body, MappingDirectory([PEER]))
+
+
+def test_50_lives_with_a_database_leave_nothing(planes: Planes, tmp_path: Path) -> None:
+    async def body() -> None:
+        def held() -> tuple[int, int]:
+            return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+        async def live() -> None:
+            directory = SqliteDirectory(tmp_path / "peers.sqlite")
+            async with udpring.Node(config(), peers=directory) as node:
+                each = Live(node, planes.opened[-1])
+                each.arrives(each.initiation())
+                await until(lambda: each.dropped("unknown_peer") == 1)
+            directory.close()
+
+        await live()
+        before = held()
+        for _ in range(50):
+            await live()
+        assert held() == before
+
+    run(body)
 
 
 @pytest.mark.parametrize("wrong", [{"idle_timeout": 0}, {"answer_timeout": 0}, {"answer_timeout": 31}])

@@ -39,6 +39,7 @@ class FolderDirectory:
         self._gate = FloodGate()
         self._peers = MappingDirectory()
         self._files: dict[str, tuple[_Mark, PeerConfig | None]] = {}
+        self._taken: dict[bytes, PeerConfig] = {}
         self._adopt(self._read())
 
     def __len__(self) -> int:
@@ -96,22 +97,25 @@ class FolderDirectory:
 
     def _adopt(self, files: dict[str, tuple[_Mark, PeerConfig | None]]) -> list[bytes]:
         """Takes the peers that were read. Returns the keys of those that have changed."""
-        before = {peer.public_key: peer for _, peer in self._files.values() if peer}
-        after: dict[bytes, PeerConfig] = {}
-        for name, (_, peer) in files.items():
-            if peer is not None and after.setdefault(peer.public_key, peer) is not peer:
-                self._warn(ConfigError("another file has its PublicKey", file=str(self.path / name)))
-        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
         self._files = files
+        wanted: dict[bytes, PeerConfig] = {}
+        for name, (_, peer) in files.items():
+            if peer is not None and wanted.setdefault(peer.public_key, peer) is not peer:
+                self._warn(ConfigError("another file has its PublicKey", file=str(self.path / name)))
+        changed = [key for key, peer in self._taken.items() if wanted.get(key) != peer]
         for key in changed:
             self._peers.remove(key)
-        for key in changed:
-            if key in after:
+            del self._taken[key]
+        for key, peer in wanted.items():
+            if key not in self._taken:  # also what was left out before: its prefixes may be free now
                 try:
-                    self._peers.put(after[key])
+                    self._peers.put(peer)
                 except ConfigError as wrong:
                     self._warn(wrong)
-        return changed
+                else:
+                    self._taken[key] = peer
+                    changed.append(key)
+        return list(dict.fromkeys(changed))
 
     def _warn(self, wrong: ConfigError) -> None:
         passes, _ = self._gate.passes("file")
