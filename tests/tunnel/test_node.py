@@ -262,12 +262,12 @@ def test_a_name_is_looked_up_until_it_is_known(planes: Planes, monkeypatch: pyte
     monkeypatch.setattr(resolver, "FIRST_PAUSE", 0.01)
     asked: list[str] = []
 
-    def look_up(endpoint: Endpoint) -> SocketAddress:
+    def look_up(endpoint: Endpoint) -> tuple[SocketAddress, ...]:
         asked.append(endpoint.host)
         assert threading.current_thread() is not threading.main_thread()
         if len(asked) < 3:
             raise socket.gaierror(socket.EAI_AGAIN, "not now")
-        return SocketAddress(bytes([192, 0, 2, 7]), endpoint.port)
+        return (SocketAddress(bytes([192, 0, 2, 7]), endpoint.port),)
 
     monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 
@@ -289,9 +289,9 @@ def test_silent_name_server_delays_nothing(planes: Planes, monkeypatch: pytest.M
     """Neither start nor stop waits for it."""
     answer = threading.Event()
 
-    def look_up(endpoint: Endpoint) -> SocketAddress:
+    def look_up(endpoint: Endpoint) -> tuple[SocketAddress, ...]:
         assert answer.wait(60)
-        return SocketAddress(bytes([192, 0, 2, 7]), endpoint.port)
+        return (SocketAddress(bytes([192, 0, 2, 7]), endpoint.port),)
 
     monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 

@@ -148,11 +148,11 @@ def test_name_of_added_peer_is_looked_up_later(planes: Planes, monkeypatch: pyte
     answers = [OSError("not now"), SocketAddress(bytes([192, 0, 2, 7]), 5000)]
     monkeypatch.setattr("udpring.tunnel.resolver.FIRST_PAUSE", 0.01)
 
-    def look_up(endpoint: Endpoint) -> SocketAddress:
+    def look_up(endpoint: Endpoint) -> tuple[SocketAddress, ...]:
         found = answers.pop(0)
         if isinstance(found, OSError):
             raise found
-        return found
+        return (found,)
 
     monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
 

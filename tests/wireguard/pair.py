@@ -361,7 +361,7 @@ class Node:
                     del self.indices[free]
             case events.Dropped(reason=reason):
                 self.drops[reason] += 1
-            case events.HandshakeCompleted() | events.HandshakeGivenUp():
+            case events.HandshakeCompleted() | events.HandshakeUnanswered() | events.HandshakeGivenUp():
                 pass
 
 

@@ -29,7 +29,7 @@ from dataclasses import replace
 
 from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
-from udpring.tunnel.control_values import BootClock, ControlStats, End, PlaneIndices, Route
+from udpring.tunnel.control_values import BootClock, ControlStats, End, Following, PlaneIndices, Route
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.link import Link, LinkFactory
@@ -92,6 +92,8 @@ class Control:
         self.key_unknown: Callable[[UnknownInitiation], None] = lambda initiation: None
         self.address_wanted: Callable[[bytes], None] = lambda ip: None
         """Called where peers come from a directory (``peers_on_demand``)."""
+        self.following = Following()
+        """Told of peers that do not answer (``endpoint_following``)."""
         self._loop = loop
         self._forgotten = forgotten
         self._label = label
@@ -123,6 +125,7 @@ class Control:
             removed=self._peer_removed,
             key_unknown=lambda initiation: self.key_unknown(initiation),
             authenticated=authenticated,
+            following=lambda: self.following,
         )
         self.carry_out = self._outcomes.carry_out
 
@@ -264,6 +267,7 @@ class Control:
                 self.carry_out(peer.key_confirmed(now, wall))
             elif kind == EventKind.PATH and self._loops.leads_out(event.peer, event.loops) and self._link.up:
                 self.carry_out(peer.path_changed(now, wall))
+                self.following.path_changed(event.peer)
             # ACTIVITY only means: check the stamps, as after the other two.
             self.touch(event.peer)
 
@@ -301,6 +305,13 @@ class Control:
             return
         self._requested.add(peer)
         self.touch(peer)
+
+    def try_new_path(self, number: int) -> None:
+        """The peer may be reached in another way now: sends an initiation as soon as one may be sent."""
+        peer = self.device.by_id.get(number)
+        if peer is not None and self._link.up:
+            now, wall = self.clock.boot(), self.clock.wall()
+            self.carry_out(peer.path_changed(now, wall) or peer.handshake_wanted(now, wall))
 
     def _peer_removed(self, peer: int) -> None:
         self.forget(peer)
@@ -356,7 +367,7 @@ class Control:
         for number in idle:
             del states[number]
         for number, state in states.items():
-            self._set_deadline(number, state, now, now + POLL)
+            self._set_deadline(number, state, now, self._latest(number, state, now))
         for number, state in self._states(idle, post_activity=True).items():
             self._set_deadline(number, state, now)
         if not self._requested:
@@ -401,6 +412,15 @@ class Control:
             return False
         self.carry_out(peer.on_timer(now, self.clock.wall(), state))
         return True
+
+    def _latest(self, number: int, state: PeerState, now: int) -> int:
+        """When a busy peer is checked again at the latest."""
+        try:
+            look = self.following.look(number, state, now)
+        except Exception:
+            self._timers_failed(number)
+            look = None
+        return now + POLL if look is None else min(look, now + POLL)
 
     def _set_deadline(self, number: int, state: PeerState, now: int, latest: int | None = None) -> None:
         """The next check comes at the peer's deadline, at ``latest``, or with ACTIVITY."""

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 from udpring.tunnel.plane import Plane
-from udpring.tunnel.plane_values import SocketAddress
+from udpring.tunnel.plane_values import PeerState, SocketAddress
 
-__all__ = ["BootClock", "ControlStats", "End", "PlaneIndices", "Route"]
+__all__ = ["BootClock", "ControlStats", "End", "Following", "PlaneIndices", "Route"]
 
 
 class BootClock:
@@ -52,6 +52,27 @@ class ControlStats:
     command_errors: int = 0
     failures: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Following:
+    """What the control loop tells whoever follows endpoints (``endpoint_following``). This one does not."""
+
+    def unanswered(self, number: int) -> None:
+        """An initiation had no answer, and the next one is about to be sent."""
+
+    def completed(self, number: int) -> None:
+        """A handshake with the peer was completed."""
+
+    def path_changed(self, number: int) -> None:
+        """Packets to the peer leave by another way."""
+
+    def look(self, number: int, state: PeerState, now: int) -> int | None:
+        """Looks whether the peer is silent: at each look at a peer whose stamps change. The time of the next
+        one; None: none for its sake."""
+        return None
+
+    def forget(self, public_key: bytes) -> None:
+        """The peer is gone, or somebody else has set its endpoint."""
 
 
 class PlaneIndices:

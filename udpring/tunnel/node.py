@@ -27,6 +27,7 @@ from udpring.tunnel.control import End
 from udpring.tunnel.directory import Directory
 from udpring.tunnel.directory_limits import ANSWER_SECONDS_MAX
 from udpring.tunnel.directory_peers import DirectoryPeers
+from udpring.tunnel.endpoint_following import EndpointFollowing
 from udpring.tunnel.inside import Inside
 from udpring.tunnel.keys import clamp, to_base64
 from udpring.tunnel.namespaces import Namespaces
@@ -116,7 +117,7 @@ class Node(Inside, PacketsOfNode):
         self._key_later = key_later
         self._timestamps = timestamps
         self._tunnel: Tunnel | None = None
-        self._resolver: Resolver | None = None
+        self._following: EndpointFollowing | None = None
         self._server: UapiServer | None = None
         self._attached: Attached | None = None
         self._peers: NodePeers | None = None
@@ -170,7 +171,7 @@ class Node(Inside, PacketsOfNode):
             plane, loop=loop, fwmark=settings.fwmark, link=attached.link, events=self._events
         )
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
-        self._resolver = resolver = Resolver()
+        self._following = following = EndpointFollowing(tunnel, Resolver(), loop=loop)
         directory_peers = None
         if self._directory is not None:
             directory_peers = DirectoryPeers(tunnel, loop=loop, idle_timeout=self._idle_timeout)
@@ -182,7 +183,7 @@ class Node(Inside, PacketsOfNode):
                 answer_timeout=self._answer_timeout,
                 refused=self._peer_refused,
             )
-        self._peers = peers = NodePeers(tunnel, resolver, directory_peers)
+        self._peers = peers = NodePeers(tunnel, following, directory_peers)
         self._end = loop.create_future()
         if key is not None:
             tunnel.set_private_key(key)
@@ -232,7 +233,7 @@ class Node(Inside, PacketsOfNode):
 
     async def _take_down(self) -> None:
         self._applied = None
-        resolver, self._resolver = self._resolver, None
+        following, self._following = self._following, None
         server, self._server = self._server, None
         attached, self._attached = self._attached, None
         tunnel, self._tunnel = self._tunnel, None
@@ -241,8 +242,8 @@ class Node(Inside, PacketsOfNode):
         try:
             if on_demand is not None:
                 await on_demand.close()
-            if resolver is not None:
-                await resolver.close()
+            if following is not None:
+                await following.close()
             if server is not None:
                 await server.close()
             if attached is not None:
@@ -475,11 +476,6 @@ class Node(Inside, PacketsOfNode):
             raise TypeError("this is of rootless nodes: Node(config, attachment=Rootless())")
         return attached.spaces
 
-    def _resolver_of(self) -> Resolver:
-        if self._resolver is None:
-            raise ClosedError("the node is not up")
-        return self._resolver
-
     async def _apply_interface(self, config: Config) -> None:
         wanted = self._set_up_interface
         if wanted is None:
@@ -491,7 +487,8 @@ class Node(Inside, PacketsOfNode):
         if not wanted:
             await attached.undo()
             return
-        await self._resolver_of().settled(NAMES_WAIT)
+        if self._following is not None:
+            await self._following.settled(NAMES_WAIT)
         endpoints = [
             ipaddress.ip_address(state.endpoint.ip)
             for state in tunnel.states().values()

@@ -98,9 +98,10 @@ class PeerRoamed:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFailedOver:
-    """The node tries the peer at another configured endpoint, because it did not answer at ``former``.
+    """The node tries the peer at another address, because it did not answer at ``former``.
 
-    Nothing posts it yet: a peer has one endpoint.
+    endpoint: as configured. Equal to former where a name has another address now, or several.
+    former: None where the peer had roamed.
     """
 
     public_key: str

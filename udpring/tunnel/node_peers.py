@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from udpring.errors import ConfigError
 from udpring.tunnel.config import Config, Endpoint, Network, PeerConfig
 from udpring.tunnel.directory_peers import DirectoryPeers
+from udpring.tunnel.endpoint_following import EndpointFollowing
 from udpring.tunnel.keys import from_base64, to_base64
 from udpring.tunnel.plane import PeerState
-from udpring.tunnel.plane_values import Prefix, SocketAddress
-from udpring.tunnel.resolver import Resolver
+from udpring.tunnel.plane_values import Prefix
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard.peer import Peer
 
@@ -80,12 +80,12 @@ class NodePeers:
     """
 
     def __init__(
-        self, tunnel: Tunnel, resolver: Resolver, directory_peers: DirectoryPeers | None = None
+        self, tunnel: Tunnel, following: EndpointFollowing, directory_peers: DirectoryPeers | None = None
     ) -> None:
         self.given: dict[bytes, PeerConfig] = {}
         self._directory_peers = directory_peers
         self._tunnel = tunnel
-        self._resolver = resolver
+        self._following = following
 
     # ---- reading ----
 
@@ -183,7 +183,6 @@ class NodePeers:
         number = self._number(public_key)
         removed = self._networks(number)
         self._release(public_key)
-        self._resolver.cancel(public_key)
         self.given.pop(public_key, None)
         self._tunnel.remove_peer(number)
         return PrefixChange(removed=removed)
@@ -224,7 +223,6 @@ class NodePeers:
             log.warning("%s: a peer has the node's own public key: left out", config.file)
         for public_key, live in list(tunnel.device.peers.items()):
             if public_key not in wanted and not self._of_directory(public_key):
-                self._resolver.cancel(public_key)
                 tunnel.remove_peer(live.id)
         endpoints = {public_key: peer.endpoint for public_key, peer in self.given.items()}
         self.given = wanted
@@ -279,17 +277,7 @@ class NodePeers:
             self._tunnel.set_cipher(number, peer.cipher)
 
     def _set_endpoint(self, peer: PeerConfig) -> None:
-        if peer.endpoint is None:
-            self._resolver.cancel(peer.public_key)
-            return
-
-        def found(address: SocketAddress) -> None:
-            number = self._tunnel.find(peer.public_key)
-            if number is not None:
-                self._tunnel.set_endpoint(number, address)
-                self._tunnel.start_peer(number)
-
-        self._resolver.resolve(peer.public_key, peer.endpoint, found)
+        self._following.set(peer.public_key, () if peer.endpoint is None else (peer.endpoint,))
 
     def _set_timers(self, number: int, peer: PeerConfig) -> None:
         """Also starts the handshake that staged packets wait for: the peer's settings are complete."""

@@ -17,7 +17,7 @@ from typing import Protocol
 from udpring.errors import RingError
 from udpring.tunnel.command_batch import COMMANDS_MAX
 from udpring.tunnel.control_reports import HandshakeReports
-from udpring.tunnel.control_values import BootClock, ControlStats, Route
+from udpring.tunnel.control_values import BootClock, ControlStats, Following, Route
 from udpring.tunnel.plane import Plane
 from udpring.wireguard import events as protocol
 from udpring.wireguard.device import Device
@@ -40,7 +40,8 @@ class _Report(Protocol):
 class Outcomes:
     """``is_up``: whether the interface is; while it is down nothing is sent. ``touch`` is called with each
     peer that an outcome is about, ``removed`` with one that the protocol removed, ``key_unknown`` with an
-    initiation of an unknown key, ``authenticated`` after each authentic handshake message."""
+    initiation of an unknown key, ``authenticated`` after each authentic handshake message. ``following``
+    is told of handshakes with and without an answer."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Outcomes:
         removed: Callable[[int], None],
         key_unknown: Callable[[UnknownInitiation], None],
         authenticated: Callable[[], None],
+        following: Callable[[], Following],
     ) -> None:
         self._plane = plane
         self._device = device
@@ -65,6 +67,8 @@ class Outcomes:
         self._is_up = is_up
         self._touch = touch
         self._removed = removed
+        self._reports = reports
+        self._following = following
         self._batch = plane.batch()
         self._queued: list[protocol.Outcome] = []
         """What each command in the batch is for."""
@@ -82,7 +86,8 @@ class Outcomes:
             protocol.RemovedPeer: self._removed_peer,
             protocol.AskKey: lambda outcome: key_unknown(outcome.initiation),
             protocol.Dropped: reports.dropped,
-            protocol.HandshakeCompleted: reports.completed,
+            protocol.HandshakeCompleted: self._completed,
+            protocol.HandshakeUnanswered: lambda outcome: following().unanswered(outcome.peer),
             protocol.HandshakeGivenUp: reports.given_up,
             protocol.PeerSilent: reports.silent,
         }
@@ -208,6 +213,10 @@ class Outcomes:
     def _keepalive_sent(self, skipped: int) -> None:
         """Not where a staged packet has opened the session: one or the other, as the kernel."""
         self._stats.keepalives_sent += not skipped
+
+    def _completed(self, outcome: protocol.HandshakeCompleted) -> None:
+        self._reports.completed(outcome)
+        self._following().completed(outcome.peer)
 
     def _removed_peer(self, outcome: protocol.RemovedPeer) -> None:
         self._run()  # what is queued may be about this peer

@@ -274,6 +274,7 @@ class Tunnel:
             self.departed.put(public_key, Departed(known.timestamp_received, endpoint))
         elif self._timestamps is not None:
             self._timestamps.forget(public_key)
+        self.control.following.forget(public_key)
         outcomes = self.device.remove_peer(peer)
         self.control.carry_out(outcomes)
         self.control.forget(peer)
@@ -297,9 +298,12 @@ class Tunnel:
         self.control.carry_out(self.device.set_cipher(peer, cipher, self._clock.boot()))
         self.control.touch(peer)
 
-    def set_endpoint(self, peer: int, address: SocketAddress) -> None:
-        """Sets the peer's endpoint, until the peer roams."""
+    def set_endpoint(self, peer: int, address: SocketAddress, *, followed: bool = False) -> None:
+        """Sets the peer's endpoint, until the peer roams. Unless ``followed``, the configured names of the
+        peer are no longer followed."""
         self._changes += 1
+        if not followed:
+            self.control.following.forget(self.device.by_id[peer].public_key)
         self.plane.endpoint(peer, address)
         self.control.touch(peer)
 

@@ -219,6 +219,13 @@ class HandshakeCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeUnanswered:
+    """The last initiation had no answer, and another one follows. The caller may change the endpoint now."""
+
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
 class HandshakeGivenUp:
     """For logs and counters: no answer in all the attempts."""
 
@@ -239,6 +246,7 @@ Outcome = (
     | AskKey
     | Dropped
     | HandshakeCompleted
+    | HandshakeUnanswered
     | HandshakeGivenUp
     | PeerSilent
 )

@@ -40,6 +40,7 @@ from .events import (
     ExpireKeys,
     HandshakeCompleted,
     HandshakeGivenUp,
+    HandshakeUnanswered,
     InstallKeypair,
     Outcome,
     PeerSilent,
@@ -344,7 +345,10 @@ class Peer:
     def _send_initiation(self, now: int, wall: int) -> list[Outcome]:
         assert self._identity is not None
         index = self._indices.new(self.id)
+        unanswered = self._outgoing is not None and not self._path_is_new
         outcomes: list[Outcome] = list(self._abandon_outgoing())
+        if unanswered:
+            outcomes.append(HandshakeUnanswered(self.id))
         self._timestamp_sent = next_timestamp(wall, self._timestamp_sent)
         handshake = noise.Initiator(
             self._identity,
