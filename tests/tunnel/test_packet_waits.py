@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import os
+import secrets
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_plane import FakePlane
 from packet_nodes import LOOPS, between, config, node, pair, run, until
 
 import udpring
+from udpring._native import ffi, lib
 from udpring.errors import ClosedError, WrongThreadError
 from udpring.tunnel import attachment
 from udpring.tunnel.control import BootClock, End
@@ -146,7 +151,37 @@ def test_other_threads_are_refused() -> None:
             thread = threading.Thread(target=elsewhere)
             thread.start()
             thread.join()
-            assert refused == ["a node's packets belong to the thread of its event loop"] * 2
+            assert refused == ["a node's packets belong to the thread of its event loop, in its process"] * 2
+
+    run(body)
+
+
+def test_forked_child_gets_no_packets() -> None:
+    """It is refused, and if it asked the core itself, it would read nothing of them."""
+    text = secrets.token_bytes(64)
+
+    def read_in_child(port: udpring.PacketPort, handle: Any) -> bool:
+        for call in (port.try_recv, lambda: port.try_send([])):
+            with pytest.raises(WrongThreadError, match="in its process"):
+                call()
+        taken = ffi.new("struct udpring_packets **")
+        assert lib.udpring_plane_packets_receive(handle, 100, False, taken) == 0
+        return text not in bytes(ffi.buffer(taken[0].data, taken[0].bytes))
+
+    async def body() -> None:
+        async with pair() as (first, second):
+            port, tunnel = second.packets, second._tunnel
+            assert tunnel is not None
+            await first.packets.send([between(0, 1, text)])
+            await until(lambda: second.stats.plane.tun_packets_out == 2)
+            child = os.fork()
+            if not child:
+                good = False
+                with contextlib.suppress(BaseException):
+                    good = read_in_child(port, tunnel.plane._handle())
+                os._exit(0 if good else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert port.try_recv().payloads() == [between(0, 1, text)]
 
     run(body)
 

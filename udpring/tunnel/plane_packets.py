@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Self
@@ -31,6 +32,16 @@ __all__ = ["PacketPort", "set_mtu"]
 CALLS_A_TURN = 4
 """Calls that need not wait, until the event loop gets a turn for its timers and other tasks."""
 _MOST = 1 << 20
+_forks = 0
+"""How often this process was forked off: a child's ports are those of its parent."""
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def set_mtu(plane: Plane, mtu: int) -> None:
@@ -46,8 +57,8 @@ class PacketPort:
     (no IP packet, or not as long as its header says), ``too_big`` (longer than ``mtu``), ``no_peer``,
     ``no_endpoint``, ...
 
-    All methods belong to the thread of the node's event loop, and raise WrongThreadError in another. They
-    raise ClosedError when the node has ended.
+    All methods belong to the thread of the node's event loop. They raise WrongThreadError in another one and
+    in a forked child, and ClosedError when the node has ended.
     """
 
     def __init__(
@@ -61,7 +72,7 @@ class PacketPort:
         self._plane = plane
         self._key_of = key_of
         self._mtu = mtu
-        self._thread = get_ident()
+        self._owner = get_ident(), _forks
         self._arrived = Doorbell(check(lib.udpring_plane_packets_fd(handle), "the node's packets"), loop)
         self._room = Doorbell(check(lib.udpring_plane_packets_room_fd(handle), "the node's packets"), loop)
         self._batch = ffi.new("struct udpring_packets **")
@@ -176,8 +187,8 @@ class PacketPort:
             await asyncio.sleep(0)
 
     def _handle(self) -> Any:
-        if get_ident() != self._thread:
-            raise WrongThreadError("a node's packets belong to the thread of its event loop")
+        if (get_ident(), _forks) != self._owner:
+            raise WrongThreadError("a node's packets belong to the thread of its event loop, in its process")
         if self._closed:
             raise ClosedError("the node has ended")
         return self._plane._handle()

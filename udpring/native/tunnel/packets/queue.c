@@ -13,6 +13,8 @@ struct packet_queue *packet_queue_new(uint64_t bytes)
     uint8_t *memory = mmap(NULL, HEAD_BYTES + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return NULL;
+    /* A forked child gets no packets. Positions stay, so that it reads zeros if it looks. */
+    (void)madvise(memory + HEAD_BYTES, bytes, MADV_WIPEONFORK);
     struct packet_queue *queue = (struct packet_queue *)memory;
     queue->memory = memory + HEAD_BYTES;
     queue->bytes = bytes;
