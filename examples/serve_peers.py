@@ -66,7 +66,7 @@ def in_words(event: udpring.NodeEvent) -> str:
             return str(event)
 
 
-async def tell(events: udpring.EventReader) -> None:
+async def print_events(events: udpring.EventReader) -> None:
     """Prints each event, until the node ends."""
     async for event in events:
         print(in_words(event), flush=True)
@@ -83,7 +83,7 @@ async def main(address: str, port: int = 0) -> None:
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     node = udpring.Node(udpring.Config(interface))
-    telling = asyncio.ensure_future(tell(node.events()))
+    printing = asyncio.ensure_future(print_events(node.events()))
     async with node:
         print(f"{node.name}: UDP port {node.listen_port}, public key {node.public_key}", flush=True)
         ended = asyncio.ensure_future(node.wait())
@@ -101,7 +101,7 @@ async def main(address: str, port: int = 0) -> None:
                     await carry_out(node, line.decode())
                 except (udpring.UdpringError, ValueError) as wrong:
                     print(wrong, flush=True)
-    await telling
+    await printing
 
 
 if __name__ == "__main__":

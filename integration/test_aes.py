@@ -122,6 +122,6 @@ def test_wireguard_go_takes_no_such_message_for_its_own(rig: Rig, tmp_path: Path
         until(lambda: refused(a) > 0, "the initiation without the marking is refused")
     else:
         assert b.status(a).received == 0
-        until(lambda: "Received message with unknown type" in b.log_text(), "it tells of them")
+        until(lambda: "Received message with unknown type" in b.log_text(), "they are logged")
     set_cipher(a, b, CHACHA)
     tunnel.ping()

@@ -38,7 +38,7 @@ def test_embed_node(rig: Rig, subject: Program, tmp_path: Path) -> None:
         assert example.poll() is None, said.read_text()
         ping(tunnel.a.space, tunnel.b.inner4)
         ping(tunnel.b.space, tunnel.a.inner6)
-        until(lambda: f"{tunnel.b.public_key}: " in said.read_text(), "it tells of its peer")
+        until(lambda: f"{tunnel.b.public_key}: " in said.read_text(), "it prints its peer")
         example.send_signal(signal.SIGINT)
         assert example.wait(30) == 0, said.read_text()
     finally:
@@ -67,7 +67,7 @@ def test_serve_peers(rig: Rig, subject: Program, tmp_path: Path) -> None:
         example.stdin.write(f"nonsense\nadd {b.public_key} {b.inner4}/32 {b.outer()}\n".encode())
         example.stdin.flush()
         ping(a.space, b.inner4)
-        until(lambda: f"{b.public_key} is up at" in said.read_text(), "it tells of its peer")
+        until(lambda: f"{b.public_key} is up at" in said.read_text(), "it prints its peer")
         assert "not a command: nonsense" in said.read_text()
         example.stdin.write(f"pause\nresume\nremove {b.public_key}\n".encode())
         example.stdin.close()

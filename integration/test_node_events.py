@@ -9,8 +9,8 @@ import threading
 
 import pytest
 from lab import GO, Node, Rig, Space, Tunnel, until
+from lab.event_program import EventProgram
 from lab.node import Peer
-from lab.told import Told
 from lab.traffic import TcpStream, ping, unreached
 
 UDPRING = (sys.executable, "-P", "-m", "udpring.cli.main")
@@ -22,8 +22,8 @@ def configuration(node: Node, *, peers: bool = True) -> str:
     return text.replace("[Interface]\n", f"[Interface]\nAddress = {', '.join(node.inner)}\n", 1)
 
 
-def told(rig: Rig, node: Node, loop: str = "asyncio", *, peers: bool = True) -> Told:
-    made = Told(node.space, node.interface, configuration(node, peers=peers), loop)
+def event_program(rig: Rig, node: Node, loop: str = "asyncio", *, peers: bool = True) -> EventProgram:
+    made = EventProgram(node.space, node.interface, configuration(node, peers=peers), loop)
     rig.later(made.close)
     return made
 
@@ -45,7 +45,7 @@ def tunnel(rig: Rig) -> Tunnel:
 @LOOPS
 def test_peer_comes_up_roams_and_the_interface_ends(rig: Rig, tunnel: Tunnel, loop: str) -> None:
     a, b = tunnel.a, tunnel.b
-    program = told(rig, a, loop)
+    program = event_program(rig, a, loop)
     ping(a.space, b.inner4)
     assert program.expect("HandshakeCompleted", public_key=b.public_key)["initiator"] is True
     assert program.expect("PeerUp")["endpoint"] == [b.space.ipv4, b.port]
@@ -71,7 +71,7 @@ def test_peer_comes_up_roams_and_the_interface_ends(rig: Rig, tunnel: Tunnel, lo
 
 def test_unanswered_peer_is_silent(rig: Rig, tunnel: Tunnel) -> None:
     a, b = tunnel.a, tunnel.b
-    program = told(rig, a, "uvloop")
+    program = event_program(rig, a, "uvloop")
     ping(a.space, b.inner4)
     program.expect("PeerUp")
     b.space.ip("link", "set", "under", "down")
@@ -82,7 +82,7 @@ def test_unanswered_peer_is_silent(rig: Rig, tunnel: Tunnel) -> None:
 @LOOPS
 def test_peer_added_while_running_gets_traffic_and_routes(rig: Rig, tunnel: Tunnel, loop: str) -> None:
     a, b = tunnel.a, tunnel.b
-    program = told(rig, a, loop, peers=False)
+    program = event_program(rig, a, loop, peers=False)
     b.space.run("ping", "-n", "-c", "1", "-W", "1", a.inner4, check=False)
     program.expect("PeerRefused", public_key=b.public_key, reason="unknown_peer")
     program.do("add", b.public_key, [f"{b.inner4}/32", "10.250.0.0/24"], b.outer())
@@ -111,7 +111,7 @@ def test_pause_keeps_sessions_and_refuses_new_ones(rig: Rig, tunnel: Tunnel) -> 
     a.peers.append(Peer(other, ["10.100.0.7/32"]))
     other.spawn()
     other.configure()
-    program = told(rig, a, "uvloop")
+    program = event_program(rig, a, "uvloop")
     ping(a.space, b.inner4)
     assert command(a.space, "pause", a.interface).returncode == 0
     assert program.do("paused") is True
@@ -139,7 +139,7 @@ def test_pause_is_refused_by_other_programs(rig: Rig) -> None:
 
 def test_drain_waits_for_the_end_of_traffic(rig: Rig, tunnel: Tunnel) -> None:
     a, b = tunnel.a, tunnel.b
-    program = told(rig, a)
+    program = event_program(rig, a)
     stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     assert program.do("drain", 6, 4) == [b.public_key]
@@ -168,7 +168,7 @@ while time.monotonic() < end:
 @LOOPS
 def test_overload_begins_and_ends(rig: Rig, tunnel: Tunnel, loop: str) -> None:
     a, b = tunnel.a, tunnel.b
-    program = told(rig, a, loop)
+    program = event_program(rig, a, loop)
     public = base64.b64decode(a.public_key).hex()
     words = (sys.executable, "-P", "-c", FLOOD, a.space.ipv4, str(a.port), public, "60")
     with subprocess.Popen(b.space.argv(*words)) as flood:

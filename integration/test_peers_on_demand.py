@@ -163,7 +163,7 @@ def test_example_serves_a_database(rig: Rig, go: Program, tmp_path: Path) -> Non
         assert example.poll() is None, said.read_text()
         ping(b.space, a.inner4)
         ping(a.space, b.inner6)
-        until(lambda: f"{b.public_key}: " in said.read_text(), "it tells of its peer")
+        until(lambda: f"{b.public_key}: " in said.read_text(), "it prints its peer")
         example.send_signal(signal.SIGINT)
         assert example.wait(30) == 0, said.read_text()
     finally:

@@ -93,7 +93,7 @@ def test_directory_in_sqlite_serves_its_clients(place: Place) -> None:
         assert server.poll() is None, place.said()
         ping(there.space, here.inner4)
         ping(there.space, here.inner6)
-        until(lambda: f"{there.public_key}: " in place.said(), "it tells of its client")
+        until(lambda: f"{there.public_key}: " in place.said(), "it prints its client")
 
 
 INSIDE = r"""

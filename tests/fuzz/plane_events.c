@@ -4,24 +4,24 @@
 enum { DRAINS = 2000, PATIENCE = 200, PAUSE_NS = 10000000 };
 
 /* By life. */
-static struct told {
+static struct posted {
     uint64_t wanted_ns, nested_ns;      /* of the last HANDSHAKE_WANTED, of the last NESTED */
     uint64_t roamed_ns;
-    uint32_t rests, rests_ended, activities;
-    bool resting;                       /* as last looked at */
-    uint64_t unanswered_ns, owed_ns;    /* when it began to rest */
+    uint32_t suspensions, suspensions_ended, activities;
+    bool suspended;                       /* as last looked at */
+    uint64_t unanswered_ns, owed_ns;    /* when its timers were suspended */
     bool loops;
     uint64_t void_ns;                   /* when a command last voided earlier requests */
     uint32_t confirmations;             /* since the last look */
     uint32_t current;                   /* the keypair at that time, by our index */
-} told[LIVES];
+} posted[LIVES];
 
 static uint32_t device_ends, refusals[2];
 static int32_t proofs;                  /* messages with a valid mac2 whose events are not taken yet */
 
 void events_reset(void)
 {
-    memset(told, 0, sizeof(told));
+    memset(posted, 0, sizeof(posted));
     memset(refusals, 0, sizeof(refusals));
     device_ends = proofs = 0;
 }
@@ -31,39 +31,39 @@ static struct peer *peer_of(uint8_t life)
     return plane_peer(model.plane, model.life[life].id);
 }
 
-static void begin_rest(uint8_t life, bool rest)
+static void begin_suspension(uint8_t life, bool suspend)
 {
     const struct peer *peer = peer_of(life);
-    told[life].rests += rest;
-    told[life].resting = rest;
-    told[life].unanswered_ns = peer->unanswered_since_ns;
-    told[life].owed_ns = peer->owed_since_ns;
+    posted[life].suspensions += suspend;
+    posted[life].suspended = suspend;
+    posted[life].unanswered_ns = peer->unanswered_since_ns;
+    posted[life].owed_ns = peer->owed_since_ns;
 }
 
-static void see_rest(uint8_t life)
+static void see_suspension(uint8_t life)
 {
-    bool ended = told[life].resting && !peer_of(life)->post_activity;
-    told[life].rests_ended += ended;
-    told[life].resting &= !ended;
+    bool ended = posted[life].suspended && !peer_of(life)->post_activity;
+    posted[life].suspensions_ended += ended;
+    posted[life].suspended &= !ended;
 }
 
 void events_peer_added(uint8_t life)
 {
-    told[life] = (struct told){0};
-    begin_rest(life, true);
+    posted[life] = (struct posted){0};
+    begin_suspension(life, true);
 }
 
-void events_look(uint8_t life, bool rest)
+void events_look(uint8_t life, bool suspend)
 {
     struct udpring_peer_state state;
-    see_rest(life);
-    CLAIM(udpring_plane_peer_state(model.plane, model.life[life].id, rest, &state) == 0, "a state");
-    begin_rest(life, rest);
+    see_suspension(life);
+    CLAIM(udpring_plane_peer_state(model.plane, model.life[life].id, suspend, &state) == 0, "a state");
+    begin_suspension(life, suspend);
 }
 
 void events_keys_change(uint8_t life)
 {
-    told[life].void_ns = threads_now_ns;
+    posted[life].void_ns = threads_now_ns;
 }
 
 void events_address_proved(void)
@@ -95,8 +95,8 @@ static void check_roamed(uint8_t life, const struct udpring_event *event)
         return;
     CLAIM(memcmp(&event->source, &event->local, sizeof(event->source)), "a peer moved to where it was");
     CLAIM(event->source.ip[1] % 16 == slot && event->local.family && event->local.ip[1] % 16 == slot, "peer %u moved to an address of another", slot);
-    CLAIM(!told[life].roamed_ns || event->now_ns >= told[life].roamed_ns + ROAMED_INTERVAL_NS, "told twice within %d ms", UDPRING_ROAMED_MS);
-    told[life].roamed_ns = event->now_ns;
+    CLAIM(!posted[life].roamed_ns || event->now_ns >= posted[life].roamed_ns + ROAMED_INTERVAL_NS, "posted twice within %d ms", UDPRING_ROAMED_MS);
+    posted[life].roamed_ns = event->now_ns;
 }
 
 static void take(const struct udpring_event *event)
@@ -114,21 +114,21 @@ static void take(const struct udpring_event *event)
             CLAIM(proofs-- > 0, "a mac2 is valid that nobody could make");
         break;
     case UDPRING_EVENT_HANDSHAKE_WANTED:
-        told[life].wanted_ns = event->now_ns;
+        posted[life].wanted_ns = event->now_ns;
         break;
-    case UDPRING_EVENT_KEY_CONFIRMED: told[life].confirmations++; break;
-    case UDPRING_EVENT_ACTIVITY: told[life].activities++; break;
-    case UDPRING_EVENT_PATH: told[life].loops = event->flags & UDPRING_EVENT_LOOPS; break;
+    case UDPRING_EVENT_KEY_CONFIRMED: posted[life].confirmations++; break;
+    case UDPRING_EVENT_ACTIVITY: posted[life].activities++; break;
+    case UDPRING_EVENT_PATH: posted[life].loops = event->flags & UDPRING_EVENT_LOOPS; break;
     case UDPRING_EVENT_NESTED:
-        told[life].nested_ns = event->now_ns;
+        posted[life].nested_ns = event->now_ns;
         nested_answer(life, event->now_ns);
         if (peer_of(life))
-            told[life].loops = peer_of(life)->loops;   /* the answer itself reports it */
+            posted[life].loops = peer_of(life)->loops;   /* the answer itself reports it */
         break;
     case UDPRING_EVENT_ROAMED: check_roamed(life, event); break;
     case UDPRING_EVENT_OVERLOAD: CLAIM(udpring_plane_load_until(model.plane) >= event->now_ns + UNDER_LOAD_NS, "no load"); break;
     case UDPRING_EVENT_TUN_GONE: CLAIM(kernel.device_gone && !device_ends++, "the device ended"); break;
-    case UDPRING_EVENT_COALESCING_REFUSED: CLAIM(event->result >= 0 && event->result < 2 && !refusals[event->result]++, "told twice"); break;
+    case UDPRING_EVENT_COALESCING_REFUSED: CLAIM(event->result >= 0 && event->result < 2 && !refusals[event->result]++, "posted twice"); break;
     default: CLAIM(false, "an event of kind %u", event->kind);
     }
 }
@@ -157,17 +157,17 @@ static bool any_deferred(void)
 
 /* ---- checks ---- */
 
-static void check_rest(uint8_t life)
+static void check_suspension(uint8_t life)
 {
     const struct peer *peer = peer_of(life);
-    const struct told *known = &told[life];
-    see_rest(life);
-    CLAIM(known->activities >= known->rests_ended && known->activities <= known->rests, "a peer rested %u times, %u rests ended, %u were told",
-          known->rests, known->rests_ended, known->activities);
-    if (!known->resting)
+    const struct posted *known = &posted[life];
+    see_suspension(life);
+    CLAIM(known->activities >= known->suspensions_ended && known->activities <= known->suspensions, "%u suspensions, %u ended, %u posted",
+          known->suspensions, known->suspensions_ended, known->activities);
+    if (!known->suspended)
         return;
-    CLAIM(!peer->unanswered_since_ns || peer->unanswered_since_ns == known->unanswered_ns, "data of a peer that rests was sent, and nobody told");
-    CLAIM(!peer->owed_since_ns || peer->owed_since_ns == known->owed_ns, "data of a peer that rests came, and nobody told");
+    CLAIM(!peer->unanswered_since_ns || peer->unanswered_since_ns == known->unanswered_ns, "data of a suspended peer was sent without an event");
+    CLAIM(!peer->owed_since_ns || peer->owed_since_ns == known->owed_ns, "data of a suspended peer came without an event");
 }
 
 static bool waits_for_slots(const struct peer *peer)
@@ -182,17 +182,17 @@ static void check_wanted(uint8_t life)
 {
     const struct peer *peer = peer_of(life);
     bool sends = peer->current && keypair_can_send(peer->current, threads_now_ns);
-    CLAIM(!peer->wanted_ns || peer->wanted_ns == told[life].wanted_ns, "a handshake is wanted, and nobody told");
+    CLAIM(!peer->wanted_ns || peer->wanted_ns == posted[life].wanted_ns, "a handshake is wanted without an event");
     if (staged_count(&model.plane->workers[0], peer) && !sends && peer->endpoint.family && !waits_for_slots(peer))
-        CLAIM(peer->wanted_ns || (told[life].void_ns && told[life].void_ns >= told[life].wanted_ns), "packets wait, and nobody is asked for a key");
+        CLAIM(peer->wanted_ns || (posted[life].void_ns && posted[life].void_ns >= posted[life].wanted_ns), "packets wait, and no key is requested");
 }
 
 static void check_confirmed(uint8_t life)
 {
     const struct peer *peer = peer_of(life);
-    struct told *known = &told[life];
+    struct posted *known = &posted[life];
     bool fresh = peer->current && peer->current->local_index != known->current && !peer->current->initiator;
-    CLAIM(!fresh || known->confirmations, "a key is confirmed, and nobody told");
+    CLAIM(!fresh || known->confirmations, "a key is confirmed without an event");
     known->confirmations = 0;
     known->current = peer->current ? peer->current->local_index : 0;
 }
@@ -215,10 +215,10 @@ void events_check_quiet(void)
     for (uint32_t slot = 0; slot < PEERS; slot++) {
         uint8_t life = model.present[slot];
         check_deferred(peer_of(life));
-        check_rest(life);
+        check_suspension(life);
         check_wanted(life);
         check_confirmed(life);
-        CLAIM(told[life].nested_ns >= peer_of(life)->nesting_asked_ns, "a way is to be followed, and nobody told");
-        CLAIM(told[life].loops == peer_of(life)->loops, "a loop began or ended, and nobody told");
+        CLAIM(posted[life].nested_ns >= peer_of(life)->nesting_asked_ns, "a path is to be followed without an event");
+        CLAIM(posted[life].loops == peer_of(life)->loops, "a loop began or ended without an event");
     }
 }

@@ -93,7 +93,7 @@ void nested_check_quiet(void);
 /* plane_events.c: events to the control loop. */
 void events_reset(void);
 void events_peer_added(uint8_t life);
-void events_look(uint8_t life, bool rest);   /* reads the peer's state, as the control loop does */
+void events_look(uint8_t life, bool suspend);   /* reads the peer's state, as the control loop does */
 void events_keys_change(uint8_t life);       /* earlier requests are void */
 void events_address_proved(void);            /* a message with a valid mac2 is about to be sent */
 void events_address_not_proved(void);        /* it was dropped for a known reason */

@@ -247,10 +247,10 @@ def test_flood_of_refusals_leaves_room_for_other_events(loop: VirtualLoop, sides
         b.plane.post(Event(EventKind.HANDSHAKE, None, message, HERE, THERE))
     run_for(loop, 0.5)
     got = taken(loop, b.reader)
-    told = sum(isinstance(each, PeerRefused) for each in got)
+    received = sum(isinstance(each, PeerRefused) for each in got)
     lost = sum(each.count for each in got if isinstance(each, EventsLost))
-    assert told <= 2 * REFUSALS
-    assert told + lost == 5 * REFUSALS
+    assert received <= 2 * REFUSALS
+    assert received + lost == 5 * REFUSALS
     assert b.tunnel.stats().events_lost == lost
 
 

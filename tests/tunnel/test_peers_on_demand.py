@@ -77,10 +77,10 @@ class Live:
     def __init__(self, node: Node, plane: FakePlane) -> None:
         self.node = node
         self.plane = plane
-        self.told: list[tuple[bytes | None, str]] = []
+        self.reported: list[tuple[bytes | None, str]] = []
         on_demand = node._on_demand
         assert on_demand is not None
-        on_demand._refused = lambda key, why: self.told.append((key, why))
+        on_demand._refused = lambda key, why: self.reported.append((key, why))
 
     def initiation(self, private: bytes = PRIVATE, timestamp: bytes | None = None, **rest: Cipher) -> bytes:
         ours = from_base64(self.node.public_key)
@@ -167,7 +167,7 @@ def test_refused_key_is_not_asked_for_again(planes: Planes) -> None:
         live.arrives(live.initiation())
         await until(lambda: live.dropped("unknown_peer") == 2)
         assert len(directory.asked) == 1
-        assert live.told == []
+        assert live.reported == []
 
     with_node(planes, body, directory)
 
@@ -239,7 +239,7 @@ def test_wanted_destination_of_nobody_is_refused(planes: Planes) -> None:
         await until(lambda: live.refusals() == [(bytes([10, 9, 9, 9]), int(limits.REFUSED_SECONDS * 1e9))])
         live.wanted(bytes([10, 9, 9, 9]))
         await until(lambda: len(live.refusals()) == 2)
-        assert live.told == []
+        assert live.reported == []
 
     with_node(planes, body, MappingDirectory([PEER]))
 
@@ -259,9 +259,9 @@ def test_ipv6_destinations_are_asked_for(planes: Planes) -> None:
 def test_destination_without_an_endpoint_is_refused(planes: Planes) -> None:
     async def body(live: Live) -> None:
         live.wanted()
-        await until(lambda: live.told)
-        assert live.told[0][0] == KEY
-        assert "no endpoint" in live.told[0][1]
+        await until(lambda: live.reported)
+        assert live.reported[0][0] == KEY
+        assert "no endpoint" in live.reported[0][1]
         assert not live.keys
         live.arrives(live.initiation())
         await until(lambda: live.responses == 1)
@@ -294,9 +294,9 @@ def test_wrong_answer_refuses_the_key(planes: Planes, answer: Any, words: str) -
             directory.answers[0].set_exception(answer)
         else:
             directory.answers[0].set_result(answer)
-        await until(lambda: live.told)
-        assert live.told[0][0] == KEY
-        assert words in live.told[0][1]
+        await until(lambda: live.reported)
+        assert live.reported[0][0] == KEY
+        assert words in live.reported[0][1]
         assert not live.keys
         other = generate_private_key()
         live.arrives(live.initiation(other))
@@ -326,8 +326,8 @@ def test_wrong_answer_refuses_the_destination(planes: Planes, answer: Any, words
             directory.answers[0].set_exception(answer)
         else:
             directory.answers[0].set_result(answer)
-        await until(lambda: live.told)
-        assert words in live.told[0][1]
+        await until(lambda: live.reported)
+        assert words in live.reported[0][1]
         assert live.refusals() == [(ADDRESS, int(limits.FAILED_SECONDS * 1e9))]
         assert not live.keys
 
@@ -358,8 +358,8 @@ def test_directory_that_hangs_refuses_in_time(planes: Planes) -> None:
     async def body(live: Live) -> None:
         live.arrives(live.initiation())
         live.wanted()
-        await until(lambda: len(live.told) == 2)
-        assert all("no answer in 0.05 s" in why for _, why in live.told)
+        await until(lambda: len(live.reported) == 2)
+        assert all("no answer in 0.05 s" in why for _, why in live.reported)
         assert live.refusals() == [(ADDRESS, int(limits.FAILED_SECONDS * 1e9))]
         assert live.node._on_demand is not None
         assert len(live.node._on_demand._keys) == 1
@@ -415,8 +415,8 @@ def test_overlapping_prefixes_are_refused(planes: Planes) -> None:
         live.arrives(live.initiation())
         await until(lambda: live.responses == 1)
         live.arrives(live.initiation(private))
-        await until(lambda: live.told)
-        assert "10.0.0.0/24 overlap" in live.told[0][1]
+        await until(lambda: live.reported)
+        assert "10.0.0.0/24 overlap" in live.reported[0][1]
         assert live.keys == [to_base64(KEY)]
 
     with_node(planes, body, MappingDirectory([PEER, wide]))
@@ -427,8 +427,8 @@ def test_prefix_of_a_configured_peer_is_not_taken(planes: Planes) -> None:
 
     async def body(live: Live) -> None:
         live.arrives(live.initiation())
-        await until(lambda: live.told)
-        assert "another peer has one of its AllowedIPs" in live.told[0][1]
+        await until(lambda: live.reported)
+        assert "another peer has one of its AllowedIPs" in live.reported[0][1]
         assert live.keys == [to_base64(OTHER_KEY)]
         assert live.node.peers[0].allowed_ips == PEER.allowed_ips
 

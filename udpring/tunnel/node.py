@@ -352,7 +352,7 @@ class Node(Inside, PacketsOfNode):
     def pause(self) -> None:
         """Takes no new sessions as responder, until ``resume``.
 
-        The node drops an initiation (counted as ``paused`` in ``stats.control.dropped``, and told as
+        The node drops an initiation (counted as ``paused`` in ``stats.control.dropped``, and reported as
         ``PeerRefused``) unless the peer's last handshake was completed less than 180 s ago, which is as long
         as a session lasts. So sessions live on and are renewed. The node itself still initiates handshakes.
         """

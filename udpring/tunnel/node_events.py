@@ -86,7 +86,7 @@ class PeerSilent:
 class PeerRoamed:
     """Authentic packets of the peer come from another address or port than before.
 
-    A peer that moves more than once in a second is told once a second, with the latest address.
+    If a peer moves more than once in a second, one event a second is posted, with the latest address.
 
     endpoint, former: (host, port). former is None where it is not known.
     """
@@ -112,9 +112,9 @@ class EndpointFailedOver:
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
     """A handshake of this key was refused, or a peer of a directory. At most ``REFUSALS`` (32) a second are
-    told; more count as lost.
+    posted. More count as lost.
 
-    The key is what the sender claims. A stranger may name the key of a peer. It is empty where a directory
+    The sender claims the key. A stranger may name the key of a peer. It is empty where a directory
     was asked for an address and named nobody.
 
     reason: a name of ``DropReason`` (``unknown_peer``, ``cipher_mismatch``, ``paused``), or the text of a

@@ -56,8 +56,8 @@ def _why(failure: BaseException) -> str:
 class PeersOnDemand:
     """Asks ``directory`` for one live tunnel. Owner: its Node.
 
-    refused: called with the key (None where only an address is known) and the reason of each refusal that is
-        told.
+    refused: called with the key (None where only an address is known) and the reason of each reported
+        refusal.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ _PROGRAM = """
 import asyncio, dataclasses, ipaddress, json, sys
 import udpring, uvloop
 
-async def tell(events):
+async def print_events(events):
     async for event in events:
         print(json.dumps([type(event).__name__, dataclasses.asdict(event)]), flush=True)
     print(json.dumps(["ended", {}]), flush=True)
@@ -57,18 +57,18 @@ async def main():
     config = udpring.Config.loads(json.loads(await reader.readline()))
     node = udpring.Node(config, name=sys.argv[1], uapi=True)
     slow = node.events(limit=1)
-    telling = asyncio.ensure_future(tell(node.events()))
+    printing = asyncio.ensure_future(print_events(node.events()))
     async with node:
         print(json.dumps(["up", {}]), flush=True)
         while line := await reader.readline():
             print(json.dumps(["answer", await do(node, json.loads(line), slow)]), flush=True)
-    await telling
+    await printing
 
 {"asyncio": asyncio.run, "uvloop": uvloop.run}[sys.argv[2]](main())
 """
 
 
-class Told:
+class EventProgram:
     """Runs the program. Events come in the order in which the node posted them."""
 
     def __init__(self, space: Space, interface: str, configuration: str, loop: str = "asyncio") -> None:
