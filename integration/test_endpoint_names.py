@@ -1,4 +1,4 @@
-"""A name that moves to another address: an embedded node follows it, and TCP through the tunnel goes on."""
+"""A name that moves, or an endpoint that fails: an embedded node follows, and TCP in the tunnel goes on."""
 
 from __future__ import annotations
 
@@ -64,6 +64,26 @@ def test_tcp_goes_on_when_the_name_moves(
     write(hosts, readdress(b, family))
     failed_over = program.expect("EndpointFailedOver", public_key=b.public_key)
     assert failed_over["endpoint"] == {"host": NAME, "port": b.port}
+    program.expect("HandshakeCompleted")
+    before = stream.received_bytes
+    until(lambda: stream.received_bytes > before + 50_000, "the stream goes on")
+    stream.finish()
+
+
+@pytest.mark.parametrize(("first", "second", "loop"), [(4, 6, "uvloop"), (6, 4, "asyncio")])
+def test_tcp_goes_on_at_the_second_endpoint(
+    rig: Rig, tunnel: Tunnel, first: int, second: int, loop: str
+) -> None:
+    a, b = tunnel.a, tunnel.b
+    a.peers[0].endpoint = f"{b.outer(first)}\nEndpoint = {b.outer(second)}"
+    admit_only_answers(a)
+    program = Told(a.space, a.interface, configuration(a), loop)
+    rig.later(program.close)
+    stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
+    until(lambda: stream.received_bytes > 50_000, "the stream flows")
+    assert program.expect("PeerUp")["endpoint"] == [b.space.address(first), b.port]
+    readdress(b, first)
+    assert program.expect("EndpointFailedOver")["endpoint"]["host"] == b.space.address(second)
     program.expect("HandshakeCompleted")
     before = stream.received_bytes
     until(lambda: stream.received_bytes > before + 50_000, "the stream goes on")

@@ -246,6 +246,7 @@ def test_udpring_leaves_the_host_as_wg_quick(prefix: str, tmp_path: Path, case: 
 
 #: Rows of the table with tests elsewhere.
 ELSEWHERE = {
+    "several Endpoints in one [Peer]": "test_tcp_goes_on_at_the_second_endpoint",
     "DNS on a host without resolvconf": "test_resolvectl_gets_servers_and_domains_and_is_reverted",
     "link-local address of the interface": "test_no_link_local_address_comes_with_the_interface",
 }

@@ -251,6 +251,30 @@ def test_warnings(text: str, warning: str) -> None:
     assert found.startswith(f"f.conf:{warning}")
 
 
+def test_several_endpoints_are_kept_in_order() -> None:
+    """Also when they are written and read again. A repeated one counts once."""
+    lines = [
+        f"Endpoint = {each}" for each in ("vpn.example:5", "[fe80::1%eth0]:6", "vpn.example:5", "192.0.2.1:7")
+    ]
+    config = Config.loads("\n".join(["[Peer]", f"PublicKey = {PUBLIC}", *lines]))
+    (peer,) = config.peers
+    assert peer.endpoint == Endpoint("vpn.example", 5)
+    assert peer.fallbacks == (Endpoint("fe80::1%eth0", 6), Endpoint("192.0.2.1", 7))
+    assert peer.endpoints == (peer.endpoint, *peer.fallbacks)
+    assert not config.warnings
+    assert Config.loads(config.dumps()) == config
+    again = Config.loads(config.dumps() + f"[Peer]\nPublicKey = {PUBLIC}\nEndpoint = 192.0.2.9:9\n")
+    assert again.peers[0].endpoints == (Endpoint("192.0.2.9", 9),), "a later section has the last word"
+
+
+def test_too_many_endpoints_are_refused() -> None:
+    many = tuple(Endpoint("192.0.2.1", port) for port in range(1, 10))
+    with pytest.raises(ConfigError, match="more than 8 endpoints"):
+        PeerConfig(bytes(range(1, 33)), endpoint=many[0], fallbacks=many[1:])
+    with pytest.raises(ConfigError, match="no endpoint"):
+        PeerConfig(bytes(range(1, 33)), fallbacks=many[:1])
+
+
 # --- errors: line, column, text, cure ---
 
 

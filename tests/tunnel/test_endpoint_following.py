@@ -213,6 +213,72 @@ def test_each_unanswered_initiation_tries_the_next_address(pair: Pair) -> None:
     assert pair.endpoint == THERE, "it was heard just now"
 
 
+def test_second_endpoint_is_taken_within_ten_seconds(pair: Pair) -> None:
+    """In a session, and its keys stay. The event names both."""
+    first, second = Endpoint("10.0.0.2", 2000), Endpoint("fd00::9", 2000)
+    pair.follows(first, second)
+    pair.establish()
+    pair.moves(SIXTH)
+    pair.sends()
+    pair.until(lambda: pair.completed == 2, 10)
+    assert pair.endpoint == SIXTH
+    assert pair.failed_over() == [EndpointFailedOver(to_base64(pair.b.public), second, first)]
+    assert not pair.a.plane.named("keys_erase")
+    assert not pair.a.names.asked
+
+
+def test_quiet_peer_with_two_endpoints_stays(pair: Pair) -> None:
+    """It has received data and sends nothing: the question by a handshake is answered."""
+    pair.follows(Endpoint("10.0.0.2", 2000), Endpoint("10.0.0.3", 2000))
+    pair.establish()
+    for _ in range(20):
+        pair.sends()
+        pair.run(9)
+        pair.a.plane.stamp(pair.a.peer, unanswered_since=0, last_received=pair.loop.clock.boot())
+    assert pair.endpoint == THERE
+    assert not pair.failed_over()
+    assert pair.completed <= 8, "it is asked once in 30 s"
+
+
+def test_endpoint_that_worked_is_tried_first(pair: Pair) -> None:
+    pair.follows(*(Endpoint(f"10.0.0.{last}", 2000) for last in (7, 8, 2)))
+    pair.wants()
+    pair.until(lambda: pair.completed, 15)
+    assert pair.endpoint == THERE
+    pair.run(20)
+    assert pair.endpoint == THERE
+    pair.a.plane.stamp(pair.a.peer, endpoint=ELSEWHERE)  # it roamed, and is lost there
+    pair.moves(SIXTH)
+    pair.wants()
+    pair.until(lambda: pair.endpoint != ELSEWHERE, 20)
+    assert pair.endpoint == THERE
+
+
+def test_address_is_used_until_the_name_before_it_is_known(pair: Pair) -> None:
+    late = Endpoint("late.example", 2000)
+    pair.follows(late, Endpoint("10.0.0.3", 2000))
+    assert pair.endpoint == ELSEWHERE
+    pair.a.names.table["late.example"] = (THERE,)
+    pair.until(lambda: pair.endpoint == THERE, 10)
+
+
+def test_zone_gets_the_number_that_its_interface_has_now(pair: Pair) -> None:
+    zoned, new = (SocketAddress(bytes([0xFE, 0x80] + [0] * 13 + [1]), 2000, scope) for scope in (1, 17))
+    pair.follows(Endpoint("fe80::1%lo", 2000))
+    assert pair.endpoint == zoned
+    pair.moves(new)
+    pair.a.names.table["fe80::1%lo"] = (new,)
+    pair.wants()
+    pair.until(lambda: pair.completed, 10)
+    assert pair.endpoint == new
+
+
+def test_missing_zone_leaves_the_other_endpoints(pair: Pair) -> None:
+    pair.follows(Endpoint("fe80::1%nothing0", 2000), Endpoint("10.0.0.2", 2000))
+    pair.wants()
+    pair.until(lambda: pair.completed, 3)
+
+
 def test_look_ups_are_bounded(pair: Pair) -> None:
     pair.follows(NAME)
     pair.moves(ELSEWHERE)

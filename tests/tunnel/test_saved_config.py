@@ -60,6 +60,13 @@ def test_settings_of_the_file_alone_are_kept() -> None:
     assert live_config(loaded, STATE, (), 1300).peers[0].name == "ann"
 
 
+def test_several_endpoints_of_a_peer_are_kept() -> None:
+    """``wg`` knows the present one alone."""
+    text = TEXT + "Endpoint = vpn.example:5\nEndpoint = 192.0.2.1:5\n"
+    saved = Config.loads(live_config(Config.loads(text), STATE, (ADDRESS,), 1300).dumps())
+    assert saved.peers[0].endpoints == (Endpoint("vpn.example", 5), Endpoint("192.0.2.1", 5))
+
+
 def test_mtu_absent_from_file_is_not_saved() -> None:
     assert live_config(Config.loads("[Interface]\n"), STATE, (), 1300).interface.mtu is None
 

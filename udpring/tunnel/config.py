@@ -44,6 +44,9 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_FILE_SIZE = 64 * 1024 * 1024
 """Bytes of a configuration. 130 000 prefixes take under 5 MB."""
 
+MAX_ENDPOINTS = 8
+"""Endpoints of one peer."""
+
 MAX_NAME = 128
 """Characters of a peer's name."""
 
@@ -226,6 +229,7 @@ class PeerConfig:
         in order.
     cipher: must be the same at the peer. Only udpring speaks another than the default (docs/aes-256-gcm.md).
     name: for people, from ``# friendly_name = x`` or the first comment of the section.
+    fallbacks: further endpoints, tried in order where the peer does not answer at ``endpoint``.
     """
 
     public_key: bytes
@@ -235,6 +239,7 @@ class PeerConfig:
     persistent_keepalive: int = 0
     name: str = ""
     cipher: Cipher = Cipher.CHACHA20_POLY1305
+    fallbacks: tuple[Endpoint, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.public_key is not None, "the peer has no PublicKey")
@@ -253,10 +258,25 @@ class PeerConfig:
             "leave one of them",
         )
         _require(
+            self.endpoint is not None or not self.fallbacks,
+            "the peer has fallbacks and no endpoint",
+            "make the first fallback its endpoint",
+        )
+        _require(
+            len(self.endpoints) <= MAX_ENDPOINTS,
+            f"the peer has more than {MAX_ENDPOINTS} endpoints",
+            "leave the best ones, or give several addresses one name",
+        )
+        _require(
             self.name.strip() == self.name and self.name.isprintable() and len(self.name) <= MAX_NAME,
             f"a peer's name has control characters, blanks at an end, or more than {MAX_NAME} characters",
             text=self.name[:MAX_NAME],
         )
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints in the order in which they are tried. Empty: none is known."""
+        return () if self.endpoint is None else (self.endpoint, *self.fallbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,8 +436,8 @@ def _dump(config: Config) -> Iterable[str]:
             yield f"PresharedKey = {to_base64(peer.preshared_key)}"
         if peer.allowed_ips:
             yield f"AllowedIPs = {_join(peer.allowed_ips)}"
-        if peer.endpoint is not None:
-            yield f"Endpoint = {peer.endpoint}"
+        for endpoint in peer.endpoints:
+            yield f"Endpoint = {endpoint}"
         if peer.persistent_keepalive:
             yield f"PersistentKeepalive = {peer.persistent_keepalive}"
         if peer.cipher is not Cipher.CHACHA20_POLY1305:

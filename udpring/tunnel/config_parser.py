@@ -341,9 +341,14 @@ def _apply_table(_: _Parser, section: _Section, value: Value) -> None:
 
 
 def _apply_endpoint(parser: _Parser, section: _Section, value: Value) -> None:
-    section.fields["endpoint"], bare = parse_endpoint(value)
+    endpoint, bare = parse_endpoint(value)
+    if "endpoint" not in section.fields:
+        section.fields["endpoint"] = endpoint
+        section.fields["fallbacks"] = ()
+    elif endpoint not in (section.fields["endpoint"], *section.fields["fallbacks"]):
+        _append(section, "fallbacks", endpoint)
     if bare:
-        cure = f"write {section.fields['endpoint']}"
+        cure = f"write {endpoint}"
         parser.warn(value.line, value.column, f"Endpoint is an IPv6 address without brackets ({cure})")
 
 
@@ -390,7 +395,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
             _Rule("PublicKey", _into("public_key", lambda value: parse_key(value, secret=False))),
             _Rule("PresharedKey", _into("preshared_key", lambda value: parse_key(value, secret=True))),
             _Rule("AllowedIPs", _apply_allowed_ips, repeats=True, may_be_empty=True),
-            _Rule("Endpoint", _apply_endpoint),
+            _Rule("Endpoint", _apply_endpoint, repeats=True),
             _Rule("PersistentKeepalive", _into("persistent_keepalive", parse_keepalive)),
             _Rule("Cipher", _into("cipher", parse_cipher)),
         ],

@@ -53,8 +53,6 @@ class _Followed:
     """The endpoint that ``present`` is an address of."""
     worked: SocketAddress | None = None
     """The address at which a handshake was completed last."""
-    confirms: bool = False
-    """A handshake was completed since the state of the peer was looked at."""
     unanswered: int = 0
     """Initiations without an answer, since the last completed handshake."""
     renewed_at: int | None = None
@@ -85,6 +83,8 @@ class EndpointFollowing(Following):
         self._tunnel = tunnel
         self._resolver = resolver
         self._control = tunnel.control
+        self._loop = loop
+        self._closed = False
         self._followed: dict[bytes, _Followed] = {}
         self._network = NetworkChanges(self.network_changed, loop=loop)
         self._network.start()
@@ -96,6 +96,7 @@ class EndpointFollowing(Following):
 
     async def close(self) -> None:
         """Ends every look-up."""
+        self._closed = True
         self._network.stop()
         await self._resolver.close()
 
@@ -110,9 +111,13 @@ class EndpointFollowing(Following):
         followed = _Followed(endpoints, [()] * len(endpoints))
         self._followed[public_key] = followed
         for place, endpoint in enumerate(endpoints):
-            self._resolver.resolve(
-                (public_key, place), endpoint, partial(self._first_found, public_key, followed, place)
-            )
+            told = partial(self._first_found, public_key, followed, place)
+            try:
+                self._resolver.resolve((public_key, place), endpoint, told)
+            except OSError as failed:  # its zone is no interface of this host
+                if len(endpoints) == 1:
+                    raise
+                log.warning("endpoint %s: %s; the others are tried", endpoint, failed)
         if len(endpoints) == 1 and not _changes(endpoints[0]):
             del self._followed[public_key]  # a single address: there is nothing to follow
 
@@ -125,7 +130,7 @@ class EndpointFollowing(Following):
         """Sets the address, unless a more wanted one was found before or the peer has answered already."""
         followed.found[place] = addresses
         number = self._tunnel.find(key)
-        preferred = not any(followed.found[:place]) and not followed.worked and not followed.confirms
+        preferred = not any(followed.found[:place]) and followed.worked is None
         if number is not None and (followed.present is None or preferred):
             followed.present, followed.of = addresses[0], followed.endpoints[place]
             self._tunnel.set_endpoint(number, addresses[0], followed=True)
@@ -140,10 +145,8 @@ class EndpointFollowing(Following):
         followed.unanswered += 1
         followed.probing = None
         state = self._state(number)
-        if state is not None:
-            self._confirm(followed, state)
-            if not self._is_heard(state):
-                self._try_next(number, key, followed, state)
+        if state is not None and not self._is_heard(state):
+            self._try_next(number, key, followed, state)
         self._renew(key, followed)
 
     def completed(self, number: int) -> None:
@@ -152,7 +155,8 @@ class EndpointFollowing(Following):
         _, followed = found
         followed.unanswered = 0
         followed.probing = None
-        followed.confirms = True  # where the peer is, is known when the commands of this turn have run
+        # Where the peer is, is known when the commands of this turn have run.
+        self._loop.call_soon(self._remember, number, followed)
 
     def path_changed(self, number: int) -> None:
         if (found := self._of(number)) is not None:
@@ -168,7 +172,6 @@ class EndpointFollowing(Following):
         if (found := self._of(number)) is None:
             return None
         key, followed = found
-        self._confirm(followed, state)
         if not state.unanswered_since:
             followed.probing = None
             return now + SILENCE
@@ -189,14 +192,16 @@ class EndpointFollowing(Following):
             self._shake(number)
         return followed.probing or now + RENEW_INTERVAL
 
-    def _confirm(self, followed: _Followed, state: PeerState) -> None:
+    # ---- what follows ----
+
+    def _remember(self, number: int, followed: _Followed) -> None:
+        """A handshake was completed at the present address."""
+        if self._closed or (state := self._state(number)) is None:
+            return
         candidates = followed.candidates()
-        if followed.confirms and state.endpoint in candidates:
+        if state.endpoint in candidates:
             followed.worked = followed.present = state.endpoint
             followed.of = candidates[state.endpoint]
-        followed.confirms = False
-
-    # ---- what follows ----
 
     def _renew(self, key: bytes, followed: _Followed) -> None:
         now = self._control.clock.boot()
@@ -214,7 +219,6 @@ class EndpointFollowing(Following):
         state = None if number is None else self._state(number)
         if number is None or state is None or self._followed.get(key) is not followed:
             return
-        self._confirm(followed, state)
         followed.found[place] = addresses
         candidates = followed.candidates()
         if state.endpoint in candidates or self._is_heard(state):

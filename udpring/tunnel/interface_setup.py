@@ -154,7 +154,7 @@ def gather(
     """
     addresses = list(endpoints)
     if not addresses:
-        hosts = (peer.endpoint.address for peer in config.peers if peer.endpoint is not None)
+        hosts = (endpoint.address for peer in config.peers for endpoint in peer.endpoints)
         addresses = [host for host in hosts if host is not None]
     mtus: tuple[int, ...] = ()
     default_mtu = None

@@ -203,7 +203,7 @@ class NodePeers:
         self._set_secrets(number, peer)
         self._tunnel.apply_allowed_ips(self._differences(number, peer.allowed_ips))
         self.given[peer.public_key] = peer
-        if is_new or former is None or former.endpoint != peer.endpoint:
+        if is_new or former is None or former.endpoints != peer.endpoints:
             self._set_endpoint(peer)
         self._set_timers(number, peer)
         wanted = dict.fromkeys(peer.allowed_ips)
@@ -224,7 +224,7 @@ class NodePeers:
         for public_key, live in list(tunnel.device.peers.items()):
             if public_key not in wanted and not self._of_directory(public_key):
                 tunnel.remove_peer(live.id)
-        endpoints = {public_key: peer.endpoint for public_key, peer in self.given.items()}
+        endpoints = {public_key: peer.endpoints for public_key, peer in self.given.items()}
         self.given = wanted
         numbers = {}
         new = set()
@@ -238,7 +238,7 @@ class NodePeers:
             self._set_secrets(number, peer)
         self._apply_allowed_ips(wanted, numbers)
         for public_key, peer in wanted.items():
-            if public_key in new or endpoints.get(public_key) != peer.endpoint:
+            if public_key in new or endpoints.get(public_key, ()) != peer.endpoints:
                 self._set_endpoint(peer)
         for public_key, peer in wanted.items():
             self._set_timers(numbers[public_key], peer)
@@ -277,7 +277,7 @@ class NodePeers:
             self._tunnel.set_cipher(number, peer.cipher)
 
     def _set_endpoint(self, peer: PeerConfig) -> None:
-        self._following.set(peer.public_key, () if peer.endpoint is None else (peer.endpoint,))
+        self._following.set(peer.public_key, peer.endpoints)
 
     def _set_timers(self, number: int, peer: PeerConfig) -> None:
         """Also starts the handshake that staged packets wait for: the peer's settings are complete."""

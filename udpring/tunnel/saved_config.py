@@ -51,8 +51,10 @@ def live_config(
 
 
 def _peer(state: PeerInfo, before: PeerConfig | None) -> PeerConfig:
-    endpoint = None
-    if state.endpoint is not None:
+    endpoint, fallbacks = None, before.fallbacks if before else ()
+    if before and fallbacks:
+        endpoint = before.endpoint  # where the peer is now says nothing of the others
+    elif state.endpoint is not None:
         ip, port, scope = state.endpoint
         endpoint = Endpoint(f"{ipaddress.ip_address(ip)}{'%' if scope else ''}{scope}", port)
     networks: list[Network] = [ipaddress.ip_network((ip, cidr)) for ip, cidr in state.allowed_ips]
@@ -64,6 +66,7 @@ def _peer(state: PeerInfo, before: PeerConfig | None) -> PeerConfig:
         persistent_keepalive=state.persistent_keepalive,
         name=before.name if before else "",
         cipher=state.cipher,
+        fallbacks=fallbacks,
     )
 
 
