@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lab import Node, Rig, Space, Tunnel, until
-from lab.told import Told
+from lab.event_program import EventProgram
 from lab.traffic import TcpStream
 from test_node_events import configuration
 from test_roaming import readdress
@@ -56,7 +56,7 @@ def test_tcp_goes_on_when_the_name_moves(
     write(hosts, b.space.address(family))
     a.peers[0].endpoint = f"{NAME}:{b.port}"
     admit_only_answers(a)
-    program = Told(NamedSpace(a.space, hosts), a.interface, configuration(a), loop)
+    program = EventProgram(NamedSpace(a.space, hosts), a.interface, configuration(a), loop)
     rig.later(program.close)
     stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")

@@ -93,7 +93,7 @@ class Control:
         self.address_wanted: Callable[[bytes], None] = lambda ip: None
         """Called where peers come from a directory (``peers_on_demand``)."""
         self.following = Following()
-        """Told of peers that do not answer (``endpoint_following``)."""
+        """Notified of peers that do not answer (``endpoint_following``)."""
         self._loop = loop
         self._forgotten = forgotten
         self._label = label
