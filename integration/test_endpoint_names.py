@@ -77,7 +77,7 @@ def test_tcp_goes_on_at_the_second_endpoint(
     a, b = tunnel.a, tunnel.b
     a.peers[0].endpoint = f"{b.outer(first)}\nEndpoint = {b.outer(second)}"
     admit_only_answers(a)
-    program = Told(a.space, a.interface, configuration(a), loop)
+    program = EventProgram(a.space, a.interface, configuration(a), loop)
     rig.later(program.close)
     stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
