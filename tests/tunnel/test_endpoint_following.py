@@ -142,8 +142,8 @@ def test_first_handshake_follows_the_name(pair: Pair, new: SocketAddress) -> Non
     pair.wants()
     pair.until(lambda: pair.completed, 10)
     assert pair.endpoint == new
-    (told,) = pair.failed_over()
-    assert told == EndpointFailedOver(to_base64(pair.b.public), NAME, NAME)
+    (event,) = pair.failed_over()
+    assert event == EndpointFailedOver(to_base64(pair.b.public), NAME, NAME)
 
 
 @pytest.mark.parametrize("new", [ELSEWHERE, SIXTH], ids=["IPv4", "IPv6"])

@@ -111,9 +111,9 @@ class EndpointFollowing(Following):
         followed = _Followed(endpoints, [()] * len(endpoints))
         self._followed[public_key] = followed
         for place, endpoint in enumerate(endpoints):
-            told = partial(self._first_found, public_key, followed, place)
+            found = partial(self._first_found, public_key, followed, place)
             try:
-                self._resolver.resolve((public_key, place), endpoint, told)
+                self._resolver.resolve((public_key, place), endpoint, found)
             except OSError as failed:  # its zone is no interface of this host
                 if len(endpoints) == 1:
                     raise
@@ -210,8 +210,8 @@ class EndpointFollowing(Following):
         followed.renewed_at = now
         for place, endpoint in enumerate(followed.endpoints):
             if _changes(endpoint):
-                told = partial(self._renewed, key, followed, place)
-                self._resolver.renew((key, place), endpoint, told)
+                found = partial(self._renewed, key, followed, place)
+                self._resolver.renew((key, place), endpoint, found)
 
     def _renewed(self, key: bytes, followed: _Followed, place: int, addresses: Addresses) -> None:
         """The peer moves there if it does not answer and is at none of the known addresses."""

@@ -16,7 +16,7 @@ __all__ = ["NetworkChanges"]
 RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV6_IFADDR = 0x100
 SETTLE_SECONDS = 0.5
-"""Several changes within this time are told as one."""
+"""Several changes within this time are reported as one."""
 _MESSAGES_A_TURN = 64
 _MESSAGE_ROOM = 65536
 
@@ -32,7 +32,7 @@ class NetworkChanges:
 
     def start(self) -> None:
         """Begins to watch the network namespace of the caller. Where netlink sockets are denied, nothing is
-        told."""
+        reported."""
         with contextlib.suppress(OSError):
             kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)

@@ -286,7 +286,7 @@ class NodeEvents:
             self.post(event)
 
     def lose(self, count: int = 1) -> None:
-        """Events that are not told, to keep a flood of them out of the queues, count as lost."""
+        """Events that are not posted, to keep a flood of them out of the queues, count as lost."""
         for reader in self._live():
             reader._lose(count)
             self.lost += count

@@ -41,7 +41,7 @@ class Outcomes:
     """``is_up``: whether the interface is; while it is down nothing is sent. ``touch`` is called with each
     peer that an outcome is about, ``removed`` with one that the protocol removed, ``key_unknown`` with an
     initiation of an unknown key, ``authenticated`` after each authentic handshake message. ``following``
-    is told of handshakes with and without an answer."""
+    is notified of handshakes with and without an answer."""
 
     def __init__(
         self,
