@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import udpring
 from udpring.udp.address import LAYOUT, Address, from_core, to_core
 
 ports = st.integers(0, 65535)
@@ -51,6 +53,49 @@ def test_a_name_and_an_interface_are_resolved() -> None:
 def test_what_is_no_address_is_named(wrong: Address) -> None:
     with pytest.raises(TypeError, match=r"address|port"):
         to_core(wrong, socket.AF_INET)
+
+
+def test_name_is_looked_up_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [1000.0], []
+
+    def getaddrinfo(host: str, port: int, *rest: int) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (f"10.0.0.{len(asked)}", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("udpring.udp.address.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for seconds, last in ((0, 1), (59, 1), (61, 2), (120, 2), (122, 3)):
+        now[0] = 1000.0 + seconds
+        raw = to_core(("moving.example", 53), socket.AF_INET)
+        assert LAYOUT.unpack(raw)[3][:4] == bytes([10, 0, 0, last]), seconds
+    now[0] += 1000
+    to_core(("127.0.0.1", 53), socket.AF_INET)
+    assert asked == ["moving.example"] * 3, "an address is never looked up"
+
+
+def test_send_ring_follows_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each datagram goes to the address that the name has when it is looked up."""
+    known = ["127.0.0.1"]
+
+    def getaddrinfo(host: str, port: int, *rest: int) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (known[0], port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("udpring.udp.address.NAME_SECONDS", 0.0)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        udpring.SendRing(sender) as ring,
+    ):
+        receiver.bind(("0.0.0.0", 0))
+        receiver.settimeout(30)
+        receiver.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO (linux/in.h)
+        for address in ("127.0.0.1", "127.0.0.2"):
+            known[0] = address
+            ring.send_batch([b"x", b"y"], ("moving.example", receiver.getsockname()[1]))
+            for _ in range(2):
+                _, ((_, _, control),), *_ = receiver.recvmsg(9, 64)
+                assert control[8:12] == socket.inet_aton(address)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -21,6 +22,9 @@ _CACHE_LIMIT = (
 if ffi.sizeof("struct udpring_address") != LAYOUT.size:  # pragma: no cover - a build against another header
     raise ImportError("udpring's compiled module and its Python code disagree about struct udpring_address")
 
+NAME_SECONDS = 60.0
+"""How long the address of a name is used before the name is looked up again."""
+
 _NONE = bytes(LAYOUT.size)
 #: Hosts that ``socket`` accepts without a look-up.
 _SPECIAL: dict[tuple[str, int], str] = {
@@ -30,6 +34,8 @@ _SPECIAL: dict[tuple[str, int], str] = {
 }
 _from_cache: dict[tuple[bytes, bool], Address | None] = {}
 _to_cache: dict[tuple[Address, int], bytes] = {}
+#: Of names and zones: the address, and the time at which it is looked up again.
+_names: dict[tuple[Address, int], tuple[bytes, float]] = {}
 
 
 def family_of(sock: socket.socket) -> int:
@@ -71,7 +77,8 @@ def host_from_core(raw: bytes, ipv6_socket: bool) -> str | None:
     return None if address is None else address[0]
 
 
-def _resolve(address: Address, socket_family: int) -> bytes:
+def _numeric(address: Address, socket_family: int) -> bytes | None:
+    """None: the host has to be looked up."""
     if not isinstance(address, tuple) or not 2 <= len(address) <= 4 or not isinstance(address[0], str):
         raise TypeError(f"an address is (host, port) or (host, port, flowinfo, scope_id), not {address!r}")
     host, port = address[0], address[1]
@@ -98,19 +105,29 @@ def _resolve(address: Address, socket_family: int) -> bytes:
             if packed[:12] == b"\0" * 10 + b"\xff\xff":
                 return LAYOUT.pack(socket.AF_INET, port, 0, packed[12:])
             return LAYOUT.pack(socket.AF_INET6, port, scope, packed)
+    return None
+
+
+def _look_up(address: Address, socket_family: int) -> bytes:
+    host, port = address[0], address[1]
+    scope = address[3] if len(address) == 4 else 0
     flags = socket.AI_V4MAPPED if socket_family == socket.AF_INET6 else 0
     found = socket.getaddrinfo(host, port, socket_family, socket.SOCK_DGRAM, 0, flags)[0][4]
     resolved: Address = (str(found[0]), int(found[1]))
     if len(found) == 4:
         resolved = (str(found[0]).partition("%")[0], int(found[1]), 0, int(found[3]) or scope)
-    return _resolve(resolved, socket_family)
+    raw = _numeric(resolved, socket_family)
+    assert raw is not None
+    return raw
 
 
 def to_core(address: Address, socket_family: int) -> bytes:
     """The bytes of ``struct udpring_address`` for an address as ``sendto`` accepts it.
 
     A numeric host needs no look-up (an IPv4 one also works for an IPv6 socket). "" and "<broadcast>" mean
-    what they mean to ``socket``. A name is resolved once, by getaddrinfo(3). The flow label is ignored.
+    what they mean to ``socket``. The flow label is ignored.
+    A name, or an address with a zone (``fe80::1%eth0``), is looked up by getaddrinfo(3), which blocks, and
+    again when ``NAME_SECONDS`` (60) have passed.
     Raises TypeError or OverflowError for a malformed address, ``socket.gaierror`` for an unknown name.
     """
     key = (address, socket_family)
@@ -118,17 +135,27 @@ def to_core(address: Address, socket_family: int) -> bytes:
         return _to_cache[key]
     except (KeyError, TypeError):
         pass
-    raw = _resolve(address, socket_family)
-    if len(_to_cache) >= _CACHE_LIMIT:
-        _to_cache.clear()
-    _to_cache[key] = raw
+    known = _names.get(key) if type(address) is tuple else None
+    if known is not None and time.monotonic() < known[1]:
+        return known[0]
+    raw = _numeric(address, socket_family)
+    if raw is not None:
+        if len(_to_cache) >= _CACHE_LIMIT:
+            _to_cache.clear()
+        _to_cache[key] = raw
+        return raw
+    raw = _look_up(address, socket_family)
+    if len(_names) >= _CACHE_LIMIT:
+        _names.clear()
+    _names[key] = raw, time.monotonic() + NAME_SECONDS
     return raw
 
 
 class AddressList(Sequence[Address | None]):
     """Packed addresses: a sequence of tuples as from ``recvfrom``, without a Python object for each.
 
-    addresses: tuples as ``sendto`` takes them. Names are resolved once, here (getaddrinfo(3)).
+    addresses: tuples as ``sendto`` takes them. Names are looked up here (getaddrinfo(3)), and
+        the list keeps what was found.
     family: AF_INET or AF_INET6, of the socket they belong to. It decides how they read.
 
     ``batch.addresses`` is an AddressList, and ``SendRing`` takes one. An item of None means that the kernel

@@ -84,6 +84,8 @@ async def open_datagram_endpoint(
       may therefore report a datagram after ``sendto`` returned. Order is kept per destination.
     - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received`` goes
       to the loop's exception handler, and the next datagram is handed over.
+    - The host in ``sendto`` may be a name. It is looked up, which blocks the loop as in asyncio, but once
+      in 60 s.
     - Datagrams that are sent after ``close()`` or ``abort()`` are dropped, also on an unconnected socket.
 
     Raises OSError (no such address, the address is in use, ...), ValueError and TypeError (arguments that do

@@ -139,8 +139,9 @@ class SendRing(Uncopied):
 
         payloads: buffers; or a received Batch, which is sent in place; or one buffer with ``lengths``.
         address: one for all; a sequence with one each; an AddressList (packed once; ``Batch.addresses`` is
-            one); or None on a connected socket. A wrong address in a sequence (IPv6 on an IPv4 socket, an
-            unknown name) is an error of its datagram in the report.
+            one); or None on a connected socket. A name is looked up, which blocks, and again 60 s later. A
+            wrong address in a sequence (IPv6 on an IPv4 socket, an unknown name) is an error of its datagram
+            in the report.
         timeout: seconds to wait for room in the socket buffer. None waits for ever, 0 or less does not wait.
             Datagrams that were not sent by then are reported with BlockingIOError.
         lengths: cuts one buffer into datagrams. An int: that many bytes each, the last may be shorter. A
