@@ -179,6 +179,7 @@ static void new_session(struct input *input, uint8_t slot)
     uint64_t birth_ns = threads_now_ns - (choice & 8 ? age * 1000000000ull : 0);
     if (choice & 16) {
         batch_with_keypair(life, session, cipher, keys, choice & 1, birth_ns);
+        events_keys_change(life);
         return;
     }
     int result = udpring_plane_keypair(model.plane, model.life[life].id, cipher, keys, session->local, session->remote, choice & 1, birth_ns);
@@ -453,7 +454,12 @@ static void step(struct input *input)
     case 4: case 5: case 6: case 7: case 8: from_network(input, slot); return;
     case 9: case 10: new_session(input, slot); break;
     case 11: change_keys(input, slot); break;
-    case 12: if (operation & 32) replace_peer(slot, input_u8(input)); break;
+    case 12:
+        if (operation & 32)
+            replace_peer(slot, input_u8(input));
+        else
+            CLAIM(udpring_plane_forget_refusals(model.plane) == (model.asks ? 0 : -ENOTSUP), "refusals are forgotten");
+        break;
     case 13: send_something(input, slot); break;
     case 14: set_endpoint(slot, input_u8(input)); break;
     case 15: set_net(input_u8(input) % NETS, slot, operation & 32); break;
@@ -489,13 +495,16 @@ static void step(struct input *input)
 static void open_plane(struct input *input)
 {
     static const uint8_t tiers[] = {UDPRING_TIER_MMSG, UDPRING_TIER_URING_MULTISHOT, UDPRING_TIER_URING_POOL, UDPRING_TIER_MMSG};
-    uint8_t choice = input_u8(input), peers = input_u8(input);
+    uint8_t choice = input_u8(input), peers = input_u8(input), asks = input_u8(input);
     struct udpring_plane_options options = {
         .name = "fuzz0", .tier = tiers[peers >> 4 & 3], .slots = choice & 1 ? 4 : 32, .mailbox = choice & 2 ? 8 : 64,
         .listen_port = 51820, .workers = choice & 4 ? 2 : 1,
-        .flags = (uint16_t)((choice & 8 ? UDPRING_PLANE_NO_UDP_OFFLOAD : 0) | (choice & 16 ? UDPRING_PLANE_NO_TUN_OFFLOAD : 0))};
+        .flags = (uint16_t)((choice & 8 ? UDPRING_PLANE_NO_UDP_OFFLOAD : 0) | (choice & 16 ? UDPRING_PLANE_NO_TUN_OFFLOAD : 0) |
+                            (asks & 128 ? UDPRING_PLANE_ASKS : 0))};
     struct udpring_reason why = {""};
     int32_t code;
+    model.asks = asks & 128;
+    model_aead.fail_seal_at = asks & 127;
     kernel_reset();
     uring_reset();
     netlink_reset();
@@ -560,7 +569,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     nested_reset();
     events_reset();
     open_plane(&input);
-    model_aead.fail_seal_at = input_u8(&input);
     while (input_left(&input, 1))
         step(&input);
     close_plane();

@@ -16,14 +16,14 @@ static struct posted {
     uint32_t current;                   /* the keypair at that time, by our index */
 } posted[LIVES];
 
-static uint32_t device_ends, refusals[2];
+static uint32_t device_ends, refusals[2], questions;
 static int32_t proofs;                  /* messages with a valid mac2 whose events are not taken yet */
 
 void events_reset(void)
 {
     memset(posted, 0, sizeof(posted));
     memset(refusals, 0, sizeof(refusals));
-    device_ends = proofs = 0;
+    device_ends = questions = proofs = 0;
 }
 
 static struct peer *peer_of(uint8_t life)
@@ -99,6 +99,14 @@ static void check_roamed(uint8_t life, const struct udpring_event *event)
     posted[life].roamed_ns = event->now_ns;
 }
 
+/* The directory has no peer for every second address. For the others a later step may set one. */
+static void answer_wanted(const struct udpring_event *event)
+{
+    CLAIM(model.asks && (event->source.family == AF_INET || event->source.family == AF_INET6), "a peer is wanted for family %u", event->source.family);
+    if (questions++ % 2)
+        CLAIM(udpring_plane_refuse(model.plane, &event->source, 1000000000) == 0, "a peer is refused");
+}
+
 static void take(const struct udpring_event *event)
 {
     uint8_t life = life_of(event);
@@ -127,6 +135,7 @@ static void take(const struct udpring_event *event)
         break;
     case UDPRING_EVENT_ROAMED: check_roamed(life, event); break;
     case UDPRING_EVENT_OVERLOAD: CLAIM(udpring_plane_load_until(model.plane) >= event->now_ns + UNDER_LOAD_NS, "no load"); break;
+    case UDPRING_EVENT_PEER_WANTED: answer_wanted(event); break;
     case UDPRING_EVENT_TUN_GONE: CLAIM(kernel.device_gone && !device_ends++, "the device ended"); break;
     case UDPRING_EVENT_COALESCING_REFUSED: CLAIM(event->result >= 0 && event->result < 2 && !refusals[event->result]++, "posted twice"); break;
     default: CLAIM(false, "an event of kind %u", event->kind);

@@ -33,6 +33,7 @@ extern struct model {
     uint8_t outer[PEERS];       /* life that owns the addresses of a slot's endpoints, likewise */
     bool loops[PEERS];          /* packets to that slot return to the device, as of the last paths_check() */
     bool loops_known;
+    bool asks;                  /* there is a directory of peers */
     struct session session[SESSIONS];
     uint32_t sessions;
     /* The kernel's errors for the next sends, while some are left. */
@@ -77,6 +78,7 @@ void paths_step(struct input *input, uint8_t slot);   /* changes something in th
 void paths_outer(uint8_t choice, uint8_t slot, bool remove);
 void paths_authenticated(struct input *input, uint8_t slot);
 void paths_check(void);         /* lets time pass and checks */
+void paths_answered(void);      /* a question about another tunnel was answered */
 void paths_changed(void);       /* knowledge about loops is no longer valid */
 
 /* plane_nested.c: packets of a tunnel leave through another tunnel only after that path was followed. */

@@ -47,7 +47,7 @@ void nested_learn(uint8_t slot, const struct path *path, bool certain)
     struct nested *known = &nested[slot];
     bool other_life = known->life != model.present[slot];
     known->life = model.present[slot];
-    if (path->way != WAY_OTHER_TUNNEL || other_life || !same_path(&known->path, path)) {
+    if (path->way != WAY_OTHER_TUNNEL || known->path.way != path->way || other_life || !same_path(&known->path, path)) {
         known->state = path->way == WAY_OTHER_TUNNEL ? UNANSWERED : NOT_NESTED;
         known->cleared = false;
         known->asked_ns = known->held_ns = 0;
@@ -119,6 +119,7 @@ void nested_answer(uint8_t life, uint64_t asked_ns)
     bool present = model.present[model.life[life].slot] == life, loops = known->returns && owner_of(&end) == life;
     int32_t answer = udpring_plane_nested(model.plane, model.life[life].id, known->returns ? &end : NULL);
     CLAIM(answer == (present ? loops : -ENOENT), "a path is followed to %d, not %d", answer, loops);
+    paths_answered();
     if (!present || known->life != life)
         return;
     known->asked_ns = asked_ns;

@@ -129,6 +129,12 @@ static void check_drops(void)
     memset(model.loops, 0, sizeof(model.loops));
 }
 
+/* An answer changes what may be dropped from now on. */
+void paths_answered(void)
+{
+    loop_drops_before = loop_drops();
+}
+
 void paths_changed(void)
 {
     check_drops();
