@@ -117,13 +117,13 @@ static int work(struct worker *worker)
     see_watched(worker);
     inbound_pass(worker);
     see_watched(worker);
+    if (worker->number == 0)
+        plane_run_changes(worker);   /* before commands: an endpoint that the user sets wins over an earlier packet */
     worker_run_commands(worker);
     if (worker->quit)
         return 0;
     if (ur_unlikely(worker->failed))
         return worker->failed;
-    if (worker->number == 0)
-        plane_run_changes(worker);
     plane_post_deferred(worker);
     staged_send_ready(worker);
     int result = outbound_pass(worker);
