@@ -138,7 +138,7 @@ static void refused(const struct kernel_send *send, const uint8_t *message, uint
     if (!session)
         return;
     const struct peer *peer = plane_peer(model.plane, model.life[session->life].id);
-    if (!send->segment || kernel.was_full || !peer || peer->trains != TRAINS_NOT_ASKED)
+    if (!send->segment || kernel.was_full || model.send_error == EAGAIN || !peer || peer->trains != TRAINS_NOT_ASKED)
         model.life[session->life].reordered = true;
 }
 
