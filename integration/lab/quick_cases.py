@@ -7,6 +7,7 @@ writes its environment to ``hooks`` in the caller's directory.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -234,7 +235,10 @@ def _values() -> Iterator[Case]:
         "allowed-mask": "AllowedIPs = 10.7.0.0/255.255.0.0",
         "allowed-more": "AllowedIPs = 10.7.0.0/16\nAllowedIPs = 10.6.0.0/16",
     }.items():
-        yield Case(f"peer-{name}", f"{both('')}{more}\n")
+        base = both("")
+        if name.startswith("endpoint"):
+            base = re.sub("Endpoint = .*\n", "", base)  # with a second one the programs differ on purpose
+        yield Case(f"peer-{name}", f"{base}{more}\n")
     yield Case("two-sections-of-a-peer", both("") + "PersistentKeepalive = 5\n" + PEER + "10.7.0.0/16\n")
     yield Case("two-sections-endpoint-only", both("") + "[Peer]\nPublicKey = {P}\nEndpoint = 192.0.2.8:6\n")
     yield Case("two-sections-default-route", both("", "0.0.0.0/0") + PEER + "10.7.0.0/16\n")
