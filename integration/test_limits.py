@@ -134,12 +134,10 @@ def test_a_denied_call_is_named_from_the_background(rig: Rig, call: str, error: 
 
 @pytest.mark.parametrize("call", MADE_DO)
 def test_without_these_calls_it_makes_do(rig: Rig, call: str) -> None:
+    """A forced tier does not fall back, so the tier is chosen here."""
     node = subject(rig)
-    rules = [f"{call}=EPERM"]
-    found = start(
-        node.space.argv(sys.executable, str(SECCOMP), *rules, "--", *SUBJECT.argv, "-f", node.interface),
-        node.uapi,
-    )
+    begin = ["env", "UDPRING_TIER=auto", sys.executable, str(SECCOMP), f"{call}=EPERM", "--"]
+    found = start(node.space.argv(*begin, *SUBJECT.argv, "-f", node.interface), node.uapi)
     assert (found.up, found.code, found.said) == (True, 0, [])
 
 
