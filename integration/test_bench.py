@@ -102,6 +102,19 @@ def test_rootless_nodes_are_compared() -> None:
     assert without["figures"].keys() == mine["figures"].keys()
 
 
+def test_proxy_is_compared_with_root() -> None:
+    done = bench("embedding", "--seconds", "1", "--runs", "1", "--only", "proxy", "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    root, proxy = result["ways"]
+    assert (root["way"], proxy["way"]) == ("root", "proxy socks")
+    for way in (root, proxy):
+        assert all(figure["median"] > 0 for figure in way["figures"].values())
+    assert all(part > 0 for part in proxy["ratios"].values())
+    assert result["tier"]
+    assert result["packets"] == []
+
+
 def test_both_ciphers_are_compared() -> None:
     done = bench(
         *SHORT, "--only", "rtt", "--cipher", "chacha20-poly1305", "--cipher", "aes-256-gcm", "--json"

@@ -19,13 +19,14 @@ from udpring.keys import generate_private_key, public_key
 from udpring_tools.bench.host import host_facts, load
 from udpring_tools.bench.samples import spread
 
-__all__ = ["SIZES", "measure_packets"]
+__all__ = ["FIGURES", "SIZES", "measure_packets", "measure_size"]
 
 SIZES = (64, 1300)
 """Bytes of UDP payload. The IP packet has 28 more."""
 BATCH = 64
 WINDOW = 256 << 10
 """Bytes sent and not yet received. A socket without rights holds little more than three trains."""
+FIGURES = ("packets_s", "packets_cpu_s", "gbit_cpu_s", "lost")
 LOSS_WAIT = 1.0
 """Seconds without an arrival after which what is in flight counts as lost."""
 _ADDRESSES = "10.9.0.1", "10.9.0.2"
@@ -87,7 +88,8 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _measure(payload: int, seconds: float, tier: str | None) -> dict[str, Any]:
+async def measure_size(payload: int, seconds: float, tier: str | None) -> dict[str, Any]:
+    """One pair of nodes: the figures, and the choices of a node."""
     keys = [generate_private_key() for _ in range(2)]
     options: dict[str, Any] = {"attachment": udpring.Packets(), "tier": tier, "workers": 1}
     async with udpring.Node(_config(keys[1], keys[0], 1, None), **options) as second:
@@ -120,9 +122,8 @@ def measure_packets(
     for run in range(runs):
         for size, results in samples.items():
             progress(f"run {run + 1} of {runs}: {size} B")
-            results.append(asyncio.run(_measure(size, seconds, tier)))
+            results.append(asyncio.run(measure_size(size, seconds, tier)))
     first = samples[SIZES[0]][0]
-    figures = ("packets_s", "packets_cpu_s", "gbit_cpu_s", "lost")
     return {
         **result,
         "load_average": [before, load()],
@@ -130,7 +131,7 @@ def measure_packets(
         "runs": runs,
         **{name: first[name] for name in ("tier", "tier_reason", "aead")},
         "sizes": [
-            {"payload": size, **{name: spread([each[name] for each in results]) for name in figures}}
+            {"payload": size, **{name: spread([each[name] for each in results]) for name in FIGURES}}
             for size, results in samples.items()
         ],
     }

@@ -100,6 +100,10 @@ class Pair:
         """The resources used by both nodes so far."""
         return sum(node.cpu_seconds() for node in self.nodes)
 
+    def facts(self) -> dict[str, str | int | None]:
+        """The choices of its program."""
+        return self.nodes[0].facts()
+
     def resident_mib(self) -> list[float]:
         """The value of each node."""
         return [node.resident_mib() for node in self.nodes]

@@ -11,19 +11,19 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from udpring.errors import ConfigError, HostError, UdpringError
 from udpring.tunnel.uapi_client import UapiClient
 from udpring.wireguard.cipher import Cipher
+from udpring_tools.bench import usage
 from udpring_tools.bench.interpreter import module_argv
 from udpring_tools.bench.space import Entered, Space
 
 __all__ = ["NodeProcess", "Program", "distinct"]
 
-TICKS = os.sysconf("SC_CLK_TCK")
 START_WAIT = 15.0
 """Seconds until a program's UAPI socket must answer."""
 STOP_WAIT = 10.0
@@ -174,26 +174,13 @@ class NodeProcess:
             cure=f"it is started as `{shlex.join(self.program.argv)} -f INTERFACE`, as wireguard-go is",
         )
 
-    def _stats(self) -> Iterator[tuple[int, list[str]]]:
-        """Each process of the program's session: its number, and /proc/PID/stat from the state field on."""
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(fields[3]) == self._process.pid:
-                    yield int(entry.name), fields
-
     def cpu_seconds(self) -> float:
-        """User and system time of all threads so far (proc_pid_stat(5), utime and stime)."""
-        return sum(int(fields[11]) + int(fields[12]) for _, fields in self._stats()) / TICKS
+        """User and system time of its processes so far."""
+        return usage.cpu_seconds(self._process.pid)
 
     def resident_mib(self) -> float:
-        """Resident memory (proc_pid_status(5), VmRSS)."""
-        total = 0
-        for pid, _ in self._stats():
-            with contextlib.suppress(OSError):
-                found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-                total += int(found[1]) if found else 0
-        return total / 1024
+        """Resident memory of its processes."""
+        return usage.resident_mib(self._process.pid)
 
     def close(self) -> None:
         """Ends it by SIGTERM, finally by SIGKILL. Removes its socket file."""
