@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from lab import Node, Rig, Space, Tunnel, until
 from lab.event_program import EventProgram
+from lab.node import endpoint
 from lab.traffic import TcpStream
 from test_node_events import configuration
 from test_roaming import readdress
 
 NAME = "moving.example"
+FOLLOWED_WITHIN = 10.0
+"""Seconds from the first lost packet until the peer is at its new address, as docs/node.md promises."""
 
 
 class NamedSpace(Space):
@@ -39,6 +45,18 @@ def admit_only_answers(node: Node) -> None:
     )
 
 
+@contextmanager
+def followed_in_time(program: EventProgram) -> Iterator[None]:
+    """The body makes the peer unreachable and expects the events up to the new session. Time in which the
+    machine did not run the program does not count."""
+    late, began = program.lateness(), time.monotonic()
+    yield
+    took = program.at - began
+    late = program.lateness() - late
+    print(f"followed {took:.2f} s after the first lost packet; the machine was {late:.2f} s late")
+    assert 0 < took - late <= FOLLOWED_WITHIN
+
+
 @pytest.fixture
 def tunnel(rig: Rig) -> Tunnel:
     """The test embeds node a. b does not know where a is."""
@@ -61,10 +79,11 @@ def test_tcp_goes_on_when_the_name_moves(
     stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     assert program.expect("PeerUp")["endpoint"] == [b.space.address(family), b.port]
-    write(hosts, readdress(b, family))
-    failed_over = program.expect("EndpointFailedOver", public_key=b.public_key)
-    assert failed_over["endpoint"] == {"host": NAME, "port": b.port}
-    program.expect("HandshakeCompleted")
+    with followed_in_time(program):
+        write(hosts, readdress(b, family))
+        failed_over = program.expect("EndpointFailedOver", public_key=b.public_key)
+        assert failed_over["endpoint"] == {"host": NAME, "port": b.port}
+        program.expect("HandshakeCompleted")
     before = stream.received_bytes
     until(lambda: stream.received_bytes > before + 50_000, "the stream goes on")
     stream.finish()
@@ -82,9 +101,36 @@ def test_tcp_goes_on_at_the_second_endpoint(
     stream = TcpStream(a.space, b.space, b.inner4, rate=400_000)
     until(lambda: stream.received_bytes > 50_000, "the stream flows")
     assert program.expect("PeerUp")["endpoint"] == [b.space.address(first), b.port]
-    readdress(b, first)
-    assert program.expect("EndpointFailedOver")["endpoint"]["host"] == b.space.address(second)
-    program.expect("HandshakeCompleted")
+    with followed_in_time(program):
+        readdress(b, first)
+        assert program.expect("EndpointFailedOver")["endpoint"]["host"] == b.space.address(second)
+        program.expect("HandshakeCompleted")
     before = stream.received_bytes
     until(lambda: stream.received_bytes > before + 50_000, "the stream goes on")
     stream.finish()
+
+
+@pytest.mark.parametrize(("change", "family"), [("address", 4), ("address", 6), ("route", 4)])
+def test_network_change_looks_names_up_again(
+    rig: Rig, tunnel: Tunnel, tmp_path: Path, change: str, family: int
+) -> None:
+    """Nothing is sent, so nothing else could tell that the peer is not there."""
+    a, b = tunnel.a, tunnel.b
+    hosts = tmp_path / "hosts"
+    nobody = "10.99.0.99" if family == 4 else "fd99::99"
+    write(hosts, nobody)
+    a.peers[0].endpoint = f"{NAME}:{b.port}"
+    program = EventProgram(NamedSpace(a.space, hosts), a.interface, configuration(a))
+    rig.later(program.close)
+    until(
+        lambda: f"endpoint={endpoint(nobody, b.port)}\n" in a.uapi_say("get=1\n\n"), "the name is looked up"
+    )
+    write(hosts, b.space.address(family))
+    if change == "address":
+        word, nodad = ("198.51.100.1/32", ()) if family == 4 else ("2001:db8::1/128", ("nodad",))
+        a.space.ip("address", "add", word, "dev", "under", *nodad)
+    else:
+        a.space.ip("route", "add", "blackhole", f"{nobody}/32")
+    moved = program.expect("EndpointFailedOver", public_key=b.public_key)
+    assert moved["endpoint"] == {"host": NAME, "port": b.port}
+    assert f"endpoint={b.outer(family)}\n" in a.uapi_say("get=1\n\n")

@@ -16,13 +16,20 @@ from lab.space import Space
 PATIENCE = 60.0
 
 _PROGRAM = """
-import asyncio, dataclasses, ipaddress, json, sys
+import asyncio, dataclasses, ipaddress, json, sys, time
 import udpring, uvloop
 
 async def print_events(events):
     async for event in events:
-        print(json.dumps([type(event).__name__, dataclasses.asdict(event)]), flush=True)
-    print(json.dumps(["ended", {}]), flush=True)
+        print(json.dumps([type(event).__name__, dataclasses.asdict(event), time.monotonic()]), flush=True)
+    print(json.dumps(["ended", {}, time.monotonic()]), flush=True)
+
+async def measure_lateness():
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(0.1)
+        measure_lateness.total += time.monotonic() - began - 0.1
+measure_lateness.total = 0.0
 
 async def do(node, said, slow):
     what, word = said[0], said[1:]
@@ -43,6 +50,8 @@ async def do(node, said, slow):
         return await node.drain(word[0], quiet=word[1])
     elif what == "dropped":
         return node.stats.control.dropped
+    elif what == "lateness":
+        return measure_lateness.total
     elif what == "slow":
         return [[type(slow._queue[0]).__name__], slow.lost]
     elif what == "peers":
@@ -58,11 +67,13 @@ async def main():
     node = udpring.Node(config, name=sys.argv[1], uapi=True)
     slow = node.events(limit=1)
     printing = asyncio.ensure_future(print_events(node.events()))
+    measuring = asyncio.ensure_future(measure_lateness())
     async with node:
-        print(json.dumps(["up", {}]), flush=True)
+        print(json.dumps(["up", {}, 0]), flush=True)
         while line := await reader.readline():
-            print(json.dumps(["answer", await do(node, json.loads(line), slow)]), flush=True)
+            print(json.dumps(["answer", await do(node, json.loads(line), slow), 0]), flush=True)
     await printing
+    measuring.cancel()
 
 {"asyncio": asyncio.run, "uvloop": uvloop.run}[sys.argv[2]](main())
 """
@@ -76,8 +87,10 @@ class EventProgram:
             space.argv(sys.executable, "-P", "-c", _PROGRAM, interface, loop),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self._events: queue.Queue[tuple[str, dict[str, Any], float]] = queue.Queue()
         self._answers: queue.Queue[Any] = queue.Queue()
+        #: When the program had the last expected event, by CLOCK_MONOTONIC.
+        self.at = 0.0
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self._write(configuration)
@@ -86,11 +99,11 @@ class EventProgram:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            kind, value = json.loads(line)
+            kind, value, at = json.loads(line)
             if kind in ("up", "answer"):
                 self._answers.put(value)
             else:
-                self._events.put((kind, value))
+                self._events.put((kind, value, at))
 
     def _write(self, value: object) -> None:
         assert self._process.stdin is not None
@@ -108,12 +121,17 @@ class EventProgram:
         passed = []
         while True:
             try:
-                found, value = self._events.get(timeout=max(0.0, end - time.monotonic()))
+                found, value, at = self._events.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"no {kind} {fields}, but {passed}") from None
             if found == kind and all(value[name] == wanted for name, wanted in fields.items()):
+                self.at = at
                 return value
             passed.append((found, value))
+
+    def lateness(self) -> float:
+        """Seconds by which the machine has woken the program's event loop too late, in all."""
+        return float(self.do("lateness"))
 
     def close(self) -> None:
         """Ends the node. Its program must end in order."""

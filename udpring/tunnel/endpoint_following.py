@@ -34,7 +34,8 @@ __all__ = ["EndpointFollowing"]
 SECOND = 1_000_000_000
 SILENCE = 5 * SECOND
 """Unanswered data of this age makes an endpoint doubtful. A passive peer answers after ten (section 6.5)."""
-RENEW_INTERVAL = 5 * SECOND
+RENEW_INTERVAL = 3 * SECOND
+"""A look-up that is wanted earlier runs at the end of this time."""
 PROBE_INTERVAL = 30 * SECOND
 """A peer that only receives is asked by a handshake at most once in this time."""
 PROBE_WAIT = 2 * SECOND
@@ -56,6 +57,8 @@ class _Followed:
     unanswered: int = 0
     """Initiations without an answer, since the last completed handshake."""
     renewed_at: int | None = None
+    renewal: asyncio.TimerHandle | None = None
+    """The next look-up, if it must wait."""
     probed_at: int | None = None
     probing: int | None = None
     """When the probe under way has failed."""
@@ -98,6 +101,8 @@ class EndpointFollowing(Following):
         """Ends every look-up."""
         self._closed = True
         self._network.stop()
+        for key in list(self._followed):
+            self.forget(key)
         await self._resolver.close()
 
     # ---- which peers ----
@@ -123,6 +128,8 @@ class EndpointFollowing(Following):
 
     def forget(self, public_key: bytes) -> None:
         followed = self._followed.pop(public_key, None)
+        if followed is not None and followed.renewal is not None:
+            followed.renewal.cancel()
         for place in range(len(followed.endpoints) if followed else 0):
             self._resolver.cancel((public_key, place))
 
@@ -205,13 +212,20 @@ class EndpointFollowing(Following):
 
     def _renew(self, key: bytes, followed: _Followed) -> None:
         now = self._control.clock.boot()
-        if followed.renewed_at is not None and now - followed.renewed_at < RENEW_INTERVAL:
+        wait = 0 if followed.renewed_at is None else followed.renewed_at + RENEW_INTERVAL - now
+        if wait > 0:
+            if followed.renewal is None:
+                followed.renewal = self._loop.call_later(wait / SECOND, self._renew_now, key, followed)
             return
         followed.renewed_at = now
         for place, endpoint in enumerate(followed.endpoints):
             if _changes(endpoint):
                 found = partial(self._renewed, key, followed, place)
                 self._resolver.renew((key, place), endpoint, found)
+
+    def _renew_now(self, key: bytes, followed: _Followed) -> None:
+        followed.renewal = None
+        self._renew(key, followed)
 
     def _renewed(self, key: bytes, followed: _Followed, place: int, addresses: Addresses) -> None:
         """The peer moves there if it does not answer and is at none of the known addresses."""
