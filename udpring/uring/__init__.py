@@ -1,11 +1,17 @@
-"""io_uring for Python: a ring whose operations own their memory, and a probe of the host's features."""
+"""io_uring for Python: a ring whose operations own their memory, an awaitable ring, and a probe of the host's
+features."""
 
+from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.operations import Flag, Operations, SupportsFileno
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring
+from udpring.uring.reactor import Reactor
 from udpring.uring.ring import Ring, RingInfo, graveyard
+from udpring.uring.shots import Shots
+from udpring.uring.thread import ReactorThread
 
 __all__ = [
+    "Call",
     "Completion",
     "CompletionFlag",
     "ControlMessage",
@@ -13,8 +19,11 @@ __all__ = [
     "Flag",
     "MessageAddress",
     "Operations",
+    "Reactor",
+    "ReactorThread",
     "Ring",
     "RingInfo",
+    "Shots",
     "SupportsFileno",
     "UringProbe",
     "ZeroCopy",

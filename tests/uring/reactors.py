@@ -1,0 +1,65 @@
+"""Runs a coroutine function in each event loop, inside a reactor on each backend."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from udpring.uring import Reactor
+
+LOOPS = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+BACKENDS = ("io_uring", "readiness")
+PATIENCE = 30.0
+"""Seconds within which everything here must happen."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A loop and a backend. ``run(main)`` awaits ``main(reactor)`` within the bound."""
+
+    loop: str
+    backend: str
+
+    def run(self, main: Callable[[Reactor], Awaitable[Any]], **options: Any) -> Any:
+        async def bounded() -> Any:
+            with anyio.fail_after(PATIENCE):
+                async with Reactor(backend=self.backend, **options) as reactor:
+                    assert reactor.backend == self.backend
+                    return await main(reactor)
+
+        return self.run_plain(bounded)
+
+    def run_plain(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        backend, options = LOOPS[self.loop]
+        return anyio.run(main, backend=backend, backend_options=options)
+
+
+HOSTS = [pytest.param(Host(loop, backend), id=f"{loop}-{backend}") for loop in LOOPS for backend in BACKENDS]
+ON_BACKENDS = [pytest.param(Host("asyncio", backend), id=backend) for backend in BACKENDS]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets the loop run until the condition holds."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+def descriptors() -> set[str]:
+    """The open descriptors of this process with their targets, but not that of the listing."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{entry.name} {entry.readlink()}")
+        except OSError:
+            continue
+    return {each for each in found if "/proc/" not in each}
