@@ -1,9 +1,7 @@
 /* Completions that no kernel would send: any results and flags, any buffer contents, operations that ended long ago or never
  * existed, in any order. Each operation must end once, and returned memory must be readable by the caller. The first byte
- * chooses
- * among four users of the completion queue: the general ring (harvest.c), the two receive tiers (rx_multishot.c, rx_pool.c),
- * and the
- * send side (tx_uring.c); or the tier without a ring. */
+ * chooses among four users of the completion queue: the general ring (harvest.c), the two receive tiers (rx_multishot.c,
+ * rx_pool.c), and the send side (tx_uring.c); or the tier without a ring. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
@@ -266,6 +264,8 @@ static void answer_next(struct input *input, int fd)
     answer = choice & 1 ? any_result(input) : 0;
     if (answer == -EAGAIN || answer == -EINTR || answer == -ECANCELED)
         answer = 0;   /* these would never end */
+    if (answer < -4095)
+        answer = -EIO;   /* the C library turns these values only into an errno */
     if (choice == 0xff && kernel_file(fd))
         close(fd);
 }

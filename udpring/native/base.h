@@ -34,6 +34,12 @@
 /* Writes into `why` (which may be NULL) and returns `code`, so that a failing path is one line. */
 int ur_fail(struct udpring_reason *why, int code, const char *format, ...) UR_PRINTF(3, 4);
 
+/* The error number of a negative result of the kernel, which gives -4095 to -1 (errno(3)). EIO for any other value. */
+static inline int ur_errno(int32_t result)
+{
+    return ur_likely(result >= -4095) ? -result : EIO;
+}
+
 static inline uint64_t ur_clock_ns(clockid_t clock)
 {
     struct timespec now;

@@ -171,7 +171,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
         } else if (cqe->res == -ENOBUFS) {
             ran_out(rx, state);
         } else if (cqe->res < 0 && cqe->res != -ECANCELED) {
-            uring_rx_failed(uring, socket, -cqe->res);
+            uring_rx_failed(uring, socket, ur_errno(cqe->res));
         }
     }
     if (ur_unlikely(has_buffer && !delivered))

@@ -181,7 +181,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     if (ur_unlikely(cqe->res < 0)) {
         pool->idle[socket].slot[pool->idle[socket].count++] = slot;
         if (cqe->res != -ECANCELED)
-            uring_rx_failed(uring, socket, -cqe->res);
+            uring_rx_failed(uring, socket, ur_errno(cqe->res));
         return false;
     }
     uring->backoff[socket].run = 0;

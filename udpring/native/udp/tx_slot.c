@@ -45,7 +45,7 @@ enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t index, int32_
         udp_tx_end(tx, index, result);
         return UDP_TX_ENDED;
     }
-    int error = -result;
+    int error = ur_errno(result);
     if (error == EINTR || error == ECANCELED)
         return UDP_TX_RESEND;
     if (error == EAGAIN || (error == ENOBUFS && !slot->zero_copy && slot->tries < NO_BUFFER_TRIES)) {
@@ -69,7 +69,7 @@ enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t index, int32_
         tx->stats.split++;
     else
         udp_tx_count_error(&tx->stats, error, udp_tx_datagrams(slot));
-    udp_tx_end(tx, index, result);
+    udp_tx_end(tx, index, -error);
     return UDP_TX_ENDED;
 }
 
