@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +39,24 @@ LONGEST = {
     "coalesce": 2048,
     "segment": 1024,
     "cmsg": 512,
+}
+# Inputs of a run with --fixed: about six seconds of each harness. The repository's corpus is part of them.
+FIXED_INPUTS = {
+    "cmsg": 1_000_000,
+    "coalesce": 12_000,
+    "completions": 40_000,
+    "failures": 4_000,
+    "index": 50_000,
+    "netlink": 1_500_000,
+    "pacing": 100_000,
+    "plane": 3_500,
+    "recv": 6_000,
+    "replay": 300_000,
+    "segment": 30_000,
+    "send": 6_000,
+    "trie": 12_000,
+    "config": 20_000,
+    "uapi": 25_000,
 }
 
 SANITIZED = (
@@ -124,10 +142,14 @@ class Result:
 
 
 def run(
-    name: str, binaries: Path | None, arguments: list[str], environment: dict[str, str] | None = None
+    name: str,
+    binaries: Path | None,
+    arguments: list[str],
+    environment: dict[str, str] | None = None,
+    before: Iterable[str] = (),
 ) -> Result:
     done = subprocess.run(
-        [*command(name, binaries), *arguments],
+        [*before, *command(name, binaries), *arguments],
         env=os.environ | ENVIRONMENT | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -145,27 +167,46 @@ def replay(name: str, binaries: Path | None) -> Result:
     return run(name, binaries, [f"-artifact_prefix={BUILD}/", *map(str, seeds(name))])
 
 
-def fuzz(name: str, binaries: Path | None, seconds: int, corpus: Path, seed: int) -> Result:
-    found = BUILD / "findings"
+def fuzz(name: str, binaries: Path | None, bound: str, corpus: Path, seed: int) -> Result:
+    """Mutates inputs until ``bound``, an option of libFuzzer."""
     own = corpus / name
-    for folder in (found, own, SEEDS / name):
+    for folder in (own, SEEDS / name):
         folder.mkdir(parents=True, exist_ok=True)
-    return run(
-        name,
-        binaries,
-        [
-            f"-max_total_time={seconds}",
-            f"-max_len={LONGEST.get(name, 1024)}",
-            "-len_control=0",
-            f"-seed={seed}",
-            "-timeout=25",
-            "-rss_limit_mb=2048",
-            "-print_final_stats=1",
-            f"-artifact_prefix={found}/{name}-",
-            str(own),
-            str(SEEDS / name),
-        ],
-    )
+    return run(name, binaries, [bound, f"-seed={seed}", *common(name), str(own), str(SEEDS / name)])
+
+
+def common(name: str) -> list[str]:
+    """Options of every run that mutates inputs."""
+    found = BUILD / "findings"
+    found.mkdir(parents=True, exist_ok=True)
+    return [
+        f"-max_len={LONGEST.get(name, 1024)}",
+        "-len_control=0",
+        "-timeout=25",
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+        f"-artifact_prefix={found}/{name}-",
+    ]
+
+
+def without_random_addresses() -> list[str]:
+    """The prefix of a command. Empty if this host's containers deny personality(2)."""
+    prefix = ["setarch", "-R"]
+    return prefix if subprocess.run([*prefix, "true"], check=False).returncode == 0 else []
+
+
+def fuzz_fixed(name: str, binaries: Path | None) -> Result:
+    """Mutates a fixed number of inputs, the same in each run.
+
+    Four things would change them: addresses, since mutations use the values that the code compares; the
+    order of the corpus's folder; looking for new files there once a second; and the hashes of strings.
+    """
+    with tempfile.NamedTemporaryFile("w") as listed:
+        listed.write(",".join(map(str, seeds(name))))
+        listed.flush()
+        same = [f"-runs={FIXED_INPUTS[name]}", "-seed=1", "-reload=0", f"-seed_inputs=@{listed.name}"]
+        arguments = [*same, *common(name)]
+        return run(name, binaries, arguments, {"PYTHONHASHSEED": "0"}, before=without_random_addresses())
 
 
 def report(result: Result) -> bool:
@@ -182,14 +223,10 @@ def report(result: Result) -> bool:
     return result.code == 0
 
 
-def campaign(names: list[str], seconds: int, jobs: int, corpus: Path, seed: int) -> int:
+def campaign(names: list[str], jobs: int, mutate: Callable[[str, Path | None], Result]) -> int:
     binaries = build("sanitized", SANITIZED) if any(name in C_HARNESSES for name in names) else None
-    each = max(1, seconds // len(names))
     with ThreadPoolExecutor(jobs) as pool:
-        good = [
-            report(result)
-            for result in pool.map(lambda name: fuzz(name, binaries, each, corpus, seed), names)
-        ]
+        good = [report(result) for result in pool.map(lambda name: mutate(name, binaries), names)]
     return 0 if all(good) else 1
 
 
@@ -264,6 +301,11 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="of the mutations; 0, the default: another each time"
     )
+    parser.add_argument(
+        "--fixed",
+        action="store_true",
+        help="instead of --seconds, --seed and --corpus: a fixed number of inputs, the same in each run",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="harnesses that run at a time (1)")
     parser.add_argument(
         "--corpus",
@@ -293,7 +335,12 @@ def main() -> int:
     corpus = arguments.corpus.absolute()
     if action:
         return action(names, corpus)
-    return campaign(names, arguments.seconds, arguments.jobs, corpus, arguments.seed)
+    if arguments.fixed:
+        return campaign(names, arguments.jobs, fuzz_fixed)
+    bound = f"-max_total_time={max(1, arguments.seconds // len(names))}"
+    return campaign(
+        names, arguments.jobs, lambda name, binaries: fuzz(name, binaries, bound, corpus, arguments.seed)
+    )
 
 
 if __name__ == "__main__":
