@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["Address"]
+import socket
+
+__all__ = ["Address", "scope_number"]
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """(host, port), or for IPv6 (host, port, flowinfo, scope_id)."""
+
+
+def scope_number(zone: str) -> int:
+    """The interface index of a zone (RFC 4007): of ``eth0`` in ``fe80::1%eth0``, which may also be a number.
+
+    Raises ValueError if no interface has that name, or the number does not fit into 32 bits.
+    """
+    if zone.isascii() and zone.isdigit():
+        if int(zone) > 0xFFFFFFFF:
+            raise ValueError(f"zone {zone}: an interface index is at most {0xFFFFFFFF}")
+        return int(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        raise ValueError(f"zone {zone!r}: there is no such interface") from None

@@ -38,6 +38,18 @@ def reap(ring: Ring, count: int = 1) -> list[Completion]:
     return found
 
 
+def test_no_buffers_does_not_unregister(ring: Ring) -> None:
+    (view,) = ring.register_buffers([4096])
+    with pytest.raises(RingError) as caught:
+        ring.register_buffers([])
+    assert caught.value.errno == errno.EBUSY
+    with Path("/dev/zero").open("rb") as zero:
+        view[:2] = b"xx"
+        ring.read_fixed(zero, 0, 2)
+        assert [done.result for done in reap(ring)] == [2]
+    assert bytes(view[:2]) == b"\0\0"
+
+
 @pytest.mark.parametrize("count", [0, 3, 7, 100, 32769, 65536])
 def test_a_group_of_a_bad_size_is_refused(ring: Ring, count: int) -> None:
     """The maximum is 32768, because entries are counted in 16 bits."""

@@ -60,6 +60,8 @@ def test_after_close_every_call_says_so(call: str) -> None:
         CALLS[call](ring)
     with pytest.raises(ClosedError):
         ring.fileno()
+    with pytest.raises(ClosedError):
+        _ = ring.ring_fd
 
 
 def test_a_second_close_does_nothing() -> None:

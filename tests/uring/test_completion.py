@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import sys
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,28 @@ def test_addresses_as_the_kernel_writes_them() -> None:
 
 def test_unix_paths() -> None:
     assert decode_address(encode_address("some/path")) == "some/path"
-    assert decode_address(encode_address(b"\0abstract")) == b"\0abstract\0"
+    assert decode_address(encode_address(b"\0abstract")) == b"\0abstract"
+    assert decode_address(encode_address("\0abs\0tract")) == b"\0abs\0tract"
+    assert encode_address("") == socket.AF_UNIX.to_bytes(2, sys.byteorder)
+    assert len(encode_address("x" * 107)) == 110
+
+
+@pytest.mark.parametrize("bad", ["x" * 108, b"\0" + b"x" * 108, "cut\0short"])
+def test_bad_unix_paths(bad: str | bytes) -> None:
+    """A path ends at its first NUL for the kernel, and would name another socket."""
+    with pytest.raises(ValueError, match=r"at most 108|NUL"):
+        encode_address(bad)
+
+
+def test_zones_are_names_or_numbers() -> None:
+    loopback = socket.if_nametoindex("lo")
+    for host in ("fe80::1%lo", f"fe80::1%{loopback}"):
+        assert decode_address(encode_address((host, 9))) == ("fe80::1", 9, 0, loopback)
+        assert decode_address(encode_address((host, 9, 5, 0))) == ("fe80::1", 9, 5, loopback)
+        assert decode_address(encode_address((host, 9, 0, 77))) == ("fe80::1", 9, 0, 77)
+    for zone in ("no-such-interface", "4294967296"):
+        with pytest.raises(ValueError, match="zone"):
+            encode_address((f"fe80::1%{zone}", 9))
 
 
 @pytest.mark.parametrize("bad", [("host.example", 1), ("127.0.0.1", -1), ("127.0.0.1", 65536), ("::g", 1)])

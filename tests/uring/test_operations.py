@@ -69,6 +69,27 @@ def test_a_time_out_may_count_completions_instead(ring: Ring) -> None:
     assert results(ring, ticket, *others) == [0, 0, 0]
 
 
+def test_expired_timer_is_no_failure(ring: Ring, pipe: tuple[int, int]) -> None:
+    """Nor is one that cancelled an operation by a link. A removed timer is a failure."""
+    alone = ring.timeout(0.001)
+    read = ring.read(pipe[0], 1, flags=Flag.LINK)
+    linked = ring.link_timeout(0.001)
+    removed = ring.timeout(100)
+    done = {each.ticket: each for each in reap(ring, 3)}
+    for ticket in (alone, linked):
+        assert (done[ticket].result, done[ticket].expired, done[ticket].check()) == (-errno.ETIME, True, 0)
+    with pytest.raises(OSError, match="cancel"):
+        done[read].check()
+    ring.timeout_remove(removed)
+    ended = {each.ticket: each for each in reap(ring, 2)}
+    with pytest.raises(OSError, match="cancel"):
+        ended[removed].check()
+    ring.nop(result=-errno.ETIME)
+    (other,) = reap(ring)
+    with pytest.raises(OSError, match="Timer expired"):
+        other.check()
+
+
 def test_a_time_out_can_be_removed(ring: Ring) -> None:
     ticket = ring.timeout(60)
     assert results(ring, ring.timeout_remove(ticket), ticket) == [0, -errno.ECANCELED]
@@ -283,6 +304,28 @@ def test_unix_sockets_with_names(ring: Ring, tmp_path: Path) -> None:
         assert (done.data, done.address) == (b"x", str(tmp_path / "one"))
 
 
+def test_abstract_name_reaches_its_socket(ring: Ring) -> None:
+    """Abstract names are their bytes (unix(7)): one more NUL is the name of another socket."""
+    name = b"\0udpring-%d" % os.getpid()
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(name)
+        assert results(ring, ring.sendmsg(sender, b"hello", name)) == [5]
+        assert receiver.recv(10) == b"hello"
+
+
+def test_send_to_an_address_with_a_zone(ring: Ring) -> None:
+    """The zone may be a name or a number."""
+    loopback = socket.if_nametoindex("lo")
+    with udp(socket.AF_INET6, "::1") as receiver, udp(socket.AF_INET6, "::1") as sender:
+        port = receiver.getsockname()[1]
+        for host in ("::1%lo", f"::1%{loopback}"):
+            assert results(ring, ring.sendmsg(sender, b"zone", (host, port))) == [4]
+            assert receiver.recv(10) == b"zone"
+
+
 def test_sends_on_a_full_socket_keep_their_bytes(ring: Ring) -> None:
     """Sends that wait for room send the original bytes, even if the caller dropped them long ago."""
     one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -457,14 +500,3 @@ def test_an_eventfd_counts(ring: Ring) -> None:
             os.eventfd_read(counter)
     finally:
         os.close(counter)
-
-
-def test_the_rings_own_descriptor_can_be_polled(ring: Ring, pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    ring.read(reader, 10)
-    ring.submit()
-    assert select.select([ring], [], [], 0)[0] == []
-    os.write(writer, b"x")
-    assert select.select([ring], [], [], 30)[0] == [ring]
-    assert ring.reap(1, 30)[0].data == b"x"
-    assert select.select([ring], [], [], 0)[0] == []

@@ -3,7 +3,7 @@ features."""
 
 from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
-from udpring.uring.operations import Flag, Operations, SupportsFileno
+from udpring.uring.operations import Flag, Operations, SupportsFileno, SupportsRing
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring
 from udpring.uring.reactor import Reactor
 from udpring.uring.ring import Ring, RingInfo, graveyard
@@ -25,6 +25,7 @@ __all__ = [
     "RingInfo",
     "Shots",
     "SupportsFileno",
+    "SupportsRing",
     "UringProbe",
     "ZeroCopy",
     "graveyard",

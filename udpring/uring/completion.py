@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from udpring._native import ffi, lib
-from udpring.socket_address import Address
+from udpring.socket_address import Address, scope_number
 
 __all__ = ["Completion", "CompletionFlag", "ControlMessage", "MessageAddress"]
 
@@ -26,6 +26,8 @@ ControlMessage = tuple[int, int, bytes]
 # size_t (cmsg(3)).
 _HEADER = struct.Struct("@Nii")
 _ALIGN = struct.calcsize("N")
+# sun_path of unix(7).
+_UNIX_PATH = 108
 
 
 class CompletionFlag(enum.IntFlag):
@@ -59,6 +61,8 @@ class Completion:
     """recvmsg: ``socket.MSG_TRUNC``, ``socket.MSG_CTRUNC``, ..."""
     message: int | None = None
     """The 56-bit value that another ring sent by ``msg_ring``. None for all other completions."""
+    expired: bool = False
+    """Whether this is a timer that ran out. Its result is -ETIME, which is no failure."""
 
     @property
     def more(self) -> bool:
@@ -66,7 +70,9 @@ class Completion:
         return bool(self.flags & CompletionFlag.MORE)
 
     def check(self) -> int:
-        """The result. Raises OSError with its errno if the operation failed."""
+        """The result. 0 for a timer that ran out. Raises OSError with its errno if the operation failed."""
+        if self.expired:
+            return 0
         if self.result < 0:
             raise OSError(-self.result, os.strerror(-self.result))
         return self.result
@@ -92,22 +98,35 @@ def decode_address(raw: bytes) -> MessageAddress:
     return None
 
 
-def encode_address(address: MessageAddress) -> bytes:
-    """The ``struct sockaddr`` of an address. Hosts must be numeric.
+def _unix_address(path: bytes) -> bytes:
+    """``struct sockaddr_un`` (unix(7)). An abstract name is exactly the bytes given, and "" has no name."""
+    if b"\0" in path[1:] and path[:1] != b"\0":
+        raise ValueError(f"the path {path!r} contains a NUL byte: only abstract names may")
+    named = path if path[:1] in (b"", b"\0") else path + b"\0"
+    if len(named) > _UNIX_PATH:
+        raise ValueError(f"a Unix address of {len(named)} bytes: at most {_UNIX_PATH}")
+    return socket.AF_UNIX.to_bytes(2, sys.byteorder) + named
 
-    Raises ValueError if the host is no IP address or the port is out of range.
+
+def encode_address(address: MessageAddress) -> bytes:
+    """The ``struct sockaddr`` of an address. Hosts must be numeric. An IPv6 host may have a zone
+    (``fe80::1%eth0``). A scope_id other than 0 in the tuple overrides it.
+
+    Raises ValueError if the host is no IP address, its zone no interface, the port out of range, or a Unix
+    path too long.
     """
     if address is None:
         return b""
     if isinstance(address, str | bytes):
-        path = os.fsencode(address)
-        return socket.AF_UNIX.to_bytes(2, sys.byteorder) + path + b"\0"
+        return _unix_address(os.fsencode(address))
     host, port = ipaddress.ip_address(address[0]), address[1]
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port}: 0 to 65535")
     if isinstance(host, ipaddress.IPv4Address):
         return socket.AF_INET.to_bytes(2, sys.byteorder) + port.to_bytes(2, "big") + host.packed + bytes(8)
-    flowinfo, scope = (address[2], address[3]) if len(address) == 4 else (0, int(host.scope_id or 0))
+    flowinfo, scope = (address[2], address[3]) if len(address) == 4 else (0, 0)
+    if not scope and host.scope_id:
+        scope = scope_number(host.scope_id)
     return (
         socket.AF_INET6.to_bytes(2, sys.byteorder)
         + port.to_bytes(2, "big")
@@ -156,7 +175,7 @@ def from_native(native: Any) -> Completion:
     if user_data >> 56 == lib.UDPRING_KIND_MESSAGE:
         return Completion(0, native.result, native.flags, message=user_data & 0xFFFFFFFFFFFFFF)
     if not native.data:
-        return Completion(user_data, native.result, native.flags)
+        return Completion(user_data, native.result, native.flags, expired=bool(native.expired))
     return Completion(
         user_data,
         native.result,

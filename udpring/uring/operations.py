@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from udpring._native import ffi, lib
 from udpring.uring.completion import ControlMessage, MessageAddress, encode_address, encode_control
 
-__all__ = ["Flag", "Operations", "SupportsFileno"]
+__all__ = ["Flag", "Operations", "SupportsFileno", "SupportsRing"]
 
 Payload = bytes | bytearray | memoryview
 
@@ -42,6 +42,15 @@ class SupportsFileno(Protocol):
 
     def fileno(self) -> int:
         """The descriptor."""
+        ...
+
+
+class SupportsRing(Protocol):
+    """Objects that are an io_uring."""
+
+    @property
+    def ring_fd(self) -> int:
+        """The descriptor of io_uring_setup(2)."""
         ...
 
 
@@ -312,16 +321,18 @@ class Operations:
         kind = lib.UDPRING_CANCEL_ANY | lib.UDPRING_CANCEL_ALL
         return self._put("cancel_all", lib.UDPRING_OP_ASYNC_CANCEL, op_flags=kind, flags=flags)
 
-    def msg_ring(self, target: File, message: int, *, result: int = 0, flags: Flag = Flag.NONE) -> int:
+    def msg_ring(
+        self, target: int | SupportsRing, message: int, *, result: int = 0, flags: Flag = Flag.NONE
+    ) -> int:
         """Sends ``message`` (56 bits) and ``result`` to another ring, also to one of another thread (Linux
-        5.18).
+        5.18). ``target``: the ring, or its ``ring_fd``.
 
         It arrives there as a completion with this ``message`` and ``result``, and ends a ``wait``.
         """
         return self._put(
             "msg_ring",
             lib.UDPRING_OP_MSG_RING,
-            fd=descriptor(target),
+            fd=target if isinstance(target, int) else target.ring_fd,
             target=message,
             length=result & 0xFFFFFFFF,
             flags=flags,

@@ -40,7 +40,7 @@ class RingInfo:
     features: int
     """IORING_FEAT_* of io_uring_setup(2)."""
     halvings: int
-    """How often the queues were halved for lack of memory."""
+    """How often the queues or the slots were halved for lack of memory."""
     iowq_error: int
     """0, or the errno with which the kernel refused to bound its worker threads to 4 and 4."""
     queued: int
@@ -68,7 +68,7 @@ class Ring(Operations):
     ``entries``: operations that can be queued between two submits (8 to 32768, rounded up to a power of two).
     ``cq_entries``: completions that the queue holds, four times as many by default. The kernel keeps
     overflowing ones.
-    ``slots``: operations queued or in flight at once, ``cq_entries`` by default.
+    ``slots``: operations queued or in flight at once, ``cq_entries`` by default, at most 1048576.
     ``disabled``: the ring has no owner yet. The thread that calls ``enable`` becomes its owner.
     ``deny``: IORING_SETUP_* bits to avoid, to test the fallbacks for older kernels.
 
@@ -78,6 +78,7 @@ class Ring(Operations):
 
     _native: Any = None
     _fd: int = -1
+    _eventfd: int = -1
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Ring(Operations):
             raise HostError(reason_text(why), errno=-code)
         check(code, "opening a ring", why)
         self._native = out[0]
-        self._fd = lib.udpring_ring_fileno(self._native)
+        self._fd = lib.udpring_ring_fd(self._native)
         if not disabled:
             self._owner = threading.get_ident()
 
@@ -157,7 +158,7 @@ class Ring(Operations):
 
     def _finish(self) -> None:
         left = self._check(lib.udpring_ring_close(self._native), "closing the ring")
-        native, self._native, self._fd = self._native, None, -1
+        native, self._native, self._fd, self._eventfd = self._native, None, -1, -1
         lib.udpring_ring_free(native)
         self._leaked = left
         fixed, self._fixed_buffers = self._fixed_buffers, []
@@ -219,10 +220,31 @@ class Ring(Operations):
         return native
 
     def fileno(self) -> int:
-        """The ring's descriptor for event loops and for ``msg_ring``. It is readable while completions wait
-        (poll(2)).
+        """A descriptor for event loops. It is readable from the moment when a completion exists, or can be
+        produced, until ``completions`` or ``reap`` has taken all of them (poll(2), eventfd(2)).
 
-        Any thread may call this.
+        The first call makes it and must come from the owner. Later calls may come from any thread. Wait for
+        reading only, and leave the descriptor open. The ring's own descriptor is ``ring_fd``.
+        Raises RingError: EBUSY after ``register_eventfd``, which then serves the same purpose.
+        """
+        if self._fd < 0:
+            raise ClosedError("this ring is closed: open a new one")
+        if self._eventfd < 0:
+            code = lib.udpring_ring_fileno(self._handle())
+            if code == -errno.EBUSY:
+                raise RingError(
+                    "a descriptor for event loops: the ring signals the eventfd of register_eventfd(): poll "
+                    "that one, or call register_eventfd(None) first",
+                    errno=errno.EBUSY,
+                )
+            self._eventfd = self._check(code, "a descriptor for event loops")
+        return self._eventfd
+
+    @property
+    def ring_fd(self) -> int:
+        """The descriptor of io_uring_setup(2), for ``msg_ring`` and ``attach``. Any thread may read it.
+
+        Do not poll it: on the default flags completions do not make it readable. See ``fileno``.
         """
         if self._fd < 0:
             raise ClosedError("this ring is closed: open a new one")
@@ -238,9 +260,12 @@ class Ring(Operations):
         """Submits if necessary, so that ``count`` operations can be queued together. A chain must not be cut
         in two.
 
-        Raises RingError: E2BIG if the submission queue is smaller, EAGAIN if the kernel has no memory.
+        Raises RingError: E2BIG if the submission queue is smaller or a chain has begun, EAGAIN if the kernel
+        has no memory.
         """
-        self._check(lib.udpring_ring_reserve(self._handle(), count), f"room for {count} operations")
+        why = reason()
+        code = lib.udpring_ring_reserve(self._handle(), count, why)
+        self._check(code, f"room for {count} operations", why)
 
     def retract(self, count: int | None = None) -> int:
         """Takes back the newest ``count`` unsubmitted operations (None: all), as if they were never queued.
@@ -286,15 +311,26 @@ class Ring(Operations):
             if deadline is not None:
                 limit = max(0, deadline - time.monotonic_ns())
 
-    def completions(self) -> list[Completion]:
-        """All present completions, oldest first. Does not enter the kernel; ``wait`` does."""
+    def completions(self, limit: int | None = None) -> list[Completion]:
+        """The present completions, oldest first, at most ``limit``. Does not wait.
+
+        Runs work that the kernel deferred, if there is some. That is the only case in which it enters the
+        kernel. Completions beyond ``limit`` stay, and ``fileno`` stays readable for them.
+        Raises ValueError for a negative limit.
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"a limit of {limit} completions: 0 or more")
         ring, batch = self._handle(), self._batch
+        self._check(lib.udpring_ring_attend(ring), "taking completions")
         found: list[Completion] = []
-        while True:
-            count = self._check(lib.udpring_ring_harvest(ring, batch, len(batch)), "taking completions")
+        while limit is None or len(found) < limit:
+            room = len(batch) if limit is None else min(len(batch), limit - len(found))
+            count = self._check(lib.udpring_ring_harvest(ring, batch, room), "taking completions")
             if not count:
                 return found
             found += [from_native(batch[i]) for i in range(count)]
+        lib.udpring_ring_rouse(ring)
+        return found
 
     def reap(self, count: int = 1, timeout: float | None = None) -> list[Completion]:
         """``wait`` and ``completions`` in one: the completions present when there are ``count``, or when the
@@ -337,15 +373,26 @@ class Ring(Operations):
         self._check(lib.udpring_ring_files_clear(self._handle()), "unregistering files")
 
     def register_eventfd(self, file: File | None) -> None:
-        """Counts completions on an eventfd(2), for event loops. None removes it."""
+        """Counts completions on an eventfd(2) of the program. None removes it. ``fileno`` needs no such call.
+
+        Raises RingError: EBUSY if one is registered already, or ``fileno`` was called.
+        """
         number = -1 if file is None else descriptor(file)
-        self._check(lib.udpring_ring_eventfd(self._handle(), number), "registering an eventfd")
+        code = lib.udpring_ring_eventfd(self._handle(), number)
+        if code == -errno.EBUSY:
+            raise RingError(
+                "registering an eventfd: a ring signals one eventfd, and this one has one already, from "
+                "register_eventfd() or fileno()",
+                errno=errno.EBUSY,
+            )
+        self._check(code, "registering an eventfd")
 
     def register_buffers(self, sizes: Sequence[int]) -> list[memoryview]:
         """Makes and pins buffers for ``read_fixed`` and ``write_fixed``. Returns views of them, which stay
         valid after close.
 
-        Raises RingError: EBUSY if there are some already, ENOMEM beyond RLIMIT_MEMLOCK.
+        Raises RingError: EBUSY if there are some already, EINVAL for none or more than 1024, ENOMEM beyond
+        RLIMIT_MEMLOCK.
         """
         maps = [mmap.mmap(-1, size) for size in sizes]
         held = [ffi.from_buffer("uint8_t[]", memory) for memory in maps]
@@ -358,7 +405,7 @@ class Ring(Operations):
 
     def unregister_buffers(self) -> None:
         """Unpins the registered buffers. Raises RingError (ENXIO) if there are none."""
-        code = lib.udpring_ring_buffers(self._handle(), ffi.NULL, ffi.NULL, 0)
+        code = lib.udpring_ring_buffers_clear(self._handle())
         self._check(code, "unregistering buffers")
         # Operations in flight hold the pages, not this mapping, so dropping it frees none of theirs.
         self._fixed_buffers = []

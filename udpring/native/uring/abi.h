@@ -10,10 +10,12 @@
  * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
 
+#define UDPRING_SLOTS_MAX 1048576u
+
 struct udpring_ring_options {
     uint32_t entries;        /* submission queue; 0 = 256 */
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
-    uint32_t slots;          /* operations at a time; 0 = the size of the completion queue */
+    uint32_t slots;          /* operations at a time; 0 = the size of the completion queue; at most UDPRING_SLOTS_MAX */
     uint32_t flags_deny;     /* IORING_SETUP_* bits not to request */
     int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
 };
@@ -21,7 +23,7 @@ struct udpring_ring_options {
 struct udpring_ring_info {
     uint32_t sq_entries, cq_entries, slots;
     uint32_t setup_flags, features;
-    uint32_t halvings;       /* number of times that ENOMEM halved the entries */
+    uint32_t halvings;       /* number of times that ENOMEM halved the entries or the slots */
     int32_t iowq_error;      /* of the bound on kernel workers: 0 or -errno */
     int32_t owner_tid;
     uint32_t queued;         /* not submitted yet */
@@ -39,7 +41,14 @@ int32_t udpring_ring_enable(struct udpring_ring *ring);
 int32_t udpring_ring_close(struct udpring_ring *ring);
 /* Call after close. The memory of a ring that is not closed is leaked and counted. */
 void udpring_ring_free(struct udpring_ring *ring);
-int32_t udpring_ring_fileno(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
+int32_t udpring_ring_fd(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
+/* An eventfd of the ring, made at the first call, that is readable from a completion or from work that will produce one until
+ * udpring_ring_attend(). -EBUSY: the program registered its own. */
+int32_t udpring_ring_fileno(struct udpring_ring *ring);
+/* Runs deferred work and fetches overflowed completions, if there are any, and clears that eventfd. Does not wait. */
+int32_t udpring_ring_attend(struct udpring_ring *ring);
+/* Makes the eventfd readable again: completions were left. */
+void udpring_ring_rouse(struct udpring_ring *ring);
 int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *out);
 
 /* The operations that can be queued; the values are the kernel's IORING_OP_*. */
@@ -129,7 +138,7 @@ struct udpring_operation {
  * does not fit into the submission queue; -EAGAIN: the kernel takes no entry; -EINVAL, -ERANGE with the field in `why`. */
 int64_t udpring_ring_queue(struct udpring_ring *ring, const struct udpring_operation *operation, struct udpring_reason *why);
 /* Submits if necessary, so that n more entries can be queued, and linked, without another submit. 0, -E2BIG, -EAGAIN. */
-int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n);
+int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n, struct udpring_reason *why);
 /* Takes back the newest n entries that are not submitted, with their slots. Returns how many. */
 int32_t udpring_ring_retract(struct udpring_ring *ring, uint32_t n);
 int32_t udpring_ring_submit(struct udpring_ring *ring);   /* how many the kernel took, or -errno */
@@ -145,6 +154,7 @@ struct udpring_completion {
     const uint8_t *name, *control;
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
+    uint32_t expired;        /* 1: a timer that ran out: its -ETIME is no failure */
 };
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
  * kernel. */
@@ -156,9 +166,11 @@ int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t
 /* fds NULL: a sparse table. */
 int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32_t count);
 int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);
-int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);   /* -1: unregister */
-/* The caller keeps the memory until the ring is closed and drained, or the buffers are unregistered (count 0). */
+/* The program's own eventfd. -1: unregister. -EBUSY: there is one already. */
+int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);
+/* The caller keeps the memory until the ring is closed and drained, or the buffers are unregistered. */
 int32_t udpring_ring_buffers(struct udpring_ring *ring, uint8_t *const *memory, const uint64_t *lengths, uint32_t count);
+int32_t udpring_ring_buffers_clear(struct udpring_ring *ring);
 int32_t udpring_ring_files_clear(struct udpring_ring *ring);
 
 uint64_t udpring_graveyard_bytes(void);    /* of the whole process */

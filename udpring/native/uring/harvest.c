@@ -40,8 +40,10 @@ static void describe(struct udpring_ring *self, const struct ur_slot *slot, cons
         out->length = out->data && cqe->res > 0 ? at_most((size_t)cqe->res, self->groups[slot->group].bytes) : 0;
         return;
     }
-    if (cqe->res < 0)
+    if (cqe->res < 0) {
+        out->expired = cqe->res == -ETIME && (slot->opcode == IORING_OP_TIMEOUT || slot->opcode == IORING_OP_LINK_TIMEOUT);
         return;
+    }
     if (slot->opcode == IORING_OP_READ) {
         out->data = slot->payload;
         out->length = at_most((size_t)cqe->res, slot->block_bytes);

@@ -2,8 +2,27 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "graveyard.h"
+
+/* On ENOMEM halves the slots, as ur_ring_open() does with the queues. */
+static int open_slots(struct udpring_ring *self, uint32_t slots, struct udpring_reason *why)
+{
+    if (slots > UDPRING_SLOTS_MAX)
+        return ur_fail(why, -EINVAL, "%u operation slots: at most %u", slots, UDPRING_SLOTS_MAX);
+    for (;;) {
+        int code = ur_ops_open(&self->ops, UR_KIND_PYTHON, slots);
+        self->slots = code ? NULL : calloc(slots, sizeof(*self->slots));
+        if (self->slots)
+            return 0;
+        ur_ops_close(&self->ops);
+        if (slots <= UR_ENTRIES_LEAST)
+            return ur_fail(why, -ENOMEM, "%u operation slots: no memory", slots);
+        slots /= 2;
+        self->ring.halvings++;
+    }
+}
 
 int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_options *options, struct udpring_reason *why)
 {
@@ -15,6 +34,7 @@ int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_o
         .entries = options->entries,
         .cq_entries = options->cq_entries,
         .flags_deny = options->flags_deny,
+        .visible_work = true,
         .disabled = options->disabled != 0,
     };
     int code = ur_ring_open(&self->ring, &wanted, why);
@@ -22,14 +42,9 @@ int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_o
         free(self);
         return code;
     }
-    uint32_t slots = options->slots ? options->slots : self->ring.cq_entries;
-    code = ur_ops_open(&self->ops, UR_KIND_PYTHON, slots);
-    if (!code) {
-        self->slots = calloc(slots, sizeof(*self->slots));
-        code = self->slots ? 0 : -ENOMEM;
-    }
+    self->eventfd = -1;
+    code = open_slots(self, options->slots ? options->slots : self->ring.cq_entries, why);
     if (code) {
-        ur_fail(why, code, "%u operation slots: %s", slots, strerror(-code));
         udpring_ring_close(self);
         udpring_ring_free(self);
         return code;
@@ -95,6 +110,9 @@ int32_t udpring_ring_close(struct udpring_ring *self)
     int left = ur_ring_close(&self->ring);
     if (left < 0 || again)
         return left;
+    if (self->eventfd >= 0)
+        close(self->eventfd);
+    self->eventfd = -1;
     close_memory(self, left > 0);
     return left;
 }
@@ -107,11 +125,6 @@ void udpring_ring_free(struct udpring_ring *self)
         free(self);
     else
         ur_graveyard_leak(self, sizeof(*self));
-}
-
-int32_t udpring_ring_fileno(const struct udpring_ring *self)
-{
-    return self->ring.fd >= 0 ? self->ring.fd : -EBADF;
 }
 
 int32_t udpring_ring_info(struct udpring_ring *self, struct udpring_ring_info *out)
@@ -138,85 +151,6 @@ int32_t udpring_ring_info(struct udpring_ring *self, struct udpring_ring_info *o
         .lost = ur_cq_lost(ring),
     };
     return 0;
-}
-
-int32_t udpring_ring_provide(struct udpring_ring *self, uint32_t group, uint32_t count, uint32_t bytes,
-                             struct udpring_reason *why)
-{
-    if (self->group_count == UR_GROUPS_MAX)
-        return ur_fail(why, -ENOBUFS, "a ring has at most %d buffer groups", UR_GROUPS_MAX);
-    if (group > UINT16_MAX || !bytes || (uint64_t)count * bytes > UDPRING_OPERATION_BYTES_MAX)
-        return ur_fail(why, -EINVAL, "group %u with %u buffers of %u bytes: groups go to 65535, memory to 1 GiB", group, count,
-                       bytes);
-    struct ur_group *fresh = &self->groups[self->group_count];
-    memset(fresh, 0, sizeof(*fresh));
-    int code = ur_bufring_open(&fresh->ring, &self->ring, (uint16_t)group, count, why);
-    if (code)
-        return code;
-    fresh->bytes = bytes;
-    fresh->memory = mmap(NULL, (size_t)count * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (fresh->memory == MAP_FAILED) {
-        ur_bufring_close(&fresh->ring, &self->ring);
-        return ur_fail(why, -ENOMEM, "%u buffers of %u bytes: no memory", count, bytes);
-    }
-    for (uint32_t id = 0; id < count; id++)
-        ur_group_recycle(fresh, (uint16_t)id);
-    ur_bufring_publish(&fresh->ring);
-    self->group_count++;
-    return 0;
-}
-
-int32_t udpring_ring_files(struct udpring_ring *self, const int32_t *fds, uint32_t count)
-{
-    if (fds)
-        return ur_ring_register(&self->ring, IORING_REGISTER_FILES, fds, count);
-    if (!count || count > 32768)
-        return -EINVAL;
-    int32_t *sparse = malloc(count * sizeof(*sparse));
-    if (!sparse)
-        return -ENOMEM;
-    memset(sparse, 0xff, count * sizeof(*sparse));
-    int code = ur_ring_register(&self->ring, IORING_REGISTER_FILES, sparse, count);
-    free(sparse);
-    return code;
-}
-
-int32_t udpring_ring_files_update(struct udpring_ring *self, uint32_t offset, const int32_t *fds, uint32_t count)
-{
-    struct io_uring_files_update update = {.offset = offset, .fds = (uint64_t)(uintptr_t)fds};
-    return ur_ring_register(&self->ring, IORING_REGISTER_FILES_UPDATE, &update, count);
-}
-
-int32_t udpring_ring_files_clear(struct udpring_ring *self)
-{
-    return ur_ring_register(&self->ring, IORING_UNREGISTER_FILES, NULL, 0);
-}
-
-int32_t udpring_ring_eventfd(struct udpring_ring *self, int32_t fd)
-{
-    if (fd < 0)
-        return ur_ring_register(&self->ring, IORING_UNREGISTER_EVENTFD, NULL, 0);
-    return ur_ring_register(&self->ring, IORING_REGISTER_EVENTFD, &fd, 1);
-}
-
-int32_t udpring_ring_buffers(struct udpring_ring *self, uint8_t *const *memory, const uint64_t *lengths, uint32_t count)
-{
-    if (!count) {
-        int code = ur_ring_register(&self->ring, IORING_UNREGISTER_BUFFERS, NULL, 0);
-        if (!code)
-            self->fixed_count = 0;
-        return code;
-    }
-    if (count > UR_FIXED_MAX)
-        return -EINVAL;
-    if (self->fixed_count)
-        return -EBUSY;
-    for (uint32_t i = 0; i < count; i++)
-        self->fixed[i] = (struct iovec){.iov_base = memory[i], .iov_len = lengths[i]};
-    int code = ur_ring_register(&self->ring, IORING_REGISTER_BUFFERS, self->fixed, count);
-    if (!code)
-        self->fixed_count = count;
-    return code;
 }
 
 uint64_t udpring_graveyard_bytes(void)

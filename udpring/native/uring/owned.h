@@ -1,5 +1,6 @@
 /* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
- * themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c returns completions. */
+ * themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c returns completions, notify.c wakes event loops,
+ * registered.c registers files and memory. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
 #include <sys/socket.h>
@@ -45,6 +46,7 @@ struct udpring_ring {
     uint32_t group_count;
     struct iovec fixed[UR_FIXED_MAX];
     uint32_t fixed_count;
+    int eventfd;               /* of udpring_ring_fileno(); -1: none yet */
     uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
     uint64_t unknown;          /* completions of an unknown kind */
     uint32_t busy;             /* slots queued, in flight or not settled */

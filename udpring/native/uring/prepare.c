@@ -256,21 +256,24 @@ int64_t udpring_ring_queue(struct udpring_ring *self, const struct udpring_opera
     return (int64_t)sqe->user_data;
 }
 
-int32_t udpring_ring_reserve(struct udpring_ring *self, uint32_t n)
+int32_t udpring_ring_reserve(struct udpring_ring *self, uint32_t n, struct udpring_reason *why)
 {
     int code = ur_ring_usable(&self->ring);
     if (code)
         return code;
     if (n > self->ring.sq_entries)
-        return -E2BIG;
+        return ur_fail(why, -E2BIG, "the submission queue holds %u entries: open the ring with entries=%u", self->ring.sq_entries,
+                       n);
     if (ur_sq_room(&self->ring) >= n)
         return 0;
     if (self->chain_open)
-        return -E2BIG;
+        return ur_fail(why, -E2BIG, "a chain of linked operations is open, and %u entries of the submission queue are left: "
+                       "reserve room before its first operation", ur_sq_room(&self->ring));
     code = ur_submit(&self->ring);
     if (code < 0)
         return code;
-    return ur_sq_room(&self->ring) >= n ? 0 : -EAGAIN;
+    return ur_sq_room(&self->ring) >= n ? 0 : ur_fail(why, -EAGAIN, "the kernel takes no submissions for lack of memory: reap "
+                                                      "completions and try again");
 }
 
 int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)

@@ -42,6 +42,15 @@ static void relieve(struct ur_ring *ring)
     enter(ring, 0, 0, IORING_ENTER_GETEVENTS, NULL);
 }
 
+int ur_run_deferred(struct ur_ring *ring)
+{
+    if (!ur_work_pending(ring))
+        return 0;
+    int code = enter(ring, 0, 0, IORING_ENTER_GETEVENTS, NULL);
+    /* EBUSY: the completion queue is full. EINTR, EAGAIN: the work is still pending, and the next call runs it. */
+    return code < 0 && code != -EINTR && code != -EAGAIN && code != -EBUSY ? code : 0;
+}
+
 int ur_submit(struct ur_ring *ring)
 {
     int code = ur_ring_usable(ring);

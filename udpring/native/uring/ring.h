@@ -102,6 +102,9 @@ int ur_submit(struct ur_ring *ring);
  *   -EBADR: the kernel had no memory to keep completions of a full queue, so some are lost (ur_cq_lost).
  * `want` is limited to the size of the completion queue. Completions that ur_cq_advance() has not passed yet count. */
 int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns);
+/* Runs deferred task work and fetches overflowed completions, if there are any (ur_work_pending). Does not submit or wait.
+ * For a usable ring. */
+int ur_run_deferred(struct ur_ring *ring);
 /* Takes back up to n entries that are not submitted, newest first. Returns how many. A caller undoes a failed batch with it. */
 unsigned ur_sqe_retract(struct ur_ring *ring, unsigned n);
 

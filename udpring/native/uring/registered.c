@@ -1,0 +1,79 @@
+/* What a program registers with the owned ring: buffer groups, files, buffers. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "owned.h"
+
+int32_t udpring_ring_provide(struct udpring_ring *self, uint32_t group, uint32_t count, uint32_t bytes,
+                             struct udpring_reason *why)
+{
+    if (self->group_count == UR_GROUPS_MAX)
+        return ur_fail(why, -ENOBUFS, "a ring has at most %d buffer groups", UR_GROUPS_MAX);
+    if (group > UINT16_MAX || !bytes || (uint64_t)count * bytes > UDPRING_OPERATION_BYTES_MAX)
+        return ur_fail(why, -EINVAL, "group %u with %u buffers of %u bytes: groups go to 65535, memory to 1 GiB", group, count,
+                       bytes);
+    struct ur_group *fresh = &self->groups[self->group_count];
+    memset(fresh, 0, sizeof(*fresh));
+    int code = ur_bufring_open(&fresh->ring, &self->ring, (uint16_t)group, count, why);
+    if (code)
+        return code;
+    fresh->bytes = bytes;
+    fresh->memory = mmap(NULL, (size_t)count * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fresh->memory == MAP_FAILED) {
+        ur_bufring_close(&fresh->ring, &self->ring);
+        return ur_fail(why, -ENOMEM, "%u buffers of %u bytes: no memory", count, bytes);
+    }
+    for (uint32_t id = 0; id < count; id++)
+        ur_group_recycle(fresh, (uint16_t)id);
+    ur_bufring_publish(&fresh->ring);
+    self->group_count++;
+    return 0;
+}
+
+int32_t udpring_ring_files(struct udpring_ring *self, const int32_t *fds, uint32_t count)
+{
+    if (fds)
+        return ur_ring_register(&self->ring, IORING_REGISTER_FILES, fds, count);
+    if (!count || count > 32768)
+        return -EINVAL;
+    int32_t *sparse = malloc(count * sizeof(*sparse));
+    if (!sparse)
+        return -ENOMEM;
+    memset(sparse, 0xff, count * sizeof(*sparse));
+    int code = ur_ring_register(&self->ring, IORING_REGISTER_FILES, sparse, count);
+    free(sparse);
+    return code;
+}
+
+int32_t udpring_ring_files_update(struct udpring_ring *self, uint32_t offset, const int32_t *fds, uint32_t count)
+{
+    struct io_uring_files_update update = {.offset = offset, .fds = (uint64_t)(uintptr_t)fds};
+    return ur_ring_register(&self->ring, IORING_REGISTER_FILES_UPDATE, &update, count);
+}
+
+int32_t udpring_ring_files_clear(struct udpring_ring *self)
+{
+    return ur_ring_register(&self->ring, IORING_UNREGISTER_FILES, NULL, 0);
+}
+
+int32_t udpring_ring_buffers(struct udpring_ring *self, uint8_t *const *memory, const uint64_t *lengths, uint32_t count)
+{
+    if (self->fixed_count)
+        return -EBUSY;
+    if (!count || count > UR_FIXED_MAX)
+        return -EINVAL;
+    for (uint32_t i = 0; i < count; i++)
+        self->fixed[i] = (struct iovec){.iov_base = memory[i], .iov_len = lengths[i]};
+    int code = ur_ring_register(&self->ring, IORING_REGISTER_BUFFERS, self->fixed, count);
+    if (!code)
+        self->fixed_count = count;
+    return code;
+}
+
+int32_t udpring_ring_buffers_clear(struct udpring_ring *self)
+{
+    int code = ur_ring_register(&self->ring, IORING_UNREGISTER_BUFFERS, NULL, 0);
+    if (!code)
+        self->fixed_count = 0;
+    return code;
+}
