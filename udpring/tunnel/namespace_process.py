@@ -1,17 +1,15 @@
-"""The process that holds the namespaces of a rootless node, and the way into them. Started by path, with
-``python -I -S``: it uses the standard library alone.
+"""The process that holds the namespaces of a rootless node. Started by path, with
+``python -I -S``: it uses the standard library and ``namespace_entry.py`` alone.
 
-``hold SOCKET DEVICE NAME QUEUES OFFLOAD`` makes a user, network and mount namespace and the interface in
+``SOCKET DEVICE NAME QUEUES OFFLOAD`` makes a user, network and mount namespace and the interface in
 them, sends their descriptors over the socket (SCM_RIGHTS), then answers requests until its
 other end is closed:
 
 - ``{"do": "socket", "family": N, "type": N, "protocol": N}``: a socket of the inside;
 - ``{"do": "names", "text": TEXT}``: the content of resolv.conf(5) inside. "": the host's;
+- ``{"do": "down"}``: the interface goes down and loses its addresses and routes;
 - ``{"do": "look up", "host": HOST, "family": N}`` with a socket: a child of its own asks glibc there, and
   sends the answer over that socket.
-
-``enter USER NET MOUNT RIGHTS -- PROGRAM...`` enters namespaces by their descriptors and becomes the program:
-without rights, or (RIGHTS ``keep``) with those of the user namespace, for ip(8).
 
 Sources: user_namespaces(7), network_namespaces(7), capabilities(7), packet(7), veth(4).
 """
@@ -31,14 +29,23 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+# Last on the path, so no file here takes the place of one of the standard library.
+sys.path.append(str(Path(__file__).resolve().parent))
+from namespace_entry import (  # type: ignore[import-not-found]
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    Refused,
+    call,
+    keep_rights,
+    libc,
+)
+
 MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
-PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
-CAPABILITY_VERSION_3 = 0x20080522
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
 SOL_PACKET, PACKET_VNET_HDR, PACKET_FANOUT, PACKET_IGNORE_OUTGOING = 263, 15, 18, 23
@@ -60,23 +67,6 @@ OFFLOADS = {
 """Offloads that the interface may leave to the far end, described by struct virtio_net_hdr."""
 ASKED_ELSEWHERE = ("/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon", "/run/dbus")
 """Where daemons of the host listen who would look names up for programs inside."""
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Refused(Exception):
-    """A step that the host refused: its name and errno, for the program to explain."""
-
-    def __init__(self, step: str, number: int, text: str = "") -> None:
-        super().__init__(text or os.strerror(number))
-        self.step = step
-        self.number = number
-
-
-def call(step: str, result: int) -> None:
-    """Raises Refused where a call of libc has failed."""
-    if result != 0:
-        raise Refused(step, ctypes.get_errno())
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, step: str) -> None:
@@ -106,20 +96,6 @@ def make_namespaces() -> None:
     for file, text in (("ip_unprivileged_port_start", "0"), ("ping_group_range", f"{gid} {gid}")):
         with contextlib.suppress(OSError):
             Path("/proc/sys/net/ipv4", file).write_text(text)
-
-
-def keep_rights() -> None:
-    """So that programs that this process starts have the rights of the user namespace: ambient(7)."""
-    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
-    call("capget", libc.capget(header, data))
-    words = list(struct.unpack("=6I", data.raw))
-    words[2], words[5] = words[1], words[4]  # inheritable: the permitted ones
-    call("capset", libc.capset(header, struct.pack("=6I", *words)))
-    held = words[1] | words[4] << 32
-    for right in range(64):
-        if held >> right & 1:
-            libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, right, 0, 0)
 
 
 def ip(*lines: str) -> None:
@@ -302,8 +278,9 @@ def look_up(host: str, family: int) -> dict[str, Any]:
 class Holder:
     """Answers the requests of the program."""
 
-    def __init__(self, program: socket.socket) -> None:
+    def __init__(self, program: socket.socket, interface: str) -> None:
         self._program = program
+        self._interface = interface
         self._names = Names()
         self._children: set[int] = set()
 
@@ -333,6 +310,9 @@ class Holder:
             return {}, [made.detach()]
         if asked["do"] == "names":
             self._names.set(asked["text"])
+            return {}, []
+        if asked["do"] == "down":
+            ip(f"link set dev {self._interface} down", f"address flush dev {self._interface}")
             return {}, []
         self._reap()
         if len(self._children) >= LOOK_UPS:
@@ -384,7 +364,7 @@ def hold(number: str, device: str, name: str, queues: str, offload: str) -> None
         )
         notices.bind((0, RTMGRP_LINK))
         spaces = [os.open(f"/proc/self/ns/{space}", os.O_RDONLY) for space in ("user", "net", "mnt")]
-        holder = Holder(program)
+        holder = Holder(program, made)
     except Refused as refused:
         send(program, {"error": refused.number, "step": refused.step, "text": str(refused)}, [])
         return
@@ -398,38 +378,5 @@ def hold(number: str, device: str, name: str, queues: str, offload: str) -> None
     holder.serve()
 
 
-# --- entering ---
-
-
-def enter(user: str, net: str, space: str, rights: str, dashes: str, *program: str) -> NoReturn:
-    """Becomes a program of the inside. See the module."""
-    environment = dict(os.environ)
-    with contextlib.suppress(OSError):  # Python may have added LC_CTYPE
-        given = Path("/proc/self/environ").read_bytes().split(b"\0")
-        environment = dict(os.fsdecode(entry).split("=", 1) for entry in given if b"=" in entry)
-    try:
-        here = Path.cwd()
-        for descriptor, kind in ((user, CLONE_NEWUSER), (net, CLONE_NEWNET), (space, CLONE_NEWNS)):
-            call("setns", libc.setns(int(descriptor), kind))
-            os.close(int(descriptor))
-        with contextlib.suppress(OSError):
-            os.chdir(here)
-        if rights == "keep":
-            keep_rights()
-    except (Refused, OSError) as refused:
-        print(f"udpring: the namespaces of the node cannot be entered: {refused}", file=sys.stderr)
-        sys.exit(126)
-    for changed in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and programs would inherit that
-        signal.signal(changed, signal.SIG_DFL)
-    try:
-        os.execvpe(program[0], program, environment)
-    except OSError as refused:
-        print(f"udpring: {program[0]}: {refused.strerror}", file=sys.stderr)
-        sys.exit(127 if isinstance(refused, FileNotFoundError) else 126)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "hold":
-        hold(*sys.argv[2:])
-    else:
-        enter(*sys.argv[2:])
+    hold(*sys.argv[1:])

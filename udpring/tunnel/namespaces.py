@@ -1,7 +1,8 @@
 """The namespaces of a rootless node: the process that holds them, seen from the program.
 
-``namespace_process.py`` runs there and describes its answers. Requests are made one at a time and block for
-as long as a system call over there takes. Looking a name up does not block: the answer comes over a socket.
+``namespace_process.py`` runs there and describes its answers. ``namespace_entry.py`` starts programs there.
+Requests are made one at a time and block for as long as a system call over there takes. Looking a name up
+does not block: the answer comes over a socket.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from udpring.tunnel.refusals import cure_of
 
 __all__ = ["Namespaces"]
 
-PROGRAM = Path(__file__).with_name("namespace_process.py")
+HOLDER = Path(__file__).with_name("namespace_process.py")
+ENTRY = Path(__file__).with_name("namespace_entry.py")
 START_WAIT = 60.0
 REQUEST_WAIT = 30.0
 LOOK_UP_WAIT = 35.0
@@ -100,7 +102,7 @@ class Namespaces:
             self._socket = ours
             ours.settimeout(START_WAIT)
             number = str(theirs.fileno())
-            argv = [sys.executable, "-I", "-S", str(PROGRAM), "hold", number, device, name, str(queues)]
+            argv = [sys.executable, "-I", "-S", str(HOLDER), number, device, name, str(queues)]
             with theirs:
                 # A session of its own: a signal from the terminal is the program's.
                 self._process = subprocess.Popen(
@@ -208,6 +210,10 @@ class Namespaces:
         """Gives resolv.conf(5) of the mount namespace this content."""
         self.ask({"do": "names", "text": text})
 
+    def down(self) -> None:
+        """Takes the interface down, with its addresses and routes. Blocks for some milliseconds."""
+        self.ask({"do": "down"})
+
     async def look_up(self, host: str, family: int) -> list[str]:
         """The addresses of ``host``, as glibc finds them there. Raises socket.gaierror."""
         loop = asyncio.get_running_loop()
@@ -235,4 +241,4 @@ class Namespaces:
             raise ClosedError("the node is not up")
         spaces = [str(descriptor) for descriptor in self._spaces]
         rights = "keep" if keep_rights else "drop"
-        return [sys.executable, "-I", "-S", str(PROGRAM), "enter", *spaces, rights, "--"], self._spaces
+        return [sys.executable, "-I", "-S", str(ENTRY), *spaces, rights, "--"], self._spaces

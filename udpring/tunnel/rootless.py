@@ -21,7 +21,7 @@ from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config, InterfaceConfig, IPAddress, Network
 from udpring.tunnel.control_values import End
 from udpring.tunnel.inside_link import InsideLink
-from udpring.tunnel.interface import Command, Plan, Step, plan
+from udpring.tunnel.interface import Plan, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.link import LinkWatch
 from udpring.tunnel.namespaces import Namespaces
@@ -143,13 +143,10 @@ class AttachedRootless:
         if setup is None or (self.gone is not None and self.gone.done()):
             return
         # All at once, in place of step by step: nothing else is in this namespace.
-        name = self.plane.name
-        lines = (("ip", "link", "set", "down", "dev", name), ("ip", "address", "flush", "dev", name))
-        all_at_once = Plan(name, tuple(Step(Command(line)) for line in lines), 0, 0)
         try:
-            await run_blocking(Setup(all_at_once, setup.prefix, setup.pass_fds).apply, name="udpring-undo")
-        except HostError as failed:
-            log.warning("%s: %s", name, failed)
+            await run_blocking(self.spaces.down, name="udpring-undo")
+        except OSError as failed:
+            log.warning("%s: %s", self.plane.name, failed)
 
     async def close(self) -> None:
         gone, self.gone = self.gone, None
