@@ -92,17 +92,28 @@ static void complete_one(struct input *input, bool buffers)
 
 /* ---- the general ring ---- */
 
+/* Any operation with any arguments. Those with memory of the caller get some that lives as long as the ring. */
 static void queue_operation(struct input *input, struct udpring_ring *ring)
 {
     static const uint32_t opcodes[] = {UDPRING_OP_NOP, UDPRING_OP_READ, UDPRING_OP_RECVMSG, UDPRING_OP_READ_MULTISHOT, UDPRING_OP_SENDMSG,
                                        UDPRING_OP_POLL_ADD, UDPRING_OP_TIMEOUT, UDPRING_OP_WRITE};
-    struct udpring_reason why;
-    uint8_t choice = input_u8(input), bytes[64] = {0};
-    struct udpring_operation operation = {.opcode = opcodes[choice & 7], .fd = KERNEL_FD, .length = input_u8(input), .target = choice,
-                                          .control_room = choice & 8 ? 64 : 0, .payload = bytes, .payload_length = choice & 16 ? 64 : 0,
-                                          .group = choice & 32 ? 1 : 0};
-    (void)udpring_ring_queue(ring, &operation, &why);
+    static uint8_t bytes[64];
+    uint8_t choice = input_u8(input), length = input_u8(input);
+    uint32_t operation = choice & 64 ? input_u8(input) % (UDPRING_OP_COUNT + 1) : opcodes[choice & 7];
+    uint64_t extra = choice & 32 ? 1 << 16 : 0, pin = choice & 128;
+    bool message = operation == UDPRING_OP_SENDMSG || operation == UDPRING_OP_RECVMSG || operation == UDPRING_OP_RECVMSG_MULTISHOT;
+    uint32_t size = choice & 16 ? sizeof(bytes) : 0;
+    bytes[8] = 0;
+    if (message)
+        (void)udpring_ring_put_message(ring, operation, 0, KERNEL_FD, 0, 0, operation == UDPRING_OP_RECVMSG ? length : 0, 0, extra, bytes,
+                                       size, 0, NULL, 0, NULL, operation == UDPRING_OP_RECVMSG && choice & 8 ? 64 : 0);
+    else
+        (void)udpring_ring_put(ring, operation, 0, KERNEL_FD, choice & 8 ? choice : 0, 0, length, 0, extra, bytes, size, pin);
     (void)udpring_ring_submit(ring);
+    uint64_t pins[UDPRING_HARVEST_MAX];
+    uint32_t counts[UDPRING_HARVEST_MAX];
+    int32_t released = udpring_ring_released(ring, pins, counts);
+    CLAIM(released >= 0 && released <= UDPRING_HARVEST_MAX, "%d pins", released);
 }
 
 static void harvest(struct udpring_ring *ring, uint32_t max)

@@ -3,27 +3,34 @@ features."""
 
 from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
-from udpring.uring.operations import Flag, Operations, SupportsFileno, SupportsRing
+from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring
 from udpring.uring.reactor import Reactor
+from udpring.uring.results import ChildState, Stat
 from udpring.uring.ring import Ring, RingInfo, graveyard
+from udpring.uring.rows import OPERATIONS, OperationRow
 from udpring.uring.shots import Shots
 from udpring.uring.thread import ReactorThread
 
 __all__ = [
+    "ANY_PLACE",
+    "OPERATIONS",
     "Call",
+    "ChildState",
     "Completion",
     "CompletionFlag",
     "ControlMessage",
     "Feature",
     "Flag",
     "MessageAddress",
+    "OperationRow",
     "Operations",
     "Reactor",
     "ReactorThread",
     "Ring",
     "RingInfo",
     "Shots",
+    "Stat",
     "SupportsFileno",
     "SupportsRing",
     "UringProbe",

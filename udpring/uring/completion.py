@@ -14,6 +14,14 @@ from typing import Any
 
 from udpring._native import ffi, lib
 from udpring.socket_address import Address, scope_number
+from udpring.uring.results import (
+    ChildState,
+    Stat,
+    decode_events,
+    decode_files,
+    decode_siginfo,
+    decode_statx,
+)
 
 __all__ = ["Completion", "CompletionFlag", "ControlMessage", "MessageAddress"]
 
@@ -54,7 +62,7 @@ class Completion:
     data: bytes = b""
     """The bytes read or received."""
     address: MessageAddress = None
-    """recvmsg: the source address."""
+    """recvmsg: the source address. accept: the peer's address."""
     control: tuple[ControlMessage, ...] = ()
     """recvmsg: ancillary data."""
     message_flags: int = 0
@@ -69,9 +77,42 @@ class Completion:
         """Whether the operation continues. False: this was its last completion."""
         return bool(self.flags & CompletionFlag.MORE)
 
+    @property
+    def copied(self) -> bool:
+        """Of the notification of a zero-copy send: whether the kernel copied the data after all."""
+        return bool(self.flags & CompletionFlag.NOTIF) and self.result < 0
+
+    @property
+    def stat(self) -> Stat:
+        """statx: the state of the file. Raises OSError if the operation failed."""
+        self.check()
+        return decode_statx(self.data)
+
+    @property
+    def child(self) -> ChildState:
+        """waitid: the state of the child. Raises OSError if the operation failed."""
+        self.check()
+        return decode_siginfo(self.data)
+
+    @property
+    def events(self) -> list[tuple[int, int]]:
+        """epoll_wait: (descriptor, events), as ``select.epoll.poll`` returns them. Raises OSError if the
+        operation failed."""
+        self.check()
+        return decode_events(self.data)
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """pipe and files_update: descriptors, or indices of registered files. Raises OSError if the operation
+        failed."""
+        self.check()
+        return decode_files(self.data)
+
     def check(self) -> int:
-        """The result. 0 for a timer that ran out. Raises OSError with its errno if the operation failed."""
-        if self.expired:
+        """The result. 0 for a timer that ran out, and for a notification. Raises OSError with its errno if
+        the operation failed.
+        """
+        if self.expired or self.flags & CompletionFlag.NOTIF:
             return 0
         if self.result < 0:
             raise OSError(-self.result, os.strerror(-self.result))
@@ -174,13 +215,13 @@ def from_native(native: Any) -> Completion:
     user_data = native.user_data
     if user_data >> 56 == lib.UDPRING_KIND_MESSAGE:
         return Completion(0, native.result, native.flags, message=user_data & 0xFFFFFFFFFFFFFF)
-    if not native.data:
+    if not native.data and not native.name:
         return Completion(user_data, native.result, native.flags, expired=bool(native.expired))
     return Completion(
         user_data,
         native.result,
         native.flags,
-        data=_copied(native.data, native.length),
+        data=_copied(native.data, native.length) if native.length else b"",
         address=decode_address(_copied(native.name, native.name_length)) if native.name else None,
         control=decode_control(_copied(native.control, native.control_length))
         if native.control_length

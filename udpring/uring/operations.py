@@ -2,100 +2,83 @@
 
 from __future__ import annotations
 
-import enum
-import select
-from collections.abc import Iterable
-from typing import Any, Protocol
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
 
 from udpring._native import ffi, lib
-from udpring.uring.completion import ControlMessage, MessageAddress, encode_address, encode_control
+from udpring.uring.batches import Batches
+from udpring.uring.file_operations import ANY_PLACE, FileOperations
+from udpring.uring.queueing import (
+    File,
+    Flag,
+    Payload,
+    SupportsFileno,
+    SupportsRing,
+    descriptor,
+    nanoseconds,
+    place,
+)
+from udpring.uring.rows import row_of
+from udpring.uring.socket_operations import SocketOperations
 
-__all__ = ["Flag", "Operations", "SupportsFileno", "SupportsRing"]
+__all__ = [
+    "ANY_PLACE",
+    "File",
+    "Flag",
+    "Operations",
+    "Payload",
+    "SupportsFileno",
+    "SupportsRing",
+    "descriptor",
+    "nanoseconds",
+]
 
-Payload = bytes | bytearray | memoryview
-
-CURRENT_POSITION = 0xFFFFFFFFFFFFFFFF
-_MAX_NS = 2**63 - 1
-
-
-class Flag(enum.IntFlag):
-    """The relation of an operation to others: ``sqe.flags`` of io_uring_enter(2)."""
-
-    NONE = 0
-    FIXED_FILE = lib.UDPRING_SQE_FIXED_FILE
-    """``file`` is an index into the registered files."""
-    DRAIN = lib.UDPRING_SQE_DRAIN
-    """Starts after all earlier submitted operations have ended."""
-    LINK = lib.UDPRING_SQE_LINK
-    """The next operation starts when this one has succeeded. If it fails, the rest of the chain is
-    cancelled."""
-    HARDLINK = lib.UDPRING_SQE_HARDLINK
-    """Like LINK, but also if this operation fails."""
-    ASYNC = lib.UDPRING_SQE_ASYNC
-    """Use a worker thread of the kernel without a first attempt."""
-    SKIP_SUCCESS = lib.UDPRING_SQE_SKIP_SUCCESS
-    """No completion on success. Only for operations that own no memory."""
-
-
-class SupportsFileno(Protocol):
-    """Objects with a descriptor: sockets, files, rings."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        ...
-
-
-class SupportsRing(Protocol):
-    """Objects that are an io_uring."""
-
-    @property
-    def ring_fd(self) -> int:
-        """The descriptor of io_uring_setup(2)."""
-        ...
+_NOP = lib.UDPRING_OP_NOP
+_INJECT = lib.UDPRING_NOP_INJECT_RESULT
+_CLOCKS = {
+    time.CLOCK_MONOTONIC: 0,
+    time.CLOCK_BOOTTIME: lib.UDPRING_TIMEOUT_BOOTTIME,
+    time.CLOCK_REALTIME: lib.UDPRING_TIMEOUT_REALTIME,
+}
+_FUTEX2_SIZE_U32, _FUTEX2_PRIVATE = 2, 128
 
 
-File = int | SupportsFileno
+def ring_descriptor(ring: int | SupportsRing) -> int:
+    """The number of io_uring_setup(2), given as such or by a ring."""
+    return ring if isinstance(ring, int) else ring.ring_fd
 
 
-def descriptor(file: File) -> int:
-    """The descriptor's number, given as such or by an object that has one."""
-    return file if isinstance(file, int) else file.fileno()
+def _clock(clock: int) -> int:
+    try:
+        return int(_CLOCKS[clock])
+    except KeyError:
+        raise ValueError(f"clock {clock}: CLOCK_MONOTONIC, CLOCK_BOOTTIME or CLOCK_REALTIME") from None
 
 
-def nanoseconds(seconds: float) -> int:
-    """Seconds as whole nanoseconds. Raises ValueError if negative or beyond 292 years."""
-    value = round(seconds * 1e9)
-    if not 0 <= value <= _MAX_NS:
-        raise ValueError(f"a time of {seconds} s: 0 to {_MAX_NS // 10**9}")
-    return value
-
-
-class Operations:
+class Operations(FileOperations, SocketOperations, Batches):
     """Queues operations. Nothing reaches the kernel before the ring's ``submit`` or ``wait``.
 
-    Queueing copies everything that the kernel reads. The kernel writes to memory of the ring. So the caller
-    may change or drop its own memory at once. Every method raises ClosedError after close, WrongThreadError
-    from another thread or a forked child, and RingError: ENOBUFS when all operation slots are busy (reap
-    completions), E2BIG when a chain of linked operations does not fit (``reserve`` room first), EAGAIN when
-    the kernel has no memory, ERANGE and EINVAL for impossible arguments.
+    Queueing copies what the kernel reads, and the kernel writes to memory of the ring. So the caller may
+    change or drop its own memory at once. The methods that work on the caller's memory (``readinto``,
+    ``recv_into``, ``readv``, ``send_zc``, ..., or ``copy=False``) hold it until the operation has ended. The
+    kernel that first has an operation is given where it is newer than 5.6; an older one answers -EINVAL.
+
+    Every method raises ClosedError after close, WrongThreadError from another thread or a forked child, and
+    RingError: ENOBUFS when all operation slots are busy (reap completions), E2BIG when a chain of linked
+    operations does not fit (``reserve`` room first), EAGAIN when the kernel has no memory, ERANGE and EINVAL
+    for impossible arguments.
     """
-
-    def _queue(self, called: str, operation: Any) -> int:
-        raise AssertionError("the ring queues")  # pragma: no cover
-
-    def _put(self, called: str, opcode: int, keep: tuple[Any, ...] = (), **fields: Any) -> int:
-        operation = ffi.new("struct udpring_operation *", {"opcode": opcode, "fd": -1, **fields})
-        ticket = self._queue(called, operation)
-        del keep  # the buffers that `fields` points to must live until here
-        return ticket
 
     def nop(self, *, result: int | None = None, flags: Flag = Flag.NONE) -> int:
         """Does nothing. ``result`` becomes its result (IORING_NOP_INJECT_RESULT, Linux 6.11; see the
         probe)."""
-        inject = 0 if result is None else lib.UDPRING_NOP_INJECT_RESULT
-        return self._put(
-            "nop", lib.UDPRING_OP_NOP, op_flags=inject, length=(result or 0) & 0xFFFFFFFF, flags=flags
-        )
+        if result is None:
+            return self._put(_NOP, flags)
+        return self._put(_NOP, flags, length=result & 0xFFFFFFFF, bits=_INJECT)
+
+    # -- time --
 
     def timeout(
         self,
@@ -105,221 +88,98 @@ class Operations:
         absolute: bool = False,
         multishot: bool = False,
         success: bool = False,
+        clock: int = time.CLOCK_MONOTONIC,
         flags: Flag = Flag.NONE,
     ) -> int:
         """Ends with -ETIME after ``seconds``, or with 0 after ``count`` other completions if that comes
         first.
 
-        ``absolute``: at that time of CLOCK_MONOTONIC. ``multishot`` (6.4): repeatedly, ``count`` times, 0 for
-        ever.
-        ``success``: -ETIME does not break a chain.
+        ``absolute``: at that time of ``clock``. ``multishot`` (6.4): repeatedly, ``count`` times, 0 for ever.
+        ``success``: -ETIME does not break a chain. ``clock`` (5.15): also ``time.CLOCK_BOOTTIME`` and
+        ``time.CLOCK_REALTIME``.
         """
         kind = (
             lib.UDPRING_TIMEOUT_ABS * absolute
             | lib.UDPRING_TIMEOUT_MULTISHOT * multishot
             | lib.UDPRING_TIMEOUT_ETIME_SUCCESS * success
+            | _clock(clock)
         )
-        return self._put(
-            "timeout",
-            lib.UDPRING_OP_TIMEOUT,
-            target=nanoseconds(seconds),
-            offset=count,
-            op_flags=kind,
-            flags=flags,
-        )
+        return self._put(lib.UDPRING_OP_TIMEOUT, flags, off=count, addr=nanoseconds(seconds), bits=kind)
 
-    def link_timeout(self, seconds: float, *, flags: Flag = Flag.NONE) -> int:
-        """Cancels the previous operation, queued with LINK, after ``seconds``. That one ends with -ECANCELED,
-        this one with -ETIME.
-        """
+    def timeout_update(
+        self, ticket: int, seconds: float, *, absolute: bool = False, flags: Flag = Flag.NONE
+    ) -> int:
+        """Gives a time-out that waits another time (Linux 5.11). -ENOENT if there is none."""
         return self._put(
-            "link_timeout", lib.UDPRING_OP_LINK_TIMEOUT, target=nanoseconds(seconds), flags=flags
+            lib.UDPRING_OP_TIMEOUT_UPDATE,
+            flags,
+            off=nanoseconds(seconds),
+            addr=ticket,
+            bits=lib.UDPRING_TIMEOUT_ABS * absolute,
         )
 
     def timeout_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
         """Removes a time-out, which ends with -ECANCELED. -ENOENT if there is none."""
-        return self._put("timeout_remove", lib.UDPRING_OP_TIMEOUT_REMOVE, target=ticket, flags=flags)
+        return self._put(lib.UDPRING_OP_TIMEOUT_REMOVE, flags, addr=ticket)
 
-    def poll_add(
-        self, file: File, events: int = select.POLLIN, *, multishot: bool = False, flags: Flag = Flag.NONE
+    def link_timeout(
+        self,
+        seconds: float,
+        *,
+        absolute: bool = False,
+        clock: int = time.CLOCK_MONOTONIC,
+        flags: Flag = Flag.NONE,
     ) -> int:
-        """Ends with the events that are ready (``select.POLLIN``, ...). ``multishot``: reports them
-        repeatedly."""
-        return self._put(
-            "poll_add",
-            lib.UDPRING_OP_POLL_ADD,
-            fd=descriptor(file),
-            op_flags=events,
-            offset=int(multishot),
-            flags=flags,
-        )
-
-    def poll_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Removes a poll, which ends with -ECANCELED. -ENOENT if there is none."""
-        return self._put("poll_remove", lib.UDPRING_OP_POLL_REMOVE, target=ticket, flags=flags)
-
-    def read(self, file: File, length: int, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
-        """Reads up to ``length`` bytes at the current position, or at ``offset``. ``completion.data`` has
-        them."""
-        position = CURRENT_POSITION if offset is None else offset
-        return self._put(
-            "read", lib.UDPRING_OP_READ, fd=descriptor(file), length=length, offset=position, flags=flags
-        )
-
-    def write(
-        self, file: File, payload: Payload, *, offset: int | None = None, flags: Flag = Flag.NONE
-    ) -> int:
-        """Writes a copy of ``payload``. The result is the number of bytes written, which may be less."""
-        data = ffi.from_buffer("uint8_t[]", payload)
-        return self._put(
-            "write",
-            lib.UDPRING_OP_WRITE,
-            (data,),
-            fd=descriptor(file),
-            payload=data,
-            payload_length=len(data),
-            offset=CURRENT_POSITION if offset is None else offset,
-            flags=flags,
-        )
-
-    def read_multishot(self, file: File, group: int, *, flags: Flag = Flag.NONE) -> int:
-        """Reads repeatedly (Linux 6.7) into the buffers of ``group``. The last completion lacks ``more``.
-
-        The descriptor must support polling: a pipe, an eventfd, a TUN device. -ENOBUFS: all buffers were full
-        at once.
+        """Cancels the previous operation, queued with LINK, after ``seconds``. That one ends with -ECANCELED,
+        this one with -ETIME.
         """
+        kind = lib.UDPRING_TIMEOUT_ABS * absolute | _clock(clock)
+        return self._put(lib.UDPRING_OP_LINK_TIMEOUT, flags, addr=nanoseconds(seconds), bits=kind)
+
+    def link_timeout_update(
+        self, ticket: int, seconds: float, *, absolute: bool = False, flags: Flag = Flag.NONE
+    ) -> int:
+        """Gives a linked time-out that waits another time (Linux 5.15). -ENOENT if there is none."""
         return self._put(
-            "read_multishot",
-            lib.UDPRING_OP_READ_MULTISHOT,
-            fd=descriptor(file),
-            group=group,
-            offset=CURRENT_POSITION,
-            flags=flags,
+            lib.UDPRING_OP_LINK_TIMEOUT_UPDATE,
+            flags,
+            off=nanoseconds(seconds),
+            addr=ticket,
+            bits=lib.UDPRING_TIMEOUT_ABS * absolute,
         )
 
-    def read_fixed(
-        self,
-        file: File,
-        buffer: int,
-        length: int,
-        *,
-        start: int = 0,
-        offset: int | None = None,
-        flags: Flag = Flag.NONE,
-    ) -> int:
-        """Reads into registered buffer ``buffer``, at its offset ``start``."""
-        return self._by_index(
-            "read_fixed", lib.UDPRING_OP_READ_FIXED, file, buffer, length, start, offset, flags
-        )
-
-    def write_fixed(
-        self,
-        file: File,
-        buffer: int,
-        length: int,
-        *,
-        start: int = 0,
-        offset: int | None = None,
-        flags: Flag = Flag.NONE,
-    ) -> int:
-        """Writes from registered buffer ``buffer``. Its bytes must not change until the completion."""
-        return self._by_index(
-            "write_fixed", lib.UDPRING_OP_WRITE_FIXED, file, buffer, length, start, offset, flags
-        )
-
-    def _by_index(
-        self,
-        called: str,
-        opcode: int,
-        file: File,
-        buffer: int,
-        length: int,
-        start: int,
-        offset: int | None,
-        flags: Flag,
-    ) -> int:
-        return self._put(
-            called,
-            opcode,
-            fd=descriptor(file),
-            group=buffer,
-            length=length,
-            target=start,
-            offset=CURRENT_POSITION if offset is None else offset,
-            flags=flags,
-        )
-
-    def sendmsg(
-        self,
-        file: File,
-        payload: Payload,
-        address: MessageAddress = None,
-        *,
-        control: Iterable[ControlMessage] = (),
-        message_flags: int = 0,
-        flags: Flag = Flag.NONE,
-    ) -> int:
-        """Sends a copy of ``payload`` (sendmsg(2)). ``address`` None: the socket is connected.
-
-        Operations without a link may overtake each other when one waits for room in the socket.
-        """
-        data = ffi.from_buffer("uint8_t[]", payload)
-        name = ffi.from_buffer("uint8_t[]", encode_address(address))
-        ancillary = ffi.from_buffer("uint8_t[]", encode_control(control))
-        return self._put(
-            "sendmsg",
-            lib.UDPRING_OP_SENDMSG,
-            (data, name, ancillary),
-            fd=descriptor(file),
-            payload=data,
-            payload_length=len(data),
-            name=name,
-            name_length=len(name),
-            control=ancillary,
-            control_length=len(ancillary),
-            op_flags=message_flags,
-            flags=flags,
-        )
-
-    def recvmsg(
-        self,
-        file: File,
-        length: int,
-        *,
-        control_length: int = 0,
-        message_flags: int = 0,
-        flags: Flag = Flag.NONE,
-    ) -> int:
-        """Receives one message of up to ``length`` bytes, with its address and up to ``control_length`` bytes
-        of control data."""
-        return self._put(
-            "recvmsg",
-            lib.UDPRING_OP_RECVMSG,
-            fd=descriptor(file),
-            length=length,
-            control_room=control_length,
-            op_flags=message_flags,
-            flags=flags,
-        )
+    # -- cancelling --
 
     def cancel(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
         """Cancels one operation. 0: cancelled, -ENOENT: not found, -EALREADY: it is being executed.
 
         The operation itself still ends with its own completion, usually -ECANCELED.
         """
-        return self._put("cancel", lib.UDPRING_OP_ASYNC_CANCEL, target=ticket, flags=flags)
+        return self._put(lib.UDPRING_OP_CANCEL, flags, addr=ticket)
 
     def cancel_file(self, file: File, *, flags: Flag = Flag.NONE) -> int:
-        """Cancels all operations on a descriptor (5.19). The result is their number."""
+        """Cancels all operations on a descriptor (5.19), or on a registered file with ``Flag.FIXED_FILE``.
+        The result is their number."""
         kind = lib.UDPRING_CANCEL_FD | lib.UDPRING_CANCEL_ALL
-        return self._put(
-            "cancel_file", lib.UDPRING_OP_ASYNC_CANCEL, fd=descriptor(file), op_flags=kind, flags=flags
-        )
+        if flags & Flag.FIXED_FILE:
+            kind |= lib.UDPRING_CANCEL_FD_FIXED
+        return self._put(lib.UDPRING_OP_CANCEL, flags & ~Flag.FIXED_FILE, descriptor(file), bits=kind)
+
+    def cancel_operation(self, operation: str, file: File | None = None, *, flags: Flag = Flag.NONE) -> int:
+        """Cancels all operations of a kind (Linux 6.6), by the name of its method, such as "recv". With
+        ``file`` only those on this descriptor. The result is their number."""
+        kind = lib.UDPRING_CANCEL_OP | lib.UDPRING_CANCEL_ALL
+        if file is not None:
+            kind |= lib.UDPRING_CANCEL_FD
+        fd = -1 if file is None else descriptor(file)
+        return self._put(lib.UDPRING_OP_CANCEL, flags, fd, length=row_of(operation).opcode, bits=kind)
 
     def cancel_all(self, *, flags: Flag = Flag.NONE) -> int:
         """Cancels everything in flight (5.19). The result is the number of cancelled operations."""
         kind = lib.UDPRING_CANCEL_ANY | lib.UDPRING_CANCEL_ALL
-        return self._put("cancel_all", lib.UDPRING_OP_ASYNC_CANCEL, op_flags=kind, flags=flags)
+        return self._put(lib.UDPRING_OP_CANCEL, flags, bits=kind)
+
+    # -- other rings, threads and processes --
 
     def msg_ring(
         self, target: int | SupportsRing, message: int, *, result: int = 0, flags: Flag = Flag.NONE
@@ -330,10 +190,121 @@ class Operations:
         It arrives there as a completion with this ``message`` and ``result``, and ends a ``wait``.
         """
         return self._put(
-            "msg_ring",
-            lib.UDPRING_OP_MSG_RING,
-            fd=target if isinstance(target, int) else target.ring_fd,
-            target=message,
-            length=result & 0xFFFFFFFF,
-            flags=flags,
+            lib.UDPRING_OP_MSG_RING, flags, ring_descriptor(target), message, 0, result & 0xFFFFFFFF
+        )
+
+    def msg_ring_fd(
+        self,
+        target: int | SupportsRing,
+        source: int,
+        place_there: int,
+        message: int,
+        *,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """Gives registered file ``source`` to another ring, at ``place_there`` of its registered files or at
+        ``ANY_PLACE`` (Linux 6.0).
+
+        There ``message`` arrives as by ``msg_ring``. The result of a message with ``ANY_PLACE`` is the place.
+        """
+        return self._put(
+            lib.UDPRING_OP_MSG_RING_FD,
+            flags,
+            ring_descriptor(target),
+            message,
+            source,
+            extra=place(place_there),
+        )
+
+    def futex_wait(
+        self,
+        word: Any,
+        value: int,
+        *,
+        mask: int = 0xFFFFFFFF,
+        private: bool = True,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """Waits until ``futex_wake`` for this word (futex(2), Linux 6.7). -EAGAIN: it is not ``value``.
+
+        ``word``: a writable buffer of 4 bytes, aligned to 4. The ring holds it. ``private`` False: the word
+        is in memory that processes share.
+        """
+        size = _FUTEX2_SIZE_U32 | (_FUTEX2_PRIVATE if private else 0)
+        return self._put_pinned(lib.UDPRING_OP_FUTEX_WAIT, flags, word, True, size, value, mask)
+
+    def futex_wake(
+        self,
+        word: Any,
+        count: int = 1,
+        *,
+        mask: int = 0xFFFFFFFF,
+        private: bool = True,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """Wakes up to ``count`` waiters of this word (Linux 6.7). The result is their number."""
+        size = _FUTEX2_SIZE_U32 | (_FUTEX2_PRIVATE if private else 0)
+        return self._put_pinned(lib.UDPRING_OP_FUTEX_WAKE, flags, word, True, size, count, mask)
+
+    def waitid(self, idtype: int, number: int, options: int = os.WEXITED, *, flags: Flag = Flag.NONE) -> int:
+        """Waits for a child process (waitid(2), Linux 6.7): ``os.P_PID`` and its number, ...
+        ``completion.child`` has the state."""
+        return self._put(
+            lib.UDPRING_OP_WAITID, flags, number, length=idtype, extra=(options & 0xFFFFFFFF) << 32
+        )
+
+    def pipe(self, *, pipe_flags: int = 0, direct: int | None = None, flags: Flag = Flag.NONE) -> int:
+        """Makes a pipe (pipe2(2), Linux 6.16). ``completion.files`` has its ends, which are not inherited.
+
+        ``direct``: two places of the registered files from this index on, or ``ANY_PLACE``.
+        """
+        inherited = 0 if direct is not None else os.O_CLOEXEC
+        return self._put(lib.UDPRING_OP_PIPE, flags, 0, bits=pipe_flags | inherited, extra=place(direct))
+
+    # -- registered files --
+
+    def files_update(self, start: int, files: Sequence[File | None], *, flags: Flag = Flag.NONE) -> int:
+        """Changes registered files from index ``start`` on, as ``update_files`` does, in its turn among the
+        operations. None empties a place.
+
+        The result is the number of changes. With ``ANY_PLACE`` as ``start`` the kernel picks free places, and
+        ``completion.files`` has them.
+        """
+        numbers = ffi.new("int32_t[]", [-1 if file is None else descriptor(file) for file in files])
+        first = 0xFFFFFFFF if start == ANY_PLACE else start
+        return self._put_bytes(lib.UDPRING_OP_FILES_UPDATE, flags, ffi.buffer(numbers)[:], off=first)
+
+    def fixed_fd_install(self, index: int, *, flags: Flag = Flag.NONE) -> int:
+        """Makes a descriptor for a registered file (Linux 6.8). The result is the descriptor, which is not
+        inherited."""
+        return self._put(lib.UDPRING_OP_FIXED_FD_INSTALL, flags | Flag.FIXED_FILE, index)
+
+    # -- commands of drivers --
+
+    def uring_cmd(
+        self,
+        file: File,
+        command: int,
+        payload: bytes = b"",
+        *,
+        buffer: Any = None,
+        address_at: int = 0,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """A command of the file's driver (IORING_OP_URING_CMD, Linux 5.19), such as NVMe passthrough.
+
+        ``payload``: up to 16 bytes, or 80 on a ring with large entries. ``buffer``: memory that the command
+        names. Its address is written to byte ``address_at`` of the payload, and the ring holds it. The driver
+        may use any other address in the payload too, and nothing holds that memory.
+        """
+        return self._put_message(
+            lib.UDPRING_OP_URING_CMD,
+            flags,
+            descriptor(file),
+            off=command,
+            addr=address_at,
+            payload=buffer,
+            pinned=buffer is not None,
+            writable=buffer is not None,
+            control=payload,
         )

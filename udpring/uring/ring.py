@@ -21,7 +21,8 @@ from udpring.uring.operations import File, Operations, descriptor, nanoseconds
 
 __all__ = ["Ring", "RingInfo", "graveyard"]
 
-# Registered buffers of rings that could not be drained. The kernel may still write to them (see Ring.close).
+# Memory of rings that could not be drained: registered buffers, and what operations use in place. The kernel
+# may still write to it (see Ring.close).
 _kept: list[Any] = []
 
 # Reasons why no ring can be opened: not permitted, no io_uring, too old, no memory.
@@ -76,7 +77,6 @@ class Ring(Operations):
     kernel.
     """
 
-    _native: Any = None
     _fd: int = -1
     _eventfd: int = -1
 
@@ -89,6 +89,7 @@ class Ring(Operations):
         disabled: bool = False,
         deny: int = 0,
     ) -> None:
+        super().__init__()
         self._process = os.getpid()
         self._owner: int | None = None
         self._closing = threading.Lock()
@@ -161,9 +162,10 @@ class Ring(Operations):
         native, self._native, self._fd, self._eventfd = self._native, None, -1, -1
         lib.udpring_ring_free(native)
         self._leaked = left
-        fixed, self._fixed_buffers = self._fixed_buffers, []
+        held = [*self._fixed_buffers, self._pins]
+        self._fixed_buffers, self._pins = [], {}
         if left:
-            _kept.extend(fixed)
+            _kept.extend(held)
             warnings.warn(
                 f"{left} operations did not end within 2 s: their memory is never freed",
                 ResourceWarning,
@@ -190,7 +192,7 @@ class Ring(Operations):
         except WrongThreadError:
             # The owner lives and is another thread: nothing may be touched, so everything is kept and
             # counted.
-            _kept.extend(self._fixed_buffers)
+            _kept.extend([*self._fixed_buffers, self._pins])
             lib.udpring_ring_free(self._native)
             self._native = None
 
@@ -252,10 +254,6 @@ class Ring(Operations):
 
     # -- submitting and waiting --
 
-    def _queue(self, called: str, operation: Any) -> int:
-        why = reason()
-        return self._check(lib.udpring_ring_queue(self._handle(), operation, why), called, why)
-
     def reserve(self, count: int) -> None:
         """Submits if necessary, so that ``count`` operations can be queued together. A chain must not be cut
         in two.
@@ -270,8 +268,14 @@ class Ring(Operations):
     def retract(self, count: int | None = None) -> int:
         """Takes back the newest ``count`` unsubmitted operations (None: all), as if they were never queued.
         Returns their number."""
-        wanted = 0xFFFFFFFF if count is None else count
-        return self._check(lib.udpring_ring_retract(self._handle(), wanted), "retracting operations")
+        wanted, total = 0xFFFFFFFF if count is None else count, 0
+        while True:
+            taken = lib.udpring_ring_retract(self._handle(), wanted - total)
+            total += self._check(taken, "retracting operations")
+            if self._pins:
+                self._release_pins()
+            if not taken or total == wanted:
+                return total
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[Ring]:
@@ -329,6 +333,8 @@ class Ring(Operations):
             if not count:
                 return found
             found += [from_native(batch[i]) for i in range(count)]
+            if self._pins:
+                self._release_pins()
         lib.udpring_ring_rouse(ring)
         return found
 

@@ -5,7 +5,7 @@
 #include "../abi.h"
 
 /* ---- a ring with owned operations ----
- * Flow: udpring_ring_queue() copies all that the kernel may read into an operation slot. udpring_ring_wait() submits and waits.
+ * Flow: udpring_ring_put() copies what the kernel may read into an operation slot, or notes who holds it. udpring_ring_wait() submits and waits.
  * udpring_ring_harvest() returns completions with pointers into the slots, and frees the slots of those before.
  * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
@@ -51,24 +51,93 @@ int32_t udpring_ring_attend(struct udpring_ring *ring);
 void udpring_ring_rouse(struct udpring_ring *ring);
 int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *out);
 
-/* The operations that can be queued; the values are the kernel's IORING_OP_*. */
+/* The operations, a row each:
+ *   symbol, name, the kernel's IORING_OP_*, its memory (enum ur_memory in table.h), the arguments that it takes (UR_TAKES_* in
+ *   table.h), bits of sqe.ioprio that are always set, bits of sqe.op_flags that are always set, the kernel that first has it. */
+#define UDPRING_OPERATIONS(each) \
+    each(NOP, "nop", NOP, NONE, LEN | BITS, 0, 0, 501) \
+    each(READ, "read", READ, OUT, FILE | OFF | LEN | BITS, 0, 0, 506) \
+    each(WRITE, "write", WRITE, IN, FILE | OFF | BITS, 0, 0, 506) \
+    each(READV, "readv", READV, VECTOR, FILE | OFF | BITS, 0, 0, 501) \
+    each(WRITEV, "writev", WRITEV, VECTOR, FILE | OFF | BITS, 0, 0, 501) \
+    each(READ_FIXED, "read_fixed", READ_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER, 0, 0, 501) \
+    each(WRITE_FIXED, "write_fixed", WRITE_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER, 0, 0, 501) \
+    each(READ_GROUP, "read_group", READ, GROUP, FILE | OFF | BITS | BUFFER, 0, 0, 507) \
+    each(READ_MULTISHOT, "read_multishot", READ_MULTISHOT, GROUP, FILE | OFF | BUFFER, 0, 0, 607) \
+    each(FSYNC, "fsync", FSYNC, NONE, FILE | OFF | LEN | BITS, 0, 0, 501) \
+    each(FALLOCATE, "fallocate", FALLOCATE, NONE, FILE | OFF | ADDR | LEN, 0, 0, 506) \
+    each(FTRUNCATE, "ftruncate", FTRUNCATE, NONE, FILE | OFF, 0, 0, 609) \
+    each(FADVISE, "fadvise", FADVISE, NONE, FILE | OFF | ADDR | LEN | BITS, 0, 0, 506) \
+    each(MADVISE, "madvise", MADVISE, PAGES, BITS, 0, 0, 506) \
+    each(SPLICE, "splice", SPLICE, NONE, FILE | OFF | ADDR | LEN | BITS | INDEX, 0, 0, 507) \
+    each(TEE, "tee", TEE, NONE, FILE | LEN | BITS | INDEX, 0, 0, 508) \
+    each(OPENAT2, "openat2", OPENAT2, OPEN, FD | OFF | ADDR | LEN | INDEX, 0, 0, 506) \
+    each(CLOSE, "close", CLOSE, NONE, FD | INDEX, 0, 0, 506) \
+    each(STATX, "statx", STATX, STATX, FD | LEN | BITS, 0, 0, 506) \
+    each(UNLINKAT, "unlinkat", UNLINKAT, PATH, FD | BITS, 0, 0, 511) \
+    each(RENAMEAT, "renameat", RENAMEAT, TWO_PATHS, FD | LEN | BITS, 0, 0, 511) \
+    each(MKDIRAT, "mkdirat", MKDIRAT, PATH, FD | LEN, 0, 0, 515) \
+    each(SYMLINKAT, "symlinkat", SYMLINKAT, TWO_PATHS, FD, 0, 0, 515) \
+    each(LINKAT, "linkat", LINKAT, TWO_PATHS, FD | LEN | BITS, 0, 0, 515) \
+    each(FGETXATTR, "fgetxattr", FGETXATTR, XATTR_GET, FILE | LEN, 0, 0, 519) \
+    each(FSETXATTR, "fsetxattr", FSETXATTR, XATTR_SET, FILE | LEN | BITS, 0, 0, 519) \
+    each(GETXATTR, "getxattr", GETXATTR, XATTR_GET, LEN, 0, 0, 519) \
+    each(SETXATTR, "setxattr", SETXATTR, XATTR_SET, LEN | BITS, 0, 0, 519) \
+    each(SOCKET, "socket", SOCKET, NONE, FD | OFF | LEN | INDEX, 0, 0, 519) \
+    each(BIND, "bind", BIND, NAME, FILE, 0, 0, 611) \
+    each(LISTEN, "listen", LISTEN, NONE, FILE | LEN, 0, 0, 611) \
+    each(ACCEPT, "accept", ACCEPT, ACCEPT, FILE | BITS | PRIO | INDEX, 0, 0, 505) \
+    each(ACCEPT_MULTISHOT, "accept_multishot", ACCEPT, SHOTS, FILE | BITS | PRIO | INDEX, IORING_ACCEPT_MULTISHOT, 0, 519) \
+    each(CONNECT, "connect", CONNECT, NAME, FILE, 0, 0, 505) \
+    each(SHUTDOWN, "shutdown", SHUTDOWN, NONE, FILE | LEN, 0, 0, 511) \
+    each(SEND, "send", SEND, IN, FILE | BITS | PRIO, 0, 0, 506) \
+    each(SEND_ZC, "send_zc", SEND_ZC, IN, FILE | BITS | PRIO, 0, 0, 600) \
+    each(SEND_ZC_FIXED, "send_zc_fixed", SEND_ZC, FIXED, FILE | ADDR | LEN | BITS | PRIO | BUFFER, IORING_RECVSEND_FIXED_BUF, 0, 600) \
+    each(RECV, "recv", RECV, OUT, FILE | LEN | BITS | PRIO, 0, 0, 506) \
+    each(RECV_GROUP, "recv_group", RECV, GROUP, FILE | BITS | PRIO | BUFFER, 0, 0, 507) \
+    each(RECV_MULTISHOT, "recv_multishot", RECV, GROUP, FILE | BITS | PRIO | BUFFER, IORING_RECV_MULTISHOT, 0, 600) \
+    each(SENDMSG, "sendmsg", SENDMSG, MESSAGE_OUT, FILE | BITS | PRIO, 0, 0, 503) \
+    each(SENDMSG_ZC, "sendmsg_zc", SENDMSG_ZC, MESSAGE_OUT, FILE | BITS | PRIO, 0, 0, 601) \
+    each(RECVMSG, "recvmsg", RECVMSG, MESSAGE_IN, FILE | LEN | BITS | PRIO, 0, 0, 503) \
+    each(RECVMSG_MULTISHOT, "recvmsg_multishot", RECVMSG, MESSAGE_GROUP, FILE | BITS | PRIO | BUFFER, IORING_RECV_MULTISHOT, 0, 600) \
+    each(POLL_ADD, "poll_add", POLL_ADD, POLL, FILE | LEN | BITS, 0, 0, 501) \
+    each(POLL_UPDATE, "poll_update", POLL_REMOVE, POLL, ADDR | LEN | BITS, 0, 0, 513) \
+    each(POLL_REMOVE, "poll_remove", POLL_REMOVE, NONE, ADDR, 0, 0, 501) \
+    each(EPOLL_WAIT, "epoll_wait", EPOLL_WAIT, EVENTS, FILE | LEN, 0, 0, 615) \
+    each(TIMEOUT, "timeout", TIMEOUT, TIME, OFF | ADDR | BITS, 0, 0, 504) \
+    each(TIMEOUT_UPDATE, "timeout_update", TIMEOUT_REMOVE, TIME_UPDATE, OFF | ADDR | BITS, 0, IORING_TIMEOUT_UPDATE, 511) \
+    each(TIMEOUT_REMOVE, "timeout_remove", TIMEOUT_REMOVE, NONE, ADDR, 0, 0, 505) \
+    each(LINK_TIMEOUT, "link_timeout", LINK_TIMEOUT, TIME, ADDR | BITS, 0, 0, 505) \
+    each(LINK_TIMEOUT_UPDATE, "link_timeout_update", TIMEOUT_REMOVE, TIME_UPDATE, OFF | ADDR | BITS, 0, \
+         IORING_TIMEOUT_UPDATE | IORING_LINK_TIMEOUT_UPDATE, 515) \
+    each(CANCEL, "cancel", ASYNC_CANCEL, NONE, FD | ADDR | LEN | BITS, 0, 0, 505) \
+    each(MSG_RING, "msg_ring", MSG_RING, MESSAGE, FILE | OFF | LEN | BITS, 0, 0, 518) \
+    each(MSG_RING_FD, "msg_ring_fd", MSG_RING, SEND_FD, FILE | OFF | ADDR | BITS | INDEX, 0, 0, 600) \
+    each(FUTEX_WAIT, "futex_wait", FUTEX_WAIT, WORD, FD | OFF | ADDR, 0, 0, 607) \
+    each(FUTEX_WAKE, "futex_wake", FUTEX_WAKE, WORD, FD | OFF | ADDR, 0, 0, 607) \
+    each(WAITID, "waitid", WAITID, SIGINFO, FD | LEN | INDEX, 0, 0, 607) \
+    each(FILES_UPDATE, "files_update", FILES_UPDATE, FILES, OFF, 0, 0, 506) \
+    each(FIXED_FD_INSTALL, "fixed_fd_install", FIXED_FD_INSTALL, NONE, FILE | BITS, 0, 0, 608) \
+    each(PIPE, "pipe", PIPE, TWO_FILES, FD | BITS | INDEX, 0, 0, 616) \
+    each(SOCKET_COMMAND, "socket_command", URING_CMD, NONE, FILE | OFF, 0, 0, 607) \
+    each(GETSOCKOPT, "getsockopt", URING_CMD, OPTION_GET, FILE | OFF | ADDR | LEN, 0, 0, 607) \
+    each(SETSOCKOPT, "setsockopt", URING_CMD, OPTION_SET, FILE | OFF | ADDR, 0, 0, 607) \
+    each(URING_CMD, "uring_cmd", URING_CMD, COMMAND, FILE | OFF | ADDR | BITS, 0, 0, 519)
+
 enum udpring_op {
-    UDPRING_OP_NOP = 0,
-    UDPRING_OP_READ_FIXED = 4,
-    UDPRING_OP_WRITE_FIXED = 5,
-    UDPRING_OP_POLL_ADD = 6,
-    UDPRING_OP_POLL_REMOVE = 7,
-    UDPRING_OP_SENDMSG = 9,
-    UDPRING_OP_RECVMSG = 10,
-    UDPRING_OP_TIMEOUT = 11,
-    UDPRING_OP_TIMEOUT_REMOVE = 12,
-    UDPRING_OP_ASYNC_CANCEL = 14,
-    UDPRING_OP_LINK_TIMEOUT = 15,
-    UDPRING_OP_READ = 22,
-    UDPRING_OP_WRITE = 23,
-    UDPRING_OP_MSG_RING = 40,
-    UDPRING_OP_READ_MULTISHOT = 49
+#define UDPRING_OPERATION_NUMBER(symbol, name, opcode, memory, takes, prio, bits, since) UDPRING_OP_##symbol,
+    UDPRING_OPERATIONS(UDPRING_OPERATION_NUMBER)
+    UDPRING_OP_COUNT
 };
+
+struct udpring_operation_row {
+    const char *name;
+    uint32_t opcode, since;        /* since: 601 is Linux 6.1 */
+    int32_t registered_files;      /* 1: takes FIXED_FILE */
+    int32_t skips;                 /* 1: takes SKIP_SUCCESS, because it owns no memory */
+};
+/* 0, or -ENOENT. */
+int32_t udpring_operation_row(uint32_t operation, struct udpring_operation_row *out);
 
 /* The kernel's bits that Python uses. abi_check.c asserts that they equal those of kernel.h. */
 enum udpring_sqe_flag {
@@ -87,12 +156,32 @@ enum udpring_cqe_flag {
 enum udpring_cancel_flag {
     UDPRING_CANCEL_ALL = 1,
     UDPRING_CANCEL_FD = 2,
-    UDPRING_CANCEL_ANY = 4
+    UDPRING_CANCEL_ANY = 4,
+    UDPRING_CANCEL_FD_FIXED = 8,
+    UDPRING_CANCEL_OP = 32
 };
 enum udpring_timeout_flag {
     UDPRING_TIMEOUT_ABS = 1,
+    UDPRING_TIMEOUT_BOOTTIME = 4,
+    UDPRING_TIMEOUT_REALTIME = 8,
     UDPRING_TIMEOUT_ETIME_SUCCESS = 32,
     UDPRING_TIMEOUT_MULTISHOT = 64
+};
+enum udpring_poll_flag {
+    UDPRING_POLL_UPDATE_EVENTS = 2
+};
+enum udpring_fsync_flag {
+    UDPRING_FSYNC_DATASYNC = 1
+};
+enum udpring_recvsend_flag {
+    UDPRING_RECVSEND_POLL_FIRST = 1,
+    UDPRING_SEND_ZC_REPORT_USAGE = 8
+};
+enum udpring_socket_command {
+    UDPRING_SOCKET_SIOCINQ = 0,
+    UDPRING_SOCKET_SIOCOUTQ = 1,
+    UDPRING_SOCKET_GETSOCKOPT = 2,
+    UDPRING_SOCKET_SETSOCKOPT = 3
 };
 enum udpring_nop_flag {
     UDPRING_NOP_INJECT_RESULT = 1
@@ -116,30 +205,52 @@ enum udpring_kind {
 
 #define UDPRING_OPERATION_BYTES_MAX 0x40000000u   /* payload of one operation */
 #define UDPRING_CONTROL_BYTES_MAX 65536u
+#define UDPRING_VECTOR_MAX 1024u                  /* buffers of one operation (IOV_MAX) */
 
-/* One operation to queue. The call copies the data behind each pointer before it returns. */
-struct udpring_operation {
-    uint32_t opcode;         /* UDPRING_OP_* */
-    uint32_t flags;          /* IOSQE_* except BUFFER_SELECT; CQE_SKIP_SUCCESS only for operations that own no memory */
-    int32_t fd;              /* or an index, with IOSQE_FIXED_FILE */
-    uint32_t op_flags;       /* poll events, msg_flags, timeout flags, cancel flags, nop flags, msg_ring flags */
-    uint64_t offset;         /* in the file; ~0 = current. TIMEOUT: completions to count. POLL_ADD: 1 = multishot */
-    uint64_t target;         /* user_data to cancel or remove; the message of MSG_RING (56 bits); TIMEOUT: nanoseconds */
-    uint32_t length;         /* bytes to receive or read. NOP: the result to inject. MSG_RING: the result to deliver */
-    uint32_t group;          /* READ_MULTISHOT: buffer group. *_FIXED: index of the registered buffer */
-    uint32_t control_room;   /* RECVMSG: bytes for control messages */
-    uint32_t payload_length, name_length, control_length;
-    const uint8_t *payload;  /* WRITE, SENDMSG */
-    const uint8_t *name;     /* SENDMSG: struct sockaddr, or NULL */
-    const uint8_t *control;  /* SENDMSG: control messages, or NULL */
+/* Queueing. Arguments have the names of the SQE's fields. Those that the operation does not take must be 0.
+ *   flags   IOSQE_* except BUFFER_SELECT. CQE_SKIP_SUCCESS only for operations that own no memory
+ *   extra   ioprio | buf_index or buf_group << 16 | file_index or its alias << 32
+ *   memory, size   what the operation reads or writes. pin 0: it is copied before the call returns (or the kernel writes to
+ *           memory of the ring, and the completion shows it)
+ *   pin     not 0: the kernel uses `memory` itself. The caller keeps it until udpring_ring_released() has returned the pin as often
+ *           as operations were queued with it
+ * Returns the user_data of the operation (> 0), or -errno with the cause in udpring_ring_why(). -ENOBUFS: all slots are busy;
+ * -E2BIG: a chain of linked operations does not fit into the submission queue; -EAGAIN: the kernel takes no entry; -EINVAL,
+ * -ERANGE: the arguments. */
+int64_t udpring_ring_put(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off, uint64_t addr,
+                         uint32_t len, uint32_t op_flags, uint64_t extra, const uint8_t *memory, uint64_t size, uint64_t pin);
+/* The same for operations with a msghdr or a command. len: bytes to receive, with memory NULL. control: control messages to send,
+ * or NULL and control_size bytes of room for them. */
+int64_t udpring_ring_put_message(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
+                                 uint64_t addr, uint32_t len, uint32_t op_flags, uint64_t extra, const uint8_t *memory, uint64_t size,
+                                 uint64_t pin, const uint8_t *name, uint32_t name_size, const uint8_t *control, uint32_t control_size);
+/* The same for operations on several pieces of pinned memory. */
+int64_t udpring_ring_put_vector(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
+                                uint32_t op_flags, uint64_t extra, uint8_t *const *memory, const uint64_t *sizes, uint32_t count,
+                                uint64_t pin);
+/* Many operations of one kind in one call. A column is an array of `count` values; NULL: the single value beside it is everyone's.
+ * The memory of operation i is `size` or lengths[i] bytes at starts[i], or at i x size without starts. */
+struct udpring_columns {
+    uint32_t count;
+    int32_t file;
+    uint32_t length, op_flags;
+    uint64_t off, addr;
+    const int32_t *files;
+    const uint32_t *lengths;
+    const uint64_t *offs, *starts;
+    uint8_t *memory;               /* pinned, or NULL */
+    uint64_t size;
 };
-
-/* The user_data of the queued operation (> 0), or -errno. -ENOBUFS: all slots are busy; -E2BIG: a chain of linked operations
- * does not fit into the submission queue; -EAGAIN: the kernel takes no entry; -EINVAL, -ERANGE with the field in `why`. */
-int64_t udpring_ring_queue(struct udpring_ring *ring, const struct udpring_operation *operation, struct udpring_reason *why);
+/* How many were queued: fewer than count when slots or entries ran out; or -errno, with none queued. tickets gets their user_data. */
+int32_t udpring_ring_put_many(struct udpring_ring *ring, uint32_t operation, uint32_t flags, uint64_t extra,
+                              const struct udpring_columns *columns, uint64_t pin, uint64_t *tickets);
+const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed; empty: the errno says it */
+/* The pins of operations that ended or were retracted since the last call, with the number of operations. At most
+ * UDPRING_HARVEST_MAX of them. */
+int32_t udpring_ring_released(struct udpring_ring *ring, uint64_t *pins, uint32_t *counts);
 /* Submits if necessary, so that n more entries can be queued, and linked, without another submit. 0, -E2BIG, -EAGAIN. */
 int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n, struct udpring_reason *why);
-/* Takes back the newest n entries that are not submitted, with their slots. Returns how many. */
+/* Takes back the newest n entries that are not submitted, with their slots. Returns how many: at most UDPRING_HARVEST_MAX. */
 int32_t udpring_ring_retract(struct udpring_ring *ring, uint32_t n);
 int32_t udpring_ring_submit(struct udpring_ring *ring);   /* how many the kernel took, or -errno */
 /* Submits, then waits for `want` completions or timeout_ns (negative none, 0 poll): 0, -ETIME, -EINTR, -errno. */
@@ -159,6 +270,9 @@ struct udpring_completion {
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
  * kernel. */
 int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
+
+/* The same in columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
+int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max);
 
 /* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. */
 int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes,

@@ -32,24 +32,47 @@ static const uint8_t *lend(struct udpring_ring *self, const struct ur_slot *slot
     return group->memory + (size_t)id * group->bytes;
 }
 
+/* A message that a multishot receive put into a provided buffer: header, name, control data, payload. */
+static void describe_message(const struct ur_slot *slot, struct udpring_completion *out)
+{
+    struct io_uring_recvmsg_out head;
+    size_t name_room = slot->header.msg_namelen, control_room = slot->header.msg_controllen;
+    size_t areas = sizeof(head) + name_room + control_room, length = out->length;
+    const uint8_t *buffer = out->data;
+    out->length = 0;
+    if (!buffer || length < areas)
+        return;
+    memcpy(&head, buffer, sizeof(head));
+    out->data = buffer + areas;
+    out->length = at_most(head.payloadlen, length - areas);
+    out->name = buffer + sizeof(head);
+    out->name_length = at_most(head.namelen, name_room);
+    out->control = buffer + sizeof(head) + name_room;
+    out->control_length = at_most(head.controllen, control_room);
+    out->message_flags = head.flags;
+}
+
 static void describe(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
                      struct udpring_completion *out)
 {
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         out->data = lend(self, slot, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
         out->length = out->data && cqe->res > 0 ? at_most((size_t)cqe->res, self->groups[slot->group].bytes) : 0;
+        if (slot->memory == UR_MEMORY_MESSAGE_GROUP)
+            describe_message(slot, out);
         return;
     }
-    if (cqe->res < 0) {
-        out->expired = cqe->res == -ETIME && (slot->opcode == IORING_OP_TIMEOUT || slot->opcode == IORING_OP_LINK_TIMEOUT);
+    out->expired = slot->memory == UR_MEMORY_TIME && cqe->res == -ETIME;
+    if (cqe->res < 0 || cqe->flags & IORING_CQE_F_NOTIF)
         return;
+    if (slot->out) {
+        out->data = slot->out;
+        out->length = slot->unit ? at_most((size_t)cqe->res * slot->unit, slot->room) : slot->room;
     }
-    if (slot->opcode == IORING_OP_READ) {
-        out->data = slot->payload;
-        out->length = at_most((size_t)cqe->res, slot->block_bytes);
-    } else if (slot->opcode == IORING_OP_RECVMSG) {
-        out->data = slot->payload;
-        out->length = at_most((size_t)cqe->res, slot->vector.iov_len);
+    if (slot->memory == UR_MEMORY_ACCEPT) {
+        out->name = (const uint8_t *)&slot->name;
+        out->name_length = at_most(slot->name_length, sizeof(slot->name));
+    } else if (slot->memory == UR_MEMORY_MESSAGE_IN) {
         out->name = (const uint8_t *)&slot->name;
         out->name_length = at_most(slot->header.msg_namelen, sizeof(slot->name));
         out->control = slot->block;
@@ -58,13 +81,17 @@ static void describe(struct udpring_ring *self, const struct ur_slot *slot, cons
     }
 }
 
+static bool selects(const struct ur_slot *slot)
+{
+    return slot->memory == UR_MEMORY_GROUP || slot->memory == UR_MEMORY_MESSAGE_GROUP;
+}
+
 /* Handles a completion of a slot's former operation, or of none (ur_ops_resolve() counts it). If it has a buffer, lends it, so
  * that settle returns it. Otherwise the group would run out of buffers. */
 static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     uint32_t slot = UR_SLOT(cqe->user_data);
-    bool selects = slot < self->ops.count && self->slots[slot].opcode == IORING_OP_READ_MULTISHOT;
-    if (selects && (cqe->flags & IORING_CQE_F_BUFFER))
+    if (slot < self->ops.count && selects(&self->slots[slot]) && (cqe->flags & IORING_CQE_F_BUFFER))
         lend(self, &self->slots[slot], (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
 }
 
@@ -91,6 +118,10 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         ur_ops_done(&self->ops, (uint32_t)slot);
         self->ended[self->ended_count++] = (uint32_t)slot;
+        if (self->slots[slot].pin) {
+            ur_pin_release(self, self->slots[slot].pin);
+            self->slots[slot].pin = 0;
+        }
     }
     return true;
 }
@@ -119,6 +150,8 @@ int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completio
         return code;
     if (max > UDPRING_HARVEST_MAX)
         max = UDPRING_HARVEST_MAX;
+    if (max > UDPRING_HARVEST_MAX - self->released_count)
+        max = UDPRING_HARVEST_MAX - self->released_count;
     uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
     if (ready > max)
         ready = max;

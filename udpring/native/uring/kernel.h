@@ -92,21 +92,48 @@ enum io_uring_op {
     IORING_OP_ASYNC_CANCEL = 14,
     IORING_OP_LINK_TIMEOUT = 15,
     IORING_OP_CONNECT = 16,
+    IORING_OP_FALLOCATE = 17,
     IORING_OP_CLOSE = 19,
     IORING_OP_FILES_UPDATE = 20,
+    IORING_OP_STATX = 21,
     IORING_OP_READ = 22,
     IORING_OP_WRITE = 23,
+    IORING_OP_FADVISE = 24,
+    IORING_OP_MADVISE = 25,
     IORING_OP_SEND = 26,
     IORING_OP_RECV = 27,
+    IORING_OP_OPENAT2 = 28,
+    IORING_OP_EPOLL_CTL = 29,
+    IORING_OP_SPLICE = 30,
     IORING_OP_PROVIDE_BUFFERS = 31,
     IORING_OP_REMOVE_BUFFERS = 32,
+    IORING_OP_TEE = 33,
     IORING_OP_SHUTDOWN = 34,
+    IORING_OP_RENAMEAT = 35,
+    IORING_OP_UNLINKAT = 36,
+    IORING_OP_MKDIRAT = 37,
+    IORING_OP_SYMLINKAT = 38,
+    IORING_OP_LINKAT = 39,
     IORING_OP_MSG_RING = 40,
+    IORING_OP_FSETXATTR = 41,
+    IORING_OP_SETXATTR = 42,
+    IORING_OP_FGETXATTR = 43,
+    IORING_OP_GETXATTR = 44,
     IORING_OP_SOCKET = 45,
     IORING_OP_URING_CMD = 46,
     IORING_OP_SEND_ZC = 47,
     IORING_OP_SENDMSG_ZC = 48,
     IORING_OP_READ_MULTISHOT = 49,
+    IORING_OP_WAITID = 50,
+    IORING_OP_FUTEX_WAIT = 51,
+    IORING_OP_FUTEX_WAKE = 52,
+    IORING_OP_FUTEX_WAITV = 53,
+    IORING_OP_FIXED_FD_INSTALL = 54,
+    IORING_OP_FTRUNCATE = 55,
+    IORING_OP_BIND = 56,
+    IORING_OP_LISTEN = 57,
+    IORING_OP_EPOLL_WAIT = 59,
+    IORING_OP_PIPE = 62,
 };
 
 /* sqe.ioprio of send and recv */
@@ -115,6 +142,25 @@ enum io_uring_op {
 #define IORING_RECVSEND_FIXED_BUF (1u << 2)
 #define IORING_SEND_ZC_REPORT_USAGE (1u << 3)
 #define IORING_RECVSEND_BUNDLE (1u << 4)
+
+/* sqe.ioprio of accept */
+#define IORING_ACCEPT_MULTISHOT (1u << 0)
+#define IORING_ACCEPT_DONTWAIT (1u << 1)
+#define IORING_ACCEPT_POLL_FIRST (1u << 2)
+
+/* sqe.file_index: the kernel picks a free place of the registered files */
+#define IORING_FILE_INDEX_ALLOC UINT32_MAX
+
+/* sqe.fsync_flags */
+#define IORING_FSYNC_DATASYNC (1u << 0)
+
+/* sqe.cmd_op on sockets */
+enum io_uring_socket_op {
+    SOCKET_URING_OP_SIOCINQ = 0,
+    SOCKET_URING_OP_SIOCOUTQ = 1,
+    SOCKET_URING_OP_GETSOCKOPT = 2,
+    SOCKET_URING_OP_SETSOCKOPT = 3,
+};
 
 /* cqe.res of a zero-copy notification with REPORT_USAGE: the kernel copied the data after all */
 #define IORING_NOTIF_USAGE_ZC_COPIED (1u << 31)

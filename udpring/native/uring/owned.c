@@ -58,12 +58,47 @@ int32_t udpring_ring_enable(struct udpring_ring *self)
     return ur_ring_enable(&self->ring);
 }
 
-void ur_slot_release(struct udpring_ring *self, uint32_t slot)
+void ur_pin_release(struct udpring_ring *self, uint64_t pin)
 {
-    free(self->slots[slot].block);
-    memset(&self->slots[slot], 0, sizeof(self->slots[slot]));
-    ur_ops_give(&self->ops, slot);
+    uint32_t last = self->released_count;
+    if (last && self->released[last - 1].pin == pin) {
+        self->released[last - 1].count++;
+        return;
+    }
+    self->released[last].pin = pin;
+    self->released[last].count = 1;
+    self->released_count++;
+}
+
+int32_t udpring_ring_released(struct udpring_ring *self, uint64_t *pins, uint32_t *counts)
+{
+    uint32_t count = self->released_count;
+    for (uint32_t i = 0; i < count; i++) {
+        pins[i] = self->released[i].pin;
+        counts[i] = self->released[i].count;
+    }
+    self->released_count = 0;
+    return (int32_t)count;
+}
+
+void ur_slot_release(struct udpring_ring *self, uint32_t number)
+{
+    struct ur_slot *slot = &self->slots[number];
+    ur_pool_give(&self->pool, slot->block, slot->block_bytes);
+    slot->block = NULL;
+    slot->block_bytes = 0;
+    slot->out = NULL;
+    slot->pin = 0;
+    ur_ops_give(&self->ops, number);
     self->busy--;
+}
+
+const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id)
+{
+    for (uint32_t i = 0; i < self->group_count; i++)
+        if (self->groups[i].ring.group == id)
+            return &self->groups[i];
+    return NULL;
 }
 
 void ur_group_recycle(struct ur_group *group, uint16_t id)
@@ -87,7 +122,7 @@ static void close_memory(struct udpring_ring *self, bool leak)
     self->group_count = 0;
     for (uint32_t i = 0; self->slots && i < self->ops.count; i++) {
         if (leak)
-            ur_graveyard_leak(self->slots[i].block, self->slots[i].block_bytes);
+            ur_graveyard_leak(self->slots[i].block, ur_pool_size(self->slots[i].block_bytes));
         else
             free(self->slots[i].block);
     }
@@ -96,6 +131,7 @@ static void close_memory(struct udpring_ring *self, bool leak)
     else
         free(self->slots);
     self->slots = NULL;
+    ur_pool_close(&self->pool);
     ur_ops_close(&self->ops);
     self->busy = self->ended_count = self->lent_count = self->fixed_count = 0;
 }

@@ -1,6 +1,7 @@
 /* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
- * themselves (Python). owned.c opens and closes, prepare.c queues, harvest.c returns completions, notify.c wakes event loops,
- * registered.c registers files and memory. */
+ * themselves (Python). table.c has the operations. owned.c opens and closes, prepare.c queues, equip.c gives an operation its
+ * memory, many.c queues batches, harvest.c returns completions, notify.c wakes event loops, registered.c registers files and
+ * memory. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
 #include <sys/socket.h>
@@ -9,24 +10,30 @@
 #include "abi.h"
 #include "bufring.h"
 #include "ops.h"
+#include "pool.h"
 #include "ring.h"
+#include "table.h"
 
 #define UR_GROUPS_MAX 16
 #define UR_FIXED_MAX 1024
 
 /* The memory that the kernel may access for one operation. Owner: the ring's slot table, from queue to settle. Thread: the
- * ring's owner. Freed: `block` by settle after the terminal completion; the table by close, or leaked if operations did not
- * end. */
+ * ring's owner. Freed: `block` goes back to the pool by settle after the terminal completion; the table by close, or leaked if
+ * operations did not end. */
 struct ur_slot {
     struct msghdr header;
     struct iovec vector;
     struct sockaddr_storage name;
     struct __kernel_timespec time;
-    uint8_t *block;            /* control, then payload; NULL: none */
-    uint8_t *payload;          /* within block, or within a registered buffer */
+    socklen_t name_length;
+    uint8_t *block;            /* from the pool; NULL: none */
     size_t block_bytes;
+    uint64_t pin;              /* memory of the caller that the kernel may access; 0: none */
+    /* What a completion shows: min(result x unit, room) bytes at `out`, or all of it when unit is 0. */
+    const uint8_t *out;
+    uint32_t room, unit;
     uint32_t control_room;
-    uint8_t opcode;
+    uint8_t memory;            /* enum ur_memory */
     uint8_t group;             /* index into groups, for operations that select buffers */
 };
 
@@ -42,6 +49,7 @@ struct udpring_ring {
     struct ur_ring ring;
     struct ur_ops ops;
     struct ur_slot *slots;     /* [ops.count] */
+    struct ur_pool pool;       /* the blocks of slots */
     struct ur_group groups[UR_GROUPS_MAX];
     uint32_t group_count;
     struct iovec fixed[UR_FIXED_MAX];
@@ -55,7 +63,39 @@ struct udpring_ring {
     uint32_t ended[UDPRING_HARVEST_MAX], ended_count;
     struct { uint8_t group; uint16_t id; } lent[UDPRING_HARVEST_MAX];
     uint32_t lent_count;
+    struct { uint64_t pin; uint32_t count; } released[UDPRING_HARVEST_MAX];   /* since udpring_ring_released() */
+    uint32_t released_count;
+    struct udpring_reason why; /* of the last call that failed */
 };
+
+/* One operation to queue: the arguments of the udpring_ring_put calls. */
+struct ur_request {
+    const struct ur_row *row;
+    uint32_t flags, len, op_flags, index;
+    int32_t fd;
+    uint64_t off, addr;
+    uint16_t prio, buffer;
+    const uint8_t *memory, *name, *control;
+    uint64_t size, pin;
+    uint32_t name_size, control_size, count;
+    uint8_t *const *pieces;    /* of a vector: count of them, of these sizes */
+    const uint64_t *sizes;
+};
+
+/* Refuses what could make the kernel access memory that the operation does not own, and what cannot be meant. 0 or -errno. */
+int ur_request_check(struct udpring_ring *self, const struct ur_request *request);
+/* Equips a slot with the memory of the operation: takes a block, copies into it. 0 or -errno; then the slot has to be
+ * released. */
+int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct ur_request *request);
+/* Fills a zeroed SQE, except user_data. slot: NULL for operations without one. */
+void ur_request_fill(struct udpring_ring *self, struct io_uring_sqe *sqe, const struct ur_slot *slot,
+                     const struct ur_request *request);
+/* Queues: checks, takes a slot and an SQE. The user_data, or -errno. */
+int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request);
+const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id);
+/* A pin of an operation that ended. */
+void ur_pin_release(struct udpring_ring *self, uint64_t pin);
+
 
 /* Frees the slot's memory and returns the slot to the free list. It must be taken and not in flight. */
 void ur_slot_release(struct udpring_ring *self, uint32_t slot);

@@ -1,259 +1,257 @@
 /* Queues an operation of the owned ring.
  *   1. Check the arguments before taking anything.
- *   2. Take a slot and allocate its memory. Copy payload, name, control data and times, and reserve room for results.
+ *   2. Take a slot and equip it with its memory (equip.c).
  *   3. Take an SQE last and fill all of it. So a failed preparation leaves nothing queued. */
-#include <stdlib.h>
+#include <limits.h>
+#include <unistd.h>
 
 #include "owned.h"
 
 #define LINKS (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
+#define FLAGS (IOSQE_FIXED_FILE | IOSQE_IO_DRAIN | LINKS | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS)
+#define PATHS_MAX (2 * PATH_MAX)
 
-static bool owns_memory(uint32_t opcode)
+static int check_fixed(struct udpring_ring *self, const struct ur_request *request)
 {
-    switch (opcode) {
-    case IORING_OP_NOP:
-    case IORING_OP_POLL_ADD:
-    case IORING_OP_POLL_REMOVE:
-    case IORING_OP_TIMEOUT_REMOVE:
-    case IORING_OP_ASYNC_CANCEL:
-    case IORING_OP_MSG_RING:
-        return false;
-    default:
-        return true;
-    }
-}
-
-static const struct ur_group *group_of(const struct udpring_ring *self, uint32_t id)
-{
-    for (uint32_t i = 0; i < self->group_count; i++)
-        if (self->groups[i].ring.group == id)
-            return &self->groups[i];
-    return NULL;
-}
-
-static int check_fixed(const struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
-{
-    if (operation->group >= self->fixed_count)
-        return ur_fail(why, -ERANGE, "registered buffer %u: there are %u", operation->group, self->fixed_count);
-    size_t room = self->fixed[operation->group].iov_len;
-    if (operation->target > room || operation->length > room - operation->target)
-        return ur_fail(why, -ERANGE, "%u bytes at %llu of registered buffer %u, which has %zu", operation->length,
-                       (unsigned long long)operation->target, operation->group, room);
+    if (request->buffer >= self->fixed_count)
+        return ur_fail(&self->why, -ERANGE, "registered buffer %u: there are %u", request->buffer, self->fixed_count);
+    size_t room = self->fixed[request->buffer].iov_len;
+    if (request->addr > room || request->len > room - request->addr)
+        return ur_fail(&self->why, -ERANGE, "%u bytes at %llu of registered buffer %u, which has %zu", request->len,
+                       (unsigned long long)request->addr, request->buffer, room);
     return 0;
 }
 
-static int check(const struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
+/* A text of `texts` parts, with a NUL between them and none at the end. */
+static int check_texts(struct udpring_ring *self, const struct ur_request *request, uint64_t bytes, unsigned least, unsigned most)
 {
-    if (operation->flags & ~(0x7fu & ~IOSQE_BUFFER_SELECT))
-        return ur_fail(why, -EINVAL, "flags 0x%x: unknown, or BUFFER_SELECT, which the operation sets itself", operation->flags);
-    if ((operation->flags & IOSQE_CQE_SKIP_SUCCESS) && owns_memory(operation->opcode))
-        return ur_fail(why, -EINVAL, "SKIP_SUCCESS on an operation that owns memory: only its completion says when to free it");
-    if (operation->length > UDPRING_OPERATION_BYTES_MAX && operation->opcode != IORING_OP_NOP &&
-        operation->opcode != IORING_OP_MSG_RING)
-        return ur_fail(why, -ERANGE, "length %u: at most %u", operation->length, UDPRING_OPERATION_BYTES_MAX);
-    if (operation->payload_length > UDPRING_OPERATION_BYTES_MAX)
-        return ur_fail(why, -ERANGE, "payload of %u bytes: at most %u", operation->payload_length, UDPRING_OPERATION_BYTES_MAX);
-    if (operation->name_length > sizeof(struct sockaddr_storage))
-        return ur_fail(why, -ERANGE, "an address of %u bytes: at most %zu", operation->name_length,
-                       sizeof(struct sockaddr_storage));
-    if (operation->control_length > UDPRING_CONTROL_BYTES_MAX || operation->control_room > UDPRING_CONTROL_BYTES_MAX)
-        return ur_fail(why, -ERANGE, "control messages: at most %u bytes", UDPRING_CONTROL_BYTES_MAX);
-    switch (operation->opcode) {
-    case IORING_OP_NOP:
-    case IORING_OP_POLL_ADD:
-    case IORING_OP_POLL_REMOVE:
-    case IORING_OP_TIMEOUT_REMOVE:
-    case IORING_OP_ASYNC_CANCEL:
-    case IORING_OP_WRITE:
-    case IORING_OP_READ:
-    case IORING_OP_SENDMSG:
-    case IORING_OP_RECVMSG:
+    if (bytes > PATHS_MAX)
+        return ur_fail(&self->why, -ENAMETOOLONG, "a path of %llu bytes: at most %d", (unsigned long long)bytes, PATH_MAX);
+    unsigned parts = 1;
+    for (uint64_t i = 0; i < bytes; i++)
+        parts += !request->memory[i];
+    return parts >= least && parts <= most ? 0 : ur_fail(&self->why, -EINVAL, "a path or name with a NUL in it");
+}
+
+static int check_command(struct udpring_ring *self, const struct ur_request *request)
+{
+    uint32_t room = self->ring.setup_flags & IORING_SETUP_SQE128 ? 80 : 16;
+    if (request->control_size > room)
+        return ur_fail(&self->why, -ERANGE, "a command of %u bytes: entries of this ring hold %u", request->control_size, room);
+    if (request->pin && (request->addr > room || room - request->addr < sizeof(uint64_t)))
+        return ur_fail(&self->why, -ERANGE, "an address at byte %llu of a command: entries of this ring hold %u",
+                       (unsigned long long)request->addr, room);
+    if (request->pin && request->flags & IOSQE_CQE_SKIP_SUCCESS)
+        return ur_fail(&self->why, -EINVAL, "SKIP_SUCCESS on an operation that owns memory");
+    return 0;
+}
+
+static int check_pages(struct udpring_ring *self, const struct ur_request *request)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (((uintptr_t)request->memory | request->size) & (page - 1))
+        return ur_fail(&self->why, -EINVAL, "madvise changes whole pages: memory and length must be multiples of %llu",
+                       (unsigned long long)page);
+    return 0;
+}
+
+static int check_memory(struct udpring_ring *self, const struct ur_request *request)
+{
+    switch ((enum ur_memory)request->row->memory) {
+    case UR_MEMORY_MESSAGE:
+    case UR_MEMORY_SEND_FD:
+        return request->off >> 56 ? ur_fail(&self->why, -ERANGE, "a message has 56 bits") : 0;
+    case UR_MEMORY_COMMAND:
+        return check_command(self, request);
+    case UR_MEMORY_NAME:
+        return request->size > sizeof(struct sockaddr_storage)
+                   ? ur_fail(&self->why, -ERANGE, "an address of %llu bytes: at most %zu", (unsigned long long)request->size,
+                             sizeof(struct sockaddr_storage)) : 0;
+    case UR_MEMORY_PATH:
+    case UR_MEMORY_OPEN:
+    case UR_MEMORY_STATX:
+        return check_texts(self, request, request->size, 1, 1);
+    case UR_MEMORY_TWO_PATHS:
+        return check_texts(self, request, request->size, 2, 2);
+    case UR_MEMORY_XATTR_GET:
+        return request->len > UDPRING_CONTROL_BYTES_MAX ? ur_fail(&self->why, -ERANGE, "a value of %u bytes: at most 65536", request->len)
+                                                        : check_texts(self, request, request->size, 1, 2);
+    case UR_MEMORY_XATTR_SET:
+        if (request->len > UDPRING_CONTROL_BYTES_MAX || request->len >= request->size)
+            return ur_fail(&self->why, -ERANGE, "a value of %u bytes: at most 65536", request->len);
+        return check_texts(self, request, request->size - request->len, 2, 3);
+    case UR_MEMORY_FILES:
+        return request->size % sizeof(int32_t) ? -EINVAL : 0;
+    case UR_MEMORY_EVENTS:
+        return request->len > 65536 ? ur_fail(&self->why, -ERANGE, "%u events: at most 65536", request->len) : 0;
+    case UR_MEMORY_WORD:
+        return !request->pin || request->size != sizeof(uint32_t) || (uintptr_t)request->memory % sizeof(uint32_t)
+                   ? ur_fail(&self->why, -EINVAL, "a futex has 4 bytes, aligned to 4") : 0;
+    case UR_MEMORY_PAGES:
+        return request->pin ? check_pages(self, request) : -EINVAL;
+    case UR_MEMORY_VECTOR:
+        return request->count > UDPRING_VECTOR_MAX ? ur_fail(&self->why, -ERANGE, "%u buffers: at most %u", request->count,
+                                                            UDPRING_VECTOR_MAX) : 0;
+    case UR_MEMORY_GROUP:
+    case UR_MEMORY_MESSAGE_GROUP:
+        return ur_group_of(self, request->buffer) ? 0 : ur_fail(&self->why, -ENOENT, "buffer group %u was never provided",
+                                                                request->buffer);
+    case UR_MEMORY_FIXED:
+        return check_fixed(self, request);
+    case UR_MEMORY_TIME:
+        return request->addr > INT64_MAX ? ur_fail(&self->why, -ERANGE, "a time-out above 2^63 ns") : 0;
+    case UR_MEMORY_TIME_UPDATE:
+        return request->off > INT64_MAX ? ur_fail(&self->why, -ERANGE, "a time-out above 2^63 ns") : 0;
+    default:
         return 0;
-    case IORING_OP_TIMEOUT:
-    case IORING_OP_LINK_TIMEOUT:
-        return operation->target > INT64_MAX ? ur_fail(why, -ERANGE, "a time-out above 2^63 ns") : 0;
-    case IORING_OP_MSG_RING:
-        return operation->target >> 56 ? ur_fail(why, -ERANGE, "a message has 56 bits") : 0;
-    case IORING_OP_READ_MULTISHOT:
-        return group_of(self, operation->group) ? 0 : ur_fail(why, -ENOENT, "buffer group %u was never provided",
-                                                             operation->group);
-    case IORING_OP_READ_FIXED:
-    case IORING_OP_WRITE_FIXED:
-        return check_fixed(self, operation, why);
-    default:
-        return ur_fail(why, -EOPNOTSUPP, "operation %u is not supported", operation->opcode);
     }
 }
 
-/* Allocates the memory of an operation: one block, control data first (aligned), then the payload. Besides the
- * slot, the operation owns no other memory. */
-static int equip(struct udpring_ring *self, struct ur_slot *slot, const struct udpring_operation *operation)
+/* Whether the kernel's len is a number of bytes of memory that this operation takes. */
+static bool measures(const struct ur_row *row)
 {
-    bool message = operation->opcode == IORING_OP_SENDMSG || operation->opcode == IORING_OP_RECVMSG;
-    bool in = operation->opcode == IORING_OP_READ || operation->opcode == IORING_OP_RECVMSG;
-    bool out = operation->opcode == IORING_OP_WRITE || operation->opcode == IORING_OP_SENDMSG;
-    uint32_t control = operation->opcode == IORING_OP_RECVMSG ? operation->control_room
-                       : operation->opcode == IORING_OP_SENDMSG ? operation->control_length : 0;
-    size_t control_bytes = ((size_t)control + 15) & ~(size_t)15;
-    size_t payload = in ? operation->length : out ? operation->payload_length : 0;
-    if (in || out) {
-        slot->block_bytes = control_bytes + payload;
-        slot->block = calloc(1, slot->block_bytes ? slot->block_bytes : 1);
-        if (!slot->block)
-            return -ENOMEM;
-        slot->payload = slot->block + control_bytes;
-    }
-    if (out && payload)
-        memcpy(slot->payload, operation->payload, payload);
-    if (message) {
-        slot->vector = (struct iovec){.iov_base = slot->payload, .iov_len = payload};
-        slot->header = (struct msghdr){.msg_iov = &slot->vector, .msg_iovlen = 1};
-        slot->header.msg_control = control ? slot->block : NULL;
-        slot->header.msg_controllen = control;
-        slot->control_room = control;
-    }
-    if (operation->opcode == IORING_OP_SENDMSG) {
-        if (operation->control_length)
-            memcpy(slot->block, operation->control, operation->control_length);
-        if (operation->name_length) {
-            memcpy(&slot->name, operation->name, operation->name_length);
-            slot->header.msg_name = &slot->name;
-            slot->header.msg_namelen = operation->name_length;
-        }
-    } else if (operation->opcode == IORING_OP_RECVMSG) {
-        slot->header.msg_name = &slot->name;
-        slot->header.msg_namelen = sizeof(slot->name);
-    } else if (operation->opcode == IORING_OP_READ_FIXED || operation->opcode == IORING_OP_WRITE_FIXED) {
-        slot->payload = (uint8_t *)self->fixed[operation->group].iov_base + operation->target;
-    }
-    slot->time.tv_sec = (int64_t)(operation->target / 1000000000u);
-    slot->time.tv_nsec = (long long)(operation->target % 1000000000u);
-    slot->opcode = (uint8_t)operation->opcode;
-    if (operation->opcode == IORING_OP_READ_MULTISHOT)
-        slot->group = (uint8_t)(group_of(self, operation->group) - self->groups);
-    return 0;
+    return row->memory == UR_MEMORY_OUT || row->memory == UR_MEMORY_MESSAGE_IN || row->memory == UR_MEMORY_FIXED ||
+           row->memory == UR_MEMORY_OPTION_GET;
 }
 
-static uint32_t poll_mask(uint32_t events)
+static uint32_t given(const struct ur_request *request)
 {
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    return events << 16 | events >> 16;
-#else
-    return events;
-#endif
+    return (request->off ? UR_TAKES_OFF : 0) | (request->addr ? UR_TAKES_ADDR : 0) | (request->len ? UR_TAKES_LEN : 0) |
+           (request->op_flags ? UR_TAKES_BITS : 0) | (request->prio ? UR_TAKES_PRIO : 0) |
+           (request->buffer ? UR_TAKES_BUFFER : 0) | (request->index ? UR_TAKES_INDEX : 0);
 }
 
-static uint64_t address(const void *memory)
+int ur_request_check(struct udpring_ring *self, const struct ur_request *request)
 {
-    return (uint64_t)(uintptr_t)memory;
-}
-
-/* Fills a zeroed SQE, except user_data. */
-static void fill(struct io_uring_sqe *sqe, const struct ur_slot *slot, const struct udpring_operation *operation)
-{
-    sqe->opcode = (uint8_t)operation->opcode;
-    sqe->flags = (uint8_t)operation->flags;
-    sqe->fd = operation->fd;
-    sqe->op_flags = operation->op_flags;
-    sqe->off = operation->offset;
-    switch (operation->opcode) {
-    case IORING_OP_NOP:
-        sqe->len = operation->length;
-        sqe->off = 0;
-        break;
-    case IORING_OP_POLL_ADD:
-        sqe->poll32_events = poll_mask(operation->op_flags);
-        sqe->len = operation->offset ? IORING_POLL_ADD_MULTI : 0;
-        sqe->off = 0;
-        break;
-    case IORING_OP_POLL_REMOVE:
-    case IORING_OP_TIMEOUT_REMOVE:
-    case IORING_OP_ASYNC_CANCEL:
-        sqe->addr = operation->target;
-        sqe->off = 0;
-        break;
-    case IORING_OP_TIMEOUT:
-    case IORING_OP_LINK_TIMEOUT:
-        sqe->addr = address(&slot->time);
-        sqe->len = 1;
-        break;
-    case IORING_OP_MSG_RING:
-        sqe->addr = IORING_MSG_DATA;
-        sqe->off = (uint64_t)UR_KIND_MESSAGE << 56 | operation->target;
-        sqe->len = operation->length;
-        break;
-    case IORING_OP_SENDMSG:
-    case IORING_OP_RECVMSG:
-        sqe->addr = address(&slot->header);
-        sqe->len = 1;
-        sqe->off = 0;
-        break;
-    case IORING_OP_READ_MULTISHOT:
-        sqe->flags |= IOSQE_BUFFER_SELECT;
-        sqe->buf_group = (uint16_t)operation->group;
-        break;
-    case IORING_OP_READ_FIXED:
-    case IORING_OP_WRITE_FIXED:
-        sqe->buf_index = (uint16_t)operation->group;
-        sqe->addr = address(slot->payload);
-        sqe->len = operation->length;
-        break;
-    default:   /* READ, WRITE */
-        sqe->addr = address(slot->payload);
-        sqe->len = operation->opcode == IORING_OP_WRITE ? operation->payload_length : operation->length;
-        break;
-    }
+    const struct ur_row *row = request->row;
+    if (ur_unlikely(!row))
+        return ur_fail(&self->why, -EOPNOTSUPP, "no operation has this number");
+    if (ur_unlikely(request->flags & ~FLAGS))
+        return ur_fail(&self->why, -EINVAL, "flags 0x%x: unknown, or BUFFER_SELECT, which the operation sets itself", request->flags);
+    if (ur_unlikely(request->flags & IOSQE_CQE_SKIP_SUCCESS && row->memory >= UR_MEMORY_SHOTS))
+        return ur_fail(&self->why, -EINVAL, "SKIP_SUCCESS on an operation that owns memory or has several completions: only its "
+                       "completion says when to free it");
+    if (ur_unlikely(request->flags & IOSQE_FIXED_FILE && !(row->takes & UR_TAKES_FILE)))
+        return ur_fail(&self->why, -EINVAL, "%s takes no registered file", row->name);
+    if (ur_unlikely(given(request) & ~row->takes))
+        return ur_fail(&self->why, -EINVAL, "%s takes fewer arguments (given 0x%x of 0x%x)", row->name, given(request), row->takes);
+    if (ur_unlikely(request->len > UDPRING_OPERATION_BYTES_MAX && measures(row)))
+        return ur_fail(&self->why, -ERANGE, "length %u: at most %u", request->len, UDPRING_OPERATION_BYTES_MAX);
+    if (ur_unlikely(request->size > UDPRING_OPERATION_BYTES_MAX))
+        return ur_fail(&self->why, -ERANGE, "payload of %llu bytes: at most %u", (unsigned long long)request->size,
+                       UDPRING_OPERATION_BYTES_MAX);
+    if (ur_unlikely(request->name_size > sizeof(struct sockaddr_storage)))
+        return ur_fail(&self->why, -ERANGE, "an address of %u bytes: at most %zu", request->name_size, sizeof(struct sockaddr_storage));
+    if (ur_unlikely(request->control_size > UDPRING_CONTROL_BYTES_MAX))
+        return ur_fail(&self->why, -ERANGE, "control messages: at most %u bytes", UDPRING_CONTROL_BYTES_MAX);
+    return check_memory(self, request);
 }
 
 /* Takes an SQE. Submits if necessary to make room, but not between the links of a chain, because that would cut it. */
-static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe, struct udpring_reason *why)
+static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe)
 {
     *sqe = ur_sqe(&self->ring);
     if (*sqe)
         return 0;
     if (self->chain_open)
-        return ur_fail(why, -E2BIG, "a chain of linked operations does not fit into the %u entries of the submission queue "
+        return ur_fail(&self->why, -E2BIG, "a chain of linked operations does not fit into the %u entries of the submission queue "
                        "that are left: reserve room first", self->ring.sq_entries);
     *sqe = ur_sqe_or_submit(&self->ring);
-    return *sqe ? 0 : ur_fail(why, -EAGAIN, "the kernel takes no submissions for lack of memory. Reap completions and try again");
+    return *sqe ? 0 : ur_fail(&self->why, -EAGAIN, "the kernel takes no submissions for lack of memory. Reap completions and try again");
 }
 
-int64_t udpring_ring_queue(struct udpring_ring *self, const struct udpring_operation *operation, struct udpring_reason *why)
+int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request)
 {
-    int code = ur_ring_usable(&self->ring);
-    if (code && code != -EBADFD)   /* a ring that is not enabled yet may be filled up to its size */
+    int code = ur_request_check(self, request);
+    if (ur_unlikely(code))
         return code;
-    code = check(self, operation, why);
-    if (code)
-        return code;
-
     struct io_uring_sqe *sqe;
-    if (operation->flags & IOSQE_CQE_SKIP_SUCCESS) {
-        code = next_sqe(self, &sqe, why);
+    if (request->flags & IOSQE_CQE_SKIP_SUCCESS) {
+        code = next_sqe(self, &sqe);
         if (code)
             return code;
-        fill(sqe, NULL, operation);
+        ur_request_fill(self, sqe, NULL, request);
         sqe->user_data = (uint64_t)UR_KIND_SILENT << 56 | (++self->silent & 0xffffffffffffffull);
     } else {
         int64_t taken = ur_ops_take(&self->ops);
-        if (taken < 0)
-            return ur_fail(why, (int)taken, "all %u operation slots are busy: reap completions first", self->ops.count);
+        if (ur_unlikely(taken < 0))
+            return ur_fail(&self->why, (int)taken, "all %u operation slots are busy: reap completions first", self->ops.count);
         uint32_t slot = (uint32_t)taken;
         self->busy++;
-        code = equip(self, &self->slots[slot], operation);
-        if (!code)
-            code = next_sqe(self, &sqe, why);
+        code = ur_slot_equip(self, &self->slots[slot], request);
+        if (ur_likely(!code))
+            code = next_sqe(self, &sqe);
         else
-            ur_fail(why, code, "%u bytes: no memory", operation->length + operation->payload_length);
-        if (code) {
+            ur_fail(&self->why, code, "%llu bytes: no memory", (unsigned long long)(request->len + request->size));
+        if (ur_unlikely(code)) {
             ur_slot_release(self, slot);
             return code;
         }
-        fill(sqe, &self->slots[slot], operation);
+        ur_request_fill(self, sqe, &self->slots[slot], request);
         sqe->user_data = ur_ops_arm(&self->ops, slot);
     }
-    self->chain_open = operation->flags & LINKS;
+    self->chain_open = request->flags & LINKS;
     return (int64_t)sqe->user_data;
+}
+
+/* A ring that is not enabled yet may be filled up to its size. */
+static int fillable(struct udpring_ring *self)
+{
+    int code = ur_ring_usable(&self->ring);
+    if (ur_unlikely(code && code != -EBADFD))
+        return code;
+    self->why.text[0] = 0;
+    return 0;
+}
+
+int64_t udpring_ring_put(struct udpring_ring *self, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off, uint64_t addr,
+                         uint32_t len, uint32_t op_flags, uint64_t extra, const uint8_t *memory, uint64_t size, uint64_t pin)
+{
+    int code = fillable(self);
+    if (ur_unlikely(code))
+        return code;
+    struct ur_request request = {
+        .row = ur_row(operation), .flags = flags, .fd = fd, .off = off, .addr = addr, .len = len, .op_flags = op_flags,
+        .prio = (uint16_t)extra, .buffer = (uint16_t)(extra >> 16), .index = (uint32_t)(extra >> 32),
+        .memory = memory, .size = size, .pin = pin,
+    };
+    return ur_request_put(self, &request);
+}
+
+int64_t udpring_ring_put_message(struct udpring_ring *self, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
+                                 uint64_t addr, uint32_t len, uint32_t op_flags, uint64_t extra, const uint8_t *memory, uint64_t size,
+                                 uint64_t pin, const uint8_t *name, uint32_t name_size, const uint8_t *control, uint32_t control_size)
+{
+    int code = fillable(self);
+    if (ur_unlikely(code))
+        return code;
+    struct ur_request request = {
+        .row = ur_row(operation), .flags = flags, .fd = fd, .off = off, .addr = addr, .len = len, .op_flags = op_flags,
+        .prio = (uint16_t)extra, .buffer = (uint16_t)(extra >> 16), .index = (uint32_t)(extra >> 32),
+        .memory = memory, .size = size, .pin = pin,
+        .name = name, .name_size = name_size, .control = control, .control_size = control_size,
+    };
+    return ur_request_put(self, &request);
+}
+
+int64_t udpring_ring_put_vector(struct udpring_ring *self, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
+                                uint32_t op_flags, uint64_t extra, uint8_t *const *memory, const uint64_t *sizes, uint32_t count,
+                                uint64_t pin)
+{
+    int code = fillable(self);
+    if (ur_unlikely(code))
+        return code;
+    struct ur_request request = {
+        .row = ur_row(operation), .flags = flags, .fd = fd, .off = off, .op_flags = op_flags,
+        .prio = (uint16_t)extra, .buffer = (uint16_t)(extra >> 16), .index = (uint32_t)(extra >> 32),
+        .pieces = memory, .sizes = sizes, .count = count, .pin = pin,
+    };
+    return ur_request_put(self, &request);
+}
+
+const char *udpring_ring_why(struct udpring_ring *self)
+{
+    return self->why.text;
 }
 
 int32_t udpring_ring_reserve(struct udpring_ring *self, uint32_t n, struct udpring_reason *why)
@@ -285,6 +283,8 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
     uint32_t queued = ur_sq_queued(ring);
     if (n > queued)
         n = queued;
+    if (n > UDPRING_HARVEST_MAX - self->released_count)
+        n = UDPRING_HARVEST_MAX - self->released_count;
     for (uint32_t i = 1; i <= n; i++) {
         uint64_t user_data = ring->sqes[(ring->sq_tail - i) & ring->sq_mask].user_data;
         if (UR_KIND(user_data) != UR_KIND_PYTHON)
@@ -293,6 +293,8 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
         if (slot < 0)
             continue;
         ur_ops_done(&self->ops, (uint32_t)slot);
+        if (self->slots[slot].pin)
+            ur_pin_release(self, self->slots[slot].pin);
         ur_slot_release(self, (uint32_t)slot);
     }
     ur_sqe_retract(ring, n);
