@@ -157,7 +157,7 @@ class Bench:
         done = ffi.new("uint32_t *")
         assert lib.udpring_plane_prefixes(self.plane, prefix, 1, done) == 0
 
-    def key(self, *, initiator: bool = True, ahead: int = 0) -> int:
+    def key(self, *, initiator: bool = True, ahead: int = 0, remote: int = REMOTE_INDEX) -> int:
         """Installs a session, born `ahead` ns after now. Returns the plane's index."""
         index = ffi.new("uint32_t *")
         assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
@@ -167,7 +167,7 @@ class Bench:
             self.suite.cipher,
             SEND_KEY + RECEIVE_KEY,
             index[0],
-            REMOTE_INDEX,
+            remote,
             initiator,
             time.clock_gettime_ns(time.CLOCK_BOOTTIME) + ahead,
         )

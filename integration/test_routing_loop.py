@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
+from socket import AF_NETLINK
 
 import pytest
+import seccomp
 from lab import SUBJECT, Node, Peer, Rig, Space, Tunnel, until
 from lab.counters import drops, watched
 from lab.node import endpoint
@@ -15,9 +18,12 @@ BOUND = 70_000
 """Bytes that a loop may send: the bound of the kernel's self-test."""
 
 
-def far_end(rig: Rig, tmp_path: Path, family: int, *, workers: int = 1) -> Tunnel:
+def far_end(
+    rig: Rig, tmp_path: Path, family: int, *, workers: int = 1, launcher: tuple[str, ...] = ()
+) -> Tunnel:
     """a reaches b's endpoint, an address behind b's link, by a default route. a's counters are readable."""
     program = watched(tmp_path).with_env(UDPRING_WORKERS=str(workers))
+    program = dataclasses.replace(program, argv=(*launcher, *program.argv))
     tunnel = rig.tunnel((program, SUBJECT), family=family, start=False)
     a, b = tunnel.a, tunnel.b
     far, bits = ("10.66.0.1", "32") if family == 4 else ("fd66::1", "128")
@@ -75,6 +81,37 @@ def test_route_into_the_tunnel_is_dropped_and_logged(
     b.space.nft("delete table inet quiet")
     ping(a.space, inner)
     until(lambda: "loop no longer" in a.log_text(), "its end is logged")
+
+
+NO_NETLINK = (sys.executable, seccomp.__file__, f"socket=EAFNOSUPPORT:0=={AF_NETLINK}", "--")
+"""Without rtnetlink nothing watches the routes, as while the thread that does waits for a CPU."""
+
+
+@pytest.mark.parametrize(
+    ("family", "workers", "size"),
+    [(4, 1, 56), (6, 1, 1392), (4, 2, 1392)],
+    ids=["ipv4", "ipv6-fragments", "ipv4-workers-fragments"],
+)
+def test_loop_is_bounded_while_nobody_watches_routes(
+    rig: Rig, tmp_path: Path, family: int, workers: int, size: int
+) -> None:
+    tunnel = far_end(rig, tmp_path, family, workers=workers, launcher=NO_NETLINK)
+    a, b = tunnel.a, tunnel.b
+    inner = b.inner4 if family == 4 else b.inner6
+    silence(b)
+    before = a.status(b).sent
+    for half in halves(family):
+        a.space.ip(f"-{family}", "route", "add", half, "dev", a.interface)
+    a.space.run("ping", "-n", "-i", "0.02", "-c", "10", "-s", str(size), "-W", "1", inner, check=False)
+    until(lambda: drops(a)["routing_loop"] >= 10, "the packets are dropped, for this reason")
+    assert a.status(b).sent - before < BOUND
+    until(lambda: "leads into this tunnel" in a.log_text(), "it is logged")
+    assert a.log_text().count("leads into this tunnel") == 1
+    # Another route to the endpoint ends it.
+    far, bits = ("10.66.0.1", "32") if family == 4 else ("fd66::1", "128")
+    a.space.ip(f"-{family}", "route", "add", f"{far}/{bits}", "via", b.space.address(family))
+    b.space.nft("delete table inet quiet")
+    ping(a.space, inner)
 
 
 def test_endpoint_set_into_the_tunnel_sends_nothing(rig: Rig, tmp_path: Path) -> None:

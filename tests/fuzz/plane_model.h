@@ -33,6 +33,7 @@ extern struct model {
     uint8_t outer[PEERS];       /* life that owns the addresses of a slot's endpoints, likewise */
     bool loops[PEERS];          /* packets to that slot return to the device, as of the last paths_check() */
     bool loops_known;
+    bool own_read;              /* since then the device gave a message of the plane itself */
     bool asks;                  /* there is a directory of peers */
     struct session session[SESSIONS];
     uint32_t sessions;
@@ -91,6 +92,11 @@ void nested_read(uint8_t life, const uint8_t *packet, uint32_t length);
 void nested_leaves(uint8_t life, const uint8_t *packet, uint32_t length);
 void nested_answer(uint8_t life, uint64_t asked_ns);
 void nested_check_quiet(void);
+
+/* plane_own.c: messages of the plane that come out of its device do not leave again. */
+enum own { OWN_NOT, OWN_LOOPS, OWN_MAY_LOOP };   /* the second is to be dropped, the third may be */
+void own_step(struct input *input, uint8_t slot);   /* one comes out */
+enum own own_read(uint8_t life, const uint8_t *packet, uint32_t length);
 
 /* plane_events.c: events to the control loop. */
 void events_reset(void);

@@ -43,9 +43,12 @@ static void expect(void *context, const uint8_t *packet, uint32_t length)
     uint32_t queue = *(const uint32_t *)context;
     model.packets_read++;
     uint8_t life = model_owner(packet, length, true);
-    if (life != NOBODY)
+    enum own own = own_read(life, packet, length);
+    if (own == OWN_LOOPS)
+        return;
+    if (life != NOBODY && own == OWN_NOT)
         nested_read(life, packet, length);
-    else if (!model.asks)
+    else if (life == NOBODY && !model.asks)
         return;   /* else it may leave later, to a peer that the directory names */
     if (expected_count[queue] == EXPECTED)
         shrink(queue);

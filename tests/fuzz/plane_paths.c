@@ -120,7 +120,7 @@ static uint64_t loop_drops(void)
 
 static void check_drops(void)
 {
-    bool any = nested_may_drop();
+    bool any = nested_may_drop() || model.own_read;
     for (uint32_t slot = 0; slot < PEERS; slot++)
         any |= model.loops[slot];
     if (model.loops_known && !any)
@@ -154,6 +154,7 @@ static void learn_loops(void)
         model.loops[slot] = right_loops(slot);
     }
     model.loops_known = true;
+    model.own_read = false;
     loop_drops_before = loop_drops();
 }
 
@@ -287,6 +288,7 @@ void paths_step(struct input *input, uint8_t slot)
     case 11: kernel.bound_to = value % ROUTE_LINKS; return;
     case 12: kernel.other_tunnel = value % ROUTE_LINKS; break;
     case 13: nested_choose(slot, value); return;
+    case 14: own_step(input, slot); return;
     default: break;   /* an irrelevant notice */
     }
     netlink_tell(value);

@@ -95,6 +95,10 @@ enum {
  * not. */
 #define NESTING_ASK_NS NS_PER_S
 #define NESTING_CLEAR_NS (10 * NS_PER_S)
+/* A message to a peer came out of our own TUN device: the route leads there for so long, whatever the last look-up says. While
+ * more such messages come, the watch thread is asked to look this often. */
+#define CAME_BACK_NS NS_PER_S
+#define CAME_BACK_LOOK_NS (NS_PER_S / 2)
 /* Bounds of the watch thread's pause. */
 #define ROUTES_PAUSE_MIN_NS (NS_PER_S / 500)
 #define ROUTES_PAUSE_MAX_NS (NS_PER_S / 2)

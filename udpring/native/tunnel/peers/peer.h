@@ -85,6 +85,7 @@ struct peer {
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
     bool loops;                 /* packets to it loop back (paths.c, nesting.c), which was reported */
+    uint64_t came_back_ns;      /* when a message to it came out of our own TUN device, within CAME_BACK_LOOK_NS; 0: never */
     uint64_t nesting_asked_ns;  /* when NESTED was last posted; 0: the next packet asks */
     trains_t trains;            /* asked anew when it roams or has a new key */
     /* not atomic again */

@@ -1,5 +1,6 @@
 /* Out: TUN -> UDP.
  *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
+ *      a message of our own that would loop: drop it                             (own_messages.c)
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
  *      no peer, and there is a directory: keep it and ask for the peer            (wanted.c)
  *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
@@ -10,6 +11,7 @@
 #include "../tun/segment.h"
 
 #include "events.h"
+#include "own_messages.h"
 #include "paths.h"
 #include "seal.h"
 #include "staged.h"
@@ -25,6 +27,15 @@ static inline __attribute__((always_inline)) uint32_t destination_peer(const str
         return allowed_ips_lookup6(worker->plane->trie, packet + 24);
     *valid = false;
     return UDPRING_PEER_NONE;
+}
+
+/* For a packet that may be a message of our own. True: it was dropped. */
+static UR_NOINLINE bool looped(struct worker *worker, const uint8_t *packet, uint32_t length)
+{
+    if (!own_message_loops(worker, packet, length))
+        return false;
+    plane_drop(worker, UDPRING_DROP_ROUTING_LOOP);
+    return true;
 }
 
 static inline __attribute__((always_inline)) void outbound_packet(struct worker *worker, uint8_t *packet, uint32_t length)
@@ -75,7 +86,8 @@ static UR_NOINLINE ssize_t port_read(struct worker *worker)
         worker->single_datagrams += plane_is_udp(packet, length);
         worker->stats.tun_packets_in++;
         worker->stats.tun_bytes_in += length;
-        outbound_packet(worker, packet, length);
+        if (ur_likely(!own_message_likely(worker, packet, length)) || !looped(worker, packet, length))
+            outbound_packet(worker, packet, length);
     }
     return length ? length : 1;   /* 0 would mean that there is none */
 }
@@ -89,6 +101,7 @@ static ssize_t outbound_read(struct worker *worker)
     if (got <= 0)
         return got;
     worker->single_datagrams += vnet.gso_type == VNET_GSO_NONE && plane_is_udp(packet, (uint32_t)got);
+    bool own = own_message_likely(worker, packet, (uint32_t)got);
     UR_UNINITIALIZED struct segmenter segmenter;
     if (ur_unlikely(segment_open(&segmenter, &vnet, packet, (uint32_t)got) < 0)) {
         plane_drop(worker, UDPRING_DROP_BAD_OUTER);
@@ -98,7 +111,8 @@ static ssize_t outbound_read(struct worker *worker)
     while (segment_next(&segmenter, &packet, &length)) {
         worker->stats.tun_packets_in++;
         worker->stats.tun_bytes_in += length;
-        outbound_packet(worker, packet, length);
+        if (ur_likely(!own) || !looped(worker, packet, length))
+            outbound_packet(worker, packet, length);
     }
     return got;
 }

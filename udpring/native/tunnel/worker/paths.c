@@ -19,6 +19,7 @@ void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpr
     if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
         peer->endpoint = *endpoint;
         peer->trains = TRAINS_NOT_ASKED;
+        peer->came_back_ns = 0;
         nesting_ask_anew(peer, true);
     }
     peer->heard_on = *local;
@@ -61,6 +62,13 @@ static bool waits(const struct worker *worker, const struct peer *peer)
     return peer->unanswered_since_ns || peer->wanted_ns || staged_count(worker, peer);
 }
 
+/* A message to the peer came out of our own TUN device a moment ago. */
+static bool came_back(const struct worker *worker, const struct peer *peer)
+{
+    uint64_t when = stamp_get(&peer->came_back_ns);
+    return ur_unlikely(when != 0) && (int64_t)(worker->now - when) < (int64_t)CAME_BACK_NS;
+}
+
 void peer_take_path(struct worker *worker, struct peer *peer, const struct path *path, bool routes_changed)
 {
     bool moved = peer->leaves_by != path->leaves_by || peer->interface_index != path->interface_index ||
@@ -71,24 +79,26 @@ void peer_take_path(struct worker *worker, struct peer *peer, const struct path 
     peer->way = (uint8_t)path->way;
     if (moved || routes_changed)
         nesting_ask_anew(peer, moved);
-    if (!moved)
-        return;
-    peer->trains = TRAINS_NOT_ASKED;   /* another way may take them */
-    if ((routes_changed && path->leaves_by && waits(worker, peer)) || (peer->loops && path->way == WAY_OUT)) {
-        peer->loops = peer->loops && path->way != WAY_OUT;
+    if (moved)
+        peer->trains = TRAINS_NOT_ASKED;   /* another way may take them */
+    /* Its messages may prove more than the look-up, which may be older, or unaware of a packet filter's mark. */
+    bool ends = peer->loops && path->way == WAY_OUT && (moved || !came_back(worker, peer));
+    if ((moved && routes_changed && path->leaves_by && waits(worker, peer)) || ends) {
+        peer->loops = peer->loops && !ends;
         plane_post(worker, UDPRING_EVENT_PATH, peer);
     }
 }
 
 /* A packet to the peer goes to another peer of this tunnel (which is fine: onion routing), and so on; does it come back? */
-static bool comes_back(const struct udpring_plane *plane, const struct peer *peer)
+static bool comes_back(const struct worker *worker, const struct peer *peer)
 {
+    const struct udpring_plane *plane = worker->plane;
     const struct peer *next = peer;
     for (unsigned hops = 0; hops < LOOP_HOPS_MAX; hops++) {
         const uint8_t *ip = next->endpoint.ip;
         next = plane_peer(plane, next->endpoint.family == AF_INET ? allowed_ips_lookup4(plane->trie, ip)
                                                                  : allowed_ips_lookup6(plane->trie, ip));
-        if (!next || !next->endpoint.family || next->way != WAY_OWN_TUNNEL)
+        if (!next || !next->endpoint.family || (next->way != WAY_OWN_TUNNEL && !came_back(worker, next)))
             return false;
         if (next == peer)
             return true;
@@ -96,13 +106,16 @@ static bool comes_back(const struct udpring_plane *plane, const struct peer *pee
     return true;   /* into a loop of others, or through more tunnels than any packet has room for */
 }
 
-bool path_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
+bool path_comes_back(struct worker *worker, struct peer *peer)
 {
-    if (peer->way == WAY_OTHER_TUNNEL)
-        return nesting_loops(worker, peer, packet, length);
-    bool loops = comes_back(worker->plane, peer);
+    bool loops = comes_back(worker, peer);
     if (ur_unlikely(__atomic_load_n(&peer->loops, __ATOMIC_RELAXED) != loops) &&
         __atomic_exchange_n(&peer->loops, loops, __ATOMIC_RELAXED) != loops)
         plane_post(worker, UDPRING_EVENT_PATH, peer);
     return loops;
+}
+
+bool path_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
+{
+    return peer->way == WAY_OTHER_TUNNEL ? nesting_loops(worker, peer, packet, length) : path_comes_back(worker, peer);
 }

@@ -16,6 +16,8 @@ void peer_source_lost(struct udpring_plane *plane, struct peer *peer, const stru
 /* By any worker, for a peer whose packets go through a tunnel of this host: whether they come back, and are to be dropped.
  * packet: NULL for a message of our own. */
 bool path_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length);
+/* By any worker: whether packets that the routes lead into our own TUN device reach this peer again. Reports a change. */
+bool path_comes_back(struct worker *worker, struct peer *peer);
 static inline bool peer_loops(struct worker *worker, struct peer *peer, const uint8_t *packet, uint32_t length)
 {
     return ur_unlikely(peer->way) && path_loops(worker, peer, packet, length);
