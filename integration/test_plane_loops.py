@@ -89,7 +89,8 @@ class Interface:
 @pytest.fixture
 def interface(bench: Bench) -> Iterator[Interface]:
     made = Interface(bench)
-    peer_at(bench, bench.peer, FAR)
+    for host in (OTHER, FAR):  # a new endpoint: no message to it has come back yet
+        peer_at(bench, bench.peer, host)
     bench.key()
     yield made
     made.close()
