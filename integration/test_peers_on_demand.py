@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,13 @@ class Pair:
         with contextlib.closing(SqliteDirectory(self.database)) as directory:
             asyncio.run(work(directory))
 
-    def register(self, *, endpoint: bool = False) -> None:
+    def register(self, *, endpoint: bool = False, before: Endpoint | None = None) -> None:
+        """``before``: an endpoint that is tried first."""
         where = Endpoint(self.b.space.address(self.family), 51821) if endpoint else None
+        fallbacks = (where,) if before and where else ()
         networks = tuple(ipaddress.ip_network(f"{each}") for each in ("10.9.0.2/32", "fd09::2/128"))
-        peer = PeerConfig(from_base64(self.b.public_key), allowed_ips=networks, endpoint=where)
+        peer = PeerConfig(from_base64(self.b.public_key), allowed_ips=networks, endpoint=before or where)
+        peer = replace(peer, fallbacks=fallbacks)
         self.change(lambda directory: directory.put(peer))
 
     def remove(self) -> None:
@@ -100,6 +104,14 @@ def test_first_packet_to_a_peer_is_not_lost(pair: Pair) -> None:
     assert list(pair.node.peers) == [pair.b.public_key]
     drops = pair.node.ask("stats")["drops"]
     assert drops["peer_refused"] == drops["wanted_full"] == 0
+
+
+def test_second_endpoint_of_the_directory_is_taken(rig: Rig, go: Program, tmp_path: Path) -> None:
+    """At the first one nobody answers."""
+    pair = Pair(rig, go, tmp_path, 4)
+    pair.register(endpoint=True, before=Endpoint("10.99.0.99", 51821))
+    ping(pair.a.space, pair.b.inner4)
+    assert list(pair.node.peers) == [pair.b.public_key]
 
 
 def test_unregistered_destination_is_refused(pair: Pair) -> None:

@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from udpring.tunnel.config import Cipher, Config, Endpoint, IPAddress, Network, 
 from udpring.tunnel.directory import ChangingDirectory, Directory
 from udpring.tunnel.directory_folder import FolderDirectory
 from udpring.tunnel.directory_mapping import MappingDirectory
-from udpring.tunnel.directory_sqlite import _LENGTHS, _MATCH, _PEER, SqliteDirectory
+from udpring.tunnel.directory_sqlite import _FALLBACKS, _LENGTHS, _MATCH, _PEER, SqliteDirectory
 from udpring.tunnel.disjoint_prefixes import DisjointPrefixes
 from udpring.tunnel.prefix_index import PrefixIndex
 
@@ -44,6 +45,7 @@ FULL = peer(
     "fd00::/64",
     preshared_key=bytes(range(32)),
     endpoint=Endpoint("vpn.example", 51820),
+    fallbacks=(Endpoint("192.0.2.1", 443), Endpoint("fd00::7", 51820)),
     persistent_keepalive=25,
     name="alice",
     cipher=Cipher.AES_256_GCM,
@@ -352,7 +354,7 @@ def test_each_question_uses_an_index(database: SqliteDirectory) -> None:
             return [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query, values)]
 
         asked = _MATCH.format(values="(?, ?), (?, ?)")
-        plans = plan(_PEER, KEYS[0]) + plan(asked, 32, b"abcd", 24, b"abc\0", 4)
+        plans = plan(_PEER, KEYS[0]) + plan(_FALLBACKS, KEYS[0]) + plan(asked, 32, b"abcd", 24, b"abc\0", 4)
         plans += [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + _LENGTHS, {"family": 4})]
         assert any("(family=? AND length=? AND network=?)" in step for step in plans)
         assert any("(family=? AND length<?)" in step for step in plans)
@@ -362,6 +364,34 @@ def test_each_question_uses_an_index(database: SqliteDirectory) -> None:
 
 def test_secrets_are_the_owners_alone(database: SqliteDirectory) -> None:
     assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+
+
+def test_fallbacks_go_with_their_peer(database: SqliteDirectory) -> None:
+    async def body() -> None:
+        await database.put(FULL)
+        await database.put(replace(FULL, fallbacks=FULL.fallbacks[:1]))
+        assert await database.by_key(KEYS[0]) == replace(FULL, fallbacks=FULL.fallbacks[:1])
+        await database.remove(KEYS[0])
+        await database.put(replace(FULL, fallbacks=()))
+        assert await database.by_key(KEYS[0]) == replace(FULL, fallbacks=())
+
+    run(body)
+
+
+def test_database_of_an_earlier_version_gets_fallbacks(tmp_path: Path) -> None:
+    path = tmp_path / "peers.sqlite"
+    with closing(SqliteDirectory(path)) as directory:
+        run(lambda: directory.put(replace(FULL, fallbacks=())))
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("DROP TRIGGER fallbacks_deleted; DROP TABLE fallbacks")
+
+    async def body() -> None:
+        assert await directory.by_key(KEYS[0]) == replace(FULL, fallbacks=())
+        await directory.put(FULL)
+        assert await directory.by_key(KEYS[0]) == FULL
+
+    with closing(SqliteDirectory(path)) as directory:
+        run(body)
 
 
 def test_prefix_of_another_peer_changes_nothing(database: SqliteDirectory) -> None:

@@ -256,6 +256,72 @@ def test_ipv6_destinations_are_asked_for(planes: Planes) -> None:
     with_node(planes, body, directory)
 
 
+def test_further_endpoints_are_tried_in_order(planes: Planes) -> None:
+    directory = MappingDirectory(
+        [replace(PEER, fallbacks=(Endpoint("192.0.2.10", 5), Endpoint("192.0.2.11", 5)))]
+    )
+
+    async def body(live: Live) -> None:
+        live.wanted()
+        await until(lambda: live.keys)
+        (number,) = live.plane.peers
+        for last in (9, 10, 11, 9):
+            assert live.node.peers[0].endpoint == (f"192.0.2.{last}", 5)
+            live.node._tunnel.control.following.unanswered(number)  # type: ignore[union-attr]
+
+    with_node(planes, body, directory)
+
+
+def test_address_serves_where_the_name_before_it_has_none(planes: Planes) -> None:
+    """And names alone refuse the peer."""
+    names = Endpoint("one.invalid", 5), Endpoint("two.invalid", 5)
+    directory = MappingDirectory([replace(PEER, endpoint=names[0], fallbacks=(Endpoint("192.0.2.10", 5),))])
+
+    async def body(live: Live) -> None:
+        live.wanted()
+        await until(lambda: live.keys)
+        assert live.node.peers[0].endpoint == ("192.0.2.10", 5)
+        directory.remove(KEY)
+        await until(lambda: not live.keys)
+        directory.put(replace(PEER, endpoint=names[0], fallbacks=names[1:]))
+        await asyncio.sleep(0)
+        live.wanted()
+        await until(lambda: live.reported)
+        for name in names:
+            assert f"its endpoint {name} has no address" in live.reported[0][1]
+        assert not live.keys
+
+    with_node(planes, body, directory)
+
+
+def test_peer_that_initiates_needs_no_look_up(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("udpring.tunnel.resolver.socket.getaddrinfo", lambda *words, **_: asked.append(words))
+
+    async def body(live: Live) -> None:
+        live.arrives(live.initiation())
+        await until(lambda: live.responses == 1)
+        assert live.node.peers[0].endpoint == ("192.0.2.1", 4000)
+        assert not asked
+
+    with_node(planes, body, MappingDirectory([replace(PEER, endpoint=Endpoint("name.invalid", 5))]))
+
+
+def test_changed_endpoints_move_the_peer(planes: Planes) -> None:
+    directory = MappingDirectory([PEER])
+
+    async def body(live: Live) -> None:
+        live.wanted()
+        await until(lambda: live.keys)
+        directory.put(replace(PEER, endpoint=Endpoint("192.0.2.20", 6), fallbacks=(PEER.endpoint,)))  # type: ignore[arg-type]
+        await until(lambda: live.node.peers[0].endpoint == ("192.0.2.20", 6))
+        directory.put(replace(PEER, endpoint=None))
+        await until(lambda: live.node._on_demand._directory_peers.get(KEY).endpoint is None)  # type: ignore[union-attr]
+        assert live.node.peers[0].endpoint == ("192.0.2.20", 6), "it stays where it is"
+
+    with_node(planes, body, directory)
+
+
 def test_destination_without_an_endpoint_is_refused(planes: Planes) -> None:
     async def body(live: Live) -> None:
         live.wanted()

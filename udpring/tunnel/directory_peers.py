@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from udpring.errors import RingError, UdpringError
 from udpring.tunnel import directory_limits as limits
-from udpring.tunnel.config import Network, PeerConfig
+from udpring.tunnel.config import Endpoint, Network, PeerConfig
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.disjoint_prefixes import DisjointPrefixes
+from udpring.tunnel.endpoint_following import EndpointFollowing
 from udpring.tunnel.keys import key_label
 from udpring.tunnel.plane_values import Prefix, SocketAddress
+from udpring.tunnel.resolver import Addresses
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard.unknown import UnknownInitiation
 
-__all__ = ["DirectoryPeers", "RefusedError"]
+__all__ = ["DirectoryPeers", "Place", "RefusedError"]
 
 SECOND = 1_000_000_000
 
@@ -30,12 +34,29 @@ class RefusedError(UdpringError):
     """A peer of a directory cannot be taken. The text is for the event."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new peer may be. ``known``: the addresses of endpoints that were looked up. ``last``: where it
+    was when it left, if the directory has no endpoint."""
+
+    known: Mapping[Endpoint, Addresses] = field(default_factory=dict)
+    last: SocketAddress | None = None
+
+
 class DirectoryPeers:
     """Owner: the Node. In the thread of the event loop. A program or ``wg`` may remove such
     a peer, or make it its own (``release``), at any time."""
 
-    def __init__(self, tunnel: Tunnel, *, loop: asyncio.AbstractEventLoop, idle_timeout: float) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        following: EndpointFollowing,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        idle_timeout: float,
+    ) -> None:
         self._tunnel = tunnel
+        self._following = following
         self._loop = loop
         self._idle = int(idle_timeout * SECOND)
         self._peers: dict[bytes, PeerConfig] = {}
@@ -66,15 +87,18 @@ class DirectoryPeers:
 
     # ---- coming ----
 
-    def add(
-        self, peer: PeerConfig, endpoint: SocketAddress | None, initiation: UnknownInitiation | None = None
-    ) -> None:
-        """Adds the peer. Packets that wait for it start a handshake. Raises RefusedError, and OSError or
-        ValueError of the tunnel; the peer is not there then."""
+    def add(self, peer: PeerConfig, place: Place, initiation: UnknownInitiation | None = None) -> None:
+        """Adds the peer. Packets that wait for it start a handshake. With ``initiation`` the peer is known to
+        be where that came from. Raises RefusedError, and OSError or ValueError of the tunnel; the peer is not
+        there then."""
         self._require_disjoint(peer)
         number = self._tunnel.add_peer(peer.public_key, initiation=initiation)
         try:
-            self._set(number, peer, endpoint, ())
+            if place.last is not None:
+                self._tunnel.set_endpoint(number, place.last)
+            lazy = initiation is not None
+            locate = partial(self._following.set, known=place.known, lazy=lazy)
+            self._set(number, peer, locate, ())
         except BaseException:
             self._tunnel.remove_peer(number, departs=True)
             raise
@@ -82,7 +106,7 @@ class DirectoryPeers:
 
     def change(self, peer: PeerConfig) -> None:
         """Changes a peer to the directory's present settings. Its session continues, and its endpoint stays
-        unless the directory's changed. Raises as ``add``."""
+        unless the directory's endpoints changed. Raises as ``add``."""
         before = self._peers.get(peer.public_key)
         number = self._tunnel.find(peer.public_key)
         if before is None or number is None:
@@ -90,11 +114,9 @@ class DirectoryPeers:
         if before == peer:
             return
         self._require_disjoint(peer)
-        endpoint = None
-        if before.endpoint != peer.endpoint and peer.endpoint is not None and peer.endpoint.address:
-            endpoint = SocketAddress.parse(str(peer.endpoint.address), peer.endpoint.port)
+        locate = None if before.endpoints == peer.endpoints else self._following.set
         try:
-            self._set(number, peer, endpoint, before.allowed_ips)
+            self._set(number, peer, locate, before.allowed_ips)
         except BaseException:
             self.dismiss(peer.public_key)  # some of it may be set
             raise
@@ -108,15 +130,19 @@ class DirectoryPeers:
             self.release(owner)  # removed by others
 
     def _set(
-        self, number: int, peer: PeerConfig, endpoint: SocketAddress | None, before: Iterable[Network]
+        self,
+        number: int,
+        peer: PeerConfig,
+        locate: Callable[[bytes, tuple[Endpoint, ...]], None] | None,
+        before: Iterable[Network],
     ) -> None:
         tunnel, live = self._tunnel, self._tunnel.device.by_id[number]
         if live.preshared_key != peer.preshared_key:
             tunnel.set_preshared_key(number, peer.preshared_key)
         if live.cipher is not peer.cipher:
             tunnel.set_cipher(number, peer.cipher)
-        if endpoint is not None:
-            tunnel.set_endpoint(number, endpoint)
+        if locate is not None:
+            locate(peer.public_key, peer.endpoints)
         has, wants = dict.fromkeys(before), dict.fromkeys(peer.allowed_ips)
         gone = [_prefix(each, number, remove=True) for each in has if each not in wants]
         # Last, because these let waiting packets go: then the peer is complete.

@@ -6,7 +6,7 @@ primary key. ``by_address`` finds the prefix lengths in use, by one index step f
 them up in one query.
 
 Every row that is added, updated or deleted in ``peers`` leaves its key in ``changes``, by a trigger. Nodes
-look there. Whoever changes prefixes alone updates the row in ``peers`` too.
+look there. Whoever changes prefixes or fallbacks alone updates the row in ``peers`` too.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ CREATE TABLE IF NOT EXISTS prefixes (
     public_key BLOB NOT NULL,
     PRIMARY KEY (family, length, network)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fallbacks (
+    public_key BLOB NOT NULL,
+    place INTEGER NOT NULL,                           -- tried in ascending order, after the peer's endpoint
+    host TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    PRIMARY KEY (public_key, place)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS prefixes_of_peer ON prefixes (public_key);
 CREATE TABLE IF NOT EXISTS changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,6 +70,9 @@ CREATE TRIGGER IF NOT EXISTS peer_deleted AFTER DELETE ON peers BEGIN
     INSERT INTO changes (public_key) VALUES (old.public_key);
     DELETE FROM changes WHERE number <= last_insert_rowid() - 100000;
 END;
+CREATE TRIGGER IF NOT EXISTS fallbacks_deleted AFTER DELETE ON peers BEGIN
+    DELETE FROM fallbacks WHERE public_key = old.public_key;
+END;
 """
 
 _PEER = """
@@ -70,6 +80,7 @@ SELECT public_key, preshared_key, endpoint_host, endpoint_port, persistent_keepa
 FROM peers WHERE public_key = ?
 """
 _PREFIXES = "SELECT network, length FROM prefixes WHERE public_key = ? ORDER BY family, length, network"
+_FALLBACKS = "SELECT host, port FROM fallbacks WHERE public_key = ? ORDER BY place"
 _LENGTHS = """
 WITH RECURSIVE used(length) AS (
     SELECT (SELECT length FROM prefixes WHERE family = :family ORDER BY length DESC LIMIT 1)
@@ -160,6 +171,7 @@ class SqliteDirectory:
             return None
         key, preshared, host, port, keepalive, cipher, name = row
         prefixes = self._connection.execute(_PREFIXES, (public_key,)).fetchall()
+        fallbacks = self._connection.execute(_FALLBACKS, (public_key,)).fetchall()
         return PeerConfig(
             key,
             preshared_key=preshared,
@@ -168,6 +180,7 @@ class SqliteDirectory:
             persistent_keepalive=keepalive,
             cipher=Cipher(cipher),
             name=name,
+            fallbacks=tuple(Endpoint(*each) for each in fallbacks),
         )
 
     def _by_address(self, ip: IPAddress) -> PeerConfig | None:
@@ -209,6 +222,11 @@ class SqliteDirectory:
                 where = (endpoint.host, endpoint.port) if endpoint else (None, None)
                 row = (peer.preshared_key, *where, peer.persistent_keepalive, str(peer.cipher), peer.name)
                 self._connection.execute(_PUT_PEER, (key, *row))
+                self._connection.execute("DELETE FROM fallbacks WHERE public_key = ?", (key,))
+                self._connection.executemany(
+                    "INSERT INTO fallbacks VALUES (?, ?, ?, ?)",
+                    [(key, place, each.host, each.port) for place, each in enumerate(peer.fallbacks)],
+                )
                 self._connection.execute("DELETE FROM prefixes WHERE public_key = ?", (key,))
                 self._connection.executemany(
                     "INSERT INTO prefixes VALUES (?, ?, ?, ?)",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -107,15 +108,28 @@ class EndpointFollowing(Following):
 
     # ---- which peers ----
 
-    def set(self, public_key: bytes, endpoints: tuple[Endpoint, ...]) -> None:
+    def set(
+        self,
+        public_key: bytes,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        known: Mapping[Endpoint, Addresses] | None = None,
+        lazy: bool = False,
+    ) -> None:
         """The peer is at one of these endpoints. Sets the first address that is known. Without endpoints the
-        peer stays where it is."""
+        peer stays where it is. ``known``: hosts that were looked up just now. ``lazy``: other names are
+        looked up only when the peer does not answer."""
         self.forget(public_key)
         if not endpoints:
             return
         followed = _Followed(endpoints, [()] * len(endpoints))
         self._followed[public_key] = followed
         for place, endpoint in enumerate(endpoints):
+            if addresses := (known or {}).get(endpoint):
+                self._first_found(public_key, followed, place, addresses)
+                continue
+            if lazy and not endpoint.numeric:
+                continue
             found = partial(self._first_found, public_key, followed, place)
             try:
                 self._resolver.resolve((public_key, place), endpoint, found)

@@ -174,7 +174,7 @@ class Node(Inside, PacketsOfNode):
         self._following = following = EndpointFollowing(tunnel, Resolver(), loop=loop)
         directory_peers = None
         if self._directory is not None:
-            directory_peers = DirectoryPeers(tunnel, loop=loop, idle_timeout=self._idle_timeout)
+            directory_peers = DirectoryPeers(tunnel, following, loop=loop, idle_timeout=self._idle_timeout)
             self._on_demand = PeersOnDemand(
                 self._directory,
                 tunnel,

@@ -28,11 +28,10 @@ from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.bounded_memory import BoundedMemory
 from udpring.tunnel.config import IPAddress, PeerConfig
 from udpring.tunnel.directory import ChangingDirectory, Directory
-from udpring.tunnel.directory_peers import DirectoryPeers, RefusedError
+from udpring.tunnel.directory_peers import DirectoryPeers, Place, RefusedError
 from udpring.tunnel.keys import key_label
-from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.questions import Questions
-from udpring.tunnel.resolver import look_up
+from udpring.tunnel.resolver import look_up_all
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard.events import Dropped, DropReason
 from udpring.wireguard.unknown import UnknownInitiation
@@ -82,7 +81,7 @@ class PeersOnDemand:
             at_once=limits.KEYS_AT_ONCE,
             per_source=limits.KEYS_PER_SOURCE,
         )
-        self._addresses: Questions[bytes, tuple[PeerConfig, SocketAddress | None] | None] = Questions(
+        self._addresses: Questions[bytes, tuple[PeerConfig, Place] | None] = Questions(
             loop=loop, seconds=answer_timeout, at_once=limits.ADDRESSES_AT_ONCE
         )
         self._waiting: dict[bytes, list[UnknownInitiation]] = {}
@@ -179,7 +178,7 @@ class PeersOnDemand:
                 self._drop(reason, key)
                 return
             try:
-                self._directory_peers.add(peer, _numeric(peer), initiation)
+                self._directory_peers.add(peer, Place(), initiation)
             except Exception as wrong:
                 self._refuse_key(key, _why(wrong))
                 self._drop(DropReason.UNKNOWN_PEER, key)
@@ -210,22 +209,29 @@ class PeersOnDemand:
         ):
             self._refuse_address(ip, 0)
 
-    async def _find(self, ip: IPAddress) -> tuple[PeerConfig, SocketAddress | None] | None:
-        """The peer and where it is. The name of an endpoint is looked up within the same time."""
+    async def _find(self, ip: IPAddress) -> tuple[PeerConfig, Place] | None:
+        """The peer and where it may be. A name is looked up within the same time, if all endpoints are
+        names: without an address there would be no use in adding the peer."""
         peer = self._checked(await self._directory.by_address(ip))
         if peer is None:
             return None
-        endpoint = peer.endpoint
-        if endpoint is None or endpoint.numeric or self._tunnel.find(peer.public_key) is not None:
-            return peer, _numeric(peer)
-        try:
-            return peer, await run_blocking(partial(look_up, endpoint), name="udpring-resolve", abandon=True)
-        except (OSError, UnicodeError) as failed:
-            raise RefusedError(f"its endpoint {endpoint} has no address: {failed}") from failed
+        if self._tunnel.find(peer.public_key) is not None or any(each.numeric for each in peer.endpoints):
+            return peer, Place()
+        if not peer.endpoints:
+            left = self._tunnel.departed.get(peer.public_key)
+            return peer, Place(last=left.endpoint if left else None)
+        failures = []
+        for endpoint in peer.endpoints:
+            look_up = partial(look_up_all, endpoint)
+            try:
+                found = await run_blocking(look_up, name="udpring-resolve", abandon=True)
+            except (OSError, UnicodeError) as failed:
+                failures.append(f"its endpoint {endpoint} has no address: {failed}")
+            else:
+                return peer, Place({endpoint: found})
+        raise RefusedError("; ".join(failures))
 
-    def _address_answered(
-        self, ip: bytes, answer: tuple[PeerConfig, SocketAddress | None] | BaseException | None
-    ) -> None:
+    def _address_answered(self, ip: bytes, answer: tuple[PeerConfig, Place] | BaseException | None) -> None:
         key = None
         try:
             if isinstance(answer, BaseException):
@@ -233,27 +239,24 @@ class PeersOnDemand:
             if answer is None:
                 self._forget_address(ip, limits.REFUSED_SECONDS)
                 return
-            peer, endpoint = answer
+            peer, place = answer
             key = peer.public_key
-            self._take(peer, endpoint, ipaddress.ip_address(ip))
+            self._take(peer, place, ipaddress.ip_address(ip))
         except Exception as wrong:
             self._forget_address(ip, limits.FAILED_SECONDS)
             address = ipaddress.ip_address(ip)
             self._tell(key, _why(wrong) if key else f"{address}: {_why(wrong)}")
 
-    def _take(self, peer: PeerConfig, endpoint: SocketAddress | None, ip: IPAddress) -> None:
+    def _take(self, peer: PeerConfig, place: Place, ip: IPAddress) -> None:
         """Adds the peer that packets wait for, or gives one that is there the address."""
         if not any(ip in network for network in peer.allowed_ips):
             raise RefusedError(f"its AllowedIPs do not have {ip}, for which the directory named it")
         if self._tunnel.find(peer.public_key) is not None:
             self._directory_peers.change(peer)
             return
-        if endpoint is None:
-            left = self._tunnel.departed.get(peer.public_key)
-            endpoint = left.endpoint if left else None
-        if endpoint is None:
+        if not peer.endpoints and place.last is None:
             raise RefusedError(f"it has no endpoint, so packets to {ip} have nowhere to go")
-        self._directory_peers.add(peer, endpoint)
+        self._directory_peers.add(peer, place)
 
     def _forget_address(self, ip: bytes, seconds: float) -> None:
         self._addresses_refused.put(ip, True, self._loop.time() + seconds)
@@ -325,9 +328,3 @@ class PeersOnDemand:
         except Exception as wrong:
             self._directory_peers.dismiss(key)
             self._refuse_key(key, _why(wrong))
-
-
-def _numeric(peer: PeerConfig) -> SocketAddress | None:
-    if peer.endpoint is None or peer.endpoint.address is None:
-        return None
-    return SocketAddress.parse(str(peer.endpoint.address), peer.endpoint.port)
