@@ -593,6 +593,7 @@ def test_names_are_resolved(run: Callable[..., Any], ours: Open) -> None:
         with pytest.raises(socket.gaierror):
             await ours(Recorder, local_addr=("no such host.invalid", 0))
         transport.sendto(b"x", ("no such host.invalid", 1))
+        await client.until(3)
         assert client.calls[2] == ("error", "gaierror", socket.EAI_NONAME)
         transport.close()
         await client.until_lost()

@@ -6,12 +6,26 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
 from udpring._native import ffi
 from udpring.socket_address import Address
 
-__all__ = ["Address", "AddressList", "family_of", "from_core", "host_from_core", "to_core"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = [
+    "Address",
+    "AddressList",
+    "family_of",
+    "from_core",
+    "host_from_core",
+    "keep_name",
+    "known_name",
+    "look_up_name",
+    "numeric_to_core",
+    "to_core",
+]
 
 #: family, port, scope_id, ip: the layout of ``struct udpring_address``.
 LAYOUT = struct.Struct("=HHI16s")
@@ -108,16 +122,39 @@ def _numeric(address: Address, socket_family: int) -> bytes | None:
     return None
 
 
-def _look_up(address: Address, socket_family: int) -> bytes:
-    host, port = address[0], address[1]
-    scope = address[3] if len(address) == 4 else 0
+def _question(address: Address, socket_family: int) -> tuple[Any, ...]:
+    """The arguments of getaddrinfo(3)."""
     flags = socket.AI_V4MAPPED if socket_family == socket.AF_INET6 else 0
-    found = socket.getaddrinfo(host, port, socket_family, socket.SOCK_DGRAM, 0, flags)[0][4]
-    resolved: Address = (str(found[0]), int(found[1]))
-    if len(found) == 4:
-        resolved = (str(found[0]).partition("%")[0], int(found[1]), 0, int(found[3]) or scope)
+    return address[0], address[1], socket_family, socket.SOCK_DGRAM, 0, flags
+
+
+def _answered(found: Any, address: Address, socket_family: int) -> bytes:
+    """Keeps the first address that was found, and returns it packed."""
+    first = found[0][4]
+    resolved: Address = (str(first[0]), int(first[1]))
+    if len(first) == 4:
+        scope = address[3] if len(address) == 4 else 0
+        resolved = (str(first[0]).partition("%")[0], int(first[1]), 0, int(first[3]) or scope)
     raw = _numeric(resolved, socket_family)
     assert raw is not None
+    if len(_names) >= _CACHE_LIMIT:
+        _names.clear()
+    _names[address, socket_family] = raw, time.monotonic() + NAME_SECONDS
+    return raw
+
+
+def numeric_to_core(address: Address, socket_family: int) -> bytes | None:
+    """``to_core`` without a look-up. None: the address is a name, or has a zone."""
+    key = (address, socket_family)
+    try:
+        return _to_cache[key]
+    except (KeyError, TypeError):
+        pass
+    raw = _numeric(address, socket_family)
+    if raw is not None:
+        if len(_to_cache) >= _CACHE_LIMIT:
+            _to_cache.clear()
+        _to_cache[key] = raw
     return raw
 
 
@@ -138,17 +175,29 @@ def to_core(address: Address, socket_family: int) -> bytes:
     known = _names.get(key) if type(address) is tuple else None
     if known is not None and time.monotonic() < known[1]:
         return known[0]
-    raw = _numeric(address, socket_family)
+    raw = numeric_to_core(address, socket_family)
     if raw is not None:
-        if len(_to_cache) >= _CACHE_LIMIT:
-            _to_cache.clear()
-        _to_cache[key] = raw
         return raw
-    raw = _look_up(address, socket_family)
-    if len(_names) >= _CACHE_LIMIT:
-        _names.clear()
-    _names[key] = raw, time.monotonic() + NAME_SECONDS
-    return raw
+    return _answered(socket.getaddrinfo(*_question(address, socket_family)), address, socket_family)
+
+
+def known_name(address: Address, socket_family: int) -> tuple[bytes, float] | None:
+    """The packed address of a name, and the time.monotonic() until which it is good. None: unknown."""
+    return _names.get((address, socket_family))
+
+
+async def look_up_name(loop: asyncio.AbstractEventLoop, address: Address, socket_family: int) -> None:
+    """Looks a name up without blocking the loop. ``known_name`` has it then. Raises as ``to_core``."""
+    host, port, family, kind, proto, flags = _question(address, socket_family)
+    found = await loop.getaddrinfo(host, port, family=family, type=kind, proto=proto, flags=flags)
+    _answered(found, address, socket_family)
+
+
+def keep_name(address: Address, socket_family: int, seconds: float | None) -> None:
+    """After a look-up that failed: the known address is good for these seconds; None: it is forgotten."""
+    known = _names.pop((address, socket_family), None)
+    if known is not None and seconds is not None:
+        _names[address, socket_family] = known[0], time.monotonic() + seconds
 
 
 class AddressList(Sequence[Address | None]):

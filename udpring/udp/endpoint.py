@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
-from udpring.udp.address import LAYOUT, Address, AddressList, from_core, to_core
+from udpring.udp.address import LAYOUT, Address, AddressList, from_core, numeric_to_core
 from udpring.udp.endpoint_socket import check_socket, make_socket
 from udpring.udp.flow import WriteLimits
+from udpring.udp.names import NameQueue
 from udpring.udp.receive import RecvRing
 from udpring.udp.send import SendRing
 from udpring.udp.tiers import forced_tier
@@ -84,8 +85,8 @@ async def open_datagram_endpoint(
       may therefore report a datagram after ``sendto`` returned. Order is kept per destination.
     - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received`` goes
       to the loop's exception handler, and the next datagram is handed over.
-    - The host in ``sendto`` may be a name. It is looked up, which blocks the loop as in asyncio, but once
-      in 60 s.
+    - The host in ``sendto`` may be a name. It is looked up without blocking the loop, and again after 60 s,
+      while the known address serves. Datagrams wait for the first look-up, at most 1024 and 1 MiB of them.
     - Datagrams that are sent after ``close()`` or ``abort()`` are dropped, also on an unconnected socket.
 
     Raises OSError (no such address, the address is in use, ...), ValueError and TypeError (arguments that do
@@ -171,6 +172,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._payloads: list[bytes] = []
         self._to: list[bytes] = []  # packed, one each; none on a connected socket
         self._size = 0  # bytes queued
+        self._names = NameQueue(loop, sock.family, self._name_found, self._name_failed)
         self._scheduled = False  # a flush comes with the next turn
         self._delivering = False  # a flush follows when the protocol has the received datagrams
         self._writable = -1  # a duplicate of the socket's descriptor, to wait on
@@ -299,12 +301,15 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
                 packed = self._peer[0]
             else:
                 try:
-                    packed = to_core(addr, self._family)
+                    packed = numeric_to_core(addr, self._family) or self._names.put(addr, data)
                 except OSError as error:
                     self._report_error(error)
                     return
                 except Exception as error:
                     self._fatal_error(error, "Fatal write error on datagram transport")
+                    return
+                if packed is None:  # it waits for its name
+                    self._maybe_pause_protocol()
                     return
         if self._alone:
             self._alone = False
@@ -324,6 +329,20 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         elif not self._scheduled and not self._delivering:
             self._scheduled = True
             self._loop.call_soon(self._flush_scheduled)
+
+    def _name_found(self, packed: bytes, datagrams: list[bytes]) -> None:
+        self._payloads += datagrams
+        self._to += [packed] * len(datagrams)
+        self._size += sum(map(len, datagrams))
+        self._flush()
+
+    def _name_failed(self, error: Exception, count: int) -> None:
+        if not isinstance(error, OSError):
+            self._fatal_error(error, "Fatal write error on datagram transport")
+            return
+        for _ in range(count):
+            self._report_error(error)
+        self._flush()
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
@@ -345,7 +364,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
                 self._report_error(refused)
         self._maybe_pause_protocol()
         self._maybe_resume_protocol()
-        if self._closing and not self._payloads and not self._conn_lost:
+        if self._closing and not self._payloads and not self._names and not self._conn_lost:
             self._lose(None)
 
     def _destinations(self, to: list[bytes]) -> Address | AddressList | None:
@@ -384,7 +403,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that are queued."""
-        return self._size
+        return self._size + self._names.size
 
     # Closing.
 
@@ -394,7 +413,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
             return
         self._closing = True
         self._stop_reading()
-        if not self._payloads:
+        if not self._payloads and not self._names:
             self._lose(None)
 
     def abort(self) -> None:
@@ -413,6 +432,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         if self._conn_lost:
             return
         self._stop_writing()
+        self._names.close()
         self._payloads, self._to, self._size = [], [], 0
         if not self._closing:
             self._closing = True
@@ -437,6 +457,7 @@ class _RingTransport(WriteLimits, asyncio.DatagramTransport):
         sock, self._sock = self._sock, None
         if sock is None:
             return
+        self._names.close()
         self._rx.close()
         self._tx.close()
         for descriptor in (self._readable, self._writable):
