@@ -113,4 +113,5 @@ class Batches(Queueing):
             lib.udpring_ring_rouse(ring)  # perhaps some are left
         if self._pins:
             self._release_pins()
+        self._forget_data()
         return count

@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from udpring._native import ffi, lib
@@ -71,6 +71,10 @@ class Completion:
     """The 56-bit value that another ring sent by ``msg_ring``. None for all other completions."""
     expired: bool = False
     """Whether this is a timer that ran out. Its result is -ETIME, which is no failure."""
+    user_data: object = None
+    """The object of ``Ring.set_data`` for this operation."""
+    extra: tuple[int, int] = (0, 0)
+    """The second half of a completion of a ring with ``big_cqe`` (io_uring_setup(2), CQE32)."""
 
     @property
     def more(self) -> bool:
@@ -228,3 +232,8 @@ def from_native(native: Any) -> Completion:
         else (),
         message_flags=native.message_flags,
     )
+
+
+def with_extra(native: Any) -> Completion:
+    """The same with the second half of a completion of 32 bytes."""
+    return replace(from_native(native), extra=(native.extra[0], native.extra[1]))

@@ -95,6 +95,7 @@ class Queueing:
         # The caller's memory that the kernel may use: by pin, the views that hold it and the number of
         # operations. C says when an operation has ended (udpring_ring_released).
         self._pins: dict[int, list[Any]] = {}
+        self._data: dict[int, object] = {}  # of Ring.set_data, by ticket
         self._pin_numbers = itertools.count(1)
         self._ended_pins = ffi.new(f"uint64_t[{lib.UDPRING_HARVEST_MAX}]")
         self._ended_counts = ffi.new(f"uint32_t[{lib.UDPRING_HARVEST_MAX}]")
@@ -231,6 +232,11 @@ class Queueing:
             self._pins.pop(pin, None)
             self._refused(ticket, operation)
         return ticket
+
+    def _forget_data(self) -> None:
+        """Drops the objects of operations that are neither queued nor in flight."""
+        for ticket in [each for each in self._data if not lib.udpring_ring_holds(self._native, each)]:
+            del self._data[ticket]
 
     # -- memory that the kernel uses in place --
 

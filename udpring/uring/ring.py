@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
+import math
 import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError, RingError, WrongThreadError
-from udpring.uring.completion import Completion, from_native
-from udpring.uring.operations import File, Operations, descriptor, nanoseconds
+from udpring.uring.completion import Completion, from_native, with_extra
+from udpring.uring.operations import Operations, SupportsRing, nanoseconds
+from udpring.uring.registered import Registered, worker_limits
 
 __all__ = ["Ring", "RingInfo", "graveyard"]
 
@@ -51,10 +52,19 @@ class RingInfo:
     busy_slots: int
     in_flight: int
     """Operations submitted and not ended."""
+    needs_wakeup: bool
+    """Whether the thread of ``sq_poll`` sleeps. The next ``submit`` or ``wait`` wakes it."""
     stale: int
     """Completions that belonged to no operation. They are counted and ignored."""
     lost: int
     """Completions that the kernel dropped for lack of memory."""
+
+
+def _milliseconds(seconds: float) -> int:
+    """The idle time of ``sq_poll``. Rounded up, because 0 stands for the kernel's default."""
+    if not 0 <= seconds <= 3600:
+        raise ValueError(f"sq_poll after {seconds} s without work: 0 to 3600")
+    return math.ceil(seconds * 1000)
 
 
 def graveyard() -> tuple[int, int]:
@@ -63,7 +73,7 @@ def graveyard() -> tuple[int, int]:
     return lib.udpring_graveyard_blocks(), lib.udpring_graveyard_bytes()
 
 
-class Ring(Operations):
+class Ring(Operations, Registered):
     """One io_uring instance. It belongs to the thread that opened it. A forked child cannot use it.
 
     ``entries``: operations that can be queued between two submits (8 to 32768, rounded up to a power of two).
@@ -71,10 +81,18 @@ class Ring(Operations):
     overflowing ones.
     ``slots``: operations queued or in flight at once, ``cq_entries`` by default, at most 1048576.
     ``disabled``: the ring has no owner yet. The thread that calls ``enable`` becomes its owner.
+    ``sq_poll``: a thread of the kernel takes submissions, without a system call while it is awake. It sleeps
+    after that many seconds without work (0: 1 s), and ``submit`` wakes it. It needs a core of its own.
+    ``sq_poll_cpu``: the CPU on which that thread runs.
+    ``attach``: another ring, or its ``ring_fd``, whose ``sq_poll`` thread this ring shares. Without
+    ``sq_poll`` it shares the workers before Linux 5.12. Later kernels keep workers per thread anyway.
+    ``iowq_workers``: the most worker threads for files and for other operations (see the property).
+    ``big_sqe``: entries of 128 bytes, for ``uring_cmd`` with 80 bytes. ``big_cqe``: completions of 32 bytes,
+    with ``Completion.extra``.
     ``deny``: IORING_SETUP_* bits to avoid, to test the fallbacks for older kernels.
 
     Raises HostError with the cause if the host lacks or denies io_uring, RingError for other refusals by the
-    kernel.
+    kernel, which name the option, ValueError for impossible options. See io_uring_setup(2).
     """
 
     _fd: int = -1
@@ -87,6 +105,12 @@ class Ring(Operations):
         cq_entries: int = 0,
         slots: int = 0,
         disabled: bool = False,
+        sq_poll: float | None = None,
+        sq_poll_cpu: int | None = None,
+        attach: int | SupportsRing | None = None,
+        iowq_workers: tuple[int, int] = (4, 4),
+        big_sqe: bool = False,
+        big_cqe: bool = False,
         deny: int = 0,
     ) -> None:
         super().__init__()
@@ -95,7 +119,18 @@ class Ring(Operations):
         self._closing = threading.Lock()
         self._leaked = 0
         self._fixed_buffers: list[Any] = []
+        self._convert = with_extra if big_cqe else from_native
         self._batch = ffi.new(f"struct udpring_completion[{lib.UDPRING_HARVEST_MAX}]")
+        if sq_poll is None and sq_poll_cpu is not None:
+            raise ValueError("sq_poll_cpu needs sq_poll, the thread that it pins")
+        wanted = {
+            lib.UDPRING_SETUP_R_DISABLED: disabled,
+            lib.UDPRING_SETUP_SQPOLL: sq_poll is not None,
+            lib.UDPRING_SETUP_SQ_AFF: sq_poll_cpu is not None,
+            lib.UDPRING_SETUP_ATTACH_WQ: attach is not None,
+            lib.UDPRING_SETUP_SQE128: big_sqe,
+            lib.UDPRING_SETUP_CQE32: big_cqe,
+        }
         out, why = ffi.new("struct udpring_ring **"), reason()
         options = ffi.new(
             "struct udpring_ring_options *",
@@ -104,7 +139,11 @@ class Ring(Operations):
                 "cq_entries": cq_entries,
                 "slots": slots,
                 "flags_deny": deny,
-                "disabled": disabled,
+                "flags_want": sum(flag for flag, asked in wanted.items() if asked),
+                "sq_thread_idle": _milliseconds(sq_poll or 0),
+                "sq_thread_cpu": sq_poll_cpu or 0,
+                "wq_fd": 0 if attach is None else attach if isinstance(attach, int) else attach.ring_fd,
+                "workers": worker_limits(iowq_workers),
             },
         )
         code = lib.udpring_ring_open(out, options, why)
@@ -117,6 +156,33 @@ class Ring(Operations):
             self._owner = threading.get_ident()
 
     # -- life --
+
+    @classmethod
+    def create_many(cls, count: int, entries: int = 256, *, workers: int = 0, **options: Any) -> list[Ring]:
+        """Opens ``count`` rings. The first ``workers`` of them (0: all) have workers of their own, and the
+        others attach to these in turn. ``options`` are those of ``Ring``.
+
+        With ``sq_poll`` there are only ``workers`` polling threads. All rings belong to this thread unless
+        ``disabled``. If one cannot be opened, those before it are closed. Raises as ``Ring`` does, and
+        ValueError for impossible numbers.
+        """
+        if count < 1 or not 0 <= workers <= count:
+            raise ValueError(
+                f"{count} rings with {workers} workers: 1 or more rings, and at most as many workers"
+            )
+        if "attach" in options:
+            raise ValueError("attach is what create_many chooses: open such rings one by one")
+        pools = workers or count
+        rings: list[Ring] = []
+        try:
+            for number in range(count):
+                other = rings[number % pools] if number >= pools else None
+                rings.append(cls(entries, attach=other, **options))
+        except BaseException:
+            for ring in rings:
+                ring.close()
+            raise
+        return rings
 
     def _handle(self) -> Any:
         """The native ring, for its owner. The core checks the thread too, but the owner might close the ring
@@ -162,6 +228,7 @@ class Ring(Operations):
         native, self._native, self._fd, self._eventfd = self._native, None, -1, -1
         lib.udpring_ring_free(native)
         self._leaked = left
+        self._data.clear()
         held = [*self._fixed_buffers, self._pins]
         self._fixed_buffers, self._pins = [], {}
         if left:
@@ -214,7 +281,19 @@ class Ring(Operations):
         """The present state of the ring."""
         native = self._info()
         values = {name: getattr(native, name) for name in RingInfo.__dataclass_fields__}
-        return RingInfo(**values | {"iowq_error": -native.iowq_error})
+        return RingInfo(
+            **values | {"iowq_error": -native.iowq_error, "needs_wakeup": bool(native.needs_wakeup)}
+        )
+
+    @property
+    def pending(self) -> int:
+        """The number of queued operations that are not submitted."""
+        return int(self._info().queued)
+
+    @property
+    def sq_needs_wakeup(self) -> bool:
+        """Whether the thread of ``sq_poll`` sleeps. ``submit`` and ``wait`` wake it when they submit."""
+        return bool(self._info().needs_wakeup)
 
     def _info(self) -> Any:
         native = ffi.new("struct udpring_ring_info *")
@@ -269,13 +348,16 @@ class Ring(Operations):
         """Takes back the newest ``count`` unsubmitted operations (None: all), as if they were never queued.
         Returns their number."""
         wanted, total = 0xFFFFFFFF if count is None else count, 0
+        ring = self._handle()
         while True:
-            taken = lib.udpring_ring_retract(self._handle(), wanted - total)
+            taken = lib.udpring_ring_retract(ring, wanted - total)
             total += self._check(taken, "retracting operations")
             if self._pins:
                 self._release_pins()
             if not taken or total == wanted:
-                return total
+                break
+        self._forget_data()
+        return total
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[Ring]:
@@ -332,10 +414,50 @@ class Ring(Operations):
             count = self._check(lib.udpring_ring_harvest(ring, batch, room), "taking completions")
             if not count:
                 return found
-            found += [from_native(batch[i]) for i in range(count)]
+            found += self._read(count)
             if self._pins:
                 self._release_pins()
         lib.udpring_ring_rouse(ring)
+        return found
+
+    def peek(self, limit: int = 1) -> list[Completion]:
+        """The oldest completions, at most ``limit`` (1 to 256), as copies. They stay, and ``peek`` and
+        ``completions`` return them again. Runs deferred work, as ``completions`` does. Does not wait.
+
+        Raises ValueError for another limit.
+        """
+        ring, batch = self._handle(), self._batch
+        if not 1 <= limit <= len(batch):
+            raise ValueError(f"a look at {limit} completions: 1 to {len(batch)}")
+        self._check(lib.udpring_ring_attend(ring), "looking at completions")
+        count = self._check(lib.udpring_ring_peek(ring, batch, limit), "looking at completions")
+        if count:
+            lib.udpring_ring_rouse(ring)
+        return self._read(count, keep=True)
+
+    def set_data(self, ticket: int, data: object) -> int:
+        """Attaches any object to an operation. Its completions have it as ``user_data``. The ring holds it
+        until the last of them is taken, the operation is retracted, or the ring is closed.
+
+        Returns the ticket.
+
+        Raises ValueError if the operation has ended, or was queued with SKIP_SUCCESS.
+        """
+        if not lib.udpring_ring_holds(self._handle(), ticket):
+            raise ValueError(f"ticket {ticket:#x}: no operation of this ring that is queued or in flight")
+        self._data[ticket] = data
+        return ticket
+
+    def _read(self, count: int, *, keep: bool = False) -> list[Completion]:
+        """The completions in the batch, with their objects."""
+        batch, convert = self._batch, self._convert
+        found = [convert(batch[i]) for i in range(count)]
+        if self._data:
+            for place, done in enumerate(found):
+                take = self._data.get if keep or done.more else self._data.pop
+                data = take(done.ticket, None)
+                if data is not None:
+                    found[place] = replace(done, user_data=data)
         return found
 
     def reap(self, count: int = 1, timeout: float | None = None) -> list[Completion]:
@@ -343,75 +465,3 @@ class Ring(Operations):
         time is up."""
         self.wait(count, timeout)
         return self.completions()
-
-    # -- registering --
-
-    def provide_buffers(self, group: int, count: int, size: int) -> None:
-        """Gives the ring ``count`` (a power of two, at most 32768) buffers of ``size`` bytes for multishot
-        operations.
-
-        They return to the kernel as soon as ``completions`` has copied them. Raises RingError: EINVAL for a
-        bad count or size, EEXIST if the group exists, ENOBUFS beyond 16 groups.
-        """
-        why = reason()
-        code = lib.udpring_ring_provide(self._handle(), group, count, size, why)
-        self._check(code, f"buffer group {group}", why)
-
-    def register_files(self, files: Sequence[File] | int) -> None:
-        """Registers descriptors for use by index with ``Flag.FIXED_FILE``. A number reserves that many
-        places."""
-        if isinstance(files, int):
-            code = lib.udpring_ring_files(self._handle(), ffi.NULL, files)
-        else:
-            numbers = ffi.new("int32_t[]", [descriptor(file) for file in files])
-            code = lib.udpring_ring_files(self._handle(), numbers, len(numbers))
-        self._check(code, "registering files")
-
-    def update_files(self, start: int, files: Sequence[File | None]) -> int:
-        """Changes registered files from index ``start`` on. None empties a place. Returns the number of
-        changes."""
-        numbers = ffi.new("int32_t[]", [-1 if file is None else descriptor(file) for file in files])
-        code = lib.udpring_ring_files_update(self._handle(), start, numbers, len(numbers))
-        return self._check(code, "updating registered files")
-
-    def unregister_files(self) -> None:
-        """Unregisters the files. Operations in flight keep theirs."""
-        self._check(lib.udpring_ring_files_clear(self._handle()), "unregistering files")
-
-    def register_eventfd(self, file: File | None) -> None:
-        """Counts completions on an eventfd(2) of the program. None removes it. ``fileno`` needs no such call.
-
-        Raises RingError: EBUSY if one is registered already, or ``fileno`` was called.
-        """
-        number = -1 if file is None else descriptor(file)
-        code = lib.udpring_ring_eventfd(self._handle(), number)
-        if code == -errno.EBUSY:
-            raise RingError(
-                "registering an eventfd: a ring signals one eventfd, and this one has one already, from "
-                "register_eventfd() or fileno()",
-                errno=errno.EBUSY,
-            )
-        self._check(code, "registering an eventfd")
-
-    def register_buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Makes and pins buffers for ``read_fixed`` and ``write_fixed``. Returns views of them, which stay
-        valid after close.
-
-        Raises RingError: EBUSY if there are some already, EINVAL for none or more than 1024, ENOMEM beyond
-        RLIMIT_MEMLOCK.
-        """
-        maps = [mmap.mmap(-1, size) for size in sizes]
-        held = [ffi.from_buffer("uint8_t[]", memory) for memory in maps]
-        pointers = ffi.new("uint8_t *[]", held)
-        lengths = ffi.new("uint64_t[]", list(sizes))
-        code = lib.udpring_ring_buffers(self._handle(), pointers, lengths, len(held))
-        self._check(code, "registering buffers")
-        self._fixed_buffers = held
-        return [memoryview(memory) for memory in maps]
-
-    def unregister_buffers(self) -> None:
-        """Unpins the registered buffers. Raises RingError (ENXIO) if there are none."""
-        code = lib.udpring_ring_buffers_clear(self._handle())
-        self._check(code, "unregistering buffers")
-        # Operations in flight hold the pages, not this mapping, so dropping it frees none of theirs.
-        self._fixed_buffers = []

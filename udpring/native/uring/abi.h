@@ -17,7 +17,11 @@ struct udpring_ring_options {
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
     uint32_t slots;          /* operations at a time; 0 = the size of the completion queue; at most UDPRING_SLOTS_MAX */
     uint32_t flags_deny;     /* IORING_SETUP_* bits not to request */
-    int32_t disabled;        /* 1: the thread that calls udpring_ring_enable() becomes the owner */
+    uint32_t flags_want;     /* of UDPRING_SETUP_*: R_DISABLED, SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32 */
+    uint32_t sq_thread_idle; /* milliseconds; 0 = 1000 */
+    uint32_t sq_thread_cpu;  /* with SQ_AFF */
+    uint32_t wq_fd;          /* with ATTACH_WQ: of the other ring */
+    uint32_t workers[2];     /* the most io-wq threads, bounded and unbounded; 0 = 4 */
 };
 
 struct udpring_ring_info {
@@ -27,6 +31,7 @@ struct udpring_ring_info {
     int32_t iowq_error;      /* of the bound on kernel workers: 0 or -errno */
     int32_t owner_tid;
     uint32_t queued;         /* not submitted yet */
+    uint32_t needs_wakeup;   /* 1: the thread of SQPOLL sleeps. The next submit wakes it */
     uint32_t ready;          /* completions to harvest */
     uint32_t busy_slots;     /* queued, in flight or harvested last */
     int64_t in_flight;       /* submitted, without their terminal completion */
@@ -187,12 +192,17 @@ enum udpring_nop_flag {
     UDPRING_NOP_INJECT_RESULT = 1
 };
 enum udpring_setup_flag {
+    UDPRING_SETUP_SQPOLL = 2,
+    UDPRING_SETUP_SQ_AFF = 4,
     UDPRING_SETUP_CQSIZE = 8,
     UDPRING_SETUP_CLAMP = 16,
+    UDPRING_SETUP_ATTACH_WQ = 32,
     UDPRING_SETUP_R_DISABLED = 64,
     UDPRING_SETUP_SUBMIT_ALL = 128,
     UDPRING_SETUP_COOP_TASKRUN = 256,
     UDPRING_SETUP_TASKRUN_FLAG = 512,
+    UDPRING_SETUP_SQE128 = 1024,
+    UDPRING_SETUP_CQE32 = 2048,
     UDPRING_SETUP_SINGLE_ISSUER = 4096,
     UDPRING_SETUP_DEFER_TASKRUN = 8192,
     UDPRING_SETUP_NO_SQARRAY = 65536
@@ -266,10 +276,15 @@ struct udpring_completion {
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
     uint32_t expired;        /* 1: a timer that ran out: its -ETIME is no failure */
+    uint64_t extra[2];       /* with CQE32: the second half of the completion */
 };
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
  * kernel. */
 int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
+/* The same completions, up to max, without taking them. Their pointers are valid until the next harvest. */
+int32_t udpring_ring_peek(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
+/* Whether the operation with this user_data is queued or in flight. Stale: 0. */
+int32_t udpring_ring_holds(const struct udpring_ring *ring, uint64_t user_data);
 
 /* The same in columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
 int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max);
@@ -286,6 +301,8 @@ int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);
 int32_t udpring_ring_buffers(struct udpring_ring *ring, uint8_t *const *memory, const uint64_t *lengths, uint32_t count);
 int32_t udpring_ring_buffers_clear(struct udpring_ring *ring);
 int32_t udpring_ring_files_clear(struct udpring_ring *ring);
+/* The most io-wq threads, bounded and unbounded. 0: no change. Returns the former ones in place. */
+int32_t udpring_ring_workers(struct udpring_ring *ring, uint32_t *limits);
 
 uint64_t udpring_graveyard_bytes(void);    /* of the whole process */
 uint64_t udpring_graveyard_blocks(void);

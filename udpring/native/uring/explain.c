@@ -2,8 +2,11 @@
 #include "explain.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "kernel.h"
 
 /* The sysctl of Linux 6.6, or -1 if it cannot be read (older kernel, no /proc). */
 static int disabled_sysctl(void)
@@ -48,8 +51,30 @@ static int explain_memory(struct udpring_reason *why, int code, const char *call
                    entries);
 }
 
-int ur_explain(struct udpring_reason *why, int code, const char *call, uint32_t entries)
+/* The options of a ring that a kernel may refuse, with their needs. */
+static const struct { uint32_t flag; const char *needs; } options[] = {
+    {IORING_SETUP_SQPOLL, "SQPOLL (before Linux 5.13: the right CAP_SYS_NICE)"},
+    {IORING_SETUP_SQ_AFF, "SQ_AFF (a CPU that is online and allowed)"},
+    {IORING_SETUP_ATTACH_WQ, "ATTACH_WQ (an open io_uring, which polls too if this one is to poll)"},
+    {IORING_SETUP_SQE128, "SQE128 (Linux 5.19)"},
+    {IORING_SETUP_CQE32, "CQE32 (Linux 5.19)"},
+};
+
+static int explain_options(struct udpring_reason *why, int code, const char *call, uint32_t wanted)
 {
+    char list[sizeof(why->text)] = "";
+    size_t length = 0;
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(options); i++)
+        if ((wanted & options[i].flag) && length < sizeof(list))
+            length += (size_t)snprintf(list + length, sizeof(list) - length, "%s%s", length ? ", " : "", options[i].needs);
+    return ur_fail(why, code, "%s: %s: the kernel refuses this ring with its option %s", call, strerror(-code), list);
+}
+
+int ur_explain(struct udpring_reason *why, int code, const char *call, uint32_t entries, uint32_t wanted)
+{
+    if (wanted && code != -ENOSYS && code != -ENOMEM && code != -EMFILE && code != -ENFILE &&
+        !(code == -EPERM && disabled_sysctl() > 0))
+        return explain_options(why, code, call, wanted);
     switch (-code) {
     case EPERM:
     case EACCES:

@@ -21,15 +21,14 @@ static uint32_t at_most(size_t length, size_t room)
 }
 
 /* Lends a buffer that the kernel chose until settle, whatever the result of the operation. */
-static const uint8_t *lend(struct udpring_ring *self, const struct ur_slot *slot, uint16_t id)
+static void lend(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe)
 {
-    const struct ur_group *group = &self->groups[slot->group];
-    if (id >= group->ring.count)
-        return NULL;
+    uint16_t id = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+    if (!(cqe->flags & IORING_CQE_F_BUFFER) || id >= self->groups[slot->group].ring.count)
+        return;
     self->lent[self->lent_count].group = slot->group;
     self->lent[self->lent_count].id = id;
     self->lent_count++;
-    return group->memory + (size_t)id * group->bytes;
 }
 
 /* A message that a multishot receive put into a provided buffer: header, name, control data, payload. */
@@ -52,11 +51,17 @@ static void describe_message(const struct ur_slot *slot, struct udpring_completi
     out->message_flags = head.flags;
 }
 
-static void describe(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
+static const uint8_t *buffer_of(const struct udpring_ring *self, const struct ur_slot *slot, uint16_t id)
+{
+    const struct ur_group *group = &self->groups[slot->group];
+    return id < group->ring.count ? group->memory + (size_t)id * group->bytes : NULL;
+}
+
+static void describe(const struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
                      struct udpring_completion *out)
 {
     if (cqe->flags & IORING_CQE_F_BUFFER) {
-        out->data = lend(self, slot, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+        out->data = buffer_of(self, slot, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
         out->length = out->data && cqe->res > 0 ? at_most((size_t)cqe->res, self->groups[slot->group].bytes) : 0;
         if (slot->memory == UR_MEMORY_MESSAGE_GROUP)
             describe_message(slot, out);
@@ -91,14 +96,21 @@ static bool selects(const struct ur_slot *slot)
 static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     uint32_t slot = UR_SLOT(cqe->user_data);
-    if (slot < self->ops.count && selects(&self->slots[slot]) && (cqe->flags & IORING_CQE_F_BUFFER))
-        lend(self, &self->slots[slot], (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+    if (slot < self->ops.count && selects(&self->slots[slot]))
+        lend(self, &self->slots[slot], cqe);
+}
+
+static void copy(const struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
+{
+    *out = (struct udpring_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags};
+    if (self->ring.cqe_shift)
+        memcpy(out->extra, cqe + 1, sizeof(out->extra));
 }
 
 /* Handles one completion. True: the caller gets it in *out. */
 static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
 {
-    *out = (struct udpring_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags};
+    copy(self, cqe, out);
     switch (UR_KIND(cqe->user_data)) {
     case UR_KIND_SILENT:
     case UR_KIND_MESSAGE:
@@ -115,6 +127,7 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
         return false;
     }
     describe(self, &self->slots[slot], cqe, out);
+    lend(self, &self->slots[slot], cqe);
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         ur_ops_done(&self->ops, (uint32_t)slot);
         self->ended[self->ended_count++] = (uint32_t)slot;
@@ -159,4 +172,29 @@ int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completio
         shown += take(self, ur_cq_at(&self->ring, i), &out[shown]);
     ur_cq_advance(&self->ring, ready);
     return (int32_t)shown;
+}
+
+int32_t udpring_ring_peek(struct udpring_ring *self, struct udpring_completion *out, uint32_t max)
+{
+    int code = ur_ring_usable(&self->ring);
+    if (code)
+        return code;
+    uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
+    for (uint32_t i = 0; i < ready && shown < max; i++) {
+        const struct io_uring_cqe *cqe = ur_cq_at(&self->ring, i);
+        unsigned kind = UR_KIND(cqe->user_data);
+        int64_t slot = ur_ops_find(&self->ops, cqe->user_data);
+        if (slot < 0 && kind != UR_KIND_SILENT && kind != UR_KIND_MESSAGE)
+            continue;   /* harvest counts it */
+        copy(self, cqe, &out[shown]);
+        if (slot >= 0)
+            describe(self, &self->slots[slot], cqe, &out[shown]);
+        shown++;
+    }
+    return (int32_t)shown;
+}
+
+int32_t udpring_ring_holds(const struct udpring_ring *self, uint64_t user_data)
+{
+    return ur_ops_find(&self->ops, user_data) >= 0;
 }

@@ -53,14 +53,20 @@ uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot)
     return UR_USER_DATA(ops->kind, ops->generation[slot], slot);
 }
 
-int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data)
+int64_t ur_ops_find(const struct ur_ops *ops, uint64_t user_data)
 {
     uint32_t slot = UR_SLOT(user_data);
     if (ur_likely(UR_KIND(user_data) == ops->kind && slot < ops->count && ops->state[slot] == SLOT_IN_FLIGHT &&
                   UR_GENERATION(user_data) == (ops->generation[slot] & 0xffffffu)))
         return slot;
-    ops->stale++;
     return -ESTALE;
+}
+
+int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data)
+{
+    int64_t slot = ur_ops_find(ops, user_data);
+    ops->stale += slot < 0;
+    return slot;
 }
 
 void ur_ops_done(struct ur_ops *ops, uint32_t slot)

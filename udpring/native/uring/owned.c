@@ -6,6 +6,11 @@
 
 #include "graveyard.h"
 
+/* The set-up flags that a program may ask for. */
+#define WANTED \
+    (IORING_SETUP_R_DISABLED | IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF | IORING_SETUP_ATTACH_WQ | IORING_SETUP_SQE128 | \
+     IORING_SETUP_CQE32)
+
 /* On ENOMEM halves the slots, as ur_ring_open() does with the queues. */
 static int open_slots(struct udpring_ring *self, uint32_t slots, struct udpring_reason *why)
 {
@@ -27,6 +32,8 @@ static int open_slots(struct udpring_ring *self, uint32_t slots, struct udpring_
 int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_options *options, struct udpring_reason *why)
 {
     *out = NULL;
+    if (options->flags_want & ~WANTED)
+        return ur_fail(why, -EINVAL, "set-up flags 0x%x: not an option", options->flags_want & ~WANTED);
     struct udpring_ring *self = calloc(1, sizeof(*self));
     if (!self)
         return ur_fail(why, -ENOMEM, "no memory for a ring");
@@ -35,7 +42,12 @@ int32_t udpring_ring_open(struct udpring_ring **out, const struct udpring_ring_o
         .cq_entries = options->cq_entries,
         .flags_deny = options->flags_deny,
         .visible_work = true,
-        .disabled = options->disabled != 0,
+        .disabled = options->flags_want & IORING_SETUP_R_DISABLED,
+        .flags_want = options->flags_want & ~IORING_SETUP_R_DISABLED,
+        .sq_thread_idle = options->sq_thread_idle,
+        .sq_thread_cpu = options->sq_thread_cpu,
+        .wq_fd = options->wq_fd,
+        .workers = {options->workers[0], options->workers[1]},
     };
     int code = ur_ring_open(&self->ring, &wanted, why);
     if (code) {
@@ -180,6 +192,7 @@ int32_t udpring_ring_info(struct udpring_ring *self, struct udpring_ring_info *o
         .iowq_error = ring->iowq_error,
         .owner_tid = ring->owner_tid,
         .queued = ur_sq_queued(ring),
+        .needs_wakeup = open && (ur_relaxed(ring->sq_kflags) & IORING_SQ_NEED_WAKEUP),
         .ready = ur_cq_ready(ring),
         .busy_slots = self->busy,
         .in_flight = ring->in_flight,

@@ -267,10 +267,8 @@ int32_t udpring_ring_reserve(struct udpring_ring *self, uint32_t n, struct udpri
     if (self->chain_open)
         return ur_fail(why, -E2BIG, "a chain of linked operations is open, and %u entries of the submission queue are left: "
                        "reserve room before its first operation", ur_sq_room(&self->ring));
-    code = ur_submit(&self->ring);
-    if (code < 0)
-        return code;
-    return ur_sq_room(&self->ring) >= n ? 0 : ur_fail(why, -EAGAIN, "the kernel takes no submissions for lack of memory: reap "
+    code = ur_make_room(&self->ring, n);
+    return code != -EAGAIN ? code : ur_fail(why, -EAGAIN, "the kernel takes no submissions for lack of memory: reap "
                                                       "completions and try again");
 }
 
@@ -286,7 +284,7 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
     if (n > UDPRING_HARVEST_MAX - self->released_count)
         n = UDPRING_HARVEST_MAX - self->released_count;
     for (uint32_t i = 1; i <= n; i++) {
-        uint64_t user_data = ring->sqes[(ring->sq_tail - i) & ring->sq_mask].user_data;
+        uint64_t user_data = ur_sqe_at(ring, ring->sq_tail - i)->user_data;
         if (UR_KIND(user_data) != UR_KIND_PYTHON)
             continue;
         int64_t slot = ur_ops_resolve(&self->ops, user_data);
@@ -299,6 +297,6 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
     }
     ur_sqe_retract(ring, n);
     queued -= n;
-    self->chain_open = queued && (ring->sqes[(ring->sq_tail - 1) & ring->sq_mask].flags & LINKS);
+    self->chain_open = queued && (ur_sqe_at(ring, ring->sq_tail - 1)->flags & LINKS);
     return (int32_t)n;
 }

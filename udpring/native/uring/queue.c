@@ -5,6 +5,8 @@
 
 /* Calls of io_uring_enter(2) in a row without progress, after which a call gives up and reports back-pressure. */
 #define STALLS_MAX 3
+/* The longest wait for the thread of SQPOLL to free entries. */
+#define ROOM_NS 2000000000ll
 
 int ur_ring_usable(const struct ur_ring *ring)
 {
@@ -18,6 +20,22 @@ int ur_ring_usable(const struct ur_ring *ring)
     return 0;
 }
 
+/* Counts the entries before `end` as submitted. */
+static void count_submitted(struct ur_ring *ring, uint32_t end)
+{
+    for (; ring->sq_sent != end; ring->sq_sent++)
+        ring->in_flight += ur_counted(ur_sqe_at(ring, ring->sq_sent)->user_data);
+}
+
+/* SQPOLL: from the store of the tail on all entries are the kernel's. Returns the flag that wakes its thread, if it sleeps. */
+static uint32_t hand_over(struct ur_ring *ring)
+{
+    count_submitted(ring, ring->sq_tail);
+    /* The thread sets its flag and then looks at the tail once more. We stored the tail and now look at the flag. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return ur_relaxed(ring->sq_kflags) & IORING_SQ_NEED_WAKEUP ? IORING_ENTER_SQ_WAKEUP : 0;
+}
+
 /* Calls io_uring_enter(2) once. Counts the entries taken by the kernel's head, whatever the call returns. After a short count,
  * or an error halfway, the rest stays queued, and the next call submits it. */
 static int enter(struct ur_ring *ring, uint32_t to_submit, unsigned want, uint32_t flags,
@@ -26,11 +44,17 @@ static int enter(struct ur_ring *ring, uint32_t to_submit, unsigned want, uint32
     struct io_uring_getevents_arg argument = {.ts = (uint64_t)(uintptr_t)timeout};
     bool extended = timeout != NULL;
     ur_release(ring->sq_ktail, ring->sq_tail);
+    if (ur_unlikely(ur_polled(ring))) {
+        flags |= hand_over(ring);
+        if (!flags)
+            return (int)to_submit;
+    }
     int code = ur_sys_enter(ring->fd, to_submit, want, flags | (extended ? IORING_ENTER_EXT_ARG : 0),
                             extended ? &argument : NULL, extended ? sizeof(argument) : 0);
     uint32_t head = ur_acquire(ring->sq_khead);
-    for (; ring->sq_head != head; ring->sq_head++)
-        ring->in_flight += ur_counted(ring->sqes[ring->sq_head & ring->sq_mask].user_data);
+    if (!ur_polled(ring))
+        count_submitted(ring, head);
+    ring->sq_head = head;
     /* -EEXIST: the kernel sees another task than the owner. The check of the owner should have prevented it. */
     return code == -EEXIST ? -EXDEV : code;
 }
@@ -56,18 +80,34 @@ int ur_submit(struct ur_ring *ring)
     int code = ur_ring_usable(ring);
     if (code)
         return code;
-    uint32_t before = ring->sq_head;
+    uint32_t before = ring->sq_sent;
     unsigned stalls = 0;
     while (ur_sq_queued(ring) && stalls < STALLS_MAX) {
-        uint32_t head = ring->sq_head;
+        uint32_t head = ring->sq_sent;
         code = enter(ring, ur_sq_queued(ring), 0, 0, NULL);
         if (code < 0 && code != -EINTR && code != -EAGAIN && code != -EBUSY)
             return code;
-        stalls = ring->sq_head == head ? stalls + 1 : 0;
+        stalls = ring->sq_sent == head ? stalls + 1 : 0;
         if (stalls)
             relieve(ring);
     }
-    return (int)(ring->sq_head - before);
+    return (int)(ring->sq_sent - before);
+}
+
+int ur_make_room(struct ur_ring *ring, unsigned n)
+{
+    int code = ur_submit(ring);
+    if (code < 0)
+        return code;
+    if (ur_unlikely(ur_polled(ring))) {
+        int64_t deadline = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + ROOM_NS;
+        while (ur_sq_room(ring) < n && code >= 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) < deadline) {
+            code = enter(ring, 0, 0, IORING_ENTER_SQ_WAIT, NULL);   /* until one entry is free */
+            if (code == -EINTR)
+                code = 0;
+        }
+    }
+    return ur_sq_room(ring) >= n ? 0 : code < 0 ? code : -EAGAIN;
 }
 
 /* Whether io_uring_enter(2) is unnecessary: no entry is queued, and enough completions are ready. */
@@ -100,7 +140,7 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
     int64_t left = timeout_ns;
     for (;;) {
         struct __kernel_timespec limit = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
-        uint32_t head = ring->sq_head;
+        uint32_t head = ring->sq_sent;
         bool short_submit = ur_sq_queued(ring) > 0;
         code = enter(ring, ur_sq_queued(ring), least, IORING_ENTER_GETEVENTS, timeout_ns > 0 && least ? &limit : NULL);
         short_submit = short_submit && ur_sq_queued(ring) > 0;
@@ -109,7 +149,7 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
         if (!short_submit || code == -EINTR || code == -ETIME)
             break;
         /* The kernel took a part of the entries and did not wait. Submit the rest again, unless there is no progress. */
-        stalls = ring->sq_head == head ? stalls + 1 : 0;
+        stalls = ring->sq_sent == head ? stalls + 1 : 0;
         if (stalls)
             relieve(ring);
         if (stalls >= STALLS_MAX)

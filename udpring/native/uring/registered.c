@@ -77,3 +77,8 @@ int32_t udpring_ring_buffers_clear(struct udpring_ring *self)
         self->fixed_count = 0;
     return code;
 }
+
+int32_t udpring_ring_workers(struct udpring_ring *self, uint32_t *limits)
+{
+    return ur_ring_register(&self->ring, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2);
+}

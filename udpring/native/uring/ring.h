@@ -31,6 +31,9 @@ struct ur_ring_options {
                            * skipped. Also UR_DENY_* */
     bool visible_work;    /* with DEFER_TASKRUN also TASKRUN_FLAG, for callers that wait on an eventfd (ur_work_pending) */
     bool disabled;        /* start with R_DISABLED: the thread that calls ur_ring_enable() becomes the owner */
+    uint32_t flags_want;  /* of SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32: required, so a kernel without one refuses the ring */
+    uint32_t sq_thread_idle, sq_thread_cpu, wq_fd;   /* of io_uring_setup(2), for these flags */
+    uint32_t workers[2];  /* the most io-wq threads, bounded and unbounded; 0 = 4 */
 };
 
 enum ur_ring_state {
@@ -43,9 +46,11 @@ enum ur_ring_state {
 /* Owner: the struct that embeds it. Thread: the creator (or enabler) alone. Others get -EXDEV, and must let the owner close.
  * Freed by ur_ring_close(). A forked child gets -EXDEV as well: the queues are not mapped there. */
 struct ur_ring {
-    /* Submission queue. Local head and tail: without SQPOLL the kernel moves its head only during our io_uring_enter(2). */
+    /* Submission queue. Entries before sq_head may be filled again. Those before sq_sent are submitted. Without SQPOLL both are
+     * equal, because the kernel moves its head only during our io_uring_enter(2). */
     struct io_uring_sqe *sqes;
-    uint32_t sq_head, sq_tail, sq_mask, sq_entries;
+    uint32_t sq_head, sq_sent, sq_tail, sq_mask, sq_entries;
+    uint32_t sqe_shift, cqe_shift;     /* 1 with SQE128, CQE32; else 0 */
     /* Completion queue. */
     const struct io_uring_cqe *cqes;
     uint32_t *cq_khead, *cq_ktail;     /* NULL when not open */
@@ -63,6 +68,7 @@ struct ur_ring {
     int32_t owner_tid;                 /* for messages, and to find out whether the thread has ended */
     uint32_t forks;                    /* ur_fork_count() at open */
     uint32_t deny;                     /* of the options: UR_DENY_* */
+    uint32_t workers[2];               /* the most io-wq threads, bounded and unbounded */
     int iowq_error;                    /* of IOWQ_MAX_WORKERS: 0 or -errno; not fatal */
     uint32_t halvings;                 /* number of times that ENOMEM halved the entries */
     int undrained;                     /* after close: operations that did not end within the bound */
@@ -93,9 +99,12 @@ int ur_ring_close(struct ur_ring *ring);
 /* Calls io_uring_register(2). Returns its result or -errno; -EXDEV and -EBADF as ur_ring_usable. */
 int ur_ring_register(struct ur_ring *ring, enum io_uring_register_op opcode, const void *argument, uint32_t count);
 
-/* Submits all queued entries (to_submit = tail - head, always). Returns how many the kernel took, or -errno.
+/* Submits all queued entries (to_submit = tail - head, always). Returns how many the kernel took, or -errno. With SQPOLL the
+ * kernel's thread takes them, and is woken if it sleeps.
  * EINTR is retried. EAGAIN and EBUSY leave the rest queued and return the number taken so far. */
 int ur_submit(struct ur_ring *ring);
+/* Submits so that n entries are free. 0, -EAGAIN: the kernel takes none, or not enough. n <= sq_entries. */
+int ur_make_room(struct ur_ring *ring, unsigned n);
 /* Submits, then waits until `want` completions are ready or `timeout_ns` has passed (negative: no limit; 0: poll, which still
  * runs task work). Returns 0, -ETIME, -EINTR (a signal; the caller decides) or another -errno. Among these:
  *   -EAGAIN (no memory) and -EBUSY (completion queue full, overflow backlog) are back-pressure: reap, then call again.
@@ -122,26 +131,40 @@ static inline bool ur_counted(uint64_t user_data)
     return user_data >> 57 != 3;
 }
 
+static inline bool ur_polled(const struct ur_ring *ring)
+{
+    return ring->setup_flags & IORING_SETUP_SQPOLL;
+}
+
+static inline struct io_uring_sqe *ur_sqe_at(const struct ur_ring *ring, uint32_t i)
+{
+    return &ring->sqes[(i & ring->sq_mask) << ring->sqe_shift];
+}
+
 /* The number of entries that ur_sqe() can still return before a submit. */
 static inline unsigned ur_sq_room(const struct ur_ring *ring)
 {
-    return ring->sq_entries - (ring->sq_tail - ring->sq_head);
+    uint32_t head = ur_unlikely(ur_polled(ring)) ? ur_acquire(ring->sq_khead) : ring->sq_head;
+    return ring->sq_entries - (ring->sq_tail - head);
 }
 
-/* The number of entries that are queued and not yet taken by the kernel. */
+/* The number of entries that are queued and not submitted. */
 static inline unsigned ur_sq_queued(const struct ur_ring *ring)
 {
-    return ring->sq_tail - ring->sq_head;
+    return ring->sq_tail - ring->sq_sent;
 }
 
 /* The next free SQE, zeroed, or NULL when the SQ is full (or the ring closed). The kernel reads it only at the next submit. The
  * caller fills all of it, including user_data. */
 static inline struct io_uring_sqe *ur_sqe(struct ur_ring *ring)
 {
-    if (ur_unlikely(ring->sq_tail - ring->sq_head >= ring->sq_entries))
-        return NULL;
-    struct io_uring_sqe *sqe = &ring->sqes[ring->sq_tail++ & ring->sq_mask];
-    memset(sqe, 0, sizeof(*sqe));
+    if (ur_unlikely(ring->sq_tail - ring->sq_head >= ring->sq_entries)) {
+        if (!ur_polled(ring) || !ur_sq_room(ring))
+            return NULL;
+        ring->sq_head = ur_acquire(ring->sq_khead);
+    }
+    struct io_uring_sqe *sqe = ur_sqe_at(ring, ring->sq_tail++);
+    memset(sqe, 0, sizeof(*sqe) << ring->sqe_shift);
     return sqe;
 }
 
@@ -151,7 +174,7 @@ static inline struct io_uring_sqe *ur_sqe_or_submit(struct ur_ring *ring)
     struct io_uring_sqe *sqe = ur_sqe(ring);
     if (ur_likely(sqe != NULL))
         return sqe;
-    return ur_submit(ring) > 0 ? ur_sqe(ring) : NULL;
+    return ur_make_room(ring, 1) == 0 ? ur_sqe(ring) : NULL;
 }
 
 /* The number of completions that are ready. Does not enter the kernel. */
@@ -170,7 +193,7 @@ static inline bool ur_work_pending(const struct ur_ring *ring)
 /* The i-th ready completion, 0 = oldest; i < ur_cq_ready(). Valid until ur_cq_advance() has passed it. */
 static inline const struct io_uring_cqe *ur_cq_at(const struct ur_ring *ring, unsigned i)
 {
-    return &ring->cqes[(ring->cq_head + i) & ring->cq_mask];
+    return &ring->cqes[((ring->cq_head + i) & ring->cq_mask) << ring->cqe_shift];
 }
 
 /* Returns the n oldest completions to the kernel, in one store. n <= ur_cq_ready(). */

@@ -29,8 +29,11 @@ static const uint32_t flag_sets[] = {
 /* Without these features (all since 5.11) completions get lost, or waiting needs another design. */
 #define NEEDED (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG)
 
+/* With SQPOLL the kernel's thread does the work that these flags defer to the owner. */
+#define NOT_WITH_SQPOLL (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)
+
 /* The most io-wq threads, bounded and unbounded, of one ring's task. */
-static const uint32_t worker_limits[2] = {4, 4};
+#define WORKERS_DEFAULT 4
 
 static uint32_t round_up(uint32_t entries)
 {
@@ -59,13 +62,13 @@ static void *map_queue(int fd, size_t bytes, uint64_t offset)
 static int map_queues(struct ur_ring *ring, const struct io_uring_params *params)
 {
     size_t sq_bytes = params->sq_off.array + params->sq_entries * sizeof(uint32_t);
-    size_t cq_bytes = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
+    size_t cq_bytes = params->cq_off.cqes + (params->cq_entries * sizeof(struct io_uring_cqe) << ring->cqe_shift);
     bool single = params->features & IORING_FEAT_SINGLE_MMAP && !(ring->deny & UR_DENY_SINGLE_MMAP);
     if (single)
         sq_bytes = cq_bytes = sq_bytes > cq_bytes ? sq_bytes : cq_bytes;
     ring->sq_map_bytes = page_aligned(sq_bytes);
     ring->cq_map_bytes = page_aligned(cq_bytes);
-    ring->sqes_bytes = page_aligned(params->sq_entries * sizeof(struct io_uring_sqe));
+    ring->sqes_bytes = page_aligned(params->sq_entries * sizeof(struct io_uring_sqe) << ring->sqe_shift);
 
     errno = 0;
     ring->sq_map = map_queue(ring->fd, ring->sq_map_bytes, IORING_OFF_SQ_RING);
@@ -94,7 +97,7 @@ static void find_fields(struct ur_ring *ring, const struct io_uring_params *para
     ring->sq_kflags = word_at(ring->sq_map, params->sq_off.flags);
     ring->sq_entries = *word_at(ring->sq_map, params->sq_off.ring_entries);
     ring->sq_mask = *word_at(ring->sq_map, params->sq_off.ring_mask);
-    ring->sq_head = ring->sq_tail = *ring->sq_khead;
+    ring->sq_head = ring->sq_sent = ring->sq_tail = *ring->sq_khead;
 
     ring->cq_khead = word_at(ring->cq_map, params->cq_off.head);
     ring->cq_ktail = word_at(ring->cq_map, params->cq_off.tail);
@@ -113,14 +116,23 @@ static void find_fields(struct ur_ring *ring, const struct io_uring_params *para
 }
 
 /* One attempt: set-up and mapping. Undoes everything on failure. */
-static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t flags)
+static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t flags,
+                   const struct ur_ring_options *options)
 {
-    struct io_uring_params params = {.flags = flags, .cq_entries = flags & IORING_SETUP_CQSIZE ? cq_entries : 0};
+    struct io_uring_params params = {
+        .flags = flags,
+        .cq_entries = flags & IORING_SETUP_CQSIZE ? cq_entries : 0,
+        .sq_thread_idle = options->sq_thread_idle,
+        .sq_thread_cpu = options->sq_thread_cpu,
+        .wq_fd = options->wq_fd,
+    };
     ring->fd = ur_sys_setup(entries, &params);
     if (ring->fd < 0)
         return ring->fd;
     ring->setup_flags = params.flags;
     ring->features = params.features;
+    ring->sqe_shift = (flags & IORING_SETUP_SQE128) != 0;
+    ring->cqe_shift = (flags & IORING_SETUP_CQE32) != 0;
     int code = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : -EOPNOTSUPP;
     if (code) {
         close(ring->fd);
@@ -134,15 +146,16 @@ static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, 
 static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entries, const struct ur_ring_options *options)
 {
     int code = -EINVAL;
+    uint32_t deny = options->flags_deny | (options->flags_want & IORING_SETUP_SQPOLL ? NOT_WITH_SQPOLL : 0);
     for (size_t i = 0; i < UR_ARRAY_LENGTH(flag_sets);) {
-        if (flag_sets[i] & options->flags_deny) {
+        if (flag_sets[i] & deny) {
             i++;
             continue;
         }
-        uint32_t flags = flag_sets[i] | (options->disabled ? IORING_SETUP_R_DISABLED : 0);
+        uint32_t flags = flag_sets[i] | options->flags_want | (options->disabled ? IORING_SETUP_R_DISABLED : 0);
         if (options->visible_work && flags & IORING_SETUP_DEFER_TASKRUN)
             flags |= IORING_SETUP_TASKRUN_FLAG;
-        code = attempt(ring, *entries, cq_entries, flags);
+        code = attempt(ring, *entries, cq_entries, flags, options);
         if (code == -EINVAL) {
             i++;
         } else if (code == -ENOMEM && *entries > UR_ENTRIES_LEAST) {
@@ -166,7 +179,7 @@ static int settle(struct ur_ring *ring)
     int code = ur_sys_enter(ring->fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
     if (code < 0)
         return code;
-    uint32_t limits[2] = {worker_limits[0], worker_limits[1]};   /* the kernel overwrites it with the old limits */
+    uint32_t limits[2] = {ring->workers[0], ring->workers[1]};   /* the kernel overwrites it with the old limits */
     code = ur_sys_register(ring->fd, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2);
     ring->iowq_error = code < 0 ? code : 0;
     return 0;
@@ -180,6 +193,8 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
     memset(ring, 0, sizeof(*ring));
     ring->fd = -1;
     ring->deny = options->flags_deny;
+    for (size_t i = 0; i < UR_ARRAY_LENGTH(ring->workers); i++)
+        ring->workers[i] = options->workers[i] ? options->workers[i] : WORKERS_DEFAULT;
 
     uint32_t entries = options->entries ? options->entries : UR_ENTRIES_DEFAULT;
     if (entries < UR_ENTRIES_LEAST)
@@ -202,7 +217,7 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
         ur_fail(why, code, "io_uring_setup: features 0x%x, but NODROP, SUBMIT_STABLE, FAST_POLL and EXT_ARG are needed: "
                 "Linux 5.11 or newer", ring->features);
     else if (code)
-        ur_explain(why, code, "io_uring_setup", entries);
+        ur_explain(why, code, "io_uring_setup", entries, options->flags_want);
     if (code) {
         memset(ring, 0, sizeof(*ring));
         return code;
@@ -213,7 +228,7 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
     }
     code = settle(ring);
     if (code) {
-        ur_explain(why, code, "io_uring_enter", entries);
+        ur_explain(why, code, "io_uring_enter", entries, 0);
         ur_ring_close(ring);
     }
     return code;
