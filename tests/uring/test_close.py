@@ -213,7 +213,7 @@ def test_a_close_with_completions_shown_but_not_settled() -> None:
     ring.submit()
     os.write(writer, b"x")
     assert ring.wait(1, 30)
-    assert lib.udpring_ring_harvest(ring._native, ring._batch, 8) == 1
+    assert lib.udpring_ring_harvest(ring._native, ring._harvest.native, 8) == 1
     ring.close()
     assert ring.leaked == 0
     os.close(reader)
@@ -228,9 +228,11 @@ def test_what_will_not_end_is_leaked_and_counted() -> None:
     blocks, size = graveyard()
     ring = Ring(8)
     held = ring.register_buffers([4096])
+    (reader, writer), used = os.pipe(), bytearray(10)
+    ring.readinto(reader, used)
     raw.queue(ring, raw.sqe(raw.NOP, flags=raw.CQE_SKIP_SUCCESS, user_data=2 << 56))
     ring.submit()
-    assert ring.info.in_flight == 1
+    assert ring.info.in_flight == 2
     begin = time.monotonic()
     with pytest.warns(ResourceWarning, match="1 operations did not end within 2 s"):
         ring.close()
@@ -239,6 +241,10 @@ def test_what_will_not_end_is_leaked_and_counted() -> None:
     assert graveyard()[0] > blocks
     assert graveyard()[1] > size
     held[0][:4] = b"safe"
+    with pytest.raises(BufferError):
+        used.append(0)  # which of the operations hangs is not known
+    os.close(reader)
+    os.close(writer)
 
 
 def test_many_rings_leave_nothing_behind() -> None:

@@ -85,10 +85,10 @@ class Batches(Queueing):
         queued = lib.udpring_ring_put_many(
             native, row.number, flags, group << 16, columns, pin, ffi.from_buffer("uint64_t[]", tickets)
         )
-        if pin:
-            self._unpin(pin, sizes[0] - max(0, queued))
         if queued < 0:
-            self._refused(queued, row.number)
+            self._refused(queued, row.number, pin)
+        if pin:
+            self._unpin(pin, sizes[0] - queued)
         del tickets[queued:]
         return tickets
 

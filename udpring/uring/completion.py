@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from udpring._native import ffi, lib
@@ -36,6 +36,7 @@ _HEADER = struct.Struct("@Nii")
 _ALIGN = struct.calcsize("N")
 # sun_path of unix(7).
 _UNIX_PATH = 108
+_FULL = lib.UDPRING_SHAPE_FULL
 
 
 class CompletionFlag(enum.IntFlag):
@@ -49,9 +50,15 @@ class CompletionFlag(enum.IntFlag):
     """The notification of a zero-copy send."""
 
 
-@dataclass(frozen=True, slots=True)
+# Operators of IntFlag are slow.
+_MORE, _NOTIF = int(CompletionFlag.MORE), int(CompletionFlag.NOTIF)
+
+
+@dataclass
 class Completion:
     """The result of an operation, or of one shot of a multishot operation."""
+
+    # Without slots, so that fields with a default cost nothing: most completions have three fields.
 
     ticket: int
     """The ticket from queueing the operation. 0 for a message of another ring."""
@@ -79,12 +86,12 @@ class Completion:
     @property
     def more(self) -> bool:
         """Whether the operation continues. False: this was its last completion."""
-        return bool(self.flags & CompletionFlag.MORE)
+        return self.flags & _MORE != 0
 
     @property
     def copied(self) -> bool:
         """Of the notification of a zero-copy send: whether the kernel copied the data after all."""
-        return bool(self.flags & CompletionFlag.NOTIF) and self.result < 0
+        return self.flags & _NOTIF != 0 and self.result < 0
 
     @property
     def stat(self) -> Stat:
@@ -116,7 +123,7 @@ class Completion:
         """The result. 0 for a timer that ran out, and for a notification. Raises OSError with its errno if
         the operation failed.
         """
-        if self.expired or self.flags & CompletionFlag.NOTIF:
+        if self.expired or self.flags & _NOTIF:
             return 0
         if self.result < 0:
             raise OSError(-self.result, os.strerror(-self.result))
@@ -214,13 +221,11 @@ def _copied(pointer: Any, length: int) -> bytes:
     return data
 
 
-def from_native(native: Any) -> Completion:
+def _full(native: Any) -> Completion:
     """A Completion with its own copy of the bytes, from a ``struct udpring_completion``."""
     user_data = native.user_data
     if user_data >> 56 == lib.UDPRING_KIND_MESSAGE:
         return Completion(0, native.result, native.flags, message=user_data & 0xFFFFFFFFFFFFFF)
-    if not native.data and not native.name:
-        return Completion(user_data, native.result, native.flags, expired=bool(native.expired))
     return Completion(
         user_data,
         native.result,
@@ -231,9 +236,37 @@ def from_native(native: Any) -> Completion:
         if native.control_length
         else (),
         message_flags=native.message_flags,
+        expired=bool(native.expired),
     )
 
 
-def with_extra(native: Any) -> Completion:
-    """The same with the second half of a completion of 32 bytes."""
-    return replace(from_native(native), extra=(native.extra[0], native.extra[1]))
+class Harvest:
+    """Memory for the completions that one call takes, and their way to Python."""
+
+    def __init__(self, *, extra: bool = False) -> None:
+        most = lib.UDPRING_HARVEST_MAX
+        self.native = ffi.new(f"struct udpring_completion[{most}]")
+        self._columns = tuple(ffi.new(f"{kind}[{most}]") for kind in ("uint64_t", "int32_t", "uint32_t"))
+        self._shapes = ffi.new(f"uint8_t[{most}]")
+        self._extra = extra  # the ring has completions of 32 bytes
+
+    def take(self, count: int) -> list[Completion]:
+        """The first ``count`` completions in ``native``, with their own copies of the bytes."""
+        native, shapes, unpack = self.native, self._shapes, ffi.unpack
+        lib.udpring_completions_split(native, count, *self._columns, shapes)
+        found = []
+        new = Completion.__new__
+        columns = [unpack(column, count) for column in self._columns]
+        for i, (shape, ticket, result, flags) in enumerate(zip(unpack(shapes, count), *columns, strict=True)):
+            if shape == _FULL:
+                found.append(_full(native[i]))
+                continue
+            one = new(Completion)
+            one.ticket, one.result, one.flags = ticket, result, flags
+            if shape:
+                one.data = _copied(native[i].data, native[i].length)
+            found.append(one)
+        if self._extra:
+            for i, one in enumerate(found):
+                one.extra = (native[i].extra[0], native[i].extra[1])
+        return found

@@ -103,8 +103,14 @@ class Queueing:
     def _handle(self) -> Any:
         raise AssertionError("the ring has it")  # pragma: no cover
 
-    def _refused(self, code: int, operation: int) -> NoReturn:
-        """Raises the exception for a call that queued nothing."""
+    def _refused(self, code: int, operation: int, pin: int = 0) -> NoReturn:
+        """Raises the exception for a call that queued nothing, and lets go of its memory.
+
+        The views are released here, because the traceback of the exception keeps them alive.
+        """
+        held = self._pins.pop(pin, [[]])[0]
+        for view in held if isinstance(held, list) else [held]:
+            ffi.release(view)
         why = reason()
         if code not in (-errno.EXDEV, -errno.EBADFD):
             why.text = ffi.string(lib.udpring_ring_why(self._native))
@@ -134,8 +140,7 @@ class Queueing:
             native = self._handle()
         ticket: int = _put(native, operation, flags, fd, off, addr, length, bits, extra, memory, size, pin)
         if ticket < 0:
-            self._pins.pop(pin, None)
-            self._refused(ticket, operation)
+            self._refused(ticket, operation, pin)
         return ticket
 
     def _put_bytes(
@@ -191,8 +196,7 @@ class Queueing:
             native, operation, flags, fd, off, bits, extra, pieces, sizes, len(held), pin
         )
         if ticket < 0:
-            del self._pins[pin]
-            self._refused(ticket, operation)
+            self._refused(ticket, operation, pin)
         return ticket
 
     def _put_message(
@@ -229,8 +233,7 @@ class Queueing:
             name, len(name), control if control else _NULL, control_size,
         )  # fmt: skip
         if ticket < 0:
-            self._pins.pop(pin, None)
-            self._refused(ticket, operation)
+            self._refused(ticket, operation, pin)
         return ticket
 
     def _forget_data(self) -> None:

@@ -10,13 +10,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError, RingError, WrongThreadError
-from udpring.uring.completion import Completion, from_native, with_extra
+from udpring.uring.completion import Completion, Harvest
 from udpring.uring.operations import Operations, SupportsRing, nanoseconds
 from udpring.uring.registered import Registered, worker_limits
 
@@ -119,8 +119,7 @@ class Ring(Operations, Registered):
         self._closing = threading.Lock()
         self._leaked = 0
         self._fixed_buffers: list[Any] = []
-        self._convert = with_extra if big_cqe else from_native
-        self._batch = ffi.new(f"struct udpring_completion[{lib.UDPRING_HARVEST_MAX}]")
+        self._harvest = Harvest(extra=big_cqe)
         if sq_poll is None and sq_poll_cpu is not None:
             raise ValueError("sq_poll_cpu needs sq_poll, the thread that it pins")
         wanted = {
@@ -406,7 +405,7 @@ class Ring(Operations, Registered):
         """
         if limit is not None and limit < 0:
             raise ValueError(f"a limit of {limit} completions: 0 or more")
-        ring, batch = self._handle(), self._batch
+        ring, batch = self._handle(), self._harvest.native
         self._check(lib.udpring_ring_attend(ring), "taking completions")
         found: list[Completion] = []
         while limit is None or len(found) < limit:
@@ -426,7 +425,7 @@ class Ring(Operations, Registered):
 
         Raises ValueError for another limit.
         """
-        ring, batch = self._handle(), self._batch
+        ring, batch = self._handle(), self._harvest.native
         if not 1 <= limit <= len(batch):
             raise ValueError(f"a look at {limit} completions: 1 to {len(batch)}")
         self._check(lib.udpring_ring_attend(ring), "looking at completions")
@@ -449,15 +448,12 @@ class Ring(Operations, Registered):
         return ticket
 
     def _read(self, count: int, *, keep: bool = False) -> list[Completion]:
-        """The completions in the batch, with their objects."""
-        batch, convert = self._batch, self._convert
-        found = [convert(batch[i]) for i in range(count)]
+        """The harvested completions, with their objects."""
+        found = self._harvest.take(count)
         if self._data:
-            for place, done in enumerate(found):
+            for done in found:
                 take = self._data.get if keep or done.more else self._data.pop
-                data = take(done.ticket, None)
-                if data is not None:
-                    found[place] = replace(done, user_data=data)
+                done.user_data = take(done.ticket, None)
         return found
 
     def reap(self, count: int = 1, timeout: float | None = None) -> list[Completion]:

@@ -286,7 +286,14 @@ int32_t udpring_ring_peek(struct udpring_ring *ring, struct udpring_completion *
 /* Whether the operation with this user_data is queued or in flight. Stale: 0. */
 int32_t udpring_ring_holds(const struct udpring_ring *ring, uint64_t user_data);
 
-/* The same in columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
+/* The numbers of harvested completions as columns. shapes: whether a completion has no more than these numbers (PLAIN), or
+ * also data (DATA), or more (FULL). */
+#define UDPRING_SHAPE_PLAIN 0
+#define UDPRING_SHAPE_DATA 1
+#define UDPRING_SHAPE_FULL 2
+void udpring_completions_split(const struct udpring_completion *completions, uint32_t count, uint64_t *tickets, int32_t *results,
+                               uint32_t *flags, uint8_t *shapes);
+/* Harvests into columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
 int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max);
 
 /* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. */

@@ -48,6 +48,20 @@ int32_t udpring_ring_put_many(struct udpring_ring *self, uint32_t operation, uin
     return (int32_t)columns->count;
 }
 
+void udpring_completions_split(const struct udpring_completion *completions, uint32_t count, uint64_t *tickets, int32_t *results,
+                               uint32_t *flags, uint8_t *shapes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct udpring_completion *one = &completions[i];
+        bool full = one->name || one->control_length || one->message_flags || one->expired ||
+                    UR_KIND(one->user_data) == UR_KIND_MESSAGE;
+        tickets[i] = one->user_data;
+        results[i] = one->result;
+        flags[i] = one->flags;
+        shapes[i] = full ? UDPRING_SHAPE_FULL : one->length ? UDPRING_SHAPE_DATA : UDPRING_SHAPE_PLAIN;
+    }
+}
+
 int32_t udpring_ring_harvest_columns(struct udpring_ring *self, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max)
 {
     struct udpring_completion shown[64];
