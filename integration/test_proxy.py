@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from lab import Rig, until
@@ -23,14 +25,17 @@ def place(rig: Rig, readable: dict[str, str], request: pytest.FixtureRequest) ->
 
 
 @contextmanager
-def proxy(place: Place, *options: str) -> Iterator[list[int]]:
-    """A running proxy, ended by SIGTERM; the ports that it says it has."""
-    words = [sys.executable, "-P", "-m", "udpring.cli.main", "proxy", str(place.file), *options]
+def proxy(place: Place, *options: str, before: tuple[str, ...] = ()) -> Iterator[list[int]]:
+    """A running proxy, ended by SIGTERM; the ports that it says it has. ``before``: of its command line."""
+    words = [*before, sys.executable, "-P", "-m", "udpring.cli.main", "proxy", str(place.file), *options]
     count = len(options) // 2
     with place.program(*words) as process:
         ports = lambda: re.findall(r" at 127\.0\.0\.1 port (\d+)", place.said())  # noqa: E731
-        until(lambda: len(ports()) == count or process.poll() is not None, "the proxy listens")
+        until(
+            lambda: "connections at once:" in place.said() or process.poll() is not None, "the proxy listens"
+        )
         assert process.poll() is None, place.said()
+        assert len(ports()) == count
         yield [int(port) for port in ports()]
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, place.said()
@@ -65,3 +70,44 @@ def test_curl_uses_socks_and_forwarded_ports(place: Place) -> None:
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert client.recv(1) == b"", "no SOCKS: the connection is closed"
     assert NAME in place.names.asked
+
+
+GREETER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 7000)) as listening:
+    held = []
+    while True:
+        held.append(listening.accept()[0])
+        held[-1].sendall(b"hello")
+"""
+LIMITED = ("sh", "-c", 'ulimit -Sn 64 && ulimit -Hn 120 && exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("place", ["packet"], indirect=True)
+def test_open_files_bound_the_connections(place: Place) -> None:
+    """By the hard limit. Further ones wait until there is room."""
+    space, inner = place.tunnel.a.space, place.tunnel.b.inner4
+    with (
+        place.program(sys.executable, "-P", "-c", GREETER, inner, space="b"),
+        proxy(place, "--forward", f"0={inner}:7000", before=LIMITED) as (port,),
+        ExitStack() as stack,
+    ):
+        (said,) = re.findall(r"connections at once: (\d+)", place.said())
+        assert f"open files allow {said} of 1024 connections" in place.said()
+        bound = int(said)
+        assert bound == (120 - 47) // 6
+        clients = [
+            stack.enter_context(space.socket("127.0.0.1", socket.SOCK_STREAM)) for _ in range(bound + 2)
+        ]
+        for client in clients:
+            client.settimeout(60)
+            client.connect(("127.0.0.1", port))
+        for client in clients[:bound]:
+            assert client.recv(5) == b"hello"
+        assert select.select(clients[bound:], [], [], 0.5)[0] == []
+        for client in clients[:2]:
+            # The greeter never closes, so the connection ends by a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        for client in clients[bound:]:
+            assert client.recv(5) == b"hello"

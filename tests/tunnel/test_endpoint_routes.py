@@ -66,6 +66,20 @@ def test_onion_routing_is_no_loop_and_a_circle_is() -> None:
     assert looping(config(("10.9.0.1:1", "10.9.0.0/24"), second)) == KEYS[:1]
 
 
+def test_each_endpoint_of_a_peer_is_checked() -> None:
+    """A peer may be used at any of them."""
+    free, inside, deeper = "192.0.2.1:1", "10.3.0.2:2", "10.9.0.2:3"
+    several = config((f"{free}\nEndpoint = {inside}\nEndpoint = {inside[:-1]}9", "10.3.0.0/24"))
+    assert [loop.endpoint for loop in loops_of_config(several)] == [inside, f"{inside[:-1]}9"]
+    # The second peer leads into the first, and one of its endpoints back into the second.
+    circle = config((f"{free}\nEndpoint = {deeper}", "10.3.0.0/24"), (inside, "10.9.0.0/24"))
+    assert [(loop.public_key, loop.endpoint) for loop in loops_of_config(circle)] == [
+        (KEYS[0], deeper),
+        (KEYS[1], inside),
+    ]
+    assert looping(config((free, "10.3.0.0/24"), (inside, "10.9.0.0/24"))) == []
+
+
 def test_warning_names_endpoint_and_prefix() -> None:
     (loop,) = loops_of_config(config(("10.3.0.2:51820", "0.0.0.0/1, 128.0.0.0/1")))
     assert "10.3.0.2:51820" in str(loop)

@@ -14,6 +14,9 @@ from udpring.errors import ConfigError, HostError
 from udpring.tunnel.decimal_text import parse_decimal
 
 SOCKS_PORT = 1080
+CONNECTIONS_MAX = 1024
+CONNECTION_DESCRIPTORS = 6
+"""Two sockets, and a pipe for each direction that holds bytes."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -26,7 +29,8 @@ def register(subparsers: Subparsers) -> None:
         help="let programs of this host use a tunnel, without root: SOCKS 5, forwarded ports",
         description="Serves SOCKS 5 (CONNECT, without authentication), and forwards ports, into the tunnel "
         "of FILE. Names are looked up by its DNS servers. Needs no root. Listens on loopback unless an "
-        f"address is given. Without an option: --socks {SOCKS_PORT}.",
+        f"address is given. Without an option: --socks {SOCKS_PORT}. Raises its limit of open files to the "
+        f"hard limit. Serves {CONNECTIONS_MAX} connections at once, or fewer if open files allow fewer.",
     )
     add_arguments(parser)
     parser.add_argument(
@@ -43,12 +47,20 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from udpring.tunnel.refusals import run_loop  # noqa: PLC0415
+    from udpring.tunnel.refusals import (  # noqa: PLC0415
+        ROOTLESS_DESCRIPTORS,
+        raise_descriptor_limit,
+        run_loop,
+    )
 
     wanted = args.socks if args.socks or args.forward else [str(SOCKS_PORT)]
     listeners = [local(each, "--socks") for each in wanted]
     forwards = [forward(each) for each in args.forward]
-    return run_loop(lambda: _run(args, listeners, forwards))
+    limit = raise_descriptor_limit()
+    listening = len(listeners) + len(forwards)
+    needed = ROOTLESS_DESCRIPTORS + listening + CONNECTION_DESCRIPTORS
+    connections = max(1, min(CONNECTIONS_MAX, (limit - needed) // CONNECTION_DESCRIPTORS))
+    return run_loop(lambda: _run(args, listeners, forwards, connections), needed)
 
 
 def local(text: str, option: str) -> tuple[str, int]:
@@ -87,7 +99,10 @@ def forward(text: str) -> tuple[str, int, str, int]:
 
 
 async def _run(
-    args: argparse.Namespace, listeners: list[tuple[str, int]], forwards: list[tuple[str, int, str, int]]
+    args: argparse.Namespace,
+    listeners: list[tuple[str, int]],
+    forwards: list[tuple[str, int, str, int]],
+    connections: int,
 ) -> int:
     from udpring.cli._rootless import node_of  # noqa: PLC0415
     from udpring.tunnel.proxy import Proxy  # noqa: PLC0415
@@ -97,12 +112,13 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, _resolve, stop)
     async with node_of(args) as node:
-        proxy = Proxy(node)
+        proxy = Proxy(node, connections=connections)
         try:
             for host, port in listeners:
                 _say("SOCKS 5", *proxy.socks(host, port))
             for host, port, to_host, to_port in forwards:
                 _say(f"{to_host} port {to_port}", *proxy.forward(host, port, to_host, to_port))
+            _say_bound(connections)
             lost = asyncio.ensure_future(node.wait())
             ends: list[asyncio.Future[Any]] = [stop, lost]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -117,6 +133,16 @@ async def _run(
 def _resolve(stop: asyncio.Future[None]) -> None:
     if not stop.done():
         stop.set_result(None)
+
+
+def _say_bound(connections: int) -> None:
+    print(f"connections at once: {connections}", flush=True)
+    if connections < CONNECTIONS_MAX:
+        print(
+            f"udpring: open files allow {connections} of {CONNECTIONS_MAX} connections at once "
+            f"(raise the hard limit: ulimit -Hn, or LimitNOFILE= of the unit)",
+            file=sys.stderr,
+        )
 
 
 def _say(what: str, host: str, port: int) -> None:

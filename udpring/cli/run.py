@@ -46,9 +46,9 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from udpring.tunnel.refusals import run_loop  # noqa: PLC0415
+    from udpring.tunnel.refusals import ROOTLESS_DESCRIPTORS, run_loop  # noqa: PLC0415
 
-    return run_loop(lambda: _run(args))
+    return run_loop(lambda: _run(args), ROOTLESS_DESCRIPTORS)
 
 
 async def _run(args: argparse.Namespace) -> int:

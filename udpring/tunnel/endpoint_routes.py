@@ -13,7 +13,7 @@ import json
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -61,12 +61,12 @@ def loops_of_config(config: Config) -> tuple[Loop, ...]:
     commands = " ".join((*settings.pre_up, *settings.post_up))
     if settings.fwmark and "rule" in commands:
         return ()
-    endpoints = {
-        peer.public_key: (address, str(peer.endpoint))
+    endpoints = [
+        (peer.public_key, address, str(endpoint))
         for peer in config.peers
-        if peer.endpoint is not None and (address := peer.endpoint.address) is not None
-        if peer.endpoint.host not in commands
-    }
+        for endpoint in peer.endpoints
+        if (address := endpoint.address) is not None and endpoint.host not in commands
+    ]
     allowed = {
         peer.public_key: tuple(network for network in peer.allowed_ips if network.prefixlen)
         for peer in config.peers
@@ -84,9 +84,9 @@ def crossings_of_config(config: Config) -> tuple[Loop, ...]:
     owners = _Owners({peer.public_key: tuple(peer.allowed_ips) for peer in config.peers})
     view = cached_views()
     found = []
-    for peer in islice((each for each in config.peers if each.endpoint is not None), ASKED_MAX):
-        assert peer.endpoint is not None
-        if (address := peer.endpoint.address) is None or peer.endpoint.host in commands:
+    endpoints = ((peer, endpoint) for peer in config.peers for endpoint in peer.endpoints)
+    for peer, endpoint in islice(endpoints, ASKED_MAX):
+        if (address := endpoint.address) is None or endpoint.host in commands:
             continue
         for hops, mark in _ways(address, settings.fwmark or 0, view):
             back = owners.find(hops[-1].endpoint)
@@ -96,7 +96,7 @@ def crossings_of_config(config: Config) -> tuple[Loop, ...]:
                 and (back[1].prefixlen or _by_default_route(hops[-1].endpoint, mark))
             ):
                 through = tuple(hop.interface for hop in hops)
-                found.append(Loop(peer.public_key, str(peer.endpoint), back[1], through))
+                found.append(Loop(peer.public_key, str(endpoint), back[1], through))
                 break
     return tuple(found)
 
@@ -132,13 +132,13 @@ def loops_of_device(
             return ()
         device_of = route_device
     ask, mark, left = device_of, device.fwmark, iter(range(ASKED_MAX))
-    endpoints: dict[bytes, tuple[IPAddress, str]] = {}
+    endpoints: list[tuple[bytes, IPAddress, str]] = []
     allowed: dict[bytes, tuple[Network, ...]] = {}
     for peer in device.peers:
         allowed[peer.public_key] = tuple(ipaddress.ip_network(prefix) for prefix in peer.allowed_ips)
         if peer.endpoint is not None and not peer.endpoint[2]:
             address = ipaddress.ip_address(peer.endpoint[0])
-            endpoints[peer.public_key] = (address, format_endpoint(*peer.endpoint))
+            endpoints.append((peer.public_key, address, format_endpoint(*peer.endpoint)))
 
     def through_tunnel(address: IPAddress) -> bool:
         return next(left, None) is not None and ask(address, mark) == interface
@@ -146,7 +146,7 @@ def loops_of_device(
     owners, view = _Owners(allowed), cached_views()
 
     def crossings() -> Iterator[Loop]:
-        for key, (address, text) in islice(endpoints.items(), ASKED_MAX):
+        for key, address, text in islice(endpoints, ASKED_MAX):
             if hops := follow(interface, address, mark, interface_of=ask, view=view):
                 back = owners.find(hops[-1].endpoint)
                 if back and back[0] == key:
@@ -198,24 +198,26 @@ class _Owners:
 
 
 def _loops(
-    endpoints: Mapping[bytes, tuple[IPAddress, str]],
+    endpoints: Sequence[tuple[bytes, IPAddress, str]],
     allowed: Mapping[bytes, tuple[Network, ...]],
     through_tunnel: Callable[[IPAddress], bool],
 ) -> Iterator[Loop]:
+    """``endpoints``: peers with all their endpoints. Each of them may be in use."""
     from udpring._native import lib  # noqa: PLC0415 - ``udpring check`` loads the core only for endpoints
 
     owners = _Owners(allowed)
-    into: dict[bytes, tuple[bytes, Network]] = {}
-    for key, (address, _) in endpoints.items():
+    into: dict[bytes, list[tuple[str, bytes, Network]]] = {}
+    for key, address, text in endpoints:
         found = owners.find(address)
         if found and through_tunnel(address):
-            into[key] = found
-    for key, (_, prefix) in into.items():
-        at = key
-        for _ in range(lib.UDPRING_LOOP_HOPS_MAX):
-            if at not in into:
-                break
-            at = into[at][0]
-            if at == key:
-                yield Loop(key, endpoints[key][1], prefix)
-                break
+            into.setdefault(key, []).append((text, *found))
+    for key, ways in into.items():
+        for text, owner, prefix in ways:
+            seen = front = {owner}
+            for _ in range(lib.UDPRING_LOOP_HOPS_MAX):
+                if key in front or not front:
+                    break
+                front = {each for at in front for _, each, _ in into.get(at, ())} - seen
+                seen = seen | front
+            if key in front:
+                yield Loop(key, text, prefix)

@@ -19,10 +19,8 @@ from udpring.tunnel.inside import Inside
 from udpring.tunnel.refusals import cure_of
 from udpring.tunnel.relay import Pipes, relay
 
-__all__ = ["CONNECTIONS_MAX", "Proxy"]
+__all__ = ["Proxy"]
 
-CONNECTIONS_MAX = 1024
-"""Of all listeners of a proxy together."""
 REQUEST_WAIT = 30.0
 """Seconds for a client's request."""
 CONNECT_WAIT = 60.0
@@ -39,9 +37,10 @@ log = logging.getLogger("udpring.proxy")
 
 
 class Proxy:
-    """Listeners of one node. ``node`` must be up; ``close`` before it is stopped."""
+    """Listeners of one node. ``node`` must be up; ``close`` before it is stopped. ``connections``: of all
+    listeners together."""
 
-    def __init__(self, node: Inside, *, connections: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, node: Inside, *, connections: int) -> None:
         self._node = node
         self._room = asyncio.Semaphore(connections)
         self._pipes = Pipes()

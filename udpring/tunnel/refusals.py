@@ -7,19 +7,33 @@ failure inside asyncio would leave a half-made loop and a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from udpring.errors import HostError, RingError
 
-__all__ = ["SHORTAGES", "cure_of", "explained", "require_descriptors", "run_loop"]
+__all__ = [
+    "DESCRIPTORS",
+    "ROOTLESS_DESCRIPTORS",
+    "SHORTAGES",
+    "cure_of",
+    "explained",
+    "raise_descriptor_limit",
+    "require_descriptors",
+    "run_loop",
+]
 
 T = TypeVar("T")
 
 DESCRIPTORS = 32
-"""Free descriptors that a node with one worker needs: it keeps 17, and needs more for probes and clients."""
+"""Free descriptors that a node with one worker needs: it takes up to 29 to start and keeps 20, and clients
+need more."""
+ROOTLESS_DESCRIPTORS = 40
+"""A rootless one takes up to 32 to start and keeps 24. Programs and look-ups inside need more."""
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSYS})
 """Errors of the host, for any call."""
@@ -103,13 +117,26 @@ def require_descriptors(needed: int = DESCRIPTORS) -> None:
             os.close(number)
 
 
-def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def raise_descriptor_limit() -> int:
+    """Raises the soft limit of open files (RLIMIT_NOFILE) to the hard one, which takes no right. Returns the
+    limit."""
+    import resource  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # a sandbox may deny it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def run_loop(work: Callable[[], Coroutine[Any, Any, T]], descriptors: int = DESCRIPTORS) -> T:
     """``asyncio.run(work())``. Raises HostError if the host refuses something that an event loop needs."""
     import asyncio  # noqa: PLC0415 - after the fork, so that the parent is small
     import select  # noqa: PLC0415
     import socket  # noqa: PLC0415
 
-    require_descriptors()
+    require_descriptors(descriptors)
     what = "a pair of UNIX sockets (socketpair)"
     try:
         one, other = socket.socketpair()
