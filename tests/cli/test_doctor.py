@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preload import build, preload
 from seccomp import Rule, launcher
 
 import udpring
@@ -18,10 +19,17 @@ COMMAND = [sys.executable, "-P", "-m", "udpring.cli.main", "doctor"]
 NO_TUN = Rule("ioctl", errno.EPERM, ((1, "==", 0x400454CA),))
 
 
-def doctor(*arguments: str, rules: tuple[Rule, ...] = ()) -> subprocess.CompletedProcess[str]:
+def doctor(
+    *arguments: str, rules: tuple[Rule, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     begin = launcher(*rules) if rules else []
     return subprocess.run(
-        [*begin, *COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [*begin, *COMMAND, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -87,3 +95,15 @@ def test_programs_that_up_needs_are_listed(tmp_path: Path) -> None:
     assert {name: tool["works"] for name, tool in tools.items()} == {
         "hooks": False, "DNS": True, "firewall": True, "sysctl": False,
     }  # fmt: skip
+
+
+def test_a_kernel_that_damages_trains_is_named_with_its_cure(tmp_path: Path) -> None:
+    shim = build(Path(__file__).parents[1] / "other_kernel.c", tmp_path)
+    lines = doctor(LD_PRELOAD=preload(shim), KERNEL_RELEASE="7.0.2-6-pve").stdout.splitlines()
+    assert "Linux 7.0.2-6-pve" in lines[0]
+    row = next(line for line in lines if line.startswith("UDP ") and "UDP_SEGMENT" in line)
+    assert "  no " in row
+    assert row.endswith("Linux 7.0 to 7.1.4 mangle UDP_SEGMENT sends whose segments are all equal")
+    at = lines.index("missing: UDP_SEGMENT: every datagram is sent on its own")
+    assert lines[at + 1].startswith("  cure: Linux 7.1.5 or newer")
+    assert "UDPRING_OFFLOADS=all" in lines[at + 1]

@@ -98,6 +98,7 @@ class FakePlane:
         self.tier_reason = "fake"
         self.sharing_reason = ""
         self.routes_reason = ""
+        self.trains_reason = ""
         self.closed = False
         self.loaded_until = 0
         self.other: FakePlane | None = None

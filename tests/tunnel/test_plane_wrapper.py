@@ -171,6 +171,7 @@ def test_a_v4_network_object_fits() -> None:
 
 def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UDPRING_OFFLOADS", raising=False)
+    running_linux(monkeypatch, "6.12.1")
     assert offload_flags(None) == offload_flags("all") == 0
     assert offload_flags("none") == offload_flags("tun") | offload_flags("udp")
     assert offload_flags("udp") == lib.UDPRING_PLANE_NO_TUN_OFFLOAD
@@ -181,6 +182,23 @@ def test_offloads_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         Plane("udpringtest")
     with pytest.raises(HostError, match=r"'some' is not a set of offloads \(use one of all, tun, udp, none"):
         offload_flags("some")
+
+
+def running_linux(monkeypatch: pytest.MonkeyPatch, release: str) -> None:
+    uname = os.uname_result((*os.uname()[:2], release, *os.uname()[3:]))
+    monkeypatch.setattr(os, "uname", lambda: uname)
+
+
+def test_a_kernel_that_damages_trains_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user asks for them."""
+    monkeypatch.delenv("UDPRING_OFFLOADS", raising=False)
+    running_linux(monkeypatch, "7.1.4-2-pve")
+    assert offload_flags(None) == lib.UDPRING_PLANE_NO_TRAINS
+    assert offload_flags("all") == 0
+    monkeypatch.setenv("UDPRING_OFFLOADS", "all")
+    assert offload_flags(None) == 0
+    monkeypatch.setenv("UDPRING_OFFLOADS", "tun")
+    assert offload_flags(None) == lib.UDPRING_PLANE_NO_UDP_OFFLOAD
 
 
 def test_libraries_are_named_for_the_ciphers_in_use() -> None:

@@ -24,6 +24,7 @@ from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_aske
 from udpring.tunnel.plane_reading import peer_state, plane_stats
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
+from udpring.udp.train_kernels import train_fault
 
 __all__ = [
     "PREFIX_BATCH",
@@ -110,6 +111,9 @@ class Plane:
         options.listen_port = listen_port
         options.fwmark = fwmark
         options.flags = offload_flags(offloads) | asks * lib.UDPRING_PLANE_ASKS
+        fault = train_fault() if options.flags & lib.UDPRING_PLANE_NO_TRAINS else None
+        self.trains_reason = fault.words if fault else ""
+        """Why no trains are sent: a known fault of this kernel. Empty: they are, or the user chose so."""
         options.flags |= bool(queues) * lib.UDPRING_PLANE_PACKETS
         options.workers = workers_asked(workers)
         options.packets_out_bytes, options.packets_in_bytes = queues or (0, 0)

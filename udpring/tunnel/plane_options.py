@@ -15,6 +15,7 @@ from udpring._native import lib
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.udp.tiers import AUTO, TIERS, forced_tier, tier_number
+from udpring.udp.train_kernels import train_fault
 
 __all__ = ["OFFLOADS", "WORKERS_MAX", "offload_flags", "plane_tier", "workers_asked"]
 
@@ -50,11 +51,14 @@ def plane_tier(name: str) -> int:
 
 
 def offload_flags(name: str | None) -> int:
-    """The plane's flags for the offloads called ``name``. None: ``UDPRING_OFFLOADS``, or ``all``.
+    """The plane's flags for the offloads called ``name``. None: ``UDPRING_OFFLOADS``, or
+    all that are safe: no trains are sent on a kernel that is known to damage them.
 
     Raises HostError with the known names, ConfigError if the variable has another one.
     """
-    asked = name or os.environ.get("UDPRING_OFFLOADS") or "all"
+    asked = name or os.environ.get("UDPRING_OFFLOADS")
+    if not asked:
+        return lib.UDPRING_PLANE_NO_TRAINS if train_fault() else 0
     try:
         return OFFLOADS[asked]
     except KeyError:

@@ -20,6 +20,7 @@ from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.refusals import require_descriptors
 from udpring.udp.probe import UdpProbe, probe_udp
+from udpring.udp.train_kernels import train_fault
 from udpring.uring.probe import Feature, UringProbe, probe_uring
 from udpring.wireguard.cipher import Cipher
 
@@ -366,12 +367,17 @@ def _missing_speed(found: HostProbe) -> list[Missing]:
     if not best and found.udp.tier:
         effect = f"tier {found.udp.tier} is used instead of {best.name}"
         missing.append(Missing(f"tier {best.name}", effect, best.reason))
-    for trains, effect, version in (
-        (found.udp.segment, "every datagram is sent on its own", "4.18"),
-        (found.udp.gro, "every datagram is received on its own", "5.0"),
+    fault = train_fault(found.system.kernel)
+    for trains, effect, cure in (
+        (
+            found.udp.segment,
+            "every datagram is sent on its own",
+            fault.cure if fault else "Linux 4.18 or newer",
+        ),
+        (found.udp.gro, "every datagram is received on its own", "Linux 5.0 or newer"),
     ):
         if not trains:
-            missing.append(Missing(trains.name, effect, f"Linux {version} or newer: {trains.reason}"))
+            missing.append(Missing(trains.name, effect, f"{cure}: {trains.reason}"))
     if found.tun.device:
         missing += _missing_of_tun(found.tun)
     cpu = found.system.cpu_features

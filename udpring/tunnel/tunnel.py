@@ -129,6 +129,8 @@ class Tunnel:
             )
         if reason := self.plane.routes_reason:
             log.warning("%s: route changes are not followed at once: %s", self.name, reason)
+        if reason := self.plane.trains_reason:
+            log.warning("%s: every datagram is sent on its own, since %s", self.name, reason)
         self.control.start()
 
     def close(self) -> None:

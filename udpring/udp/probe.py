@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from udpring._native import lib, reason, reason_text
 from udpring.udp.tiers import TIERS, tier_number
+from udpring.udp.train_kernels import train_fault
 from udpring.uring.probe import Feature
 
 __all__ = ["UdpProbe", "probe_udp"]
@@ -109,6 +110,8 @@ def _send_train(sender: socket.socket) -> None:
 
 def _segment() -> str:
     _known(UDP_SEGMENT)  # an older kernel would send the train as one datagram
+    if fault := train_fault():
+        raise OSError(errno.EIO, fault.words)
     try:
         sender, receiver = _pair()
     except OSError as no_way:

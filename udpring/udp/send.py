@@ -26,6 +26,7 @@ from udpring.udp.jobs import (
 )
 from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way, turns_here
 from udpring.udp.tiers import counters, tier_name, tier_number
+from udpring.udp.train_kernels import train_fault
 from udpring.udp.uncopied import Uncopied
 from udpring.udp.waiting import nanoseconds, wait_slice
 
@@ -59,7 +60,8 @@ class SendRing(Uncopied):
     entries: pending sends (datagrams or trains), 1 to 4096. 0 = 256. A batch may be longer.
     tier: "uring-multishot" or "uring-pool" (both send alike), or "mmsg". None: UDPRING_TIER, or the best that
         works here.
-    gso: False sends every datagram by itself.
+    gso: False sends every datagram by itself, True uses trains. None: trains, unless this kernel is known to
+        damage them (``udpring doctor`` says so).
     zero_copy: the kernel reads payloads of 4096 bytes and more in place (IORING_OP_SENDMSG_ZC,
         io_uring_enter(2)). A train counts as a whole. The property ``zero_copy`` says whether that works. A
         batch ends, and a ticket is done, when the kernel no longer reads the payloads. It pays for big trains
@@ -80,7 +82,7 @@ class SendRing(Uncopied):
         entries: int = 256,
         tier: str | None = None,
         *,
-        gso: bool = True,
+        gso: bool | None = None,
         zero_copy: bool = False,
         helpers: int = 0,
     ) -> None:
@@ -112,7 +114,7 @@ class SendRing(Uncopied):
         options.fd = sock.fileno()
         options.tier = tier_number(tier)
         options.slots = entries
-        options.gso = gso
+        options.gso = train_fault() is None if gso is None else gso
         options.zero_copy = zero_copy
         options.helpers = helpers
         why = reason()

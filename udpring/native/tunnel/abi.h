@@ -117,6 +117,7 @@ struct udpring_plane;
 #define UDPRING_PLANE_NO_UDP_OFFLOAD 2   /* no trains (UDP_SEGMENT, UDP_GRO) */
 #define UDPRING_PLANE_ASKS 4             /* there is a directory: a packet without a peer posts PEER_WANTED */
 #define UDPRING_PLANE_PACKETS 8          /* no TUN device: the program sends and receives the packets itself */
+#define UDPRING_PLANE_NO_TRAINS 16       /* sends none (UDP_SEGMENT), still receives them */
 
 struct udpring_plane_options {
     char name[16];              /* interface name; may hold %d unless descriptors are given */
