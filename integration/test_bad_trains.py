@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
-from lab import GO, SUBJECT, Rig
-from lab.counters import counters, watched
+from lab import GO, SUBJECT, Node, Rig
+from lab.counters import counters, drops, watched
+from lab.traffic import tcp
 from preload import build, preload
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go is not the subject")
@@ -30,3 +32,38 @@ def test_a_bad_kernel_sends_no_trains_unless_told(rig: Rig, tmp_path: Path, offl
     assert said["rx"]["trains"] > 0
     log = tunnel.a.log_text()
     assert log.count("mangle UDP_SEGMENT sends") == (offloads == "")
+
+
+def trains_sent(node: Node) -> int:
+    sent: int = counters(node)["plane"]["tx"]["trains"]
+    return sent
+
+
+def uapi_key(public_key: str) -> str:
+    return base64.b64decode(public_key).hex()
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_offload_switches_on_a_live_node(rig: Rig, tmp_path: Path, workers: str) -> None:
+    """Of the node and of one peer, in the middle of a session, which goes on."""
+    (tmp_path / "a").mkdir()
+    program = watched(tmp_path / "a").with_env(UDPRING_OFFLOADS="all", UDPRING_WORKERS=workers)
+    tunnel = rig.tunnel((program, SUBJECT))
+    a, b = tunnel.a, tunnel.b
+    peer = f"public_key={uapi_key(b.public_key)}\n"
+    before = 0
+    for change, on in (
+        ("", True),
+        (peer + "offload=off\n", False),
+        (peer + "offload=on\noffload=auto\n", True),
+        ("offload=off\n", False),
+        (peer + "offload=on\n", True),
+        (peer + "offload=auto\n", False),
+        ("offload=auto\n", True),
+    ):
+        assert a.uapi_say(f"set=1\n{change}\n") == "errno=0\n\n"
+        before = trains_sent(a)
+        for address in (b.inner4, b.inner6):
+            tcp(a.space, b.space, address, 4 << 20)
+        assert (trains_sent(a) > before) == on, change
+    assert drops(a)["send_failed"] == 0

@@ -157,6 +157,12 @@ DIFFERENCES = {
         (INVALID,),
         "an extension: docs/aes-256-gcm.md",
     ),
+    "offload of a peer": Difference(
+        f"{PEER}offload=off\n\n",
+        0,
+        (INVALID,),
+        "an extension: docs/tiers.md",
+    ),
     "removal of one prefix": Difference(
         f"{PEER}allowed_ip=-10.0.0.0/8\n\n",
         0,

@@ -396,6 +396,7 @@ def _different() -> Iterator[Case]:
         row="AllowedIPs with `+` or `-`",
     )
     yield Case("cipher", both("") + "Cipher = chacha20-poly1305\n", differs=UP, row="Cipher")
+    yield Case("offload", both("") + "Offload = off\n", differs=UP, row="Offload")
     yield Case(
         "odd-name",
         both("", "0.0.0.0/0"),

@@ -202,6 +202,10 @@ class FakePlane:
         self._peer(peer)
         del self.peers[peer]
 
+    def trains(self, peer: int, on: bool) -> None:
+        self._call("trains", peer, on)
+        self._peer(peer)
+
     def endpoint(self, peer: int, address: SocketAddress) -> None:
         self._call("endpoint", peer, address)
         if address.scope_id >> 32:

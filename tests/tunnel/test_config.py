@@ -56,6 +56,7 @@ public key = {OTHER}
 Endpoint = vpn.example.org : 51820
 PersistentKeepalive = off
 Cipher = AES-256-GCM
+Offload = Off
 allowedips =
 """
 
@@ -100,7 +101,10 @@ def test_a_full_file() -> None:
                 "laptop of Bob",
             ),
             PeerConfig(
-                bytes(range(1, 33)), endpoint=Endpoint("vpn.example.org", 51820), cipher=Cipher.AES_256_GCM
+                bytes(range(1, 33)),
+                endpoint=Endpoint("vpn.example.org", 51820),
+                cipher=Cipher.AES_256_GCM,
+                offload=False,
             ),
         ),
     )
@@ -346,6 +350,7 @@ def test_wrong_lines_of_an_interface(line: str, column: int, text: str, says: st
         ("Endpoint = " + "a" * 64 + ".b:5", 12, "a" * 64 + ".b", "neither an address nor a host name"),
         ("PersistentKeepalive = 65536", 23, "65536", "(seconds) or 'off'"),
         ("PersistentKeepalive = on", 23, "on", "not a number"),
+        ("Offload = true", 11, "true", "('on', 'off' or 'auto')"),
         ("Cipher = aes", 10, "aes", "(there are chacha20-poly1305, aes-256-gcm)"),
         ("Cipher =", 9, "", "no value"),
         ("Address = 10.0.0.1/24", 1, "Address", "Address belongs in [Interface]"),
@@ -646,6 +651,7 @@ interfaces = st.builds(
     pre_down=hooks,
     post_down=hooks,
     save_config=st.booleans(),
+    offload=st.sampled_from([True, False, None]),
 )
 peer_lists = st.lists(
     st.builds(
@@ -657,6 +663,7 @@ peer_lists = st.lists(
         persistent_keepalive=st.integers(0, 65535),
         name=printable,
         cipher=st.sampled_from(Cipher),
+        offload=st.sampled_from([True, False, None]),
     ),
     max_size=3,
     unique_by=lambda peer: peer.public_key,

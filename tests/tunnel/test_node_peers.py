@@ -125,6 +125,28 @@ def test_update_peer_touches_only_what_differs(planes: Planes) -> None:
     run(body)
 
 
+def test_offload_changes_on_a_live_node(planes: Planes) -> None:
+    first = config(peer(0), peer(1))
+
+    async def body() -> None:
+        async with udpring.Node(first) as node:
+            plane = planes.one
+            assert not plane.named("trains")
+            await node.update_peer(replace(peer(0), offload=False))
+            assert plane.named("trains") == [("trains", 7, False)]
+            assert node.config.peers[0].offload is False
+            plane.calls.clear()
+            off = replace(first, interface=replace(first.interface, offload=False))
+            await node.reload(off)
+            assert {peer for _, peer, on in plane.named("trains") if not on} == set(plane.peers)
+            assert node.config == off
+            plane.calls.clear()
+            await node.reload(first)
+            assert sorted(plane.named("trains")) == [("trains", peer, True) for peer in sorted(plane.peers)]
+
+    run(body)
+
+
 def test_removed_peer_is_gone(planes: Planes) -> None:
     async def body() -> None:
         async with udpring.Node(config(peer(0), peer(1), peer(2))) as node:

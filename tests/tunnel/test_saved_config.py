@@ -35,8 +35,14 @@ STATE = DeviceInfo(
         PeerInfo(
             OLD, NEW, (bytes([192, 0, 2, 1]), 5, ""), persistent_keepalive=7, allowed_ips=[(bytes(4), 0)]
         ),
-        PeerInfo(NEW, endpoint=(b"\xfe\x80" + bytes(13) + b"\x01", 6, "eth0"), cipher=Cipher.AES_256_GCM),
+        PeerInfo(
+            NEW,
+            endpoint=(b"\xfe\x80" + bytes(13) + b"\x01", 6, "eth0"),
+            cipher=Cipher.AES_256_GCM,
+            offload=True,
+        ),
     ),
+    offload=False,
 )
 ADDRESS = ipaddress.ip_interface("10.0.0.9/16")
 
@@ -49,6 +55,7 @@ def test_live_values_replace_those_of_the_file() -> None:
     first, second = saved.peers
     assert (first.preshared_key, first.endpoint) == (NEW, Endpoint("192.0.2.1", 5))
     assert (first.persistent_keepalive, first.allowed_ips) == (7, (ipaddress.ip_network("0.0.0.0/0"),))
+    assert (settings.offload, first.offload, second.offload) == (False, None, True)
     assert (second.endpoint, second.cipher) == (Endpoint("fe80::1%eth0", 6), Cipher.AES_256_GCM)
 
 

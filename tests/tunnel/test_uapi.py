@@ -27,10 +27,12 @@ from udpring.tunnel.uapi import (
     RequestParser,
     ResponseParser,
     SetCipher,
+    SetDeviceOffload,
     SetEndpoint,
     SetFwmark,
     SetKeepalive,
     SetListenPort,
+    SetOffload,
     SetPaused,
     SetPresharedKey,
     SetPrivateKey,
@@ -84,6 +86,7 @@ def test_every_setting() -> None:
         b"protocol_version=1",
         b"cipher=aes-256-gcm",
         b"cipher=chacha20-poly1305",
+        b"offload=off",
         b"public_key=" + b"00" * 32,
         b"remove=true",
     )
@@ -109,6 +112,7 @@ def test_every_setting() -> None:
         ProtocolVersion(1),
         SetCipher(Cipher.AES_256_GCM),
         SetCipher(Cipher.CHACHA20_POLY1305),
+        SetOffload(False),
         PeerBegin(bytes(32)),
         PeerRemove(),
         EndRequest("set"),
@@ -169,6 +173,9 @@ PEER_BAD = [
     b"cipher=",
     b"cipher=AES-256-GCM",
     b"cipher=aes-128-gcm",
+    b"offload=",
+    b"offload=true",
+    b"offload=Off",
     b"protocol_version=",
     b"endpoint=",
     b"endpoint=1.2.3.4",
@@ -362,6 +369,7 @@ device_operations = st.one_of(
     st.builds(SetListenPort, st.integers(0, 0xFFFF)),
     st.builds(SetFwmark, st.integers(0, 0xFFFFFFFF)),
     st.builds(SetPaused, st.booleans()),
+    st.builds(SetDeviceOffload, st.sampled_from([True, False, None])),
     st.just(ReplacePeers()),
 )
 peer_operations = st.one_of(
@@ -375,6 +383,7 @@ peer_operations = st.one_of(
     st.builds(allowed, prefixes(), st.booleans()),
     st.builds(PeerBegin, keys),
     st.builds(SetCipher, st.sampled_from(Cipher)),
+    st.builds(SetOffload, st.sampled_from([True, False, None])),
 )
 
 
@@ -404,6 +413,7 @@ peers = st.builds(
     st.integers(0, 0xFFFF),
     st.lists(prefixes(), max_size=4).map(tuple),
     st.sampled_from(Cipher),
+    st.sampled_from([True, False, None]),
 )
 devices = st.builds(
     DeviceInfo,
@@ -412,6 +422,7 @@ devices = st.builds(
     st.integers(0, 0xFFFFFFFF),
     st.lists(peers, max_size=4).map(tuple),
     st.booleans(),
+    st.sampled_from([True, False, None]),
 )
 
 

@@ -56,7 +56,14 @@ value = st.one_of(
     free,
 )
 KEY_NAMES = ["private_key", "listen_port", "fwmark", "replace_peers", "public_key", "remove", "update_only"]
-KEY_NAMES += ["preshared_key", "endpoint", "cipher", "persistent_keepalive_interval", "replace_allowed_ips"]
+KEY_NAMES += [
+    "preshared_key",
+    "endpoint",
+    "cipher",
+    "offload",
+    "persistent_keepalive_interval",
+    "replace_allowed_ips",
+]
 KEY_NAMES += ["allowed_ip", "protocol_version", "get", "set", "errno"]
 key = st.sampled_from(KEY_NAMES)
 line = st.one_of(st.builds("{}={}".format, key, value), free.filter(bool))

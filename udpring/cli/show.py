@@ -85,6 +85,8 @@ def as_json(device: uapi.DeviceInfo, names: dict[bytes, str], secrets: bool) -> 
         shown["fwmark"] = device.fwmark
     if device.paused:
         shown["paused"] = True
+    if device.offload is not None:
+        shown["offload"] = uapi.OFFLOAD_WORDS[device.offload]
     peers = {
         keys.to_base64(peer.public_key): _peer_json(peer, names, secrets) for peer in _by_handshake(device)
     }
@@ -107,6 +109,8 @@ def _peer_json(peer: uapi.PeerInfo, names: dict[bytes, str], secrets: bool) -> d
         shown["persistentKeepalive"] = peer.persistent_keepalive
     if peer.cipher is not Cipher.CHACHA20_POLY1305:
         shown["cipher"] = str(peer.cipher)
+    if peer.offload is not None:
+        shown["offload"] = uapi.OFFLOAD_WORDS[peer.offload]
     return shown | {"allowedIps": _allowed_ips(peer)}
 
 
@@ -124,6 +128,8 @@ def as_text(
         yield f"  fwmark: 0x{device.fwmark:x}"
     if device.paused:
         yield "  paused: yes (no new sessions as responder)"
+    if device.offload is not None:
+        yield f"  offload: {uapi.OFFLOAD_WORDS[device.offload]}"
     for peer in _by_handshake(device):
         yield ""
         yield f"peer: {keys.to_base64(peer.public_key)}"
@@ -142,6 +148,8 @@ def as_text(
             yield f"  persistent keepalive: every {duration(peer.persistent_keepalive)}"
         if peer.cipher is not Cipher.CHACHA20_POLY1305:
             yield f"  cipher: {peer.cipher}"
+        if peer.offload is not None:
+            yield f"  offload: {uapi.OFFLOAD_WORDS[peer.offload]}"
 
 
 def duration(seconds: int) -> str:

@@ -188,6 +188,7 @@ class InterfaceConfig:
     fwmark: 0 is off.
     mtu: None computes it from the endpoints' routes.
     table: ``auto``, ``off``, or the number or name of a routing table.
+    offload: whether peers get trains (UDP_SEGMENT). None: unless this kernel is known to damage them.
     pre_up, post_up, pre_down, post_down: shell commands, in which ``%i`` is the interface's name. Only
         ``udpring up`` and ``udpring down`` run them, never ``Node``.
     """
@@ -205,6 +206,7 @@ class InterfaceConfig:
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     save_config: bool = False
+    offload: bool | None = None
 
     def __post_init__(self) -> None:
         _require_key(self.private_key, "PrivateKey")
@@ -229,6 +231,7 @@ class PeerConfig:
         in order.
     cipher: must be the same at the peer. Only udpring speaks another than the default (docs/aes-256-gcm.md).
     name: for people, from ``# friendly_name = x`` or the first comment of the section.
+    offload: whether the peer gets trains (UDP_SEGMENT). None: as the interface's setting says.
     fallbacks: further endpoints, tried in order where the peer does not answer at ``endpoint``.
     """
 
@@ -240,6 +243,7 @@ class PeerConfig:
     name: str = ""
     cipher: Cipher = Cipher.CHACHA20_POLY1305
     fallbacks: tuple[Endpoint, ...] = ()
+    offload: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.public_key is not None, "the peer has no PublicKey")
@@ -426,6 +430,8 @@ def _dump(config: Config) -> Iterable[str]:
             yield f"{key} = {hook}"
     if interface.save_config:
         yield "SaveConfig = true"
+    if interface.offload is not None:
+        yield f"Offload = {'on' if interface.offload else 'off'}"
     for peer in config.peers:
         yield ""
         yield "[Peer]"
@@ -442,4 +448,6 @@ def _dump(config: Config) -> Iterable[str]:
             yield f"PersistentKeepalive = {peer.persistent_keepalive}"
         if peer.cipher is not Cipher.CHACHA20_POLY1305:
             yield f"Cipher = {peer.cipher}"
+        if peer.offload is not None:
+            yield f"Offload = {'on' if peer.offload else 'off'}"
     yield ""

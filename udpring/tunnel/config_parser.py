@@ -44,6 +44,7 @@ from udpring.tunnel.config_values import (
     parse_key,
     parse_network,
     parse_number,
+    parse_offload,
     parse_port,
     parse_scoped_ip,
     without_blanks,
@@ -390,6 +391,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
             _Rule("PreDown", _hook("pre_down"), repeats=True, may_be_empty=True),
             _Rule("PostDown", _hook("post_down"), repeats=True, may_be_empty=True),
             _Rule("SaveConfig", _into("save_config", parse_boolean)),
+            _Rule("Offload", _into("offload", parse_offload)),
         ],
         "Peer": [
             _Rule("PublicKey", _into("public_key", lambda value: parse_key(value, secret=False))),
@@ -398,6 +400,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
             _Rule("Endpoint", _apply_endpoint, repeats=True),
             _Rule("PersistentKeepalive", _into("persistent_keepalive", parse_keepalive)),
             _Rule("Cipher", _into("cipher", parse_cipher)),
+            _Rule("Offload", _into("offload", parse_offload)),
         ],
     }.items()
 }

@@ -127,6 +127,14 @@ def parse_cipher(value: Value) -> Cipher:
         raise BadValueError("no such cipher", f"there are {', '.join(Cipher)}") from None
 
 
+def parse_offload(value: Value) -> bool | None:
+    """``on``, ``off``, or ``auto`` (None)."""
+    words = {"on": True, "off": False, "auto": None}
+    if value.compact.lower() not in words:
+        raise BadValueError("not an offload setting", "'on', 'off' or 'auto'")
+    return words[value.compact.lower()]
+
+
 def parse_ip(text: str, value: Value) -> tuple[int, int]:
     """(4 or 6, the address as a number)."""
     version, family = (6, socket.AF_INET6) if ":" in text else (4, socket.AF_INET)

@@ -141,6 +141,7 @@ class DirectoryPeers:
             tunnel.set_preshared_key(number, peer.preshared_key)
         if live.cipher is not peer.cipher:
             tunnel.set_cipher(number, peer.cipher)
+        tunnel.set_peer_offload(number, peer.offload)
         if locate is not None:
             locate(peer.public_key, peer.endpoints)
         has, wants = dict.fromkeys(before), dict.fromkeys(peer.allowed_ips)

@@ -187,6 +187,7 @@ class Node(Inside, PacketsOfNode):
         self._end = loop.create_future()
         if key is not None:
             tunnel.set_private_key(key)
+        tunnel.set_offload(self._config.interface.offload)
         tunnel.start()
         tunnel.gone.add_done_callback(self._ended)
         if attached.gone is not None:
@@ -283,6 +284,7 @@ class Node(Inside, PacketsOfNode):
             before, self._config = self._config, config
             if config.interface.fwmark != before.interface.fwmark:
                 tunnel.set_fwmark(config.interface.fwmark)
+            tunnel.set_offload(config.interface.offload)
             self._live_peers().apply(config)
             await self._apply_interface(config)
             self._applied = tunnel.settings
@@ -437,6 +439,7 @@ class Node(Inside, PacketsOfNode):
             private_key=key,
             listen_port=own.listen_port if tunnel.listen_port == port else tunnel.listen_port,
             fwmark=own.fwmark if tunnel.fwmark == mark else tunnel.fwmark,
+            offload=tunnel.offload,
         )
         return replace(self._config, interface=live, peers=self._live_peers().configs())
 

@@ -144,6 +144,7 @@ class NodePeers:
                     allowed_ips=self._networks(peer.id),
                     persistent_keepalive=peer.persistent_keepalive,
                     cipher=peer.cipher,
+                    offload=self._tunnel.peer_offload(peer.id),
                 )
             )
         return tuple(found)
@@ -281,6 +282,7 @@ class NodePeers:
 
     def _set_timers(self, number: int, peer: PeerConfig) -> None:
         """Also starts the handshake that staged packets wait for: the peer's settings are complete."""
+        self._tunnel.set_peer_offload(number, peer.offload)
         if self._tunnel.device.by_id[number].persistent_keepalive != peer.persistent_keepalive:
             self._tunnel.set_keepalive(number, peer.persistent_keepalive)
         self._tunnel.start_peer(number)

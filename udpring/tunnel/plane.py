@@ -242,6 +242,10 @@ class Plane:
         """Removes the peer, its keys (zeroised), staged packets, allowed IPs and indices."""
         check(lib.udpring_plane_peer_remove(self._handle(), peer), f"remove peer {peer}")
 
+    def trains(self, peer: int, on: bool) -> None:
+        """Whether the peer may get trains. At first by the plane's ``offloads``, which can forbid them."""
+        check(lib.udpring_plane_peer_trains(self._handle(), peer, int(on)), f"offload of peer {peer}")
+
     def endpoint(self, peer: int, address: SocketAddress) -> None:
         """Sets the peer's endpoint and forgets its sticky source."""
         check(

@@ -44,6 +44,7 @@ def live_config(
         fwmark=state.fwmark,
         addresses=addresses,
         mtu=None if loaded.interface.mtu is None else mtu,
+        offload=state.offload,
     )
     before = {peer.public_key: peer for peer in loaded.peers}
     peers = tuple(_peer(peer, before.get(peer.public_key)) for peer in state.peers)
@@ -66,6 +67,7 @@ def _peer(state: PeerInfo, before: PeerConfig | None) -> PeerConfig:
         persistent_keepalive=state.persistent_keepalive,
         name=before.name if before else "",
         cipher=state.cipher,
+        offload=state.offload,
         fallbacks=fallbacks,
     )
 

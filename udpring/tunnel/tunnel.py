@@ -98,6 +98,8 @@ class Tunnel:
         self._listen_port = plane.port
         self._closed = False
         self._changes = 0
+        self._offload: bool | None = None
+        self._peer_offload: dict[int, bool] = {}
         self.departed: BoundedMemory[bytes, Departed] = BoundedMemory(DEPARTED)
 
     def keep_timestamps(self, path: Path | None) -> None:
@@ -211,6 +213,41 @@ class Tunnel:
             self._fwmark = mark
 
     @property
+    def offload(self) -> bool | None:
+        """Whether peers without their own setting may get trains. None: on kernels without known fault."""
+        return self._offload
+
+    def set_offload(self, on: bool | None) -> None:
+        """Sets it for all peers without a setting of their own. ``UDPRING_OFFLOADS`` can still forbid
+        trains."""
+        self._changes += 1
+        if on is self._offload:
+            return
+        self._offload = on
+        for peer in self.device.by_id:
+            if peer not in self._peer_offload:
+                self._show_offload(peer)
+
+    def peer_offload(self, peer: int) -> bool | None:
+        """The peer's own setting. None: it has none."""
+        return self._peer_offload.get(peer)
+
+    def set_peer_offload(self, peer: int, on: bool | None) -> None:
+        """Sets whether the peer may get trains. None: as the interface's setting says."""
+        self._changes += 1
+        if on is self.peer_offload(peer):
+            return
+        if on is None:
+            del self._peer_offload[peer]
+        else:
+            self._peer_offload[peer] = on
+        self._show_offload(peer)
+
+    def _show_offload(self, peer: int) -> None:
+        on = self._peer_offload.get(peer, self._offload)
+        self.plane.trains(peer, not self.plane.trains_reason if on is None else on)
+
+    @property
     def paused(self) -> bool:
         """Whether no new sessions are taken as responder."""
         return self.device.paused
@@ -256,6 +293,8 @@ class Tunnel:
         peer = self.plane.peer_add()
         try:
             added = self.device.add_peer(peer, public_key, self._clock.boot(), initiation=initiation)
+            if self._offload is not None:
+                self._show_offload(peer)
             added.restore_timestamp(self.last_timestamp(public_key))
             self.departed.pop(public_key)
         except BaseException:
@@ -276,6 +315,7 @@ class Tunnel:
             self.departed.put(public_key, Departed(known.timestamp_received, endpoint))
         elif self._timestamps is not None:
             self._timestamps.forget(public_key)
+        self._peer_offload.pop(peer, None)
         self.control.following.forget(public_key)
         outcomes = self.device.remove_peer(peer)
         self.control.carry_out(outcomes)

@@ -27,6 +27,7 @@ from udpring.errors import UdpringError
 from udpring.tunnel.uapi_values import (
     DEVICE_KEYS,
     NO_KEY,
+    OFFLOAD_WORDS,
     PEER_KEYS,
     SCOPE_ID_MAX,
     AllowedIp,
@@ -44,10 +45,12 @@ from udpring.tunnel.uapi_values import (
     ReplaceAllowedIps,
     ReplacePeers,
     SetCipher,
+    SetDeviceOffload,
     SetEndpoint,
     SetFwmark,
     SetKeepalive,
     SetListenPort,
+    SetOffload,
     SetOperation,
     SetPaused,
     SetPresharedKey,
@@ -60,12 +63,14 @@ from udpring.tunnel.uapi_values import (
     parse_key,
     parse_key_or_none,
     parse_number,
+    parse_offload,
     parse_prefix,
 )
 from udpring.wireguard.cipher import Cipher
 
 __all__ = [
     "MAX_LINE",
+    "OFFLOAD_WORDS",
     "SCOPE_ID_MAX",
     "SOCKET_DIRECTORY",
     "AllowedIp",
@@ -84,10 +89,12 @@ __all__ = [
     "RequestParser",
     "ResponseParser",
     "SetCipher",
+    "SetDeviceOffload",
     "SetEndpoint",
     "SetFwmark",
     "SetKeepalive",
     "SetListenPort",
+    "SetOffload",
     "SetOperation",
     "SetPaused",
     "SetPresharedKey",
@@ -284,6 +291,8 @@ def format_get(state: DeviceInfo) -> Iterator[bytes]:
         yield b"fwmark=%d\n" % state.fwmark
     if state.paused:
         yield b"paused=true\n"
+    if state.offload is not None:
+        yield b"offload=%s\n" % OFFLOAD_WORDS[state.offload].encode()
     for peer in state.peers:
         seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
         yield b"public_key=%s\npreshared_key=%s\nprotocol_version=1\n" % (
@@ -297,6 +306,8 @@ def format_get(state: DeviceInfo) -> Iterator[bytes]:
         yield b"persistent_keepalive_interval=%d\n" % peer.persistent_keepalive
         if peer.cipher is not Cipher.CHACHA20_POLY1305:
             yield b"cipher=%s\n" % peer.cipher.encode()
+        if peer.offload is not None:
+            yield b"offload=%s\n" % OFFLOAD_WORDS[peer.offload].encode()
         for ip, cidr in peer.allowed_ips:
             yield b"allowed_ip=%s\n" % format_prefix(ip, cidr).encode()
 
@@ -350,6 +361,8 @@ def _format_operation(operation: SetOperation) -> str:
             return f"protocol_version={version}"
         case SetCipher(cipher):
             return f"cipher={cipher}"
+        case SetOffload(on) | SetDeviceOffload(on):
+            return f"offload={OFFLOAD_WORDS[on]}"
         case _:
             assert_never(operation)  # mypy: an operation without a line
 
@@ -365,6 +378,7 @@ class ResponseParser:
         self._device: dict[str, int] = {}
         self._private_key: bytes | None = None
         self._paused = False
+        self._offload: bool | None = None
         self._peers: list[PeerInfo] = []
         self._peer: _PeerFields | None = None
         self.done = False
@@ -380,6 +394,7 @@ class ResponseParser:
             self._device.get("fwmark", 0),
             tuple(self._peers),
             self._paused,
+            self._offload,
         )
 
     def feed(self, data: bytes) -> bool:
@@ -424,6 +439,8 @@ class ResponseParser:
             self._private_key = parse_key_or_none(value)
         elif key == "paused":
             self._paused = parse_flag(value)
+        elif key == "offload":
+            self._offload = parse_offload(value)
         elif key in ("listen_port", "fwmark"):
             self._device[key] = parse_number(value, 0xFFFF if key == "listen_port" else 0xFFFFFFFF)
 
@@ -446,6 +463,7 @@ class _PeerFields:
         self.numbers: dict[str, int] = {}
         self.allowed_ips: list[tuple[bytes, int]] = []
         self.cipher = Cipher.CHACHA20_POLY1305
+        self.offload: bool | None = None
 
     def take(self, key: str, value: str) -> None:
         if key == "allowed_ip":
@@ -457,6 +475,8 @@ class _PeerFields:
             self.endpoint = parse_endpoint(value)
         elif key == "cipher":
             self.cipher = parse_cipher(value)
+        elif key == "offload":
+            self.offload = parse_offload(value)
         elif key in self._NUMBERS:
             self.numbers[key] = parse_number(value, self._NUMBERS[key])
 
@@ -475,4 +495,5 @@ class _PeerFields:
             number("persistent_keepalive_interval", 0),
             tuple(self.allowed_ips),
             self.cipher,
+            self.offload,
         )

@@ -52,6 +52,7 @@ def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
         tunnel.fwmark,
         _peer_states(tunnel, states),
         paused=tunnel.paused,
+        offload=tunnel.offload,
     )
 
 
@@ -71,6 +72,7 @@ def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.
             rx_bytes=state.rx_bytes,
             persistent_keepalive=peer.persistent_keepalive,
             cipher=peer.cipher,
+            offload=tunnel.peer_offload(peer.id),
             allowed_ips=tunnel.allowed_ips(peer.id),
         )
 
@@ -104,6 +106,8 @@ class RequestApplier:
                 self._tunnel.set_fwmark(mark)
             case uapi.SetPaused(paused):
                 self._tunnel.set_paused(paused)
+            case uapi.SetDeviceOffload(on):
+                self._tunnel.set_offload(on)
             case uapi.ReplacePeers():
                 self.flush()
                 self._tunnel.remove_all_peers()
@@ -183,6 +187,8 @@ class RequestApplier:
                 tunnel.set_preshared_key(peer, key)
             case uapi.SetCipher(cipher):
                 tunnel.set_cipher(peer, cipher)
+            case uapi.SetOffload(on):
+                tunnel.set_peer_offload(peer, on)
             case uapi.SetEndpoint(ip, port, scope):
                 tunnel.set_endpoint(peer, SocketAddress(ip, port, _scope_id(scope)))
             case uapi.SetKeepalive(seconds):

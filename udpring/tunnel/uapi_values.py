@@ -56,6 +56,13 @@ class SetPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDeviceOffload:
+    """Whether peers get trains (an extension: docs/tiers.md). None: ``auto``."""
+
+    on: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReplacePeers:
     """Remove every peer first."""
 
@@ -131,6 +138,13 @@ class SetCipher:
 
 
 @dataclass(frozen=True, slots=True)
+class SetOffload:
+    """Whether the peer gets trains (an extension: docs/tiers.md). None: ``auto``, as the device."""
+
+    on: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class EndRequest:
     """The end of the request: answer with ``format_status``. ``errno`` is 0 or positive. ``message`` is for a
     log: it names the fault and its place, and contains nothing of a key."""
@@ -141,7 +155,13 @@ class EndRequest:
 
 
 PeerSetting: TypeAlias = (
-    SetPresharedKey | SetEndpoint | SetKeepalive | ReplaceAllowedIps | ProtocolVersion | SetCipher
+    SetPresharedKey
+    | SetEndpoint
+    | SetKeepalive
+    | ReplaceAllowedIps
+    | ProtocolVersion
+    | SetCipher
+    | SetOffload
 )
 """Changes of a peer that may be applied at once. ``mypy`` reports one that the server does not apply."""
 SetOperation: TypeAlias = (
@@ -149,6 +169,7 @@ SetOperation: TypeAlias = (
     | SetListenPort
     | SetFwmark
     | SetPaused
+    | SetDeviceOffload
     | ReplacePeers
     | PeerBegin
     | PeerRemove
@@ -203,6 +224,17 @@ def parse_flag(value: str) -> bool:
     if value not in ("true", "false"):
         raise BadValueError("neither 'true' nor 'false'")
     return value == "true"
+
+
+OFFLOAD_WORDS: dict[bool | None, str] = {True: "on", False: "off", None: "auto"}
+
+
+def parse_offload(value: str) -> bool | None:
+    """``on``, ``off`` or ``auto``."""
+    for on, word in OFFLOAD_WORDS.items():
+        if value == word:
+            return on
+    raise BadValueError("none of on, off, auto")
 
 
 def _address(text: str) -> tuple[int, bytes]:
@@ -284,6 +316,7 @@ DEVICE_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "fwmark": lambda value: SetFwmark(parse_number(value, 0xFFFFFFFF)),
     "replace_peers": _flag(ReplacePeers),
     "paused": lambda value: SetPaused(parse_flag(value)),
+    "offload": lambda value: SetDeviceOffload(parse_offload(value)),
 }
 PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "allowed_ip": _allowed_ip,
@@ -295,6 +328,7 @@ PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
     "replace_allowed_ips": _flag(ReplaceAllowedIps),
     "protocol_version": _version,
     "cipher": lambda value: SetCipher(parse_cipher(value)),
+    "offload": lambda value: SetOffload(parse_offload(value)),
 }
 
 
@@ -307,7 +341,7 @@ class PeerInfo:
 
     ``endpoint`` is (ip of 4 or 16 bytes, port, scope) or None; ``last_handshake`` is nanoseconds since the
     epoch, 0 never; ``persistent_keepalive`` seconds, 0 off; ``allowed_ips`` (ip of 4 or 16 bytes, bits);
-    ``cipher`` is written only where it is not the default: ``wg`` knows no other.
+    ``cipher`` and ``offload`` are written only where they are not the default: ``wg`` does not know them.
     """
 
     public_key: bytes
@@ -319,18 +353,20 @@ class PeerInfo:
     persistent_keepalive: int = 0
     allowed_ips: Iterable[tuple[bytes, int]] = ()
     cipher: Cipher = Cipher.CHACHA20_POLY1305
+    offload: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """The device of a get answer. ``peers`` may be any iterable; it is walked once. ``paused`` is written
-    only where it is so: ``wg`` does not know it."""
+    """The device of a get answer. ``peers`` may be any iterable; it is walked once. ``paused`` and
+    ``offload`` are written only where they are set: ``wg`` does not know them."""
 
     private_key: bytes | None = field(default=None, repr=False)
     listen_port: int = 0
     fwmark: int = 0
     peers: Iterable[PeerInfo] = ()
     paused: bool = False
+    offload: bool | None = None
 
 
 def format_endpoint(ip: bytes, port: int, scope: str = "") -> str:

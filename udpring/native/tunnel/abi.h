@@ -311,6 +311,8 @@ int32_t udpring_plane_mark(struct udpring_plane *plane, uint32_t fwmark);
 int32_t udpring_plane_identity(struct udpring_plane *plane, const uint8_t *mac1_key, const uint8_t *cookie_key);
 int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);
+/* Whether the peer may get trains. At first by the flags. With UDPRING_PLANE_NO_UDP_OFFLOAD it gets none all the same. */
+int32_t udpring_plane_peer_trains(struct udpring_plane *plane, uint32_t peer, int32_t on);
 int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *endpoint);
 /* Applies them in order. 0, -EINVAL (family, cidr), -ENOENT (no such peer), -EEXIST, -ENOMEM (or 2^22 prefixes); *done = how
  * many were applied. */

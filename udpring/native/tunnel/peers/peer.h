@@ -88,6 +88,7 @@ struct peer {
     uint64_t came_back_ns;      /* when a message to it came out of our own TUN device, within CAME_BACK_LOOK_NS; 0: never */
     uint64_t nesting_asked_ns;  /* when NESTED was last posted; 0: the next packet asks */
     trains_t trains;            /* asked anew when it roams or has a new key */
+    bool sends_singly;          /* by configuration: trains stays TRAINS_REFUSED. Changed while all workers are stopped */
     /* not atomic again */
     struct staging staging[];   /* [workers] */
 };
@@ -106,6 +107,12 @@ static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
     return keypair && keypair->may_send && keypair_age(keypair, now) < WG_REJECT_AFTER_TIME_NS &&
            __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED) < keypair->limits.reject_messages &&
            __atomic_load_n(&keypair->blocks, __ATOMIC_RELAXED) < keypair->limits.reject_blocks;
+}
+
+/* From now on the route is asked again whether it takes trains. */
+static inline void peer_trains_anew(struct peer *peer)
+{
+    __atomic_store_n(&peer->trains, peer->sends_singly ? TRAINS_REFUSED : TRAINS_NOT_ASKED, __ATOMIC_RELAXED);
 }
 
 /* The kernel's rules of succession (noise.c add_new_keypair, wg_noise_received_with_keypair). */

@@ -65,7 +65,7 @@ static int keypair(struct worker *worker, struct peer *peer, const struct udprin
     entry->keypair = keypair;
     peer_keypair_add(peer, keypair, &plane->indices);
     forget_asking(peer);
-    peer->trains = TRAINS_NOT_ASKED;   /* a new session asks the route again */
+    peer_trains_anew(peer);
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
     cookies_forget(peer);

@@ -51,6 +51,25 @@ static int prefixes_clear(struct worker *worker, struct peer *peer)
     return 0;
 }
 
+static int trains_on(struct worker *worker, struct peer *peer)
+{
+    peer->sends_singly = worker->plane->options.flags & UDPRING_PLANE_NO_UDP_OFFLOAD;
+    peer_trains_anew(peer);
+    return 0;
+}
+
+static int trains_off(struct worker *worker, struct peer *peer)
+{
+    peer->sends_singly = worker->plane->some_singly = true;
+    peer_trains_anew(peer);
+    return 0;
+}
+
+int32_t udpring_plane_peer_trains(struct udpring_plane *plane, uint32_t peer, int32_t on)
+{
+    return on_peer(plane, peer, on ? trains_on : trains_off);
+}
+
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer)
 {
     return on_peer(plane, peer, peer_remove);

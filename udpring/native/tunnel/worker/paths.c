@@ -18,7 +18,7 @@ void peer_roam(struct udpring_plane *plane, struct peer *peer, const struct udpr
 {
     if (memcmp(&peer->endpoint, endpoint, sizeof(*endpoint)) != 0) {
         peer->endpoint = *endpoint;
-        peer->trains = TRAINS_NOT_ASKED;
+        peer_trains_anew(peer);
         peer->came_back_ns = 0;
         nesting_ask_anew(peer, true);
     }
@@ -80,7 +80,7 @@ void peer_take_path(struct worker *worker, struct peer *peer, const struct path 
     if (moved || routes_changed)
         nesting_ask_anew(peer, moved);
     if (moved)
-        peer->trains = TRAINS_NOT_ASKED;   /* another way may take them */
+        peer_trains_anew(peer);   /* another way may take them */
     /* Its messages may prove more than the look-up, which may be older, or unaware of a packet filter's mark. */
     bool ends = peer->loops && path->way == WAY_OUT && (moved || !came_back(worker, peer));
     if ((moved && routes_changed && path->leaves_by && waits(worker, peer)) || ends) {

@@ -46,6 +46,9 @@ int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
         return -ENOMEM;
     peer->id = slot | plane->peer_generation[slot] << 20;
     peer->post_activity = true;
+    peer->sends_singly = plane->options.flags & (UDPRING_PLANE_NO_UDP_OFFLOAD | UDPRING_PLANE_NO_TRAINS);
+    peer_trains_anew(peer);
+    plane->some_singly |= peer->sends_singly;
     plane->peer_generation[slot] = (plane->peer_generation[slot] + 1) % GENERATIONS;
     plane->peers[slot] = peer;
     plane->peers_count++;

@@ -95,8 +95,7 @@ static uint8_t *train_place(struct worker *worker, struct peer *peer, uint32_t b
     if (worker->train >= 0) {
         struct out_slot *out = &worker->out[worker->train];
         if (out->peer == peer->id && out->item.tos == tos && bytes <= out->item.segment_size && out->packets < TRAIN_SEGMENTS &&
-            out->item.length + bytes <= TRAIN_BYTES && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) != TRAINS_REFUSED &&
-            !(worker->plane->options.flags & (UDPRING_PLANE_NO_UDP_OFFLOAD | UDPRING_PLANE_NO_TRAINS))) {
+            out->item.length + bytes <= TRAIN_BYTES && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) != TRAINS_REFUSED) {
             uint8_t *place = out->memory + out->item.length;
             out->item.length += bytes;
             out->packets++;
