@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import socket
+import time
 from pathlib import Path
 
 import pytest
-from lab import GO, SUBJECT, Node, Rig
+from lab import GO, SUBJECT, Node, Rig, until
+from lab.bad_trains import spoil_trains
 from lab.counters import counters, drops, watched
 from lab.traffic import tcp
 from preload import build, preload
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="wireguard-go is not the subject")
+UDP_SEGMENT = 103
 OTHER_KERNEL = Path(__file__).parents[1] / "tests" / "other_kernel.c"
 
 
@@ -67,3 +71,52 @@ def test_offload_switches_on_a_live_node(rig: Rig, tmp_path: Path, workers: str)
             tcp(a.space, b.space, address, 4 << 20)
         assert (trains_sent(a) > before) == on, change
     assert drops(a)["send_failed"] == 0
+
+
+LOSES = "the route loses trains"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("how", "workers"), [("lose", "1"), ("mangle", "1"), ("lose", "3")])
+def test_a_route_without_trains_is_noticed(
+    rig: Rig, tmp_path: Path, how: str, workers: str, family: int
+) -> None:
+    """One direction loses them. TCP gets through, both ways, and the other direction keeps its trains."""
+    ends = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        ends.append(watched(tmp_path / name).with_env(UDPRING_OFFLOADS="all", UDPRING_WORKERS=workers))
+    tunnel = rig.tunnel((ends[0], ends[1]), family=family, both_know=True)
+    spoil_trains(tunnel.a.space, tmp_path, how)
+    tunnel.ping()
+    tunnel.tcp_both_ways(8 << 20)
+    assert tunnel.a.log_text().count(LOSES) == 1
+    assert LOSES not in tunnel.b.log_text()
+    before, sent = trains_sent(tunnel.a), trains_sent(tunnel.b)
+    tunnel.tcp_both_ways(8 << 20)
+    assert trains_sent(tunnel.a) - before <= 2  # a probe of whether trains pass again
+    assert trains_sent(tunnel.b) > sent
+
+
+def test_one_way_traffic_on_a_good_route_keeps_trains(rig: Rig, tmp_path: Path) -> None:
+    """UDP without answers, also while the peer's keepalives are lost."""
+    ends = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        ends.append(watched(tmp_path / name).with_env(UDPRING_OFFLOADS="all"))
+    tunnel = rig.tunnel((ends[0], ends[1]))
+    a, b = tunnel.a, tunnel.b
+    tunnel.ping()
+    with (
+        a.space.socket(a.inner4, socket.SOCK_DGRAM) as source,
+        b.space.socket(b.inner4, socket.SOCK_DGRAM) as sink,
+    ):
+        source.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            source.sendto(bytes(20_000), sink.getsockname())
+            time.sleep(0.01)
+        before = trains_sent(a)
+        source.sendto(bytes(20_000), sink.getsockname())
+        until(lambda: trains_sent(a) > before, "trains are still sent")
+    assert LOSES not in a.log_text() + b.log_text()

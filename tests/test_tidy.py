@@ -389,7 +389,7 @@ def test_every_promise_of_security_names_its_test() -> None:
 def test_only_documents_that_are_there_are_referred_to() -> None:
     missing = []
     for path in [*PYTHON, *C, *TESTS, *files(TOP / "netns-scripts"), *files(TOP / "scripts")]:
-        for document in re.findall(r"\b(?:docs/)?[\w-]+\.md\b", path.read_text()):
+        for document in re.findall(r"\b(?:docs/(?:design/)?)?[\w-]+\.md\b", path.read_text()):
             if not (TOP / document).exists():
                 missing.append(f"{name(path)}: {document}")
     assert not missing

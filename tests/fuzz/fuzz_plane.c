@@ -318,6 +318,8 @@ static uint32_t data_message(struct input *input, uint8_t slot, uint8_t *out)
         return 0;
     uint32_t length = choice & 64 ? 0 : inner_packet(input, slot, plain, &flow);
     uint32_t padded = (length + 15) & ~15u;
+    if (!length)
+        model.others++;   /* three keepalives may be a probe, whose answer may be dropped */
     memset(plain + length, 0, padded - length);
     uint64_t counter = choice & 4 ? input_u16(input) : choice & 8 ? WG_REJECT_AFTER_MESSAGES - input_u8(input) : session->counter++;
     uint32_t type = htole32(session->type), index = htole32(session->local);

@@ -112,7 +112,8 @@ static void take(const struct udpring_event *event)
     uint8_t life = life_of(event);
     bool of_peer = event->kind == UDPRING_EVENT_HANDSHAKE_WANTED || event->kind == UDPRING_EVENT_KEY_CONFIRMED ||
                    event->kind == UDPRING_EVENT_ACTIVITY || event->kind == UDPRING_EVENT_PATH || event->kind == UDPRING_EVENT_NESTED ||
-                   event->kind == UDPRING_EVENT_ROAMED;
+                   event->kind == UDPRING_EVENT_ROAMED || event->kind == UDPRING_EVENT_TRAINS ||
+                   event->kind == UDPRING_EVENT_PROBE_ANSWERED;
     CLAIM(!of_peer || life != NOBODY, "an event of kind %u and no peer", event->kind);
     CLAIM(event->length <= UDPRING_MESSAGE_MAX, "a message of %u bytes", event->length);
     switch (event->kind) {
@@ -134,6 +135,8 @@ static void take(const struct udpring_event *event)
             posted[life].loops = peer_of(life)->loops;   /* the answer itself reports it */
         break;
     case UDPRING_EVENT_ROAMED: check_roamed(life, event); break;
+    case UDPRING_EVENT_TRAINS: break;
+    case UDPRING_EVENT_PROBE_ANSWERED: CLAIM(false, "an answer to no probe"); break;
     case UDPRING_EVENT_OVERLOAD: CLAIM(udpring_plane_load_until(model.plane) >= event->now_ns + UNDER_LOAD_NS, "no load"); break;
     case UDPRING_EVENT_PEER_WANTED: answer_wanted(event); break;
     case UDPRING_EVENT_TUN_GONE: CLAIM(kernel.device_gone && !device_ends++, "the device ended"); break;

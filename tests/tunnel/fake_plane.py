@@ -206,6 +206,12 @@ class FakePlane:
         self._call("trains", peer, on)
         self._peer(peer)
 
+    def probe(self, peer: int) -> None:
+        self._call("probe", peer)
+
+    def trains_lost(self, peer: int, lost: bool) -> None:
+        self._call("trains_lost", peer, lost)
+
     def endpoint(self, peer: int, address: SocketAddress) -> None:
         self._call("endpoint", peer, address)
         if address.scope_id >> 32:

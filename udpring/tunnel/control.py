@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from udpring._native import lib
 from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, Following, PlaneIndices, Route
@@ -37,6 +38,7 @@ from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.node_events import NodeEvents
 from udpring.tunnel.outcomes import Outcomes
 from udpring.tunnel.plane import Event, EventKind, PeerState, Plane
+from udpring.tunnel.train_probes import TrainProbes
 from udpring.wireguard import events as protocol
 from udpring.wireguard.constants import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME
 from udpring.wireguard.device import Device
@@ -109,6 +111,7 @@ class Control:
         self._resuming: set[int] = set()
         self._loops = RoutingLoops(plane, self.report, label)
         self._nesting = Nesting(plane, self._loops, loop=loop, fwmark=fwmark)
+        self._trains = TrainProbes(plane, loop=loop, report=self.report, label=label)
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._running = False
         self._link = link(self._link_changed) if link else Link(plane.tun_fileno(), self._link_changed)
@@ -147,6 +150,7 @@ class Control:
         self._loop.remove_reader(self.plane.fileno())
         self._link.stop()
         self._nesting.stop()
+        self._trains.stop()
         self._events.stop()
         for handle in (self._timer, self._again, self._look):
             if handle is not None:
@@ -261,6 +265,12 @@ class Control:
             if kind == EventKind.NESTED:
                 self._nesting.ask(event.peer)
                 return
+            if kind == EventKind.TRAINS:
+                self._trains.train_sent(event.peer)
+                return
+            if kind == EventKind.PROBE_ANSWERED:
+                self._trains.answered(event.peer, train=event.result == lib.UDPRING_PROBE_TRAIN)
+                return
             if kind == EventKind.HANDSHAKE_WANTED:
                 self.carry_out(peer.handshake_wanted(now, wall))
             elif kind == EventKind.KEY_CONFIRMED:
@@ -324,6 +334,7 @@ class Control:
         self._resuming.discard(peer)
         self._loops.forget(peer)
         self._events.forget(peer)
+        self._trains.forget(peer)
         self._touched.pop(peer, None)
         self._seen.pop(peer, None)
 

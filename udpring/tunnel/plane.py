@@ -246,6 +246,15 @@ class Plane:
         """Whether the peer may get trains. At first by the plane's ``offloads``, which can forbid them."""
         check(lib.udpring_plane_peer_trains(self._handle(), peer, int(on)), f"offload of peer {peer}")
 
+    def probe(self, peer: int) -> None:
+        """Sends two probes to the peer, one as a train and one singly. A udpring node answers each, which
+        posts PROBE_ANSWERED. Raises RingError where they cannot be sent now."""
+        check(lib.udpring_plane_peer_probe(self._handle(), peer), f"probe peer {peer}")
+
+    def trains_lost(self, peer: int, lost: bool) -> None:
+        """Whether the route loses trains, so that the peer gets none."""
+        check(lib.udpring_plane_peer_trains_lost(self._handle(), peer, int(lost)), f"trains to peer {peer}")
+
     def endpoint(self, peer: int, address: SocketAddress) -> None:
         """Sets the peer's endpoint and forgets its sticky source."""
         check(

@@ -32,6 +32,8 @@ class EventKind(IntEnum):
     NESTED = lib.UDPRING_EVENT_NESTED
     ROAMED = lib.UDPRING_EVENT_ROAMED
     OVERLOAD = lib.UDPRING_EVENT_OVERLOAD
+    TRAINS = lib.UDPRING_EVENT_TRAINS
+    PROBE_ANSWERED = lib.UDPRING_EVENT_PROBE_ANSWERED
 
 
 def _scope_id(scope: str) -> int:

@@ -149,8 +149,12 @@ enum udpring_event_kind {
     UDPRING_EVENT_PEER_WANTED,       /* packets wait for a peer with the address in source. Answer: its allowed IPs, or _refuse */
     UDPRING_EVENT_NESTED,            /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
     UDPRING_EVENT_ROAMED,            /* peer: authentic packets come from source now, before from local (family 0: read the state) */
-    UDPRING_EVENT_OVERLOAD           /* the plane is under load: udpring_plane_load_until says until when */
+    UDPRING_EVENT_OVERLOAD,          /* the plane is under load: udpring_plane_load_until says until when */
+    UDPRING_EVENT_TRAINS,            /* peer: its first train of a session left. A route may lose trains: udpring_plane_peer_probe */
+    UDPRING_EVENT_PROBE_ANSWERED     /* peer; result: UDPRING_PROBE_* */
 };
+#define UDPRING_PROBE_SINGLES 0
+#define UDPRING_PROBE_TRAIN 1
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
 #define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
 #define UDPRING_EVENT_UNDER_LOAD 1   /* event.flags: the mailbox was an eighth full within the last second */
@@ -313,6 +317,11 @@ int32_t udpring_plane_peer_add(struct udpring_plane *plane, uint32_t *peer);
 int32_t udpring_plane_peer_remove(struct udpring_plane *plane, uint32_t peer);
 /* Whether the peer may get trains. At first by the flags. With UDPRING_PLANE_NO_UDP_OFFLOAD it gets none all the same. */
 int32_t udpring_plane_peer_trains(struct udpring_plane *plane, uint32_t peer, int32_t on);
+/* Sends two probes, one as a train and one singly. A udpring node answers each: PROBE_ANSWERED. -ENOKEY: no session.
+ * -EPERM: it may get no trains. */
+int32_t udpring_plane_peer_probe(struct udpring_plane *plane, uint32_t peer);
+/* lost: the route loses trains, so that the peer gets none until it is called again. */
+int32_t udpring_plane_peer_trains_lost(struct udpring_plane *plane, uint32_t peer, int32_t lost);
 int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *endpoint);
 /* Applies them in order. 0, -EINVAL (family, cidr), -ENOENT (no such peer), -EEXIST, -ENOMEM (or 2^22 prefixes); *done = how
  * many were applied. */

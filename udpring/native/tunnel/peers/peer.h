@@ -88,7 +88,14 @@ struct peer {
     uint64_t came_back_ns;      /* when a message to it came out of our own TUN device, within CAME_BACK_LOOK_NS; 0: never */
     uint64_t nesting_asked_ns;  /* when NESTED was last posted; 0: the next packet asks */
     trains_t trains;            /* asked anew when it roams or has a new key */
-    bool sends_singly;          /* by configuration: trains stays TRAINS_REFUSED. Changed while all workers are stopped */
+    uint64_t probe_group, probe_ns;    /* train_probe.c: the keepalives that may be a probe, and when the first came */
+    uint8_t probe_seen;         /* of that group, by place */
+    uint8_t probe_awaits;       /* answers, by UDPRING_PROBE_* */
+    bool probe_answers;         /* it answered the last probe */
+    uint64_t probed_ns, trains_asked_ns;   /* when the last probe was sent, and TRAINS last posted */
+    /* changed while all workers are stopped. Either of them: trains stays TRAINS_REFUSED */
+    bool sends_singly;          /* by configuration */
+    bool trains_lost;           /* the route loses them */
     /* not atomic again */
     struct staging staging[];   /* [workers] */
 };
@@ -112,7 +119,7 @@ static inline bool keypair_can_send(const struct keypair *keypair, uint64_t now)
 /* From now on the route is asked again whether it takes trains. */
 static inline void peer_trains_anew(struct peer *peer)
 {
-    __atomic_store_n(&peer->trains, peer->sends_singly ? TRAINS_REFUSED : TRAINS_NOT_ASKED, __ATOMIC_RELAXED);
+    __atomic_store_n(&peer->trains, peer->sends_singly || peer->trains_lost ? TRAINS_REFUSED : TRAINS_NOT_ASKED, __ATOMIC_RELAXED);
 }
 
 /* The kernel's rules of succession (noise.c add_new_keypair, wg_noise_received_with_keypair). */

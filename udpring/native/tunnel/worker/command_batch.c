@@ -66,6 +66,7 @@ static int keypair(struct worker *worker, struct peer *peer, const struct udprin
     peer_keypair_add(peer, keypair, &plane->indices);
     forget_asking(peer);
     peer_trains_anew(peer);
+    peer->probe_group = 0;   /* counters begin again */
     if (!keypair->initiator)   /* a responder sends only once the peer has proved that it has the key */
         return 0;
     cookies_forget(peer);

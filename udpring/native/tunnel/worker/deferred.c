@@ -31,6 +31,8 @@ void plane_post_deferred(struct worker *worker)
             plane_post(worker, UDPRING_EVENT_NESTED, peer);
         if (waits(deferred, UDPRING_EVENT_ROAMED))
             plane_post(worker, UDPRING_EVENT_ROAMED, peer);
+        if (waits(deferred, UDPRING_EVENT_TRAINS))
+            plane_post(worker, UDPRING_EVENT_TRAINS, peer);
         if (waits(deferred, UDPRING_EVENT_ACTIVITY))
             peer_post_activity(worker, peer);
         if (waits(deferred, UDPRING_EVENT_HANDSHAKE_WANTED))

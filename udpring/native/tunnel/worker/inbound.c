@@ -14,6 +14,7 @@
 #include "changes.h"
 #include "events.h"
 #include "stamps.h"
+#include "train_probe.h"
 
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
  * *source: the peer whose allowed IPs hold the inner source address. */
@@ -153,8 +154,10 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
         return;
     }
     accepted(worker, peer, keypair, packet, length);
-    if (length == WG_DATA_MIN)
-        return;   /* a keepalive */
+    if (length == WG_DATA_MIN) {   /* a keepalive */
+        train_probe_heard(worker, peer, keypair, counter);
+        return;
+    }
     peer_stamp_data_received(worker, peer);
     deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
 }

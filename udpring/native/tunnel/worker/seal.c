@@ -12,6 +12,7 @@
 #include "events.h"
 #include "paths.h"
 #include "stamps.h"
+#include "train_probe.h"
 
 static int slot_take(struct worker *worker)
 {
@@ -71,6 +72,8 @@ static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
     while (taken < segment &&   /* not TRAINS_REFUSED, which no segment is longer than */
            !__atomic_compare_exchange_n(&peer->trains, &taken, segment, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
+    if (taken == TRAINS_NOT_ASKED)
+        train_probe_want(worker, peer);
 }
 
 void seal_close_train(struct worker *worker)
@@ -207,8 +210,9 @@ int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint3
     return 0;
 }
 
-int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
-                 const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
+/* segment 0: one message. */
+static int push_messages(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint32_t segment,
+                         uint8_t tos, const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
 {
     if (!to) {
         if (!peer->endpoint.family)
@@ -228,11 +232,23 @@ int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes,
     struct out_slot *out = &worker->out[slot];
     memcpy(out->memory, bytes, length);
     out->item.length = length;
-    out->packets = 1;
+    out->item.segment_size = segment;
+    out->packets = segment ? length / segment : 1;
     int result = slot_push(worker, (uint32_t)slot);
     if (result == 0 && peer)
         peer_stamp_sent(worker, peer);
     return result;
+}
+
+int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
+                 const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index)
+{
+    return push_messages(worker, peer, bytes, length, 0, tos, to, from, interface_index);
+}
+
+int seal_train(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint32_t segment)
+{
+    return push_messages(worker, peer, bytes, length, segment, 0, NULL, NULL, 0);
 }
 
 /* The route takes no trains of this size (a smaller MTU, a device without checksum offload): the same packets once more,

@@ -14,6 +14,8 @@ static inline bool seal_has_room(const struct worker *worker)
 int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
 int seal_message(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint8_t tos,
                  const struct udpring_address *to, const struct udpring_address *from, uint32_t interface_index);
+/* Messages of `segment` bytes each, one behind the other, to the peer's endpoint as one train, which is no data. */
+int seal_train(struct worker *worker, struct peer *peer, const uint8_t *bytes, uint32_t length, uint32_t segment) UR_MUST_CHECK;
 void seal_close_train(struct worker *worker);
 bool seal_reap(struct worker *worker);       /* true: refused trains were pushed again in pieces, flush them */
 #endif
