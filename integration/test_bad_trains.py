@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import GO, SUBJECT, Node, Rig, until
+from lab import GO, SUBJECT, Node, Rig, Tunnel, until
 from lab.bad_trains import spoil_trains
 from lab.counters import counters, drops, watched
 from lab.traffic import tcp
@@ -98,13 +98,43 @@ def test_a_route_without_trains_is_noticed(
     assert trains_sent(tunnel.b) > sent
 
 
-def test_one_way_traffic_on_a_good_route_keeps_trains(rig: Rig, tmp_path: Path) -> None:
-    """UDP without answers, also while the peer's keepalives are lost."""
+def two_nodes(rig: Rig, directory: Path) -> Tunnel:
     ends = []
     for name in "ab":
-        (tmp_path / name).mkdir()
-        ends.append(watched(tmp_path / name).with_env(UDPRING_OFFLOADS="all"))
-    tunnel = rig.tunnel((ends[0], ends[1]))
+        (directory / name).mkdir()
+        ends.append(watched(directory / name).with_env(UDPRING_OFFLOADS="all"))
+    return rig.tunnel((ends[0], ends[1]))
+
+
+@pytest.mark.parametrize("how", ["lose", "mangle"])
+def test_trains_that_get_lost_later_are_noticed(rig: Rig, tmp_path: Path, how: str) -> None:
+    """In the middle of a session: TCP waits for answers that do not come."""
+    tunnel = two_nodes(rig, tmp_path)
+    tunnel.tcp_both_ways(1 << 20)
+    assert LOSES not in tunnel.a.log_text()
+    spoil_trains(tunnel.a.space, tmp_path, how)
+    tunnel.tcp_both_ways(8 << 20)
+    assert tunnel.a.log_text().count(LOSES) == 1
+    assert LOSES not in tunnel.b.log_text()
+
+
+def test_one_way_trains_that_get_lost_later_are_noticed(rig: Rig, tmp_path: Path) -> None:
+    tunnel = two_nodes(rig, tmp_path)
+    a, b = tunnel.a, tunnel.b
+    tunnel.tcp_both_ways(1 << 20)
+    spoil_trains(a.space, tmp_path, "lose")
+    with a.space.socket(a.inner4, socket.SOCK_DGRAM) as source:
+        source.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
+        deadline = time.monotonic() + 30
+        while LOSES not in a.log_text():
+            assert time.monotonic() < deadline
+            source.sendto(bytes(20_000), (b.inner4, 9))
+            time.sleep(0.01)
+
+
+def test_one_way_traffic_on_a_good_route_keeps_trains(rig: Rig, tmp_path: Path) -> None:
+    """UDP without answers, also while the peer's keepalives are lost."""
+    tunnel = two_nodes(rig, tmp_path)
     a, b = tunnel.a, tunnel.b
     tunnel.ping()
     with (

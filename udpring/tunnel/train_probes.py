@@ -9,8 +9,9 @@ Only udpring nodes answer them, each by itself.
 - Nothing is answered: another implementation, or a route that loses everything. Nothing changes, but a peer
   that gets single datagrams gets trains again after three such rounds.
 
-The first train of each session begins a round. Traffic itself is no sign, so one-way traffic and loss cause
-no change. See docs/design/trains.md.
+The first train of each session begins a round. So does one that remains unanswered, if the peer answered the
+last probe. Traffic itself is no proof, so one-way traffic and loss cause no change. See
+docs/design/trains.md.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class TrainProbes:
         self._probed: dict[int, _Probed] = {}
 
     def train_sent(self, peer: int) -> None:
-        """The worker asks whether trains to the peer pass: it sent the first one of a session."""
+        """The worker asks whether trains to the peer pass: of a session's first one, or in doubt."""
         probed = self._probed.setdefault(peer, _Probed())
         if probed.lost or probed.silent >= SILENT_ROUNDS:
             return

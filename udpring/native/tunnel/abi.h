@@ -150,7 +150,7 @@ enum udpring_event_kind {
     UDPRING_EVENT_NESTED,            /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
     UDPRING_EVENT_ROAMED,            /* peer: authentic packets come from source now, before from local (family 0: read the state) */
     UDPRING_EVENT_OVERLOAD,          /* the plane is under load: udpring_plane_load_until says until when */
-    UDPRING_EVENT_TRAINS,            /* peer: its first train of a session left. A route may lose trains: udpring_plane_peer_probe */
+    UDPRING_EVENT_TRAINS,            /* peer: trains leave for it, and the route may lose them: udpring_plane_peer_probe */
     UDPRING_EVENT_PROBE_ANSWERED     /* peer; result: UDPRING_PROBE_* */
 };
 #define UDPRING_PROBE_SINGLES 0

@@ -74,6 +74,13 @@ enum {
 #define WANTED_REFUSED_NS (120 * NS_PER_S)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
 #define UNDER_LOAD_NS NS_PER_S
+/* Whether trains to a peer pass is asked no more often than this, */
+#define TRAINS_ASKED_NS (NS_PER_S / 2)
+/* again where trains were not answered for so long (the least RTO of TCP is 200 ms), and else after so long, */
+#define TRAINS_UNANSWERED_NS (NS_PER_S / 20 * 3)
+#define TRAINS_AGAIN_NS (10 * NS_PER_S)
+/* of one peer in this time by each worker, the first train of a session apart. */
+#define TRAINS_DOUBT_NS (NS_PER_S / 100)
 #define ROAMED_INTERVAL_NS (UDPRING_ROAMED_MS * (NS_PER_S / 1000))
 /* Data flows if any worker has moved some within this time; it is looked at so often. */
 #define DATA_FLOWS_NS (NS_PER_S / 50)

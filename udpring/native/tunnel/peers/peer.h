@@ -92,7 +92,7 @@ struct peer {
     uint8_t probe_seen;         /* of that group, by place */
     uint8_t probe_awaits;       /* answers, by UDPRING_PROBE_* */
     bool probe_answers;         /* it answered the last probe */
-    uint64_t probed_ns, trains_asked_ns;   /* when the last probe was sent, and TRAINS last posted */
+    uint64_t probed_ns, trains_asked_ns, train_sent_ns;   /* when the last probe was sent, TRAINS posted, a train with data sent */
     /* changed while all workers are stopped. Either of them: trains stays TRAINS_REFUSED */
     bool sends_singly;          /* by configuration */
     bool trains_lost;           /* the route loses them */

@@ -306,7 +306,7 @@ bool seal_reap(struct worker *worker)
                     worker->stats.drops[UDPRING_DROP_SEND_FAILED] += out->in_flight ? 1 : out->packets;
                 }
             } else {
-                peer_stamp_taken(worker, out->peer, (uint32_t)done[i].result, out->data);
+                peer_stamp_taken(worker, out->peer, (uint32_t)done[i].result, out->data, out->packets > 1);
             }
             if (ur_unlikely(out->in_flight > 1)) {
                 out->in_flight--;

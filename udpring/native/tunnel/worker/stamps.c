@@ -2,6 +2,7 @@
 #include "stamps.h"
 
 #include "events.h"
+#include "train_probe.h"
 
 void peer_post_activity(struct worker *worker, struct peer *peer)
 {
@@ -32,17 +33,23 @@ void peer_stamp_sent(struct worker *worker, struct peer *peer)
     __atomic_store_n(&peer->owed_again, false, __ATOMIC_RELAXED);
 }
 
-void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data)
+void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool data, bool train)
 {
     struct peer *peer = plane_peer(worker->plane, id);
     if (ur_unlikely(!peer))
         return;   /* removed since, or no peer */
     add(worker, &peer->tx_bytes, bytes);
+    if (!data)
+        return;
+    if (train)
+        stamp_put(&peer->train_sent_ns, worker->now);
+    uint64_t since = stamp_get(&peer->unanswered_since_ns);
     /* Another worker may have had the answer already. */
-    if (data && !stamp_get(&peer->unanswered_since_ns) && stamp_get(&peer->last_received_ns) <= worker->now) {
+    if (!since && stamp_get(&peer->last_received_ns) <= worker->now) {
         stamp_put(&peer->unanswered_since_ns, worker->now);
         peer_post_activity(worker, peer);
     }
+    train_probe_doubt(worker, peer, since, train);
 }
 
 void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes)

@@ -151,6 +151,7 @@ struct worker {
     struct rate replies;                /* cookie replies that may be sent now */
     uint32_t replied_s[COOKIE_SENDERS]; /* by the first bits of the cookie, which no sender can choose: when, in seconds */
     uint64_t data_packets;              /* moved as of the last pass */
+    uint64_t trains_doubted_ns;         /* when this worker last asked about trains in the middle of a session */
 
     struct udpring_plane_stats stats;   /* read by others while it is stopped */
     struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed; of the present one as of the last pass */

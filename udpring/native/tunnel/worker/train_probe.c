@@ -17,12 +17,11 @@ enum {
 };
 #define PROBE_NS NS_PER_S               /* other implementations never send three keepalives in this time */
 #define PROBE_ANSWER_NS (4 * NS_PER_S)  /* a later answer counts for nothing */
-#define ASKED_INTERVAL_NS (NS_PER_S / 2)   /* of a peer */
 
 void train_probe_want(struct worker *worker, struct peer *peer)
 {
     uint64_t asked = stamp_get(&peer->trains_asked_ns);
-    if (asked && worker->now < asked + ASKED_INTERVAL_NS)
+    if (asked && worker->now < asked + TRAINS_ASKED_NS)
         return;
     stamp_put(&peer->trains_asked_ns, worker->now);
     plane_post(worker, UDPRING_EVENT_TRAINS, peer);
