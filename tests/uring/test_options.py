@@ -15,7 +15,7 @@ from core_internals import lib as internals
 
 from udpring import RingError
 from udpring._native import lib
-from udpring.uring import Completion, Flag, Ring
+from udpring.uring import Completion, Flag, Ring, probe_uring
 
 from .raw import NOP
 
@@ -76,7 +76,7 @@ def test_poll_thread_takes_submissions() -> None:
 def test_sleeping_poll_thread_is_woken() -> None:
     """By each call that submits."""
     with Ring(8, sq_poll=0.001) as ring:
-        for call in (lambda: ring.submit(), lambda: ring.wait(1, 30), lambda: ring.reap(0, 0)):
+        for call in (lambda: ring.submit(), lambda: ring.wait(1, 30), lambda: ring.wait(0, 0)):
             until(lambda: ring.sq_needs_wakeup)
             assert ring.info.needs_wakeup
             ring.nop()
@@ -348,3 +348,60 @@ def test_user_data_needs_an_operation() -> None:
         for ticket in (ended, silent, 0, 2**64 - 1):
             with pytest.raises(ValueError, match="no operation"):
                 ring.set_data(ticket, object())
+
+
+# -- resize, busy polling --
+
+
+@pytest.mark.skipif(not probe_uring().resize, reason="the kernel cannot resize: Linux 6.13")
+def test_resized_queues_keep_what_is_in_them(pipe: tuple[int, int]) -> None:
+    with Ring(8, slots=512) as ring:
+        reading = ring.read(pipe[0], 10)
+        ready = [ring.nop(result=each) for each in range(5)]
+        ring.submit()
+        queued = ring.nop()
+        ring.resize(64)
+        assert (ring.info.sq_entries, ring.info.cq_entries) == (64, 256)
+        assert [done.ticket for done in reap(ring, 6)] == [*ready, queued]
+        for number in range(300):
+            ring.nop(result=number)
+            if number % 60 == 59:
+                assert [done.result for done in reap(ring, 60)] == list(range(number - 59, number + 1))
+        ring.resize(8, cq_entries=16)
+        assert (ring.info.sq_entries, ring.info.cq_entries) == (8, 16)
+        os.write(pipe[1], b"data")
+        assert [(done.ticket, done.data) for done in reap(ring, 1)] == [(reading, b"data")]
+        tickets = [ring.nop() for _ in range(30)]
+        assert [done.ticket for done in reap(ring, 30)] == tickets
+        assert (ring.info.in_flight, ring.info.stale, ring.info.lost) == (0, 0, 0)
+
+
+def test_resize_leaves_the_ring_where_it_is_refused() -> None:
+    with Ring(8, deny=lib.UDPRING_SETUP_DEFER_TASKRUN) as ring:
+        with pytest.raises(RingError, match="DEFER_TASKRUN") as caught:
+            ring.resize(64)
+        assert caught.value.errno == errno.EINVAL
+        ring.nop()
+        assert len(reap(ring, 1)) == 1
+    with Ring(8, cq_entries=64, slots=64) as ring:
+        for entries, cq_entries in ((0, 0), (65536, 65536), (64, 8)):
+            with pytest.raises(RingError):
+                ring.resize(entries, cq_entries=cq_entries)
+        for _ in range(40):
+            ring.nop()
+        ring.wait(40, 30)
+        with pytest.raises(RingError):
+            ring.resize(8, cq_entries=16)  # 40 completions wait
+        assert len(reap(ring, 40)) == 40
+
+
+@pytest.mark.skipif(not probe_uring().napi, reason="the kernel has no NAPI polling for rings: Linux 6.9")
+def test_busy_polling_is_switched_on_and_off() -> None:
+    with Ring(8) as ring:
+        ring.busy_poll(0.00005, prefer=True)
+        ring.timeout(0.001)
+        assert [done.expired for done in reap(ring, 1)] == [True]
+        ring.busy_poll(None)
+        for seconds in (-1, 2):
+            with pytest.raises(ValueError, match="0 to 1"):
+                ring.busy_poll(seconds)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from seccomp import Rule, run_python
 
-from udpring.uring import ZeroCopy, graveyard, probe_uring
+from udpring.uring import OPERATIONS, ZeroCopy, graveyard, probe_uring, supported_operations
+from udpring.uring.probe import KERNEL_NAMES
 
 NAMES = [
     "ring",
@@ -24,6 +25,11 @@ NAMES = [
     "cancel_any",
     "msg_ring",
     "nop_inject",
+    "sq_poll",
+    "big_sqe",
+    "big_cqe",
+    "napi",
+    "resize",
     "send_zc",
     "sendmsg_zc",
 ]
@@ -54,6 +60,15 @@ def test_every_feature_has_a_reason() -> None:
     assert json.loads(json.dumps(found.as_dict()))["zero_copy"] == found.zero_copy
 
 
+def test_operations_are_those_of_the_kernel() -> None:
+    """The names are by number, as the table of operations has them."""
+    known = supported_operations()
+    assert {"nop", "sendmsg", "recvmsg", "timeout"} <= set(known)
+    assert probe_uring().operations == known
+    for name in ("nop", "read", "write", "recv", "send", "accept", "fsync", "shutdown", "poll_add", "waitid"):
+        assert KERNEL_NAMES[OPERATIONS[name].opcode] == name
+
+
 def test_loopback_always_copies() -> None:
     found = probe_uring()
     if found.sendmsg_zc:
@@ -74,6 +89,7 @@ def test_the_probe_leaves_nothing_behind() -> None:
 def test_denied_io_uring_gives_every_feature_a_reason(call: str, error: int) -> None:
     found = probed(Rule(call, error))
     assert found.pop("zero_copy") == ZeroCopy.UNSUPPORTED
+    assert found.pop("operations") == []
     assert list(found) == NAMES
     for feature in found.values():
         assert feature["works"] is False

@@ -4,7 +4,7 @@ features."""
 from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
-from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring
+from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring, supported_operations
 from udpring.uring.reactor import Reactor
 from udpring.uring.results import ChildState, Stat
 from udpring.uring.ring import Ring, RingInfo, graveyard
@@ -37,4 +37,5 @@ __all__ = [
     "ZeroCopy",
     "graveyard",
     "probe_uring",
+    "supported_operations",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from udpring._native import ffi, lib
 
-__all__ = ["Feature", "UringProbe", "ZeroCopy", "probe_uring"]
+__all__ = ["KERNEL_NAMES", "Feature", "UringProbe", "ZeroCopy", "probe_uring", "supported_operations"]
 
 
 class ZeroCopy(enum.StrEnum):
@@ -64,11 +64,21 @@ class UringProbe:
     cancel_any: Feature
     msg_ring: Feature
     nop_inject: Feature
+    sq_poll: Feature
+    """The option ``sq_poll`` of ``Ring``."""
+    big_sqe: Feature
+    big_cqe: Feature
+    napi: Feature
+    """``Ring.busy_poll``."""
+    resize: Feature
     send_zc: Feature
     sendmsg_zc: Feature
     """Of a train of datagrams (UDP_SEGMENT), which ``SendRing(zero_copy=True)`` sends."""
     zero_copy: ZeroCopy
     """The outcome of ``sendmsg_zc``."""
+    operations: tuple[str, ...] = ()
+    """The operations that the kernel knows (IORING_REGISTER_PROBE), by their names in ``KERNEL_NAMES``. Those
+    that are newer than this list appear as ``op_70``. A known operation may lack some of its flags."""
 
     def __bool__(self) -> bool:
         return self.ring.works
@@ -85,7 +95,35 @@ class UringProbe:
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         found: dict[str, object] = {feature.name: feature.as_dict() for feature in self.features}
-        return found | {"zero_copy": str(self.zero_copy)}
+        return found | {"zero_copy": str(self.zero_copy), "operations": list(self.operations)}
+
+
+KERNEL_NAMES = (
+    "nop", "readv", "writev", "fsync", "read_fixed", "write_fixed", "poll_add", "poll_remove",
+    "sync_file_range", "sendmsg", "recvmsg", "timeout", "timeout_remove", "accept", "async_cancel",
+    "link_timeout", "connect", "fallocate", "openat", "close", "files_update", "statx", "read", "write",
+    "fadvise", "madvise", "send", "recv", "openat2", "epoll_ctl", "splice", "provide_buffers",
+    "remove_buffers", "tee", "shutdown", "renameat", "unlinkat", "mkdirat", "symlinkat", "linkat",
+    "msg_ring", "fsetxattr", "setxattr", "fgetxattr", "getxattr", "socket", "uring_cmd", "send_zc",
+    "sendmsg_zc", "read_multishot", "waitid", "futex_wait", "futex_wake", "futex_waitv",
+    "fixed_fd_install", "ftruncate", "bind", "listen", "recv_zc", "epoll_wait", "readv_fixed",
+    "writev_fixed", "pipe", "nop128", "uring_cmd128",
+)  # fmt: skip
+"""The kernel's names of its operations, IORING_OP_* of <linux/io_uring.h>. The index is the number."""
+
+
+def supported_operations() -> tuple[str, ...]:
+    """The operations that the kernel lists as supported (io_uring_register(2), IORING_REGISTER_PROBE).
+
+    Empty where io_uring is denied."""
+    known = ffi.new("uint8_t[]", 256)
+    if lib.udpring_uring_operations(known, len(known)) < 0:
+        return ()
+    return tuple(
+        KERNEL_NAMES[number] if number < len(KERNEL_NAMES) else f"op_{number}"
+        for number in range(len(known))
+        if known[number]
+    )
 
 
 def probe_uring() -> UringProbe:
@@ -106,4 +144,4 @@ def probe_uring() -> UringProbe:
         )
     # Any other code is an errno: it could not be tried.
     zero_copy = _ZERO_COPY.get(results[lib.UDPRING_FEATURE_SENDMSG_ZC].code, ZeroCopy.UNSUPPORTED)
-    return UringProbe(**features, zero_copy=zero_copy)
+    return UringProbe(**features, zero_copy=zero_copy, operations=supported_operations())

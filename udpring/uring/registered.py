@@ -23,11 +23,21 @@ def worker_limits(workers: tuple[int, int]) -> tuple[int, int]:
     return bounded, unbounded
 
 
+def _memory(buffer: int | Any) -> tuple[Any, memoryview]:
+    """New memory of a size, or the caller's: for C, and as a view."""
+    memory = mmap.mmap(-1, buffer) if isinstance(buffer, int) else buffer
+    held = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
+    if not len(held):
+        raise ValueError("an empty buffer cannot be registered")
+    return held, memoryview(memory).cast("B")
+
+
 class Registered:
     """The registrations of a ring (io_uring_register(2)). Every method raises ClosedError after close, and
     WrongThreadError from another thread or a forked child."""
 
     _fixed_buffers: list[Any]
+    _retired: list[tuple[int, list[Any]]]
 
     def _handle(self) -> Any:
         raise AssertionError("the ring has it")  # pragma: no cover
@@ -101,25 +111,93 @@ class Registered:
         self._check(lib.udpring_ring_workers(self._handle(), limits), "the limits of worker threads")
         return limits[0], limits[1]
 
-    def register_buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Makes and pins buffers for ``read_fixed`` and ``write_fixed``. Returns views of them, which stay
-        valid after close.
+    def register_buffers(self, buffers: Sequence[int | Any] | int) -> list[memoryview]:
+        """Pins buffers for ``read_fixed`` and ``write_fixed``. Returns a view of each.
 
-        Raises RingError: EBUSY if there are some already, EINVAL for none or more than 1024, ENOMEM beyond
-        RLIMIT_MEMLOCK.
+        An item is a size, for a new buffer of the ring, or an object with writable, contiguous memory
+        (``bytearray``, ``mmap``, ``array``, NumPy). The ring holds it until ``unregister_buffers`` or close,
+        and until the operations that use it have ended. Do not resize it meanwhile. A number in place of a
+        sequence makes a table of so many empty places for ``update_buffers``.
+
+        Raises RingError: EBUSY if there is a table already, EINVAL for none or more than 1024, ENOMEM beyond
+        RLIMIT_MEMLOCK. Raises TypeError or BufferError for memory that is not writable or not contiguous,
+        ValueError for an empty buffer. See io_uring_register(2), IORING_REGISTER_BUFFERS.
         """
-        maps = [mmap.mmap(-1, size) for size in sizes]
-        held = [ffi.from_buffer("uint8_t[]", memory) for memory in maps]
+        if isinstance(buffers, int):
+            code = lib.udpring_ring_buffers(self._handle(), ffi.NULL, ffi.NULL, max(0, buffers))
+            self._check(code, "registering buffers")
+            self._fixed_buffers = [None] * buffers
+            return []
+        pairs = [_memory(buffer) for buffer in buffers]
+        held = [pair[0] for pair in pairs]
         pointers = ffi.new("uint8_t *[]", held)
-        lengths = ffi.new("uint64_t[]", list(sizes))
+        lengths = ffi.new("uint64_t[]", [len(each) for each in held])
         code = lib.udpring_ring_buffers(self._handle(), pointers, lengths, len(held))
         self._check(code, "registering buffers")
         self._fixed_buffers = held
-        return [memoryview(memory) for memory in maps]
+        return [pair[1] for pair in pairs]
+
+    def update_buffers(self, start: int, buffers: Sequence[int | Any | None]) -> list[memoryview | None]:
+        """Replaces registered buffers from index ``start`` on. Items are those of ``register_buffers``, and
+        None empties a place. Operations in flight keep the old memory, and so does the ring until they end.
+
+        Raises as ``register_buffers`` does, and RingError: ERANGE for an index outside the table, ENXIO if
+        there is none. Places before the one that failed are changed.
+        """
+        views: list[memoryview | None] = []
+        for index, buffer in enumerate(buffers, start):
+            held, view = (None, None) if buffer is None else _memory(buffer)
+            memory, length = (ffi.NULL, 0) if held is None else (held, len(held))
+            code = lib.udpring_ring_buffer_update(self._handle(), index, memory, length)
+            self._check(code, f"updating registered buffer {index}")
+            self._retire([self._fixed_buffers[index]])
+            self._fixed_buffers[index] = held
+            views.append(view)
+        return views
 
     def unregister_buffers(self) -> None:
-        """Unpins the registered buffers. Raises RingError (ENXIO) if there are none."""
-        code = lib.udpring_ring_buffers_clear(self._handle())
-        self._check(code, "unregistering buffers")
-        # Operations in flight hold the pages, not this mapping, so dropping it frees none of theirs.
-        self._fixed_buffers = []
+        """Unpins the registered buffers. Raises RingError (ENXIO) if there are none.
+
+        Operations in flight keep their memory, and the ring holds it until they have ended.
+        """
+        self._check(lib.udpring_ring_buffers_clear(self._handle()), "unregistering buffers")
+        held, self._fixed_buffers = self._fixed_buffers, []
+        self._retire(held)
+
+    def _retire(self, held: list[Any]) -> None:
+        """Keeps memory that left the table until no operation can use it any more."""
+        self._retired.append((lib.udpring_ring_fixed_retire(self._handle()), held))
+        self._release_retired()
+
+    def _release_retired(self) -> None:
+        oldest = lib.udpring_ring_fixed_oldest(self._handle())
+        self._retired = [each for each in self._retired if each[0] >= oldest]
+
+    def busy_poll(self, seconds: float | None, *, prefer: bool = False) -> None:
+        """Waits poll the network queues of the ring's sockets for ``seconds``, before they sleep (NAPI, Linux
+        6.9). It trades CPU for latency. ``prefer``: interrupts of busy queues stay off. None: no more.
+
+        Raises RingError: EINVAL if the kernel has no NAPI polling for rings, ValueError for a negative time
+        or more than a second. See io_uring_register(2), IORING_REGISTER_NAPI.
+        """
+        if seconds is not None and not 0 <= seconds <= 1:
+            raise ValueError(f"busy polling for {seconds} s: 0 to 1")
+        code = lib.udpring_ring_napi(self._handle(), -1 if seconds is None else round(seconds * 1e6), prefer)
+        self._check(code, "busy polling (IORING_REGISTER_NAPI, Linux 6.9)")
+
+    def resize(self, entries: int, *, cq_entries: int = 0) -> None:
+        """Changes the sizes of the queues while operations are in flight (Linux 6.13). ``entries`` and
+        ``cq_entries`` mean what they mean to ``Ring``. Submits first. The number of slots stays.
+
+        Raises RingError: EINVAL before Linux 6.13, without DEFER_TASKRUN (``sq_poll``) and for impossible
+        sizes, EOVERFLOW if more completions wait than the new queue holds, EAGAIN if the kernel takes no
+        submissions. ENOTRECOVERABLE: memory ran out halfway, and the ring is lost. Close it.
+        """
+        code = lib.udpring_ring_resize(self._handle(), entries, cq_entries or 4 * entries)
+        if code == -errno.EINVAL:
+            raise RingError(
+                f"resizing the queues to {entries} and {cq_entries or 4 * entries} entries: it needs Linux "
+                "6.13, a ring with DEFER_TASKRUN, 1 to 32768 entries, and as many completions or more",
+                errno=errno.EINVAL,
+            )
+        self._check(code, "resizing the queues")

@@ -119,6 +119,7 @@ class Ring(Operations, Registered):
         self._closing = threading.Lock()
         self._leaked = 0
         self._fixed_buffers: list[Any] = []
+        self._retired: list[tuple[int, list[Any]]] = []
         self._harvest = Harvest(extra=big_cqe)
         if sq_poll is None and sq_poll_cpu is not None:
             raise ValueError("sq_poll_cpu needs sq_poll, the thread that it pins")
@@ -228,8 +229,8 @@ class Ring(Operations, Registered):
         lib.udpring_ring_free(native)
         self._leaked = left
         self._data.clear()
-        held = [*self._fixed_buffers, self._pins]
-        self._fixed_buffers, self._pins = [], {}
+        held = [self._fixed_buffers, self._retired, self._pins]
+        self._fixed_buffers, self._retired, self._pins = [], [], {}
         if left:
             _kept.extend(held)
             warnings.warn(
@@ -258,7 +259,7 @@ class Ring(Operations, Registered):
         except WrongThreadError:
             # The owner lives and is another thread: nothing may be touched, so everything is kept and
             # counted.
-            _kept.extend([*self._fixed_buffers, self._pins])
+            _kept.extend([self._fixed_buffers, self._retired, self._pins])
             lib.udpring_ring_free(self._native)
             self._native = None
 
@@ -411,6 +412,8 @@ class Ring(Operations, Registered):
         while limit is None or len(found) < limit:
             room = len(batch) if limit is None else min(len(batch), limit - len(found))
             count = self._check(lib.udpring_ring_harvest(ring, batch, room), "taking completions")
+            if self._retired:
+                self._release_retired()
             if not count:
                 return found
             found += self._read(count)

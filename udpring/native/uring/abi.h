@@ -304,9 +304,22 @@ int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32
 int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);
 /* The program's own eventfd. -1: unregister. -EBUSY: there is one already. */
 int32_t udpring_ring_eventfd(struct udpring_ring *ring, int32_t fd);
-/* The caller keeps the memory until the ring is closed and drained, or the buffers are unregistered. */
+/* The caller keeps the memory until the ring is closed and drained, or the buffers are unregistered and no operation of their
+ * time is left (fixed_oldest). memory NULL: a table of empty places. */
 int32_t udpring_ring_buffers(struct udpring_ring *ring, uint8_t *const *memory, const uint64_t *lengths, uint32_t count);
 int32_t udpring_ring_buffers_clear(struct udpring_ring *ring);
+/* Changes one place. NULL empties it. 1, or -errno. */
+int32_t udpring_ring_buffer_update(struct udpring_ring *ring, uint32_t index, uint8_t *memory, uint64_t length);
+/* Buffers were taken out of the table. Returns the number of this change: their memory may be freed when fixed_oldest is above
+ * it, because all operations that could use them have ended by then. */
+uint64_t udpring_ring_fixed_retire(struct udpring_ring *ring);
+uint64_t udpring_ring_fixed_oldest(const struct udpring_ring *ring);
+/* Busy polling of network queues in waits, for so many microseconds (6.9). Negative: off. */
+int32_t udpring_ring_napi(struct udpring_ring *ring, int64_t busy_poll_us, int32_t prefer);
+/* Changes the sizes of the queues, which keep their entries (6.13, with DEFER_TASKRUN). Submits first. -EINVAL: not possible
+ * here; -EOVERFLOW: more completions wait than the new queue holds; -ENOTRECOVERABLE: the new queues could not be mapped, and
+ * the ring is closed. */
+int32_t udpring_ring_resize(struct udpring_ring *ring, uint32_t entries, uint32_t cq_entries);
 int32_t udpring_ring_files_clear(struct udpring_ring *ring);
 /* The most io-wq threads, bounded and unbounded. 0: no change. Returns the former ones in place. */
 int32_t udpring_ring_workers(struct udpring_ring *ring, uint32_t *limits);
@@ -328,6 +341,11 @@ uint64_t udpring_graveyard_blocks(void);
     each(CANCEL_ANY, "cancel_any") \
     each(MSG_RING, "msg_ring") \
     each(NOP_INJECT, "nop_inject") \
+    each(SQ_POLL, "sq_poll")                     /* a thread of the kernel submits */ \
+    each(BIG_SQE, "big_sqe") \
+    each(BIG_CQE, "big_cqe") \
+    each(NAPI, "napi")                           /* busy polling */ \
+    each(RESIZE, "resize")                       /* of the queues */ \
     each(SEND_ZC, "send_zc")                     /* code: UDPRING_ZC_* */ \
     each(SENDMSG_ZC, "sendmsg_zc")               /* of a train (UDP_SEGMENT); code: UDPRING_ZC_* */
 
@@ -347,6 +365,9 @@ struct udpring_feature_result {
     int32_t code;                  /* 0, or -errno of the failed call; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
     struct udpring_reason reason;  /* the observation, or the cause of the failure and the cure */
 };
+/* Writes 1 for each IORING_OP_* that the kernel knows (IORING_REGISTER_PROBE), 0 for the others. Up to max. Returns how many
+ * numbers the kernel assigned, or -errno. */
+int32_t udpring_uring_operations(uint8_t *known, uint32_t max);
 const char *udpring_feature_name(int32_t which);   /* "ring", ...; NULL past the end */
 /* Fills all UDPRING_FEATURE_COUNT results. Takes some milliseconds. A wait that hangs ends after 1 s. Uses loopback only. */
 void udpring_uring_probe(struct udpring_feature_result *results);

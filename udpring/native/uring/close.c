@@ -129,3 +129,9 @@ int ur_ring_close(struct ur_ring *ring)
     int left = ur_ring_stop(ring);
     return finish(ring, left > 0 ? left : 0);
 }
+
+int ur_ring_abandon(struct ur_ring *ring)
+{
+    int64_t left = ring->in_flight;
+    return finish(ring, left > 0 ? (int)left : 0);
+}

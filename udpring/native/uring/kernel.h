@@ -324,6 +324,9 @@ enum io_uring_register_op {
     IORING_UNREGISTER_PBUF_RING = 23,
     IORING_REGISTER_SYNC_CANCEL = 24,
     IORING_REGISTER_PBUF_STATUS = 26,
+    IORING_REGISTER_NAPI = 27,             /* 6.9 */
+    IORING_UNREGISTER_NAPI = 28,
+    IORING_REGISTER_RESIZE_RINGS = 33,     /* 6.13 */
 };
 
 /* A slot of the registered file table that an update does not change */
@@ -332,6 +335,20 @@ enum io_uring_register_op {
 struct io_uring_files_update {
     uint32_t offset, resv;
     uint64_t fds;                  /* const int32_t * */
+};
+
+/* IORING_REGISTER_BUFFERS_UPDATE: `data` points to iovecs. */
+struct io_uring_rsrc_update2 {
+    uint32_t offset, resv;
+    uint64_t data, tags;
+    uint32_t nr, resv2;
+};
+
+struct io_uring_napi {
+    uint32_t busy_poll_to;         /* microseconds */
+    uint8_t prefer_busy_poll;
+    uint8_t pad[3];
+    uint64_t resv;
 };
 
 #define IO_URING_OP_SUPPORTED (1u << 0)
@@ -414,6 +431,8 @@ _Static_assert(offsetof(struct io_uring_params, cq_off) == 80, "params.cq_off");
 _Static_assert(sizeof(struct io_uring_getevents_arg) == 24, "getevents_arg");
 _Static_assert(offsetof(struct io_uring_getevents_arg, ts) == 16, "getevents_arg.ts");
 _Static_assert(sizeof(struct io_uring_files_update) == 16, "files_update");
+_Static_assert(sizeof(struct io_uring_rsrc_update2) == 32, "rsrc_update2");
+_Static_assert(sizeof(struct io_uring_napi) == 16, "napi");
 _Static_assert(sizeof(struct io_uring_probe_op) == 8, "probe_op");
 _Static_assert(sizeof(struct io_uring_probe) == 16, "probe");
 _Static_assert(sizeof(struct io_uring_buf) == 16, "buf");

@@ -69,6 +69,11 @@ int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data)
     return slot;
 }
 
+bool ur_ops_busy(const struct ur_ops *ops, uint32_t slot)
+{
+    return ops->state[slot] != SLOT_FREE;
+}
+
 void ur_ops_done(struct ur_ops *ops, uint32_t slot)
 {
     ops->generation[slot]++;

@@ -44,6 +44,7 @@ static inline uint64_t ur_ops_in_flight(const struct ur_ops *ops, uint32_t slot)
     return UR_USER_DATA(ops->kind, ops->generation[slot], slot);
 }
 /* The slot a completion belongs to, or -ESTALE (counted) for an old generation or a slot not in flight. */
+bool ur_ops_busy(const struct ur_ops *ops, uint32_t slot);   /* taken or in flight */
 int64_t ur_ops_find(const struct ur_ops *ops, uint64_t user_data);   /* the same, without a count */
 int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data);
 /* Call at the terminal completion. The slot is taken again (may be re-armed), with a new generation. */

@@ -122,6 +122,9 @@ void ur_group_recycle(struct ur_group *group, uint16_t id)
  * access. */
 static void close_memory(struct udpring_ring *self, bool leak)
 {
+    if (self->eventfd >= 0)
+        close(self->eventfd);
+    self->eventfd = -1;
     for (uint32_t i = 0; i < self->group_count; i++) {
         struct ur_group *group = &self->groups[i];
         size_t bytes = (size_t)group->ring.count * group->bytes;
@@ -158,11 +161,17 @@ int32_t udpring_ring_close(struct udpring_ring *self)
     int left = ur_ring_close(&self->ring);
     if (left < 0 || again)
         return left;
-    if (self->eventfd >= 0)
-        close(self->eventfd);
-    self->eventfd = -1;
     close_memory(self, left > 0);
     return left;
+}
+
+int32_t udpring_ring_resize(struct udpring_ring *self, uint32_t entries, uint32_t cq_entries)
+{
+    int code = ur_ring_resize(&self->ring, entries, cq_entries);
+    if (code == -ENOTRECOVERABLE)
+        close_memory(self, self->ring.undrained > 0);
+    self->chain_open = self->chain_open && ur_sq_queued(&self->ring);
+    return code;
 }
 
 void udpring_ring_free(struct udpring_ring *self)

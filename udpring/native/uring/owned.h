@@ -28,6 +28,7 @@ struct ur_slot {
     socklen_t name_length;
     uint8_t *block;            /* from the pool; NULL: none */
     size_t block_bytes;
+    uint64_t fixed_epoch;      /* when it was equipped. Tells which registered buffer its index meant */
     uint64_t pin;              /* memory of the caller that the kernel may access; 0: none */
     /* What a completion shows: min(result x unit, room) bytes at `out`, or all of it when unit is 0. */
     const uint8_t *out;
@@ -54,6 +55,7 @@ struct udpring_ring {
     uint32_t group_count;
     struct iovec fixed[UR_FIXED_MAX];
     uint32_t fixed_count;
+    uint64_t fixed_epoch;      /* number of times that registered buffers were replaced or unregistered */
     int eventfd;               /* of udpring_ring_fileno(); -1: none yet */
     uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
     uint64_t unknown;          /* completions of an unknown kind */

@@ -57,6 +57,11 @@ int ur_probe_read_multishot(struct probe *probe);
 int ur_probe_cancel_any(struct probe *probe);
 int ur_probe_msg_ring(struct probe *probe);
 int ur_probe_nop_inject(struct probe *probe);
+int ur_probe_sq_poll(struct probe *probe);
+int ur_probe_big_sqe(struct probe *probe);
+int ur_probe_big_cqe(struct probe *probe);
+int ur_probe_napi(struct probe *probe);
+int ur_probe_resize(struct probe *probe);
 int ur_probe_send_zc(struct probe *probe);
 int ur_probe_sendmsg_zc(struct probe *probe);
 #endif

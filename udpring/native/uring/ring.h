@@ -81,6 +81,10 @@ struct ur_ring {
 int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 /* 0; -EBADF: closed; -EINVAL: not opened with `disabled`, or already enabled. */
 int ur_ring_enable(struct ur_ring *ring) UR_MUST_CHECK;
+/* Submits, then changes the sizes of the queues. See udpring_ring_resize(). */
+int ur_ring_resize(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries) UR_MUST_CHECK;
+/* Closes a ring whose queues are lost. Its operations in flight count as not ended. Returns their number. */
+int ur_ring_abandon(struct ur_ring *ring);
 /* 0 when the caller may use the ring. -EBADF: closed or never opened; -EXDEV: another thread or a forked child;
  * -EBADFD: not enabled yet. */
 int ur_ring_usable(const struct ur_ring *ring);

@@ -248,3 +248,35 @@ int ur_ring_enable(struct ur_ring *ring)
     ring->setup_flags &= ~IORING_SETUP_R_DISABLED;
     return settle(ring);
 }
+
+int ur_ring_resize(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries)
+{
+    int code = ur_submit(ring);
+    if (code < 0)
+        return code;
+    if (ur_sq_queued(ring))
+        return -EAGAIN;
+    if (entries > IORING_MAX_ENTRIES || cq_entries > IORING_MAX_CQ_ENTRIES || cq_entries < entries)
+        return -EINVAL;
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+        .sq_entries = round_up(entries < UR_ENTRIES_LEAST ? UR_ENTRIES_LEAST : entries),
+        .cq_entries = cq_entries,
+    };
+    code = ur_sys_register(ring->fd, IORING_REGISTER_RESIZE_RINGS, &params, 1);
+    if (code < 0)
+        return code;
+    /* From here on the kernel uses the new queues alone. */
+    params.features = ring->features;
+    struct ur_ring fresh = *ring;
+    fresh.sq_map = fresh.cq_map = NULL;
+    fresh.sqes = NULL;
+    if (map_queues(&fresh, &params)) {
+        ur_ring_abandon(ring);
+        return -ENOTRECOVERABLE;
+    }
+    ur_unmap_queues(ring);
+    *ring = fresh;
+    find_fields(ring, &params);
+    return 0;
+}
