@@ -20,6 +20,7 @@ ip link set lo up && exec "$@"
 """
 
 
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize(
     ("attachment", "loop", "lives"),
     [

@@ -48,6 +48,7 @@ FULL = peer(
     fallbacks=(Endpoint("192.0.2.1", 443), Endpoint("fd00::7", 51820)),
     persistent_keepalive=25,
     name="alice",
+    offload=False,
     cipher=Cipher.AES_256_GCM,
 )
 
@@ -378,15 +379,16 @@ def test_fallbacks_go_with_their_peer(database: SqliteDirectory) -> None:
     run(body)
 
 
-def test_database_of_an_earlier_version_gets_fallbacks(tmp_path: Path) -> None:
+def test_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "peers.sqlite"
     with closing(SqliteDirectory(path)) as directory:
-        run(lambda: directory.put(replace(FULL, fallbacks=())))
+        run(lambda: directory.put(replace(FULL, fallbacks=(), offload=None)))
     with closing(sqlite3.connect(path)) as other:
         other.executescript("DROP TRIGGER fallbacks_deleted; DROP TABLE fallbacks")
+        other.executescript("ALTER TABLE peers DROP COLUMN offload")
 
     async def body() -> None:
-        assert await directory.by_key(KEYS[0]) == replace(FULL, fallbacks=())
+        assert await directory.by_key(KEYS[0]) == replace(FULL, fallbacks=(), offload=None)
         await directory.put(FULL)
         assert await directory.by_key(KEYS[0]) == FULL
 

@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS peers (
     endpoint_port INTEGER,
     persistent_keepalive INTEGER NOT NULL DEFAULT 0,  -- seconds; 0: off
     cipher TEXT NOT NULL DEFAULT 'chacha20-poly1305',
-    name TEXT NOT NULL DEFAULT ''
+    name TEXT NOT NULL DEFAULT '',
+    offload INTEGER CHECK (offload IN (0, 1))         -- NULL: as the interface's setting says
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS prefixes (
     family INTEGER NOT NULL CHECK (family IN (4, 6)),
@@ -76,7 +77,7 @@ END;
 """
 
 _PEER = """
-SELECT public_key, preshared_key, endpoint_host, endpoint_port, persistent_keepalive, cipher, name
+SELECT public_key, preshared_key, endpoint_host, endpoint_port, persistent_keepalive, cipher, name, offload
 FROM peers WHERE public_key = ?
 """
 _PREFIXES = "SELECT network, length FROM prefixes WHERE public_key = ? ORDER BY family, length, network"
@@ -97,12 +98,16 @@ WHERE prefixes.family = ? AND prefixes.length = asked.length AND prefixes.networ
 ORDER BY prefixes.length DESC LIMIT 1
 """
 _PUT_PEER = """
-INSERT INTO peers VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO peers (
+    public_key, preshared_key, endpoint_host, endpoint_port, persistent_keepalive, cipher, name, offload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (public_key) DO UPDATE SET
     preshared_key = excluded.preshared_key, endpoint_host = excluded.endpoint_host,
     endpoint_port = excluded.endpoint_port, persistent_keepalive = excluded.persistent_keepalive,
-    cipher = excluded.cipher, name = excluded.name
+    cipher = excluded.cipher, name = excluded.name, offload = excluded.offload
 """
+_ADD_OFFLOAD = "ALTER TABLE peers ADD COLUMN offload INTEGER CHECK (offload IN (0, 1))"
+"""For a database that an earlier version has made."""
 _BUSY_SECONDS = 5.0
 _CHANGES_AT_ONCE = 1000
 
@@ -137,6 +142,12 @@ class SqliteDirectory:
         try:
             connection.execute("PRAGMA journal_mode = WAL")  # writers then do not hold up questions
             connection.executescript(SCHEMA)
+            if "offload" not in _columns(connection):
+                try:
+                    connection.execute(_ADD_OFFLOAD)
+                except sqlite3.OperationalError:
+                    if "offload" not in _columns(connection):  # no other process has added it
+                        raise
         except BaseException:
             connection.close()
             raise
@@ -169,7 +180,7 @@ class SqliteDirectory:
         row = self._connection.execute(_PEER, (public_key,)).fetchone()
         if row is None:
             return None
-        key, preshared, host, port, keepalive, cipher, name = row
+        key, preshared, host, port, keepalive, cipher, name, offload = row
         prefixes = self._connection.execute(_PREFIXES, (public_key,)).fetchall()
         fallbacks = self._connection.execute(_FALLBACKS, (public_key,)).fetchall()
         return PeerConfig(
@@ -181,6 +192,7 @@ class SqliteDirectory:
             cipher=Cipher(cipher),
             name=name,
             fallbacks=tuple(Endpoint(*each) for each in fallbacks),
+            offload=None if offload is None else bool(offload),
         )
 
     def _by_address(self, ip: IPAddress) -> PeerConfig | None:
@@ -220,7 +232,14 @@ class SqliteDirectory:
             for peer in peers:
                 key, endpoint = peer.public_key, peer.endpoint
                 where = (endpoint.host, endpoint.port) if endpoint else (None, None)
-                row = (peer.preshared_key, *where, peer.persistent_keepalive, str(peer.cipher), peer.name)
+                row = (
+                    peer.preshared_key,
+                    *where,
+                    peer.persistent_keepalive,
+                    str(peer.cipher),
+                    peer.name,
+                    peer.offload,
+                )
                 self._connection.execute(_PUT_PEER, (key, *row))
                 self._connection.execute("DELETE FROM fallbacks WHERE public_key = ?", (key,))
                 self._connection.executemany(
@@ -264,3 +283,7 @@ class SqliteDirectory:
             (number, _CHANGES_AT_ONCE),
         ).fetchall()
         return (rows[-1][0] if rows else number), [key for _, key in rows]
+
+
+def _columns(connection: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in connection.execute("PRAGMA table_info(peers)")]
