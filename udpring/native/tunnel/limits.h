@@ -58,7 +58,7 @@ enum {
     ROUTES_NOTICES_A_ROUND = 256,
     ROUTES_KNOWN = 16,          /* interfaces that are known to be tunnels, or not */
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
-    ROUTES_PAUSE = 9,           /* the watch thread pauses for this many times as long as it worked */
+    ROUTES_PAUSE = 9,           /* the watch thread pauses for this many times its CPU time */
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */

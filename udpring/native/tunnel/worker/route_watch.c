@@ -4,8 +4,9 @@
  * 2. read all notices. One about routes only says that something changed; one about a link says whether it is in a VRF
  * 3. look up the requested peers, or all of them. Worker 0 copies a batch of peers between two passes; this thread looks it
  *    up, and gives the answers back with the next batch
- * 4. pause for nine times as long as that took, at least 2 ms and at most half a second
- * So a single change is followed at once, and many changes cost at most a tenth of a CPU for most peer tables. */
+ * 4. pause for nine times the CPU time of that, at least 2 ms and at most half a second
+ * So a single change is followed at once, and many changes cost at most a tenth of a CPU for most peer tables. Time spent waiting for a
+ * CPU or a lock does not count: on a busy machine it would make the next change wait for half a second more. */
 #include "route_watch.h"
 
 #include <linux/netlink.h>
@@ -186,9 +187,9 @@ static void pause_after(int polled)
 }
 
 /* Only a stop ends the pause early. Requests that come during it are kept. */
-static void pause_between_look_ups(const struct routes *routes, uint64_t took_ns)
+static void pause_between_look_ups(const struct routes *routes, uint64_t cpu_ns)
 {
-    uint64_t ns = took_ns * ROUTES_PAUSE;
+    uint64_t ns = cpu_ns * ROUTES_PAUSE;
     ns = ns < ROUTES_PAUSE_MIN_NS ? ROUTES_PAUSE_MIN_NS : ns > ROUTES_PAUSE_MAX_NS ? ROUTES_PAUSE_MAX_NS : ns;
     uint64_t until = ur_clock_ns(CLOCK_MONOTONIC) + ns;
     for (uint64_t now; !stopping(routes) && (now = ur_clock_ns(CLOCK_MONOTONIC)) < until;) {
@@ -213,7 +214,7 @@ static void *watch_main(void *argument)
     uint8_t *buffer = (uint8_t *)(batch + 1);
     read_links(plane, buffer);
     while (!stopping(routes)) {
-        uint64_t began = ur_clock_ns(CLOCK_MONOTONIC);
+        uint64_t began = ur_clock_ns(CLOCK_THREAD_CPUTIME_ID);
         bool changed = take_notices(plane, buffer);
         take_asked(routes, batch);
         if (changed) {
@@ -224,7 +225,7 @@ static void *watch_main(void *argument)
         if (batch->sweep || batch->asked_count) {
             batch->count = batch->asked_next = batch->slot = 0;
             look_up(plane, batch);
-            pause_between_look_ups(routes, ur_clock_ns(CLOCK_MONOTONIC) - began);
+            pause_between_look_ups(routes, ur_clock_ns(CLOCK_THREAD_CPUTIME_ID) - began);
             continue;
         }
         struct pollfd fds[2] = {{.fd = routes->wake_fd, .events = POLLIN}, {.fd = routes->notice_fd, .events = POLLIN}};
