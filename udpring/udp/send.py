@@ -400,6 +400,7 @@ class SendRing(Uncopied):
         Their datagrams leave in the order of the calls. After a few batches without a wait the loop gets a
         turn. Arguments and report are those of ``send_batch``. Payloads are held as by ``submit``. A
         cancelled call abandons the unsent datagrams and notes their number on the exception (``__notes__``).
+        A name is looked up as by ``send_batch``, which blocks the loop: give addresses.
 
         Raises as ``submit``, and ClosedError also when the ring is closed meanwhile.
         """
