@@ -500,7 +500,7 @@ def accept_multishot(rig: Rig) -> Case:
     ticket = rig.ring.accept_multishot(server, direct=True)
     rig.ring.submit()
     rig.stack.enter_context(socket.create_connection(server.getsockname()))
-    assert rig.shots(ticket, 1)[0].result in (0, 1)
+    assert 0 <= rig.shots(ticket, 1)[0].result < 64
     yield rig.ring.cancel(ticket)
 
 

@@ -116,8 +116,8 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
     each(LINK_TIMEOUT_UPDATE, "link_timeout_update", TIMEOUT_REMOVE, TIME_UPDATE, OFF | ADDR | BITS, 0, \
          IORING_TIMEOUT_UPDATE | IORING_LINK_TIMEOUT_UPDATE, 515) \
     each(CANCEL, "cancel", ASYNC_CANCEL, NONE, FD | ADDR | LEN | BITS, 0, 0, 505) \
-    each(MSG_RING, "msg_ring", MSG_RING, MESSAGE, FILE | OFF | LEN | BITS, 0, 0, 518) \
-    each(MSG_RING_FD, "msg_ring_fd", MSG_RING, SEND_FD, FILE | OFF | ADDR | BITS | INDEX, 0, 0, 600) \
+    each(MSG_RING, "msg_ring", MSG_RING, MESSAGE, FD | OFF | LEN | BITS, 0, 0, 518) \
+    each(MSG_RING_FD, "msg_ring_fd", MSG_RING, SEND_FD, FD | OFF | ADDR | BITS | INDEX, 0, 0, 600) \
     each(FUTEX_WAIT, "futex_wait", FUTEX_WAIT, WORD, FD | OFF | ADDR, 0, 0, 607) \
     each(FUTEX_WAKE, "futex_wake", FUTEX_WAKE, WORD, FD | OFF | ADDR, 0, 0, 607) \
     each(WAITID, "waitid", WAITID, SIGINFO, FD | LEN | INDEX, 0, 0, 607) \
