@@ -152,7 +152,7 @@ static struct udpring_ring *open_general(uint8_t how)
     switch (how & 7) {
     case 4: options.entries = 3, options.cq_entries = 0, sq = 8, cq = 32; break;
     case 5: options.entries = 100000, options.cq_entries = 1 << 20, options.slots = 8, sq = 32768, cq = 65536; break;
-    case 6: options.disabled = 1; break;
+    case 6: options.flags_want = UDPRING_SETUP_R_DISABLED; break;
     case 7: how & 16 ? (void)(uring_failing.error = EPERM, uring_failing.enters = 1, uring_failing.after = false)
                      : (void)(options.cq_entries = OPERATIONS - 1); break;
     default: break;
@@ -164,7 +164,7 @@ static struct udpring_ring *open_general(uint8_t how)
         return NULL;
     }
     CLAIM(code == 0 && ring, "%s", why.text);
-    if (options.disabled) {
+    if (options.flags_want & UDPRING_SETUP_R_DISABLED) {
         CLAIM(udpring_ring_submit(ring) == -EBADFD && udpring_ring_wait(ring, 0, 0) == -EBADFD, "a ring is used before it is enabled");
         kernel.fault.after = how & 16 ? 1 : 0;
         kernel.fault.error = ENOMEM;
