@@ -114,7 +114,7 @@ def test_tcp_goes_on_at_the_second_endpoint(
 def test_network_change_looks_names_up_again(
     rig: Rig, tunnel: Tunnel, tmp_path: Path, change: str, family: int
 ) -> None:
-    """Nothing is sent, so nothing else could tell that the peer is not there."""
+    """Nothing is sent, and the node sets no address itself, so nothing else could tell it."""
     a, b = tunnel.a, tunnel.b
     hosts = tmp_path / "hosts"
     nobody = "10.99.0.99" if family == 4 else "fd99::99"
