@@ -184,7 +184,7 @@ static void run_general(struct input *input, uint8_t how)
     struct udpring_ring *ring = open_general(how);
     if (!ring)
         return;
-    CLAIM(udpring_ring_provide(ring, 0, 8, 64, &why) == 0, "%s", why.text);
+    CLAIM(udpring_ring_provide(ring, 0, 8, 64, NULL, &why) == 0, "%s", why.text);
     while (input_left(input, 2)) {
         uint8_t operation = input_u8(input);
         switch (operation & 7) {

@@ -1,6 +1,7 @@
 """io_uring for Python: a ring whose operations own their memory, an awaitable ring, and a probe of the host's
 features."""
 
+from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
@@ -15,6 +16,7 @@ from udpring.uring.thread import ReactorThread
 __all__ = [
     "ANY_PLACE",
     "OPERATIONS",
+    "BufferGroup",
     "Call",
     "ChildState",
     "Completion",

@@ -36,7 +36,7 @@ _HEADER = struct.Struct("@Nii")
 _ALIGN = struct.calcsize("N")
 # sun_path of unix(7).
 _UNIX_PATH = 108
-_FULL = lib.UDPRING_SHAPE_FULL
+_DATA, _FULL = lib.UDPRING_SHAPE_DATA, lib.UDPRING_SHAPE_FULL
 
 
 class CompletionFlag(enum.IntFlag):
@@ -78,6 +78,8 @@ class Completion:
     """The 56-bit value that another ring sent by ``msg_ring``. None for all other completions."""
     expired: bool = False
     """Whether this is a timer that ran out. Its result is -ETIME, which is no failure."""
+    view: memoryview | None = None
+    """The bytes received, in a provided buffer of a group with views (``Ring.provide_buffers``)."""
     user_data: object = None
     """The object of ``Ring.set_data`` for this operation."""
     extra: tuple[int, int] = (0, 0)
@@ -230,7 +232,7 @@ def _full(native: Any) -> Completion:
         user_data,
         native.result,
         native.flags,
-        data=_copied(native.data, native.length) if native.length else b"",
+        data=_copied(native.data, native.length) if native.length and not native.lent else b"",
         address=decode_address(_copied(native.name, native.name_length)) if native.name else None,
         control=decode_control(_copied(native.control, native.control_length))
         if native.control_length
@@ -263,7 +265,7 @@ class Harvest:
                 continue
             one = new(Completion)
             one.ticket, one.result, one.flags = ticket, result, flags
-            if shape:
+            if shape == _DATA:
                 one.data = _copied(native[i].data, native[i].length)
             found.append(one)
         if self._extra:

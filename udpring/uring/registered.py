@@ -7,8 +7,9 @@ import mmap
 from collections.abc import Sequence
 from typing import Any
 
-from udpring._native import ffi, lib, reason
+from udpring._native import ffi, lib
 from udpring.errors import RingError
+from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.operations import File, descriptor
 
 __all__ = ["Registered"]
@@ -37,6 +38,7 @@ class Registered:
     WrongThreadError from another thread or a forked child."""
 
     _fixed_buffers: list[Any]
+    _view_groups: dict[int, BufferGroup]
     _retired: list[tuple[int, list[Any]]]
 
     def _handle(self) -> Any:
@@ -45,16 +47,31 @@ class Registered:
     def _check(self, code: int, what: str, why: Any = None) -> int:
         raise AssertionError("the ring checks")  # pragma: no cover
 
-    def provide_buffers(self, group: int, count: int, size: int) -> None:
+    def provide_buffers(self, group: int, count: int, size: int, *, views: bool = False) -> BufferGroup:
         """Gives the ring ``count`` (a power of two, at most 32768) buffers of ``size`` bytes for multishot
         operations.
 
-        They return to the kernel as soon as ``completions`` has copied them. Raises RingError: EINVAL for a
-        bad count or size, EEXIST if the group exists, ENOBUFS beyond 16 groups.
+        They return to the kernel as soon as ``completions`` has copied them. With ``views`` nothing is
+        copied: ``Completion.view`` shows the buffer, which returns when the last view has ended.
+
+        Raises RingError: EINVAL for a bad count or size, EEXIST if the group exists, ENOBUFS beyond 16
+        groups.
         """
-        why = reason()
-        code = lib.udpring_ring_provide(self._handle(), group, count, size, why)
-        self._check(code, f"buffer group {group}", why)
+        made = BufferGroup(self, group, count, size, views=views)
+        if views:
+            self._view_groups[group] = made
+        return made
+
+    def _unprovide(self, group: BufferGroup) -> None:
+        code = lib.udpring_ring_unprovide(self._handle(), group.number)
+        if code == -errno.EBUSY:
+            raise RingError(
+                f"buffer group {group.number}: an operation draws from it: cancel it and take its last "
+                "completion first",
+                errno=errno.EBUSY,
+            )
+        self._check(code, f"buffer group {group.number}")
+        self._view_groups.pop(group.number, None)
 
     def register_files(self, files: Sequence[File] | int) -> None:
         """Registers descriptors for use by index with ``Flag.FIXED_FILE``. A number reserves that many

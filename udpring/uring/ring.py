@@ -16,6 +16,7 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError, RingError, WrongThreadError
+from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.completion import Completion, Harvest
 from udpring.uring.operations import Operations, SupportsRing, nanoseconds
 from udpring.uring.registered import Registered, worker_limits
@@ -120,6 +121,7 @@ class Ring(Operations, Registered):
         self._leaked = 0
         self._fixed_buffers: list[Any] = []
         self._retired: list[tuple[int, list[Any]]] = []
+        self._view_groups: dict[int, BufferGroup] = {}
         self._harvest = Harvest(extra=big_cqe)
         if sq_poll is None and sq_poll_cpu is not None:
             raise ValueError("sq_poll_cpu needs sq_poll, the thread that it pins")
@@ -229,8 +231,8 @@ class Ring(Operations, Registered):
         lib.udpring_ring_free(native)
         self._leaked = left
         self._data.clear()
-        held = [self._fixed_buffers, self._retired, self._pins]
-        self._fixed_buffers, self._retired, self._pins = [], [], {}
+        held = [self._fixed_buffers, self._retired, self._pins, self._view_groups]
+        self._fixed_buffers, self._retired, self._pins, self._view_groups = [], [], {}, {}
         if left:
             _kept.extend(held)
             warnings.warn(
@@ -259,7 +261,7 @@ class Ring(Operations, Registered):
         except WrongThreadError:
             # The owner lives and is another thread: nothing may be touched, so everything is kept and
             # counted.
-            _kept.extend([self._fixed_buffers, self._retired, self._pins])
+            _kept.extend([self._fixed_buffers, self._retired, self._pins, self._view_groups])
             lib.udpring_ring_free(self._native)
             self._native = None
 
@@ -408,6 +410,8 @@ class Ring(Operations, Registered):
             raise ValueError(f"a limit of {limit} completions: 0 or more")
         ring, batch = self._handle(), self._harvest.native
         self._check(lib.udpring_ring_attend(ring), "taking completions")
+        for group in self._view_groups.values():
+            group.publish()
         found: list[Completion] = []
         while limit is None or len(found) < limit:
             room = len(batch) if limit is None else min(len(batch), limit - len(found))
@@ -453,6 +457,11 @@ class Ring(Operations, Registered):
     def _read(self, count: int, *, keep: bool = False) -> list[Completion]:
         """The harvested completions, with their objects."""
         found = self._harvest.take(count)
+        if self._view_groups and not keep:
+            for i, done in enumerate(found):
+                native = self._harvest.native[i]
+                if native.lent:
+                    done.view = self._view_groups[native.group]._view(native)
         if self._data:
             for done in found:
                 take = self._data.get if keep or done.more else self._data.pop

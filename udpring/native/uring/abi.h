@@ -276,6 +276,7 @@ struct udpring_completion {
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
     uint32_t expired;        /* 1: a timer that ran out: its -ETIME is no failure */
+    uint32_t lent, group;    /* of a group with views: what udpring_ring_claim() takes, and the group; else 0 */
     uint64_t extra[2];       /* with CQE32: the second half of the completion */
 };
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
@@ -283,6 +284,10 @@ struct udpring_completion {
 int32_t udpring_ring_harvest(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
 /* The same completions, up to max, without taking them. Their pointers are valid until the next harvest. */
 int32_t udpring_ring_peek(struct udpring_ring *ring, struct udpring_completion *out, uint32_t max);
+/* Keeps a lent buffer of the last harvest from returning to its group, until udpring_ring_recycle(). */
+void udpring_ring_claim(struct udpring_ring *ring, uint32_t lent);
+/* Returns claimed buffers to their group, each once, with one store. 0, -ENOENT: no such group. */
+int32_t udpring_ring_recycle(struct udpring_ring *ring, uint32_t group, const uint16_t *ids, uint32_t count);
 /* Whether the operation with this user_data is queued or in flight. Stale: 0. */
 int32_t udpring_ring_holds(const struct udpring_ring *ring, uint64_t user_data);
 
@@ -291,14 +296,19 @@ int32_t udpring_ring_holds(const struct udpring_ring *ring, uint64_t user_data);
 #define UDPRING_SHAPE_PLAIN 0
 #define UDPRING_SHAPE_DATA 1
 #define UDPRING_SHAPE_FULL 2
+#define UDPRING_SHAPE_VIEW 3     /* its buffer can be claimed */
 void udpring_completions_split(const struct udpring_completion *completions, uint32_t count, uint64_t *tickets, int32_t *results,
                                uint32_t *flags, uint8_t *shapes);
 /* Harvests into columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
 int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max);
 
-/* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. */
-int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes,
+/* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. memory: count x bytes of the
+ * caller, for a group whose buffers can be claimed, kept until the group is removed or the ring drained and closed. NULL: the
+ * ring's own. */
+int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes, uint8_t *memory,
                              struct udpring_reason *why);
+/* -ENOENT: there is none; -EBUSY: an operation that is queued or in flight draws from it. */
+int32_t udpring_ring_unprovide(struct udpring_ring *ring, uint32_t group);
 /* fds NULL: a sparse table. */
 int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32_t count);
 int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);

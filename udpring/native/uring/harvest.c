@@ -20,15 +20,18 @@ static uint32_t at_most(size_t length, size_t room)
     return (uint32_t)(length < room ? length : room);
 }
 
-/* Lends a buffer that the kernel chose until settle, whatever the result of the operation. */
-static void lend(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe)
+/* Lends a buffer that the kernel chose until settle, whatever the result of the operation. Returns its place in `lent`, counted
+ * from 1, if the program may claim it. */
+static uint32_t lend(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe)
 {
     uint16_t id = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
     if (!(cqe->flags & IORING_CQE_F_BUFFER) || id >= self->groups[slot->group].ring.count)
-        return;
+        return 0;
     self->lent[self->lent_count].group = slot->group;
     self->lent[self->lent_count].id = id;
+    self->lent[self->lent_count].claimed = false;
     self->lent_count++;
+    return self->groups[slot->group].views ? self->lent_count : 0;
 }
 
 /* A message that a multishot receive put into a provided buffer: header, name, control data, payload. */
@@ -86,17 +89,12 @@ static void describe(const struct udpring_ring *self, const struct ur_slot *slot
     }
 }
 
-static bool selects(const struct ur_slot *slot)
-{
-    return slot->memory == UR_MEMORY_GROUP || slot->memory == UR_MEMORY_MESSAGE_GROUP;
-}
-
 /* Handles a completion of a slot's former operation, or of none (ur_ops_resolve() counts it). If it has a buffer, lends it, so
  * that settle returns it. Otherwise the group would run out of buffers. */
 static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     uint32_t slot = UR_SLOT(cqe->user_data);
-    if (slot < self->ops.count && selects(&self->slots[slot]))
+    if (slot < self->ops.count && ur_slot_selects(&self->slots[slot]))
         lend(self, &self->slots[slot], cqe);
 }
 
@@ -127,7 +125,9 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
         return false;
     }
     describe(self, &self->slots[slot], cqe, out);
-    lend(self, &self->slots[slot], cqe);
+    out->lent = lend(self, &self->slots[slot], cqe);
+    if (out->lent)
+        out->group = self->groups[self->slots[slot].group].ring.group;
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         ur_ops_done(&self->ops, (uint32_t)slot);
         self->ended[self->ended_count++] = (uint32_t)slot;
@@ -146,9 +146,11 @@ static int settle(struct udpring_ring *self)
     if (code && code != -EBADFD)
         return code;
     for (uint32_t i = 0; i < self->lent_count; i++)
-        ur_group_recycle(&self->groups[self->lent[i].group], self->lent[i].id);
+        if (!self->lent[i].claimed)
+            ur_group_recycle(&self->groups[self->lent[i].group], self->lent[i].id);
     for (uint32_t i = 0; self->lent_count && i < self->group_count; i++)
-        ur_bufring_publish(&self->groups[i].ring);
+        if (self->groups[i].memory)
+            ur_bufring_publish(&self->groups[i].ring);
     self->lent_count = 0;
     for (uint32_t i = 0; i < self->ended_count; i++)
         ur_slot_release(self, self->ended[i]);
@@ -197,4 +199,10 @@ int32_t udpring_ring_peek(struct udpring_ring *self, struct udpring_completion *
 int32_t udpring_ring_holds(const struct udpring_ring *self, uint64_t user_data)
 {
     return ur_ops_find(&self->ops, user_data) >= 0;
+}
+
+void udpring_ring_claim(struct udpring_ring *self, uint32_t lent)
+{
+    if (lent && lent <= self->lent_count)
+        self->lent[lent - 1].claimed = true;
 }

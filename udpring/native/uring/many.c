@@ -58,7 +58,7 @@ void udpring_completions_split(const struct udpring_completion *completions, uin
         tickets[i] = one->user_data;
         results[i] = one->result;
         flags[i] = one->flags;
-        shapes[i] = full ? UDPRING_SHAPE_FULL : one->length ? UDPRING_SHAPE_DATA : UDPRING_SHAPE_PLAIN;
+        shapes[i] = full ? UDPRING_SHAPE_FULL : one->lent ? UDPRING_SHAPE_VIEW : one->length ? UDPRING_SHAPE_DATA : UDPRING_SHAPE_PLAIN;
     }
 }
 

@@ -108,7 +108,7 @@ void ur_slot_release(struct udpring_ring *self, uint32_t number)
 const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id)
 {
     for (uint32_t i = 0; i < self->group_count; i++)
-        if (self->groups[i].ring.group == id)
+        if (self->groups[i].memory && self->groups[i].ring.group == id)
             return &self->groups[i];
     return NULL;
 }
@@ -128,7 +128,11 @@ static void close_memory(struct udpring_ring *self, bool leak)
     for (uint32_t i = 0; i < self->group_count; i++) {
         struct ur_group *group = &self->groups[i];
         size_t bytes = (size_t)group->ring.count * group->bytes;
+        if (!group->memory)
+            continue;
         ur_bufring_close(&group->ring, &self->ring);
+        if (group->views)
+            continue;   /* the program's memory, which it keeps if operations are left */
         if (leak)
             ur_graveyard_leak(group->memory, bytes);
         else

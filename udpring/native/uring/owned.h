@@ -38,11 +38,12 @@ struct ur_slot {
     uint8_t group;             /* index into groups, for operations that select buffers */
 };
 
-/* Provided buffers of one group. Owner: the ring. Thread: its owner. Freed with it. */
+/* Provided buffers of one group; memory NULL: a free place. Owner: the ring. Thread: its owner. Freed with it. */
 struct ur_group {
     struct ur_bufring ring;
     uint8_t *memory;           /* count x bytes, mapped */
     uint32_t bytes;            /* of one buffer */
+    bool views;                /* the memory is the program's, and completions show it in place */
 };
 
 /* Owner: the caller of open. Thread: the ring's owner. Freed by udpring_ring_free(). */
@@ -63,7 +64,7 @@ struct udpring_ring {
     bool chain_open;           /* the newest entry, not submitted yet, links to the next one */
     /* Returned by harvest, freed by settle. */
     uint32_t ended[UDPRING_HARVEST_MAX], ended_count;
-    struct { uint8_t group; uint16_t id; } lent[UDPRING_HARVEST_MAX];
+    struct { uint8_t group; uint16_t id; bool claimed; } lent[UDPRING_HARVEST_MAX];
     uint32_t lent_count;
     struct { uint64_t pin; uint32_t count; } released[UDPRING_HARVEST_MAX];   /* since udpring_ring_released() */
     uint32_t released_count;
@@ -98,6 +99,12 @@ const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id)
 /* A pin of an operation that ended. */
 void ur_pin_release(struct udpring_ring *self, uint64_t pin);
 
+
+/* Whether the operation draws from a buffer group. */
+static inline bool ur_slot_selects(const struct ur_slot *slot)
+{
+    return slot->memory == UR_MEMORY_GROUP || slot->memory == UR_MEMORY_MESSAGE_GROUP;
+}
 
 /* Frees the slot's memory and returns the slot to the free list. It must be taken and not in flight. */
 void ur_slot_release(struct udpring_ring *self, uint32_t slot);
