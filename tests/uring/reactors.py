@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ LOOPS = {
     "trio": ("trio", {}),
 }
 BACKENDS = ("io_uring", "readiness")
+# The first uvloop of a process opens descriptors that it keeps.
+anyio.run(anyio.sleep, 0, backend_options={"use_uvloop": True})
+
 PATIENCE = 30.0
 """Seconds within which everything here must happen."""
 
@@ -56,6 +60,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def descriptors() -> set[str]:
     """The open descriptors of this process with their targets, but not that of the listing."""
+    gc.collect()  # uvloop closes its pipes late
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:

@@ -4,6 +4,8 @@ features."""
 from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
+from udpring.uring.files import File, open_file
+from udpring.uring.listener import Listener
 from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring, supported_operations
 from udpring.uring.reactor import Reactor
@@ -11,6 +13,7 @@ from udpring.uring.results import ChildState, Stat
 from udpring.uring.ring import Ring, RingInfo, graveyard
 from udpring.uring.rows import OPERATIONS, OperationRow
 from udpring.uring.shots import Shots
+from udpring.uring.streams import Connection, connect, connect_unix
 from udpring.uring.thread import ReactorThread
 
 __all__ = [
@@ -21,9 +24,12 @@ __all__ = [
     "ChildState",
     "Completion",
     "CompletionFlag",
+    "Connection",
     "ControlMessage",
     "Feature",
+    "File",
     "Flag",
+    "Listener",
     "MessageAddress",
     "OperationRow",
     "Operations",
@@ -37,7 +43,10 @@ __all__ = [
     "SupportsRing",
     "UringProbe",
     "ZeroCopy",
+    "connect",
+    "connect_unix",
     "graveyard",
+    "open_file",
     "probe_uring",
     "supported_operations",
 ]

@@ -15,10 +15,12 @@ from udpring.uring.loops import Gate
 if TYPE_CHECKING:
     from udpring.uring.reactor import Reactor
 
-__all__ = ["Call", "guarded"]
+__all__ = ["STOPPED", "Call", "Payload", "guarded"]
 
-# The result of an operation that was stopped: not started, or interrupted.
-_STOPPED = (-errno.ECANCELED, -errno.EINTR)
+Payload = bytes | bytearray | memoryview
+
+STOPPED = (-errno.ECANCELED, -errno.EINTR)
+"""Results of an operation that was stopped: not started, or interrupted."""
 
 
 def guarded(call: Callable[[Completion], object], completion: Completion) -> None:
@@ -87,7 +89,7 @@ class Call:
         reactor's close did."""
         completion = self.completion
         assert completion is not None
-        if completion.result in _STOPPED and not self.cancelled:
+        if completion.result in STOPPED and not self.cancelled:
             if self.deadline < 0:
                 raise TimeoutError(errno.ETIMEDOUT, "the operation did not end before its deadline")
             if self._reactor.closed:
@@ -106,7 +108,7 @@ class Call:
             return
         if self.held is not None and not self.many:
             completion = self.held
-        elif completion.result in _STOPPED and self.deadline > 0:
+        elif completion.result in STOPPED and self.deadline > 0:
             self.held = completion  # the time-out's own completion says whether it caused this
             return
         self.finish(completion)
@@ -124,14 +126,13 @@ class Call:
         gate, self.gate = self.gate, None
         if gate is not None:
             gate.open()
-        else:
-            self._tell(completion)
+        self._tell(completion)
 
     def _tell(self, completion: Completion) -> None:
-        if self.orphan:
-            self.drop(completion)
-        elif self.then is not None:
+        if self.then is not None:
             guarded(self.then, completion)
+        elif self.orphan:
+            self.drop(completion)
 
     def drop(self, completion: Completion) -> None:
         """Gives a completion that nobody takes to ``discard``."""

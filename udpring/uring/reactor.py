@@ -2,8 +2,8 @@
 
 1. ``do`` queues an operation and waits for it. The first one of a loop turn schedules a flush, which submits
    all operations of the turn with one system call.
-2. The loop watches the ring's eventfd. A wake-up handles a bounded number of completions, then the loop's
-   other work has its turn.
+2. The loop watches the ring's ``fileno()``. A wake-up handles a bounded number of completions, then the
+   loop's other work has its turn.
 3. Cancelling a task cancels its operation. The task goes on after the operation's last completion, so the
    kernel no longer uses its memory. A result that came anyway goes to ``discard``.
 4. Where io_uring is denied, a ``ReadinessRing`` takes the ring's place, with the same calls.
@@ -36,11 +36,14 @@ __all__ = ["Reactor"]
 TURN_LIMIT = 256
 """Completions that one turn of the loop handles. The rest waits for the next turn."""
 
+RECEIVE_GROUP, RECEIVE_BUFFERS, RECEIVE_BYTES = 0xFFFF, 256, 8192
+"""The buffers of ``armed_receive``."""
+
 CLOSE_SECONDS = 2.0
 _ROUND_SECONDS = 0.02
 
 # These results are descriptors. A result that nobody takes is closed.
-_OPENING = frozenset({"accept", "openat", "openat2", "socket"})
+_OPENING = frozenset({"accept", "accept_multishot", "openat2", "socket"})
 
 _current: contextvars.ContextVar[Reactor] = contextvars.ContextVar("udpring_reactor")
 
@@ -85,6 +88,7 @@ class Reactor:
         self._deadlines: dict[int, Call] = {}
         self._backlog: collections.deque[Completion] = collections.deque()
         self._scheduled = False
+        self._receives = False  # it has provided the buffers of armed_receive
         self._closed = False
         self._token: contextvars.Token[Reactor] | None = None
         self.backend = backend or ""
@@ -105,15 +109,10 @@ class Reactor:
         self._thread = threading.get_ident()
         self._loop = loop
         try:
-            if self.backend == "io_uring":
-                self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._ring.register_eventfd(self._wake_fd)
-            else:
-                self._wake_fd = self._ring.fileno()
-            loop.watch(self._wake_fd, self._wake)
+            self._wake_fd = self._ring.fileno()
+            loop.watch(self._wake_fd, self._flush)
         except BaseException:
             self._ring.close()
-            self._close_wake_fd()
             self._ring = None
             raise
         return self
@@ -194,7 +193,6 @@ class Reactor:
             self._drain(ring)
         finally:
             ring.close()
-            self._close_wake_fd()
             for call in [*self._calls.values(), *self._deadlines.values()]:
                 if call.completion is None:
                     call.finish(Completion(call.ticket, -errno.ECANCELED, 0))
@@ -203,20 +201,14 @@ class Reactor:
 
     def _drain(self, ring: Any) -> None:
         end = time.monotonic() + CLOSE_SECONDS
+        self._take([])
         while self._calls and time.monotonic() < end:
             for ticket in list(self._calls):
                 with contextlib.suppress(RingError):
                     ring.cancel(ticket, flags=Flag.SKIP_SUCCESS)
             with contextlib.suppress(RingError):
                 ring.wait(1, _ROUND_SECONDS)
-            self._backlog.extend(ring.completions())
-            while self._backlog:
-                self._dispatch(self._backlog.popleft())
-
-    def _close_wake_fd(self) -> None:
-        if self.backend == "io_uring" and self._wake_fd >= 0:
-            os.close(self._wake_fd)
-        self._wake_fd = -1
+            self._take(ring.completions())
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "not open" if self._ring is None else self.backend
@@ -327,6 +319,17 @@ class Reactor:
         discard = options.pop("discard", _close_result if name in _OPENING else None)
         return Shots(self, loop, name, arguments, options, bound, discard)
 
+    def armed_receive(self, fd: int) -> Shots | None:
+        """Keeps receiving on a connection (Linux 6.0), into buffers that all its connections share. None
+        without io_uring."""
+        ring = self._opened()
+        if self.backend != "io_uring":
+            return None
+        if not self._receives:
+            ring.provide_buffers(RECEIVE_GROUP, RECEIVE_BUFFERS, RECEIVE_BYTES)
+            self._receives = True
+        return self.shots("recv_multishot", fd, RECEIVE_GROUP)
+
     # -- the ring's side --
 
     def _opened(self) -> Any:
@@ -341,15 +344,6 @@ class Reactor:
         self._scheduled = True
         self._loop.soon(self._flush)
 
-    def _wake(self) -> None:
-        """The ring has completions."""
-        if self._closed:
-            return
-        if self.backend == "io_uring":
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake_fd)
-        self._flush()
-
     def _flush(self) -> None:
         """Submits, and handles a bounded number of completions."""
         self._scheduled = False
@@ -362,14 +356,17 @@ class Reactor:
             if error.errno not in (errno.EAGAIN, errno.EBUSY):
                 raise
             again = True  # the kernel lacks memory
-        backlog = self._backlog
-        backlog.extend(ring.completions())
-        for _ in range(min(len(backlog), TURN_LIMIT)):
-            self._dispatch(backlog.popleft())
-            if self._closed:
-                return
-        if (backlog or again) and not self._scheduled:
+        found = ring.completions(TURN_LIMIT)
+        self._take(found)
+        if (again or len(found) == TURN_LIMIT) and not self._scheduled and not self._closed:
             self._schedule()
+
+    def _take(self, found: list[Completion]) -> None:
+        """Handles completions. A callback may close the reactor, which then handles the others."""
+        backlog = self._backlog
+        backlog.extend(found)
+        while backlog:
+            self._dispatch(backlog.popleft())
 
     def _dispatch(self, completion: Completion) -> None:
         ticket = completion.ticket

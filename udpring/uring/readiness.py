@@ -23,8 +23,8 @@ from typing import Any
 
 from udpring.errors import ClosedError, RingError, WrongThreadError
 from udpring.uring.completion import Completion, CompletionFlag
-from udpring.uring.operations import Flag
-from udpring.uring.readiness_calls import ReadinessCalls
+from udpring.uring.operations import File, Flag, descriptor
+from udpring.uring.readiness_sockets import ReadinessSockets
 from udpring.uring.timerfd import Timer
 
 __all__ = ["Job", "ReadinessRing"]
@@ -61,7 +61,7 @@ class _Waiters:
         self.mask = 0
 
 
-class ReadinessRing(ReadinessCalls):
+class ReadinessRing(ReadinessSockets):
     """A stand-in for ``Ring`` that needs no io_uring. It belongs to the thread that opened it."""
 
     def __init__(self, *, slots: int = 16384) -> None:
@@ -184,6 +184,17 @@ class ReadinessRing(ReadinessCalls):
 
         return self._queue(start, flags).ticket
 
+    def cancel_file(self, file: File, *, flags: Flag = Flag.NONE) -> int:
+        """Cancels all operations that wait for a descriptor. The result is their number."""
+        fd = descriptor(file)
+
+        def start(job: Job) -> None:
+            waiters = self._waiters.get(fd)
+            stopped = sum(self._stop(other) for other in list(waiters.jobs if waiters else ()))
+            self._end(job, Completion(job.ticket, stopped, 0))
+
+        return self._queue(start, flags).ticket
+
     # -- running --
 
     def submit(self) -> int:
@@ -207,12 +218,11 @@ class ReadinessRing(ReadinessCalls):
             if left == 0.0:
                 return False
 
-    def completions(self) -> list[Completion]:
-        """All present completions, oldest first."""
+    def completions(self, limit: int | None = None) -> list[Completion]:
+        """The present completions, oldest first, at most ``limit``."""
         self._check()
-        found = list(self._done)
-        self._done.clear()
-        return found
+        count = len(self._done) if limit is None else min(limit, len(self._done))
+        return [self._done.popleft() for _ in range(count)]
 
     def _collect(self, timeout: float | None) -> None:
         for fd, events in self._epoll.poll(timeout):

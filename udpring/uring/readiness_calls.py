@@ -1,23 +1,22 @@
-"""The operations of a ring as system calls: each with the arguments and the result of ``Operations``."""
+"""Operations on files and pipes as system calls, each with the arguments and the result of ``Operations``."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import select
-import socket
 import stat
 from collections.abc import Callable
 from typing import Any
 
 from udpring.errors import RingError
-from udpring.uring.completion import Completion, MessageAddress
-from udpring.uring.operations import File, Flag, Payload, descriptor
+from udpring.uring.call import Payload
+from udpring.uring.completion import Completion
+from udpring.uring.operations import File, Flag, descriptor
 
 __all__ = ["ReadinessCalls"]
-
-_NO_FAMILY = 0
 
 
 def _blocks_in_threads(fd: int) -> bool:
@@ -29,14 +28,11 @@ def _blocks_in_threads(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)
 
 
-@contextlib.contextmanager
-def _socket(fd: int, family: int = _NO_FAMILY) -> Any:
-    """A socket object on a descriptor that remains the caller's."""
-    found = socket.socket(family or -1, socket.SOCK_STREAM if family else -1, 0 if family else -1, fileno=fd)
-    try:
-        yield found
-    finally:
-        found.detach()
+def _memory(fd: int, length: int) -> Any:
+    """Writable memory for ``length`` bytes, aligned to pages if the file was opened with O_DIRECT."""
+    if length and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+        return mmap.mmap(-1, length)
+    return bytearray(length)
 
 
 class ReadinessCalls:
@@ -83,21 +79,40 @@ class ReadinessCalls:
         at = -1 if offset is None else offset
 
         def attempt(how: int) -> Completion:
-            data = bytearray(length)
-            count = os.preadv(fd, [data], at, how)
-            return Completion(0, count, 0, bytes(memoryview(data)[:count]))
+            memory = _memory(fd, length)
+            count = os.preadv(fd, [memory], at, how)
+            return Completion(0, count, 0, bytes(memory[:count]))
 
         return self._transfer(fd, select.POLLIN, attempt, flags)
 
-    def write(
-        self, file: File, payload: Payload, *, offset: int | None = None, flags: Flag = Flag.NONE
-    ) -> int:
-        """Writes a copy of ``payload``."""
-        fd, data = descriptor(file), bytes(payload)
+    def readinto(self, file: File, buffer: Any, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
+        """Reads into ``buffer``."""
+        fd, view = descriptor(file), memoryview(buffer).cast("B")
         at = -1 if offset is None else offset
+        return self._transfer(
+            fd, select.POLLIN, lambda how: Completion(0, os.preadv(fd, [view], at, how), 0), flags
+        )
+
+    def write(
+        self,
+        file: File,
+        payload: Payload,
+        *,
+        offset: int | None = None,
+        copy: bool = True,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """Writes ``payload``, or a copy of it."""
+        fd = descriptor(file)
+        at = -1 if offset is None else offset
+        data = bytes(payload) if copy else payload
 
         def attempt(how: int) -> Completion:
-            return Completion(0, os.pwritev(fd, [data], at, how), 0)
+            memory: Any = data
+            if copy and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT and data:
+                memory = mmap.mmap(-1, len(data))
+                memory[:] = data
+            return Completion(0, os.pwritev(fd, [memory], at, how), 0)
 
         return self._transfer(fd, select.POLLOUT, attempt, flags)
 
@@ -116,45 +131,70 @@ class ReadinessCalls:
 
         return self._on_readiness(fd, events, now, flags)
 
-    def sendmsg(
+    def splice(
         self,
-        file: File,
-        payload: Payload,
-        address: MessageAddress = None,
-        *,
-        control: Any = (),
-        message_flags: int = 0,
-        flags: Flag = Flag.NONE,
-    ) -> int:
-        """Sends a copy of ``payload``."""
-        fd, data, ancillary = descriptor(file), bytes(payload), list(control)
-        how = message_flags | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-
-        def attempt() -> Completion:
-            with _socket(fd) as sock:
-                to = () if address is None else (address,)
-                return Completion(0, sock.sendmsg([data], ancillary, how, *to), 0)
-
-        return self._on_readiness(fd, select.POLLOUT, attempt, flags)
-
-    def recvmsg(
-        self,
-        file: File,
+        source: File,
+        target: File,
         length: int,
         *,
-        control_length: int = 0,
-        message_flags: int = 0,
+        source_offset: int | None = None,
+        target_offset: int | None = None,
+        splice_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Receives one message of up to ``length`` bytes."""
+        """Moves data between a pipe and a file."""
+        from_fd, to_fd = descriptor(source), descriptor(target)
+
+        def move(how: int) -> Completion:
+            count = os.splice(from_fd, to_fd, length, source_offset, target_offset, splice_flags | how)
+            return Completion(0, count, 0)
+
+        if _blocks_in_threads(from_fd) or _blocks_in_threads(to_fd):
+            return self._on_thread(lambda: move(0), flags)
+        os.set_blocking(to_fd, False)
+        return self._on_readiness(to_fd, select.POLLOUT, lambda: move(os.SPLICE_F_NONBLOCK), flags)
+
+    # -- files --
+
+    def _plain(self, call: Callable[[], int | None], flags: Flag) -> int:
+        return self._on_thread(lambda: Completion(0, call() or 0, 0), flags)
+
+    def openat2(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        open_flags: int = os.O_RDONLY,
+        *,
+        mode: int = 0o666,
+        dir_fd: File | None = None,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """Opens a file. The result is its descriptor."""
+        folder = None if dir_fd is None else descriptor(dir_fd)
+        return self._plain(lambda: os.open(path, open_flags, mode, dir_fd=folder), flags)
+
+    def close_file(self, file: File, *, flags: Flag = Flag.NONE) -> int:
+        """Closes a descriptor."""
         fd = descriptor(file)
+        if _blocks_in_threads(fd):
+            return self._plain(lambda: os.close(fd), flags)
 
         def attempt() -> Completion:
-            with _socket(fd) as sock:
-                data, control, found, address = sock.recvmsg(
-                    length, control_length, message_flags | socket.MSG_DONTWAIT
-                )
-            made = {"data": data, "address": address, "control": tuple(control), "message_flags": found}
-            return Completion(0, len(data), 0, **made)
+            os.close(fd)
+            return Completion(0, 0, 0)
 
-        return self._on_readiness(fd, select.POLLIN, attempt, flags)
+        return self._on_readiness(fd, 0, attempt, flags)
+
+    def fsync(self, file: File, *, flags: Flag = Flag.NONE) -> int:
+        """Writes the file's data and metadata to its device."""
+        fd = descriptor(file)
+        return self._plain(lambda: os.fsync(fd), flags)
+
+    def fdatasync(self, file: File, *, flags: Flag = Flag.NONE) -> int:
+        """Writes the file's data, and the metadata needed to read it."""
+        fd = descriptor(file)
+        return self._plain(lambda: os.fdatasync(fd), flags)
+
+    def ftruncate(self, file: File, length: int, *, flags: Flag = Flag.NONE) -> int:
+        """Changes the length of a file."""
+        fd = descriptor(file)
+        return self._plain(lambda: os.ftruncate(fd, length), flags)

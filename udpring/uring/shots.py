@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class Shots:
         self._call: Call | None = None
         self._gate: Gate | None = None
         self._closed = False
+        self._dropping = False  # nobody will take what still comes
         self._error: Completion | None = None
 
     @property
@@ -66,14 +68,18 @@ class Shots:
             self._call = None
         stopped = call is not None and call.cancelled
         if completion.result < 0:
-            if not stopped and not self._closed:
+            # Without a free buffer it ends too, and is armed again.
+            if completion.result != -errno.ENOBUFS and not stopped and not self._closed:
                 self._error = completion
-        elif self._closed:
+        elif self._dropping:
             self._drop(completion)
         else:
             self._waiting.append(completion)
             if len(self._waiting) >= self._bound and completion.more and call is not None:
                 call.cancel()
+        self._open_gate()
+
+    def _open_gate(self) -> None:
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.open()
@@ -83,6 +89,29 @@ class Shots:
             self._discard(completion)
 
     async def __anext__(self) -> Completion:
+        return await self.next()
+
+    async def next(self, timeout: float | None = None) -> Completion:
+        """The next completion. Raises TimeoutError after ``timeout`` seconds, StopAsyncIteration after
+        ``close``, OSError with the operation's error. Whatever it raises, no completion is lost."""
+        if self._waiting:
+            return self._waiting.popleft()
+        if timeout is None:
+            return await self._wait(lambda: False)
+        expired: list[Completion] = []
+
+        def expire(completion: Completion) -> None:
+            expired.append(completion)
+            self._open_gate()
+
+        timer = self._reactor.start("timeout", timeout, then=expire)
+        try:
+            return await self._wait(lambda: bool(expired))
+        finally:
+            if not timer.done:
+                timer.cancel()
+
+    async def _wait(self, expired: Callable[[], bool]) -> Completion:
         while not self._waiting:
             if self._closed:
                 raise StopAsyncIteration
@@ -91,6 +120,8 @@ class Shots:
             if self._error is not None:
                 error, self._error = self._error, None
                 error.check()
+            if expired():
+                raise TimeoutError(errno.ETIMEDOUT, "nothing came before the deadline")
             if self._gate is not None:
                 raise RuntimeError("another task iterates over these shots")
             self.arm()
@@ -102,15 +133,25 @@ class Shots:
                     self._gate = None
         return self._waiting.popleft()
 
+    async def stop(self) -> list[Completion]:
+        """Ends the operation, waits for its end, and returns the completions that nobody took."""
+        self._closed = True
+        if self._call is not None and not self._reactor.closed:
+            self._call.cancel()
+        while self._call is not None and not self._reactor.closed:
+            gate = self._gate = self._loop.gate()
+            await gate.wait()
+        left = list(self._waiting)
+        self._waiting.clear()
+        return left
+
     def close(self) -> None:
         """Ends the operation. Completions that nobody took go to ``discard``. A waiting task stops."""
-        if self._closed:
+        if self._dropping:
             return
-        self._closed = True
+        self._closed = self._dropping = True
         if self._call is not None and not self._reactor.closed:
             self._call.cancel()
         while self._waiting:
             self._drop(self._waiting.popleft())
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.open()
+        self._open_gate()
