@@ -1,0 +1,279 @@
+"""Server: workers on threads and in processes, on io_uring and on readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+
+import pytest
+
+from udpring.errors import ClosedError
+from udpring.uring import Connection
+from udpring.uring.server import Server
+from udpring.uring.worker import WorkerMetrics
+
+from .reactors import PATIENCE, descriptors
+
+
+async def echo(connection: Connection) -> None:
+    while data := await connection.recv():
+        await connection.send_all(data)
+
+
+async def name_worker(connection: Connection) -> None:
+    """Sends the process, the thread and the CPUs of the worker."""
+    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    await connection.send_all(f"{os.getpid()} {threading.get_ident()} {cpus}".encode())
+
+
+async def fail(connection: Connection) -> None:
+    await connection.recv()
+    raise ValueError("the handler's mistake")
+
+
+async def wait_for_ever(connection: Connection) -> None:
+    await connection.send_all(b"x")
+    await asyncio.Event().wait()
+
+
+KINDS = [
+    pytest.param({"backend": "io_uring"}, id="io_uring"),
+    pytest.param({"backend": "io_uring", "receive_armed": True}, id="armed"),
+    pytest.param({"backend": "readiness"}, id="readiness"),
+]
+
+
+@pytest.fixture(params=KINDS)
+def options(request: pytest.FixtureRequest) -> dict[str, object]:
+    found: dict[str, object] = request.param
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> Iterator[None]:
+    resource_tracker.ensure_running()  # multiprocessing's, which stays
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+def client(server: Server) -> socket.socket:
+    assert isinstance(server.address, tuple)
+    return socket.create_connection(server.address[:2], PATIENCE)
+
+
+def everything(sock: socket.socket) -> bytes:
+    with sock:
+        pieces = []
+        while data := sock.recv(65536):
+            pieces.append(data)
+        return b"".join(pieces)
+
+
+def ask(sock: socket.socket, payload: bytes) -> bytes:
+    sock.sendall(payload)
+    found = b""
+    while len(found) < len(payload):
+        data = sock.recv(65536)
+        if not data:
+            break
+        found += data
+    return found
+
+
+def wait_until(server: Server, **expected: int) -> WorkerMetrics:
+    end = time.monotonic() + PATIENCE
+    while True:
+        metrics = server.metrics
+        if all(getattr(metrics, name) == value for name, value in expected.items()):
+            return metrics
+        assert time.monotonic() < end, metrics
+        time.sleep(0.005)
+
+
+def test_server_echoes(options: dict[str, object]) -> None:
+    with Server(echo, workers=2, **options) as server:
+        assert server.backend == options["backend"]
+        clients = [client(server) for _ in range(20)]
+        for number, sock in enumerate(clients):
+            payload = bytes([number]) * 10_000
+            assert ask(sock, payload) == payload
+        assert server.metrics == WorkerMetrics(accepted=20, active=20)
+        for sock in clients:
+            sock.close()
+        wait_until(server, active=0)
+
+
+def test_workers_share_the_connections() -> None:
+    with Server(name_worker, workers=3) as server:
+        seen = set()
+        end = time.monotonic() + PATIENCE
+        while len(seen) < 3 and time.monotonic() < end:
+            seen.add(everything(client(server)).split()[1])
+    assert len(seen) == 3
+
+
+def test_pinned_workers_stay_on_their_cpu() -> None:
+    allowed = os.sched_getaffinity(0)
+    with Server(name_worker, workers=1, pin=True) as server:
+        cpus = everything(client(server)).split()[2]
+    assert cpus.decode() == str(min(allowed))
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_pause_refuses_clients_and_keeps_connections(options: dict[str, object]) -> None:
+    with Server(echo, workers=2, **options) as server, client(server) as sock:
+        assert ask(sock, b"before") == b"before"
+        server.pause_accept()
+        server.pause_accept()
+        with pytest.raises(ConnectionRefusedError):
+            client(server)
+        assert ask(sock, b"during") == b"during"
+        server.resume_accept()
+        server.resume_accept()
+        with client(server) as second:
+            assert ask(second, b"after") == b"after"
+        assert ask(sock, b"still") == b"still"
+
+
+def test_pause_resets_no_client(options: dict[str, object]) -> None:
+    """Clients connect while the server pauses and resumes. Each is refused or served."""
+    with Server(echo, workers=2, **options) as server:
+        outcomes: list[str] = []
+        stop = threading.Event()
+
+        def connect() -> None:
+            while not stop.is_set():
+                try:
+                    with client(server) as sock:
+                        outcomes.append("served" if ask(sock, b"x") == b"x" else "lost")
+                except ConnectionRefusedError:
+                    outcomes.append("refused")
+                except ConnectionError:
+                    outcomes.append("reset")
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        try:
+            end = time.monotonic() + PATIENCE
+            while outcomes.count("served") < 50 and time.monotonic() < end:
+                server.pause_accept()
+                server.resume_accept()
+        finally:
+            stop.set()
+            thread.join()
+        assert "lost" not in outcomes
+        # The kernel resets a connection that it completes between the last accept and the close.
+        assert outcomes.count("reset") <= len(outcomes) // 10
+        wait_until(server, active=0)
+
+
+def test_shutdown_waits_for_handlers(options: dict[str, object]) -> None:
+    with Server(echo, workers=2, **options) as server:
+        sock = client(server)
+        assert ask(sock, b"x") == b"x"
+        result: list[int] = []
+        thread = threading.Thread(target=lambda: result.append(server.shutdown(PATIENCE)))
+        thread.start()
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                client(server).close()
+            except ConnectionRefusedError:
+                break
+        assert ask(sock, b"still served") == b"still served"
+        sock.close()
+        thread.join()
+    assert result == [0]
+    assert server.metrics.active == 0
+    assert server.shutdown() == 0
+    with pytest.raises(ClosedError, match="shut down"):
+        server.pause_accept()
+
+
+def test_shutdown_cancels_after_its_time(options: dict[str, object]) -> None:
+    with Server(wait_for_ever, workers=2, **options) as server:
+        clients = [client(server) for _ in range(4)]
+        for sock in clients:
+            assert sock.recv(1) == b"x"
+        assert server.shutdown(0.05) == 4
+        for sock in clients:
+            assert everything(sock) == b""
+    assert server.workers == 0
+
+
+def test_failing_handler_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with Server(fail, workers=1) as server:
+        with client(server) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b""
+        assert wait_until(server, failed=1).aborted == 0
+    assert "the handler's mistake" in caplog.text
+
+
+def test_reset_connection_counts_as_aborted(options: dict[str, object]) -> None:
+    with Server(echo, workers=1, **options) as server:
+        with client(server) as sock:
+            assert ask(sock, b"x") == b"x"
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(server, aborted=1, active=0)
+
+
+def test_connections_at_once_are_bounded(options: dict[str, object]) -> None:
+    with Server(echo, workers=1, connections=2, **options) as server:
+        clients = [client(server) for _ in range(3)]
+        assert ask(clients[0], b"1") == b"1"
+        assert ask(clients[1], b"2") == b"2"
+        clients[2].sendall(b"3")
+        assert server.metrics.active == 2
+        clients[0].close()
+        assert clients[2].recv(1) == b"3"
+        for sock in clients[1:]:
+            sock.close()
+        wait_until(server, active=0, accepted=3)
+
+
+def test_used_port_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        Server(echo, port=taken.getsockname()[1])
+
+
+def test_server_needs_a_worker() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Server(echo, workers=0)
+
+
+def test_worker_processes_serve() -> None:
+    with Server(name_worker, workers=2, processes=True, receive_armed=True) as server:
+        seen = set()
+        end = time.monotonic() + PATIENCE
+        while len(seen) < 2 and time.monotonic() < end:
+            seen.add(int(everything(client(server)).split()[0]))
+        assert len(seen) == 2
+        assert os.getpid() not in seen
+        server.pause_accept()
+        with pytest.raises(ConnectionRefusedError):
+            client(server)
+        server.resume_accept()
+        assert everything(client(server))
+        assert server.metrics.accepted >= 3
+        assert server.shutdown(PATIENCE) == 0
+    for process in seen:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_ended_worker_process_is_reported() -> None:
+    with Server(name_worker, workers=1, processes=True) as server:
+        process = int(everything(client(server)).split()[0])
+        os.kill(process, 9)
+        with pytest.raises(ClosedError, match=f"{process} has ended"):
+            server.pause_accept()
+        with pytest.raises(ClosedError):
+            server.shutdown()

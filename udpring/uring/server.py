@@ -1,0 +1,148 @@
+"""A TCP server with a worker for each core."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import threading
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from udpring.errors import ClosedError
+from udpring.uring.completion import MessageAddress
+from udpring.uring.listener import BACKLOG
+from udpring.uring.worker import Handler, ThreadWorker, WorkerMetrics, WorkerOptions, placeholder
+from udpring.uring.worker_process import ProcessWorker
+
+__all__ = ["Server"]
+
+CONNECTIONS = 10_000
+"""Connections that a worker serves at once by default. More wait in the kernel's backlog."""
+
+
+class Server:
+    """Runs ``await handler(connection)`` for each TCP connection, and closes the connection afterwards.
+
+    Each worker has its own thread, ring, event loop (asyncio) and listening socket, and the kernel spreads
+    connections over them (SO_REUSEPORT).
+
+    ``workers``: by default one for each CPU that the process may use.
+    ``processes``: workers are processes, which run in parallel on interpreters with a global lock. The
+    handler must then be importable, and the program's main module must be guarded (see multiprocessing).
+    ``pin``: binds each worker to a CPU.
+    ``connections``: of a worker at once.
+    ``receive_armed``: receiving on each connection stays armed (``Reactor.armed_receive``).
+    ``reactor``: options of ``Reactor``.
+
+    Any thread may call it. ``with Server(...) as server:`` shuts down without a drain at the end. Raises
+    OSError if the address cannot be used, HostError if io_uring is demanded and denied.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        workers: int | None = None,
+        processes: bool = False,
+        pin: bool = False,
+        backlog: int = BACKLOG,
+        connections: int = CONNECTIONS,
+        receive_armed: bool = False,
+        **reactor: Any,
+    ) -> None:
+        cpus = sorted(os.sched_getaffinity(0))
+        count = len(cpus) if workers is None else workers
+        if count < 1:
+            raise ValueError(f"workers={count}: at least 1")
+        self._lock = threading.Lock()
+        self._workers: list[ThreadWorker | ProcessWorker] = []
+        self._last = WorkerMetrics()
+        self._socket = placeholder(host, port)
+        self._address: MessageAddress = self._socket.getsockname()
+        number = self._socket.getsockname()[1]
+        options = WorkerOptions(host, number, backlog, connections, receive_armed, reactor)
+        kind = ProcessWorker if processes else ThreadWorker
+        try:
+            for index in range(count):
+                cpu = cpus[index % len(cpus)] if pin else None
+                self._workers.append(kind(handler, options, index, cpu))
+            self._backends = self._all("backend")
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def address(self) -> MessageAddress:
+        """The address that it listens on."""
+        return self._address
+
+    @property
+    def backend(self) -> str:
+        """How its workers work: "io_uring" or "readiness"."""
+        return ", ".join(sorted(set(self._backends)))
+
+    @property
+    def workers(self) -> int:
+        """The number of workers. 0 after ``shutdown``."""
+        return len(self._workers)
+
+    @property
+    def metrics(self) -> WorkerMetrics:
+        """The counters of all workers. After ``shutdown`` the last ones."""
+        if self._workers:
+            self._last = functools.reduce(operator.add, self._all("metrics"))
+        return self._last
+
+    def pause_accept(self) -> None:
+        """Closes the listening sockets. New clients are refused. Connections live on."""
+        self._all("pause")
+
+    def resume_accept(self) -> None:
+        """Makes the listening sockets again, at the same address."""
+        self._all("resume")
+
+    def shutdown(self, timeout: float | None = None) -> int:
+        """Stops listening, waits for the handlers up to ``timeout`` seconds, and cancels the rest.
+
+        Returns the number of handlers that were cancelled. A second call does nothing.
+        """
+        if not self._workers:
+            return 0
+        try:
+            cut: int = sum(self._all("drain", timeout))
+            self._last = functools.reduce(operator.add, self._all("metrics"))
+            return cut
+        finally:
+            self._end()
+
+    def _all(self, name: str, *arguments: Any) -> Sequence[Any]:
+        """Calls every worker at the same time, and waits for all."""
+        with self._lock:
+            if not self._workers:
+                raise ClosedError("this server was shut down: start a new one")
+            waits = [worker.begin(name, *arguments) for worker in self._workers]
+            return [wait() for wait in waits]
+
+    def _end(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.stop()
+        self._socket.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.shutdown(0.0)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._address!r}, {len(self._workers)} workers>"
