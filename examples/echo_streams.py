@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""A TCP echo server with a worker for each core: echo_streams.py [PORT]. Ctrl-C ends it.
+
+With --processes the workers are processes, which run in parallel on interpreters with a global lock.
+"""
+
+import signal
+import sys
+
+from udpring import UdpringError
+from udpring.uring import Connection
+from udpring.uring.server import Server
+
+
+async def echo(connection: Connection) -> None:
+    """One connection. The peer that reads slowly is read slowly."""
+    while data := await connection.recv():
+        await connection.send_all(data)
+
+
+def main() -> None:
+    """Echoes until Ctrl-C."""
+    arguments = sys.argv[1:]
+    processes = "--processes" in arguments
+    ports = [int(word) for word in arguments if word.isdecimal()]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with Server(echo, port=ports[0] if ports else 0, processes=processes, receive_armed=True) as server:
+        assert isinstance(server.address, tuple)
+        print(f"echoing on port {server.address[1]}, {server.backend}, {server.workers} workers", flush=True)
+        signal.sigwait({signal.SIGINT})
+        cut = server.shutdown(5.0)
+        print(f"{server.metrics.accepted} connections, {cut} cut off")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UdpringError as error:
+        sys.exit(str(error))

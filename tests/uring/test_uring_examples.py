@@ -1,0 +1,83 @@
+"""The examples of the ring layer run unchanged, also where io_uring is denied."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from seccomp import Rule, launcher
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SECONDS = 30.0
+DENIED = [*launcher(Rule("io_uring_setup", errno.EPERM)), sys.executable]
+INTERPRETERS = [
+    pytest.param([sys.executable], "io_uring", id="io_uring"),
+    pytest.param(DENIED, "readiness", id="denied"),
+]
+
+
+@contextmanager
+def serving(words: list[str], backend: str) -> Iterator[int]:
+    """Runs a server until the block ends. The value is its port."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        first = process.stdout.readline()
+        found = re.search(r"on port (\d+), (\w+)", first)
+        assert found is not None, process.communicate(timeout=SECONDS)
+        assert found[2] == backend
+        yield int(found[1])
+        process.send_signal(signal.SIGINT)
+        _out, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
+@pytest.mark.parametrize("workers", [[], ["--processes"]])
+def test_echo_server_on_streams(python: list[str], backend: str, workers: list[str]) -> None:
+    payload = os.urandom(200_000)
+    with (
+        serving([*python, str(EXAMPLES / "echo_streams.py"), *workers], backend) as port,
+        socket.create_connection(("127.0.0.1", port), SECONDS) as sock,
+    ):
+        sock.sendall(payload[:1000])
+        found = b""
+        while len(found) < 1000:
+            found += sock.recv(65536)
+        assert found == payload[:1000]
+
+
+@pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
+def test_copy_of_a_folder(tmp_path: Path, python: list[str], backend: str) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lengths = [0, 1, 4096, 256 * 1024, 3_000_001]
+    for number, length in enumerate(lengths * 5):
+        path = source / f"folder{number % 3}" / f"file{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(length))
+    words = [*python, str(EXAMPLES / "copy_files.py"), str(source), str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == f"{backend}: 25 files, {sum(lengths) * 5} bytes\n"
+    for path in source.rglob("*"):
+        if path.is_file():
+            assert (target / path.relative_to(source)).read_bytes() == path.read_bytes()
+
+
+def test_copy_names_the_missing_file(tmp_path: Path) -> None:
+    words = [sys.executable, str(EXAMPLES / "copy_files.py"), str(tmp_path / "absent"), str(tmp_path / "x")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    assert "absent" in done.stderr
