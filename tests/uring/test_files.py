@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from udpring.errors import ClosedError
@@ -217,6 +217,7 @@ CALLS = st.lists(
 )
 
 
+@example(content=b"", calls=[("truncate", 2), ("readline", 1), ("truncate", 0), ("read", 1)])
 @settings(max_examples=50)
 @given(content=st.binary(max_size=100), calls=CALLS)
 @pytest.mark.parametrize("backend", ["io_uring", "readiness"])

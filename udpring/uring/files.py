@@ -324,6 +324,8 @@ class File:
     async def truncate(self, length: int | None = None) -> int:
         """Changes the length of the file, by default to the position. Returns it."""
         length = await self.tell() if length is None else length
+        if self._seekable:
+            self._forget_ahead()  # it may have been cut off
         await self._checked("ftruncate", length)
         return length
 
