@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -9,11 +10,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from core_internals import lib as internals
+from seccomp import run_python
 
-from udpring import RingError
+from udpring import RingError, WrongThreadError
 from udpring._native import lib
 from udpring.uring import Completion, Flag, Ring, probe_uring
 
@@ -405,3 +408,79 @@ def test_busy_polling_is_switched_on_and_off() -> None:
         for seconds in (-1, 2):
             with pytest.raises(ValueError, match="0 to 1"):
                 ring.busy_poll(seconds)
+
+
+# -- overflow, fork, exit, exceptions --
+
+OPTIONS = {
+    "sq_poll": {"sq_poll": 0.001},
+    "big": {"big_sqe": True, "big_cqe": True},
+    "attached": {"sq_poll": 0.001, "attach": True},
+}
+
+
+@pytest.fixture(params=OPTIONS)
+def optional(request: pytest.FixtureRequest) -> Iterator[Ring]:
+    options: dict[str, Any] = dict(OPTIONS[request.param])
+    with contextlib.ExitStack() as stack:
+        if "attach" in options:
+            options["attach"] = stack.enter_context(Ring(8, sq_poll=0.001))
+        yield stack.enter_context(Ring(8, cq_entries=8, slots=128, **options))
+
+
+def test_overflowed_completions_keep_their_order(optional: Ring) -> None:
+    """The queue holds 8. The kernel keeps the others until the ring is entered."""
+    tickets = []
+    for number in range(100):
+        tickets.append(optional.nop(result=number))
+        optional.submit()
+    done = reap(optional, 100)
+    assert [each.ticket for each in done] == tickets
+    assert [each.result for each in done] == list(range(100))
+    assert (optional.info.lost, optional.info.stale, optional.info.in_flight) == (0, 0, 0)
+
+
+def test_forked_child_leaves_the_ring_alone(optional: Ring) -> None:
+    ticket = optional.nop()
+    child = os.fork()
+    if not child:
+        refused = 0
+        for call in (optional.submit, optional.completions, optional.peek, lambda: optional.resize(16)):
+            try:
+                call()
+            except WrongThreadError:
+                refused += 1
+        optional.close()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert [done.ticket for done in reap(optional, 1)] == [ticket]
+
+
+def test_exception_in_a_batch_retracts_it(optional: Ring) -> None:
+    kept = optional.nop()
+    with contextlib.suppress(KeyError), optional.batch():
+        optional.set_data(optional.nop(), "lost")
+        optional.nop()
+        raise KeyError
+    assert optional.pending == 1
+    (done,) = reap(optional, 1)
+    assert (done.ticket, done.user_data) == (kept, None)
+
+
+def test_exit_with_operations_in_flight() -> None:
+    code = (
+        "import os\n"
+        "from udpring.uring import Ring\n"
+        "ends = os.pipe()\n"
+        "rings = Ring.create_many(4, 8, workers=2, sq_poll=0.001)\n"
+        "for ring in rings:\n"
+        "    ring.provide_buffers(1, 4, 64, views=True)\n"
+        "    ring.register_buffers([bytearray(100)])\n"
+        "    ring.read_multishot(ends[0], 1)\n"
+        "    ring.read_fixed(ends[0], 0, 100)\n"
+        "    ring.submit()\n"
+        "    ring.read(ends[0], 5)\n"
+        "print('end', flush=True)\n"
+    )
+    child = run_python(code)
+    assert (child.returncode, child.stdout) == (0, "end\n"), child.stderr
