@@ -15,6 +15,7 @@ import mmap
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -72,6 +73,26 @@ class Rig:
         made = self.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         made.bind(("127.0.0.1", 0))
         return made
+
+    def receiving(self, end: socket.socket, length: int) -> Callable[[], bytes]:
+        """Receives in a thread, while the ring sends. The call returns the bytes."""
+        got = bytearray()
+
+        def receive() -> None:
+            while len(got) < length:
+                part = end.recv(length - len(got))
+                if not part:
+                    return
+                got.extend(part)
+
+        thread = threading.Thread(target=receive, daemon=True)
+        thread.start()
+
+        def take() -> bytes:
+            thread.join(20)
+            return bytes(got)
+
+        return take
 
     def group(self, size: int = 4096) -> int:
         self.ring.provide_buffers(7, 8, size)
@@ -534,26 +555,24 @@ def send(rig: Rig) -> Case:
     assert good((yield rig.ring.send(one, bytearray(b"in place"), copy=False))) == 8
     assert two.recv(14, socket.MSG_WAITALL) == b"copiedin place"
     long = os.urandom(2**21)
-    got: list[bytes] = []
-    rig.later(lambda: got.append(two.recv(len(long), socket.MSG_WAITALL)))
+    got = rig.receiving(two, len(long))
     done = yield rig.ring.send(one, bytes(bytearray(long)), message_flags=socket.MSG_WAITALL)
     assert good(done) == len(long)
-    assert got == [long]
+    assert got() == long
 
 
 @case
 def send_zc(rig: Rig) -> Case:
     one, two = rig.tcp()
     long = os.urandom(100000)
-    got: list[bytes] = []
-    rig.later(lambda: got.append(two.recv(len(long), socket.MSG_WAITALL)))
+    got = rig.receiving(two, len(long))
     ticket = rig.ring.send_zc(one, bytearray(long), message_flags=socket.MSG_WAITALL)
     last = yield ticket
     first = rig.seen[ticket][0]
     assert good(first) == len(long)
     assert [one.more for one in rig.seen[ticket]] == [True, False]
     assert (last.check(), last.copied) == (0, True)  # loopback copies
-    assert got == [long]
+    assert got() == long
 
 
 @case
@@ -561,10 +580,11 @@ def send_zc_fixed(rig: Rig) -> Case:
     one, two = rig.tcp()
     (view,) = rig.ring.register_buffers([8192])
     view[100:5100] = b"z" * 5000
-    ticket = rig.ring.send_zc_fixed(one, 0, 5000, start=100)
-    rig.later(lambda: two.recv(5000, socket.MSG_WAITALL))
+    got = rig.receiving(two, 5000)
+    ticket = rig.ring.send_zc_fixed(one, 0, 5000, start=100, message_flags=socket.MSG_WAITALL)
     yield ticket
     assert good(rig.seen[ticket][0]) == 5000
+    assert got() == b"z" * 5000
 
 
 @case
@@ -596,11 +616,41 @@ def recv_group(rig: Rig) -> Case:
     done = yield rig.ring.recv_group(one, group)
     assert (good(done), done.data) == (4, b"word")
 
+    longest = 0
+    for _ in range(20):  # across the end of the buffer ring
+        long, got = os.urandom(3500), b""
+        two.send(long)
+        while len(got) < len(long):
+            done = yield rig.ring.recv_group(one, group, bundle=True)
+            if done.result == -errno.EINVAL:
+                return  # before Linux 6.10
+            assert good(done) == len(done.data) > 0
+            longest = max(longest, len(done.data))
+            got += done.data
+        assert got == long
+    assert longest > 1000, "several buffers in one completion"
+
 
 @case
 def recv_multishot(rig: Rig) -> Case:
     one, two = rig.tcp()
-    ticket = rig.ring.recv_multishot(one, rig.group(1000))
+    group, long = rig.group(1000), os.urandom(50000)
+    armed, got = rig.ring.recv_multishot(one, group, bundle=True), b""
+    rig.ring.submit()
+    two.send(long)
+    end = time.monotonic() + 20
+    while len(got) < len(long) and time.monotonic() < end:
+        for shot in rig.ring.reap(1, 1):
+            got += shot.data
+            if shot.ticket == armed and not shot.more:  # -ENOBUFS: the buffers were full
+                assert shot.result in (-errno.ENOBUFS, -errno.EINVAL, len(shot.data))
+                armed = rig.ring.recv_multishot(one, group, bundle=shot.result != -errno.EINVAL)
+                rig.ring.submit()
+    assert got == long
+    yield rig.ring.cancel_all()
+    while rig.ring.info.in_flight:
+        rig.ring.reap(1, 1)
+    ticket = rig.ring.recv_multishot(one, group)
     rig.ring.submit()
     for number in range(20):
         two.send(b"%d" % number * 400)

@@ -41,7 +41,7 @@ class RegisteredRing(Ring):
     def place(self, operation: int, flags: int, fd: int) -> tuple[int, int]:
         if not ROWS[operation].registered_files or flags & Flag.FIXED_FILE:
             return flags, fd
-        self.places += 1
+        self.places = 32 + (self.places + 1) % 32
         self.update_files(self.places, [fd])
         return flags | Flag.FIXED_FILE, self.places
 

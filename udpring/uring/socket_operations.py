@@ -15,7 +15,7 @@ from udpring.uring.queueing import File, Flag, Payload, Queueing, descriptor, le
 
 _ACCEPT, _ACCEPT_MULTISHOT = lib.UDPRING_OP_ACCEPT, lib.UDPRING_OP_ACCEPT_MULTISHOT
 _RECV, _SEND = lib.UDPRING_OP_RECV, lib.UDPRING_OP_SEND
-_POLL_FIRST = lib.UDPRING_RECVSEND_POLL_FIRST
+_POLL_FIRST, _BUNDLE = lib.UDPRING_RECVSEND_POLL_FIRST, lib.UDPRING_RECVSEND_BUNDLE
 # Bytes that cannot change are used in place from this size on. Below it a copy is cheaper than holding them.
 _LARGE = 16384
 
@@ -110,22 +110,26 @@ class SocketOperations(Queueing):
         extra = _POLL_FIRST if poll_first else 0
         return self._put_pinned(_RECV, flags, buffer, True, descriptor(file), bits=message_flags, extra=extra)
 
-    def recv_group(self, file: File, group: int, *, message_flags: int = 0, flags: Flag = Flag.NONE) -> int:
+    def recv_group(
+        self, file: File, group: int, *, message_flags: int = 0, bundle: bool = False, flags: Flag = Flag.NONE
+    ) -> int:
         """Receives once into a buffer of ``group``, which the kernel picks when there is data. -ENOBUFS: none
         is free.
+
+        ``bundle`` (6.10): into several buffers at once if there is more. ``data`` has all of it.
         """
-        extra = group << 16
+        extra = group << 16 | (_BUNDLE if bundle else 0)
         return self._put(lib.UDPRING_OP_RECV_GROUP, flags, descriptor(file), bits=message_flags, extra=extra)
 
     def recv_multishot(
-        self, file: File, group: int, *, message_flags: int = 0, flags: Flag = Flag.NONE
+        self, file: File, group: int, *, message_flags: int = 0, bundle: bool = False, flags: Flag = Flag.NONE
     ) -> int:
         """Receives repeatedly (Linux 6.0) into the buffers of ``group``. The last completion lacks ``more``.
 
         A result of 0 is the end of a stream. -ENOBUFS: all buffers were full at once; queue it again. An
-        empty datagram ends it too.
+        empty datagram ends it too. ``bundle`` (6.10): a completion may have the data of several buffers.
         """
-        extra = group << 16
+        extra = group << 16 | (_BUNDLE if bundle else 0)
         return self._put(
             lib.UDPRING_OP_RECV_MULTISHOT, flags, descriptor(file), bits=message_flags, extra=extra
         )

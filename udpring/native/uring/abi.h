@@ -180,7 +180,8 @@ enum udpring_fsync_flag {
 };
 enum udpring_recvsend_flag {
     UDPRING_RECVSEND_POLL_FIRST = 1,
-    UDPRING_SEND_ZC_REPORT_USAGE = 8
+    UDPRING_SEND_ZC_REPORT_USAGE = 8,
+    UDPRING_RECVSEND_BUNDLE = 16
 };
 enum udpring_socket_command {
     UDPRING_SOCKET_SIOCINQ = 0,

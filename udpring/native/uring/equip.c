@@ -176,6 +176,7 @@ int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct 
     case UR_MEMORY_MESSAGE_IN:
         return equip_message(self, slot, request, false);
     case UR_MEMORY_GROUP:
+        slot->bundle = request->prio & IORING_RECVSEND_BUNDLE;
         slot->group = (uint8_t)(ur_group_of(self, request->buffer) - self->groups);
         return 0;
     case UR_MEMORY_TIME:

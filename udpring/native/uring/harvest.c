@@ -30,6 +30,7 @@ static uint32_t lend(struct udpring_ring *self, const struct ur_slot *slot, cons
     self->lent[self->lent_count].group = slot->group;
     self->lent[self->lent_count].id = id;
     self->lent[self->lent_count].claimed = false;
+    self->lent[self->lent_count].bytes = 0;
     self->lent_count++;
     return self->groups[slot->group].views ? self->lent_count : 0;
 }
@@ -124,10 +125,12 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
         stale(self, cqe);
         return false;
     }
-    describe(self, &self->slots[slot], cqe, out);
-    out->lent = lend(self, &self->slots[slot], cqe);
-    if (out->lent)
-        out->group = self->groups[self->slots[slot].group].ring.group;
+    if (!ur_bundle_gather(self, &self->slots[slot], cqe, out)) {
+        describe(self, &self->slots[slot], cqe, out);
+        out->lent = lend(self, &self->slots[slot], cqe);
+        if (out->lent)
+            out->group = self->groups[self->slots[slot].group].ring.group;
+    }
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         ur_ops_done(&self->ops, (uint32_t)slot);
         self->ended[self->ended_count++] = (uint32_t)slot;
@@ -145,9 +148,12 @@ static int settle(struct udpring_ring *self)
     int code = ur_ring_usable(&self->ring);
     if (code && code != -EBADFD)
         return code;
-    for (uint32_t i = 0; i < self->lent_count; i++)
-        if (!self->lent[i].claimed)
+    for (uint32_t i = 0; i < self->lent_count; i++) {
+        if (self->lent[i].bytes)
+            ur_pool_give(&self->pool, self->lent[i].block, self->lent[i].bytes);
+        else if (!self->lent[i].claimed)
             ur_group_recycle(&self->groups[self->lent[i].group], self->lent[i].id);
+    }
     for (uint32_t i = 0; self->lent_count && i < self->group_count; i++)
         if (self->groups[i].memory)
             ur_bufring_publish(&self->groups[i].ring);

@@ -150,6 +150,9 @@ static void close_memory(struct udpring_ring *self, bool leak)
     else
         free(self->slots);
     self->slots = NULL;
+    for (uint32_t i = 0; i < self->lent_count; i++)
+        if (self->lent[i].bytes)
+            ur_pool_give(&self->pool, self->lent[i].block, self->lent[i].bytes);
     ur_pool_close(&self->pool);
     ur_ops_close(&self->ops);
     self->busy = self->ended_count = self->lent_count = self->fixed_count = 0;

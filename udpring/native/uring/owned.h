@@ -1,6 +1,6 @@
 /* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
  * themselves (Python). table.c has the operations. owned.c opens and closes, prepare.c queues, equip.c gives an operation its
- * memory, many.c queues batches, harvest.c returns completions, notify.c wakes event loops, registered.c registers files and
+ * memory, many.c queues batches, harvest.c and bundle.c return completions, notify.c wakes event loops, registered.c registers files and
  * memory. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
@@ -36,6 +36,7 @@ struct ur_slot {
     uint32_t control_room;
     uint8_t memory;            /* enum ur_memory */
     uint8_t group;             /* index into groups, for operations that select buffers */
+    bool bundle;               /* one completion may have filled several of them */
 };
 
 /* Provided buffers of one group; memory NULL: a free place. Owner: the ring. Thread: its owner. Freed with it. */
@@ -64,7 +65,8 @@ struct udpring_ring {
     bool chain_open;           /* the newest entry, not submitted yet, links to the next one */
     /* Returned by harvest, freed by settle. */
     uint32_t ended[UDPRING_HARVEST_MAX], ended_count;
-    struct { uint8_t group; uint16_t id; bool claimed; } lent[UDPRING_HARVEST_MAX];
+    /* A buffer of a group, or a block with the data of several. bytes 0: a buffer. */
+    struct { uint8_t group; uint16_t id; bool claimed; uint32_t bytes; uint8_t *block; } lent[UDPRING_HARVEST_MAX];
     uint32_t lent_count;
     struct { uint64_t pin; uint32_t count; } released[UDPRING_HARVEST_MAX];   /* since udpring_ring_released() */
     uint32_t released_count;
@@ -96,6 +98,10 @@ void ur_request_fill(struct udpring_ring *self, struct io_uring_sqe *sqe, const 
 /* Queues: checks, takes a slot and an SQE. The user_data, or -errno. */
 int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request);
 const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id);
+/* Copies the data of a bundle into a block, which is lent until settle, and returns its buffers to the kernel. False: it is no
+ * bundle, or has one buffer. */
+bool ur_bundle_gather(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
+                      struct udpring_completion *out);
 /* A pin of an operation that ended. */
 void ur_pin_release(struct udpring_ring *self, uint64_t pin);
 
