@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +43,11 @@ _CLOCKS = {
     time.CLOCK_BOOTTIME: lib.UDPRING_TIMEOUT_BOOTTIME,
     time.CLOCK_REALTIME: lib.UDPRING_TIMEOUT_REALTIME,
 }
+# struct nvme_uring_cmd: opcode, flags, rsvd1, nsid, cdw2, cdw3, metadata, addr, metadata_len, data_len,
+# cdw10 to cdw15, timeout_ms, rsvd2. The command's number holds its size.
+_NVME = struct.Struct("=BBHIIIQQII6III")
+_NVME_ADDRESS = 24
+_NVME_URING_CMD_IO, _NVME_URING_CMD_ADMIN = 0xC0484E80, 0xC0484E82
 _FUTEX2_SIZE_U32, _FUTEX2_PRIVATE = 2, 128
 
 
@@ -307,4 +313,36 @@ class Operations(FileOperations, SocketOperations, Batches):
             pinned=buffer is not None,
             writable=buffer is not None,
             control=payload,
+        )
+
+    def nvme_command(
+        self,
+        file: File,
+        command: int,
+        *,
+        namespace: int = 0,
+        buffer: Any = None,
+        words: Sequence[int] = (),
+        timeout_ms: int = 0,
+        admin: bool = False,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """An NVMe command, past the block layer (``struct nvme_uring_cmd`` of linux/nvme_ioctl.h, Linux
+        5.19).
+
+        ``file``: ``/dev/ng0n1`` for a namespace, ``/dev/nvme0`` with ``admin``. ``command``: its opcode, such
+        as 2 for read. ``words``: command dwords 10 to 15, such as the low and high half of the first block,
+        and the number of blocks less one. ``buffer``: data to read or write, which the ring holds. The ring
+        must have ``big_sqe`` and ``big_cqe``. A result above 0 is the NVMe status.
+        """
+        held = memoryview(buffer).nbytes if buffer is not None else 0
+        dwords = (*words, *[0] * (6 - len(words)))
+        payload = _NVME.pack(command, 0, 0, namespace, 0, 0, 0, 0, 0, held, *dwords, timeout_ms, 0)
+        return self.uring_cmd(
+            file,
+            _NVME_URING_CMD_ADMIN if admin else _NVME_URING_CMD_IO,
+            payload,
+            buffer=buffer,
+            address_at=_NVME_ADDRESS if buffer is not None else 0,
+            flags=flags,
         )
