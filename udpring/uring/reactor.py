@@ -64,6 +64,9 @@ class Reactor:
     ``fallback``: where io_uring is denied, use readiness and threads. ``backend`` says which one works.
     ``backend``: "io_uring" or "readiness" forces one.
 
+    Do not read or poll an eventfd(2) that a program writes by this ring: Linux 6.18 loses the wake-up of the
+    event loop after the first one. Use a pipe.
+
     Raises RuntimeError outside an event loop, HostError if io_uring is denied and must be used.
     """
 

@@ -35,7 +35,7 @@ async def _looked_up(
     reactor: Reactor, host: str, port: int, timeout: float | None
 ) -> list[tuple[int, MessageAddress]]:
     found: list[Any] = []
-    # No eventfd: Linux 6.12 to 6.18 drop the second wake-up of a ring by an eventfd that it polls.
+    # No eventfd: Linux 6.18 loses wake-ups of a ring by an eventfd that the ring polls (see Reactor).
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def look_up() -> None:
