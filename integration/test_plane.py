@@ -639,6 +639,19 @@ def test_passive_keepalive_stamps(keyed: Bench) -> None:
     assert keyed.state().owed_since_ns == 0
 
 
+def test_a_second_owed_keepalive_wakes_suspended_timers(keyed: Bench) -> None:
+    for text in (b"one", b"two"):
+        keyed.send(keyed.seal(udp_packet(text)))
+        assert keyed.app.recv(100) == text
+    state = ffi.new("struct udpring_peer_state *")
+    assert lib.udpring_plane_peer_state(keyed.plane, keyed.peer, 1, state) == 0
+    assert state.owed_again
+    keyed.events()
+    assert single_commands.keepalive(keyed.plane, keyed.peer) == 0
+    assert [event.kind for event in keyed.events()] == [lib.UDPRING_EVENT_ACTIVITY]
+    keyed.receive()
+
+
 def test_unanswered_data_is_stamped_until_anything_comes(keyed: Bench) -> None:
     before = keyed.state().last_received_ns
     keyed.send(keyed.seal(b""))

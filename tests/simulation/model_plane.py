@@ -281,6 +281,7 @@ class ModelPlane:
             raise RingError("no session", errno=errno.ENOKEY)
         if again:
             peer.owed_since = now
+            self._post_activity(peer)
 
     def peer_state(self, number: int, *, post_activity: bool = False) -> PeerState:
         peer = self._peer(number)

@@ -12,6 +12,7 @@
 #include "events.h"
 #include "paths.h"
 #include "seal.h"
+#include "stamps.h"
 
 static struct staging *own(const struct worker *worker, struct peer *peer)
 {
@@ -182,7 +183,9 @@ int staged_keepalive(struct worker *worker, struct peer *peer)
         (void)plane_want_handshake(worker, peer);   /* the worker that staged it asks again */
     if (staged_count(worker, peer) && !keypair_can_send(peer->current, worker->now))
         return -ENOKEY;
-    if (again)
+    if (again) {
         peer->owed_since_ns = worker->now;
+        peer_post_activity(worker, peer);
+    }
     return 0;
 }
