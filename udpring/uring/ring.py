@@ -45,7 +45,7 @@ class RingInfo:
     halvings: int
     """How often the queues or the slots were halved for lack of memory."""
     iowq_error: int
-    """0, or the errno with which the kernel refused to bound its worker threads to 4 and 4."""
+    """0, or the errno with which the kernel refused to bound its worker threads (``iowq_workers``)."""
     queued: int
     """Operations not submitted yet."""
     ready: int
@@ -428,7 +428,8 @@ class Ring(Operations, Registered):
 
     def peek(self, limit: int = 1) -> list[Completion]:
         """The oldest completions, at most ``limit`` (1 to 256), as copies. They stay, and ``peek`` and
-        ``completions`` return them again. Runs deferred work, as ``completions`` does. Does not wait.
+        ``completions`` return them again. Of a bundle it shows the first buffer. Runs deferred work, as
+        ``completions`` does. Does not wait.
 
         Raises ValueError for another limit.
         """
