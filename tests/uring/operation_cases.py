@@ -108,6 +108,8 @@ class Rig:
 
     def run(self, case: Callable[[Rig], Case]) -> None:
         with self.stack:
+            gc.freeze()  # what is older than the case need not be looked at
+            self.stack.callback(gc.unfreeze)
             steps = case(self)
             answer: Any = None
             while True:

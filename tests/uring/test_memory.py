@@ -145,6 +145,8 @@ def test_another_thread_holds_nothing(ring: Ring) -> None:
 
 def test_the_pool_is_bounded(ring: Ring, tmp_path: Path) -> None:
     """A burst of large operations does not keep their memory for ever."""
+    if "libasan" in Path("/proc/self/maps").read_text():
+        pytest.skip("the address sanitiser keeps freed memory")
     before = graveyard()
     (tmp_path / "file").write_bytes(bytes(2**20))
 
