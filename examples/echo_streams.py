@@ -6,6 +6,7 @@ With --processes the workers are processes, which run in parallel on interpreter
 
 import signal
 import sys
+import threading
 
 from udpring import UdpringError
 from udpring.uring import Connection
@@ -23,11 +24,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     processes = "--processes" in arguments
     ports = [int(word) for word in arguments if word.isdecimal()]
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     with Server(echo, port=ports[0] if ports else 0, processes=processes, receive_armed=True) as server:
         assert isinstance(server.address, tuple)
         print(f"echoing on port {server.address[1]}, {server.backend}, {server.workers} workers", flush=True)
-        signal.sigwait({signal.SIGINT})
+        stop.wait()
         cut = server.shutdown(5.0)
         print(f"{server.metrics.accepted} connections, {cut} cut off")
 
