@@ -241,6 +241,24 @@ def test_any_calls_do_as_in_io(
     Host("asyncio", backend).run(main)
 
 
+def test_state_is_that_of_os(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    expected = path.stat()
+    names = ("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks")
+    names += ("st_blksize", "st_rdev", "st_mtime_ns", "st_ctime_ns")
+
+    async def main(reactor: Reactor) -> None:
+        async with open_file(path) as file:
+            states = [await file.stat(), (await reactor.do("statx", path)).stat]
+        for state in states:
+            assert [getattr(state, name) for name in names] == [getattr(expected, name) for name in names]
+        absent = await reactor.do("statx", tmp_path / "absent")
+        assert absent.result == -errno.ENOENT
+
+    host.run(main)
+
+
 def test_direct_files_need_no_aligned_memory(on_asyncio: Host, tmp_path: Path) -> None:
     path, payload = tmp_path / "file", os.urandom(4096 * 40)
 

@@ -76,6 +76,18 @@ def test_copy_of_a_folder(tmp_path: Path, python: list[str], backend: str) -> No
             assert (target / path.relative_to(source)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
+def test_walk_of_a_tree(tmp_path: Path, python: list[str], backend: str) -> None:
+    for number in range(300):
+        path = tmp_path / f"folder{number % 7}" / f"inner{number % 3}" / f"file{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(number))
+    words = [*python, str(EXAMPLES / "walk_statx.py"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == f"{backend}: 300 files, 28 folders, {sum(range(300))} bytes\n"
+
+
 def test_copy_names_the_missing_file(tmp_path: Path) -> None:
     words = [sys.executable, str(EXAMPLES / "copy_files.py"), str(tmp_path / "absent"), str(tmp_path / "x")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -16,6 +16,7 @@ from udpring.uring.call import Payload
 from udpring.uring.completion import Completion
 from udpring.uring.descriptors import close_descriptor
 from udpring.uring.reactor import Reactor
+from udpring.uring.results import Stat
 
 __all__ = ["File", "Opening", "open_file"]
 
@@ -340,6 +341,10 @@ class File:
     async def fdatasync(self) -> None:
         """Writes data to the device, and the metadata needed to read it."""
         await self._checked("fdatasync")
+
+    async def stat(self) -> Stat:
+        """The state of the file (statx(2))."""
+        return (await self._reactor.do("statx", file=self.fileno())).stat
 
     async def readable(self) -> bool:
         """Whether ``mode`` allows reading."""

@@ -15,6 +15,7 @@ from udpring.errors import RingError
 from udpring.uring.call import Payload
 from udpring.uring.completion import Completion
 from udpring.uring.operations import File, Flag, descriptor
+from udpring.uring.results import encode_statx
 
 __all__ = ["ReadinessCalls"]
 
@@ -183,6 +184,31 @@ class ReadinessCalls:
             return Completion(0, 0, 0)
 
         return self._on_readiness(fd, 0, attempt, flags)
+
+    def statx(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+        *,
+        file: File | None = None,
+        dir_fd: File | None = None,
+        follow_symlinks: bool = True,
+        flags: Flag = Flag.NONE,
+    ) -> int:
+        """The state of a path, or of an open ``file``. ``completion.stat`` has it."""
+        if (path is None) == (file is None):
+            raise ValueError("statx: either a path or file=")
+        folder = None if dir_fd is None else descriptor(dir_fd)
+        fd = None if file is None else descriptor(file)
+
+        def call() -> Completion:
+            if path is None:
+                assert fd is not None
+                found = os.fstat(fd)
+            else:
+                found = os.stat(path, dir_fd=folder, follow_symlinks=follow_symlinks)
+            return Completion(0, 0, 0, encode_statx(found))
+
+        return self._on_thread(call, flags)
 
     def fsync(self, file: File, *, flags: Flag = Flag.NONE) -> int:
         """Writes the file's data and metadata to its device."""

@@ -12,6 +12,7 @@ __all__ = ["ChildState", "Stat"]
 # attributes_mask; atime, btime, ctime and mtime (seconds, nanoseconds); rdev, dev (major, minor); mnt_id.
 _STATX = struct.Struct("=IIQIIIH2xQQQQ qI4x qI4x qI4x qI4x IIII Q")
 _TIME_NS = 10**9
+_BASIC_STATS = 0x7FF  # STATX_BASIC_STATS
 # struct epoll_event is packed on x86-64 alone.
 _EVENT = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "=I4xQ")
 
@@ -55,6 +56,18 @@ class Stat:
     def st_ctime(self) -> float:
         """The last change of the metadata, in seconds."""
         return self.st_ctime_ns / _TIME_NS
+
+
+def encode_statx(found: os.stat_result) -> bytes:
+    """The ``struct statx`` of what os.stat found. It has no time of birth and no mount."""
+    times = [divmod(each, _TIME_NS) for each in (found.st_atime_ns, found.st_ctime_ns, found.st_mtime_ns)]
+    access, change, modify = times
+    return _STATX.pack(
+        _BASIC_STATS, found.st_blksize, 0, found.st_nlink, found.st_uid, found.st_gid, found.st_mode,
+        found.st_ino, found.st_size, found.st_blocks, 0,
+        *access, 0, 0, *change, *modify,
+        os.major(found.st_rdev), os.minor(found.st_rdev), os.major(found.st_dev), os.minor(found.st_dev), 0,
+    )  # fmt: skip
 
 
 def decode_statx(raw: bytes) -> Stat:
