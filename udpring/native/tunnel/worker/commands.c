@@ -60,7 +60,8 @@ static int trains_on(struct worker *worker, struct peer *peer)
 
 static int trains_off(struct worker *worker, struct peer *peer)
 {
-    peer->sends_singly = worker->plane->some_singly = true;
+    peer->sends_singly = true;
+    __atomic_store_n(&worker->plane->some_singly, true, __ATOMIC_RELAXED);
     peer_trains_anew(peer);
     return 0;
 }

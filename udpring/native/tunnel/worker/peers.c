@@ -48,7 +48,8 @@ int plane_peer_add(struct udpring_plane *plane, uint32_t *id)
     peer->post_activity = true;
     peer->sends_singly = plane->options.flags & (UDPRING_PLANE_NO_UDP_OFFLOAD | UDPRING_PLANE_NO_TRAINS);
     peer_trains_anew(peer);
-    plane->some_singly |= peer->sends_singly;
+    if (peer->sends_singly)
+        __atomic_store_n(&plane->some_singly, true, __ATOMIC_RELAXED);
     plane->peer_generation[slot] = (plane->peer_generation[slot] + 1) % GENERATIONS;
     plane->peers[slot] = peer;
     plane->peers_count++;

@@ -6,7 +6,7 @@
 /* Whether there are enough slots for the packets of one read of the TUN device. */
 static inline bool seal_has_room(const struct worker *worker)
 {
-    bool singly = worker->plane->some_singly || worker->stats.trains_split;
+    bool singly = __atomic_load_n(&worker->plane->some_singly, __ATOMIC_RELAXED) || worker->stats.trains_split;
     return worker->out_free_count > (singly ? OUT_SLOTS_SINGLY : OUT_SLOTS_RESERVED);
 }
 /* Seals a packet for the peer onto its train. The peer has an endpoint and a key that may send. Behind the packet there is

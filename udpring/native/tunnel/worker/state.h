@@ -211,7 +211,7 @@ struct udpring_plane {
     struct index_table indices;
     bool has_identity;
     bool roaming_watched;               /* ROAMED events are wanted (roaming.c) */
-    bool some_singly;                   /* some peer gets no trains, or got none earlier */
+    bool some_singly;                   /* atomic: some peer gets no trains, or got none earlier. Workers look before they wait, too */
     uint8_t mac1_key[32];
     uint8_t cookie_key[32];
     struct cookie_secrets cookies;

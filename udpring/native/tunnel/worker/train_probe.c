@@ -164,7 +164,8 @@ static int run_lost(struct worker *worker, void *argument)
     if (!peer)
         return -ENOENT;
     peer->trains_lost = arguments->lost;
-    worker->plane->some_singly |= arguments->lost;
+    if (arguments->lost)
+        __atomic_store_n(&worker->plane->some_singly, true, __ATOMIC_RELAXED);
     peer_trains_anew(peer);
     return 0;
 }
