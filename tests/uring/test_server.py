@@ -142,8 +142,11 @@ def test_pause_refuses_clients_and_keeps_connections(options: dict[str, object])
         assert ask(sock, b"still") == b"still"
 
 
-def test_pause_resets_no_client(options: dict[str, object]) -> None:
-    """Clients connect while the server pauses and resumes. Each is refused or served."""
+def test_pause_loses_no_accepted_client(options: dict[str, object]) -> None:
+    """Clients connect while the server pauses and resumes. None finds an end of stream in place of its echo.
+
+    The kernel resets a connection that it completes between the last accept and the close.
+    """
     with Server(echo, workers=2, **options) as server:
         outcomes: list[str] = []
         stop = threading.Event()
@@ -169,8 +172,7 @@ def test_pause_resets_no_client(options: dict[str, object]) -> None:
             stop.set()
             thread.join()
         assert "lost" not in outcomes
-        # The kernel resets a connection that it completes between the last accept and the close.
-        assert outcomes.count("reset") <= len(outcomes) // 10
+        assert outcomes.count("served") >= 50
         wait_until(server, active=0)
 
 

@@ -94,7 +94,7 @@ def test_slow_reader_holds_the_sender(host: Host, armed: bool) -> None:
         done = []
 
         async def send() -> None:
-            await near.send_all(LARGE)
+            await near.send_all(LARGE * 4)
             done.append(True)
             await near.shutdown()
 
@@ -104,7 +104,7 @@ def test_slow_reader_holds_the_sender(host: Host, armed: bool) -> None:
             assert not done
             while data := await far.recv():
                 pieces.append(data)
-        assert b"".join(pieces) == LARGE
+        assert b"".join(pieces) == LARGE * 4
 
     host.run(main)
 
