@@ -12,7 +12,7 @@
 #include "events.h"
 #include "paths.h"
 #include "stamps.h"
-#include "train_probe.h"
+#include "train_doubt.h"
 
 static int slot_take(struct worker *worker)
 {
@@ -73,7 +73,7 @@ static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
            !__atomic_compare_exchange_n(&peer->trains, &taken, segment, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
     if (taken == TRAINS_NOT_ASKED)
-        train_probe_want(worker, peer);
+        train_doubt_ask(worker, peer);
 }
 
 void seal_close_train(struct worker *worker)

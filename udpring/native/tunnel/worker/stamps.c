@@ -2,7 +2,7 @@
 #include "stamps.h"
 
 #include "events.h"
-#include "train_probe.h"
+#include "train_doubt.h"
 
 void peer_post_activity(struct worker *worker, struct peer *peer)
 {
@@ -49,7 +49,7 @@ void peer_stamp_taken(struct worker *worker, uint32_t id, uint32_t bytes, bool d
         stamp_put(&peer->unanswered_since_ns, worker->now);
         peer_post_activity(worker, peer);
     }
-    train_probe_doubt(worker, peer, since, train);
+    train_doubt(worker, peer, since, train);
 }
 
 void peer_stamp_received(struct worker *worker, struct peer *peer, uint32_t bytes)

@@ -18,15 +18,6 @@ enum {
 #define PROBE_NS NS_PER_S               /* other implementations never send three keepalives in this time */
 #define PROBE_ANSWER_NS (4 * NS_PER_S)  /* a later answer counts for nothing */
 
-void train_probe_want(struct worker *worker, struct peer *peer)
-{
-    uint64_t asked = stamp_get(&peer->trains_asked_ns);
-    if (asked && worker->now < asked + TRAINS_ASKED_NS)
-        return;
-    stamp_put(&peer->trains_asked_ns, worker->now);
-    plane_post(worker, UDPRING_EVENT_TRAINS, peer);
-}
-
 /* Takes counters that nobody else uses, and gives the first of a group for singles. Those that are not sent are skipped. */
 static int take_groups(struct keypair *keypair, uint64_t *first)
 {

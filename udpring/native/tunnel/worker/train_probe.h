@@ -5,18 +5,4 @@
 
 /* By any worker: an authentic keepalive of the peer came, with this counter. */
 void train_probe_heard(struct worker *worker, struct peer *peer, struct keypair *keypair, uint64_t counter);
-/* By any worker: do trains to the peer pass? Posts TRAINS, but not twice within half a second. */
-void train_probe_want(struct worker *worker, struct peer *peer);
-/* Data left. Trains are asked about anew where they are not answered, and now and then in any case. Only of a peer that answered
- * the last probe. `since`: when data was sent that no message has answered, or 0. */
-static inline void train_probe_doubt(struct worker *worker, struct peer *peer, uint64_t since, bool train)
-{
-    bool unanswered = since && worker->now > since + TRAINS_UNANSWERED_NS && stamp_get(&peer->train_sent_ns) >= since;
-    if (ur_likely(!unanswered) && (!train || worker->now < stamp_get(&peer->trains_asked_ns) + TRAINS_AGAIN_NS))
-        return;
-    if (worker->now < worker->trains_doubted_ns + TRAINS_DOUBT_NS || !__atomic_load_n(&peer->probe_answers, __ATOMIC_RELAXED))
-        return;
-    worker->trains_doubted_ns = worker->now;
-    train_probe_want(worker, peer);
-}
 #endif
