@@ -144,6 +144,18 @@ static uint64_t refused_proofs(void)
     return refused;
 }
 
+static uint64_t looked_at(void)
+{
+    static const enum udpring_drop reasons[] = {UDPRING_DROP_BAD_MAC1, UDPRING_DROP_BAD_MAC2, UDPRING_DROP_MAILBOX_FULL};
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < model.plane->worker_count; i++) {
+        count += model.plane->workers[i].stats.events;
+        for (uint32_t k = 0; k < UR_ARRAY_LENGTH(reasons); k++)
+            count += model.plane->workers[i].stats.drops[reasons[k]];
+    }
+    return count;
+}
+
 /* A stranger sends initiations until the node is under load and answers with a cookie. The stranger proves its address with it:
  * at once, after one change of the secret, or when the cookie is too old. */
 static void prove_address(uint8_t slot, uint8_t choice)
@@ -176,26 +188,19 @@ static void prove_address(uint8_t slot, uint8_t choice)
         initiation_from(&source, other);
     }
     uint64_t refused = refused_proofs(), full = model.plane->workers[0].stats.drops[UDPRING_DROP_MAILBOX_FULL];
+    uint64_t before = looked_at();
     bool under_load = threads_now_ns < model.plane->load_until_ns;
     events_address_proved();
     initiation_from(&source, message);
+    if (looked_at() == before) {   /* the worker pauses, and may look at it when it is no longer under load */
+        events_address_may_be_proved();
+        return;
+    }
     bool kept = refused_proofs() == refused, too_full = model.plane->workers[0].stats.drops[UDPRING_DROP_MAILBOX_FULL] != full;
     if (under_load && model.plane->has_identity)
         CLAIM(kept == (age < 2), "the proof of an address by a cookie of %u secrets ago is %s", age, kept ? "taken" : "refused");
     if (!kept || too_full || !under_load)
         events_address_not_proved();
-}
-
-static uint64_t looked_at(void)
-{
-    static const enum udpring_drop reasons[] = {UDPRING_DROP_BAD_MAC1, UDPRING_DROP_BAD_MAC2, UDPRING_DROP_MAILBOX_FULL};
-    uint64_t count = 0;
-    for (uint32_t i = 0; i < model.plane->worker_count; i++) {
-        count += model.plane->workers[i].stats.events;
-        for (uint32_t k = 0; k < UR_ARRAY_LENGTH(reasons); k++)
-            count += model.plane->workers[i].stats.drops[reasons[k]];
-    }
-    return count;
 }
 
 /* More initiations of strangers than may be looked at while data flows, on the handshake socket or on a data socket. */

@@ -105,6 +105,7 @@ void events_look(uint8_t life, bool suspend);   /* reads the peer's state, as th
 void events_keys_change(uint8_t life);       /* earlier requests are void */
 void events_address_proved(void);            /* a message with a valid mac2 is about to be sent */
 void events_address_not_proved(void);        /* it was dropped for a known reason */
+void events_address_may_be_proved(void);      /* no worker has looked at it yet */
 void events_check_quiet(void);               /* takes all events */
 
 /* plane_flood.c: sequences too long for an input. */
