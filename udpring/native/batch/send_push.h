@@ -40,6 +40,7 @@ struct udpring_send {
     int wake;                           /* eventfd */
     int epoll;                          /* for event loops; -1: not requested yet */
     int polled;                         /* the socket in it, or -1 */
+    bool calls_again;                   /* it is readable, since it could not be told what to wait for */
     bool trains;
     struct send_job *first, *last;      /* queue of jobs that are not completely pushed */
     struct send_job *spare;

@@ -8,6 +8,15 @@
 
 #include "send_push.h"
 
+/* Keeps the descriptor readable, so that the loop calls again: an eventfd is always writable. A change of a watch needs no
+ * memory. */
+static void call_again(struct udpring_send *send, bool again)
+{
+    struct epoll_event interest = {.events = again ? EPOLLIN | EPOLLOUT : EPOLLIN};
+    if (send->epoll >= 0 && again != send->calls_again && !epoll_ctl(send->epoll, EPOLL_CTL_MOD, send->wake, &interest))
+        send->calls_again = again;
+}
+
 void send_prepare_poll(struct udpring_send *send)
 {
     if (udp_handle_check(&send->owner))
@@ -21,13 +30,15 @@ void send_prepare_poll(struct udpring_send *send)
         else
             wanted = send->socket.fd;   /* the kernel was short of memory: try again */
     }
-    if (wanted == send->polled)
+    if (wanted == send->polled) {
+        call_again(send, false);
         return;
+    }
     if (send->polled >= 0)
         (void)epoll_ctl(send->epoll, EPOLL_CTL_DEL, send->polled, NULL);   /* the kernel already removed a closed socket */
-    if (wanted >= 0 && epoll_ctl(send->epoll, EPOLL_CTL_ADD, wanted, &interest) && errno != EEXIST)
-        wanted = -1;   /* closed: the next send reports it; out of memory: the next call tries again */
-    send->polled = wanted;
+    bool failed = wanted >= 0 && epoll_ctl(send->epoll, EPOLL_CTL_ADD, wanted, &interest) && errno != EEXIST;
+    send->polled = failed ? -1 : wanted;
+    call_again(send, failed);   /* it was closed, or the kernel has no memory: the next call reports it, or tries again */
 }
 
 int32_t udpring_send_fileno(struct udpring_send *send)
