@@ -153,8 +153,8 @@ enum udpring_event_kind {
     UDPRING_EVENT_TRAINS,            /* peer: trains leave for it, and the route may lose them: udpring_plane_peer_probe */
     UDPRING_EVENT_PROBE_ANSWERED     /* peer; result: UDPRING_PROBE_* */
 };
-#define UDPRING_PROBE_SINGLES 0
-#define UDPRING_PROBE_TRAIN 1
+#define UDPRING_PROBE_TRAIN 0     /* sent first: counters rise on the wire */
+#define UDPRING_PROBE_SINGLES 1
 #define UDPRING_REFUSED_ALL 0          /* event.result: of some protocol, all */
 #define UDPRING_REFUSED_SHORT_LAST 1   /* those whose last segment is shorter than the others */
 #define UDPRING_EVENT_UNDER_LOAD 1   /* event.flags: the mailbox was an eighth full within the last second */

@@ -1,5 +1,5 @@
 /* Probes of a route that may lose trains while single datagrams pass (docs/design/trains.md). On the wire there are only keepalives:
- *   1. a probe is three keepalives with counters of one group of four: 0, 1, 2 (sent singly) or 4, 5, 6 (one train), modulo 8
+ *   1. a probe is three keepalives with counters of one group of four: 0, 1, 2 (one train) or 4, 5, 6 (sent singly), modulo 8
  *   2. a udpring node that hears all three of a group answers with a keepalive that has the fourth counter: 3 or 7
  *   3. the node that sent the probe posts PROBE_ANSWERED. Python decides (udpring/tunnel/train_probes.py)
  * Other implementations ignore keepalives. Nothing here runs for a packet with data. */
@@ -18,7 +18,7 @@ enum {
 #define PROBE_NS NS_PER_S               /* other implementations never send three keepalives in this time */
 #define PROBE_ANSWER_NS (4 * NS_PER_S)  /* a later answer counts for nothing */
 
-/* Takes counters that nobody else uses, and gives the first of a group for singles. Those that are not sent are skipped. */
+/* Takes counters that nobody else uses, and gives the first of the two groups. Those that are not sent are skipped. */
 static int take_groups(struct keypair *keypair, uint64_t *first)
 {
     uint64_t before = __atomic_load_n(&keypair->counter, __ATOMIC_RELAXED), after;
@@ -97,7 +97,7 @@ static void answered(struct worker *worker, struct peer *peer, uint32_t kind)
 void train_probe_heard(struct worker *worker, struct peer *peer, struct keypair *keypair, uint64_t counter)
 {
     uint32_t place = (uint32_t)(counter % PROBE_GROUP);
-    uint32_t kind = counter % PROBE_COUNTERS < PROBE_GROUP ? UDPRING_PROBE_SINGLES : UDPRING_PROBE_TRAIN;
+    uint32_t kind = counter % PROBE_COUNTERS < PROBE_GROUP ? UDPRING_PROBE_TRAIN : UDPRING_PROBE_SINGLES;
     if (place == PROBE_MESSAGES) {
         if (__atomic_load_n(&peer->probe_awaits, __ATOMIC_RELAXED) && follows_none(worker, keypair, counter))
             answered(worker, peer, kind);
@@ -134,8 +134,8 @@ static int run_probe(struct worker *worker, void *argument)
     stamp_put(&peer->trains_asked_ns, worker->now);
     __atomic_store_n(&peer->probe_awaits, 1u << UDPRING_PROBE_SINGLES | 1u << UDPRING_PROBE_TRAIN, __ATOMIC_RELAXED);
     __atomic_store_n(&peer->probe_answers, false, __ATOMIC_RELAXED);
-    result = send_empties(worker, peer, first + PROBE_GROUP, PROBE_MESSAGES, true);
-    return result < 0 ? result : send_empties(worker, peer, first, PROBE_MESSAGES, false);
+    result = send_empties(worker, peer, first, PROBE_MESSAGES, true);
+    return result < 0 ? result : send_empties(worker, peer, first + PROBE_GROUP, PROBE_MESSAGES, false);
 }
 
 int32_t udpring_plane_peer_probe(struct udpring_plane *plane, uint32_t peer)
