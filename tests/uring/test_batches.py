@@ -208,3 +208,17 @@ def test_an_event_loop_hears_of_completions_left(ring: Ring) -> None:
         assert ring.completions_into(*columns(40)) == 6
         ring.completions()
         assert not poll.poll(0)
+
+
+def test_columns_take_all_completions_on_memory_of_the_caller(tmp_path: Path) -> None:
+    """Each has a pin of its own, and C keeps a bounded number of ended pins."""
+    (tmp_path / "file").write_bytes(bytes(8))
+    count = 600
+    with Ring(32, cq_entries=1024) as ring, (tmp_path / "file").open("rb") as file:
+        for _ in range(count):
+            ring.readinto(file, bytearray(8), offset=0)
+        deadline = time.monotonic() + 20
+        while ring.info.ready < count and time.monotonic() < deadline:
+            ring.wait(count, 1)
+        assert ring.completions_into(*columns(1024)) == count
+        assert not ring._pins

@@ -108,10 +108,17 @@ class Batches(Queueing):
         room = min(len(column) for column in columns)
         ring = self._handle()
         self._check(lib.udpring_ring_attend(ring), "taking completions")
-        count = self._check(lib.udpring_ring_harvest_columns(ring, *columns, room), "taking completions")
-        if count == room:
+        taken = 0
+        while taken < room:
+            rest = [column + taken for column in columns]
+            code = lib.udpring_ring_harvest_columns(ring, *rest, room - taken)
+            count = self._check(code, "taking completions")
+            if self._pins:
+                self._release_pins()  # C takes no more completions than it has room for ended pins
+            if not count:
+                break
+            taken += count
+        else:
             lib.udpring_ring_rouse(ring)  # perhaps some are left
-        if self._pins:
-            self._release_pins()
         self._forget_data()
-        return count
+        return taken
