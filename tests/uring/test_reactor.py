@@ -20,22 +20,10 @@ import pytest
 from seccomp import Rule, run_python
 
 from udpring.errors import ClosedError, RingError, WrongThreadError
-from udpring.uring import Completion, Reactor, ReactorThread
+from udpring.uring import Completion, CompletionFlag, Reactor, ReactorThread
 from udpring.uring.call import Call
 
-from .reactors import HOSTS, ON_BACKENDS, PATIENCE, Host, descriptors, until
-
-
-@pytest.fixture(params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
-
-
-@pytest.fixture(params=ON_BACKENDS)
-def on_asyncio(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
+from .reactors import PATIENCE, Host, descriptors, until
 
 
 @pytest.fixture
@@ -647,3 +635,19 @@ print([name for name in ("asyncio", "trio", "uvloop", "anyio", "concurrent.futur
 def test_import_loads_no_event_loop() -> None:
     done = run_python(IMPORTS)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("time_out_first", [True, False])
+def test_zero_copy_send_ends_with_its_notification(time_out_first: bool) -> None:
+    """Its linked time-out ends before, when the kernel may still read the memory."""
+    call = Call(None, None, None, False)  # type: ignore[arg-type]
+    call.ticket, call.deadline = 1, 2
+    if time_out_first:
+        call.expire(-errno.ECANCELED)
+    call.take(Completion(1, 100, CompletionFlag.MORE))
+    if not time_out_first:
+        call.expire(-errno.ECANCELED)
+    assert not call.done
+    call.take(Completion(1, 0, CompletionFlag.NOTIF))
+    assert call.completion is not None
+    assert call.completion.result == 100

@@ -116,8 +116,9 @@ class Call:
     def expire(self, result: int) -> None:
         """The completion of the linked time-out."""
         self.deadline = -1 if result == -errno.ETIME else 0
-        held, self.held = self.held, None
-        if held is not None:
+        held = self.held
+        if held is not None and not held.more:  # a zero-copy send waits for its notification
+            self.held = None
             self.finish(held)
 
     def finish(self, completion: Completion) -> None:
