@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import pytest
 
 from udpring.errors import ClosedError
-from udpring.uring import Connection
+from udpring.uring import Connection, Listener, Reactor
 from udpring.uring.server import Server
-from udpring.uring.worker import WorkerMetrics
+from udpring.uring.worker import Worker, WorkerMetrics, WorkerOptions
 
 from .reactors import PATIENCE, SANITIZED, descriptors
 
@@ -281,3 +283,39 @@ def test_ended_worker_process_is_reported() -> None:
             server.pause_accept()
         with pytest.raises(ClosedError):
             server.shutdown()
+
+
+def test_two_threads_may_shut_down(options: dict[str, object]) -> None:
+    """Whichever is first, the other one waits and finds nothing left."""
+    with Server(echo, workers=2, **options) as server:
+        sock = client(server)
+        assert ask(sock, b"x") == b"x"
+        with ThreadPoolExecutor(4) as pool:
+            ended = [pool.submit(server.shutdown, PATIENCE) for _ in range(4)]
+            assert ask(sock, b"still served") == b"still served"
+            sock.close()
+            assert [each.result(PATIENCE) for each in ended] == [0] * 4
+    assert (server.workers, server.metrics.active) == (0, 0)
+
+
+def test_lasting_error_of_accept_does_not_block_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    async def broken(listener: Listener) -> Connection:
+        nonlocal calls
+        calls += 1
+        assert calls < 1000, "the worker tries without a pause"
+        raise OSError(errno.EINVAL, "shut down")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Listener, "accept", broken)
+            worker = Worker(echo, WorkerOptions("127.0.0.1", 0, 8, 8, False, {}))
+            async with Reactor():
+                await worker.resume()
+                while not calls:
+                    await asyncio.sleep(0)
+                await worker.pause()
+
+    asyncio.run(main())
+    assert calls == 1

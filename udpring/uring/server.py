@@ -58,7 +58,7 @@ class Server:
         count = len(cpus) if workers is None else workers
         if count < 1:
             raise ValueError(f"workers={count}: at least 1")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may shut down, too
         self._workers: list[ThreadWorker | ProcessWorker] = []
         self._last = WorkerMetrics()
         self._socket = placeholder(host, port)
@@ -108,16 +108,19 @@ class Server:
     def shutdown(self, timeout: float | None = None) -> int:
         """Stops listening, waits for the handlers up to ``timeout`` seconds, and cancels the rest.
 
-        Returns the number of handlers that were cancelled. A second call does nothing.
+        Returns the number of handlers that were cancelled. A second call waits for the first one and does
+        nothing.
         """
-        if not self._workers:
-            return 0
-        try:
-            cut: int = sum(self._all("drain", timeout))
-            self._last = functools.reduce(operator.add, self._all("metrics"))
-            return cut
-        finally:
-            self._end()
+        with self._lock:
+            if not self._workers:
+                return 0
+            try:
+                cut: int = sum(self._all("drain", timeout))
+                if self._workers:
+                    self._last = functools.reduce(operator.add, self._all("metrics"))
+                return cut
+            finally:
+                self._end()
 
     def _all(self, name: str, *arguments: Any) -> Sequence[Any]:
         """Calls every worker at the same time, and waits for all."""

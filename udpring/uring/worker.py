@@ -22,7 +22,7 @@ __all__ = ["Handler", "ThreadWorker", "WorkerMetrics", "WorkerOptions"]
 Handler = Callable[[Connection], Awaitable[object]]
 
 PAUSE_SECONDS = 0.1
-"""Pause after accept(2) failed for lack of descriptors or memory."""
+"""Pause after accept(2) failed, mostly for lack of descriptors or memory."""
 
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -124,6 +124,7 @@ class Worker:
                 self._room.release()
                 if error.errno in _SHORTAGES:
                     self._counts["shortages"] += 1
+                if error.errno != errno.ECONNABORTED:  # that client is gone, the next one is not
                     await asyncio.sleep(PAUSE_SECONDS)
                 continue
             except asyncio.CancelledError:
