@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from udpring import RingError
-from udpring.uring import Ring
+from udpring._native import lib
+from udpring.uring import Ring, buffer_group, registered
 
 
 class Memory(bytearray):
@@ -26,14 +27,6 @@ def ring() -> Iterator[Ring]:
     with Ring(8) as ring:
         yield ring
         assert (ring.info.stale, ring.info.lost) == (0, 0)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def results(ring: Ring, *tickets: int) -> list[int]:
@@ -155,3 +148,38 @@ def test_close_lets_the_memory_go(pipe: tuple[int, int]) -> None:
     gc.collect()
     assert ring.leaked == 0
     assert watch() is None
+
+
+class Interrupted:
+    """The library, interrupted by Ctrl-C right after a call has succeeded."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(lib, name)
+        if name != self._name:
+            return found
+
+        def interrupted(*arguments: object) -> None:
+            assert found(*arguments) >= 0
+            raise KeyboardInterrupt
+
+        return interrupted
+
+
+@pytest.mark.parametrize("name", ["udpring_ring_provide", "udpring_ring_buffers"])
+def test_interrupted_registration_holds_its_memory(
+    ring: Ring, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has it already, so it must outlive the exception."""
+    calls = {
+        "udpring_ring_provide": lambda: ring.provide_buffers(1, 4, 4096, views=True),
+        "udpring_ring_buffers": lambda: ring.register_buffers([4096]),
+    }
+    call = calls[name]
+    for module in (buffer_group, registered):
+        monkeypatch.setattr(module, "lib", Interrupted(name))
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert len(ring._pins) == 1

@@ -44,7 +44,12 @@ class BufferGroup:
         if views and 0 < count * size <= lib.UDPRING_OPERATION_BYTES_MAX:
             memory = ffi.from_buffer("uint8_t[]", mmap.mmap(-1, count * size), require_writable=True)
         self._memory = memory
-        code = lib.udpring_ring_provide(ring._handle(), number, count, size, memory, why)
+        native = ring._handle()
+        # The ring holds it as pinned memory, also if an exception of a signal handler ends this call.
+        self._pin = ring._hold(memory) if views else 0
+        code = lib.udpring_ring_provide(native, number, count, size, memory, why)
+        if code < 0:
+            ring._unpin(self._pin, 1)
         ring._check(code, f"buffer group {number}", why)
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from udpring._native import ffi, lib
 from udpring.errors import RingError
 from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.operations import File, descriptor
+from udpring.uring.queueing import Queueing
 
 __all__ = ["Registered"]
 
@@ -33,19 +34,13 @@ def _memory(buffer: int | Any) -> tuple[Any, memoryview]:
     return held, memoryview(memory).cast("B")
 
 
-class Registered:
+class Registered(Queueing):
     """The registrations of a ring (io_uring_register(2)). Every method raises ClosedError after close, and
     WrongThreadError from another thread or a forked child."""
 
     _fixed_buffers: list[Any]
     _view_groups: dict[int, BufferGroup]
     _retired: list[tuple[int, list[Any]]]
-
-    def _handle(self) -> Any:
-        raise AssertionError("the ring has it")  # pragma: no cover
-
-    def _check(self, code: int, what: str, why: Any = None) -> int:
-        raise AssertionError("the ring checks")  # pragma: no cover
 
     def provide_buffers(self, group: int, count: int, size: int, *, views: bool = False) -> BufferGroup:
         """Gives the ring ``count`` (a power of two, at most 32768) buffers of ``size`` bytes for multishot
@@ -72,6 +67,7 @@ class Registered:
             )
         self._check(code, f"buffer group {group.number}")
         self._view_groups.pop(group.number, None)
+        self._unpin(group._pin, 1)
 
     def register_files(self, files: Sequence[File] | int) -> None:
         """Registers descriptors for use by index with ``Flag.FIXED_FILE``. A number reserves that many
@@ -149,9 +145,12 @@ class Registered:
         held = [pair[0] for pair in pairs]
         pointers = ffi.new("uint8_t *[]", held)
         lengths = ffi.new("uint64_t[]", [len(each) for each in held])
+        pin = self._hold(held)  # until the table has it
         code = lib.udpring_ring_buffers(self._handle(), pointers, lengths, len(held))
+        if code >= 0:
+            self._fixed_buffers = held
+        self._unpin(pin, 1)
         self._check(code, "registering buffers")
-        self._fixed_buffers = held
         return [pair[1] for pair in pairs]
 
     def update_buffers(self, start: int, buffers: Sequence[int | Any | None]) -> list[memoryview | None]:
@@ -165,10 +164,13 @@ class Registered:
         for index, buffer in enumerate(buffers, start):
             held, view = (None, None) if buffer is None else _memory(buffer)
             memory, length = (ffi.NULL, 0) if held is None else (held, len(held))
+            pin = self._hold(held)  # until the table has it
             code = lib.udpring_ring_buffer_update(self._handle(), index, memory, length)
+            if code >= 0:
+                self._retire([self._fixed_buffers[index]])
+                self._fixed_buffers[index] = held
+            self._unpin(pin, 1)
             self._check(code, f"updating registered buffer {index}")
-            self._retire([self._fixed_buffers[index]])
-            self._fixed_buffers[index] = held
             views.append(view)
         return views
 
