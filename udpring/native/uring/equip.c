@@ -128,6 +128,7 @@ int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct 
     slot->memory = request->row->memory;
     slot->pin = request->pin;
     slot->fixed_epoch = self->fixed_epoch;
+    slot->bundle = false;   /* the slot's last operation may have been one */
     switch ((enum ur_memory)request->row->memory) {
     case UR_MEMORY_IN:
         return request->pin ? 0 : copy(self, slot, 0, request);
