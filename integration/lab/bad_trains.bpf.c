@@ -18,7 +18,7 @@ static int spoil(struct __sk_buff *skb)
 static int spoil(struct __sk_buff *skb)
 {
     (void)skb;
-    return TC_ACT_STOLEN;   /* the sender is told that all is well */
+    return TC_ACT_STOLEN;   /* the sender sees no error */
 }
 #endif
 

@@ -2,7 +2,7 @@
  *
  * Oracles: packets of a flow leave one queue, in order, with their bytes, and none is lost or comes twice. A queue refuses a packet
  * only where it is full. Columns that lie outside of the data are refused with the first bad packet, and nothing is taken.
- * Whoever sleeps is woken: its descriptor is readable when there is something for it. */
+ * A side that waits is woken: its descriptor is readable when there is something for it. */
 #include "input.h"
 #include "tunnel/packets/ports.h"
 
@@ -134,7 +134,7 @@ static void describe(struct input *input, const struct packet_queue *queue, stru
     out->lengths = shape & 1 ? batch->lengths : NULL;
     out->offsets = shape & 2 ? batch->offsets : NULL;
     if (!(shape & 1) && out->count > 1 && shape & 2)
-        out->lengths = batch->lengths;   /* a shorter last one is told by the end of the data alone */
+        out->lengths = batch->lengths;   /* the end of the data shows where a shorter last one ends */
     if (shape & 4 && out->count && (out->lengths || out->offsets)) {
         batch->bad = input_u8(input) % out->count;
         if (out->offsets)

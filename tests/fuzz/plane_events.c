@@ -18,7 +18,7 @@ static struct posted {
 
 static uint32_t device_ends, refusals[2], questions;
 static int32_t proofs;                  /* messages with a valid mac2 whose events are not taken yet */
-static uint32_t possible_proofs;        /* and those that no worker has looked at: under load, mac2 counts */
+static uint32_t possible_proofs;        /* the same, but no worker has looked at them. mac2 counts only under load */
 
 void events_reset(void)
 {

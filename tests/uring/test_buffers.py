@@ -21,14 +21,6 @@ def ring() -> Iterator[Ring]:
         assert (ring.info.stale, ring.info.lost) == (0, 0)
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 def reap(ring: Ring, count: int = 1) -> list[Completion]:
     found: list[Completion] = []
     end = time.monotonic() + 10

@@ -31,14 +31,6 @@ def ring(request: Any) -> Iterator[Ring]:
         assert (ring.info.stale, ring.info.lost) == (0, 0)
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 def readable(ring: Ring, seconds: float) -> bool:
     """By epoll, as event loops wait. select(2) would look once more at the end of its time."""
     with select.epoll() as poller:

@@ -19,19 +19,7 @@ from hypothesis import strategies as st
 from udpring.errors import ClosedError
 from udpring.uring import File, Reactor, open_file
 
-from .reactors import HOSTS, ON_BACKENDS, Host, descriptors, until
-
-
-@pytest.fixture(params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
-
-
-@pytest.fixture(params=ON_BACKENDS)
-def on_asyncio(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
+from .reactors import Host, descriptors, until
 
 
 def test_written_bytes_are_read_back(host: Host, tmp_path: Path) -> None:

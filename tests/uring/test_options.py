@@ -25,14 +25,6 @@ from .raw import NOP
 NOP_CQE32 = 1 << 5  # Linux 6.18: the entry's off and addr become the second half of the completion
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
 def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
     while not condition():

@@ -19,21 +19,9 @@ import pytest
 from udpring.errors import ClosedError
 from udpring.uring import Connection, Listener, Reactor, connect, connect_unix
 
-from .reactors import HOSTS, ON_BACKENDS, PATIENCE, SANITIZED, Host, descriptors, until
+from .reactors import PATIENCE, SANITIZED, Host, descriptors, until
 
 LARGE = os.urandom(1 << 20) * 4
-
-
-@pytest.fixture(params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
-
-
-@pytest.fixture(params=ON_BACKENDS)
-def on_asyncio(request: pytest.FixtureRequest) -> Host:
-    found: Host = request.param
-    return found
 
 
 def port(listener: Listener) -> int:
