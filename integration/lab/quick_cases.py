@@ -28,6 +28,7 @@ class Case:
     ``resolver``: the exit code of a resolvconf that records its calls. None: the host has none.
     ``hidden``: programs that the host lacks. ``before`` runs before up, ``between`` while it is up.
     ``rewritten`` is the file that down finds, ``suffix`` the end of the interface's name.
+    ``fails``: up must fail.
     ``userspace``: only if wg-quick finds no WireGuard in the kernel. ``differs``: the parts of the picture
     that differ, and ``row`` the row of docs/wg-quick.md with the reason.
     """
@@ -44,6 +45,7 @@ class Case:
     between: str = ""
     rewritten: str | None = None
     twice: bool = False
+    fails: bool = False
     differs: tuple[str, ...] = ()
     row: str = ""
 
@@ -307,7 +309,7 @@ def _life() -> Iterator[Case]:
     yield Case("address-removed-while-up", both(HOOKS), between="ip address flush dev $NAME")
     yield Case("route-removed-while-up", both(HOOKS), between="ip route del 10.8.0.0/16 dev $NAME")
     yield Case("route-added-while-up", both(HOOKS), between="ip route add 10.70.0.0/16 dev $NAME")
-    yield Case("port-taken", both("ListenPort = 40400"), before="PORT 40400")
+    yield Case("port-taken", both("ListenPort = 40400"), before="PORT 40400", fails=True)
     yield Case("save", both("SaveConfig = true\nMTU = 1380\nListenPort = 40403\nTable = 55\n" + HOOKS))
     yield Case(
         "save-changed",
