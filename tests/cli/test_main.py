@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -181,13 +182,45 @@ def test_exit_codes(
 def test_closed_standard_streams_are_reported(command: str, closed: str, words: str) -> None:
     """The error is one line."""
     line = f"exec {shlex.quote(sys.executable)} -P -m udpring.cli.main {command} {closed}"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        ["sh", "-c", line], capture_output=True, text=True, cwd=TOP, env=environment, check=False, timeout=60
+        ["sh", "-c", line], capture_output=True, text=True, cwd=TOP, check=False, timeout=60
     )
     assert done.returncode == (2 if command.startswith("check") else 1)
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_long_output_survives_short_writes(stream: str, unbuffered: str) -> None:
+    """A signal ends the write to a full pipe early. PYTHONUNBUFFERED must not lose the rest."""
+    program = f"""
+import signal, sys, udpring.cli
+udpring.cli.open_standard_streams()
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+print("x" * 1_000_000, file=sys.{stream})
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-c", program],
+                cwd=TOP,
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+                **{stream: writing},
+            )
+        finally:
+            os.close(writing)
+        with child:
+            got = b""
+            while part := pipe.read1(4096):
+                got += part
+                if len(got) < 100_000:
+                    signal.sigtimedwait([], 0.002)  # a slow reader: the pipe is full when the signals come
+    assert child.returncode == 0
+    assert len(got) == 1_000_001
 
 
 def test_closed_standard_streams_keep_exit_code() -> None:
