@@ -64,6 +64,7 @@ class FileOperations(Queueing):
         """Reads into ``buffer``, a writable buffer, at most its length.
 
         The ring holds the buffer until the operation has ended. A ``bytearray`` cannot be resized meanwhile.
+        See read(2).
         """
         return self._put_pinned(_READ, flags, buffer, True, descriptor(file), position(offset))
 
@@ -105,7 +106,7 @@ class FileOperations(Queueing):
         self, file: File, group: int, *, offset: int | None = None, flags: Flag = Flag.NONE
     ) -> int:
         """Reads once into a buffer of ``group``, which the kernel picks when there is data. -ENOBUFS: none is
-        free."""
+        free. See read(2)."""
         return self._put(
             lib.UDPRING_OP_READ_GROUP, flags, descriptor(file), position(offset), extra=group << 16
         )
@@ -130,7 +131,7 @@ class FileOperations(Queueing):
         offset: int | None = None,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Reads into registered buffer ``buffer``, at its offset ``start``."""
+        """Reads into registered buffer ``buffer``, at its offset ``start``. See io_uring_enter(2)."""
         return self._put(
             lib.UDPRING_OP_READ_FIXED,
             flags,
@@ -151,7 +152,8 @@ class FileOperations(Queueing):
         offset: int | None = None,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Writes from registered buffer ``buffer``. Its bytes must not change until the completion."""
+        """Writes from registered buffer ``buffer``. Its bytes must not change until the completion.
+        See io_uring_enter(2)."""
         return self._put(
             lib.UDPRING_OP_WRITE_FIXED,
             flags,

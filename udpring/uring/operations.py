@@ -102,7 +102,7 @@ class Operations(FileOperations, SocketOperations, Batches):
 
         ``absolute``: at that time of ``clock``. ``multishot`` (6.4): repeatedly, ``count`` times, 0 for ever.
         ``success``: -ETIME does not break a chain. ``clock`` (5.15): also ``time.CLOCK_BOOTTIME`` and
-        ``time.CLOCK_REALTIME``.
+        ``time.CLOCK_REALTIME``. See io_uring_enter(2).
         """
         kind = (
             lib.UDPRING_TIMEOUT_ABS * absolute
@@ -125,7 +125,7 @@ class Operations(FileOperations, SocketOperations, Batches):
         )
 
     def timeout_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Removes a time-out, which ends with -ECANCELED. -ENOENT if there is none."""
+        """Removes a time-out, which ends with -ECANCELED. -ENOENT if there is none. See io_uring_enter(2)."""
         return self._put(lib.UDPRING_OP_TIMEOUT_REMOVE, flags, addr=ticket)
 
     def link_timeout(
@@ -137,7 +137,7 @@ class Operations(FileOperations, SocketOperations, Batches):
         flags: Flag = Flag.NONE,
     ) -> int:
         """Cancels the previous operation, queued with LINK, after ``seconds``. That one ends with -ECANCELED,
-        this one with -ETIME.
+        this one with -ETIME. See io_uring_enter(2).
         """
         kind = lib.UDPRING_TIMEOUT_ABS * absolute | _clock(clock)
         return self._put(lib.UDPRING_OP_LINK_TIMEOUT, flags, addr=nanoseconds(seconds), bits=kind)
@@ -159,7 +159,7 @@ class Operations(FileOperations, SocketOperations, Batches):
     def cancel(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
         """Cancels one operation. 0: cancelled, -ENOENT: not found, -EALREADY: it is being executed.
 
-        The operation itself still ends with its own completion, usually -ECANCELED.
+        The operation itself still ends with its own completion, usually -ECANCELED. See io_uring_enter(2).
         """
         return self._put(lib.UDPRING_OP_CANCEL, flags, addr=ticket)
 
@@ -194,6 +194,7 @@ class Operations(FileOperations, SocketOperations, Batches):
         5.18). ``target``: the ring, or its ``ring_fd``.
 
         It arrives there as a completion with this ``message`` and ``result``, and ends a ``wait``.
+        See io_uring_enter(2).
         """
         return self._put(
             lib.UDPRING_OP_MSG_RING, flags, ring_descriptor(target), message, 0, result & 0xFFFFFFFF
@@ -274,7 +275,7 @@ class Operations(FileOperations, SocketOperations, Batches):
         operations. None empties a place.
 
         The result is the number of changes. With ``ANY_PLACE`` as ``start`` the kernel picks free places, and
-        ``completion.files`` has them.
+        ``completion.files`` has them. See io_uring_enter(2).
         """
         numbers = ffi.new("int32_t[]", [-1 if file is None else descriptor(file) for file in files])
         first = 0xFFFFFFFF if start == ANY_PLACE else start

@@ -308,6 +308,8 @@ class Ring(Operations, Registered):
 
         The first call makes it and must come from the owner. Later calls may come from any thread. Wait for
         reading only, and leave the descriptor open. The ring's own descriptor is ``ring_fd``.
+        Operations of this ring on another eventfd, which a thread writes, can keep it from waking: see
+        docs/io-uring.md.
         Raises RingError: EBUSY after ``register_eventfd``, which then serves the same purpose.
         """
         if self._fd < 0:

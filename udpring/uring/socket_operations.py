@@ -106,6 +106,7 @@ class SocketOperations(Queueing):
         """Receives into ``buffer``, a writable buffer, at most its length.
 
         The ring holds the buffer until the operation has ended. A ``bytearray`` cannot be resized meanwhile.
+        See recv(2).
         """
         extra = _POLL_FIRST if poll_first else 0
         return self._put_pinned(_RECV, flags, buffer, True, descriptor(file), bits=message_flags, extra=extra)
@@ -116,7 +117,7 @@ class SocketOperations(Queueing):
         """Receives once into a buffer of ``group``, which the kernel picks when there is data. -ENOBUFS: none
         is free.
 
-        ``bundle`` (6.10): into several buffers at once if there is more. ``data`` has all of it.
+        ``bundle`` (6.10): into several buffers at once if there is more. ``data`` has all of it. See recv(2).
         """
         extra = group << 16 | (_BUNDLE if bundle else 0)
         return self._put(lib.UDPRING_OP_RECV_GROUP, flags, descriptor(file), bits=message_flags, extra=extra)
@@ -183,7 +184,7 @@ class SocketOperations(Queueing):
         flags: Flag = Flag.NONE,
     ) -> int:
         """Like ``send_zc``, from registered buffer ``buffer``. Its bytes must not change until the
-        notification."""
+        notification. See io_uring_enter(2)."""
         return self._put(
             lib.UDPRING_OP_SEND_ZC_FIXED,
             flags,
@@ -257,7 +258,7 @@ class SocketOperations(Queueing):
         flags: Flag = Flag.NONE,
     ) -> int:
         """Receives one message of up to ``length`` bytes, with its address and up to ``control_length`` bytes
-        of control data."""
+        of control data. See recvmsg(2)."""
         return self._put_message(
             lib.UDPRING_OP_RECVMSG,
             flags,
@@ -276,7 +277,8 @@ class SocketOperations(Queueing):
         message_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
-        """Like ``recvmsg``, into ``buffer``, which the ring holds until the operation has ended."""
+        """Like ``recvmsg``, into ``buffer``, which the ring holds until the operation has ended.
+        See recvmsg(2)."""
         return self._put_message(
             lib.UDPRING_OP_RECVMSG,
             flags,
@@ -318,7 +320,7 @@ class SocketOperations(Queueing):
         self, file: File, events: int = select.POLLIN, *, multishot: bool = False, flags: Flag = Flag.NONE
     ) -> int:
         """Ends with the events that are ready (``select.POLLIN``, ...). ``multishot``: reports them
-        repeatedly."""
+        repeatedly. See poll(2)."""
         return self._put(lib.UDPRING_OP_POLL_ADD, flags, descriptor(file), 0, 0, int(multishot), events)
 
     def poll_update(
@@ -329,7 +331,7 @@ class SocketOperations(Queueing):
         return self._put(lib.UDPRING_OP_POLL_UPDATE, flags, addr=ticket, length=length, bits=events)
 
     def poll_remove(self, ticket: int, *, flags: Flag = Flag.NONE) -> int:
-        """Removes a poll, which ends with -ECANCELED. -ENOENT if there is none."""
+        """Removes a poll, which ends with -ECANCELED. -ENOENT if there is none. See io_uring_enter(2)."""
         return self._put(lib.UDPRING_OP_POLL_REMOVE, flags, addr=ticket)
 
     def epoll_wait(self, file: File, events: int = 64, *, flags: Flag = Flag.NONE) -> int:
