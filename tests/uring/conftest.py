@@ -7,7 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from .denial import run_denied
 from .reactors import HOSTS, ON_BACKENDS, Host
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Calls the function of a test that is marked ``io_uring_denied``."""
+    if pyfuncitem.get_closest_marker("io_uring_denied") is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run_denied(pyfuncitem.obj, **{name: pyfuncitem.funcargs[name] for name in names})
+    return True
 
 
 @pytest.fixture(params=HOSTS)

@@ -1,4 +1,4 @@
-"""Runs a coroutine function in each event loop, inside a reactor on each backend."""
+"""Runs a coroutine function in each event loop, inside a reactor on io_uring and where seccomp denies it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,22 @@ PATIENCE = 30.0
 """Seconds within which everything here must happen."""
 
 
+def chosen(backend: str) -> str | None:
+    """The argument ``backend`` of a reactor, which finds "readiness" itself where io_uring is denied."""
+    return None if backend == "readiness" else backend
+
+
+def marks(backend: str) -> list[pytest.MarkDecorator]:
+    """The marks of a test on ``backend``."""
+    return [pytest.mark.io_uring_denied] if backend == "readiness" else []
+
+
 @dataclass(frozen=True)
 class Host:
-    """A loop and a backend. ``run(main)`` awaits ``main(reactor)`` within the bound."""
+    """A loop and a backend. ``run(main)`` awaits ``main(reactor)`` within the bound.
+
+    "readiness" is not forced: the test must run where io_uring is denied.
+    """
 
     loop: str
     backend: str
@@ -39,7 +52,7 @@ class Host:
     def run(self, main: Callable[[Reactor], Awaitable[Any]], **options: Any) -> Any:
         async def bounded() -> Any:
             with anyio.fail_after(PATIENCE):
-                async with Reactor(backend=self.backend, **options) as reactor:
+                async with Reactor(backend=chosen(self.backend), **options) as reactor:
                     assert reactor.backend == self.backend
                     return await main(reactor)
 
@@ -54,8 +67,13 @@ ALL = [
     (loop, backend) for loop in LOOPS for backend in BACKENDS if (loop, backend) != ("uvloop", "readiness")
 ]
 CHOSEN = [("asyncio", "io_uring")] if SANITIZED else ALL
-HOSTS = [pytest.param(Host(*each), id="-".join(each)) for each in CHOSEN]
-ON_BACKENDS = [pytest.param(Host(*each), id=each[1]) for each in CHOSEN if each[0] == "asyncio"]
+HOSTS = [pytest.param(Host(*each), id="-".join(each), marks=marks(each[1])) for each in CHOSEN]
+ON_BACKENDS = [
+    pytest.param(Host(*each), id=each[1], marks=marks(each[1])) for each in CHOSEN if each[0] == "asyncio"
+]
+EACH_BACKEND = [
+    pytest.param(each, id=each, marks=marks(each)) for each in BACKENDS[: 1 if SANITIZED else None]
+]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from udpring.errors import ClosedError
 from udpring.uring import File, Reactor, open_file
 
-from .reactors import Host, descriptors, until
+from .reactors import EACH_BACKEND, Host, descriptors, until
 
 
 def test_written_bytes_are_read_back(host: Host, tmp_path: Path) -> None:
@@ -64,12 +64,12 @@ def test_missing_file_names_its_path(on_asyncio: Host, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["", "rw", "r++", "z", "rt"])
-def test_unknown_modes_are_refused(mode: str) -> None:
+def test_unknown_modes_are_refused(on_asyncio: Host, mode: str) -> None:
     async def main(reactor: Reactor) -> None:
         with pytest.raises(ValueError, match="mode"):
             open_file("file", mode)
 
-    Host("asyncio", "readiness").run(main)
+    on_asyncio.run(main)
 
 
 def test_modes_create_truncate_append_and_exclude(on_asyncio: Host, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ CALLS = st.lists(
 @example(content=b"", calls=[("truncate", 2), ("readline", 1), ("truncate", 0), ("read", 1)])
 @settings(max_examples=50)
 @given(content=st.binary(max_size=100), calls=CALLS)
-@pytest.mark.parametrize("backend", ["io_uring", "readiness"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_any_calls_do_as_in_io(
     tmp_path_factory: pytest.TempPathFactory, backend: str, content: bytes, calls: list[tuple[object, ...]]
 ) -> None:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -23,7 +24,7 @@ from udpring.errors import ClosedError, RingError, WrongThreadError
 from udpring.uring import Completion, CompletionFlag, Reactor, ReactorThread
 from udpring.uring.call import Call
 
-from .reactors import PATIENCE, Host, descriptors, until
+from .reactors import EACH_BACKEND, PATIENCE, Host, chosen, descriptors, until
 
 
 @pytest.fixture
@@ -377,7 +378,9 @@ def test_other_threads_are_refused(on_asyncio: Host) -> None:
 
 def test_forked_child_is_refused(on_asyncio: Host) -> None:
     async def main(reactor: Reactor) -> int:
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of forks with threads
+            child = os.fork()
         if not child:
             status = 1
             try:
@@ -568,10 +571,10 @@ def test_cancelled_iteration_loses_no_shot(host: Host, pair: tuple[socket.socket
     assert host.run(main) == b"kept"
 
 
-@pytest.mark.parametrize("backend", ["io_uring", "readiness"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_thread_runs_operations_for_others(backend: str) -> None:
     near, far = socket.socketpair()
-    with near, far, ReactorThread(backend=backend) as thread:
+    with near, far, ReactorThread(backend=chosen(backend)) as thread:
         future = thread.call("read", near, 10)
         far.send(b"x")
         assert future.result(PATIENCE).data == b"x"
@@ -585,9 +588,10 @@ def test_thread_runs_operations_for_others(backend: str) -> None:
             thread.call("nop")
 
 
-def test_stopped_thread_ends_calls() -> None:
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+def test_stopped_thread_ends_calls(backend: str) -> None:
     near, far = socket.socketpair()
-    with near, far, ReactorThread() as thread:
+    with near, far, ReactorThread(backend=chosen(backend)) as thread:
         future = thread.call("read", near, 10)
 
         async def started() -> None:

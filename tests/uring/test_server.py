@@ -20,7 +20,7 @@ from udpring.uring import Connection, Listener, Reactor
 from udpring.uring.server import Server
 from udpring.uring.worker import Worker, WorkerMetrics, WorkerOptions
 
-from .reactors import PATIENCE, SANITIZED, descriptors
+from .reactors import EACH_BACKEND, PATIENCE, SANITIZED, descriptors
 
 
 async def echo(connection: Connection) -> None:
@@ -47,7 +47,7 @@ async def wait_for_ever(connection: Connection) -> None:
 KINDS = [
     pytest.param({"backend": "io_uring"}, id="io_uring"),
     pytest.param({"backend": "io_uring", "receive_armed": True}, id="armed"),
-    pytest.param({"backend": "readiness"}, id="readiness"),
+    pytest.param({}, id="readiness", marks=pytest.mark.io_uring_denied),
 ][: 2 if SANITIZED else None]
 
 
@@ -101,7 +101,7 @@ def wait_until(server: Server, **expected: int) -> WorkerMetrics:
 
 def test_server_echoes(options: dict[str, object]) -> None:
     with Server(echo, workers=2, **options) as server:
-        assert server.backend == options["backend"]
+        assert server.backend == options.get("backend", "readiness")
         clients = [client(server) for _ in range(20)]
         for number, sock in enumerate(clients):
             payload = bytes([number]) * 10_000
@@ -112,8 +112,8 @@ def test_server_echoes(options: dict[str, object]) -> None:
         wait_until(server, active=0)
 
 
-def test_workers_share_the_connections() -> None:
-    with Server(name_worker, workers=3) as server:
+def test_workers_share_the_connections(options: dict[str, object]) -> None:
+    with Server(name_worker, workers=3, **options) as server:
         seen = set()
         end = time.monotonic() + PATIENCE
         while len(seen) < 3 and time.monotonic() < end:
@@ -121,9 +121,9 @@ def test_workers_share_the_connections() -> None:
     assert len(seen) == 3
 
 
-def test_pinned_workers_stay_on_their_cpu() -> None:
+def test_pinned_workers_stay_on_their_cpu(options: dict[str, object]) -> None:
     allowed = os.sched_getaffinity(0)
-    with Server(name_worker, workers=1, pin=True) as server:
+    with Server(name_worker, workers=1, pin=True, **options) as server:
         cpus = everything(client(server)).split()[2]
     assert cpus.decode() == str(min(allowed))
     assert os.sched_getaffinity(0) == allowed
@@ -214,8 +214,10 @@ def test_shutdown_cancels_after_its_time(options: dict[str, object]) -> None:
     assert server.workers == 0
 
 
-def test_failing_handler_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    with Server(fail, workers=1) as server:
+def test_failing_handler_is_logged_and_counted(
+    options: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(fail, workers=1, **options) as server:
         with client(server) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b""
@@ -245,9 +247,9 @@ def test_connections_at_once_are_bounded(options: dict[str, object]) -> None:
         wait_until(server, active=0, accepted=3)
 
 
-def test_used_port_is_refused() -> None:
+def test_used_port_is_refused(options: dict[str, object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        Server(echo, port=taken.getsockname()[1])
+        Server(echo, port=taken.getsockname()[1], **options)
 
 
 def test_server_needs_a_worker() -> None:
@@ -255,8 +257,10 @@ def test_server_needs_a_worker() -> None:
         Server(echo, workers=0)
 
 
-def test_worker_processes_serve() -> None:
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+def test_worker_processes_serve(backend: str) -> None:
     with Server(name_worker, workers=2, processes=True, receive_armed=True) as server:
+        assert server.backend == backend
         seen = set()
         end = time.monotonic() + PATIENCE
         while len(seen) < 2 and time.monotonic() < end:
@@ -275,8 +279,10 @@ def test_worker_processes_serve() -> None:
             os.kill(process, 0)
 
 
-def test_ended_worker_process_is_reported() -> None:
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+def test_ended_worker_process_is_reported(backend: str) -> None:
     with Server(name_worker, workers=1, processes=True) as server:
+        assert server.backend == backend
         process = int(everything(client(server)).split()[0])
         os.kill(process, 9)
         with pytest.raises(ClosedError, match=f"{process} has ended"):
@@ -298,7 +304,10 @@ def test_two_threads_may_shut_down(options: dict[str, object]) -> None:
     assert (server.workers, server.metrics.active) == (0, 0)
 
 
-def test_lasting_error_of_accept_does_not_block_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+def test_lasting_error_of_accept_does_not_block_the_worker(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = 0
 
     async def broken(listener: Listener) -> Connection:
@@ -311,7 +320,8 @@ def test_lasting_error_of_accept_does_not_block_the_worker(monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             patch.setattr(Listener, "accept", broken)
             worker = Worker(echo, WorkerOptions("127.0.0.1", 0, 8, 8, False, {}))
-            async with Reactor():
+            async with Reactor() as reactor:
+                assert reactor.backend == backend
                 await worker.resume()
                 while not calls:
                     await asyncio.sleep(0)

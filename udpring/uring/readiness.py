@@ -29,6 +29,8 @@ from udpring.uring.timerfd import Timer
 
 __all__ = ["Job", "ReadinessRing"]
 
+SHOTS_AT_ONCE = 16
+"""Completions of a multishot operation before other operations have their turn."""
 THREADS = 8
 """Threads for operations on files."""
 
@@ -243,9 +245,9 @@ class ReadinessRing(ReadinessSockets):
                 self._try(job)
 
     def _try(self, job: Job) -> None:
-        """One attempt. The job then has ended, or it waits."""
+        """One attempt, of a multishot operation several. The job then has ended, or it waits."""
         assert job.attempt is not None
-        while True:
+        for _ in range(SHOTS_AT_ONCE):
             try:
                 completion = job.attempt()
             except (BlockingIOError, InterruptedError):
@@ -262,6 +264,7 @@ class ReadinessRing(ReadinessSockets):
                 self._end(job, made)
                 return
             self._done.append(made)
+        self._park(job)
 
     def _park(self, job: Job) -> None:
         waiters = self._waiters.get(job.fd)
