@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -201,6 +202,47 @@ def test_shutdown_waits_for_handlers(options: dict[str, object]) -> None:
     assert server.shutdown() == 0
     with pytest.raises(ClosedError, match="shut down"):
         server.pause_accept()
+
+
+async def echo_until_drained(connection: Connection) -> None:
+    """As protocols with several requests a connection do."""
+    connection.on_drain = connection.close_soon
+    with contextlib.suppress(ClosedError):
+        await echo(connection)
+
+
+def test_shutdown_tells_waiting_handlers(options: dict[str, object]) -> None:
+    with Server(echo_until_drained, workers=2, **options) as server:
+        clients = [client(server) for _ in range(4)]
+        for sock in clients:
+            assert ask(sock, b"x") == b"x"
+        assert server.shutdown(PATIENCE) == 0
+        for sock in clients:
+            assert everything(sock) == b""
+
+
+def test_failing_on_drain_stops_no_other(options: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    told: list[bool] = []
+
+    def fail_to_end(connection: Connection) -> None:
+        told.append(connection.draining)
+        connection.close_soon()
+        raise ValueError("the handler's mistake")
+
+    async def handle(connection: Connection) -> None:
+        connection.on_drain = lambda: fail_to_end(connection)
+        with contextlib.suppress(ClosedError):
+            await echo(connection)
+
+    with Server(handle, workers=1, **options) as server:
+        clients = [client(server) for _ in range(3)]
+        for sock in clients:
+            assert ask(sock, b"x") == b"x"
+        assert server.shutdown(PATIENCE) == 0
+        for sock in clients:
+            assert everything(sock) == b""
+    assert told == [True] * 3
+    assert caplog.text.count("on_drain of a connection failed") == 3
 
 
 def test_shutdown_cancels_after_its_time(options: dict[str, object]) -> None:

@@ -108,6 +108,9 @@ class Server:
     def shutdown(self, timeout: float | None = None) -> int:
         """Stops listening, waits for the handlers up to ``timeout`` seconds, and cancels the rest.
 
+        Each connection is then ``draining``, and ``Connection.on_drain`` tells a handler that waits for
+        further requests to end. Without that an idle client takes the whole time.
+
         Returns the number of handlers that were cancelled. A second call waits for the first one and does
         nothing.
         """

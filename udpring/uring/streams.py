@@ -53,6 +53,11 @@ class Connection:
         self._sending = False
         self._kept: list[bytes] = []  # received for a task that was cancelled
         self._shots = shots
+        self.draining = False
+        """Whether the server that serves it shuts down."""
+        self.on_drain: Callable[[], object] | None = None
+        """Called when the server begins to shut down. A handler that waits for further requests sets it, to
+        end the wait."""
 
     # -- life --
 
@@ -76,6 +81,12 @@ class Connection:
         if fd >= 0 and self._busy and not self._reactor.closed:
             self._reactor.start("cancel_file", fd)
         return fd
+
+    def begin_drain(self) -> None:
+        """Sets ``draining`` and calls ``on_drain``. ``Server.shutdown`` does so."""
+        self.draining = True
+        if self.on_drain is not None:
+            self.on_drain()
 
     async def close(self) -> None:
         """Closes the socket. Waiting tasks get ClosedError. A second close does nothing."""

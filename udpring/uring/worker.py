@@ -67,7 +67,7 @@ class Worker:
     def __init__(self, handler: Handler, options: WorkerOptions) -> None:
         self._handler, self._options = handler, options
         self._room = asyncio.Semaphore(options.connections)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Connection] = {}
         self._listener: Listener | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._counts = dict.fromkeys(("accepted", "failed", "aborted", "shortages"), 0)
@@ -93,8 +93,14 @@ class Worker:
             self._serve(connection)
 
     async def drain(self, timeout: float | None) -> int:
-        """Stops listening, waits for the handlers, and cancels those that are left. Returns their number."""
+        """Stops listening, tells the handlers, waits for them, and cancels those that are left. Returns their
+        number."""
         await self.pause()
+        for connection in list(self._tasks.values()):
+            try:
+                connection.begin_drain()
+            except Exception:
+                _log.exception("on_drain of a connection failed")
         tasks = set(self._tasks)
         if tasks:
             _ended, tasks = await asyncio.wait(tasks, timeout=timeout)
@@ -135,8 +141,8 @@ class Worker:
     def _serve(self, connection: Connection, *, has_room: bool = False) -> None:
         self._counts["accepted"] += 1
         task = asyncio.ensure_future(self._handle(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = connection
+        task.add_done_callback(self._tasks.pop)
         if has_room:
             task.add_done_callback(lambda _task: self._room.release())
 
