@@ -221,7 +221,9 @@ def test_shutdown_tells_waiting_handlers(options: dict[str, object]) -> None:
             assert everything(sock) == b""
 
 
-def test_failing_on_drain_stops_no_other(options: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_on_drain_stops_no_other(
+    options: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[bool] = []
 
     def fail_to_end(connection: Connection) -> None:
