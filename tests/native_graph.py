@@ -20,6 +20,7 @@ NATIVE = ROOT / "udpring" / "native"
 LAYERS = (
     ("",),
     ("uring",),
+    ("uring/net",),
     ("udp",),
     ("batch", "tunnel"),
     ("tunnel/crypto", "tunnel/tun", "tunnel/packets", "tunnel/routes"),

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from seccomp import Rule, launcher
@@ -57,6 +58,25 @@ def test_echo_server_on_streams(python: list[str], backend: str, workers: list[s
         while len(found) < 1000:
             found += sock.recv(65536)
         assert found == payload[:1000]
+
+
+@pytest.mark.parametrize(
+    ("python", "backend"),
+    [pytest.param([sys.executable], "io_uring", id="io_uring"), pytest.param(DENIED, "epoll", id="denied")],
+)
+def test_echo_server_on_columns(python: list[str], backend: str) -> None:
+    payload = os.urandom(3_000_000)
+    with (
+        serving([*python, str(EXAMPLES / "echo_net.py")], backend) as port,
+        socket.create_connection(("127.0.0.1", port), SECONDS) as sock,
+    ):
+        sender = Thread(target=sock.sendall, args=(payload,))
+        sender.start()
+        found = bytearray()
+        while len(found) < len(payload):
+            found += sock.recv(65536)
+        sender.join(SECONDS)
+        assert found == payload
 
 
 @pytest.mark.parametrize(("python", "backend"), INTERPRETERS)

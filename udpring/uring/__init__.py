@@ -6,6 +6,9 @@ from udpring.uring.call import Call
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.files import File, open_file
 from udpring.uring.listener import Listener
+from udpring.uring.net import Net
+from udpring.uring.net_protocols import NetProtocol, NetTransport, ProtocolNet
+from udpring.uring.net_turn import NetInfo, Turn
 from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring, supported_operations
 from udpring.uring.reactor import Reactor
@@ -31,8 +34,13 @@ __all__ = [
     "Flag",
     "Listener",
     "MessageAddress",
+    "Net",
+    "NetInfo",
+    "NetProtocol",
+    "NetTransport",
     "OperationRow",
     "Operations",
+    "ProtocolNet",
     "Reactor",
     "ReactorThread",
     "Ring",
@@ -41,6 +49,7 @@ __all__ = [
     "Stat",
     "SupportsFileno",
     "SupportsRing",
+    "Turn",
     "UringProbe",
     "ZeroCopy",
     "connect",

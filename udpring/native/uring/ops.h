@@ -20,6 +20,10 @@ enum ur_kind {
     UR_KIND_WATCH = 5,      /* poll of another descriptor on the receive ring */
     UR_KIND_SILENT = 6,     /* no completion on success (IOSQE_CQE_SKIP_SUCCESS): must own no memory */
     UR_KIND_MESSAGE = 7,    /* sent by another ring (MSG_RING), or a resource tag: no operation of this ring */
+    UR_KIND_NET_RECV = 8,   /* uring/net: of a connection */
+    UR_KIND_NET_SEND = 9,
+    UR_KIND_NET_ACCEPT = 10,
+    UR_KIND_NET_WAKE = 11,
 };
 
 /* Owner: the user of a ring. Thread: that ring's owner. Freed by ur_ops_close(). */
