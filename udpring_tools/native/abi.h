@@ -19,4 +19,14 @@ int32_t udpring_baseline_open(struct udpring_baseline **base, const uint8_t *dat
  * many arrived (without `in`: were sent), fewer than all if none arrived for wait_ms; or -errno, -EINTR included. */
 int32_t udpring_baseline_run(struct udpring_baseline *base, int32_t out, int32_t in, uint32_t wait_ms);
 void udpring_baseline_close(struct udpring_baseline *base);
+
+/* ---- `udpring bench uring` ---- */
+/* Clients of a server (stream_load.c). Each of the `count` connected sockets sends a request of `size` bytes and waits for
+ * `reply` bytes, again and again for `ns`. `times` gets the ns of the last `room` exchanges. Returns the number of
+ * exchanges, or -errno: -ETIMEDOUT if no reply came for 2 s, -EPROTO for more bytes than asked for. */
+int64_t udpring_bench_exchange(const int32_t *fds, uint32_t count, const uint8_t *request, uint32_t size, uint32_t reply,
+                               int64_t ns, uint32_t *times, uint32_t room);
+/* Sends pieces of `size` bytes on up to 64 connected sockets as fast as they are taken, for `ns`. Returns the number of
+ * bytes, or -errno. */
+int64_t udpring_bench_pour(const int32_t *fds, uint32_t count, const uint8_t *data, uint32_t size, int64_t ns);
 #endif
