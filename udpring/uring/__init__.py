@@ -3,6 +3,7 @@ features."""
 
 from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.call import Call
+from udpring.uring.columns import Columns
 from udpring.uring.completion import Completion, CompletionFlag, ControlMessage, MessageAddress
 from udpring.uring.files import File, open_file
 from udpring.uring.listener import Listener
@@ -10,8 +11,10 @@ from udpring.uring.net import Net
 from udpring.uring.net_protocols import NetProtocol, NetTransport, ProtocolNet
 from udpring.uring.net_turn import NetInfo, Turn
 from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
+from udpring.uring.prepared import PreparedBatch
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring, supported_operations
 from udpring.uring.reactor import Reactor
+from udpring.uring.read_files import read_files
 from udpring.uring.results import ChildState, Stat
 from udpring.uring.ring import Ring, RingInfo, graveyard
 from udpring.uring.rows import OPERATIONS, OperationRow
@@ -25,6 +28,7 @@ __all__ = [
     "BufferGroup",
     "Call",
     "ChildState",
+    "Columns",
     "Completion",
     "CompletionFlag",
     "Connection",
@@ -40,6 +44,7 @@ __all__ = [
     "NetTransport",
     "OperationRow",
     "Operations",
+    "PreparedBatch",
     "ProtocolNet",
     "Reactor",
     "ReactorThread",
@@ -57,5 +62,6 @@ __all__ = [
     "graveyard",
     "open_file",
     "probe_uring",
+    "read_files",
     "supported_operations",
 ]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from udpring._native import ffi, lib
-from udpring.uring.queueing import File, Flag, Queueing, descriptor
-from udpring.uring.rows import row_of
+from udpring._native import lib
+from udpring.uring.columns import Columns, results_into
+from udpring.uring.prepared import PreparedBatch
+from udpring.uring.queueing import File, Flag, Queueing
 
 __all__ = ["Batches"]
-
-# Operations whose memory the kernel writes. The caller's buffer must be writable.
-_WRITES = {"read", "recv"}
 
 
 class Batches(Queueing):
@@ -50,47 +48,37 @@ class Batches(Queueing):
         submission queue is full. Raises as the single operations do if none was queued, and ValueError if the
         columns do not fit together.
         """
-        row = row_of(operation)
-        columns = ffi.new("struct udpring_columns *", {"file": -1, "op_flags": bits})
-        keep: list[Any] = []
-        sizes = [] if count is None else [count]
-
-        def column(value: Any, kind: str, single: str, name: str) -> None:
-            if isinstance(value, int):
-                setattr(columns, single, value)
-                return
-            native = ffi.from_buffer(f"{kind}[]", value)
-            keep.append(native)
-            sizes.append(len(native))
-            setattr(columns, name, native)
-
-        if isinstance(files, int) or hasattr(files, "fileno"):
-            columns.file = descriptor(files)
-        else:
-            column(files, "int32_t", "file", "files")
-        column(offsets, "uint64_t", "off", "offs")
-        column(lengths, "uint32_t", "length", "lengths")
-        if starts is not None:
-            column(starts, "uint64_t", "addr", "starts")
-        if not sizes or min(sizes) != max(sizes):
-            raise ValueError(f"{operation}: columns of {sizes} values, not of one number of them")
-        columns.count = sizes[0]
-        tickets = array("Q", bytes(8 * sizes[0]))
-        pin = 0
-        native = self._handle()
-        if buffer is not None:
-            held = ffi.from_buffer("uint8_t[]", buffer, require_writable=operation in _WRITES)
-            columns.memory, columns.size = held, len(held)
-            pin = self._hold(held, sizes[0])
-        queued = lib.udpring_ring_put_many(
-            native, row.number, flags, group << 16, columns, pin, ffi.from_buffer("uint64_t[]", tickets)
+        batch = PreparedBatch(
+            self, operation, files, offsets, lengths, buffer, starts, bits, group, count, flags, once=True
         )
-        if queued < 0:
-            self._refused(queued, row.number, pin)
-        if pin:
-            self._unpin(pin, sizes[0] - queued)
-        del tickets[queued:]
-        return tickets
+        queued = batch.queue()
+        return batch.tickets if queued == len(batch) else batch.tickets[:queued]
+
+    def prepare(
+        self,
+        operation: str,
+        files: File | Any,
+        *,
+        offsets: int | Any = 0,
+        lengths: int | Any = 0,
+        buffer: Any = None,
+        starts: int | Any | None = None,
+        bits: int = 0,
+        group: int = 0,
+        count: int | None = None,
+        flags: Flag = Flag.NONE,
+    ) -> PreparedBatch:
+        """The operations of ``queue_many``, to be queued again and again by ``queue()`` of the result.
+
+        Raises ValueError if the columns do not fit together.
+        """
+        return PreparedBatch(
+            self, operation, files, offsets, lengths, buffer, starts, bits, group, count, flags
+        )
+
+    def columns(self, room: int) -> Columns:
+        """Columns for ``room`` completions, to be filled again and again by ``turn()`` of the result."""
+        return Columns(self, room)
 
     def completions_into(self, tickets: Any, results: Any, flags: Any) -> int:
         """Writes the present completions into columns, oldest first, and returns how many. At most as many as
@@ -100,24 +88,23 @@ class Batches(Queueing):
         unsigned. For operations on the caller's memory, registered buffers or none. The data of others is
         dropped. Does not wait.
         """
-        columns = (
-            ffi.from_buffer("uint64_t[]", tickets, require_writable=True),
-            ffi.from_buffer("int32_t[]", results, require_writable=True),
-            ffi.from_buffer("uint32_t[]", flags, require_writable=True),
-        )
-        room = min(len(column) for column in columns)
+        out, columns = results_into(tickets, results, flags)
+        room = out.room
         ring = self._handle()
         self._check(lib.udpring_ring_attend(ring), "taking completions")
         taken = 0
         while taken < room:
-            rest = [column + taken for column in columns]
-            code = lib.udpring_ring_harvest_columns(ring, *rest, room - taken)
+            code = lib.udpring_ring_harvest_columns(ring, out)
             count = self._check(code, "taking completions")
             if self._pins:
                 self._release_pins()  # C takes no more completions than it has room for ended pins
             if not count:
                 break
             taken += count
+            out.tickets, out.results, out.flags = (column + taken for column in columns)
+            out.room = room - taken
+            if taken < room and not self._pins:
+                break
         else:
             lib.udpring_ring_rouse(ring)  # perhaps some are left
         self._forget_data()

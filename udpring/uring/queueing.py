@@ -103,13 +103,14 @@ class Queueing:
     def _handle(self) -> Any:
         raise AssertionError("the ring has it")  # pragma: no cover
 
-    def _refused(self, code: int, operation: int, pin: int = 0) -> NoReturn:
+    def _refused(self, code: int, operation: int, pin: int = 0, *, keep: bool = False) -> NoReturn:
         """Raises the exception for a call that queued nothing, and lets go of its memory.
 
-        The views are released here, because the traceback of the exception keeps them alive.
+        The views are released here, because the traceback of the exception keeps them alive. ``keep``: they
+        are still needed.
         """
         held = self._pins.pop(pin, [[]])[0]
-        for view in held if isinstance(held, list) else [held]:
+        for view in [] if keep else held if isinstance(held, list) else [held]:
             ffi.release(view)
         why = reason()
         if code not in (-errno.EXDEV, -errno.EBADFD):

@@ -239,9 +239,12 @@ int64_t udpring_ring_put_message(struct udpring_ring *ring, uint32_t operation, 
 int64_t udpring_ring_put_vector(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
                                 uint32_t op_flags, uint64_t extra, uint8_t *const *memory, const uint64_t *sizes, uint32_t count,
                                 uint64_t pin);
-/* Many operations of one kind in one call. A column is an array of `count` values; NULL: the single value beside it is everyone's.
- * The memory of operation i is `size` or lengths[i] bytes at starts[i], or at i x size without starts. */
+/* Many operations of one kind in one call, with the arguments of udpring_ring_put(). A column is an array of `count` values; NULL:
+ * the single value beside it is everyone's. The memory of operation i is `length` or lengths[i] bytes at starts[i], or at i x length
+ * without starts. */
 struct udpring_columns {
+    uint32_t operation, flags;
+    uint64_t extra;
     uint32_t count;
     int32_t file;
     uint32_t length, op_flags;
@@ -251,10 +254,10 @@ struct udpring_columns {
     const uint64_t *offs, *starts;
     uint8_t *memory;               /* pinned, or NULL */
     uint64_t size;
+    uint64_t *tickets;             /* gets their user_data */
 };
-/* How many were queued: fewer than count when slots or entries ran out; or -errno, with none queued. tickets gets their user_data. */
-int32_t udpring_ring_put_many(struct udpring_ring *ring, uint32_t operation, uint32_t flags, uint64_t extra,
-                              const struct udpring_columns *columns, uint64_t pin, uint64_t *tickets);
+/* How many were queued: fewer than count when slots or entries ran out; or -errno, with none queued. */
+int32_t udpring_ring_put_many(struct udpring_ring *ring, const struct udpring_columns *columns, uint64_t pin);
 const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed; empty: the errno says it */
 /* The pins of operations that ended or were retracted since the last call, with the number of operations. At most
  * UDPRING_HARVEST_MAX of them. */
@@ -300,8 +303,18 @@ int32_t udpring_ring_holds(const struct udpring_ring *ring, uint64_t user_data);
 #define UDPRING_SHAPE_VIEW 3     /* its buffer can be claimed */
 void udpring_completions_split(const struct udpring_completion *completions, uint32_t count, uint64_t *tickets, int32_t *results,
                                uint32_t *flags, uint8_t *shapes);
-/* Harvests into columns, without the data. max: any number. Fewer come when completions are left, see udpring_ring_released(). */
-int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, uint64_t *tickets, int32_t *results, uint32_t *flags, uint32_t max);
+/* Arrays of `room` values. Owner, thread: the caller. Freed by it, after the call. */
+struct udpring_results {
+    uint64_t *tickets;
+    int32_t *results;
+    uint32_t *flags;
+    uint32_t room;
+};
+/* Harvests into columns, without the data. Returns how many. Completions may be left, see udpring_ring_released(). */
+int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, const struct udpring_results *out);
+/* udpring_ring_wait(), udpring_ring_attend() and udpring_ring_harvest_columns() in one. How many completions, fewer than `want`
+ * when the time was up; or the -errno of the wait, with none taken. */
+int32_t udpring_ring_turn(struct udpring_ring *ring, uint32_t want, int64_t timeout_ns, const struct udpring_results *out);
 
 /* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. memory: count x bytes of the
  * caller, for a group whose buffers can be claimed, kept until the group is removed or the ring drained and closed. NULL: the

@@ -106,8 +106,7 @@ static void copy(const struct udpring_ring *self, const struct io_uring_cqe *cqe
         memcpy(out->extra, cqe + 1, sizeof(out->extra));
 }
 
-/* Handles one completion. True: the caller gets it in *out. */
-static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
+bool ur_completion_take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
 {
     copy(self, cqe, out);
     switch (UR_KIND(cqe->user_data)) {
@@ -142,8 +141,7 @@ static bool take(struct udpring_ring *self, const struct io_uring_cqe *cqe, stru
     return true;
 }
 
-/* Frees the operations that the last harvest ended, and returns the buffers that it lent. */
-static int settle(struct udpring_ring *self)
+int ur_settle(struct udpring_ring *self)
 {
     int code = ur_ring_usable(&self->ring);
     if (code && code != -EBADFD)
@@ -166,7 +164,7 @@ static int settle(struct udpring_ring *self)
 
 int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completion *out, uint32_t max)
 {
-    int code = settle(self);
+    int code = ur_settle(self);
     if (code)
         return code;
     if (max > UDPRING_HARVEST_MAX)
@@ -177,7 +175,7 @@ int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completio
     if (ready > max)
         ready = max;
     for (uint32_t i = 0; i < ready; i++)
-        shown += take(self, ur_cq_at(&self->ring, i), &out[shown]);
+        shown += ur_completion_take(self, ur_cq_at(&self->ring, i), &out[shown]);
     ur_cq_advance(&self->ring, ready);
     return (int32_t)shown;
 }

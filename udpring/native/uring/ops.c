@@ -4,14 +4,10 @@
 
 #include "ring.h"
 
-#define NO_SLOT UINT32_MAX
-
-enum slot_state { SLOT_FREE, SLOT_TAKEN, SLOT_IN_FLIGHT };
-
 int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count)
 {
     memset(ops, 0, sizeof(*ops));
-    if (kind == UR_KIND_NONE || !count || count == NO_SLOT)
+    if (kind == UR_KIND_NONE || !count || count == UR_NO_SLOT)
         return -EINVAL;
     ops->kind = (uint8_t)kind;
     ops->generation = calloc(count, sizeof(*ops->generation));
@@ -23,7 +19,7 @@ int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count)
     }
     ops->count = count;
     for (uint32_t slot = 0; slot < count; slot++)
-        ops->next_free[slot] = slot + 1 < count ? slot + 1 : NO_SLOT;
+        ops->next_free[slot] = slot + 1 < count ? slot + 1 : UR_NO_SLOT;
     return 0;
 }
 
@@ -33,59 +29,12 @@ void ur_ops_close(struct ur_ops *ops)
     free(ops->next_free);
     free(ops->state);
     memset(ops, 0, sizeof(*ops));
-    ops->free_head = NO_SLOT;
-}
-
-int64_t ur_ops_take(struct ur_ops *ops)
-{
-    uint32_t slot = ops->free_head;
-    if (!ops->count || slot == NO_SLOT)
-        return -ENOBUFS;
-    ops->free_head = ops->next_free[slot];
-    ops->state[slot] = SLOT_TAKEN;
-    return slot;
-}
-
-uint64_t ur_ops_arm(struct ur_ops *ops, uint32_t slot)
-{
-    ops->state[slot] = SLOT_IN_FLIGHT;
-    ops->in_flight++;
-    return UR_USER_DATA(ops->kind, ops->generation[slot], slot);
-}
-
-int64_t ur_ops_find(const struct ur_ops *ops, uint64_t user_data)
-{
-    uint32_t slot = UR_SLOT(user_data);
-    if (ur_likely(UR_KIND(user_data) == ops->kind && slot < ops->count && ops->state[slot] == SLOT_IN_FLIGHT &&
-                  UR_GENERATION(user_data) == (ops->generation[slot] & 0xffffffu)))
-        return slot;
-    return -ESTALE;
-}
-
-int64_t ur_ops_resolve(struct ur_ops *ops, uint64_t user_data)
-{
-    int64_t slot = ur_ops_find(ops, user_data);
-    ops->stale += slot < 0;
-    return slot;
+    ops->free_head = UR_NO_SLOT;
 }
 
 bool ur_ops_busy(const struct ur_ops *ops, uint32_t slot)
 {
-    return ops->state[slot] != SLOT_FREE;
-}
-
-void ur_ops_done(struct ur_ops *ops, uint32_t slot)
-{
-    ops->generation[slot]++;
-    ops->state[slot] = SLOT_TAKEN;
-    ops->in_flight--;
-}
-
-void ur_ops_give(struct ur_ops *ops, uint32_t slot)
-{
-    ops->state[slot] = SLOT_FREE;
-    ops->next_free[slot] = ops->free_head;
-    ops->free_head = slot;
+    return ops->state[slot] != UR_SLOT_FREE;
 }
 
 int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring)
@@ -93,7 +42,7 @@ int ur_ops_cancel_all(struct ur_ops *ops, struct ur_ring *ring)
     int queued = 0;
     ur_sqe_retract(ring, ring->sq_entries);
     for (uint32_t slot = 0; slot < ops->count; slot++) {
-        if (ops->state[slot] != SLOT_IN_FLIGHT)
+        if (ops->state[slot] != UR_SLOT_IN_FLIGHT)
             continue;
         struct io_uring_sqe *sqe = ur_sqe_or_submit(ring);
         if (!sqe)

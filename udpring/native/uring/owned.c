@@ -96,9 +96,11 @@ int32_t udpring_ring_released(struct udpring_ring *self, uint64_t *pins, uint32_
 void ur_slot_release(struct udpring_ring *self, uint32_t number)
 {
     struct ur_slot *slot = &self->slots[number];
-    ur_pool_give(&self->pool, slot->block, slot->block_bytes);
-    slot->block = NULL;
-    slot->block_bytes = 0;
+    if (slot->block) {
+        ur_pool_give(&self->pool, slot->block, slot->block_bytes);
+        slot->block = NULL;
+        slot->block_bytes = 0;
+    }
     slot->out = NULL;
     slot->pin = 0;
     ur_ops_give(&self->ops, number);

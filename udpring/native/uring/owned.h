@@ -1,7 +1,7 @@
 /* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
  * themselves (Python). table.c has the operations. owned.c opens and closes, prepare.c queues, equip.c gives an operation its
- * memory, many.c queues batches, harvest.c and bundle.c return completions, notify.c wakes event loops, registered.c registers files and
- * memory. */
+ * memory, many.c queues batches, harvest.c and bundle.c return completions, columns.c many of them as columns, notify.c wakes event
+ * loops, registered.c registers files and memory. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
 #include <sys/socket.h>
@@ -95,8 +95,14 @@ int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct 
 /* Fills a zeroed SQE, except user_data. slot: NULL for operations without one. */
 void ur_request_fill(struct udpring_ring *self, struct io_uring_sqe *sqe, const struct ur_slot *slot,
                      const struct ur_request *request);
-/* Queues: checks, takes a slot and an SQE. The user_data, or -errno. */
+/* Queues a request that was checked: takes a slot and an SQE. The user_data, or -errno. */
+int64_t ur_request_queue(struct udpring_ring *self, const struct ur_request *request);
+/* Checks and queues. */
 int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request);
+/* Frees the operations that the last harvest ended, and returns the buffers that it lent. 0 or -errno. */
+int ur_settle(struct udpring_ring *self);
+/* Handles one completion. True: the caller gets it in *out. It needs a settle before UDPRING_HARVEST_MAX others. */
+bool ur_completion_take(struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out);
 const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id);
 /* Copies the data of a bundle into a block, which is lent until settle, and returns its buffers to the kernel. False: it is no
  * bundle, or has one buffer. */

@@ -160,12 +160,10 @@ static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe)
     return *sqe ? 0 : ur_fail(&self->why, -EAGAIN, "the kernel takes no submissions for lack of memory. Reap completions and try again");
 }
 
-int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request)
+int64_t ur_request_queue(struct udpring_ring *self, const struct ur_request *request)
 {
-    int code = ur_request_check(self, request);
-    if (ur_unlikely(code))
-        return code;
     struct io_uring_sqe *sqe;
+    int code;
     if (request->flags & IOSQE_CQE_SKIP_SUCCESS) {
         code = next_sqe(self, &sqe);
         if (code)
@@ -192,6 +190,12 @@ int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *reque
     }
     self->chain_open = request->flags & LINKS;
     return (int64_t)sqe->user_data;
+}
+
+int64_t ur_request_put(struct udpring_ring *self, const struct ur_request *request)
+{
+    int code = ur_request_check(self, request);
+    return ur_likely(!code) ? ur_request_queue(self, request) : code;
 }
 
 /* A ring that is not enabled yet may be filled up to its size. */

@@ -168,7 +168,9 @@ static inline struct io_uring_sqe *ur_sqe(struct ur_ring *ring)
         ring->sq_head = ur_acquire(ring->sq_khead);
     }
     struct io_uring_sqe *sqe = ur_sqe_at(ring, ring->sq_tail++);
-    memset(sqe, 0, sizeof(*sqe) << ring->sqe_shift);
+    memset(sqe, 0, sizeof(*sqe));
+    if (ur_unlikely(ring->sqe_shift))
+        memset(sqe + 1, 0, sizeof(*sqe));
     return sqe;
 }
 
