@@ -23,5 +23,11 @@ udp_contenders.py  loops over socket, asyncio and uvloop, sendmmsg from C, and u
 udp_table.py   the result as text, with the intended ratios
 udp_plot.py    the result as a picture
 
+uring.py       bench uring: rows of contenders, runs in turn, medians and ratios
+uring_row.py   what a row is
+uring_nops.py, uring_files.py, uring_streams.py  the rows
+uring_server.py, uring_protocols.py  the servers, each in a process of its own
+uring_table.py, uring_plot.py  the result as text and as a picture
+
 docs/performance.md explains each figure.
 """
