@@ -28,11 +28,15 @@ class Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[str] = []
         self.refused = ""
+        self.answers: dict[str, str] = {}
+        """What `ip -json` prints, by its words."""
         monkeypatch.setattr(interface_setup, "_run", self._run)
 
     def _run(
         self, argv: Sequence[str], stdin: str = "", timeout: float | None = None, pass_fds: Sequence[int] = ()
     ) -> subprocess.CompletedProcess[str]:
+        if "-json" in argv:
+            return subprocess.CompletedProcess(argv, 0, self.answers.get(" ".join(argv[2:]), ""), "")
         lines = stdin.splitlines() if "-batch" in argv else [" ".join(argv[1:])]
         for number, line in enumerate(lines, 1):
             if self.refused and self.refused in line:
@@ -87,3 +91,18 @@ def test_failed_step_is_taken_back(host: Host) -> None:
     ]
     setup.undo()
     assert host.take() == ["link set down dev wg0", "address del 10.0.0.1/24 dev wg0"]
+
+
+def test_steps_made_by_hand_are_taken_over(host: Host) -> None:
+    setup = Setup(planned("10.0.0.1/24", "10.1.0.0/16"))
+    setup.apply()
+    host.take()
+    host.answers = {
+        "-4 address show dev wg0": '[{"addr_info": [{"local": "10.4.0.1", "prefixlen": 24}]}]',
+        "-4 route show dev wg0": '[{"dst": "10.5.0.9"}, {"dst": "10.6.0.0/16"}, {"dst": "default"}]',
+    }
+    wanted = "10.0.0.1/24, 10.4.0.1/24", "10.1.0.0/16, 10.5.0.9/32, 10.6.0.0/16, 10.7.0.0/16"
+    setup.change(planned(*wanted))
+    assert host.take() == ["route add 10.7.0.0/16 dev wg0"]
+    setup.undo()
+    assert {"address del 10.4.0.1/24 dev wg0", "route del 10.5.0.9/32 dev wg0"} <= set(host.take())

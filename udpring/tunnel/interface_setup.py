@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -83,9 +83,9 @@ def _run(
 # --- facts ---
 
 
-def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
+def _ask(prefix: Sequence[str], *words: str, pass_fds: Sequence[int] = ()) -> list[dict[str, Any]]:
     """The output of ``ip -json``. Empty if it fails (no such table, no route)."""
-    done = _run((*prefix, "ip", "-json", *words))
+    done = _run((*prefix, "ip", "-json", *words), pass_fds=pass_fds)
     if done.returncode:
         return []
     try:
@@ -93,6 +93,19 @@ def _ask(prefix: Sequence[str], *words: str) -> list[dict[str, Any]]:
     except ValueError:
         return []
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _shown(entries: Iterable[dict[str, Any]], family: str) -> Iterator[str]:
+    """The addresses and the destinations of routes in the output of ``ip -json``, as plans have them."""
+    every, host = ("0.0.0.0/0", "/32") if family == "-4" else ("::/0", "/128")
+    for entry in entries:
+        for each in entry.get("addr_info", ()):
+            yield f"{each.get('local')}/{each.get('prefixlen')}"
+        destination = str(entry.get("dst", ""))
+        if destination == "default":
+            yield every
+        elif destination:
+            yield destination if "/" in destination else destination + host
 
 
 def _route_mtu(prefix: Sequence[str], route: dict[str, Any]) -> int:
@@ -205,14 +218,17 @@ class Setup:
             raise
 
     def change(self, plan: Plan) -> None:
-        """Changes to another plan: takes back the steps that it lacks, then runs those that it adds. Raises
-        HostError when an added step fails; the added steps before it are taken back."""
+        """Changes to another plan: takes back the steps that it lacks, then runs those that it adds. An added
+        address or route that the interface has already, made by hand, is taken over. Raises HostError when an
+        added step fails; the added steps before it are taken back."""
         wanted = set(plan.steps)
         added = [step for step in plan.steps if step not in self._done]
         gone = [step for step in self._done if step not in wanted]
         # An added step that would be undone the same way (another MTU) takes the place of the old one.
         replaced = {step.undo for step in added}
         self._take_back([step for step in gone if step.undo not in replaced])
+        self._done.update(dict.fromkeys(self._made_by_hand(added)))
+        added = [step for step in added if step not in self._done]
         for step in gone:
             self._done.pop(step, None)
         self.plan = replace(plan, steps=tuple(self._done))
@@ -243,6 +259,24 @@ class Setup:
     def undo(self) -> None:
         """Takes back the steps, the last first. Steps that went with the interface are skipped."""
         self._take_back(list(self._done))
+
+    def _made_by_hand(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps whose address or route the interface has already."""
+        made: dict[tuple[str, ...], set[str]] = {}
+        found = []
+        for step in steps:
+            match step.do.argv:
+                case ("ip", family, "address", "add", wanted, *dev):
+                    key: tuple[str, ...] = (family, "address", "show", *dev)
+                case ("ip", family, "route", "add", wanted, *dev):
+                    key = (family, "route", "show", *dev)
+                case _:
+                    continue
+            if key not in made:
+                made[key] = set(_shown(_ask(self.prefix, *key, pass_fds=self.pass_fds), family))
+            if wanted in made[key]:
+                found.append(step)
+        return found
 
     def _add(self, steps: Sequence[Step]) -> None:
         """Runs all steps or none."""
@@ -292,9 +326,7 @@ class Setup:
         denied = "permitted" in why or "denied" in why
         raise HostError(
             f"{' '.join(commands[before].argv)}: {why}",
-            cure="run this as root"
-            if denied
-            else f"{self.plan.interface} was left unchanged. Correct the configuration and try again",
+            cure="run this as root" if denied else "correct the configuration and try again",
         )
 
 
