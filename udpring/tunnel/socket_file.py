@@ -217,7 +217,7 @@ def _remove_stale(path: Path) -> None:
     raise HostError(
         f"interface {path.stem} is in use: a process answers at {path}",
         errno=errno.EADDRINUSE,
-        cure="choose another name, or stop it by removing that file",
+        cure=f"choose another name, or take it down: udpring down {path.stem}, or remove that file",
     )
 
 

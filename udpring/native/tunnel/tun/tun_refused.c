@@ -42,9 +42,9 @@ int tun_refused_interface(int code, const char *name, struct udpring_reason *why
     case EACCES:
         return ur_fail(why, -code, "interface %s: no right to make a TUN device in this network namespace (run as root with CAP_NET_ADMIN, or in namespaces of your own: unshare -Urn)", name);
     case EBUSY:
-        return ur_fail(why, -code, "interface %s: the name is taken (choose another, or delete it: ip link delete dev %s)", name, name);
+        return ur_fail(why, -code, "interface %s: the name is taken (choose another, or take it down: udpring down %s; if another program made it: ip link delete dev %s)", name, name, name);
     case EINVAL:
-        return ur_fail(why, -code, "interface %s: not a valid name, or taken by an interface that is not a TUN device (choose another)", name);
+        return ur_fail(why, -code, "interface %s: not a valid name, or taken by an interface that is not a TUN device (choose another, or delete it: ip link delete dev %s)", name, name);
     case ENODEV:
     case ENXIO:
         return ur_fail(why, -code, "interface %s: the kernel makes no TUN device (load the module: modprobe tun)", name);
