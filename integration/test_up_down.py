@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,7 @@ def test_up_of_what_is_up_runs_no_hook(host: Host, name: str) -> None:
     assert host.udpring("up", str(file)).returncode == 0
     again = host.udpring("up", str(file))
     assert (again.returncode, f"{name} exists already" in again.stderr) == (3, True)
+    assert f"udpring down {name}" in again.stderr
     assert (host.folder / "hooks").read_text() == "up\n"
 
 
@@ -264,3 +267,139 @@ def test_a_hook_sets_the_private_key(host: Host, name: str) -> None:
     show = ("wg", "show", name, "persistent-keepalive")
     until(lambda: host.run(*show).stdout.split()[-1] == "9", "the file is read again")
     assert host.run("wg", "show", name, "private-key").stdout.strip() == PRIVATE, "the live key stays"
+
+
+# ---- dry run ----
+
+
+def test_dry_run_prints_what_up_does(host: Host, name: str) -> None:
+    """Its lines, run by bash, leave the host as ``up`` does. By itself it changes nothing."""
+    host.resolvconf()
+    file = host.file(
+        name, text("DNS = 10.9.0.53\nMTU = 1380\nPreUp = echo pre >> said\nPostUp = echo %i >> said\n")
+    )
+    before = host.surroundings()
+    dry = host.udpring("up", "--dry-run", str(file))
+    assert (dry.returncode, dry.stderr) == (0, "")
+    assert host.surroundings() == before
+    assert not host.has(name)
+    assert not (host.folder / "said").exists()
+    assert PRIVATE not in dry.stdout
+    assert host.udpring("up", str(file)).returncode == 0
+    look = (("ip", "-json", "address", "show", "dev", name), ("wg", "showconf", name))
+    wanted = host.surroundings(), [_without_index(host.run(*each).stdout) for each in look], host.dns_calls()
+    assert host.udpring("down", name).returncode == 0
+    assert host.surroundings() == before
+    host.dns_log.unlink()
+    script = dry.stdout.replace("[#] ", "")
+    assert f"\nudpring-wg {name}\n" in script
+    host.program("udpring-wg", f'#!/bin/sh\nexec {sys.executable} -P -m udpring.cli.wg "$@"\n')
+    done = host.run("bash", "-e", "-c", script)
+    assert done.returncode == 0, done.stderr
+    by_hand = host.surroundings(), [_without_index(host.run(*each).stdout) for each in look], host.dns_calls()
+    assert by_hand == wanted
+    assert (host.folder / "said").read_text() == f"pre\n{name}\n" * 2
+    again = host.udpring("up", "--dry-run", str(file))
+    assert (again.returncode, f"udpring down {name}" in again.stderr) == (0, True)
+
+
+def _without_index(said: str) -> str:
+    """Numbers that differ with each interface and each start."""
+    return re.sub(r'"ifindex":\d+|ListenPort = \d+', "", said)
+
+
+# ---- reload and save ----
+
+
+def test_reload_applies_the_file_and_says_what_stays(host: Host, name: str) -> None:
+    file = host.file(name, text("ListenPort = 40500\nMTU = 1380\nPostUp = echo up >> hooks\n"))
+    assert host.udpring("up", str(file)).returncode == 0
+    (process,) = host.space.pids()
+    added = keys.to_base64(keys.public_key(keys.generate_private_key()))
+    peers = PEER.replace("::/0", "fd09::/64") + f"[Peer]\nPublicKey = {added}\nAllowedIPs = 10.8.0.0/16\n"
+    host.file(name, text("Address = 10.9.7.1/32\nMTU = 1300\nPostUp = echo more >> hooks\n", peers))
+    done = host.udpring("reload", name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{name}: ListenPort, Address, MTU, PostUp; peers: 1 added, 1 changed\n"
+    assert [line.split(": ", 2)[2].split()[0] for line in done.stderr.splitlines()] == [
+        "PostUp",
+        "ListenPort",
+    ]
+    assert (host.folder / "hooks").read_text() == "up\n"
+    link = host.run("ip", "address", "show", "dev", name).stdout
+    assert "mtu 1300" in link
+    assert "10.9.7.1/32" in link
+    assert "10.8.0.0/16" in host.run("ip", "route", "show", "dev", name).stdout
+    assert "fd09::/64" in host.run("ip", "-6", "route", "show", "dev", name).stdout
+    assert host.run("wg", "show", name, "listen-port").stdout == "40500\n"
+    assert host.space.pids() == [process]
+    again = host.udpring("reload", str(file))
+    assert (again.returncode, again.stdout, again.stderr) == (0, f"{name}: nothing has changed\n", "")
+
+
+def test_reload_of_a_wrong_file_changes_nothing(host: Host, name: str) -> None:
+    file = host.file(name, text())
+    assert host.udpring("up", str(file)).returncode == 0
+    before = host.surroundings(), host.run("wg", "showconf", name).stdout
+    host.file(name, text("MTU = big\n"))
+    done = host.udpring("reload", name)
+    assert done.returncode == 2
+    assert f"{file}:4:" in done.stderr
+    assert (host.surroundings(), host.run("wg", "showconf", name).stdout) == before
+    other = host.folder / "other"
+    other.mkdir()
+    (other / file.name).write_text(text())
+    done = host.udpring("reload", str(other / file.name))
+    assert (done.returncode, f"has another file: {file}" in done.stderr) == (2, True)
+
+
+def test_save_writes_what_runs_and_nothing_else(host: Host, name: str) -> None:
+    """As wg-quick save: without SaveConfig too, and the interface stays up."""
+    file = host.file(name, text("# a comment\nDNS = 10.9.0.53\nTable = off\nPostUp = :\n"), mode=0o644)
+    host.resolvconf()
+    assert host.udpring("up", str(file)).returncode == 0
+    host.run("wg", "set", name, "fwmark", "7", "peer", PUBLIC, "persistent-keepalive", "9")
+    host.run("ip", "address", "add", "10.9.7.1/32", "dev", name)
+    assert host.udpring("save", name).returncode == 0
+    assert host.has(name)
+    saved = Config.load(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in host.folder.glob(f"*{file.name}*")] == [file.name]
+    settings = saved.interface
+    assert (settings.fwmark, settings.table, settings.post_up, settings.save_config) == (
+        7,
+        "off",
+        (":",),
+        False,
+    )
+    assert [str(each) for each in settings.addresses] == ["10.9.0.1/24", "10.9.7.1/32"]
+    assert [str(each) for each in settings.dns] == ["10.9.0.53"]
+    assert settings.mtu is None
+    assert saved.peers[0].persistent_keepalive == 9
+    again = host.udpring("reload", name)
+    assert (again.returncode, again.stderr) == (0, ""), "it is a good file"
+
+
+def test_reload_takes_over_what_was_made_by_hand(host: Host, name: str) -> None:
+    """Addresses and routes of the new file that are there already. They go at down."""
+    before = host.surroundings()
+    file = host.file(name, text(peer=PEER.replace("0.0.0.0/0, ::/0", "10.7.0.0/16")))
+    assert host.udpring("up", str(file)).returncode == 0
+    for words in (
+        "-4 address add 10.9.7.1/32",
+        "-6 address add fd09::7/64",
+        "-4 route add 10.6.0.1",
+        "-6 route add fd06::/48",
+    ):
+        host.run("ip", *words.split(), "dev", name)
+    peer = PEER.replace("0.0.0.0/0, ::/0", "10.7.0.0/16, 10.6.0.1/32, fd06::/48, 10.5.0.0/16")
+    host.file(name, text("Address = 10.9.7.1/32, fd09::7/64\n", peer))
+    done = host.udpring("reload", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "10.5.0.0/16" in host.run("ip", "route", "show", "dev", name).stdout
+    host.file(name, text(peer=PEER.replace("0.0.0.0/0, ::/0", "10.7.0.0/16")))
+    assert host.udpring("reload", name).returncode == 0
+    assert "10.6.0.1" not in host.run("ip", "route", "show", "dev", name).stdout
+    assert "10.9.7.1" not in host.run("ip", "address", "show", "dev", name).stdout
+    assert host.udpring("down", name).returncode == 0
+    assert host.surroundings() == before

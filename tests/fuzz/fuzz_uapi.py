@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 import atheris
 
-with atheris.instrument_imports(include=["udpring.tunnel.uapi", "udpring.tunnel.uapi_values"]):
+with atheris.instrument_imports(
+    include=["udpring.tunnel.uapi", "udpring.tunnel.uapi_lines", "udpring.tunnel.uapi_values"]
+):
     from udpring.tunnel import uapi
 
 ERRNOS = {0, errno.EINVAL, errno.EPROTO, errno.ENOMEM}
@@ -50,7 +52,7 @@ def check_request(data: bytes, cut: int) -> None:
             assert not failed
             assert again == [*settings, uapi.EndRequest("set", 0, "")], (settings, again)
             settings = []
-        elif not isinstance(operation, uapi.GetRequest):
+        elif not isinstance(operation, uapi.GetRequest | uapi.ReportRequest):
             settings.append(operation)
 
 

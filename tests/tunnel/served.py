@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from fake_plane import FakePlane
 from udpring.tunnel.control import BootClock
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
+from udpring.tunnel.uapi_report import Report
 from udpring.tunnel.uapi_server import UapiServer
+from udpring.tunnel.uapi_values import RequestName
 
 
 class Served:
@@ -23,7 +25,8 @@ class Served:
         self.plane = FakePlane(BootClock())
         self.tunnel = Tunnel(self.plane, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
         self.path = path
-        self.server = UapiServer(self.tunnel, SocketFile(path), clock=self.clock)
+        self.reporters: dict[RequestName, Callable[[], Awaitable[Report]]] = {}
+        self.server = UapiServer(self.tunnel, SocketFile(path), clock=self.clock, reporters=self.reporters)
 
     def clock(self) -> float:
         """The server's clock. A test may advance it with ``skipped``."""

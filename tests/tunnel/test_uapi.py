@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from udpring.tunnel.uapi import (
     ProtocolVersion,
     ReplaceAllowedIps,
     ReplacePeers,
+    ReportRequest,
     RequestParser,
     ResponseParser,
     SetCipher,
@@ -63,6 +65,9 @@ def end_of(*lines: bytes) -> EndRequest:
 
 def test_get() -> None:
     assert parse(b"get=1\n\n") == [GetRequest(), EndRequest("get")]
+    names: tuple[Literal["stats", "reload"], ...] = ("stats", "reload")
+    for request in names:
+        assert parse(f"{request}=1\n\n".encode()) == [ReportRequest(request), EndRequest(request)]
 
 
 def test_every_setting() -> None:

@@ -53,6 +53,27 @@ async def test_pause_is_one_line_that_wg_never_sends(here: Served) -> None:
 
 
 @serving
+async def test_reports_are_requests_that_wg_never_sends(here: Served) -> None:
+    before = await here.ask("get=1\n\n")
+    assert await here.ask("reload=1\n\n") == f"errno={errno.EOPNOTSUPP}\n\n"
+    assert await here.ask("reload=1\nfwmark=1\n\n") == f"errno={errno.EINVAL}\n\n"
+
+    async def reload() -> dict[str, int | str]:
+        return {"count": 1, "text": "a b=c"}
+
+    here.reporters["reload"] = reload
+    assert await here.ask("reload=1\n\n") == 'count=1\ntext="a b=c"\nerrno=0\n\n'
+
+    async def fail() -> dict[str, int | str]:
+        raise HostError("no such thing", errno=errno.EBUSY)
+
+    here.reporters["reload"] = fail
+    said = (await here.ask("reload=1\n\n")).splitlines()
+    assert said == ['message="no such thing"', "misused=false", "refused=true", f"errno={errno.EBUSY}", ""]
+    assert await here.ask("get=1\n\n") == before
+
+
+@serving
 async def test_what_was_set_is_what_get_says(here: Served) -> None:
     key = generate_private_key().hex()
     before = time.time()

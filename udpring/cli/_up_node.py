@@ -3,7 +3,7 @@
 The flow:
 1. PreUp; 2. the node: interface, peers, addresses, MTU, DNS, routes; 3. PostUp. Then it is ready. A failure
    undoes everything done so far.
-4. SIGHUP reads the file again.
+4. SIGHUP and ``udpring reload`` read the file again.
 5. SIGTERM, SIGINT, the end of the interface or of its socket file: PreDown, SaveConfig, the node is taken
    down, PostDown. ``udpring down`` does the hooks itself and sends SIGUSR1, which only takes the node down.
 """
@@ -11,6 +11,7 @@ The flow:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from udpring.cli._reload_report import changes, stays
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, up_record
 from udpring.tunnel.blocking import run_blocking
@@ -28,6 +30,10 @@ from udpring.tunnel.node import Node
 from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.trusted_file import require_trusted
+from udpring.tunnel.uapi_report import Report
+
+MAX_NOTES = 32
+"""Notes in the report of a reload."""
 
 log = logging.getLogger("udpring.node")
 
@@ -56,13 +62,21 @@ class _UpNode:
         self.stop = daemon.stop_signal(self.loop)
         self.handed_over: asyncio.Future[None] = self.loop.create_future()
         self.manager = ServiceManager(request.environment)
-        self.node = Node(request.loaded, name=request.name, set_up_interface=True, uapi=True, key_later=True)
+        self.node = Node(
+            request.loaded,
+            name=request.name,
+            set_up_interface=True,
+            uapi=True,
+            key_later=True,
+            reporters={"reload": self._reload},
+        )
         self.reloading: set[asyncio.Task[None]] = set()
         self.attached = True
+        self.up = False
 
     async def run(self, ready: Callable[[], None]) -> str:
         name, settings = self.request.name, self.request.loaded.interface
-        _require_free(name)
+        require_free(name)
         await self._hooks("PreUp", settings.pre_up)
         async with self.node as node:
             await self._hooks("PostUp", settings.post_up)
@@ -79,6 +93,7 @@ class _UpNode:
                 self.attached = self.request.foreground
                 ready()
                 self.manager.ready()
+                self.up = True
                 failure = await self._serve()
                 if not self.handed_over.done():
                     await self._try_hooks("PreDown", node.config.interface.pre_down)
@@ -109,18 +124,34 @@ class _UpNode:
             self.handed_over.set_result(None)
 
     def _hang_up(self) -> None:
-        task = self.loop.create_task(self._reload())
+        task = self.loop.create_task(self._reload_quietly())
         self.reloading.add(task)
         task.add_done_callback(self.reloading.discard)
 
-    async def _reload(self) -> None:
+    async def _reload_quietly(self) -> None:
+        with contextlib.suppress(UdpringError, OSError):
+            await self._reload()
+
+    async def _reload(self) -> Report:
+        """Applies the file as it is now. Raises UdpringError or OSError, which it has logged."""
+        if not self.up:
+            raise UdpringError("the interface is not up yet")
         self.manager.reloading()
         try:
-            await self.node.reload(await run_blocking(self._load, name="udpring-load"))
+            loaded = await run_blocking(self._load, name="udpring-load")
+            before = self.node.config
+            await self.node.reload(loaded)
             log.info("%s was read again", self.request.path)
         except (UdpringError, OSError) as wrong:
             log.error("not reloaded: %s", wrong)
-        self.manager.ready()
+            raise
+        finally:
+            self.manager.ready()
+        notes = (*loaded.warnings, *stays(before, loaded))
+        return {
+            "changes": changes(before, loaded),
+            "notes": {str(number): note for number, note in enumerate(notes[:MAX_NOTES])},
+        }
 
     def _load(self) -> Config:
         loaded = Config.load(self.request.path)
@@ -157,12 +188,13 @@ class _UpNode:
             log.error("%s", failed)
 
 
-def _require_free(name: str) -> None:
-    """PreUp must not run if the interface is already up."""
+def require_free(name: str) -> None:
+    """Raises HostError where there is an interface of this name: PreUp must not run then."""
     try:
         socket.if_nametoindex(name)
     except OSError:
         return
     raise HostError(
-        f"the interface {name} exists already", cure="take it down: udpring down, or ip link delete"
+        f"the interface {name} exists already",
+        cure=f"take it down: udpring down {name}. If another program made it: ip link delete dev {name}",
     )

@@ -13,7 +13,10 @@ from udpring.cli import Subparsers
 from udpring.errors import ConfigError, HostError, UdpringError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from udpring.cli._up_node import UpRequest
+    from udpring.tunnel.config import Config
 
 
 def register(subparsers: Subparsers) -> None:
@@ -23,8 +26,8 @@ def register(subparsers: Subparsers) -> None:
         help="bring an interface up from a wg-quick configuration",
         description="Bring up the interface of a wg-quick configuration: node, addresses, MTU, routes, DNS "
         "and firewall. Run PreUp before and PostUp after it. Go to the background when all is "
-        "done. On SIGHUP, read the file again and apply the differences. Peers that stay keep "
-        "their sessions. `udpring down NAME` takes the interface down.",
+        "done. `udpring reload NAME` (or SIGHUP) reads the file again and applies the differences. Peers "
+        "that stay keep their sessions. `udpring down NAME` takes the interface down.",
     )
     parser.add_argument(
         "file", metavar="FILE", help="a file INTERFACE.conf, or the name of an interface in /etc/wireguard"
@@ -36,6 +39,11 @@ def register(subparsers: Subparsers) -> None:
         "--allow-hooks",
         action="store_true",
         help="run PreUp, PostUp, PreDown and PostDown even if users other than root can change the file",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print each step as a command, as wg-quick does, and change nothing",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 
@@ -53,10 +61,12 @@ def run(args: argparse.Namespace) -> int:
     path = path.resolve()
     loaded = config.Config.load(path)
     loaded.require_private_key_or_hook()
-    if has_hooks(loaded.interface) and not args.allow_hooks:
-        require_trusted(path)
     for warning in loaded.warnings:
         print(f"udpring: warning: {warning}", file=sys.stderr)
+    if args.dry_run:
+        return _show_steps(name, path, loaded)
+    if has_hooks(loaded.interface) and not args.allow_hooks:
+        require_trusted(path)
     level = logging.DEBUG if args.verbose else logging.INFO
 
     def work(ready: Callable[[], None]) -> tuple[int, str]:
@@ -69,6 +79,16 @@ def run(args: argparse.Namespace) -> int:
     if args.foreground:
         return daemon.report(*work(lambda: None), bounded=True)
     return daemon.detach(work, attached=True)
+
+
+def _show_steps(name: str, path: Path, loaded: Config) -> int:
+    from udpring.cli._dry_run import plan_of, refusals, steps  # noqa: PLC0415
+
+    planned = plan_of(name, loaded)
+    for warning in (*planned.warnings, *refusals(name, path, loaded)):
+        print(f"udpring: warning: {warning}", file=sys.stderr)
+    print("\n".join(steps(name, path, loaded, planned)))
+    return 0
 
 
 def _serve(request: UpRequest, ready: Callable[[], None]) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from types import TracebackType
 
 from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
+from udpring.tunnel.changed_config import changed_interface
 from udpring.tunnel.config import Config, PeerConfig
 from udpring.tunnel.control import End
 from udpring.tunnel.directory import Directory
@@ -29,7 +30,7 @@ from udpring.tunnel.directory_limits import ANSWER_SECONDS_MAX
 from udpring.tunnel.directory_peers import DirectoryPeers
 from udpring.tunnel.endpoint_following import EndpointFollowing
 from udpring.tunnel.inside import Inside
-from udpring.tunnel.keys import clamp, to_base64
+from udpring.tunnel.keys import to_base64
 from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_drain import busy_peers
 from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents, PeerRefused
@@ -43,7 +44,7 @@ from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi import SOCKET_DIRECTORY
-from udpring.tunnel.uapi_server import UapiServer
+from udpring.tunnel.uapi_server import Reporters, UapiServer
 from udpring.wireguard.device import Device
 
 __all__ = ["Node", "NodePeer"]
@@ -65,6 +66,7 @@ class Node(Inside, PacketsOfNode):
     set_up_interface: whether to set addresses, MTU and routes. Default: yes if the configuration has an
         Address. Otherwise the interface stays down, and the node silent, until the program sets it up.
     uapi: also serve ``wg`` at /var/run/wireguard/NAME.sock.
+    reporters: further requests that are answered there, such as ``reload`` (``uapi_server``).
     key_later: also start without a PrivateKey. ``wg set`` gives it one later.
     timestamps: a directory that keeps the peers' last timestamps across restarts, so that a captured
         initiation stays a replay. Default: ``UDPRING_TIMESTAMPS``, or off.
@@ -90,6 +92,7 @@ class Node(Inside, PacketsOfNode):
         workers: int | None = None,
         set_up_interface: bool | None = None,
         uapi: bool = False,
+        reporters: Reporters | None = None,
         key_later: bool = False,
         timestamps: str | os.PathLike[str] | None = None,
         attachment: Attachment | None = None,
@@ -114,6 +117,7 @@ class Node(Inside, PacketsOfNode):
         self._workers = workers
         self._set_up_interface = set_up_interface
         self._uapi = uapi
+        self._reporters = reporters
         self._key_later = key_later
         self._timestamps = timestamps
         self._tunnel: Tunnel | None = None
@@ -194,7 +198,7 @@ class Node(Inside, PacketsOfNode):
             attached.gone.add_done_callback(self._ended)
         if self._uapi:
             path = socket_path(SOCKET_DIRECTORY, tunnel.name)
-            self._server = UapiServer(tunnel, await SocketFile.open(path))
+            self._server = UapiServer(tunnel, await SocketFile.open(path), reporters=self._reporters)
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
         peers.apply(self._config)
@@ -423,25 +427,10 @@ class Node(Inside, PacketsOfNode):
         takes time with the number of peers."""
         tunnel = self._tunnel
         if tunnel is not None and self._applied is not None and self._applied != tunnel.settings:
-            self._config = self._changed_config(tunnel, self._applied)
+            live = changed_interface(self._config.interface, tunnel, self._applied)
+            self._config = replace(self._config, interface=live, peers=self._live_peers().configs())
             self._applied = tunnel.settings
         return self._config
-
-    def _changed_config(self, tunnel: Tunnel, applied: tuple[int, int, int]) -> Config:
-        """A port or a mark that the node itself chose stays out of it."""
-        own = self._config.interface
-        _, port, mark = applied
-        key = tunnel.private_key
-        if key is not None and own.private_key is not None and clamp(own.private_key) == key:
-            key = own.private_key
-        live = replace(
-            own,
-            private_key=key,
-            listen_port=own.listen_port if tunnel.listen_port == port else tunnel.listen_port,
-            fwmark=own.fwmark if tunnel.fwmark == mark else tunnel.fwmark,
-            offload=tunnel.offload,
-        )
-        return replace(self._config, interface=live, peers=self._live_peers().configs())
 
     @property
     def peers(self) -> tuple[NodePeer, ...]:

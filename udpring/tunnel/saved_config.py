@@ -1,4 +1,4 @@
-"""``SaveConfig = true``: the running interface written back to its file when it goes down.
+"""``udpring save``, and ``SaveConfig = true`` on the way down: the running interface written to its file.
 
 As in wg-quick: the present keys, port, mark and peers, the interface's addresses, the MTU if the file has
 one, and the file's DNS, Table and commands. Comments are lost, except peers' names.
@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from udpring.errors import HostError
+from udpring.tunnel import uapi
 from udpring.tunnel.config import Config, Endpoint, InterfaceAddress, Network, PeerConfig
 from udpring.tunnel.uapi import DeviceInfo, PeerInfo
 from udpring.tunnel.uapi_client import UapiClient
@@ -28,8 +29,9 @@ def save(interface: str, file: Path, loaded: Config) -> None:
 
     Raises HostError on failure. The file is unchanged then.
     """
+    state = UapiClient(interface, uapi.SOCKET_DIRECTORY).get()
     addresses, mtu = _interface(interface, loaded.interface.addresses)
-    config = live_config(loaded, UapiClient(interface).get(), addresses, mtu)
+    config = live_config(loaded, state, addresses, mtu)
     write_private(file, config.dumps())
 
 
@@ -111,5 +113,5 @@ def write_private(file: Path, text: str) -> None:
         raise HostError(
             f"the configuration cannot be saved to {file}: {failed.strerror}",
             errno=failed.errno or 0,
-            cure="make the folder writable, or take SaveConfig out of the configuration",
+            cure="make the folder writable, and free space there",
         ) from None

@@ -9,8 +9,8 @@ server:
    the earlier lines stay applied and the later ones are skipped.
 3. Where an operation fails (a port in use), the server calls ``RequestParser.fail``, which skips the rest of
    the request up to its blank line.
-4. ``GetRequest`` is answered with ``format_get``; ``EndRequest`` with ``format_status``. Then the next
-   request may follow.
+4. ``GetRequest`` is answered with ``format_get``, ``ReportRequest`` with ``uapi_report.format_report``;
+   ``EndRequest`` with ``format_status``. Then the next request may follow.
 5. At end of file the server calls ``RequestParser.close``. A connection closed without a byte (a probe of
    ``wg``) gives nothing.
 
@@ -21,14 +21,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal, assert_never
+from typing import ClassVar, assert_never
 
-from udpring.errors import UdpringError
+from udpring.tunnel.uapi_lines import MAX_LINE, Lines, UapiProtocolError
 from udpring.tunnel.uapi_values import (
     DEVICE_KEYS,
     NO_KEY,
     OFFLOAD_WORDS,
     PEER_KEYS,
+    REQUESTS,
     SCOPE_ID_MAX,
     AllowedIp,
     BadValueError,
@@ -44,6 +45,8 @@ from udpring.tunnel.uapi_values import (
     ProtocolVersion,
     ReplaceAllowedIps,
     ReplacePeers,
+    ReportRequest,
+    RequestName,
     SetCipher,
     SetDeviceOffload,
     SetEndpoint,
@@ -86,6 +89,7 @@ __all__ = [
     "ProtocolVersion",
     "ReplaceAllowedIps",
     "ReplacePeers",
+    "ReportRequest",
     "RequestParser",
     "ResponseParser",
     "SetCipher",
@@ -110,61 +114,14 @@ __all__ = [
 SOCKET_DIRECTORY = "/var/run/wireguard"
 """Where ``wg`` looks for ``INTERFACE.sock``."""
 
-MAX_LINE = 4096
-"""Bytes in a line without its newline. The longest line of the protocol has under 120."""
-
-
-class UapiProtocolError(UdpringError):
-    """The other end does not speak this protocol. There is no sensible answer: close the connection."""
-
-
-# --- lines of a stream ----------------------------------------------------------------------------
-
-
-class _Lines:
-    """Cuts a stream into lines. Holds at most one chunk and one line of ``MAX_LINE``.
-
-    Returns a line as bytes, or None in place of one that is too long, whose bytes are discarded.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._start = 0
-        self._skipping = False
-
-    def feed(self, data: bytes) -> None:
-        self._buffer = self._buffer[self._start :] + data if self._start < len(self._buffer) else data
-        self._start = 0
-
-    @property
-    def unfinished(self) -> bool:
-        return self._skipping or self._start < len(self._buffer)
-
-    def __iter__(self) -> Iterator[bytes | None]:
-        while True:
-            end = self._buffer.find(b"\n", self._start)
-            if end < 0:
-                break
-            line = self._buffer[self._start : end]
-            self._start = end + 1
-            if self._skipping:
-                self._skipping = False
-                continue
-            yield line if len(line) <= MAX_LINE else None
-        if self._skipping or len(self._buffer) - self._start > MAX_LINE:
-            self._buffer, self._start = b"", 0
-            if not self._skipping:
-                self._skipping = True
-                yield None
-
 
 class RequestParser:
     """Parses the requests of one connection. Pass arriving bytes to ``feed``, execute the operations that it
     yields, and call ``close`` at the end of file."""
 
     def __init__(self) -> None:
-        self._lines = _Lines()
-        self._request: Literal["get", "set"] | None = None
+        self._lines = Lines()
+        self._request: RequestName | None = None
         self._in_peer = False
         self._line_number = 0
         self._errno = 0
@@ -207,8 +164,8 @@ class RequestParser:
                 continue
             self._line_number += 1
             if line == b"":
-                if self._request == "get" and not self._errno:
-                    yield GetRequest()
+                if self._request != "set" and not self._errno:
+                    yield GetRequest() if self._request == "get" else ReportRequest(self._request)
                 yield self._end()
             elif not self._errno:
                 operation = self._setting(line)
@@ -218,11 +175,8 @@ class RequestParser:
     def _open(self, line: bytes | None) -> None:
         if line == b"":
             return
-        if line == b"get=1":
-            self._request = "get"
-        elif line == b"set=1":
-            self._request = "set"
-        else:
+        self._request = None if line is None else REQUESTS.get(line)
+        if self._request is None:
             self._broken = True
             raise UapiProtocolError("a request starts with get=1 or set=1")
         self._in_peer = False
@@ -245,8 +199,8 @@ class RequestParser:
         if line is None:
             self._set_error(errno.EINVAL, f"longer than {MAX_LINE} bytes")
             return None
-        if self._request == "get":
-            self._set_error(errno.EINVAL, "get takes no settings")
+        if self._request != "set":
+            self._set_error(errno.EINVAL, f"{self._request} takes no settings")
             return None
         key_bytes, equals, value_bytes = line.partition(b"=")
         if not equals:
@@ -314,7 +268,7 @@ def format_get(state: DeviceInfo) -> Iterator[bytes]:
 
 def format_status(end: EndRequest) -> bytes:
     """``errno=N`` and the blank line: N negative after a failed set (``wg`` negates it), positive after a
-    failed get."""
+    failed get or report."""
     return b"errno=%d\n\n" % (-end.errno if end.request == "set" else end.errno)
 
 
@@ -374,7 +328,7 @@ class ResponseParser:
     """
 
     def __init__(self) -> None:
-        self._lines = _Lines()
+        self._lines = Lines()
         self._device: dict[str, int] = {}
         self._private_key: bytes | None = None
         self._paused = False

@@ -11,21 +11,37 @@ import socket
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, Protocol
 
 from udpring.errors import HostError, UdpringError
-from udpring.tunnel import uapi
+from udpring.tunnel import uapi, uapi_report
 
 __all__ = ["UapiClient", "UapiError", "interfaces"]
 
 _CHUNK = 65536
+_UNKNOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTO)
 
 
 class UapiError(UdpringError, OSError):
-    """The other end refused a request, with this ``errno``."""
+    """The other end refused a request, with this ``errno``. ``misused``: because of a configuration."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int, *, misused: bool = False) -> None:
         UdpringError.__init__(self, message)
         OSError.__init__(self, number, message)
+        self.message = message
+        self.misused = misused
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Answer(Protocol):
+    """A parser of an answer."""
+
+    done: bool
+
+    def feed(self, data: bytes) -> bool:
+        """Takes the next bytes. Returns ``done``."""
 
 
 class UapiClient:
@@ -55,6 +71,32 @@ class UapiClient:
         """Executes the operations in order. When one is refused, the earlier ones stay."""
         self._exchange(uapi.format_set(operations))
 
+    def report(self, request: Literal["stats", "reload"]) -> dict[str, object]:
+        """The report of a node (``uapi_report``). Raises HostError where the program that serves the
+        interface does not answer such requests (EOPNOTSUPP) or its host refused, UapiError for any other
+        failure, both with the node's own words."""
+        answer = uapi_report.ReportParser()
+        try:
+            self._converse([f"{request}=1\n\n".encode()], answer)
+        except uapi.UapiProtocolError:
+            raise self._unanswered(request) from None
+        if answer.errno in _UNKNOWN and "message" not in answer.report:
+            raise self._unanswered(request)
+        if answer.errno:
+            message = answer.report.get("message") or f"refused: {os.strerror(answer.errno)}"
+            text = f"{self.interface}: {message}"
+            if answer.report.get("refused"):
+                raise HostError(text, errno=answer.errno)
+            raise UapiError(text, answer.errno, misused=bool(answer.report.get("misused")))
+        return answer.report
+
+    def _unanswered(self, request: str) -> HostError:
+        return HostError(
+            f"the program that serves {self.interface} does not answer {request} requests",
+            errno=errno.EOPNOTSUPP,
+            cure="run the interface by udpring up FILE" + (", or udpring-wg" if request == "stats" else ""),
+        )
+
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(self.timeout)
@@ -76,6 +118,13 @@ class UapiClient:
 
     def _exchange(self, request: Iterable[bytes]) -> uapi.ResponseParser:
         answer = uapi.ResponseParser()
+        self._converse(request, answer)
+        if answer.errno:
+            raise UapiError(f"{self.interface}: refused: {os.strerror(answer.errno)}", answer.errno)
+        return answer
+
+    def _converse(self, request: Iterable[bytes], answer: Answer) -> None:
+        """Sends the request and feeds the answer."""
         try:
             with self._connect() as connection:
                 with connection.makefile("wb", buffering=_CHUNK) as stream:
@@ -97,9 +146,6 @@ class UapiClient:
             raise UapiError(
                 f"{self.interface}: {failed.strerror or failed}", failed.errno or errno.EIO
             ) from None
-        if answer.errno:
-            raise UapiError(f"{self.interface}: refused: {os.strerror(answer.errno)}", answer.errno)
-        return answer
 
 
 def interfaces(directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY) -> list[str]:

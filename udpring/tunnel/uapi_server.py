@@ -7,6 +7,7 @@ The flow of one connection:
 3. Allowed IPs of all peers are collected into plane commands of ``PREFIX_BATCH``. Any operation whose result
    depends on them flushes them first.
 4. An answer is written piece by piece. A client that does not read stops only its own connection.
+   ``reporters`` answer the requests of udpring's own commands.
 5. A client without progress is closed after a while, or earlier when the table is full and another client
    comes (``uapi_clients``).
 
@@ -20,10 +21,10 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Iterable, Iterator
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias, assert_never
 
-from udpring.tunnel import uapi
+from udpring.tunnel import uapi, uapi_report
 from udpring.tunnel.control import End
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.flood_gate import FloodGate
@@ -31,8 +32,13 @@ from udpring.tunnel.plane import PREFIX_BATCH, PeerState, Prefix, SocketAddress
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
 from udpring.tunnel.uapi_clients import Client, ClientTable, Clock
+from udpring.tunnel.uapi_report import Report
+from udpring.tunnel.uapi_values import RequestName
 
-__all__ = ["RequestApplier", "UapiServer", "device_state"]
+__all__ = ["Reporters", "RequestApplier", "UapiServer", "device_state"]
+
+Reporters: TypeAlias = Mapping[RequestName, Callable[[], Awaitable[Report]]]
+"""The requests beside ``get`` and ``set`` that a node answers."""
 
 TAKE = 1 << 14
 """Bytes of requests between two turns of the event loop: some hundred lines, milliseconds of work."""
@@ -216,8 +222,16 @@ def _scope_id(scope: str) -> int:
 class UapiServer:
     """Accepts clients on a SocketFile until closed. Owns the socket file."""
 
-    def __init__(self, tunnel: Tunnel, socket_file: SocketFile, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        socket_file: SocketFile,
+        *,
+        clock: Clock | None = None,
+        reporters: Reporters | None = None,
+    ) -> None:
         self._tunnel = tunnel
+        self._reporters = {} if reporters is None else reporters
         self._file = socket_file
         self.clients = ClientTable(clock or asyncio.get_running_loop().time)
         self._serving: set[asyncio.Task[None]] = set()
@@ -297,6 +311,8 @@ class UapiServer:
                 match operation:
                     case uapi.GetRequest():
                         await self._get(client)
+                    case uapi.ReportRequest(request):
+                        await self._report(client, request)
                     case uapi.EndRequest():
                         end = self._finish(applier, operation)
                         await self._send(client, [uapi.format_status(end)])
@@ -313,6 +329,17 @@ class UapiServer:
             raise  # the client's fault, not the request's
         except Exception as failed:
             client.parser.fail(_errno(failed), str(failed))
+
+    async def _report(self, client: Client, request: RequestName) -> None:
+        if (reporter := self._reporters.get(request)) is None:
+            client.parser.fail(errno.EOPNOTSUPP, f"no {request} requests are answered here")
+            return
+        try:
+            report = await reporter()
+        except Exception as failed:
+            report = uapi_report.failure(failed)
+            client.parser.fail(_errno(failed), str(failed))
+        await self._send(client, uapi_report.format_report(report))
 
     def _apply(
         self, parser: uapi.RequestParser, applier: RequestApplier, operation: uapi.SetOperation

@@ -18,6 +18,15 @@ from udpring.wireguard.cipher import Cipher
 NO_KEY = bytes(KEY_LENGTH)
 """An all-zero key, which means none on the wire."""
 
+RequestName: TypeAlias = Literal["get", "set", "stats", "reload"]
+REQUESTS: dict[bytes, RequestName] = {
+    b"get=1": "get",
+    b"set=1": "set",
+    b"stats=1": "stats",
+    b"reload=1": "reload",
+}
+"""The first lines of requests. ``wg`` sends only the first two."""
+
 
 # --- operations of a request, in its order --------------------------------------------------------
 
@@ -25,6 +34,14 @@ NO_KEY = bytes(KEY_LENGTH)
 @dataclass(frozen=True, slots=True)
 class GetRequest:
     """``get=1``: answer with ``format_get``. The ``EndRequest`` comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """A request that only udpring's own commands send, by its name (an extension: ``uapi_report``). The
+    ``EndRequest`` comes next."""
+
+    request: RequestName
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +166,7 @@ class EndRequest:
     """The end of the request: answer with ``format_status``. ``errno`` is 0 or positive. ``message`` is for a
     log: it names the fault and its place, and contains nothing of a key."""
 
-    request: Literal["get", "set"]
+    request: RequestName
     errno: int = 0
     message: str = ""
 
@@ -177,7 +194,7 @@ SetOperation: TypeAlias = (
     | AllowedIp
     | PeerSetting
 )
-Operation: TypeAlias = GetRequest | SetOperation | EndRequest
+Operation: TypeAlias = GetRequest | ReportRequest | SetOperation | EndRequest
 
 
 # --- values ---------------------------------------------------------------------------------------
