@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from seccomp import Rule, launcher
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from .example_servers import DENIED, EXAMPLES, INTERPRETERS, serving
+
 SECONDS = 30.0
-DENIED = [*launcher(Rule("io_uring_setup", errno.EPERM)), sys.executable]
-INTERPRETERS = [
-    pytest.param([sys.executable], "io_uring", id="io_uring"),
-    pytest.param(DENIED, "readiness", id="denied"),
-]
-
-
-@contextmanager
-def serving(words: list[str], backend: str) -> Iterator[int]:
-    """Runs a server until the block ends. The value is its port."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        first = process.stdout.readline()
-        found = re.search(r"on port (\d+), (\w+)", first)
-        assert found is not None, process.communicate(timeout=SECONDS)
-        assert found[2] == backend
-        yield int(found[1])
-        process.send_signal(signal.SIGINT)
-        _out, err = process.communicate(timeout=SECONDS)
-    finally:
-        process.kill()
-        process.communicate()
-    assert (process.returncode, err) == (0, "")
 
 
 @pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
@@ -50,8 +21,8 @@ def serving(words: list[str], backend: str) -> Iterator[int]:
 def test_echo_server_on_streams(python: list[str], backend: str, workers: list[str]) -> None:
     payload = os.urandom(200_000)
     with (
-        serving([*python, str(EXAMPLES / "echo_streams.py"), *workers], backend) as port,
-        socket.create_connection(("127.0.0.1", port), SECONDS) as sock,
+        serving(python, backend, "echo_streams.py", *workers) as server,
+        socket.create_connection(("127.0.0.1", server.port), SECONDS) as sock,
     ):
         sock.sendall(payload[:1000])
         found = b""
@@ -113,3 +84,24 @@ def test_copy_names_the_missing_file(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 1
     assert "absent" in done.stderr
+
+
+def test_echo_server_on_a_ring() -> None:
+    payload = os.urandom(200_000)
+    with (
+        serving([sys.executable], "io_uring", "echo_ring.py") as server,
+        socket.create_connection(("127.0.0.1", server.port), SECONDS) as sock,
+    ):
+        sock.sendall(payload)
+        sock.shutdown(socket.SHUT_WR)
+        found = b""
+        while data := sock.recv(65536):
+            found += data
+        assert found == payload
+
+
+def test_ring_needs_io_uring() -> None:
+    words = [*DENIED, str(EXAMPLES / "echo_ring.py")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "io_uring" in done.stderr
