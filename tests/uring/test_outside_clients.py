@@ -165,6 +165,8 @@ def test_ab_finds_no_failure(interpreter: tuple[list[str], str], keep_alive: lis
     ("interpreter", "name"),
     [
         pytest.param(IO_URING, "echo_ring.py", id="ring"),
+        pytest.param(IO_URING, "echo_net.py", id="net"),
+        pytest.param((DENIED, "epoll"), "echo_net.py", id="net-denied"),
         pytest.param(IO_URING, "echo_streams.py", id="streams"),
         pytest.param(READINESS, "echo_streams.py", id="streams-denied"),
     ],

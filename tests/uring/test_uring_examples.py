@@ -38,8 +38,8 @@ def test_echo_server_on_streams(python: list[str], backend: str, workers: list[s
 def test_echo_server_on_columns(python: list[str], backend: str) -> None:
     payload = os.urandom(3_000_000)
     with (
-        serving([*python, str(EXAMPLES / "echo_net.py")], backend) as port,
-        socket.create_connection(("127.0.0.1", port), SECONDS) as sock,
+        serving(python, backend, "echo_net.py") as server,
+        socket.create_connection(("127.0.0.1", server.port), SECONDS) as sock,
     ):
         sender = Thread(target=sock.sendall, args=(payload,))
         sender.start()
