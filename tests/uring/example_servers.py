@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import subprocess
@@ -30,7 +31,9 @@ class ExampleServer:
 
     def __init__(self, python: list[str], backend: str, name: str, *arguments: object) -> None:
         words = [*python, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         found = re.search(r"on port (\d+), (\w+)", first)
@@ -53,6 +56,10 @@ class ExampleServer:
         while (present := self.descriptors()) != expected:
             assert time.monotonic() < end, present
             time.sleep(0.01)
+
+    def signal_all(self, number: int) -> None:
+        """Sends a signal to the program and its workers, as a terminal and systemd do."""
+        os.killpg(self.process.pid, number)
 
     def stop(self, number: int = signal.SIGINT) -> str:
         """Sends the signal, and returns the last output. The program must end well."""

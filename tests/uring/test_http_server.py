@@ -326,7 +326,7 @@ def test_sigterm_answers_what_was_begun(python: list[str], backend: str, workers
         for client in begun:
             client.send(post(b"body", b"Expect: 100-continue")[:-4])
             assert client.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # it was read
-        server.process.send_signal(signal.SIGTERM)
+        server.signal_all(signal.SIGTERM)
         for client in idle:
             assert client.at_end()
         for client in begun:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import pytest
+from seccomp import run_python
 
 from udpring.errors import ClosedError
 from udpring.uring import Connection, Listener, Reactor
@@ -33,6 +33,11 @@ async def name_worker(connection: Connection) -> None:
     """Sends the process, the thread and the CPUs of the worker."""
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     await connection.send_all(f"{os.getpid()} {threading.get_ident()} {cpus}".encode())
+
+
+async def name_and_echo(connection: Connection) -> None:
+    await connection.send_all(str(os.getpid()).encode())
+    await echo(connection)
 
 
 async def fail(connection: Connection) -> None:
@@ -207,11 +212,12 @@ def test_shutdown_waits_for_handlers(options: dict[str, object]) -> None:
 async def echo_until_drained(connection: Connection) -> None:
     """As protocols with several requests a connection do."""
     connection.on_drain = connection.close_soon
-    with contextlib.suppress(ClosedError):
-        await echo(connection)
+    await echo(connection)
 
 
-def test_shutdown_tells_waiting_handlers(options: dict[str, object]) -> None:
+def test_shutdown_tells_waiting_handlers(
+    options: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
     with Server(echo_until_drained, workers=2, **options) as server:
         clients = [client(server) for _ in range(4)]
         for sock in clients:
@@ -219,6 +225,7 @@ def test_shutdown_tells_waiting_handlers(options: dict[str, object]) -> None:
         assert server.shutdown(PATIENCE) == 0
         for sock in clients:
             assert everything(sock) == b""
+    assert (server.metrics.aborted, server.metrics.failed, caplog.text) == (4, 0, "")
 
 
 def test_failing_on_drain_stops_no_other(
@@ -233,8 +240,7 @@ def test_failing_on_drain_stops_no_other(
 
     async def handle(connection: Connection) -> None:
         connection.on_drain = lambda: fail_to_end(connection)
-        with contextlib.suppress(ClosedError):
-            await echo(connection)
+        await echo(connection)
 
     with Server(handle, workers=1, **options) as server:
         clients = [client(server) for _ in range(3)]
@@ -333,6 +339,42 @@ def test_ended_worker_process_is_reported(backend: str) -> None:
             server.pause_accept()
         with pytest.raises(ClosedError):
             server.shutdown()
+
+
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+def test_ended_worker_process_stops_no_other(backend: str) -> None:
+    """Its end is reported, after the others have drained."""
+    with Server(name_and_echo, workers=2, processes=True) as server:
+        assert server.backend == backend
+        clients: dict[int, socket.socket] = {}
+        end = time.monotonic() + PATIENCE
+        while len(clients) < 2 and time.monotonic() < end:
+            sock = client(server)
+            if clients.setdefault(int(sock.recv(20)), sock) is not sock:
+                sock.close()
+        (killed, first), (_, second) = sorted(clients.items())
+        os.kill(killed, 9)
+        with first:
+            assert first.recv(1) == b""
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(server.shutdown, PATIENCE)
+            assert ask(second, b"still served") == b"still served"
+            second.close()
+            with pytest.raises(ClosedError, match=f"{killed} has ended"):
+                ended.result(PATIENCE)
+
+
+FORGETFUL = """
+import asyncio, functools
+from udpring.uring.server import Server
+
+server = Server(functools.partial(asyncio.sleep, 0), workers=1, processes=True)
+"""
+
+
+def test_forgotten_worker_process_does_not_keep_the_program() -> None:
+    done = run_python(FORGETFUL, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_two_threads_may_shut_down(options: dict[str, object]) -> None:

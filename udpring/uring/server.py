@@ -7,10 +7,10 @@ import operator
 import os
 import threading
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from udpring.errors import ClosedError
+from udpring.errors import ClosedError, UdpringError
 from udpring.uring.completion import MessageAddress
 from udpring.uring.listener import BACKLOG
 from udpring.uring.worker import Handler, ThreadWorker, WorkerMetrics, WorkerOptions, placeholder
@@ -126,12 +126,23 @@ class Server:
                 self._end()
 
     def _all(self, name: str, *arguments: Any) -> Sequence[Any]:
-        """Calls every worker at the same time, and waits for all."""
+        """Calls every worker at the same time, and waits for all. Then raises the first error."""
         with self._lock:
             if not self._workers:
                 raise ClosedError("this server was shut down: start a new one")
-            waits = [worker.begin(name, *arguments) for worker in self._workers]
-            return [wait() for wait in waits]
+            found: list[Any] = []
+            errors: list[Exception] = []
+            calls = [functools.partial(worker.begin, name, *arguments) for worker in self._workers]
+            waits: list[Callable[[], Any]] = []
+            for step, into in ((calls, waits), (waits, found)):
+                for call in step:
+                    try:
+                        into.append(call())
+                    except (OSError, UdpringError) as error:
+                        errors.append(error)
+            if errors:
+                raise errors[0]
+            return found
 
     def _end(self) -> None:
         workers, self._workers = self._workers, []

@@ -40,7 +40,7 @@ class WorkerMetrics:
     failed: int = 0
     """Handlers that raised an exception other than OSError."""
     aborted: int = 0
-    """Handlers that ended with an error of their connection (OSError)."""
+    """Handlers that ended with an error of their connection (OSError), or because it was closed here."""
     shortages: int = 0
     """Calls of accept(2) that failed for lack of descriptors or memory."""
 
@@ -151,9 +151,12 @@ class Worker:
             await self._handler(connection)
         except OSError:
             self._counts["aborted"] += 1
-        except Exception:
-            self._counts["failed"] += 1
-            _log.exception("the handler of a connection failed")
+        except Exception as error:
+            if isinstance(error, ClosedError) and (connection.closed or Reactor.current().closed):
+                self._counts["aborted"] += 1
+            else:
+                self._counts["failed"] += 1
+                _log.exception("the handler of a connection failed")
         finally:
             await connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ class ProcessWorker:
         )
         self._process.start()
         far.close()
+        atexit.register(self._pipe.close)  # before multiprocessing waits for the process
         try:
             self._answer()
         except BaseException:
@@ -60,6 +62,7 @@ class ProcessWorker:
 
     def stop(self) -> None:
         """Ends the process. Connections that are left are closed."""
+        atexit.unregister(self._pipe.close)
         self._pipe.close()  # the process then ends
         self._process.join(END_SECONDS)
         if self._process.exitcode is None:
@@ -70,7 +73,9 @@ class ProcessWorker:
 
 def serve(pipe: Any, handler: Handler, options: WorkerOptions, number: int, cpu: int | None) -> None:
     """The main function of the process: executes calls until the parent closes the pipe or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the parent too
+    # A terminal or a service manager sends these to the parent too, which drains this process first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         worker = ThreadWorker(handler, options, number, cpu)
     except OSError as error:
