@@ -205,7 +205,7 @@ class Peer:
         self._threads = [threading.Thread(target=self._serve, args=(two, answer)) for _, two in pairs]
 
     def _serve(self, sock: socket.socket, answer: Any) -> None:
-        with sock, contextlib.suppress(ConnectionResetError):
+        with sock, contextlib.suppress(ConnectionError):
             while data := sock.recv(65536):
                 with self._lock:
                     self.received += len(data)

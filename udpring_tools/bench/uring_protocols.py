@@ -27,7 +27,11 @@ class Echo(asyncio.Protocol):
         self._write(data)
 
 
-class Sink(asyncio.BufferedProtocol):
+class Sink(asyncio.Protocol):
+    """Drops what it receives."""
+
+
+class BufferedSink(asyncio.BufferedProtocol):
     """Drops what it receives, always into the same memory."""
 
     def __init__(self) -> None:
@@ -90,6 +94,7 @@ def with_h11() -> Callable[[], asyncio.BaseProtocol]:
 PROTOCOLS: dict[str, Callable[[], Callable[[], asyncio.BaseProtocol]]] = {
     "echo": lambda: Echo,
     "sink": lambda: Sink,
+    "sink-buffered": lambda: BufferedSink,
     "http-httptools": with_httptools,
     "http-h11": with_h11,
 }

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from udpring.uring import Connection, Listener, Reactor, Ring
+from udpring.uring import Connection, Listener, Net, ProtocolNet, Reactor, Ring
 from udpring_tools.bench.uring_protocols import PROTOCOLS
 
 __all__ = ["SERVERS", "main"]
@@ -27,7 +27,7 @@ Server = Callable[[str, socket.socket], None]
 
 
 def _on_loop(work: str, sock: socket.socket, loop: Any) -> None:
-    factory = PROTOCOLS[work]()
+    factory = PROTOCOLS["sink-buffered" if work == "sink" else work]()
 
     async def serve() -> None:
         server = await asyncio.get_running_loop().create_server(factory, sock=sock)
@@ -98,7 +98,28 @@ def _ring(work: str, sock: socket.socket) -> None:
                         ring.close_file(fd)
 
 
+def _net(work: str, sock: socket.socket) -> None:
+    """A turn for all connections, and no Python for each message."""
+    with Net(half_open=True) as net:
+        net.listen_on(sock)
+        for turn in net.turns():
+            if work == "echo":
+                net.send_many(turn.ids, turn.starts, turn.lengths)
+            for connection in turn.ended:
+                net.close_connection(connection)
+
+
+def _protocols(work: str, sock: socket.socket) -> None:
+    """The protocol of asyncio, on a net."""
+    net = ProtocolNet(PROTOCOLS[work](), views=work == "sink")
+    with net:
+        net.listen_on(sock)
+        net.run()
+
+
 SERVERS: dict[str, Server] = {
+    "net": _net,
+    "protocols": _protocols,
     "asyncio": _asyncio,
     "uvloop": _uvloop,
     "streams": _streams,

@@ -109,6 +109,8 @@ def echo_row(place: Place) -> Row:
             "p99_ms": "p99 ms",
         },
         {
+            "udpring net": contender("net"),
+            "udpring protocols": contender("protocols"),
             "udpring streams": contender("streams"),
             "udpring ring": contender("ring"),
             "uvloop": contender("uvloop", package("uvloop")),
@@ -156,6 +158,8 @@ def sink_row(place: Place) -> Row:
         f"TCP sink, {count} connections",
         {"gbit_cpu_s": "Gbit per CPU-s", "gbit_s": "Gbit/s"},
         {
+            "udpring net": contender("net"),
+            "udpring protocols": contender("protocols"),
             "udpring streams": contender("streams"),
             "udpring ring": contender("ring"),
             "uvloop": contender("uvloop", package("uvloop")),
@@ -194,6 +198,8 @@ def http_row(place: Place) -> Row:
         f"HTTP/1.1 hello, {count} keep-alive connections, wrk",
         {"requests_s": "requests/s", "requests_cpu_s": "requests per CPU-s", "p99_ms": "p99 ms"},
         {
+            "udpring + httptools": contender("http-httptools", "protocols", httptools),
+            "udpring + h11": contender("http-h11", "protocols", h11),
             "uvloop + httptools": contender("http-httptools", "uvloop", (*package("uvloop"), *httptools)),
             "asyncio + httptools": contender("http-httptools", "asyncio", httptools),
             "asyncio + h11": contender("http-h11", "asyncio", h11),

@@ -34,10 +34,12 @@ GOALS = (
     Goal("reads", "udpring", "pool of 8 threads", "cpu_us_read", 0.5, at_most=True),
     Goal("files", "udpring read_files", "open().read()", "files_s", 1),
     Goal("files", "udpring read_files", "aiofiles", "files_s", 2),
-    Goal("echo", "udpring ring", "uvloop", "messages_cpu_s", 1.5),
-    Goal("echo", "udpring ring", "asyncio", "messages_cpu_s", 3),
-    Goal("echo", "udpring ring", "uvloop", "p99_ms", 1, at_most=True),
-    Goal("sink", "udpring streams", "uvloop", "gbit_cpu_s", 1.5),
+    Goal("echo", "udpring protocols", "uvloop", "messages_cpu_s", 1.5),
+    Goal("echo", "udpring protocols", "asyncio", "messages_cpu_s", 3),
+    Goal("echo", "udpring protocols", "uvloop", "p99_ms", 1, at_most=True),
+    Goal("sink", "udpring protocols", "uvloop", "gbit_cpu_s", 1.5),
+    Goal("http", "udpring + httptools", "uvloop + httptools", "requests_s", 1),
+    Goal("http", "udpring + httptools", "asyncio + h11", "requests_s", 3),
 )
 
 
