@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import mmap
 import os
 from collections.abc import AsyncIterator, Iterable
 
@@ -11,17 +12,21 @@ from udpring._native import lib
 from udpring.uring.files import FilePath, open_file
 from udpring.uring.loops import Gate, Loop, running_loop
 from udpring.uring.operations import Flag
-from udpring.uring.queueing import path_bytes, place
+from udpring.uring.queueing import place
 from udpring.uring.reactor import Reactor
 from udpring.uring.ring import Ring
 
 __all__ = ["read_files"]
 
 AHEAD_MAX = 1024
-_OPENED, _READ, _CLOSED = range(3)
-_LINK, _READ_FLAGS = int(Flag.LINK), Flag.FIXED_FILE | Flag.HARDLINK
-_OPENAT2, _CLOSE = lib.UDPRING_OP_OPENAT2, lib.UDPRING_OP_CLOSE
+_LINK, _READ_FLAGS = int(Flag.LINK), Flag.FIXED_FILE
+_OPENAT2 = lib.UDPRING_OP_OPENAT2
 _AT_FDCWD = -100
+# What is read at most between two turns of the loop, if nothing has to be waited for: about a millisecond.
+_TURN_BYTES, _TURN_FILES = 8 << 20, 64
+# Where the memory begins in its page, as that of large bytes objects does. The kernel's copy to 16, where
+# malloc puts a large bytearray, takes twice as long on AMD Zen 4.
+_PAD = 48
 
 
 async def read_files(
@@ -58,14 +63,14 @@ async def read_files(
             chains.begin(path)
         while chains.order:
             reading = chains.order[0]
-            await chains.until_closed(reading)
-            reading.check()
+            await chains.until_ended(reading)
+            chains.check(reading)
             data = reading.memory[: reading.length]
             if reading.length > size:  # it did not fit
                 async with open_file(reading.path, reactor=reactor) as file:
                     data = memoryview(await file.readall())
             yield reading.path, data
-            chains.free(reading)
+            chains.free()
             for path in itertools.islice(waiting, 1):
                 chains.begin(path)
 
@@ -75,70 +80,66 @@ class _Reading:
 
     def __init__(self, ring: Ring, number: int, size: int) -> None:
         self.place = place(number)
-        memory = bytearray(size + 1)  # one more shows that a file did not fit
-        self.memory = memoryview(memory).toreadonly()
-        self.read = ring.prepare("read", number, lengths=size + 1, buffer=memory, count=1, flags=_READ_FLAGS)
+        # One byte more shows that a file did not fit.
+        memory = memoryview(mmap.mmap(-1, _PAD + size + 1))[_PAD:]
+        self.memory = memory.toreadonly()
+        self.batch = ring.prepare("read", number, lengths=size + 1, buffer=memory, count=1, flags=_READ_FLAGS)
         self.path: FilePath = ""
-        self.results = [0, 0, 0]
-        self.closed = False
-
-    @property
-    def length(self) -> int:
-        """Bytes read."""
-        return self.results[_READ]
-
-    def check(self) -> None:
-        """Raises OSError if the file was not opened or not read."""
-        for result in self.results:
-            if result < 0:
-                raise OSError(-result, os.strerror(-result), os.fsdecode(self.path))
+        self.opening = 0  # the ticket
+        self.length = 0
+        self.ended = False
 
 
 class _Chains:
-    """A ring on which each file is a chain of three operations: open, read, close."""
+    """A ring on which each file is a chain of two operations: open, read. The next file at its place closes
+    it."""
 
     def __init__(self, loop: Loop, size: int, ahead: int) -> None:
         self._loop = loop
-        self._ring = ring = Ring(max(8, 4 * ahead))
+        self._ring = ring = Ring(max(8, 2 * ahead))
         ring.register_files(ahead)
-        self._done = ring.columns(3 * ahead)
+        self._done = ring.columns(2 * ahead)
         self._places = [_Reading(ring, number, size) for number in range(ahead)]
-        self._steps: dict[int, tuple[_Reading, int]] = {}
-        self._turns = 0
+        self._by_ticket: dict[int, _Reading] = {}
+        self._refused: dict[int, int] = {}  # openings that failed, with their results
+        self._without_turn = 0  # bytes
         self._gate: Gate | None = None
         self.order: collections.deque[_Reading] = collections.deque()
 
     def begin(self, path: FilePath) -> None:
         """Queues a file at a free place. There is room for the chains of all places."""
-        reading, ring, steps = self._places.pop(), self._ring, self._steps
-        reading.path, reading.closed = path, False
-        name = path_bytes(path)
-        opening = ring._put(_OPENAT2, _LINK, _AT_FDCWD, extra=reading.place, memory=name, size=len(name))
-        reading.read.queue()
-        closing = ring._put(_CLOSE, 0, 0, extra=reading.place)
-        steps[opening] = reading, _OPENED
-        steps[reading.read.tickets[0]] = reading, _READ
-        steps[closing] = reading, _CLOSED
+        reading, ring = self._places.pop(), self._ring
+        name = path if type(path) is bytes else os.fsencode(path)
+        reading.path, reading.ended = path, False
+        reading.opening = ring._put(_OPENAT2, _LINK, _AT_FDCWD, 0, 0, 0, 0, reading.place, name, len(name))
+        reading.batch.queue()
+        self._by_ticket[reading.batch.tickets[0]] = reading
         self.order.append(reading)
 
-    def free(self, reading: _Reading) -> None:
-        """The place may have another file."""
-        self.order.remove(reading)
-        self._places.append(reading)
+    def free(self) -> None:
+        """The oldest file's place may have another file."""
+        self._places.append(self.order.popleft())
 
-    async def until_closed(self, reading: _Reading) -> None:
+    def check(self, reading: _Reading) -> None:
+        """Raises OSError if the file was not opened or not read."""
+        if reading.length < 0:
+            error = -self._refused.pop(reading.opening, reading.length)
+            raise OSError(error, os.strerror(error), os.fsdecode(reading.path))
+
+    async def until_ended(self, reading: _Reading) -> None:
         """Waits for the end of a file's chain. A file in the page cache is read while it is submitted. The
-        loop has a turn for each round of files all the same."""
+        loop has a turn after some of them all the same."""
         self._take()
-        self._turns += 1
-        if self._turns % (len(self._places) + len(self.order)) == 0:
+        self._without_turn += max(reading.length, _TURN_BYTES // _TURN_FILES)
+        if self._without_turn >= _TURN_BYTES:
+            self._without_turn = 0
             await self._loop.turn()
-        while not reading.closed:
+        while not reading.ended:
             self._gate = gate = self._loop.gate()
             self._loop.watch(self._ring.fileno(), self._wake)
             try:
                 self._take()
-                if not reading.closed:
+                if not reading.ended:
                     await gate.wait()
             finally:
                 self._loop.unwatch(self._ring.fileno())
@@ -149,11 +150,13 @@ class _Chains:
             self._gate.open()
 
     def _take(self) -> None:
-        done, steps = self._done, self._steps
+        done = self._done
         for i in range(done.turn(0, 0)):
-            reading, step = steps.pop(done.tickets[i])
-            reading.results[step] = done.results[i]
-            reading.closed |= step == _CLOSED
+            reading = self._by_ticket.pop(done.tickets[i], None)
+            if reading is not None:
+                reading.length, reading.ended = done.results[i], True
+            elif done.results[i] < 0:
+                self._refused[done.tickets[i]] = done.results[i]
 
     def __enter__(self) -> _Chains:
         return self

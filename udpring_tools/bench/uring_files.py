@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -255,17 +255,28 @@ def files_row(place: Place) -> Row:
 
 
 def _files(work: Callable[[list[Path], int], Any], paths: list[Path], length: int, seconds: float) -> Sample:
-    """``work`` reads all files once, or returns a coroutine that does."""
+    """``work`` reads all files once, or returns a coroutine that does, within a reactor."""
+
+    async def within() -> None:
+        with reactor.as_current():
+            await work(paths, length)
 
     def once() -> int:
-        running: Awaitable[None] | None = work(paths, length)
-        if running is not None:
-            asyncio.get_event_loop().run_until_complete(running)
+        if asyncio.iscoroutinefunction(work):
+            runner.run(within())
+        else:
+            work(paths, length)
         return len(paths)
 
+    async def opened() -> Reactor:
+        return Reactor().open()
+
     with asyncio.Runner() as runner:
-        asyncio.set_event_loop(runner.get_loop())
-        done, took, used = timed(once, seconds)
+        reactor = runner.run(opened())
+        try:
+            done, took, used = timed(once, seconds)
+        finally:
+            reactor.close()
     return {"files_s": done / took, "files_cpu_s": done / used}
 
 
@@ -275,17 +286,15 @@ def _checked(got: int, length: int) -> None:
 
 
 async def _read_files(paths: list[Path], length: int) -> None:
-    async with Reactor():
-        async for _path, data in read_files(paths, size=length):
-            _checked(len(data), length)
+    async for _path, data in read_files(paths, size=length):
+        _checked(len(data), length)
 
 
 async def _open_files(paths: list[Path], length: int) -> None:
     """One file after the other."""
-    async with Reactor():
-        for path in paths:
-            async with open_file(path) as file:
-                _checked(len(await file.read()), length)
+    for path in paths:
+        async with open_file(path) as file:
+            _checked(len(await file.read()), length)
 
 
 def _plain_files(paths: list[Path], length: int) -> None:
