@@ -57,6 +57,8 @@ class Server(threading.Thread):
                     return
                 if isinstance(operation, uapi.GetRequest):
                     connection.sendall(b"".join(uapi.format_get(STATE)))
+                elif isinstance(operation, uapi.ReportRequest):
+                    return  # wireguard-go ends the connection at a request that it does not know
                 elif isinstance(operation, uapi.SetListenPort) and operation.port == 80:
                     parser.fail(98)
                 elif isinstance(operation, uapi.EndRequest):

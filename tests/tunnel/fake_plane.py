@@ -24,7 +24,7 @@ from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats,
 
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
-NO_STATS = PlaneStats(*[0] * 17, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2)
+NO_STATS = PlaneStats(*[0] * 17, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2, 4096, 256, 0, 0, ())
 
 
 class Clock(Protocol):
@@ -99,6 +99,9 @@ class FakePlane:
         self.sharing_reason = ""
         self.routes_reason = ""
         self.trains_reason = ""
+        self.counted = NO_STATS
+        self.tier_reason = ""
+        self.sends_trains = self.receives_trains = True
         self.closed = False
         self.loaded_until = 0
         self.other: FakePlane | None = None
@@ -411,4 +414,4 @@ class FakePlane:
         return [known.state for known in self.peers.values()]
 
     def stats(self) -> PlaneStats:
-        return NO_STATS
+        return self.counted

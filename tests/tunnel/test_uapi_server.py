@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import gc
 import os
@@ -16,8 +17,11 @@ from served import Served, served, serving, until
 
 from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
+from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
+from udpring.tunnel.plane_values import PlaneStats
 from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.uapi_report import ReportParser
 from udpring.tunnel.uapi_values import PEER_KEYS
 from udpring.wireguard.cipher import Cipher
 
@@ -71,6 +75,33 @@ async def test_reports_are_requests_that_wg_never_sends(here: Served) -> None:
     said = (await here.ask("reload=1\n\n")).splitlines()
     assert said == ['message="no such thing"', "misused=false", "refused=true", f"errno={errno.EBUSY}", ""]
     assert await here.ask("get=1\n\n") == before
+
+
+@serving
+async def test_stats_are_everything_that_is_counted(here: Served) -> None:
+    """Each counter of the plane and of the control loop is in the report, by some name."""
+    reported = ReportParser()
+    plane = {f.name for f in dataclasses.fields(PlaneStats)}
+    control = {f.name for f in dataclasses.fields(ControlStats)} - {"dropped", "events"}
+    marked = {name: 1000 + number for number, name in enumerate(sorted(plane | control))}
+    texts = {"tier": "t", "aead": "a", "drops": {"no_peer": 1}, "rx": {"starved": 2}, "tx": {"split": 3}}
+    here.plane.counted = PlaneStats(
+        **{name: marked[name] for name in plane} | texts | {"tun_offloads": ("tso4",)}
+    )  # type: ignore[arg-type]
+    here.tunnel.control.stats = ControlStats(
+        **{name: marked[name] for name in control}, dropped={"paused": 4}
+    )
+    reported.feed((await here.ask("stats=1\n\n")).encode())
+    tables = [table for table in reported.report.values() if isinstance(table, dict)]
+    values = {value for table in tables for value in table.values()}
+    missing = {name for name in plane | control if name not in {*texts, "tun_offloads", "aead"}}
+    assert {name for name in missing if marked[name] not in values} == set()
+    assert reported.report["drops"] == {"no_peer": 1}
+    assert reported.report["receive"] == {"starved": 2}
+    assert reported.report["send"] == {"split": 3}
+    refused = reported.report["handshake_drops"]
+    assert isinstance(refused, dict)
+    assert (refused["paused"], refused["bad_length"]) == (4, 0)
 
 
 @serving

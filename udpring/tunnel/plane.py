@@ -114,6 +114,9 @@ class Plane:
         fault = train_fault() if options.flags & lib.UDPRING_PLANE_NO_TRAINS else None
         self.trains_reason = fault.words if fault else ""
         """Why no trains are sent: a known fault of this kernel. Empty: they are, or the user chose so."""
+        self.receives_trains = not options.flags & lib.UDPRING_PLANE_NO_UDP_OFFLOAD
+        self.sends_trains = self.receives_trains and not options.flags & lib.UDPRING_PLANE_NO_TRAINS
+        """To peers without a setting of their own, unless a route loses them."""
         options.flags |= bool(queues) * lib.UDPRING_PLANE_PACKETS
         options.workers = workers_asked(workers)
         options.packets_out_bytes, options.packets_in_bytes = queues or (0, 0)

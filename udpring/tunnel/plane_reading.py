@@ -6,13 +6,13 @@ from typing import Any
 
 from udpring._native import ffi, lib
 from udpring.tunnel.plane_addresses import address_of
-from udpring.tunnel.plane_values import PeerState, PlaneStats
+from udpring.tunnel.plane_values import TUN_OFFLOADS, PeerState, PlaneStats
 from udpring.udp.tiers import tier_name
 
 __all__ = ["DROP_NAMES", "peer_state", "plane_stats"]
 
 DROP_NAMES = [ffi.string(lib.udpring_drop_name(number)).decode() for number in range(lib.UDPRING_DROP_COUNT)]
-_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead"})
+_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead", "tun_offloads"})
 """Of PlaneStats: all others are fields of the struct as they are."""
 
 
@@ -30,6 +30,7 @@ def plane_stats(raw: Any) -> PlaneStats:
         rx=_counters(raw.rx),
         tx=_counters(raw.tx),
         tier=tier_name(raw.tier),
+        tun_offloads=tuple(name for bit, name in TUN_OFFLOADS.items() if raw.tun_offloads & bit),
         aead="" if aead == ffi.NULL else ffi.string(aead).decode(),
     )
 

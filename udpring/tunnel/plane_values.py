@@ -14,7 +14,10 @@ from udpring._native import lib
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.wireguard.events import PeerStamps
 
-__all__ = ["Event", "EventKind", "PeerState", "PlaneStats", "Prefix", "SocketAddress"]
+__all__ = ["TUN_OFFLOADS", "Event", "EventKind", "PeerState", "PlaneStats", "Prefix", "SocketAddress"]
+
+TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
+"""Names of the bits TUN_F_* (linux/if_tun.h)."""
 
 
 class EventKind(IntEnum):
@@ -156,3 +159,9 @@ class PlaneStats:
     mailbox_depth: int
     workers: int
     handshake_sockets: int
+    mailbox_capacity: int
+    send_slots: int
+    sends_pending: int
+    staged_bytes: int
+    tun_offloads: tuple[str, ...]
+    """Super-packets that the kernel hands over: ``tso4``, ... Empty: single packets only."""

@@ -18,6 +18,7 @@ from udpring._native import ffi, lib, reason, reason_text
 from udpring.errors import HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.tunnel.namespaces import Namespaces
+from udpring.tunnel.plane_values import TUN_OFFLOADS
 from udpring.tunnel.refusals import require_descriptors
 from udpring.udp.probe import UdpProbe, probe_udp
 from udpring.udp.train_kernels import train_fault
@@ -28,8 +29,6 @@ __all__ = ["AeadProbe", "HostProbe", "Limits", "Missing", "System", "TunProbe", 
 
 _TUN_NAME = "udpring%d"
 """The name of the trial device (native/tunnel/tun/tun_probe.c)."""
-# linux/if_tun.h
-_TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
 # linux/capability.h: the capabilities that udpring needs.
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 39: "CAP_BPF"}
 # Flags that matter for the AEAD libraries and the checksums.
@@ -274,7 +273,7 @@ def _tun() -> TunProbe:
     steering = reason_text(facts.steer_why) or ("the device took it" if facts.steered else "not tried")
     return TunProbe(
         Feature("device", True, "made one" if facts.unseen else "made one, in this network namespace", 0),
-        tuple(name for bit, name in _TUN_OFFLOADS.items() if facts.offloads & bit),
+        tuple(name for bit, name in TUN_OFFLOADS.items() if facts.offloads & bit),
         Feature("multi_queue", bool(facts.multi_queue), queues, 0),
         Feature("steering", bool(facts.steered), steering, 0),
     )
@@ -408,7 +407,7 @@ def _missing_speed(found: HostProbe) -> list[Missing]:
 
 def _missing_of_tun(tun: TunProbe) -> list[Missing]:
     missing = []
-    absent = [name for name in _TUN_OFFLOADS.values() if name not in tun.offloads]
+    absent = [name for name in TUN_OFFLOADS.values() if name not in tun.offloads]
     if absent:
         effect = "each packet crosses the kernel on its own" if not tun.offloads else "UDP does so singly"
         missing.append(

@@ -31,6 +31,7 @@ from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.plane import PREFIX_BATCH, PeerState, Prefix, SocketAddress
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
+from udpring.tunnel.tunnel_report import tunnel_report
 from udpring.tunnel.uapi_clients import Client, ClientTable, Clock
 from udpring.tunnel.uapi_report import Report
 from udpring.tunnel.uapi_values import RequestName
@@ -232,6 +233,7 @@ class UapiServer:
     ) -> None:
         self._tunnel = tunnel
         self._reporters = {} if reporters is None else reporters
+        self._own: Reporters = {"stats": self._stats}
         self._file = socket_file
         self.clients = ClientTable(clock or asyncio.get_running_loop().time)
         self._serving: set[asyncio.Task[None]] = set()
@@ -330,8 +332,11 @@ class UapiServer:
         except Exception as failed:
             client.parser.fail(_errno(failed), str(failed))
 
+    async def _stats(self) -> Report:
+        return tunnel_report(self._tunnel)
+
     async def _report(self, client: Client, request: RequestName) -> None:
-        if (reporter := self._reporters.get(request)) is None:
+        if (reporter := self._own.get(request) or self._reporters.get(request)) is None:
             client.parser.fail(errno.EOPNOTSUPP, f"no {request} requests are answered here")
             return
         try:

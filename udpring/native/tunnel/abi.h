@@ -205,6 +205,10 @@ struct udpring_plane_stats {
     uint64_t drops[32];               /* by enum udpring_drop */
     uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers;
     uint32_t handshake_sockets; /* 0: handshakes and data share sockets, see udpring_plane_sharing_reason */
+    uint32_t mailbox_capacity;
+    uint32_t send_slots, sends_pending;   /* of the send rings, together */
+    uint32_t staged_bytes;      /* of packets that wait for a handshake */
+    uint32_t tun_offloads;      /* TUN_F_*: the super-packets that the kernel hands over; 0: single packets only */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;
 };

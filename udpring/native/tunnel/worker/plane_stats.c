@@ -109,6 +109,12 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     counters_add(&out->tx, &worker->tx_seen, sizeof(out->tx));
     out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
     out->super_packets_split += worker->coalescer.refusals.count;
+    out->staged_bytes += (uint32_t)worker->staged.bytes;
+    if (worker->tx) {
+        uint32_t pending = udp_tx_pending(worker->tx);
+        out->sends_pending += pending;
+        out->send_slots += pending + udp_tx_room(worker->tx);
+    }
 }
 
 static int run_stats(struct worker *worker, void *argument)
@@ -123,6 +129,8 @@ static int run_stats(struct worker *worker, void *argument)
         .keypairs = plane->indices.count,
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,
+        .mailbox_capacity = plane->mailbox.capacity,
+        .tun_offloads = worker->tun.offloads,
     };
     handshakes_see_drops(&worker->handshakes);
     worker_see_counters(worker);   /* the caller's own are in the middle of a pass */
