@@ -403,3 +403,23 @@ def test_reload_takes_over_what_was_made_by_hand(host: Host, name: str) -> None:
     assert "10.9.7.1" not in host.run("ip", "address", "show", "dev", name).stdout
     assert host.udpring("down", name).returncode == 0
     assert host.surroundings() == before
+
+
+# ---- metrics ----
+
+
+def test_up_serves_metrics_until_down(host: Host, name: str) -> None:
+    file = host.file(name, text("PreUp = echo pre >> hooks\n"))
+    file.write_text(file.read_text().replace("[Peer]", "[Peer]\n# friendly_name = garden shed"))
+    assert host.udpring("up", "--metrics", "./metrics", str(file)).returncode == 0
+    scrape = host.run("curl", "-sS", "--unix-socket", str(host.folder / "metrics"), "http://node/metrics")
+    assert scrape.returncode == 0, scrape.stderr
+    assert f'udpring_peers{{interface="{name}"}} 1.0\n' in scrape.stdout
+    assert 'friendly_name="garden shed"' in scrape.stdout
+    assert host.udpring("down", name).returncode == 0
+    assert not (host.folder / "metrics").exists()
+    (host.folder / "metrics").touch()
+    refused = host.udpring("up", "--metrics", "./metrics", str(file))
+    assert (refused.returncode, "metrics at" in refused.stderr) == (3, True)
+    assert not host.has(name)
+    assert (host.folder / "hooks").read_text() == "pre\n", "PreUp did not run again"

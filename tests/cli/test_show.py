@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from udpring.cli import show
+from udpring.cli._peer_names import PeerNames
 from udpring.cli.main import main
 from udpring.errors import HostError
-from udpring.tunnel import keys, uapi, uapi_client
+from udpring.tunnel import keys, uapi, uapi_client, up_record
 from udpring.wireguard.cipher import Cipher
 
 from .conftest import KEY, OTHER, PEER, Server
@@ -155,3 +156,24 @@ def test_words() -> None:
     assert show.ago(-1) == "(the system clock was set back)"
     assert show.size(1023) == "1023 B"
     assert show.size(3 << 20) == "3.00 MiB"
+
+
+def test_names_of_files_elsewhere_are_known(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the file of ``udpring up``. A change of the file is seen."""
+    file = tmp_path / "elsewhere" / "wg0.conf"
+    file.parent.mkdir()
+    record = up_record.write("wg0", file, allow_hooks=False)
+    names = PeerNames()
+    assert names.of("wg0") == {}
+    for name in ("garden shed", "cellar"):
+        file.write_text(
+            f"[Interface]\n[Peer]\n# friendly_name = {name}\nPublicKey = {keys.to_base64(PEER)}\n"
+        )
+        assert names.of("wg0") == {PEER: name}
+        assert main(["show", "wg0"]) == 0
+        assert f"  name: {name}\n" in capsys.readouterr().out
+        assert main(["monitor", "wg0", "--count", "1", "--interval", "0.1"]) == 0
+        assert name in capsys.readouterr().out
+    record.remove()

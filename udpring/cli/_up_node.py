@@ -18,19 +18,22 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udpring.cli._reload_report import changes, stays
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, up_record
 from udpring.tunnel.blocking import run_blocking
-from udpring.tunnel.config import Config
+from udpring.tunnel.config import Config, InterfaceConfig
 from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
 from udpring.tunnel.node import Node
 from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.trusted_file import require_trusted
 from udpring.tunnel.uapi_report import Report
+
+if TYPE_CHECKING:
+    from udpring.cli._metrics_server import MetricsAddress, MetricsServer
 
 MAX_NOTES = 32
 """Notes in the report of a reload."""
@@ -48,6 +51,7 @@ class UpRequest:
     foreground: bool
     allow_hooks: bool
     environment: Mapping[str, str]
+    metrics: MetricsAddress | None = None
 
 
 async def run_node(request: UpRequest, ready: Callable[[], None]) -> str:
@@ -77,6 +81,16 @@ class _UpNode:
     async def run(self, ready: Callable[[], None]) -> str:
         name, settings = self.request.name, self.request.loaded.interface
         require_free(name)
+        with contextlib.closing(_metrics_server(self.request)) as metrics:
+            return await self._run(name, settings, metrics, ready)
+
+    async def _run(
+        self,
+        name: str,
+        settings: InterfaceConfig,
+        metrics: MetricsServer | NoMetrics,
+        ready: Callable[[], None],
+    ) -> str:
         await self._hooks("PreUp", settings.pre_up)
         async with self.node as node:
             await self._hooks("PostUp", settings.post_up)
@@ -91,6 +105,7 @@ class _UpNode:
                     "%s is up: tier %s, AEAD %s, UDP port %d", name, node.tier, node.aead, node.listen_port
                 )
                 self.attached = self.request.foreground
+                metrics.serve()
                 ready()
                 self.manager.ready()
                 self.up = True
@@ -186,6 +201,25 @@ class _UpNode:
             )
         except (UdpringError, OSError) as failed:
             log.error("%s", failed)
+
+
+class NoMetrics:
+    """In place of a MetricsServer where none is wanted."""
+
+    def serve(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def _metrics_server(request: UpRequest) -> MetricsServer | NoMetrics:
+    """It has its address before anything is changed."""
+    if request.metrics is None:
+        return NoMetrics()
+    from udpring.cli._metrics_server import MetricsServer  # noqa: PLC0415
+
+    return MetricsServer(request.metrics, [request.name])
 
 
 def require_free(name: str) -> None:

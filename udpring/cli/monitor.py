@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from udpring.cli import Subparsers
-from udpring.cli.show import ago, names_of, size
+from udpring.cli._peer_names import names_of
+from udpring.cli.show import ago, size
 from udpring.errors import HostError
 from udpring.tunnel import keys, uapi
 from udpring.tunnel.decimal_text import parse_decimal

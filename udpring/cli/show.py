@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 from udpring.cli import Subparsers
-from udpring.errors import ConfigError
-from udpring.tunnel import config, keys, uapi
+from udpring.cli._peer_names import names_of
+from udpring.tunnel import keys, uapi
 from udpring.tunnel.uapi_client import UapiClient, interfaces
 from udpring.wireguard.cipher import Cipher
 
@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
         "show",
         help="show the state of running interfaces",
         description="Print interfaces and peers as wg show does. Add the peers' names from "
-        "/etc/wireguard/IFACE.conf. --json uses the names of wg-json.",
+        "the file of udpring up, or /etc/wireguard/IFACE.conf. --json uses the names of wg-json.",
     )
     parser.add_argument("interface", nargs="?", metavar="IFACE", help="one interface (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON: interface -> state")
@@ -51,15 +51,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print("\n\n".join(texts), end="\n" if devices else "")
     return 0
-
-
-def names_of(interface: str) -> dict[bytes, str]:
-    """Public key -> the peer's name, from the interface's file where it can be read."""
-    try:
-        loaded = config.Config.load(config.locate(interface)[1])
-    except ConfigError:
-        return {}
-    return {peer.public_key: peer.name for peer in loaded.peers if peer.name}
 
 
 def _by_handshake(device: uapi.DeviceInfo) -> list[uapi.PeerInfo]:

@@ -45,6 +45,11 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="print each step as a command, as wg-quick does, and change nothing",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="ADDR:PORT|PATH",
+        help="serve the node's metrics to Prometheus, as udpring exporter does",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 
 
@@ -63,6 +68,12 @@ def run(args: argparse.Namespace) -> int:
     loaded.require_private_key_or_hook()
     for warning in loaded.warnings:
         print(f"udpring: warning: {warning}", file=sys.stderr)
+    metrics = None
+    if args.metrics:
+        from udpring.cli._metrics_server import MetricsAddress, require_client  # noqa: PLC0415
+
+        metrics = MetricsAddress.parse(args.metrics)
+        require_client()
     if args.dry_run:
         return _show_steps(name, path, loaded)
     if has_hooks(loaded.interface) and not args.allow_hooks:
@@ -74,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
         daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground)
         environment = os.environ if args.foreground else {}
-        return _serve(UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment), ready)
+        request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics)
+        return _serve(request, ready)
 
     if args.foreground:
         return daemon.report(*work(lambda: None), bounded=True)

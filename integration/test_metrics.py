@@ -1,0 +1,80 @@
+"""`udpring stats` and the exporter agree with `wg show` and the interface's counters after traffic."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+from lab import GO, SUBJECT, Node, Rig, until
+from lab.host import UDPRING
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def _metrics(text: str) -> dict[tuple[str, ...], float]:
+    """(name, values of the labels but the interface, sorted...) -> value."""
+    return {
+        (
+            sample.name,
+            *sorted(value for name, value in sample.labels.items() if name != "interface"),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class Figures:
+    """The figures of a node at one time, of each source."""
+
+    def __init__(self, node: Node, other: Node) -> None:
+        name, run = node.interface, node.space.run
+        self.stats = json.loads(run(*UDPRING, "stats", name, "--json").stdout)[name]
+        self.text = run(*UDPRING, "exporter", "--once", name).stdout
+        self.metrics = _metrics(self.text)
+        self.peer = node.status(other)
+        self.link = json.loads(run("ip", "-json", "-s", "link", "show", "dev", name).stdout)[0]["stats64"]
+
+
+def test_figures_agree_with_wg_and_the_interface(rig: Rig) -> None:
+    tunnel = rig.tunnel((SUBJECT, GO))
+    node = tunnel.a
+    tunnel.ping()
+    node.space.run("ping", "-c", "20", "-i", "0.01", "-s", "1000", "-W", "10", tunnel.b.inner4)
+    nobody = node.space.run("ping", "-c", "3", "-i", "0.01", "-W", "1", "10.100.0.99", check=False)
+    assert nobody.returncode
+    looks = [Figures(node, tunnel.b)]
+
+    def quiet() -> bool:
+        looks.append(Figures(node, tunnel.b))
+        return looks[-1].link == looks[-2].link and looks[-1].peer == looks[-2].peer
+
+    until(quiet, "no packet passes between two looks")
+    now = looks[-2]  # nothing has changed since, until the last look
+    assert {each[0]: value for each, value in now.metrics.items() if tunnel.b.public_key in each} == {
+        "wireguard_received_bytes_total": now.peer.received,
+        "wireguard_sent_bytes_total": now.peer.sent,
+        "wireguard_latest_handshake_seconds": now.peer.handshake,
+    }
+    for direction, kernel in (("in", "rx"), ("out", "tx")):
+        for unit in ("packets", "bytes"):
+            counted = now.link[kernel][unit]
+            assert now.metrics[f"udpring_interface_{unit}_total", direction] == counted
+            assert now.stats["interface"][f"{unit}_{direction}"] == counted
+    assert now.stats["handshakes"]["completed"] == 1
+    assert now.metrics["udpring_handshakes_total", "completed"] == 1
+    dropped = now.stats["drops"]["no_peer"]
+    assert now.metrics["udpring_packets_dropped_total", "no_peer"] == dropped >= 3
+    assert now.stats["queues"]["sends_pending"] == 0
+    assert now.stats["queues"]["send_slots"] >= 64
+    assert now.stats["tables"] == {"peers": 1, "allowed_ips": 2, "keypairs": 1}
+    assert f"  no peer  {dropped}\n" in node.space.run(*UDPRING, "stats", node.interface).stdout
+    if promtool := shutil.which("promtool"):
+        checked = subprocess.run(
+            (promtool, "check", "metrics"),
+            input=now.text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
