@@ -354,6 +354,28 @@ def test_what_is_retracted_never_happens(ring: Ring) -> None:
     os.close(writer)
 
 
+def test_polling_thread_takes_nothing_at_a_retract() -> None:
+    """It looks at the tail of the queue, which must not move before a submit."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with Ring(8, sq_poll=1) as ring:
+        for _ in range(50):
+            ring.nop()
+            assert len(ring.reap(1, 30)) == 1  # the thread is awake now
+            for text in (b"one", b"two", b"three"):
+                ring.write(writer, text)
+            assert ring.retract(1) == 1
+            assert ring.retract() == 2
+            last = ring.nop()
+            assert [done.ticket for done in ring.reap(1, 30)] == [last]
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 10)
+        info = ring.info
+        assert (info.stale, info.in_flight) == (0, 0)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_results_can_be_injected() -> None:
     """NOP_INJECT_RESULT makes an operation fail as wanted."""
     with Ring(8) as ring:

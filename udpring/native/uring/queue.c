@@ -179,7 +179,7 @@ unsigned ur_sqe_retract(struct ur_ring *ring, unsigned n)
     if (n > queued)
         n = queued;
     ring->sq_tail -= n;
-    if (n)
+    if (n && !ur_polled(ring))   /* the thread of SQPOLL would take the entries that are left */
         ur_release(ring->sq_ktail, ring->sq_tail);
     return n;
 }
