@@ -183,6 +183,21 @@ def test_close_cancels_operations_one_by_one() -> None:
     os.close(writer)
 
 
+def test_close_cancels_in_front_of_a_drain() -> None:
+    """Operations with DRAIN, and all behind them, wait for those before: cancels too."""
+    reader, writer = os.pipe()
+    graves = graveyard()
+    with Ring(8) as ring:
+        ring.read(reader, 10)
+        ring.nop(flags=Flag.DRAIN)
+        ring.nop()
+        ring.submit()
+        assert ring.info.in_flight == 3
+    assert (ring.leaked, graveyard()) == (0, graves)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_close_drops_what_was_never_submitted() -> None:
     """B2: an abandoned entry is never submitted later."""
     reader, writer = os.pipe()

@@ -33,6 +33,12 @@ void ur_unmap_queues(struct ur_ring *ring)
     ring->sq_map = ring->cq_map = NULL;
 }
 
+static int cancel_at_once(const struct ur_ring *ring)
+{
+    struct io_uring_sync_cancel_reg request = {.fd = -1, .flags = CANCEL_EVERYTHING, .timeout = {.tv_nsec = ROUND_NS}};
+    return ur_sys_register(ring->fd, IORING_REGISTER_SYNC_CANCEL, &request, 1);
+}
+
 /* Queues or makes one request to cancel all operations. ASYNC_CANCEL ANY needs Linux 5.19, SYNC_CANCEL 6.0. On older kernels
  * the ring's user cancels by user_data (ur_ops_cancel_all) before the close, and this function only waits. */
 static enum cancel_way request_cancel(struct ur_ring *ring, enum cancel_way way)
@@ -47,12 +53,7 @@ static enum cancel_way request_cancel(struct ur_ring *ring, enum cancel_way way)
         }
         return way;
     }
-    if (way == CANCEL_SYNC) {
-        struct io_uring_sync_cancel_reg request = {.fd = -1, .flags = CANCEL_EVERYTHING, .timeout = {.tv_nsec = ROUND_NS}};
-        int code = ur_sys_register(ring->fd, IORING_REGISTER_SYNC_CANCEL, &request, 1);
-        return code == -EINVAL ? CANCEL_NONE : way;
-    }
-    return way;
+    return way == CANCEL_SYNC && cancel_at_once(ring) == -EINVAL ? CANCEL_NONE : way;
 }
 
 /* Discards the ready completions. Detects a kernel that does not support the cancel request. */
@@ -76,7 +77,9 @@ int ur_ring_stop(struct ur_ring *ring)
     ur_sqe_retract(ring, ring->sq_entries);
     enum cancel_way way = discard(ring, ring->deny & UR_DENY_CANCEL_ANY ? CANCEL_NONE : CANCEL_ASYNC);
     int64_t deadline = (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
-    while (ring->in_flight > 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) < deadline) {
+    for (unsigned round = 0; ring->in_flight > 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) < deadline; round++) {
+        if (round && way == CANCEL_ASYNC)
+            (void)cancel_at_once(ring);   /* an operation with IO_DRAIN holds up the cancels behind it */
         way = request_cancel(ring, way);
         uint64_t expected = (uint64_t)ring->in_flight + ur_sq_queued(ring);
         code = ur_submit_and_wait(ring, expected < ring->cq_entries ? (unsigned)expected : ring->cq_entries, ROUND_NS);
