@@ -97,7 +97,7 @@ class Batches(Queueing):
             code = lib.udpring_ring_harvest_columns(ring, out)
             count = self._check(code, "taking completions")
             if self._pins:
-                self._release_pins()  # C takes no more completions than it has room for ended pins
+                self._release_pins(ring)  # C takes no more completions than it has room for ended pins
             if not count:
                 break
             taken += count
@@ -107,5 +107,5 @@ class Batches(Queueing):
                 break
         else:
             lib.udpring_ring_rouse(ring)  # perhaps some are left
-        self._forget_data()
+        self._forget_data(ring)
         return taken

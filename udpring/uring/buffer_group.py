@@ -41,12 +41,13 @@ class BufferGroup:
         self._claimed = 0
         self._published = 0
         memory, why = ffi.NULL, reason()
+        ffi.new("uint32_t[]", [number, count, size])  # OverflowError before any memory is held
         if views and 0 < count * size <= lib.UDPRING_OPERATION_BYTES_MAX:
             memory = ffi.from_buffer("uint8_t[]", mmap.mmap(-1, count * size), require_writable=True)
         self._memory = memory
         native = ring._handle()
         # The ring holds it as pinned memory, also if an exception of a signal handler ends this call.
-        self._pin = ring._hold(memory) if views else 0
+        self._pin = ring._hold(memory) if memory else 0
         code = lib.udpring_ring_provide(native, number, count, size, memory, why)
         if code < 0:
             ring._unpin(self._pin, 1)
@@ -73,6 +74,7 @@ class BufferGroup:
         """
         ring = self._ring._handle()
         if self.views and self._ring._view_groups.get(self.number) is not self:
+            self._ring._handle()  # it was closed meanwhile
             raise RingError(f"buffer group {self.number} was unregistered", errno=errno.ENOENT)
         ids = []
         while self._released:
@@ -91,9 +93,9 @@ class BufferGroup:
         """
         self._ring._unprovide(self)
 
-    def _view(self, native: Any) -> memoryview:
+    def _view(self, ring: Any, native: Any) -> memoryview:
         """The bytes of a completion that has just been harvested, in their buffer."""
-        lib.udpring_ring_claim(self._ring._native, native.lent)
+        lib.udpring_ring_claim(ring, native.lent)
         self._claimed += 1
         back = partial(_give_back, self._released, native.flags >> 16, self._memory)
         anchor = ffi.gc(native.data, back, self.size)

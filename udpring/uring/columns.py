@@ -62,9 +62,9 @@ class Columns:
         if taken < 0:
             taken = self._after_signals(taken, count, limit)
         if ring._pins:
-            ring._release_pins()
+            ring._release_pins(native)
         if ring._data:
-            ring._forget_data()
+            ring._forget_data(native)
         return taken
 
     def _after_signals(self, code: int, count: int, limit: int) -> int:

@@ -97,10 +97,19 @@ class PreparedBatch:
             raise ValueError(f"{count} operations of a batch of {self._count}")
         if count != self._asked:
             self._asked = self._columns.count = count
-        pin = 0 if self._held is None else ring._hold(self._held, count)
-        queued: int = _put_many(native, self._columns, pin)
-        if queued < 0:
-            ring._refused(queued, self._operation, pin, keep=not self._once)
-        if pin:
-            ring._unpin(pin, count - queued)
+        if self._held is None:
+            queued: int = _put_many(native, self._columns, 0)
+            if queued < 0:
+                ring._refused(native, queued, self._operation)
+            return queued
+        keep = not self._once
+        pin = ring._hold(self._held, count, keep=keep)
+        try:
+            queued = _put_many(native, self._columns, pin)
+            if queued < 0:
+                ring._refused(native, queued, self._operation, pin, keep=keep)
+        except BaseException:
+            ring._let_go_unless_queued(pin, keep=keep)
+            raise
+        ring._unpin(pin, count - queued)
         return queued

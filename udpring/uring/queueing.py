@@ -103,18 +103,15 @@ class Queueing:
     def _handle(self) -> Any:
         raise AssertionError("the ring has it")  # pragma: no cover
 
-    def _refused(self, code: int, operation: int, pin: int = 0, *, keep: bool = False) -> NoReturn:
-        """Raises the exception for a call that queued nothing, and lets go of its memory.
-
-        The views are released here, because the traceback of the exception keeps them alive. ``keep``: they
-        are still needed.
-        """
-        held = self._pins.pop(pin, [[]])[0]
-        for view in [] if keep else held if isinstance(held, list) else [held]:
-            ffi.release(view)
+    def _refused(
+        self, native: Any, code: int, operation: int, pin: int = 0, *, keep: bool = False
+    ) -> NoReturn:
+        """Raises the exception for a call that queued nothing, and lets go of its memory. ``keep``: the views
+        of it are still needed."""
+        self._let_go(pin, keep=keep)
         why = reason()
-        if code not in (-errno.EXDEV, -errno.EBADFD):
-            why.text = ffi.string(lib.udpring_ring_why(self._native))
+        if code not in (-errno.EXDEV, -errno.EBADF, -errno.EBADFD):
+            why.text = ffi.string(lib.udpring_ring_why(native))
         self._check(code, NAMES[operation], why)
         raise AssertionError(f"{NAMES[operation]}: {code} is no error")  # pragma: no cover
 
@@ -141,7 +138,7 @@ class Queueing:
             native = self._handle()
         ticket: int = _put(native, operation, flags, fd, off, addr, length, bits, extra, memory, size, pin)
         if ticket < 0:
-            self._refused(ticket, operation, pin)
+            self._refused(native, ticket, operation, pin)
         return ticket
 
     def _put_bytes(
@@ -175,7 +172,11 @@ class Queueing:
         """With memory of the caller that the kernel uses in place."""
         held = ffi.from_buffer("uint8_t[]", buffer, require_writable=writable)
         pin = self._hold(held)
-        return self._put(operation, flags, fd, off, addr, 0, bits, extra, held, len(held), pin)
+        try:
+            return self._put(operation, flags, fd, off, addr, 0, bits, extra, held, len(held), pin)
+        except BaseException:
+            self._let_go_unless_queued(pin)
+            raise
 
     def _put_vector(
         self,
@@ -193,11 +194,15 @@ class Queueing:
         pieces = ffi.new("uint8_t *[]", held)
         sizes = ffi.new("uint64_t[]", [len(piece) for piece in held])
         native, pin = self._handle(), self._hold(held)
-        ticket: int = _put_vector(
-            native, operation, flags, fd, off, bits, extra, pieces, sizes, len(held), pin
-        )
-        if ticket < 0:
-            self._refused(ticket, operation, pin)
+        try:
+            ticket: int = _put_vector(
+                native, operation, flags, fd, off, bits, extra, pieces, sizes, len(held), pin
+            )
+            if ticket < 0:
+                self._refused(native, ticket, operation, pin)
+        except BaseException:
+            self._let_go_unless_queued(pin)
+            raise
         return ticket
 
     def _put_message(
@@ -229,36 +234,55 @@ class Queueing:
         control_size = control_room or len(control)
         if pinned:
             pin = self._hold(memory)
-        ticket: int = _put_message(
-            native, operation, flags, fd, off, addr, length, bits, extra, memory, size, pin,
-            name, len(name), control if control else _NULL, control_size,
-        )  # fmt: skip
-        if ticket < 0:
-            self._refused(ticket, operation, pin)
+        try:
+            ticket: int = _put_message(
+                native, operation, flags, fd, off, addr, length, bits, extra, memory, size, pin,
+                name, len(name), control if control else _NULL, control_size,
+            )  # fmt: skip
+            if ticket < 0:
+                self._refused(native, ticket, operation, pin)
+        except BaseException:
+            self._let_go_unless_queued(pin)
+            raise
         return ticket
 
-    def _forget_data(self) -> None:
+    def _forget_data(self, native: Any) -> None:
         """Drops the objects of operations that are neither queued nor in flight."""
-        for ticket in [each for each in self._data if not lib.udpring_ring_holds(self._native, each)]:
-            del self._data[ticket]
+        for ticket in list(self._data):
+            if not lib.udpring_ring_holds(native, ticket):
+                self._data.pop(ticket, None)
 
     # -- memory that the kernel uses in place --
 
-    def _hold(self, held: Any, operations: int = 1) -> int:
-        """A pin for memory that the kernel may use from now on.
-
-        The entry is made before the operation is queued. If an exception of a signal handler comes between,
-        the memory is held until the ring is closed.
-        """
-        self._handle()
+    def _hold(self, held: Any, operations: int = 1, *, keep: bool = False) -> int:
+        """A pin for memory that the kernel may use from now on. The entry is made before the operation is
+        queued."""
         pin = next(self._pin_numbers)
         self._pins[pin] = [held, operations]
+        try:
+            self._handle()
+        except BaseException:  # also if it was closed since the caller asked
+            self._let_go(pin, keep=keep)
+            raise
         return pin
 
-    def _release_pins(self) -> None:
+    def _let_go(self, pin: int, *, keep: bool = False) -> None:
+        """Releases memory that no operation uses. The traceback of an exception may keep the views alive."""
+        held = self._pins.pop(pin, [[]])[0]
+        for view in [] if keep else held if isinstance(held, list) else [held]:
+            ffi.release(view)
+
+    def _let_go_unless_queued(self, pin: int, *, keep: bool = False) -> None:
+        """After an exception that may have come before or after the operation was queued: a number out of
+        range, a signal handler."""
+        native = self._native
+        if pin in self._pins and (native is None or not lib.udpring_ring_pinned(native, pin)):
+            self._let_go(pin, keep=keep)
+
+    def _release_pins(self, native: Any) -> None:
         """Lets go of the memory of operations that have ended."""
         pins, counts = self._ended_pins, self._ended_counts
-        for i in range(lib.udpring_ring_released(self._native, pins, counts)):
+        for i in range(lib.udpring_ring_released(native, pins, counts)):
             self._unpin(pins[i], counts[i])
 
     def _unpin(self, pin: int, operations: int) -> None:
@@ -267,7 +291,7 @@ class Queueing:
             return
         entry[1] -= operations
         if entry[1] <= 0:
-            del self._pins[pin]
+            self._pins.pop(pin, None)
 
 
 def place(index: int | None) -> int:

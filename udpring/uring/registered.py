@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 from collections.abc import Sequence
@@ -161,14 +162,16 @@ class Registered(Queueing):
         there is none. Places before the one that failed are changed.
         """
         views: list[memoryview | None] = []
+        table = self._fixed_buffers
+        ffi.new("uint32_t[]", [start, start + len(buffers)])  # OverflowError before any memory is held
         for index, buffer in enumerate(buffers, start):
             held, view = (None, None) if buffer is None else _memory(buffer)
             memory, length = (ffi.NULL, 0) if held is None else (held, len(held))
-            pin = self._hold(held)  # until the table has it
+            pin = self._hold([] if held is None else held)  # until the table has it
             code = lib.udpring_ring_buffer_update(self._handle(), index, memory, length)
             if code >= 0:
-                self._retire([self._fixed_buffers[index]])
-                self._fixed_buffers[index] = held
+                self._retire([table[index]])
+                table[index] = held
             self._unpin(pin, 1)
             self._check(code, f"updating registered buffer {index}")
             views.append(view)
@@ -185,12 +188,16 @@ class Registered(Queueing):
 
     def _retire(self, held: list[Any]) -> None:
         """Keeps memory that left the table until no operation can use it any more."""
-        self._retired.append((lib.udpring_ring_fixed_retire(self._handle()), held))
-        self._release_retired()
+        ring = self._handle()
+        self._retired.append((lib.udpring_ring_fixed_retire(ring), held))
+        self._release_retired(ring)
 
-    def _release_retired(self) -> None:
-        oldest = lib.udpring_ring_fixed_oldest(self._handle())
-        self._retired = [each for each in self._retired if each[0] >= oldest]
+    def _release_retired(self, ring: Any) -> None:
+        oldest, retired = lib.udpring_ring_fixed_oldest(ring), self._retired
+        for each in list(retired):
+            if each[0] < oldest:
+                with contextlib.suppress(ValueError):  # a signal handler was faster
+                    retired.remove(each)
 
     def busy_poll(self, seconds: float | None, *, prefer: bool = False) -> None:
         """Waits poll the network queues of the ring's sockets for ``seconds``, before they sleep (NAPI, Linux

@@ -152,7 +152,8 @@ class Ring(Operations, Registered):
         if -code in _OF_THE_HOST:
             raise HostError(reason_text(why), errno=-code)
         check(code, "opening a ring", why)
-        self._native = out[0]
+        # Freed with its last reference. A call that a signal handler interrupts to close the ring has one.
+        self._native = ffi.gc(out[0], lib.udpring_ring_free)
         self._fd = lib.udpring_ring_fd(self._native)
         if not disabled:
             self._owner = threading.get_ident()
@@ -189,11 +190,12 @@ class Ring(Operations, Registered):
     def _handle(self) -> Any:
         """The native ring, for its owner. The core checks the thread too, but the owner might close the ring
         during that check, so other threads are refused here."""
-        if self._native is None:
+        native = self._native
+        if native is None:
             raise ClosedError("this ring is closed: open a new one")
         if self._owner is not None and self._owner != threading.get_ident():
             raise WrongThreadError("this ring belongs to another thread: use one ring per thread")
-        return self._native
+        return native
 
     def _check(self, code: int, what: str, why: Any = None) -> int:
         if code == -errno.EXDEV and os.getpid() != self._process:
@@ -202,6 +204,8 @@ class Ring(Operations, Registered):
             )
         if code == -errno.EBADFD:
             raise RingError(f"{what}: this ring is not enabled yet: call enable()", errno=errno.EBADFD)
+        if code == -errno.EBADF and self._native is None:
+            raise ClosedError(f"{what}: this ring was closed meanwhile")
         return check(code, what, why)
 
     def enable(self) -> None:
@@ -227,8 +231,7 @@ class Ring(Operations, Registered):
 
     def _finish(self) -> None:
         left = self._check(lib.udpring_ring_close(self._native), "closing the ring")
-        native, self._native, self._fd, self._eventfd = self._native, None, -1, -1
-        lib.udpring_ring_free(native)
+        self._native, self._fd, self._eventfd = None, -1, -1
         self._leaked = left
         self._data.clear()
         held = [self._fixed_buffers, self._retired, self._pins, self._view_groups]
@@ -262,7 +265,6 @@ class Ring(Operations, Registered):
             # The owner lives and is another thread: nothing may be touched, so everything is kept and
             # counted.
             _kept.extend([self._fixed_buffers, self._retired, self._pins, self._view_groups])
-            lib.udpring_ring_free(self._native)
             self._native = None
 
     def __repr__(self) -> str:
@@ -357,10 +359,10 @@ class Ring(Operations, Registered):
             taken = lib.udpring_ring_retract(ring, wanted - total)
             total += self._check(taken, "retracting operations")
             if self._pins:
-                self._release_pins()
+                self._release_pins(ring)
             if not taken or total == wanted:
                 break
-        self._forget_data()
+        self._forget_data(ring)
         return total
 
     @contextlib.contextmanager
@@ -370,9 +372,8 @@ class Ring(Operations, Registered):
         try:
             yield self
         except BaseException:
-            if self._native is not None:
-                queued = self._info().queued
-                self.retract(max(0, queued - before))
+            with contextlib.suppress(ClosedError):
+                self.retract(max(0, self._info().queued - before))
             raise
 
     def submit(self) -> int:
@@ -410,21 +411,21 @@ class Ring(Operations, Registered):
         """
         if limit is not None and limit < 0:
             raise ValueError(f"a limit of {limit} completions: 0 or more")
-        ring, batch = self._handle(), self._harvest.native
+        ring, batch, groups = self._handle(), self._harvest.native, self._view_groups
         self._check(lib.udpring_ring_attend(ring), "taking completions")
-        for group in self._view_groups.values():
+        for group in list(groups.values()):
             group.publish()
         found: list[Completion] = []
         while limit is None or len(found) < limit:
             room = len(batch) if limit is None else min(len(batch), limit - len(found))
             count = self._check(lib.udpring_ring_harvest(ring, batch, room), "taking completions")
             if self._retired:
-                self._release_retired()
+                self._release_retired(ring)
             if not count:
                 return found
-            found += self._read(count)
+            found += self._read(ring, count, groups)
             if self._pins:
-                self._release_pins()
+                self._release_pins(ring)
         lib.udpring_ring_rouse(ring)
         return found
 
@@ -442,7 +443,7 @@ class Ring(Operations, Registered):
         count = self._check(lib.udpring_ring_peek(ring, batch, limit), "looking at completions")
         if count:
             lib.udpring_ring_rouse(ring)
-        return self._read(count, keep=True)
+        return self._read(ring, count, {}, keep=True)
 
     def set_data(self, ticket: int, data: object) -> int:
         """Attaches any object to an operation. Its completions have it as ``user_data``. The ring holds it
@@ -457,14 +458,16 @@ class Ring(Operations, Registered):
         self._data[ticket] = data
         return ticket
 
-    def _read(self, count: int, *, keep: bool = False) -> list[Completion]:
-        """The harvested completions, with their objects."""
+    def _read(
+        self, ring: Any, count: int, groups: dict[int, BufferGroup], *, keep: bool = False
+    ) -> list[Completion]:
+        """The harvested completions, with their objects. ``ring`` holds the memory that they point to."""
         found = self._harvest.take(count)
-        if self._view_groups and not keep:
+        if groups:
             for i, done in enumerate(found):
                 native = self._harvest.native[i]
                 if native.lent:
-                    done.view = self._view_groups[native.group]._view(native)
+                    done.view = groups[native.group]._view(ring, native)
         if self._data:
             for done in found:
                 take = self._data.get if keep or done.more else self._data.pop

@@ -44,7 +44,8 @@ int32_t udpring_ring_enable(struct udpring_ring *ring);
 /* 0; > 0: this many operations did not end within 2 s, and their memory went to the graveyard; -EXDEV: the caller is not the
  * owner, and the owner thread still runs; nothing was done. Idempotent. */
 int32_t udpring_ring_close(struct udpring_ring *ring);
-/* Call after close. The memory of a ring that is not closed is leaked and counted. */
+/* Frees all memory. Call after close, in any thread. The memory of a ring that is not closed is leaked and counted. After a close
+ * every other call but this one returns -EBADF or does nothing, and what the last harvest returned stays readable. */
 void udpring_ring_free(struct udpring_ring *ring);
 int32_t udpring_ring_fd(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
 /* An eventfd of the ring, made at the first call, that is readable from a completion or from work that will produce one until
@@ -262,6 +263,8 @@ const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put th
 /* The pins of operations that ended or were retracted since the last call, with the number of operations. At most
  * UDPRING_HARVEST_MAX of them. */
 int32_t udpring_ring_released(struct udpring_ring *ring, uint64_t *pins, uint32_t *counts);
+/* How many operations that are queued or in flight use the memory of a pin. Looks at all slots. */
+int32_t udpring_ring_pinned(const struct udpring_ring *ring, uint64_t pin);
 /* Submits if necessary, so that n more entries can be queued, and linked, without another submit. 0, -E2BIG, -EAGAIN. */
 int32_t udpring_ring_reserve(struct udpring_ring *ring, uint32_t n, struct udpring_reason *why);
 /* Takes back the newest n entries that are not submitted, with their slots. Returns how many: at most UDPRING_HARVEST_MAX. */

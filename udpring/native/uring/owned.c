@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "graveyard.h"
+#include "thread.h"
 
 /* The set-up flags that a program may ask for. */
 #define WANTED \
@@ -93,6 +94,14 @@ int32_t udpring_ring_released(struct udpring_ring *self, uint64_t *pins, uint32_
     return (int32_t)count;
 }
 
+int32_t udpring_ring_pinned(const struct udpring_ring *self, uint64_t pin)
+{
+    int32_t count = 0;
+    for (uint32_t i = 0; self->slots && i < self->ops.count; i++)
+        count += ur_ops_busy(&self->ops, i) && self->slots[i].pin == pin;
+    return count;
+}
+
 void ur_slot_release(struct udpring_ring *self, uint32_t number)
 {
     struct ur_slot *slot = &self->slots[number];
@@ -120,44 +129,46 @@ void ur_group_recycle(struct ur_group *group, uint16_t id)
     ur_bufring_add(&group->ring, group->memory + (size_t)id * group->bytes, group->bytes, id);
 }
 
-/* Call after closing the ring. Frees all memory if no operation is in flight. Else leaks the memory that one may still
- * access. */
-static void close_memory(struct udpring_ring *self, bool leak)
+/* Leaks what operations that did not end may still access. */
+static void bury(struct udpring_ring *self)
+{
+    for (uint32_t i = 0; i < self->group_count; i++)
+        if (self->groups[i].memory && !self->groups[i].views)   /* Python keeps the memory of views */
+            ur_graveyard_leak(self->groups[i].memory, self->groups[i].mapped);
+    for (uint32_t i = 0; self->slots && i < self->ops.count; i++)
+        ur_graveyard_leak(self->slots[i].block, ur_pool_size(self->slots[i].block_bytes));
+    ur_graveyard_leak(self->slots, self->ops.count * sizeof(*self->slots));
+    self->buried = true;
+}
+
+/* Call after closing the ring. From here on only udpring_ring_free() works. Memory stays until then, because a signal handler
+ * may close the ring while Python copies from it. */
+static void retire(struct udpring_ring *self)
 {
     if (self->eventfd >= 0)
         close(self->eventfd);
     self->eventfd = -1;
-    for (uint32_t i = 0; i < self->group_count; i++) {
-        struct ur_group *group = &self->groups[i];
-        size_t bytes = (size_t)group->ring.count * group->bytes;
-        if (!group->memory)
-            continue;
-        ur_bufring_close(&group->ring, &self->ring);
-        if (group->views)
-            continue;   /* the program's memory, which it keeps if operations are left */
-        if (leak)
-            ur_graveyard_leak(group->memory, bytes);
-        else
-            munmap(group->memory, bytes);
-    }
-    self->group_count = 0;
-    for (uint32_t i = 0; self->slots && i < self->ops.count; i++) {
-        if (leak)
-            ur_graveyard_leak(self->slots[i].block, ur_pool_size(self->slots[i].block_bytes));
-        else
-            free(self->slots[i].block);
-    }
-    if (leak)
-        ur_graveyard_leak(self->slots, self->ops.count * sizeof(*self->slots));
-    else
+    for (uint32_t i = 0; i < self->group_count; i++)
+        if (self->groups[i].memory)
+            ur_bufring_close(&self->groups[i].ring, &self->ring);
+    if (self->ring.undrained > 0)
+        bury(self);
+}
+
+static void free_memory(struct udpring_ring *self)
+{
+    for (uint32_t i = 0; i < self->group_count && !self->buried; i++)
+        if (self->groups[i].memory && !self->groups[i].views)
+            munmap(self->groups[i].memory, self->groups[i].mapped);
+    for (uint32_t i = 0; self->slots && i < self->ops.count && !self->buried; i++)
+        free(self->slots[i].block);
+    if (!self->buried)
         free(self->slots);
-    self->slots = NULL;
     for (uint32_t i = 0; i < self->lent_count; i++)
         if (self->lent[i].bytes)
             ur_pool_give(&self->pool, self->lent[i].block, self->lent[i].bytes);
     ur_pool_close(&self->pool);
     ur_ops_close(&self->ops);
-    self->busy = self->ended_count = self->lent_count = self->fixed_count = 0;
 }
 
 int32_t udpring_ring_close(struct udpring_ring *self)
@@ -170,7 +181,7 @@ int32_t udpring_ring_close(struct udpring_ring *self)
     int left = ur_ring_close(&self->ring);
     if (left < 0 || again)
         return left;
-    close_memory(self, left > 0);
+    retire(self);
     return left;
 }
 
@@ -178,7 +189,7 @@ int32_t udpring_ring_resize(struct udpring_ring *self, uint32_t entries, uint32_
 {
     int code = ur_ring_resize(&self->ring, entries, cq_entries);
     if (code == -ENOTRECOVERABLE)
-        close_memory(self, self->ring.undrained > 0);
+        retire(self);
     self->chain_open = self->chain_open && ur_sq_queued(&self->ring);
     return code;
 }
@@ -187,10 +198,12 @@ void udpring_ring_free(struct udpring_ring *self)
 {
     if (!self)
         return;
-    if (self->ring.state == UR_RING_CLOSED)
+    if (self->ring.state == UR_RING_CLOSED) {
+        free_memory(self);
         free(self);
-    else
+    } else if (self->ring.forks == ur_fork_count()) {   /* a forked child leaves the ring of its parent alone */
         ur_graveyard_leak(self, sizeof(*self));
+    }
 }
 
 int32_t udpring_ring_info(struct udpring_ring *self, struct udpring_ring_info *out)

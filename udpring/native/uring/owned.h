@@ -43,6 +43,7 @@ struct ur_slot {
 struct ur_group {
     struct ur_bufring ring;
     uint8_t *memory;           /* count x bytes, mapped */
+    size_t mapped;             /* bytes at memory */
     uint32_t bytes;            /* of one buffer */
     bool views;                /* the memory is the program's, and completions show it in place */
 };
@@ -70,6 +71,7 @@ struct udpring_ring {
     uint32_t lent_count;
     struct { uint64_t pin; uint32_t count; } released[UDPRING_HARVEST_MAX];   /* since udpring_ring_released() */
     uint32_t released_count;
+    bool buried;               /* closed with operations left: their memory was leaked */
     struct udpring_reason why; /* of the last call that failed */
 };
 

@@ -34,6 +34,7 @@ int32_t udpring_ring_provide(struct udpring_ring *self, uint32_t group, uint32_t
         return ur_fail(why, -ENOMEM, "%u buffers of %u bytes: no memory", count, bytes);
     }
     fresh->memory = memory;
+    fresh->mapped = (size_t)count * bytes;
     for (uint32_t id = 0; id < count; id++)
         ur_group_recycle(fresh, (uint16_t)id);
     ur_bufring_publish(&fresh->ring);
@@ -71,12 +72,11 @@ int32_t udpring_ring_unprovide(struct udpring_ring *self, uint32_t group)
         if (ur_ops_busy(&self->ops, i) && ur_slot_selects(slot) && &self->groups[slot->group] == found)
             return -EBUSY;
     }
-    size_t bytes = (size_t)found->ring.count * found->bytes;
     code = ur_bufring_close(&found->ring, &self->ring);
     if (code)
         return code;
     if (!found->views)
-        munmap(found->memory, bytes);
+        munmap(found->memory, found->mapped);
     memset(found, 0, sizeof(*found));
     return 0;
 }
