@@ -48,7 +48,8 @@ class Life:
         ring.readinto(reader, one)
         ring.readv(reader, [two, bytearray(8)])
         ring.recvmsg_into(reader, three)
-        ring.queue_many("read", reader, lengths=8, count=3, buffer=four)
+        ring.queue_many("read", reader, lengths=8, count=2, buffer=four)
+        ring.prepare("read", reader, lengths=8, count=2, buffer=four).queue()
         with ring.batch():
             ring.read_multishot(reader, 1)
             ring.read_group(reader, 2)
@@ -63,6 +64,7 @@ class Life:
         ring.retract()
         columns = array("Q", bytes(64)), array("i", bytes(32)), array("I", bytes(32))
         ring.completions_into(*columns)
+        ring.columns(8).turn(0, 0)
         group.publish()
 
     def end(self) -> None:

@@ -37,6 +37,7 @@ MOST = SLOTS - 12
 PROGRAMS = int(os.environ.get("UDPRING_PROGRAMS", "60" if SANITIZED else "150"))
 STEPS = 60
 PATIENCE = 30.0
+pytestmark = pytest.mark.timeout(120 + PROGRAMS)
 
 RINGS: list[dict[str, Any]] = [
     {},
@@ -340,10 +341,17 @@ class ProgramMachine(RuleBasedStateMachine):
         if not numbers:
             return
         buffer, holder = self.lend(bytes(Regions.SIZE * len(numbers)), pick)
-        tickets = self.ring.queue_many(
-            "read", self.file.fd, offsets=array("Q", [number * Regions.SIZE for number in numbers]),
-            lengths=Regions.SIZE, buffer=buffer,
-        )  # fmt: skip
+        offsets = array("Q", [number * Regions.SIZE for number in numbers])
+        if pick & 2:
+            batch = self.ring.prepare(
+                "read", self.file.fd, offsets=offsets, lengths=Regions.SIZE, buffer=buffer
+            )
+            tickets = batch.tickets[: batch.queue()]
+            del batch
+        else:
+            tickets = self.ring.queue_many(
+                "read", self.file.fd, offsets=offsets, lengths=Regions.SIZE, buffer=buffer
+            )
         del buffer
         self.memory.reuse(Regions.SIZE * len(numbers))
         for number in numbers[len(tickets) :]:
@@ -599,20 +607,24 @@ class ProgramMachine(RuleBasedStateMachine):
         for done in found:
             self.take(done)
 
-    @rule()
-    def reap_columns(self) -> None:
+    @rule(turns=st.booleans())
+    def reap_columns(self, turns: bool) -> None:
         if not all(operation.plain and operation.shot is None for operation in self.live.values()):
             return
-        tickets, results, flags = array("Q", bytes(8 * 9)), array("i", bytes(4 * 9)), array("I", bytes(4 * 9))
-        self.ring.wait(0, 0)
-        count = self.ring.completions_into(tickets, results, flags)
-        self.unsettled = count
+        columns = self.ring.columns(9)
+        if turns:
+            count = columns.turn(0, 0)
+        else:
+            self.ring.wait(0, 0)
+            count = self.ring.completions_into(columns.tickets, columns.results, columns.flags)
+        self.unsettled = 0
         for i in range(count):
-            if tickets[i] >> 56 == lib.UDPRING_KIND_MESSAGE:
-                self.messages.discard(tickets[i] & 0xFF)
+            ticket = columns.tickets[i]
+            if ticket >> 56 == lib.UDPRING_KIND_MESSAGE:
+                self.messages.discard(ticket & 0xFF)
                 continue
-            done = Completion(tickets[i], results[i], flags[i])
-            done.user_data = self.live[done.ticket].data
+            done = Completion(ticket, columns.results[i], columns.flags[i])
+            done.user_data = self.live[ticket].data
             self.take(done)
 
     def take(self, done: Completion) -> None:
@@ -664,13 +676,14 @@ class ProgramMachine(RuleBasedStateMachine):
         """Cancels everything and takes every completion."""
         deadline = time.monotonic() + PATIENCE
         self.ring.wait(0, 0)  # submits operations that have no completion
+        self.take_all(self.ring.completions(), 99)
         while self.live:
             assert time.monotonic() < deadline, f"never ended: {self.live}, {self.ring.info}, {self.options}"
             self.put(self.ring.cancel_all(), Operation("cancel"))
             self.ring.wait(1, 0.01)
             self.take_all(self.ring.completions(), 99)
         info = self.ring.info
-        assert (info.in_flight, info.busy_slots, info.queued) == (0, 0, 0)
+        assert (info.in_flight, info.busy_slots, info.queued) == (0, 0, 0), (info, self.options)
         assert not self.ring._data
 
     @invariant()
