@@ -133,6 +133,48 @@ static void harvest(struct udpring_ring *ring, uint32_t max)
     }
 }
 
+/* The same completions as numbers. */
+static void harvest_columns(struct input *input, struct udpring_ring *ring)
+{
+    uint64_t tickets[32];
+    int32_t results[32];
+    uint32_t flags[32];
+    uint8_t how = input_u8(input);
+    struct udpring_results out = {tickets, results, flags, how % 16 + 1};
+    int32_t count = how & 16 ? udpring_ring_turn(ring, 0, 0, &out) : udpring_ring_harvest_columns(ring, &out);
+    CLAIM(count <= (int32_t)out.room, "%d completions in %u places", count, out.room);
+    for (int32_t i = 0; i < count; i++) {
+        CLAIM(UR_KIND(tickets[i]) != UR_KIND_PYTHON || flags[i] & IORING_CQE_F_MORE || !udpring_ring_holds(ring, tickets[i]),
+              "operation %lx has ended and is held", tickets[i]);
+        for (int32_t k = 0; k < i; k++)
+            CLAIM(tickets[k] != tickets[i] || UR_KIND(tickets[i]) != UR_KIND_PYTHON || flags[k] & IORING_CQE_F_MORE,
+                  "operation %lx ends twice", tickets[i]);
+    }
+}
+
+/* Operations without memory, or within registered buffers, of which there are none. */
+static void queue_many(struct input *input, struct udpring_ring *ring)
+{
+    static const uint32_t operations[] = {UDPRING_OP_NOP, UDPRING_OP_POLL_ADD, UDPRING_OP_TIMEOUT, UDPRING_OP_READ_FIXED,
+                                          UDPRING_OP_READ, UDPRING_OP_WRITE, UDPRING_OP_READ_GROUP, UDPRING_OP_STATX};
+    static uint8_t bytes[64];
+    uint64_t tickets[8], starts[8];
+    uint32_t lengths[8];
+    uint8_t choice = input_u8(input), how = input_u8(input);
+    input_copy(input, starts, sizeof(starts));
+    input_copy(input, lengths, sizeof(lengths));
+    struct udpring_columns columns = {
+        .operation = operations[choice & 7], .count = how % 9, .file = KERNEL_FD, .length = choice >> 4, .tickets = tickets,
+        .starts = how & 16 ? starts : NULL, .lengths = how & 32 ? lengths : NULL, .offs = how & 64 ? starts : NULL,
+        .memory = choice & 8 ? bytes : NULL, .size = choice & 8 ? sizeof(bytes) : 0,
+    };
+    int32_t queued = udpring_ring_put_many(ring, &columns, choice & 8);
+    CLAIM(queued <= (int32_t)columns.count, "%d operations queued of %u", queued, columns.count);
+    for (int32_t i = 0; i < queued; i++)
+        CLAIM(udpring_ring_holds(ring, tickets[i]), "operation %lx is queued and unknown", tickets[i]);
+    (void)udpring_ring_submit(ring);
+}
+
 /* The kernel's queue bounds what can be waited for, and no time is longer than for ever. */
 static void wait_for(struct udpring_ring *ring, uint8_t how)
 {
@@ -191,7 +233,10 @@ static void run_general(struct input *input, uint8_t how)
         case 0: case 1: queue_operation(input, ring); break;
         case 2: case 3: complete_one(input, true); break;
         case 4: stray(input); break;
-        case 5: (void)udpring_ring_harvest(ring, NULL, 0); break;
+        case 5:
+            operation & 8 ? operation & 16 ? queue_many(input, ring) : harvest_columns(input, ring)
+                          : (void)udpring_ring_harvest(ring, NULL, 0);
+            break;
         case 6: wait_for(ring, operation >> 3); break;
         default: harvest(ring, operation >> 3); break;
         }

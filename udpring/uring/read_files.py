@@ -103,6 +103,7 @@ class _Chains:
         self._by_ticket: dict[int, _Reading] = {}
         self._refused: dict[int, int] = {}  # openings that failed, with their results
         self._without_turn = 0  # bytes
+        self._slow = False  # files are not in the page cache
         self._gate: Gate | None = None
         self.order: collections.deque[_Reading] = collections.deque()
 
@@ -127,9 +128,11 @@ class _Chains:
             raise OSError(error, os.strerror(error), os.fsdecode(reading.path))
 
     async def until_ended(self, reading: _Reading) -> None:
-        """Waits for the end of a file's chain. A file in the page cache is read while it is submitted. The
-        loop has a turn after some of them all the same."""
-        self._take()
+        """Waits for the end of a file's chain. A file in the page cache is read while it is submitted, so it is
+        submitted when it is needed. The loop has a turn after some of them all the same."""
+        if self._slow or not reading.ended:
+            self._take()
+            self._slow = bool(self._by_ticket)
         self._without_turn += max(reading.length, _TURN_BYTES // _TURN_FILES)
         if self._without_turn >= _TURN_BYTES:
             self._without_turn = 0
