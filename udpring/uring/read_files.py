@@ -128,8 +128,8 @@ class _Chains:
             raise OSError(error, os.strerror(error), os.fsdecode(reading.path))
 
     async def until_ended(self, reading: _Reading) -> None:
-        """Waits for the end of a file's chain. A file in the page cache is read while it is submitted, so it is
-        submitted when it is needed. The loop has a turn after some of them all the same."""
+        """Waits for the end of a file's chain. A file in the page cache is read while it is submitted, so
+        that happens when it is needed. The loop has a turn after some of them all the same."""
         if self._slow or not reading.ended:
             self._take()
             self._slow = bool(self._by_ticket)
