@@ -20,6 +20,7 @@ from udpring.uring.ring import Ring, RingInfo, graveyard
 from udpring.uring.rows import OPERATIONS, OperationRow
 from udpring.uring.shots import Shots
 from udpring.uring.streams import Connection, connect, connect_unix
+from udpring.uring.text_files import TextFile
 from udpring.uring.thread import ReactorThread
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Stat",
     "SupportsFileno",
     "SupportsRing",
+    "TextFile",
     "Turn",
     "UringProbe",
     "ZeroCopy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -9,7 +10,7 @@ import stat
 import types
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from udpring.errors import ClosedError
 from udpring.uring.call import Payload
@@ -17,6 +18,7 @@ from udpring.uring.completion import Completion
 from udpring.uring.descriptors import close_descriptor
 from udpring.uring.reactor import Reactor
 from udpring.uring.results import Stat
+from udpring.uring.text_files import TextFile
 
 __all__ = ["File", "Opening", "open_file"]
 
@@ -33,62 +35,137 @@ _ACCESS = {
 }
 
 FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+BinaryMode = Literal["rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b", "rb+", "wb+", "xb+", "ab+"]
+TextMode = Literal[
+    "r", "w", "x", "a", "rt", "wt", "xt", "at",
+    "r+", "w+", "x+", "a+", "r+t", "w+t", "x+t", "a+t", "rt+", "wt+", "xt+", "at+",
+]  # fmt: skip
+_NEWLINES = (None, "", "\n", "\r", "\r\n")
+
+Opened = TypeVar("Opened", bound="File | TextFile")
 
 
 def open_flags(mode: str) -> int:
-    """The flags of open(2) for a mode of ``open``. Raises ValueError for any but a binary mode."""
-    kind = mode.replace("b", "", 1).replace("+", "", 1)
+    """The flags of open(2) for a mode of ``open``. Raises ValueError for any other."""
+    kind = mode.replace("b" if "b" in mode else "t", "", 1).replace("+", "", 1)
     if kind not in _ACCESS:
-        raise ValueError(f"mode {mode!r}: rb, wb, xb or ab, and + to read and write")
+        raise ValueError(f"mode {mode!r}: r, w, x or a, then b for bytes, and + to read and write")
     flags = _ACCESS[kind]
     return flags & ~os.O_ACCMODE | os.O_RDWR if "+" in mode else flags
 
 
-class Opening:
+def _check_text(
+    mode: str, direct: bool, encoding: str | None, errors: str | None, newline: str | None
+) -> None:
+    """Before the file is opened, and perhaps truncated."""
+    if "b" in mode:
+        if (encoding, errors, newline) != (None, None, None):
+            raise ValueError(f"mode {mode!r}: encoding, errors and newline are for text")
+        return
+    if direct:
+        raise ValueError(
+            f"mode {mode!r}: direct needs bytes, as the lengths of texts are not those of blocks"
+        )
+    if newline not in _NEWLINES:
+        raise ValueError(f"newline {newline!r}: None, '', '\\n', '\\r' or '\\r\\n'")
+    codecs.lookup(encoding or "utf-8")
+    codecs.lookup_error(errors or "strict")
+
+
+class Opening(Generic[Opened]):
     """What ``open_file`` returns: ``await`` it, or enter it with ``async with``."""
 
-    def __init__(self, path: FilePath, mode: str, direct: bool, permissions: int, reactor: Reactor) -> None:
+    def __init__(
+        self,
+        path: FilePath,
+        mode: str,
+        direct: bool,
+        permissions: int,
+        text: tuple[str | None, str | None, str | None],
+        reactor: Reactor,
+    ) -> None:
         self._path, self._mode, self._direct = path, mode, direct
         self._flags = open_flags(mode) | (os.O_DIRECT if direct else 0)
+        _check_text(mode, direct, *text)
         self._permissions = permissions
+        self._text = text
         self._reactor = reactor
-        self._file: File | None = None
+        self._file: Any = None
 
-    def __await__(self) -> Generator[Any, Any, File]:
+    def __await__(self) -> Generator[Any, Any, Opened]:
         return self._open().__await__()
 
-    async def _open(self) -> File:
+    async def _open(self) -> Opened:
         opened = await self._reactor.do("openat2", self._path, self._flags, mode=self._permissions)
         if opened.result < 0:
             raise OSError(-opened.result, os.strerror(-opened.result), os.fsdecode(self._path))
-        return File(self._reactor, opened.result, self._path, self._mode, direct=self._direct)
+        file = File(self._reactor, opened.result, self._path, self._mode, direct=self._direct)
+        found: Any = file if "b" in self._mode else TextFile(file, *self._text)
+        return found  # type: ignore[no-any-return]
 
-    async def __aenter__(self) -> File:
-        self._file = await self
-        return self._file
+    async def __aenter__(self) -> Opened:
+        self._file = file = await self
+        return file
 
     async def __aexit__(self, *exception: object) -> None:
-        assert self._file is not None
         await self._file.close()
 
 
+@overload
 def open_file(
     path: FilePath,
-    mode: str = "rb",
+    mode: BinaryMode = "rb",
     *,
     direct: bool = False,
     permissions: int = 0o666,
     reactor: Reactor | None = None,
-) -> Opening:
+) -> Opening[File]: ...
+@overload
+def open_file(
+    path: FilePath,
+    mode: TextMode,
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    permissions: int = 0o666,
+    reactor: Reactor | None = None,
+) -> Opening[TextFile]: ...
+@overload
+def open_file(
+    path: FilePath,
+    mode: str,
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    direct: bool = False,
+    permissions: int = 0o666,
+    reactor: Reactor | None = None,
+) -> Opening[Any]: ...
+def open_file(
+    path: FilePath,
+    mode: str = "rb",
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    direct: bool = False,
+    permissions: int = 0o666,
+    reactor: Reactor | None = None,
+) -> Opening[Any]:
     """Opens a file: ``async with open_file(path) as file:``, or ``file = await open_file(path)``.
 
-    ``mode``: as for ``open``, binary. ``direct``: O_DIRECT of open(2). Offsets and lengths must then be
-    multiples of the block size. ``permissions`` of a file that is created.
-    ``reactor``: by default the one that the current task is inside of.
+    ``mode``: as for ``open``: with "b" it is a ``File`` of bytes, else a ``TextFile``. By default bytes.
+    ``encoding``, ``errors``, ``newline``: of text, as for ``open``. ``direct``: O_DIRECT of open(2), for
+    bytes. Offsets and lengths must then be multiples of the block size. ``permissions`` of a file that is
+    created. ``reactor``: by default the one that the current task is inside of.
 
-    Raises ValueError for a bad mode, RuntimeError without a reactor, OSError when it is awaited.
+    Raises ValueError for a bad mode, LookupError for an unknown encoding, RuntimeError without a reactor,
+    OSError when it is awaited.
     """
-    return Opening(path, mode, direct, permissions, reactor or Reactor.current())
+    text = (encoding, errors, newline)
+    return Opening(path, mode, direct, permissions, text, reactor or Reactor.current())
 
 
 class File:
