@@ -564,6 +564,67 @@ def send(rig: Rig) -> Case:
 
 
 @case
+def send_group(rig: Rig) -> Case:
+    one, two = rig.tcp()
+    group = rig.ring.provide_send_buffers(9, 8, 4096)
+    sent = b""
+    for turn in range(10):  # across the end of the buffer ring
+        got = rig.receiving(two, 3 * 3000)
+        for number in range(3):
+            part = bytearray(b"%d" % ((turn + number) % 10)) * 3000
+            group.append(part)
+            sent = (sent if number else b"") + bytes(part)
+            part[:] = bytes(3000)
+        ticket = rig.ring.send_group(one, 9)
+        if rig.drops:
+            del group, part
+        good((yield ticket))
+        assert got() == sent
+        assert sum(done.result for done in rig.seen[ticket]) == 9000
+        assert {done.data for done in rig.seen[ticket]} == {b""}
+        if rig.drops:
+            return
+        assert group.unsent == 0
+    group.append(b"a single")
+    group.append(b" buffer")
+    assert good((yield rig.ring.send_group(one, 9, bundle=False))) == 8
+    assert group.unsent == 1
+    assert good((yield rig.ring.send_group(one, 9, bundle=False))) == 7
+    assert two.recv(15, socket.MSG_WAITALL) == b"a single buffer"
+    assert (yield rig.ring.send_group(one, 9)).result == -errno.ENOBUFS
+
+
+@case
+def give_buffers(rig: Rig) -> Case:
+    reader, writer = rig.pipe()
+    group = rig.ring.legacy_buffers(9, 5, 100)
+    for _ in range(3):
+        for done in (yield group.give()):
+            assert good(done) == 0
+        assert group.available == 5
+        for number in range(5):
+            os.write(writer, b"%d" % number * 40)
+            done = yield rig.ring.read_group(reader, 9)
+            assert (good(done), done.data) == (40, b"%d" % number * 40)
+        os.write(writer, b"more")
+        assert (yield rig.ring.read_group(reader, 9)).result == -errno.ENOBUFS
+        assert os.read(reader, 10) == b"more"
+        assert group.available == 0
+
+
+@case
+def remove_buffers(rig: Rig) -> Case:
+    group = rig.ring.legacy_buffers(9, 7, 64)
+    for done in (yield group.give()):
+        good(done)
+    assert group.available == 7
+    assert good((yield group.remove())) == 7
+    assert group.available == 0
+    assert (yield rig.ring.read_group(rig.file(b"x"), 9)).result == -errno.ENOBUFS
+    group.unregister()
+
+
+@case
 def send_zc(rig: Rig) -> Case:
     one, two = rig.tcp()
     long = os.urandom(100000)

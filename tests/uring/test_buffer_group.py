@@ -156,6 +156,42 @@ def test_columns_and_peek_leave_no_buffer_behind(ring: Ring, packets: tuple[int,
         assert (results[0], group.lent) == (len(b"%d" % number), 0)
 
 
+def test_columns_give_ended_views_back(ring: Ring, packets: tuple[int, int]) -> None:
+    """A program that takes some completions with their views, and the others as columns."""
+    group = ring.provide_buffers(1, 2, 16, views=True)
+    ring.read_multishot(packets[0], 1)
+    ring.submit()
+    views = []
+    for word in (b"one", b"two"):
+        os.write(packets[1], word)
+        views.append(shown(one(ring)))
+    views.clear()
+    assert group.pushed == 2
+    tickets, results, flags = array("Q", [0]), array("i", [0]), array("I", [0])
+    for word in (b"three", b"four", b"five"):
+        assert ring.completions_into(tickets, results, flags) == 0
+        assert (group.pushed, group.lent) == (0, 0)
+        os.write(packets[1], word)
+        assert ring.wait(1, 30)
+        assert ring.completions_into(tickets, results, flags) == 1
+        assert results[0] == len(word)
+
+
+def test_turns_give_ended_views_back(ring: Ring, packets: tuple[int, int]) -> None:
+    ring.provide_buffers(1, 2, 16, views=True)
+    ring.read_multishot(packets[0], 1)
+    ring.submit()
+    views = []
+    for word in (b"one", b"two"):
+        os.write(packets[1], word)
+        views.append(shown(one(ring)))
+    views.clear()
+    os.write(packets[1], b"three")
+    columns = ring.columns(4)
+    assert columns.turn(1, 30) == 1
+    assert columns.results[0] == 5
+
+
 def test_message_views_show_the_payload_alone(ring: Ring) -> None:
     group = ring.provide_buffers(1, 4, 512, views=True)
     with (

@@ -7,7 +7,7 @@ import errno
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from udpring import RingError
 from udpring._native import lib
-from udpring.uring import Completion, Ring
+from udpring.uring import Completion, Flag, Ring
 
 DENIED = {
     "defer": 0,
@@ -64,6 +64,46 @@ def test_each_further_arrival_wakes_again(ring: Ring, pipe: tuple[int, int]) -> 
         assert readable(ring, 30)
         assert [done.data for done in ring.completions()] == [b"%d" % number]
         assert not readable(ring, 0)
+
+
+WAYS: dict[str, Callable[[Ring, int], int]] = {
+    "poll": lambda ring, fd: ring.poll_add(fd),
+    "multishot": lambda ring, fd: ring.poll_add(fd, multishot=True),
+    "read": lambda ring, fd: ring.read(fd, 8),
+    "registered": lambda ring, fd: ring.poll_add(0, flags=Flag.FIXED_FILE),
+    "epoll": lambda ring, fd: ring.poll_add(EPOLL),
+}
+EPOLL = select.epoll()  # polled in place of the eventfd that it watches
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("early", [False, True], ids=["watched first", "armed first"])
+def test_each_write_to_a_polled_eventfd_wakes(ring: Ring, way: str, early: bool) -> None:
+    """The kernel puts the signal of the ring off, as it comes from within the write to an eventfd."""
+    polled = os.eventfd(0, os.EFD_NONBLOCK)
+    EPOLL.register(polled, select.EPOLLIN)
+    try:
+        ring.register_files([polled])
+        if not early:
+            ring.fileno()
+        armed = False
+        for _ in range(6):
+            if not armed:
+                WAYS[way](ring, polled)
+                ring.submit()
+            armed = way == "multishot"
+            assert early or not readable(ring, 0)
+            writer = threading.Thread(target=os.eventfd_write, args=(polled, 1))
+            writer.start()
+            assert readable(ring, 30)
+            writer.join()
+            assert len(ring.completions()) == 1
+            if way != "read":
+                os.eventfd_read(polled)
+            assert not ring.completions()
+    finally:
+        EPOLL.unregister(polled)
+        os.close(polled)
 
 
 def test_present_completions_count_at_the_first_call(ring: Ring) -> None:

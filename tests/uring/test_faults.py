@@ -13,7 +13,7 @@ import pytest
 from faults import Faults, build_library
 
 PROGRAM = """
-import gc, json, os, sys
+import gc, json, os, select, sys
 sys.path.insert(0, sys.argv[1])
 from faults import ALLOCATIONS, Faults
 from udpring import HostError, RingError
@@ -24,9 +24,18 @@ CALLS = [*ALLOCATIONS, "io_uring_setup", "io_uring_register", "eventfd"]
 
 def life():
     ends = os.pipe()
+    event = os.eventfd(0, os.EFD_NONBLOCK)
     try:
         with Ring(8, slots=64, **OPTIONS) as ring:
-            ring.fileno()
+            signal = ring.fileno()
+            for _ in range(3):
+                ring.poll_add(event)
+                ring.submit()
+                os.eventfd_write(event, 1)
+                assert select.select([signal], [], [], 30)[0], "no wake-up"
+                while not ring.completions():
+                    ring.wait(1, 1)
+                os.eventfd_read(event)
             group = ring.provide_buffers(1, 4, 64, views=True)
             ring.provide_buffers(2, 4, 64)
             ring.register_buffers([bytearray(4096), 4096])
@@ -50,7 +59,7 @@ def life():
             ring.nop()
             ring.reap(1, 30)
     finally:
-        for end in ends:
+        for end in [*ends, event]:
             os.close(end)
 
 def left():

@@ -63,7 +63,7 @@ def test_missing_file_names_its_path(on_asyncio: Host, tmp_path: Path) -> None:
     on_asyncio.run(main)
 
 
-@pytest.mark.parametrize("mode", ["", "rw", "r++", "z", "rt"])
+@pytest.mark.parametrize("mode", ["", "rw", "r++", "z", "rbt", "rtt"])
 def test_unknown_modes_are_refused(on_asyncio: Host, mode: str) -> None:
     async def main(reactor: Reactor) -> None:
         with pytest.raises(ValueError, match="mode"):

@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from seccomp import run_python
 
 from udpring import RingError, WrongThreadError
 from udpring._native import lib
-from udpring.uring import Completion, Flag, Ring, probe_uring
+from udpring.uring import OPERATIONS, Completion, CompletionFlag, Flag, Ring, probe_uring
 
 from .raw import NOP
 
@@ -251,6 +252,82 @@ def test_second_half_of_a_completion() -> None:
         if done.result == -errno.EINVAL:
             pytest.skip("no NOP with a second half: Linux 6.18")
         assert (done.message, done.extra) == (9, (2**64 - 2, 77))
+
+
+# -- completions of two sizes --
+
+needs_mixed = pytest.mark.skipif(not probe_uring().mixed_cqe, reason="no mixed completions: Linux 6.18")
+
+
+def wide_nop(ring: Ring, result: int) -> int:
+    """A NOP whose completion has 32 bytes."""
+    nop = OPERATIONS["nop"].number
+    return ring._put(nop, 0, length=result, bits=NOP_CQE32 | lib.UDPRING_NOP_INJECT_RESULT)
+
+
+@needs_mixed
+def test_narrow_and_wide_completions_share_a_queue() -> None:
+    """The queue of 16 wraps at each place, so some wide ones need a filler before them."""
+    with Ring(8, cq_entries=16, mixed_cqe=True) as ring:
+        assert ring.info.setup_flags & lib.UDPRING_SETUP_CQE_MIXED
+        for number in range(200):
+            wide = [(number >> bit) % 2 == 1 for bit in range(5)]
+            tickets = [
+                wide_nop(ring, number + each) if wide[each] else ring.nop(result=number + each)
+                for each in range(5)
+            ]
+            assert ring.wait(5, 30)
+            assert ring.info.ready == 5
+            peeked = ring.peek(10)
+            done = ring.completions(limit=2) + ring.completions()
+            assert peeked == done
+            assert [each.ticket for each in done] == tickets
+            assert [each.result for each in done] == [number + each for each in range(5)]
+            assert [bool(each.flags & CompletionFlag.WIDE) for each in done] == wide
+        assert (ring.info.in_flight, ring.info.stale, ring.info.busy_slots) == (0, 0, 0)
+
+
+@needs_mixed
+def test_wide_completions_carry_their_second_half() -> None:
+    message = lib.UDPRING_KIND_MESSAGE << 56 | 9
+    entry = struct.pack("=BBHiQQIIQ24x", NOP, 0, 0, -1, 2**64 - 2, 77, 0, NOP_CQE32, message)
+    with Ring(8, mixed_cqe=True) as ring:
+        ring.nop()
+        assert internals.udpring_ring_raw(ring._native, entry) == 0
+        ring.nop()
+        assert [done.extra for done in reap(ring, 3)] == [(0, 0), (2**64 - 2, 77), (0, 0)]
+
+
+@needs_mixed
+def test_waits_count_wide_completions_once() -> None:
+    with Ring(8, mixed_cqe=True) as ring:
+        wide_nop(ring, 1)
+        assert not ring.wait(2, 0)
+        assert not ring.wait(2, 0.01)
+        timer = ring.timeout(0.02)
+        assert ring.wait(2, 30)
+        assert [done.result for done in ring.completions() if done.ticket != timer] == [1]
+
+
+@needs_mixed
+def test_columns_and_closes_know_wide_completions(pipe: tuple[int, int]) -> None:
+    with Ring(8, mixed_cqe=True) as ring:
+        tickets = [wide_nop(ring, 1), ring.nop(), wide_nop(ring, 2)]
+        ring.wait(3, 30)
+        columns = array("Q", [0, 0]), array("i", [0, 0]), array("I", [0, 0])
+        assert ring.completions_into(*columns) == 2
+        assert (list(columns[0]), list(columns[1])) == (tickets[:2], [1, 0])
+        assert ring.completions_into(*columns) == 1
+        assert (columns[0][0], columns[1][0]) == (tickets[2], 2)
+        ring.read(pipe[0], 5)
+        wide_nop(ring, 3)
+        ring.submit()
+    assert ring.leaked == 0
+
+
+def test_mixed_and_big_completions_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Ring(8, big_cqe=True, mixed_cqe=True)
 
 
 # -- peek, set_data --

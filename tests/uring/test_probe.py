@@ -28,6 +28,7 @@ NAMES = [
     "sq_poll",
     "big_sqe",
     "big_cqe",
+    "mixed_cqe",
     "napi",
     "resize",
     "send_zc",

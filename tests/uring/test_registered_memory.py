@@ -106,6 +106,22 @@ def test_memory_lives_until_its_operations_end(ring: Ring, pipe: tuple[int, int]
     assert later_watch() is None
 
 
+def test_columns_let_retired_memory_go(ring: Ring, pipe: tuple[int, int]) -> None:
+    memory = Memory(100)
+    watch = weakref.ref(memory)
+    ring.register_buffers([memory])
+    del memory
+    ring.read_fixed(pipe[0], 0, 5)
+    ring.submit()
+    ring.unregister_buffers()
+    os.write(pipe[1], b"hello")
+    ring.wait(1, 30)
+    assert watch() is not None
+    assert ring.completions_into(*(array.array(kind, [0, 0]) for kind in "QiI")) == 1
+    gc.collect()
+    assert watch() is None
+
+
 def test_places_are_filled_and_emptied(ring: Ring, pipe: tuple[int, int]) -> None:
     assert ring.register_buffers(4) == []
     with pytest.raises(RingError, match="registered buffer 0"):

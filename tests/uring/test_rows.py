@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from udpring import RingError
 from udpring._native import ffi, lib
-from udpring.uring import OPERATIONS, Flag, Ring
+from udpring.uring import OPERATIONS, Completion, Flag, Ring
 from uring.operation_cases import CASES, Refused, Rig
 
 ROWS = list(OPERATIONS.values())
@@ -84,9 +85,118 @@ class LinkedRing(AsyncRing):
         return Flag.NONE
 
 
+class HardlinkedRing(AsyncRing):
+    """Has every operation follow one that failed."""
+
+    def extra_flag(self, operation: int) -> Flag:
+        if ROWS[operation].name not in ("nop", "link_timeout", "cancel"):
+            bits = lib.UDPRING_NOP_INJECT_RESULT
+            nop = OPERATIONS["nop"].number
+            super(AsyncRing, self)._put(nop, Flag.HARDLINK, length=2**32 - 5, bits=bits)
+        return Flag.NONE
+
+
+class DrainedRing(AsyncRing):
+    """Has every operation wait for a timer before it, by DRAIN."""
+
+    def __init__(self) -> None:
+        super().__init__(32, deny=EAGER)
+        self.timer = 0
+        self.waits: dict[int, int] = {}  # operation: its timer
+        self.expired: set[int] = set()
+
+    def extra_flag(self, operation: int) -> Flag:
+        if ROWS[operation].name in ("link_timeout", "cancel"):
+            return Flag.NONE
+        self.reserve(2)
+        self.timer = super(AsyncRing, self)._put(OPERATIONS["timeout"].number, 0, addr=2_000_000)
+        return Flag.DRAIN
+
+    def _put(self, operation: int, flags: int, *rest: Any, **named: Any) -> int:
+        return self.note(super()._put(operation, flags, *rest, **named))
+
+    def _put_vector(self, operation: int, flags: int, *rest: Any, **named: Any) -> int:
+        return self.note(super()._put_vector(operation, flags, *rest, **named))
+
+    def _put_message(self, operation: int, flags: int, fd: int, **named: Any) -> int:
+        return self.note(super()._put_message(operation, flags, fd, **named))
+
+    def note(self, ticket: int) -> int:
+        if self.timer:
+            self.waits[ticket], self.timer = self.timer, 0
+        return ticket
+
+    def completions(self, limit: int | None = None) -> list[Completion]:
+        found = super().completions(limit)
+        for done in found:
+            assert self.waits.get(done.ticket, done.ticket) in {*self.expired, done.ticket}, "began early"
+            self.expired.add(done.ticket)
+        return found
+
+
+class Success(int):
+    """The result of an operation whose completion was left out: any but a failure."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and other >= 0
+
+    __hash__ = int.__hash__
+
+
+class SilentRing(AsyncRing):
+    """Leaves out the completions of successes. A NOP behind each operation stands for its end."""
+
+    def __init__(self) -> None:
+        super().__init__(32, deny=EAGER)
+        self.stands_for: dict[int, int] = {}  # ticket of the NOP: ticket of the operation
+        self.failures: dict[int, int] = {}
+        self.name = ""
+
+    def _put(self, operation: int, flags: int, *rest: Any, **named: Any) -> int:
+        if not ROWS[operation].skips:
+            return super(AsyncRing, self)._put(operation, flags, *rest, **named)
+        self.reserve(2)
+        self.name = ROWS[operation].name
+        both = flags | Flag.SKIP_SUCCESS | Flag.HARDLINK
+        silent = super(AsyncRing, self)._put(operation, both, *rest, **named)
+        return self.follow(silent)
+
+    def _put_message(self, operation: int, flags: int, fd: int, **named: Any) -> int:
+        if not ROWS[operation].skips or named["pinned"]:
+            return super(AsyncRing, self)._put_message(operation, flags, fd, **named)
+        self.reserve(2)
+        both = flags | Flag.SKIP_SUCCESS | Flag.HARDLINK
+        return self.follow(super(AsyncRing, self)._put_message(operation, both, fd, **named))
+
+    def follow(self, silent: int) -> int:
+        ticket = super(AsyncRing, self)._put(OPERATIONS["nop"].number, 0)
+        self.stands_for[ticket] = silent
+        return ticket
+
+    def completions(self, limit: int | None = None) -> list[Completion]:
+        found = []
+        for done in super().completions(limit):
+            if done.ticket >> 56 == lib.UDPRING_KIND_SILENT:
+                # A short splice counts as a failure.
+                assert done.result < 0 or self.name in ("splice", "tee"), "a success has a completion"
+                self.failures[done.ticket] = done.result
+                continue
+            silent = self.stands_for.pop(done.ticket, None)
+            if silent is not None:
+                done.result = self.failures.pop(silent, Success())
+            found.append(done)
+        return found
+
+
 # These act on another operation, which must have started. Workers and links delay that.
 ACTING = {"cancel", "futex_wait", "poll_remove", "poll_update"}
 ACTING |= {"timeout_remove", "timeout_update", "link_timeout_update"}
+# The result is a descriptor, which nobody gets without a completion.
+OPENING = {"socket", "fixed_fd_install"}
+# With DRAIN nothing starts before they have ended, not even their cancellation.
+STAYING = {"accept_multishot", "recv_multishot", "recvmsg_multishot"}
+# With DRAIN they never start, on Linux 6.18.
+ZERO_COPY = {"send_zc", "send_zc_fixed", "sendmsg_zc"}
 RINGS: dict[str, Callable[[], Ring]] = {
     "kept": lambda: Ring(32),
     "dropped": lambda: Ring(32),
@@ -94,18 +204,32 @@ RINGS: dict[str, Callable[[], Ring]] = {
     "async": lambda: AsyncRing(32),
     # Linked operations start in task work, which must not wait for the next call here.
     "linked": lambda: LinkedRing(32, deny=EAGER),
+    "hardlinked": lambda: HardlinkedRing(32, deny=EAGER),
+    "drained": DrainedRing,
+    "silent": SilentRing,
 }
 
 
-@pytest.mark.parametrize("way", RINGS)
-@pytest.mark.parametrize("name", OPERATIONS)
+def ways(name: str) -> Iterator[str]:
+    """The rings on which an operation is tried."""
+    for way in RINGS:
+        if way not in ("kept", "dropped", "registered") and name in ACTING:
+            continue
+        if way == "drained" and name in STAYING | ZERO_COPY | {"send_group"}:
+            continue
+        if way == "async" and name == "send_group":  # refused
+            continue
+        if way == "registered" and not OPERATIONS[name].registered_files:
+            continue
+        if way == "silent" and (name in OPENING or not OPERATIONS[name].skips):
+            continue
+        yield way
+
+
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in OPERATIONS for way in ways(name)])
 def test_an_operation_does_its_work(name: str, way: str, tmp_path: Path) -> None:
     """Dropped: nothing of the caller's is left when the kernel works, and its memory is used again. So also
     with worker threads."""
-    if way in ("async", "linked") and name in ACTING:
-        return
-    if way == "registered" and not OPERATIONS[name].registered_files:
-        return
     refused = ""
     with RINGS[way]() as ring:
         try:
@@ -129,6 +253,53 @@ def test_memory_is_not_given_to_silent_operations(name: str) -> None:
         assert code == -22
         assert b"SKIP_SUCCESS" in ffi.string(lib.udpring_ring_why(ring._native))
         assert ring.info.queued == 0
+
+
+@pytest.mark.parametrize("name", [row.name for row in OPERATIONS.values() if row.breaks_chain and row.skips])
+def test_failures_of_silent_operations_are_told(name: str) -> None:
+    """Also a chain behind them ends."""
+    with Path(os.devnull).open("rb") as other, Ring(8) as ring:
+        if name in FAILING:
+            FAILING[name](ring, other.fileno(), Flag.SKIP_SUCCESS)
+            (failed,) = ring.reap(1, 20)
+            assert failed.result < 0
+            chained = FAILING[name](ring, other.fileno(), Flag.LINK)
+            behind = ring.nop()
+            done = {one.ticket: one.result for one in ring.reap(2, 20)}
+            assert done == {chained: failed.result, behind: -errno.ECANCELED}
+        else:
+            assert name in ("socket_command", "msg_ring_fd", "fixed_fd_install", "uring_cmd")
+
+
+FAILING: dict[str, Callable[[Ring, int, Flag], int]] = {
+    "nop": lambda ring, fd, flags: ring.nop(result=-5, flags=flags),
+    "fadvise": lambda ring, fd, flags: ring.fadvise(-1, 0, 10, 0, flags=flags),
+    "splice": lambda ring, fd, flags: ring.splice(fd, fd, 10, flags=flags),
+    "tee": lambda ring, fd, flags: ring.tee(fd, fd, 10, flags=flags),
+    "close": lambda ring, fd, flags: ring.close_file(10**6, flags=flags),
+    "socket": lambda ring, fd, flags: ring.socket(77, 1, flags=flags),
+    "listen": lambda ring, fd, flags: ring.listen(fd, flags=flags),
+    "shutdown": lambda ring, fd, flags: ring.shutdown(fd, flags=flags),
+    "poll_add": lambda ring, fd, flags: ring.poll_add(10**6, flags=flags),
+    "poll_update": lambda ring, fd, flags: ring.poll_update(77, 1, flags=flags),
+    "poll_remove": lambda ring, fd, flags: ring.poll_remove(77, flags=flags),
+    "timeout_remove": lambda ring, fd, flags: ring.timeout_remove(77, flags=flags),
+    "cancel": lambda ring, fd, flags: ring.cancel(77, flags=flags),
+    "msg_ring": lambda ring, fd, flags: ring.msg_ring(fd, 7, flags=flags),
+}
+
+
+@pytest.mark.parametrize("name", ["fsync", "fallocate", "ftruncate"])
+def test_silence_that_would_hide_failures_is_refused(name: str) -> None:
+    with Ring(8) as ring:
+        calls: dict[str, Callable[[], int]] = {
+            "fsync": lambda: ring.fsync(0, flags=Flag.SKIP_SUCCESS),
+            "fallocate": lambda: ring.fallocate(0, 0, 1, flags=Flag.SKIP_SUCCESS),
+            "ftruncate": lambda: ring.ftruncate(0, 1, flags=Flag.SKIP_SUCCESS),
+        }
+        with pytest.raises(RingError, match=f"SKIP_SUCCESS on {name}"):
+            calls[name]()
+        assert ring.pending == 0
 
 
 def test_an_address_is_no_argument() -> None:

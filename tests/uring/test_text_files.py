@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from udpring.errors import ClosedError
 from udpring.uring import Reactor, TextFile, open_file
 
-from .reactors import Host
+from .reactors import EACH_BACKEND, Host
 
 NEWLINES = [None, "", "\n", "\r", "\r\n"]
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32-be", "latin-1", "shift_jis"]
@@ -43,7 +43,7 @@ def run(backend: str, main: Any) -> Any:
     return Host("asyncio", backend).run(main)
 
 
-@pytest.fixture(params=["io_uring", "readiness"])
+@pytest.fixture(params=EACH_BACKEND)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -99,7 +99,7 @@ def test_any_calls_do_as_in_io(
                         assert await getattr(file, name)(*arguments) == getattr(model, name)(*arguments)
         assert path.read_bytes() == other.read_bytes()
 
-    run("readiness", main)
+    run("io_uring", main)
 
 
 @pytest.mark.parametrize("newline", NEWLINES, ids=repr)
@@ -285,5 +285,5 @@ def test_impossible_options_open_nothing(
             with pytest.raises(ValueError, match="position"):
                 await file.seek(-1)
 
-    run("readiness", main)
+    run("io_uring", main)
     assert path.read_bytes() == b"kept"

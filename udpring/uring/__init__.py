@@ -10,7 +10,7 @@ from udpring.uring.listener import Listener
 from udpring.uring.net import Net
 from udpring.uring.net_protocols import NetProtocol, NetTransport, ProtocolNet
 from udpring.uring.net_turn import NetInfo, Turn
-from udpring.uring.operations import ANY_PLACE, Flag, Operations, SupportsFileno, SupportsRing
+from udpring.uring.operations import ANY_PLACE, Flag, Operations, RWFlag, SupportsFileno, SupportsRing
 from udpring.uring.prepared import PreparedBatch
 from udpring.uring.probe import Feature, UringProbe, ZeroCopy, probe_uring, supported_operations
 from udpring.uring.reactor import Reactor
@@ -19,6 +19,7 @@ from udpring.uring.results import ChildState, Stat
 from udpring.uring.ring import Ring, RingInfo, graveyard
 from udpring.uring.rows import OPERATIONS, OperationRow
 from udpring.uring.shots import Shots
+from udpring.uring.special_groups import LegacyGroup, SendGroup
 from udpring.uring.streams import Connection, connect, connect_unix
 from udpring.uring.text_files import TextFile
 from udpring.uring.thread import ReactorThread
@@ -37,6 +38,7 @@ __all__ = [
     "Feature",
     "File",
     "Flag",
+    "LegacyGroup",
     "Listener",
     "MessageAddress",
     "Net",
@@ -47,10 +49,12 @@ __all__ = [
     "Operations",
     "PreparedBatch",
     "ProtocolNet",
+    "RWFlag",
     "Reactor",
     "ReactorThread",
     "Ring",
     "RingInfo",
+    "SendGroup",
     "Shots",
     "Stat",
     "SupportsFileno",

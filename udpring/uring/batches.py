@@ -92,12 +92,15 @@ class Batches(Queueing):
         room = out.room
         ring = self._handle()
         self._check(lib.udpring_ring_attend(ring), "taking completions")
+        self._publish_groups()
         taken = 0
         while taken < room:
             code = lib.udpring_ring_harvest_columns(ring, out)
             count = self._check(code, "taking completions")
             if self._pins:
                 self._release_pins(ring)  # C takes no more completions than it has room for ended pins
+            if self._retired:
+                self._release_retired(ring)
             if not count:
                 break
             taken += count

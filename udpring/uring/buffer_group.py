@@ -48,7 +48,8 @@ class BufferGroup:
         native = ring._handle()
         # The ring holds it as pinned memory, also if an exception of a signal handler ends this call.
         self._pin = ring._hold(memory) if memory else 0
-        code = lib.udpring_ring_provide(native, number, count, size, memory, why)
+        kind = lib.UDPRING_GROUP_VIEWS if views else lib.UDPRING_GROUP_COPIES
+        code = lib.udpring_ring_provide(native, number, count, size, kind, memory, why)
         if code < 0:
             ring._unpin(self._pin, 1)
         ring._check(code, f"buffer group {number}", why)

@@ -57,12 +57,16 @@ class Columns:
         native = ring._native
         if native is None or ring._owner != get_ident():
             native = ring._handle()
+        if ring._view_groups:
+            ring._publish_groups()
         limit = -1 if timeout is None else nanoseconds(timeout)
         taken: int = _turn(native, count, limit, self._native[0])
         if taken < 0:
             taken = self._after_signals(taken, count, limit)
         if ring._pins:
             ring._release_pins(native)
+        if ring._retired:
+            ring._release_retired(native)
         if ring._data:
             ring._forget_data(native)
         return taken

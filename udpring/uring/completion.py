@@ -48,6 +48,8 @@ class CompletionFlag(enum.IntFlag):
     """The operation continues: further completions will follow."""
     NOTIF = lib.UDPRING_CQE_NOTIF
     """The notification of a zero-copy send."""
+    WIDE = lib.UDPRING_CQE_32
+    """It has 32 bytes, on a ring with ``mixed_cqe``. ``extra`` has the second half."""
 
 
 # Operators of IntFlag are slow.
@@ -83,7 +85,7 @@ class Completion:
     user_data: object = None
     """The object of ``Ring.set_data`` for this operation."""
     extra: tuple[int, int] = (0, 0)
-    """The second half of a completion of a ring with ``big_cqe`` (io_uring_setup(2), CQE32)."""
+    """The second half of a completion of 32 bytes, with ``big_cqe`` or ``mixed_cqe`` (io_uring_setup(2))."""
 
     @property
     def more(self) -> bool:
@@ -250,7 +252,7 @@ class Harvest:
         self.native = ffi.new(f"struct udpring_completion[{most}]")
         self._columns = tuple(ffi.new(f"{kind}[{most}]") for kind in ("uint64_t", "int32_t", "uint32_t"))
         self._shapes = ffi.new(f"uint8_t[{most}]")
-        self._extra = extra  # the ring has completions of 32 bytes
+        self._extra = extra  # the ring may have completions of 32 bytes
 
     def take(self, count: int) -> list[Completion]:
         """The first ``count`` completions in ``native``, with their own copies of the bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from udpring.uring.queueing import (
     path_bytes,
     place,
 )
+
+__all__ = ["ANY_PLACE", "FileOperations", "RWFlag"]
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -38,6 +41,30 @@ _READ, _WRITE = lib.UDPRING_OP_READ, lib.UDPRING_OP_WRITE
 _READV, _WRITEV = lib.UDPRING_OP_READV, lib.UDPRING_OP_WRITEV
 
 
+class RWFlag(enum.IntFlag):
+    """How a single read or write behaves: RWF_* of preadv2(2). Each needs a file system that supports it."""
+
+    NONE = 0
+    HIPRI = lib.UDPRING_RW_HIPRI
+    """Poll the device for the completion. ``Ring`` refuses it, as it needs IORING_SETUP_IOPOLL."""
+    DSYNC = lib.UDPRING_RW_DSYNC
+    """A write, as with O_DSYNC: it ends when the data is on the device."""
+    SYNC = lib.UDPRING_RW_SYNC
+    """A write, as with O_SYNC: it ends when the data and the metadata are on the device."""
+    NOWAIT = lib.UDPRING_RW_NOWAIT
+    """-EAGAIN in place of waiting, for the device or for data of a pipe."""
+    APPEND = lib.UDPRING_RW_APPEND
+    """A write, as with O_APPEND: at the end of the file, whatever the offset."""
+    NOAPPEND = lib.UDPRING_RW_NOAPPEND
+    """A write at its offset, also to a file opened with O_APPEND (Linux 6.9)."""
+    ATOMIC = lib.UDPRING_RW_ATOMIC
+    """A write with O_DIRECT that a power failure does not tear (Linux 6.11)."""
+    DONTCACHE = lib.UDPRING_RW_DONTCACHE
+    """Drops the pages from the cache afterwards (Linux 6.14)."""
+    NOSIGNAL = lib.UDPRING_RW_NOSIGNAL
+    """A write to a broken pipe raises no SIGPIPE (Linux 6.18)."""
+
+
 def directory(dir_fd: File | None) -> int:
     """Of a path: the directory's descriptor, or the working directory."""
     return _AT_FDCWD if dir_fd is None else descriptor(dir_fd)
@@ -49,24 +76,41 @@ def position(offset: int | None) -> int:
 
 
 class FileOperations(Queueing):
-    """See ``Operations``."""
+    """See ``Operations``. Reads and writes take ``rw_flags``, which raise RingError (EINVAL) if the
+    operation has no use for them."""
 
-    def read(self, file: File, length: int, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
+    def read(
+        self,
+        file: File,
+        length: int,
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
+    ) -> int:
         """Reads up to ``length`` bytes at the current position, or at ``offset`` (pread(2)). ``data`` of the
         completion has them.
 
         The ring's memory is aligned if ``length`` is a multiple of 512, as files opened with O_DIRECT require
         it.
         """
-        return self._put(_READ, flags, descriptor(file), position(offset), 0, length)
+        return self._put(_READ, flags, descriptor(file), position(offset), 0, length, rw_flags)
 
-    def readinto(self, file: File, buffer: Any, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
+    def readinto(
+        self,
+        file: File,
+        buffer: Any,
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
+    ) -> int:
         """Reads into ``buffer``, a writable buffer, at most its length.
 
         The ring holds the buffer until the operation has ended. A ``bytearray`` cannot be resized meanwhile.
         See read(2).
         """
-        return self._put_pinned(_READ, flags, buffer, True, descriptor(file), position(offset))
+        return self._put_pinned(_READ, flags, buffer, True, descriptor(file), position(offset), bits=rw_flags)
 
     def write(
         self,
@@ -75,6 +119,7 @@ class FileOperations(Queueing):
         *,
         offset: int | None = None,
         copy: bool = True,
+        rw_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
         """Writes ``payload`` at the current position, or at ``offset`` (pwrite(2)). The result is the number
@@ -84,31 +129,57 @@ class FileOperations(Queueing):
         ended, and the caller must not change it before. Long ``bytes`` are never copied.
         """
         if not copy or (type(payload) is bytes and len(payload) >= _LARGE):
-            return self._put_pinned(_WRITE, flags, payload, False, descriptor(file), position(offset))
+            at = position(offset)
+            return self._put_pinned(_WRITE, flags, payload, False, descriptor(file), at, bits=rw_flags)
         memory = lent(payload)
-        return self._put(_WRITE, flags, descriptor(file), position(offset), 0, 0, 0, 0, memory, len(memory))
+        return self._put(
+            _WRITE, flags, descriptor(file), position(offset), 0, 0, rw_flags, 0, memory, len(memory)
+        )
 
     def readv(
-        self, file: File, buffers: Sequence[Any], *, offset: int | None = None, flags: Flag = Flag.NONE
+        self,
+        file: File,
+        buffers: Sequence[Any],
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
     ) -> int:
         """Reads into several writable buffers, one after the other (preadv(2)). At most 1024. The ring holds
         them."""
-        return self._put_vector(_READV, flags, buffers, True, descriptor(file), position(offset))
+        return self._put_vector(_READV, flags, buffers, True, descriptor(file), position(offset), rw_flags)
 
     def writev(
-        self, file: File, buffers: Sequence[Any], *, offset: int | None = None, flags: Flag = Flag.NONE
+        self,
+        file: File,
+        buffers: Sequence[Any],
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
     ) -> int:
         """Writes several buffers, one after the other, without a copy (pwritev(2)). At most 1024. The ring
         holds them."""
-        return self._put_vector(_WRITEV, flags, buffers, False, descriptor(file), position(offset))
+        return self._put_vector(_WRITEV, flags, buffers, False, descriptor(file), position(offset), rw_flags)
 
     def read_group(
-        self, file: File, group: int, *, offset: int | None = None, flags: Flag = Flag.NONE
+        self,
+        file: File,
+        group: int,
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
     ) -> int:
         """Reads once into a buffer of ``group``, which the kernel picks when there is data. -ENOBUFS: none is
         free. See read(2)."""
         return self._put(
-            lib.UDPRING_OP_READ_GROUP, flags, descriptor(file), position(offset), extra=group << 16
+            lib.UDPRING_OP_READ_GROUP,
+            flags,
+            descriptor(file),
+            position(offset),
+            bits=rw_flags,
+            extra=group << 16,
         )
 
     def read_multishot(self, file: File, group: int, *, flags: Flag = Flag.NONE) -> int:
@@ -129,6 +200,7 @@ class FileOperations(Queueing):
         *,
         start: int = 0,
         offset: int | None = None,
+        rw_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
         """Reads into registered buffer ``buffer``, at its offset ``start``. See io_uring_enter(2)."""
@@ -139,6 +211,7 @@ class FileOperations(Queueing):
             position(offset),
             start,
             length,
+            bits=rw_flags,
             extra=buffer << 16,
         )
 
@@ -150,6 +223,7 @@ class FileOperations(Queueing):
         *,
         start: int = 0,
         offset: int | None = None,
+        rw_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
         """Writes from registered buffer ``buffer``. Its bytes must not change until the completion.
@@ -161,6 +235,7 @@ class FileOperations(Queueing):
             position(offset),
             start,
             length,
+            bits=rw_flags,
             extra=buffer << 16,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from udpring._native import ffi, lib
 from udpring.uring.batches import Batches
-from udpring.uring.file_operations import ANY_PLACE, FileOperations
+from udpring.uring.file_operations import ANY_PLACE, FileOperations, RWFlag
 from udpring.uring.queueing import (
     File,
     Flag,
@@ -30,6 +30,7 @@ __all__ = [
     "Flag",
     "Operations",
     "Payload",
+    "RWFlag",
     "SupportsFileno",
     "SupportsRing",
     "descriptor",

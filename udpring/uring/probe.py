@@ -68,6 +68,8 @@ class UringProbe:
     """The option ``sq_poll`` of ``Ring``."""
     big_sqe: Feature
     big_cqe: Feature
+    mixed_cqe: Feature
+    """The option ``mixed_cqe`` of ``Ring``."""
     napi: Feature
     """``Ring.busy_poll``."""
     resize: Feature

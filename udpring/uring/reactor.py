@@ -64,9 +64,6 @@ class Reactor:
     ``fallback``: where io_uring is denied, use readiness and threads. ``backend`` says which one works.
     ``backend``: "io_uring" or "readiness" forces one.
 
-    Do not read or poll an eventfd(2) with it that a thread writes: on Linux 6.18 only the first such write
-    wakes the event loop. Use a pipe. docs/io-uring.md has the cause.
-
     Raises RuntimeError outside an event loop, HostError if io_uring is denied and must be used.
     """
 

@@ -74,25 +74,43 @@ class ReadinessCalls:
 
     # -- bytes --
 
-    def read(self, file: File, length: int, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
+    def read(
+        self,
+        file: File,
+        length: int,
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
+    ) -> int:
         """Reads up to ``length`` bytes at the current position, or at ``offset``."""
         fd = descriptor(file)
         at = -1 if offset is None else offset
 
         def attempt(how: int) -> Completion:
             memory = _memory(fd, length)
-            count = os.preadv(fd, [memory], at, how)
+            count = os.preadv(fd, [memory], at, how | rw_flags)
             return Completion(0, count, 0, bytes(memory[:count]))
 
         return self._transfer(fd, select.POLLIN, attempt, flags)
 
-    def readinto(self, file: File, buffer: Any, *, offset: int | None = None, flags: Flag = Flag.NONE) -> int:
+    def readinto(
+        self,
+        file: File,
+        buffer: Any,
+        *,
+        offset: int | None = None,
+        rw_flags: int = 0,
+        flags: Flag = Flag.NONE,
+    ) -> int:
         """Reads into ``buffer``."""
         fd, view = descriptor(file), memoryview(buffer).cast("B")
         at = -1 if offset is None else offset
-        return self._transfer(
-            fd, select.POLLIN, lambda how: Completion(0, os.preadv(fd, [view], at, how), 0), flags
-        )
+
+        def attempt(how: int) -> Completion:
+            return Completion(0, os.preadv(fd, [view], at, how | rw_flags), 0)
+
+        return self._transfer(fd, select.POLLIN, attempt, flags)
 
     def write(
         self,
@@ -101,6 +119,7 @@ class ReadinessCalls:
         *,
         offset: int | None = None,
         copy: bool = True,
+        rw_flags: int = 0,
         flags: Flag = Flag.NONE,
     ) -> int:
         """Writes ``payload``, or a copy of it."""
@@ -113,7 +132,7 @@ class ReadinessCalls:
             if copy and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT and data:
                 memory = mmap.mmap(-1, len(data))
                 memory[:] = data
-            return Completion(0, os.pwritev(fd, [memory], at, how), 0)
+            return Completion(0, os.pwritev(fd, [memory], at, how | rw_flags), 0)
 
         return self._transfer(fd, select.POLLOUT, attempt, flags)
 

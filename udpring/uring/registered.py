@@ -13,6 +13,7 @@ from udpring.errors import RingError
 from udpring.uring.buffer_group import BufferGroup
 from udpring.uring.operations import File, descriptor
 from udpring.uring.queueing import Queueing
+from udpring.uring.special_groups import LegacyGroup, SendGroup
 
 __all__ = ["Registered"]
 
@@ -58,17 +59,30 @@ class Registered(Queueing):
             self._view_groups[group] = made
         return made
 
+    def provide_send_buffers(self, group: int, count: int, size: int) -> SendGroup:
+        """Gives the ring ``count`` (a power of two, at most 32768) buffers of ``size`` bytes for data to send
+        by ``send_group`` (Linux 6.10). Raises as ``provide_buffers`` does."""
+        return SendGroup(self, group, count, size)
+
+    def legacy_buffers(self, group: int, count: int, size: int) -> LegacyGroup:
+        """Makes ``count`` (at most 32768) buffers of ``size`` bytes that operations give to the kernel, for
+        Linux 5.7 to 5.18 (IORING_OP_PROVIDE_BUFFERS). Raises as ``provide_buffers`` does."""
+        return LegacyGroup(self, group, count, size)
+
     def _unprovide(self, group: BufferGroup) -> None:
-        code = lib.udpring_ring_unprovide(self._handle(), group.number)
-        if code == -errno.EBUSY:
-            raise RingError(
-                f"buffer group {group.number}: an operation draws from it: cancel it and take its last "
-                "completion first",
-                errno=errno.EBUSY,
-            )
-        self._check(code, f"buffer group {group.number}")
+        self._unregister_group(group.number)
         self._view_groups.pop(group.number, None)
         self._unpin(group._pin, 1)
+
+    def _unregister_group(self, number: int) -> None:
+        code = lib.udpring_ring_unprovide(self._handle(), number)
+        if code == -errno.EBUSY:
+            raise RingError(
+                f"buffer group {number}: an operation draws from it: cancel it and take its last completion "
+                "first; or the kernel has buffers of a legacy group: remove them first",
+                errno=errno.EBUSY,
+            )
+        self._check(code, f"buffer group {number}")
 
     def register_files(self, files: Sequence[File] | int) -> None:
         """Registers descriptors for use by index with ``Flag.FIXED_FILE``. A number reserves that many
@@ -192,7 +206,13 @@ class Registered(Queueing):
         self._retired.append((lib.udpring_ring_fixed_retire(ring), held))
         self._release_retired(ring)
 
+    def _publish_groups(self) -> None:
+        """Gives the buffers of ended views to the kernel."""
+        for group in list(self._view_groups.values()):
+            group.publish()
+
     def _release_retired(self, ring: Any) -> None:
+        """Lets go of memory that left the table and that no operation can use any more."""
         oldest, retired = lib.udpring_ring_fixed_oldest(ring), self._retired
         for each in list(retired):
             if each[0] < oldest:

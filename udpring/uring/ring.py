@@ -89,7 +89,8 @@ class Ring(Operations, Registered):
     ``sq_poll`` it shares the workers before Linux 5.12. Later kernels keep workers per thread anyway.
     ``iowq_workers``: the most worker threads for files and for other operations (see the property).
     ``big_sqe``: entries of 128 bytes, for ``uring_cmd`` with 80 bytes. ``big_cqe``: completions of 32 bytes,
-    with ``Completion.extra``.
+    with ``Completion.extra``. ``mixed_cqe``: completions of 16 bytes, and of 32 for operations that need them
+    (Linux 6.18). The latter take two entries of the queue. Not together with ``big_cqe``.
     ``deny``: IORING_SETUP_* bits to avoid, to test the fallbacks for older kernels.
 
     Raises HostError with the cause if the host lacks or denies io_uring, RingError for other refusals by the
@@ -112,6 +113,7 @@ class Ring(Operations, Registered):
         iowq_workers: tuple[int, int] = (4, 4),
         big_sqe: bool = False,
         big_cqe: bool = False,
+        mixed_cqe: bool = False,
         deny: int = 0,
     ) -> None:
         super().__init__()
@@ -122,9 +124,11 @@ class Ring(Operations, Registered):
         self._fixed_buffers: list[Any] = []
         self._retired: list[tuple[int, list[Any]]] = []
         self._view_groups: dict[int, BufferGroup] = {}
-        self._harvest = Harvest(extra=big_cqe)
+        self._harvest = Harvest(extra=big_cqe or mixed_cqe)
         if sq_poll is None and sq_poll_cpu is not None:
             raise ValueError("sq_poll_cpu needs sq_poll, the thread that it pins")
+        if big_cqe and mixed_cqe:
+            raise ValueError("big_cqe or mixed_cqe, not both: the kernel refuses them together")
         wanted = {
             lib.UDPRING_SETUP_R_DISABLED: disabled,
             lib.UDPRING_SETUP_SQPOLL: sq_poll is not None,
@@ -132,6 +136,7 @@ class Ring(Operations, Registered):
             lib.UDPRING_SETUP_ATTACH_WQ: attach is not None,
             lib.UDPRING_SETUP_SQE128: big_sqe,
             lib.UDPRING_SETUP_CQE32: big_cqe,
+            lib.UDPRING_SETUP_CQE_MIXED: mixed_cqe,
         }
         out, why = ffi.new("struct udpring_ring **"), reason()
         options = ffi.new(
@@ -310,8 +315,6 @@ class Ring(Operations, Registered):
 
         The first call makes it and must come from the owner. Later calls may come from any thread. Wait for
         reading only, and leave the descriptor open. The ring's own descriptor is ``ring_fd``.
-        Operations of this ring on another eventfd, which a thread writes, can keep it from waking: see
-        docs/io-uring.md.
         Raises RingError: EBUSY after ``register_eventfd``, which then serves the same purpose.
         """
         if self._fd < 0:
@@ -413,8 +416,7 @@ class Ring(Operations, Registered):
             raise ValueError(f"a limit of {limit} completions: 0 or more")
         ring, batch, groups = self._handle(), self._harvest.native, self._view_groups
         self._check(lib.udpring_ring_attend(ring), "taking completions")
-        for group in list(groups.values()):
-            group.publish()
+        self._publish_groups()
         found: list[Completion] = []
         while limit is None or len(found) < limit:
             room = len(batch) if limit is None else min(len(batch), limit - len(found))

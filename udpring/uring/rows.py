@@ -22,7 +22,10 @@ class OperationRow:
     registered_files: bool
     """Whether it takes ``Flag.FIXED_FILE``."""
     skips: bool
-    """Whether it takes ``Flag.SKIP_SUCCESS``, because it owns no memory."""
+    """Whether it takes ``Flag.SKIP_SUCCESS``: it owns no memory, and its errors have completions."""
+    breaks_chain: bool
+    """Whether an error cancels the operations that are linked behind it. The kernel takes errors of fsync and
+    of operations on paths for successes."""
 
 
 def _read() -> dict[str, OperationRow]:
@@ -38,6 +41,7 @@ def _read() -> dict[str, OperationRow]:
             divmod(native.since, 100),
             bool(native.registered_files),
             bool(native.skips),
+            bool(native.breaks),
         )
     return found
 

@@ -155,6 +155,34 @@ class SocketOperations(Queueing):
         memory = lent(payload)
         return self._put(_SEND, flags, descriptor(file), 0, 0, 0, message_flags, 0, memory, len(memory))
 
+    def send_group(
+        self, file: File, group: int, *, message_flags: int = 0, bundle: bool = True, flags: Flag = Flag.NONE
+    ) -> int:
+        """Sends the data of a group on a connected socket (Linux 6.10), in order. See
+        ``Ring.provide_send_buffers`` and send(2).
+
+        ``bundle``: all buffers that are filled, and those filled meanwhile. Each completion has the number of
+        bytes sent, and the last one lacks ``more``. Otherwise one buffer. -ENOBUFS: no buffer is filled.
+        The kernel goes on after short sends (``MSG_WAITALL``). After a failure it may have dropped the rest
+        of a buffer. Raises RingError: EBUSY while another operation sends the group, EINVAL for a bundle with
+        ASYNC or DRAIN, which the kernel would cancel.
+        """
+        extra = group << 16 | (_BUNDLE if bundle else 0)
+        return self._put(lib.UDPRING_OP_SEND_GROUP, flags, descriptor(file), bits=message_flags, extra=extra)
+
+    def give_buffers(self, group: int, first: int, count: int, *, flags: Flag = Flag.NONE) -> int:
+        """Gives ``count`` buffers of a ``LegacyGroup`` to the kernel, from number ``first`` on (Linux 5.7,
+        IORING_OP_PROVIDE_BUFFERS). ``LegacyGroup.give`` gives all that are free.
+
+        Raises RingError: EBUSY if the kernel has one of them, ERANGE beyond the group.
+        """
+        return self._put(lib.UDPRING_OP_GIVE_BUFFERS, flags, count, first, extra=group << 16)
+
+    def remove_buffers(self, group: int, count: int, *, flags: Flag = Flag.NONE) -> int:
+        """Takes all ``count`` buffers of a ``LegacyGroup`` back from the kernel (Linux 5.7). The result is
+        how many were not used. Queue it when no operation draws from the group."""
+        return self._put(lib.UDPRING_OP_REMOVE_BUFFERS, flags, count, extra=group << 16)
+
     def send_zc(self, file: File, payload: Any, *, message_flags: int = 0, flags: Flag = Flag.NONE) -> int:
         """Sends ``payload`` without the kernel copying it (Linux 6.0). Two completions: the result, with
         ``more``, and then a notification that the memory is free (``CompletionFlag.NOTIF``).

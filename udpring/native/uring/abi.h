@@ -17,7 +17,7 @@ struct udpring_ring_options {
     uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
     uint32_t slots;          /* operations at a time; 0 = the size of the completion queue; at most UDPRING_SLOTS_MAX */
     uint32_t flags_deny;     /* IORING_SETUP_* bits not to request */
-    uint32_t flags_want;     /* of UDPRING_SETUP_*: R_DISABLED, SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32 */
+    uint32_t flags_want;     /* of UDPRING_SETUP_*: R_DISABLED, SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32, CQE_MIXED */
     uint32_t sq_thread_idle; /* milliseconds; 0 = 1000 */
     uint32_t sq_thread_cpu;  /* with SQ_AFF */
     uint32_t wq_fd;          /* with ATTACH_WQ: of the other ring */
@@ -62,33 +62,33 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
  *   table.h), bits of sqe.ioprio that are always set, bits of sqe.op_flags that are always set, the kernel that first has it. */
 #define UDPRING_OPERATIONS(each) \
     each(NOP, "nop", NOP, NONE, LEN | BITS, 0, 0, 501) \
-    each(READ, "read", READ, OUT, FILE | OFF | LEN | BITS, 0, 0, 506) \
-    each(WRITE, "write", WRITE, IN, FILE | OFF | BITS, 0, 0, 506) \
-    each(READV, "readv", READV, VECTOR, FILE | OFF | BITS, 0, 0, 501) \
-    each(WRITEV, "writev", WRITEV, VECTOR, FILE | OFF | BITS, 0, 0, 501) \
-    each(READ_FIXED, "read_fixed", READ_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER, 0, 0, 501) \
-    each(WRITE_FIXED, "write_fixed", WRITE_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER, 0, 0, 501) \
-    each(READ_GROUP, "read_group", READ, GROUP, FILE | OFF | BITS | BUFFER, 0, 0, 507) \
-    each(READ_MULTISHOT, "read_multishot", READ_MULTISHOT, GROUP, FILE | OFF | BUFFER, 0, 0, 607) \
-    each(FSYNC, "fsync", FSYNC, NONE, FILE | OFF | LEN | BITS, 0, 0, 501) \
-    each(FALLOCATE, "fallocate", FALLOCATE, NONE, FILE | OFF | ADDR | LEN, 0, 0, 506) \
-    each(FTRUNCATE, "ftruncate", FTRUNCATE, NONE, FILE | OFF, 0, 0, 609) \
+    each(READ, "read", READ, OUT, FILE | OFF | LEN | BITS | READS, 0, 0, 506) \
+    each(WRITE, "write", WRITE, IN, FILE | OFF | BITS | WRITES, 0, 0, 506) \
+    each(READV, "readv", READV, VECTOR, FILE | OFF | BITS | READS, 0, 0, 501) \
+    each(WRITEV, "writev", WRITEV, VECTOR, FILE | OFF | BITS | WRITES, 0, 0, 501) \
+    each(READ_FIXED, "read_fixed", READ_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER | READS, 0, 0, 501) \
+    each(WRITE_FIXED, "write_fixed", WRITE_FIXED, FIXED, FILE | OFF | ADDR | LEN | BITS | BUFFER | WRITES, 0, 0, 501) \
+    each(READ_GROUP, "read_group", READ, GROUP, FILE | OFF | BITS | BUFFER | READS, 0, 0, 507) \
+    each(READ_MULTISHOT, "read_multishot", READ_MULTISHOT, GROUP, FILE | OFF | BUFFER | READS, 0, 0, 607) \
+    each(FSYNC, "fsync", FSYNC, NONE, FILE | OFF | LEN | BITS | QUIET, 0, 0, 501) \
+    each(FALLOCATE, "fallocate", FALLOCATE, NONE, FILE | OFF | ADDR | LEN | QUIET, 0, 0, 506) \
+    each(FTRUNCATE, "ftruncate", FTRUNCATE, NONE, FILE | OFF | QUIET, 0, 0, 609) \
     each(FADVISE, "fadvise", FADVISE, NONE, FILE | OFF | ADDR | LEN | BITS, 0, 0, 506) \
-    each(MADVISE, "madvise", MADVISE, PAGES, BITS, 0, 0, 506) \
+    each(MADVISE, "madvise", MADVISE, PAGES, BITS | QUIET, 0, 0, 506) \
     each(SPLICE, "splice", SPLICE, NONE, FILE | OFF | ADDR | LEN | BITS | INDEX, 0, 0, 507) \
     each(TEE, "tee", TEE, NONE, FILE | LEN | BITS | INDEX, 0, 0, 508) \
     each(OPENAT2, "openat2", OPENAT2, OPEN, FD | OFF | ADDR | LEN | INDEX, 0, 0, 506) \
     each(CLOSE, "close", CLOSE, NONE, FD | INDEX, 0, 0, 506) \
-    each(STATX, "statx", STATX, STATX, FD | LEN | BITS, 0, 0, 506) \
-    each(UNLINKAT, "unlinkat", UNLINKAT, PATH, FD | BITS, 0, 0, 511) \
-    each(RENAMEAT, "renameat", RENAMEAT, TWO_PATHS, FD | LEN | BITS, 0, 0, 511) \
-    each(MKDIRAT, "mkdirat", MKDIRAT, PATH, FD | LEN, 0, 0, 515) \
-    each(SYMLINKAT, "symlinkat", SYMLINKAT, TWO_PATHS, FD, 0, 0, 515) \
-    each(LINKAT, "linkat", LINKAT, TWO_PATHS, FD | LEN | BITS, 0, 0, 515) \
-    each(FGETXATTR, "fgetxattr", FGETXATTR, XATTR_GET, FILE | LEN, 0, 0, 519) \
-    each(FSETXATTR, "fsetxattr", FSETXATTR, XATTR_SET, FILE | LEN | BITS, 0, 0, 519) \
-    each(GETXATTR, "getxattr", GETXATTR, XATTR_GET, LEN, 0, 0, 519) \
-    each(SETXATTR, "setxattr", SETXATTR, XATTR_SET, LEN | BITS, 0, 0, 519) \
+    each(STATX, "statx", STATX, STATX, FD | LEN | BITS | QUIET, 0, 0, 506) \
+    each(UNLINKAT, "unlinkat", UNLINKAT, PATH, FD | BITS | QUIET, 0, 0, 511) \
+    each(RENAMEAT, "renameat", RENAMEAT, TWO_PATHS, FD | LEN | BITS | QUIET, 0, 0, 511) \
+    each(MKDIRAT, "mkdirat", MKDIRAT, PATH, FD | LEN | QUIET, 0, 0, 515) \
+    each(SYMLINKAT, "symlinkat", SYMLINKAT, TWO_PATHS, FD | QUIET, 0, 0, 515) \
+    each(LINKAT, "linkat", LINKAT, TWO_PATHS, FD | LEN | BITS | QUIET, 0, 0, 515) \
+    each(FGETXATTR, "fgetxattr", FGETXATTR, XATTR_GET, FILE | LEN | QUIET, 0, 0, 519) \
+    each(FSETXATTR, "fsetxattr", FSETXATTR, XATTR_SET, FILE | LEN | BITS | QUIET, 0, 0, 519) \
+    each(GETXATTR, "getxattr", GETXATTR, XATTR_GET, LEN | QUIET, 0, 0, 519) \
+    each(SETXATTR, "setxattr", SETXATTR, XATTR_SET, LEN | BITS | QUIET, 0, 0, 519) \
     each(SOCKET, "socket", SOCKET, NONE, FD | OFF | LEN | INDEX, 0, 0, 519) \
     each(BIND, "bind", BIND, NAME, FILE, 0, 0, 611) \
     each(LISTEN, "listen", LISTEN, NONE, FILE | LEN, 0, 0, 611) \
@@ -97,6 +97,7 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
     each(CONNECT, "connect", CONNECT, NAME, FILE, 0, 0, 505) \
     each(SHUTDOWN, "shutdown", SHUTDOWN, NONE, FILE | LEN, 0, 0, 511) \
     each(SEND, "send", SEND, IN, FILE | BITS | PRIO, 0, 0, 506) \
+    each(SEND_GROUP, "send_group", SEND, GROUP_SEND, FILE | BITS | PRIO | BUFFER, 0, MSG_WAITALL, 610) \
     each(SEND_ZC, "send_zc", SEND_ZC, IN, FILE | BITS | PRIO, 0, 0, 600) \
     each(SEND_ZC_FIXED, "send_zc_fixed", SEND_ZC, FIXED, FILE | ADDR | LEN | BITS | PRIO | BUFFER, IORING_RECVSEND_FIXED_BUF, 0, 600) \
     each(RECV, "recv", RECV, OUT, FILE | LEN | BITS | PRIO, 0, 0, 506) \
@@ -106,10 +107,10 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
     each(SENDMSG_ZC, "sendmsg_zc", SENDMSG_ZC, MESSAGE_OUT, FILE | BITS | PRIO, 0, 0, 601) \
     each(RECVMSG, "recvmsg", RECVMSG, MESSAGE_IN, FILE | LEN | BITS | PRIO, 0, 0, 503) \
     each(RECVMSG_MULTISHOT, "recvmsg_multishot", RECVMSG, MESSAGE_GROUP, FILE | BITS | PRIO | BUFFER, IORING_RECV_MULTISHOT, 0, 600) \
-    each(POLL_ADD, "poll_add", POLL_ADD, POLL, FILE | LEN | BITS, 0, 0, 501) \
+    each(POLL_ADD, "poll_add", POLL_ADD, POLL, FILE | LEN | BITS | POLLS, 0, 0, 501) \
     each(POLL_UPDATE, "poll_update", POLL_REMOVE, POLL, ADDR | LEN | BITS, 0, 0, 513) \
     each(POLL_REMOVE, "poll_remove", POLL_REMOVE, NONE, ADDR, 0, 0, 501) \
-    each(EPOLL_WAIT, "epoll_wait", EPOLL_WAIT, EVENTS, FILE | LEN, 0, 0, 615) \
+    each(EPOLL_WAIT, "epoll_wait", EPOLL_WAIT, EVENTS, FILE | LEN | POLLS, 0, 0, 615) \
     each(TIMEOUT, "timeout", TIMEOUT, TIME, OFF | ADDR | BITS, 0, 0, 504) \
     each(TIMEOUT_UPDATE, "timeout_update", TIMEOUT_REMOVE, TIME_UPDATE, OFF | ADDR | BITS, 0, IORING_TIMEOUT_UPDATE, 511) \
     each(TIMEOUT_REMOVE, "timeout_remove", TIMEOUT_REMOVE, NONE, ADDR, 0, 0, 505) \
@@ -123,6 +124,8 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
     each(FUTEX_WAKE, "futex_wake", FUTEX_WAKE, WORD, FD | OFF | ADDR, 0, 0, 607) \
     each(WAITID, "waitid", WAITID, SIGINFO, FD | LEN | INDEX, 0, 0, 607) \
     each(FILES_UPDATE, "files_update", FILES_UPDATE, FILES, OFF, 0, 0, 506) \
+    each(GIVE_BUFFERS, "give_buffers", PROVIDE_BUFFERS, GIVE, FD | OFF | BUFFER, 0, 0, 507) \
+    each(REMOVE_BUFFERS, "remove_buffers", REMOVE_BUFFERS, TAKE_BACK, FD | BUFFER, 0, 0, 507) \
     each(FIXED_FD_INSTALL, "fixed_fd_install", FIXED_FD_INSTALL, NONE, FILE | BITS, 0, 0, 608) \
     each(PIPE, "pipe", PIPE, TWO_FILES, FD | BITS | INDEX, 0, 0, 616) \
     each(SOCKET_COMMAND, "socket_command", URING_CMD, NONE, FILE | OFF, 0, 0, 607) \
@@ -140,7 +143,8 @@ struct udpring_operation_row {
     const char *name;
     uint32_t opcode, since;        /* since: 601 is Linux 6.1 */
     int32_t registered_files;      /* 1: takes FIXED_FILE */
-    int32_t skips;                 /* 1: takes SKIP_SUCCESS, because it owns no memory */
+    int32_t skips;                 /* 1: takes SKIP_SUCCESS, because it owns no memory and its errors have completions */
+    int32_t breaks;                /* 1: an error cancels the operations that are linked behind it */
 };
 /* 0, or -ENOENT. */
 int32_t udpring_operation_row(uint32_t operation, struct udpring_operation_row *out);
@@ -157,7 +161,8 @@ enum udpring_sqe_flag {
 enum udpring_cqe_flag {
     UDPRING_CQE_BUFFER = 1,
     UDPRING_CQE_MORE = 2,
-    UDPRING_CQE_NOTIF = 8
+    UDPRING_CQE_NOTIF = 8,
+    UDPRING_CQE_32 = 32768
 };
 enum udpring_cancel_flag {
     UDPRING_CANCEL_ALL = 1,
@@ -175,6 +180,17 @@ enum udpring_timeout_flag {
 };
 enum udpring_poll_flag {
     UDPRING_POLL_UPDATE_EVENTS = 2
+};
+enum udpring_rw_flag {
+    UDPRING_RW_HIPRI = 1,
+    UDPRING_RW_DSYNC = 2,
+    UDPRING_RW_SYNC = 4,
+    UDPRING_RW_NOWAIT = 8,
+    UDPRING_RW_APPEND = 16,
+    UDPRING_RW_NOAPPEND = 32,
+    UDPRING_RW_ATOMIC = 64,
+    UDPRING_RW_DONTCACHE = 128,
+    UDPRING_RW_NOSIGNAL = 256
 };
 enum udpring_fsync_flag {
     UDPRING_FSYNC_DATASYNC = 1
@@ -207,7 +223,8 @@ enum udpring_setup_flag {
     UDPRING_SETUP_CQE32 = 2048,
     UDPRING_SETUP_SINGLE_ISSUER = 4096,
     UDPRING_SETUP_DEFER_TASKRUN = 8192,
-    UDPRING_SETUP_NO_SQARRAY = 65536
+    UDPRING_SETUP_NO_SQARRAY = 65536,
+    UDPRING_SETUP_CQE_MIXED = 262144
 };
 enum udpring_kind {
     UDPRING_KIND_PYTHON = 2,
@@ -284,7 +301,7 @@ struct udpring_completion {
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
     uint32_t expired;        /* 1: a timer that ran out: its -ETIME is no failure */
     uint32_t lent, group;    /* of a group with views: what udpring_ring_claim() takes, and the group; else 0 */
-    uint64_t extra[2];       /* with CQE32: the second half of the completion */
+    uint64_t extra[2];       /* of a completion of 32 bytes (CQE32, CQE_MIXED): the second half */
 };
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
  * kernel. */
@@ -319,13 +336,25 @@ int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, const struct udp
  * when the time was up; or the -errno of the wait, with none taken. */
 int32_t udpring_ring_turn(struct udpring_ring *ring, uint32_t want, int64_t timeout_ns, const struct udpring_results *out);
 
-/* Adds a group of provided buffers for multishot operations. count: a power of two, at most 32768. memory: count x bytes of the
- * caller, for a group whose buffers can be claimed, kept until the group is removed or the ring drained and closed. NULL: the
- * ring's own. */
-int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes, uint8_t *memory,
-                             struct udpring_reason *why);
-/* -ENOENT: there is none; -EBUSY: an operation that is queued or in flight draws from it. */
+enum udpring_group {
+    UDPRING_GROUP_COPIES,          /* completions show its buffers until the next harvest */
+    UDPRING_GROUP_VIEWS,           /* its buffers can be claimed */
+    UDPRING_GROUP_SENDS,           /* data to send */
+    UDPRING_GROUP_LEGACY           /* as COPIES, but operations give the buffers to the kernel */
+};
+/* Adds a group of provided buffers. count: a power of two unless LEGACY, at most 32768. memory: with VIEWS count x bytes of the
+ * caller, kept until the group is removed or the ring drained and closed. Else NULL, and the ring has its own. */
+int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes, uint32_t kind,
+                             uint8_t *memory, struct udpring_reason *why);
+/* -ENOENT: there is none; -EBUSY: an operation that is queued or in flight draws from it, or the kernel has buffers of a LEGACY
+ * group. */
 int32_t udpring_ring_unprovide(struct udpring_ring *ring, uint32_t group);
+/* Of a LEGACY group, for each buffer: 1 if the kernel has it, else 0. Up to max. Returns how many buffers it has. */
+int32_t udpring_ring_given(struct udpring_ring *ring, uint32_t group, uint8_t *given, uint32_t max);
+/* Copies data into the next buffer of a SENDS group. 0; -ENOBUFS: all buffers wait to be sent; -EMSGSIZE: none, or more than a
+ * buffer holds. */
+int32_t udpring_ring_fill(struct udpring_ring *ring, uint32_t group, const uint8_t *memory, uint64_t size);
+int32_t udpring_ring_unsent(struct udpring_ring *ring, uint32_t group);   /* buffers that are not known to be sent */
 /* fds NULL: a sparse table. */
 int32_t udpring_ring_files(struct udpring_ring *ring, const int32_t *fds, uint32_t count);
 int32_t udpring_ring_files_update(struct udpring_ring *ring, uint32_t offset, const int32_t *fds, uint32_t count);
@@ -371,6 +400,7 @@ uint64_t udpring_graveyard_blocks(void);
     each(SQ_POLL, "sq_poll")                     /* a thread of the kernel submits */ \
     each(BIG_SQE, "big_sqe") \
     each(BIG_CQE, "big_cqe") \
+    each(MIXED_CQE, "mixed_cqe")                 /* completions of 16 and of 32 bytes */ \
     each(NAPI, "napi")                           /* busy polling */ \
     each(RESIZE, "resize")                       /* of the queues */ \
     each(SEND_ZC, "send_zc")                     /* code: UDPRING_ZC_* */ \

@@ -14,7 +14,7 @@ bool ur_bundle_gather(struct udpring_ring *self, const struct ur_slot *slot, con
                       struct udpring_completion *out)
 {
     struct ur_group *group = &self->groups[slot->group];
-    if (!slot->bundle || !group->memory || !(cqe->flags & IORING_CQE_F_BUFFER) || cqe->res <= 0 || (uint32_t)cqe->res <= group->bytes)
+    if (!slot->bundle || !group->ring.entries || !(cqe->flags & IORING_CQE_F_BUFFER) || cqe->res <= 0 || (uint32_t)cqe->res <= group->bytes)
         return false;
     uint32_t back = distance(&group->ring, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
     uint32_t length = (uint32_t)cqe->res, buffers = (length + group->bytes - 1) / group->bytes, done = 0;

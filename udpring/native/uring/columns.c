@@ -20,7 +20,7 @@ void udpring_completions_split(const struct udpring_completion *completions, uin
 static bool take_numbers(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 {
     int64_t slot = ur_ops_find(&self->ops, cqe->user_data);
-    if (ur_unlikely(slot < 0 || ur_slot_selects(&self->slots[slot]))) {
+    if (ur_unlikely(slot < 0 || ur_slot_groups(&self->slots[slot]))) {
         struct udpring_completion shown;
         return ur_completion_take(self, cqe, &shown);   /* settle returns its buffer */
     }
@@ -40,13 +40,13 @@ int32_t udpring_ring_harvest_columns(struct udpring_ring *self, const struct udp
         int code = ur_settle(self);
         if (code)
             return code;
-        uint32_t ready = ur_cq_ready(&self->ring), room = UDPRING_HARVEST_MAX - self->released_count;
-        ready = ready < room ? ready : room;
-        ready = ready < max - done ? ready : max - done;
-        if (!ready)
+        uint32_t ready = ur_cq_ready(&self->ring), room = UDPRING_HARVEST_MAX - self->released_count, entries = 0;
+        room = room < max - done ? room : max - done;
+        if (!ready || !room)
             return (int32_t)done;
-        for (uint32_t i = 0; i < ready; i++) {
-            const struct io_uring_cqe *cqe = ur_cq_at(&self->ring, i);
+        for (uint32_t i = 0; i < room && entries < ready; i++) {
+            const struct io_uring_cqe *cqe = ur_cq_at(&self->ring, entries);
+            entries += 1 + ur_cqe_wide(&self->ring, cqe);
             if (!take_numbers(self, cqe))
                 continue;
             out->tickets[done] = cqe->user_data;
@@ -54,7 +54,7 @@ int32_t udpring_ring_harvest_columns(struct udpring_ring *self, const struct udp
             out->flags[done] = cqe->flags;
             done++;
         }
-        ur_cq_advance(&self->ring, ready);
+        ur_cq_advance(&self->ring, entries);
     }
 }
 

@@ -172,13 +172,10 @@ int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct 
     case UR_MEMORY_MESSAGE_OUT:
         return equip_message(self, slot, request, true);
     case UR_MEMORY_MESSAGE_GROUP:
-        slot->group = (uint8_t)(ur_group_of(self, request->buffer) - self->groups);
-        return equip_message(self, slot, request, false);
     case UR_MEMORY_MESSAGE_IN:
         return equip_message(self, slot, request, false);
     case UR_MEMORY_GROUP:
         slot->bundle = request->prio & IORING_RECVSEND_BUNDLE;
-        slot->group = (uint8_t)(ur_group_of(self, request->buffer) - self->groups);
         return 0;
     case UR_MEMORY_TIME:
         return set_time(slot, request->addr);
@@ -360,7 +357,14 @@ void ur_request_fill(struct udpring_ring *self, struct io_uring_sqe *sqe, const 
     case UR_MEMORY_FIXED:
         sqe->addr = address((uint8_t *)self->fixed[request->buffer].iov_base + request->addr);
         break;
+    case UR_MEMORY_GIVE: {
+        const struct ur_group *group = ur_group_of(self, request->buffer);
+        sqe->addr = address(group->memory + request->off * group->bytes);
+        sqe->len = group->bytes;
+        break;
+    }
     case UR_MEMORY_GROUP:
+    case UR_MEMORY_GROUP_SEND:
     case UR_MEMORY_MESSAGE_GROUP:
         sqe->flags |= IOSQE_BUFFER_SELECT;
         fill_own(sqe, slot, request);

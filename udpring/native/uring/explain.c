@@ -58,6 +58,7 @@ static const struct { uint32_t flag; const char *needs; } options[] = {
     {IORING_SETUP_ATTACH_WQ, "ATTACH_WQ (an open io_uring, which polls too if this one is to poll)"},
     {IORING_SETUP_SQE128, "SQE128 (Linux 5.19)"},
     {IORING_SETUP_CQE32, "CQE32 (Linux 5.19)"},
+    {IORING_SETUP_CQE_MIXED, "CQE_MIXED (Linux 6.18)"},
 };
 
 static int explain_options(struct udpring_reason *why, int code, const char *call, uint32_t wanted)

@@ -25,14 +25,14 @@ static uint32_t at_most(size_t length, size_t room)
 static uint32_t lend(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe)
 {
     uint16_t id = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-    if (!(cqe->flags & IORING_CQE_F_BUFFER) || id >= self->groups[slot->group].ring.count)
+    if (!(cqe->flags & IORING_CQE_F_BUFFER) || !ur_slot_selects(slot) || id >= self->groups[slot->group].ring.count)
         return 0;
     self->lent[self->lent_count].group = slot->group;
     self->lent[self->lent_count].id = id;
     self->lent[self->lent_count].claimed = false;
     self->lent[self->lent_count].bytes = 0;
     self->lent_count++;
-    return self->groups[slot->group].views ? self->lent_count : 0;
+    return self->groups[slot->group].kind == UDPRING_GROUP_VIEWS ? self->lent_count : 0;
 }
 
 /* A message that a multishot receive put into a provided buffer: header, name, control data, payload. */
@@ -64,7 +64,7 @@ static const uint8_t *buffer_of(const struct udpring_ring *self, const struct ur
 static void describe(const struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
                      struct udpring_completion *out)
 {
-    if (cqe->flags & IORING_CQE_F_BUFFER) {
+    if (cqe->flags & IORING_CQE_F_BUFFER && slot->memory != UR_MEMORY_GROUP_SEND) {
         out->data = buffer_of(self, slot, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
         out->length = out->data && cqe->res > 0 ? at_most((size_t)cqe->res, self->groups[slot->group].bytes) : 0;
         if (slot->memory == UR_MEMORY_MESSAGE_GROUP)
@@ -102,7 +102,7 @@ static void stale(struct udpring_ring *self, const struct io_uring_cqe *cqe)
 static void copy(const struct udpring_ring *self, const struct io_uring_cqe *cqe, struct udpring_completion *out)
 {
     *out = (struct udpring_completion){.user_data = cqe->user_data, .result = cqe->res, .flags = cqe->flags};
-    if (self->ring.cqe_shift)
+    if (self->ring.cqe_shift || ur_cqe_wide(&self->ring, cqe))
         memcpy(out->extra, cqe + 1, sizeof(out->extra));
 }
 
@@ -116,7 +116,7 @@ bool ur_completion_take(struct udpring_ring *self, const struct io_uring_cqe *cq
     case UR_KIND_PYTHON:
         break;
     default:
-        self->unknown++;
+        self->unknown += !ur_cqe_filler(&self->ring, cqe);
         return false;
     }
     int64_t slot = ur_ops_resolve(&self->ops, cqe->user_data);
@@ -132,6 +132,8 @@ bool ur_completion_take(struct udpring_ring *self, const struct io_uring_cqe *cq
     }
     if (!(cqe->flags & IORING_CQE_F_MORE)) {
         ur_ops_done(&self->ops, (uint32_t)slot);
+        if (ur_unlikely(ur_slot_groups(&self->slots[slot])))
+            ur_group_ended(self, &self->slots[slot], cqe->res);
         self->ended[self->ended_count++] = (uint32_t)slot;
         if (self->slots[slot].pin) {
             ur_pin_release(self, self->slots[slot].pin);
@@ -153,7 +155,7 @@ int ur_settle(struct udpring_ring *self)
             ur_group_recycle(&self->groups[self->lent[i].group], self->lent[i].id);
     }
     for (uint32_t i = 0; self->lent_count && i < self->group_count; i++)
-        if (self->groups[i].memory)
+        if (self->groups[i].ring.entries)
             ur_bufring_publish(&self->groups[i].ring);
     self->lent_count = 0;
     for (uint32_t i = 0; i < self->ended_count; i++)
@@ -171,12 +173,13 @@ int32_t udpring_ring_harvest(struct udpring_ring *self, struct udpring_completio
         max = UDPRING_HARVEST_MAX;
     if (max > UDPRING_HARVEST_MAX - self->released_count)
         max = UDPRING_HARVEST_MAX - self->released_count;
-    uint32_t ready = ur_cq_ready(&self->ring), shown = 0;
-    if (ready > max)
-        ready = max;
-    for (uint32_t i = 0; i < ready; i++)
-        shown += ur_completion_take(self, ur_cq_at(&self->ring, i), &out[shown]);
-    ur_cq_advance(&self->ring, ready);
+    uint32_t ready = ur_cq_ready(&self->ring), shown = 0, entries = 0;
+    for (uint32_t taken = 0; taken < max && entries < ready; taken++) {
+        const struct io_uring_cqe *cqe = ur_cq_at(&self->ring, entries);
+        shown += ur_completion_take(self, cqe, &out[shown]);
+        entries += 1 + ur_cqe_wide(&self->ring, cqe);
+    }
+    ur_cq_advance(&self->ring, entries);
     return (int32_t)shown;
 }
 
@@ -190,8 +193,9 @@ int32_t udpring_ring_peek(struct udpring_ring *self, struct udpring_completion *
         const struct io_uring_cqe *cqe = ur_cq_at(&self->ring, i);
         unsigned kind = UR_KIND(cqe->user_data);
         int64_t slot = ur_ops_find(&self->ops, cqe->user_data);
+        i += ur_cqe_wide(&self->ring, cqe);
         if (slot < 0 && kind != UR_KIND_SILENT && kind != UR_KIND_MESSAGE)
-            continue;   /* harvest counts it */
+            continue;   /* a filler, or harvest counts it */
         copy(self, cqe, &out[shown]);
         if (slot >= 0)
             describe(self, &self->slots[slot], cqe, &out[shown]);

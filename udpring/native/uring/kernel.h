@@ -151,6 +151,17 @@ enum io_uring_op {
 /* sqe.file_index: the kernel picks a free place of the registered files */
 #define IORING_FILE_INDEX_ALLOC UINT32_MAX
 
+/* sqe.rw_flags, of preadv2(2). Older system headers lack some of them. */
+#define UR_RWF_HIPRI (1u << 0)
+#define UR_RWF_DSYNC (1u << 1)
+#define UR_RWF_SYNC (1u << 2)
+#define UR_RWF_NOWAIT (1u << 3)
+#define UR_RWF_APPEND (1u << 4)
+#define UR_RWF_NOAPPEND (1u << 5)      /* 6.9 */
+#define UR_RWF_ATOMIC (1u << 6)        /* 6.11 */
+#define UR_RWF_DONTCACHE (1u << 7)     /* 6.14 */
+#define UR_RWF_NOSIGNAL (1u << 8)      /* 6.18 */
+
 /* sqe.fsync_flags */
 #define IORING_FSYNC_DATASYNC (1u << 0)
 
@@ -213,6 +224,8 @@ struct io_uring_cqe {
 #define IORING_CQE_F_SOCK_NONEMPTY (1u << 2)
 #define IORING_CQE_F_NOTIF (1u << 3)
 #define IORING_CQE_F_BUF_MORE (1u << 4)
+#define IORING_CQE_F_SKIP (1u << 5)        /* with CQE_MIXED: no completion, fills the end of the queue */
+#define IORING_CQE_F_32 (1u << 15)         /* with CQE_MIXED: it has 32 bytes */
 #define IORING_CQE_BUFFER_SHIFT 16
 
 /* ---- io_uring_setup(2) ---- */
@@ -250,6 +263,7 @@ struct io_uring_params {
 #define IORING_SETUP_NO_MMAP (1u << 14)
 #define IORING_SETUP_REGISTERED_FD_ONLY (1u << 15)
 #define IORING_SETUP_NO_SQARRAY (1u << 16)
+#define IORING_SETUP_CQE_MIXED (1u << 18)  /* 6.18 */
 
 #define IORING_FEAT_SINGLE_MMAP (1u << 0)
 #define IORING_FEAT_NODROP (1u << 1)

@@ -10,7 +10,7 @@
 /* The set-up flags that a program may ask for. */
 #define WANTED \
     (IORING_SETUP_R_DISABLED | IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF | IORING_SETUP_ATTACH_WQ | IORING_SETUP_SQE128 | \
-     IORING_SETUP_CQE32)
+     IORING_SETUP_CQE32 | IORING_SETUP_CQE_MIXED)
 
 /* On ENOMEM halves the slots, as ur_ring_open() does with the queues. */
 static int open_slots(struct udpring_ring *self, uint32_t slots, struct udpring_reason *why)
@@ -116,24 +116,11 @@ void ur_slot_release(struct udpring_ring *self, uint32_t number)
     self->busy--;
 }
 
-const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id)
-{
-    for (uint32_t i = 0; i < self->group_count; i++)
-        if (self->groups[i].memory && self->groups[i].ring.group == id)
-            return &self->groups[i];
-    return NULL;
-}
-
-void ur_group_recycle(struct ur_group *group, uint16_t id)
-{
-    ur_bufring_add(&group->ring, group->memory + (size_t)id * group->bytes, group->bytes, id);
-}
-
 /* Leaks what operations that did not end may still access. */
 static void bury(struct udpring_ring *self)
 {
     for (uint32_t i = 0; i < self->group_count; i++)
-        if (self->groups[i].memory && !self->groups[i].views)   /* Python keeps the memory of views */
+        if (self->groups[i].memory && self->groups[i].kind != UDPRING_GROUP_VIEWS)   /* Python keeps the memory of views */
             ur_graveyard_leak(self->groups[i].memory, self->groups[i].mapped);
     for (uint32_t i = 0; self->slots && i < self->ops.count; i++)
         ur_graveyard_leak(self->slots[i].block, ur_pool_size(self->slots[i].block_bytes));
@@ -157,8 +144,10 @@ static void retire(struct udpring_ring *self)
 
 static void free_memory(struct udpring_ring *self)
 {
+    for (uint32_t i = 0; i < self->group_count; i++)
+        free(self->groups[i].given);
     for (uint32_t i = 0; i < self->group_count && !self->buried; i++)
-        if (self->groups[i].memory && !self->groups[i].views)
+        if (self->groups[i].memory && self->groups[i].kind != UDPRING_GROUP_VIEWS)
             munmap(self->groups[i].memory, self->groups[i].mapped);
     for (uint32_t i = 0; self->slots && i < self->ops.count && !self->buried; i++)
         free(self->slots[i].block);
@@ -224,7 +213,7 @@ int32_t udpring_ring_info(struct udpring_ring *self, struct udpring_ring_info *o
         .owner_tid = ring->owner_tid,
         .queued = ur_sq_queued(ring),
         .needs_wakeup = open && (ur_relaxed(ring->sq_kflags) & IORING_SQ_NEED_WAKEUP),
-        .ready = ur_cq_ready(ring),
+        .ready = ur_cq_ready(ring) - ur_cq_surplus(ring),
         .busy_slots = self->busy,
         .in_flight = ring->in_flight,
         .stale = self->ops.stale + self->unknown,

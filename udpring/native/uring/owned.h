@@ -1,10 +1,11 @@
 /* A general ring whose operations own every byte that the kernel may access. It is for callers that cannot keep memory alive
  * themselves (Python). table.c has the operations. owned.c opens and closes, prepare.c queues, equip.c gives an operation its
- * memory, many.c queues batches, harvest.c and bundle.c return completions, columns.c many of them as columns, notify.c wakes event
- * loops, registered.c registers files and memory. */
+ * memory, groups.c has buffer groups, many.c queues batches, harvest.c and bundle.c return completions, columns.c many of them as
+ * columns, notify.c wakes event loops, registered.c registers files and memory. */
 #ifndef UDPRING_URING_OWNED_H
 #define UDPRING_URING_OWNED_H
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include "abi.h"
@@ -37,6 +38,8 @@ struct ur_slot {
     uint8_t memory;            /* enum ur_memory */
     uint8_t group;             /* index into groups, for operations that select buffers */
     bool bundle;               /* one completion may have filled several of them */
+    uint16_t first;            /* GIVE: the buffers to give */
+    uint32_t buffers;
 };
 
 /* Provided buffers of one group; memory NULL: a free place. Owner: the ring. Thread: its owner. Freed with it. */
@@ -45,7 +48,10 @@ struct ur_group {
     uint8_t *memory;           /* count x bytes, mapped */
     size_t mapped;             /* bytes at memory */
     uint32_t bytes;            /* of one buffer */
-    bool views;                /* the memory is the program's, and completions show it in place */
+    uint8_t kind;              /* enum udpring_group. VIEWS: the memory is the program's */
+    bool sending;              /* SENDS: an operation draws from it */
+    uint16_t head;             /* SENDS: entries before it are free */
+    uint8_t *given;            /* LEGACY: [count], 1: the kernel has the buffer, or an operation gives it */
 };
 
 /* Owner: the caller of open. Thread: the ring's owner. Freed by udpring_ring_free(). */
@@ -60,6 +66,8 @@ struct udpring_ring {
     uint32_t fixed_count;
     uint64_t fixed_epoch;      /* number of times that registered buffers were replaced or unregistered */
     int eventfd;               /* of udpring_ring_fileno(); -1: none yet */
+    dev_t anonymous;           /* with eventfd: the device of anonymous inodes */
+    bool nests;                /* an operation may have polled another eventfd: see notify.c */
     uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
     uint64_t unknown;          /* completions of an unknown kind */
     uint32_t busy;             /* slots queued, in flight or not settled */
@@ -110,11 +118,12 @@ const struct ur_group *ur_group_of(const struct udpring_ring *self, uint32_t id)
  * bundle, or has one buffer. */
 bool ur_bundle_gather(struct udpring_ring *self, const struct ur_slot *slot, const struct io_uring_cqe *cqe,
                       struct udpring_completion *out);
+/* Notes whether the file of a request may be an eventfd. For a ring with an eventfd of its own. */
+void ur_notice_file(struct udpring_ring *self, const struct ur_request *request);
 /* A pin of an operation that ended. */
 void ur_pin_release(struct udpring_ring *self, uint64_t pin);
 
-
-/* Whether the operation draws from a buffer group. */
+/* Whether the kernel picks a buffer of a group for the operation and fills it. */
 static inline bool ur_slot_selects(const struct ur_slot *slot)
 {
     return slot->memory == UR_MEMORY_GROUP || slot->memory == UR_MEMORY_MESSAGE_GROUP;
@@ -122,6 +131,19 @@ static inline bool ur_slot_selects(const struct ur_slot *slot)
 
 /* Frees the slot's memory and returns the slot to the free list. It must be taken and not in flight. */
 void ur_slot_release(struct udpring_ring *self, uint32_t slot);
-/* Adds a buffer at the tail of its group again. Publish afterwards. */
+/* Whether a buffer group is among the operation's memory. */
+static inline bool ur_slot_groups(const struct ur_slot *slot)
+{
+    return ur_slot_selects(slot) || slot->memory == UR_MEMORY_GROUP_SEND || slot->memory == UR_MEMORY_GIVE ||
+           slot->memory == UR_MEMORY_TAKE_BACK;
+}
+/* For these kinds of memory: refuses, notes the begin, notes the end. */
+int ur_group_check(struct udpring_ring *self, const struct ur_request *request);
+void ur_group_began(struct udpring_ring *self, struct ur_slot *slot, const struct ur_request *request);
+void ur_group_ended(struct udpring_ring *self, const struct ur_slot *slot, int32_t result);
+
+/* Unregisters a group. Call after settling, so that no buffer of it is lent. */
+int ur_group_close(struct udpring_ring *self, uint32_t group);
+/* Returns a buffer to its group. Publish afterwards. */
 void ur_group_recycle(struct ur_group *group, uint16_t id);
 #endif

@@ -94,8 +94,10 @@ static int check_memory(struct udpring_ring *self, const struct ur_request *requ
                                                             UDPRING_VECTOR_MAX) : 0;
     case UR_MEMORY_GROUP:
     case UR_MEMORY_MESSAGE_GROUP:
-        return ur_group_of(self, request->buffer) ? 0 : ur_fail(&self->why, -ENOENT, "buffer group %u was never provided",
-                                                                request->buffer);
+    case UR_MEMORY_GROUP_SEND:
+    case UR_MEMORY_GIVE:
+    case UR_MEMORY_TAKE_BACK:
+        return ur_group_check(self, request);
     case UR_MEMORY_FIXED:
         return check_fixed(self, request);
     case UR_MEMORY_TIME:
@@ -105,6 +107,20 @@ static int check_memory(struct udpring_ring *self, const struct ur_request *requ
     default:
         return 0;
     }
+}
+
+/* The kernel ignores some flags that make no sense for a read, and would refuse HIPRI by a completion. */
+static int check_rw_flags(struct udpring_ring *self, const struct ur_request *request)
+{
+    const uint32_t both = UR_RWF_HIPRI | UR_RWF_NOWAIT | UR_RWF_DONTCACHE;
+    const uint32_t writing = both | UR_RWF_DSYNC | UR_RWF_SYNC | UR_RWF_APPEND | UR_RWF_NOAPPEND | UR_RWF_ATOMIC | UR_RWF_NOSIGNAL;
+    uint32_t odd = request->op_flags & ~(request->row->takes & UR_WRITES ? writing : both);
+    if (odd)
+        return ur_fail(&self->why, -EINVAL, "rw_flags 0x%x: %s does not take 0x%x", request->op_flags, request->row->name, odd);
+    if (request->op_flags & UR_RWF_HIPRI)
+        return ur_fail(&self->why, -EINVAL, "rw_flags 0x%x: HIPRI needs a ring with IORING_SETUP_IOPOLL, and this one has none",
+                       request->op_flags);
+    return 0;
 }
 
 /* Whether the kernel's len is a number of bytes of memory that this operation takes. */
@@ -131,6 +147,8 @@ int ur_request_check(struct udpring_ring *self, const struct ur_request *request
     if (ur_unlikely(request->flags & IOSQE_CQE_SKIP_SUCCESS && row->memory >= UR_MEMORY_SHOTS))
         return ur_fail(&self->why, -EINVAL, "SKIP_SUCCESS on an operation that owns memory or has several completions: only its "
                        "completion says when to free it");
+    if (ur_unlikely(request->flags & IOSQE_CQE_SKIP_SUCCESS && row->takes & UR_QUIET))
+        return ur_fail(&self->why, -EINVAL, "SKIP_SUCCESS on %s: the kernel would leave out the completion of a failure too", row->name);
     if (ur_unlikely(request->flags & IOSQE_FIXED_FILE && !(row->takes & UR_TAKES_FILE)))
         return ur_fail(&self->why, -EINVAL, "%s takes no registered file", row->name);
     if (ur_unlikely(given(request) & ~row->takes))
@@ -144,6 +162,11 @@ int ur_request_check(struct udpring_ring *self, const struct ur_request *request
         return ur_fail(&self->why, -ERANGE, "an address of %u bytes: at most %zu", request->name_size, sizeof(struct sockaddr_storage));
     if (ur_unlikely(request->control_size > UDPRING_CONTROL_BYTES_MAX))
         return ur_fail(&self->why, -ERANGE, "control messages: at most %u bytes", UDPRING_CONTROL_BYTES_MAX);
+    if (ur_unlikely(request->op_flags && row->takes & (UR_READS | UR_WRITES))) {
+        int code = check_rw_flags(self, request);
+        if (code)
+            return code;
+    }
     return check_memory(self, request);
 }
 
@@ -162,6 +185,8 @@ static int next_sqe(struct udpring_ring *self, struct io_uring_sqe **sqe)
 
 int64_t ur_request_queue(struct udpring_ring *self, const struct ur_request *request)
 {
+    if (ur_unlikely(self->eventfd >= 0 && request->row->takes & (UR_READS | UR_POLLS)))
+        ur_notice_file(self, request);
     struct io_uring_sqe *sqe;
     int code;
     if (request->flags & IOSQE_CQE_SKIP_SUCCESS) {
@@ -187,6 +212,8 @@ int64_t ur_request_queue(struct udpring_ring *self, const struct ur_request *req
         }
         ur_request_fill(self, sqe, &self->slots[slot], request);
         sqe->user_data = ur_ops_arm(&self->ops, slot);
+        if (ur_unlikely(ur_slot_groups(&self->slots[slot])))
+            ur_group_began(self, &self->slots[slot], request);
     }
     self->chain_open = request->flags & LINKS;
     return (int64_t)sqe->user_data;
@@ -295,6 +322,8 @@ int32_t udpring_ring_retract(struct udpring_ring *self, uint32_t n)
         if (slot < 0)
             continue;
         ur_ops_done(&self->ops, (uint32_t)slot);
+        if (ur_slot_groups(&self->slots[slot]))
+            ur_group_ended(self, &self->slots[slot], -ECANCELED);
         if (self->slots[slot].pin)
             ur_pin_release(self, self->slots[slot].pin);
         ur_slot_release(self, (uint32_t)slot);

@@ -60,6 +60,7 @@ int ur_probe_nop_inject(struct probe *probe);
 int ur_probe_sq_poll(struct probe *probe);
 int ur_probe_big_sqe(struct probe *probe);
 int ur_probe_big_cqe(struct probe *probe);
+int ur_probe_mixed_cqe(struct probe *probe);
 int ur_probe_napi(struct probe *probe);
 int ur_probe_resize(struct probe *probe);
 int ur_probe_send_zc(struct probe *probe);

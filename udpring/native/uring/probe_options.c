@@ -39,6 +39,11 @@ int ur_probe_big_cqe(struct probe *probe)
     return try_option(probe, UDPRING_FEATURE_BIG_CQE, IORING_SETUP_CQE32, "a NOP with a completion of 32 bytes");
 }
 
+int ur_probe_mixed_cqe(struct probe *probe)
+{
+    return try_option(probe, UDPRING_FEATURE_MIXED_CQE, IORING_SETUP_CQE_MIXED, "a NOP in a queue of mixed completions");
+}
+
 int ur_probe_napi(struct probe *probe)
 {
     struct io_uring_napi napi = {.busy_poll_to = 1};

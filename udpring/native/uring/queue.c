@@ -110,6 +110,20 @@ int ur_make_room(struct ur_ring *ring, unsigned n)
     return ur_sq_room(ring) >= n ? 0 : code < 0 ? code : -EAGAIN;
 }
 
+unsigned ur_cq_surplus(const struct ur_ring *ring)
+{
+    if (!(ring->setup_flags & IORING_SETUP_CQE_MIXED))
+        return 0;
+    unsigned ready = ur_cq_ready(ring), surplus = 0;
+    for (unsigned i = 0; i < ready; i++) {
+        const struct io_uring_cqe *cqe = ur_cq_at(ring, i);
+        bool wide = ur_cqe_wide(ring, cqe);
+        surplus += wide || ur_cqe_filler(ring, cqe);
+        i += wide;
+    }
+    return surplus;
+}
+
 /* Whether io_uring_enter(2) is unnecessary: no entry is queued, and enough completions are ready. */
 static bool satisfied(const struct ur_ring *ring, unsigned want, int64_t timeout_ns)
 {
@@ -123,15 +137,12 @@ static bool satisfied(const struct ur_ring *ring, unsigned want, int64_t timeout
            !(ur_relaxed(ring->sq_kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
 }
 
-int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
+/* The kernel counts entries of the completion queue. */
+static int wait_for_entries(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
 {
-    int code = ur_ring_usable(ring);
-    if (code)
-        return code;
+    int code = 0;
     if (want > ring->cq_entries)
         want = ring->cq_entries;
-    if (timeout_ns > INT64_MAX / 2)
-        timeout_ns = -1;   /* 146 years: no limit, and no overflow below */
     if (satisfied(ring, want, timeout_ns))
         return 0;
 
@@ -171,6 +182,30 @@ int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
     if (timeout_ns > 0 && (int64_t)ur_clock_ns(CLOCK_MONOTONIC) >= deadline)
         return -ETIME;
     return -EINTR;
+}
+
+int ur_submit_and_wait(struct ur_ring *ring, unsigned want, int64_t timeout_ns)
+{
+    int code = ur_ring_usable(ring);
+    if (code)
+        return code;
+    if (timeout_ns > INT64_MAX / 2)
+        timeout_ns = -1;   /* 146 years: no limit, and no overflow below */
+    if (ur_likely(!(ring->setup_flags & IORING_SETUP_CQE_MIXED)))
+        return wait_for_entries(ring, want, timeout_ns);
+
+    int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0;
+    for (;;) {
+        unsigned entries = want + ur_cq_surplus(ring);
+        code = wait_for_entries(ring, entries, timeout_ns);
+        if (code || !want || entries >= ring->cq_entries || ur_cq_ready(ring) - ur_cq_surplus(ring) >= want)
+            return code;
+        if (timeout_ns > 0) {
+            timeout_ns = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
+            if (timeout_ns <= 0)
+                return -ETIME;
+        }
+    }
 }
 
 unsigned ur_sqe_retract(struct ur_ring *ring, unsigned n)

@@ -1,84 +1,12 @@
-/* What a program registers with the owned ring: buffer groups, files, buffers, limits of workers, busy polling. */
+/* What a program registers with the owned ring: files, buffers, limits of workers, busy polling. Buffer groups: groups.c. */
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "owned.h"
-
-static struct ur_group *free_group(struct udpring_ring *self)
-{
-    for (uint32_t i = 0; i < UR_GROUPS_MAX; i++)
-        if (!self->groups[i].memory)
-            return &self->groups[i];
-    return NULL;
-}
-
-int32_t udpring_ring_provide(struct udpring_ring *self, uint32_t group, uint32_t count, uint32_t bytes, uint8_t *memory,
-                             struct udpring_reason *why)
-{
-    struct ur_group *fresh = free_group(self);
-    if (!fresh)
-        return ur_fail(why, -ENOBUFS, "a ring has at most %d buffer groups", UR_GROUPS_MAX);
-    if (group > UINT16_MAX || !bytes || (uint64_t)count * bytes > UDPRING_OPERATION_BYTES_MAX)
-        return ur_fail(why, -EINVAL, "group %u with %u buffers of %u bytes: groups go to 65535, memory to 1 GiB", group, count,
-                       bytes);
-    memset(fresh, 0, sizeof(*fresh));
-    int code = ur_bufring_open(&fresh->ring, &self->ring, (uint16_t)group, count, why);
-    if (code)
-        return code;
-    fresh->bytes = bytes;
-    fresh->views = memory != NULL;
-    if (!memory)
-        memory = mmap(NULL, (size_t)count * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        ur_bufring_close(&fresh->ring, &self->ring);
-        return ur_fail(why, -ENOMEM, "%u buffers of %u bytes: no memory", count, bytes);
-    }
-    fresh->memory = memory;
-    fresh->mapped = (size_t)count * bytes;
-    for (uint32_t id = 0; id < count; id++)
-        ur_group_recycle(fresh, (uint16_t)id);
-    ur_bufring_publish(&fresh->ring);
-    uint32_t used = (uint32_t)(fresh - self->groups) + 1;
-    if (used > self->group_count)
-        self->group_count = used;
-    return 0;
-}
-
-int32_t udpring_ring_recycle(struct udpring_ring *self, uint32_t group, const uint16_t *ids, uint32_t count)
-{
-    int code = ur_ring_usable(&self->ring);
-    if (code && code != -EBADFD)
-        return code;
-    struct ur_group *found = (struct ur_group *)ur_group_of(self, group);
-    if (!found)
-        return -ENOENT;
-    for (uint32_t i = 0; i < count; i++)
-        if (ids[i] < found->ring.count)
-            ur_group_recycle(found, ids[i]);
-    ur_bufring_publish(&found->ring);
-    return 0;
-}
 
 int32_t udpring_ring_unprovide(struct udpring_ring *self, uint32_t group)
 {
     int32_t code = udpring_ring_harvest(self, NULL, 0);   /* buffers that the last harvest lent return now */
-    if (code < 0)
-        return code;
-    struct ur_group *found = (struct ur_group *)ur_group_of(self, group);
-    if (!found)
-        return -ENOENT;
-    for (uint32_t i = 0; i < self->ops.count; i++) {
-        const struct ur_slot *slot = &self->slots[i];
-        if (ur_ops_busy(&self->ops, i) && ur_slot_selects(slot) && &self->groups[slot->group] == found)
-            return -EBUSY;
-    }
-    code = ur_bufring_close(&found->ring, &self->ring);
-    if (code)
-        return code;
-    if (!found->views)
-        munmap(found->memory, found->mapped);
-    memset(found, 0, sizeof(*found));
-    return 0;
+    return code < 0 ? code : ur_group_close(self, group);
 }
 
 int32_t udpring_ring_files(struct udpring_ring *self, const int32_t *fds, uint32_t count)

@@ -31,7 +31,7 @@ struct ur_ring_options {
                            * skipped. Also UR_DENY_* */
     bool visible_work;    /* with DEFER_TASKRUN also TASKRUN_FLAG, for callers that wait on an eventfd (ur_work_pending) */
     bool disabled;        /* start with R_DISABLED: the thread that calls ur_ring_enable() becomes the owner */
-    uint32_t flags_want;  /* of SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32: required, so a kernel without one refuses the ring */
+    uint32_t flags_want;  /* of SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32, CQE_MIXED: required, so a kernel without one refuses the ring */
     uint32_t sq_thread_idle, sq_thread_cpu, wq_fd;   /* of io_uring_setup(2), for these flags */
     uint32_t workers[2];  /* the most io-wq threads, bounded and unbounded; 0 = 4 */
 };
@@ -183,7 +183,8 @@ static inline struct io_uring_sqe *ur_sqe_or_submit(struct ur_ring *ring)
     return ur_make_room(ring, 1) == 0 ? ur_sqe(ring) : NULL;
 }
 
-/* The number of completions that are ready. Does not enter the kernel. */
+/* The number of ready entries of the completion queue: with CQE_MIXED a completion may have two, otherwise each has one. Does
+ * not enter the kernel. */
 static inline unsigned ur_cq_ready(const struct ur_ring *ring)
 {
     return ur_likely(ring->cq_ktail != NULL) ? ur_acquire(ring->cq_ktail) - ring->cq_head : 0;
@@ -202,14 +203,30 @@ static inline const struct io_uring_cqe *ur_cq_at(const struct ur_ring *ring, un
     return &ring->cqes[((ring->cq_head + i) & ring->cq_mask) << ring->cqe_shift];
 }
 
-/* Returns the n oldest completions to the kernel, in one store. n <= ur_cq_ready(). */
+/* Whether the completion has 32 bytes, in two entries. With CQE32 all of them have one entry of 32 bytes. */
+static inline bool ur_cqe_wide(const struct ur_ring *ring, const struct io_uring_cqe *cqe)
+{
+    return ur_unlikely(cqe->flags & IORING_CQE_F_32) && ring->setup_flags & IORING_SETUP_CQE_MIXED;
+}
+
+/* Whether the entry is no completion: the kernel puts one at the end of the queue where a wide one does not fit. */
+static inline bool ur_cqe_filler(const struct ur_ring *ring, const struct io_uring_cqe *cqe)
+{
+    return ur_unlikely(cqe->flags & IORING_CQE_F_SKIP) && ring->setup_flags & IORING_SETUP_CQE_MIXED;
+}
+
+/* How many of the ready entries are second halves or fillers. */
+unsigned ur_cq_surplus(const struct ur_ring *ring);
+
+/* Returns the n oldest entries to the kernel, in one store. n <= ur_cq_ready(), and not between two halves. */
 static inline void ur_cq_advance(struct ur_ring *ring, unsigned n)
 {
     if (!n)
         return;
     for (unsigned i = 0; i < n; i++) {
         const struct io_uring_cqe *cqe = ur_cq_at(ring, i);
-        ring->in_flight -= !(cqe->flags & IORING_CQE_F_MORE) && ur_counted(cqe->user_data);
+        ring->in_flight -= !(cqe->flags & IORING_CQE_F_MORE) && ur_counted(cqe->user_data) && !ur_cqe_filler(ring, cqe);
+        i += ur_cqe_wide(ring, cqe);
     }
     ring->cq_head += n;
     ur_release(ring->cq_khead, ring->cq_head);

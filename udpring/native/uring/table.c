@@ -1,5 +1,7 @@
 #include "table.h"
 
+#include <sys/socket.h>
+
 #define FILE UR_TAKES_FILE
 #define FD UR_TAKES_FD
 #define OFF UR_TAKES_OFF
@@ -9,6 +11,10 @@
 #define PRIO UR_TAKES_PRIO
 #define BUFFER UR_TAKES_BUFFER
 #define INDEX UR_TAKES_INDEX
+#define READS UR_READS
+#define WRITES UR_WRITES
+#define POLLS UR_POLLS
+#define QUIET UR_QUIET
 
 static const struct ur_row rows[] = {
 #define ROW(symbol, named, code, kind, arguments, prio_bits, op_bits, kernel) \
@@ -32,7 +38,8 @@ int32_t udpring_operation_row(uint32_t operation, struct udpring_operation_row *
         .opcode = row->opcode,
         .since = row->since,
         .registered_files = (row->takes & FILE) != 0,
-        .skips = row->memory < UR_MEMORY_SHOTS,
+        .skips = row->memory < UR_MEMORY_SHOTS && !(row->takes & UR_QUIET),
+        .breaks = !(row->takes & UR_QUIET),
     };
     return 0;
 }

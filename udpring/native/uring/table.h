@@ -38,6 +38,9 @@ enum ur_memory {
     UR_MEMORY_MESSAGE_IN,    /* addr: struct msghdr in the slot. Payload in the block or pinned; room for name and control data */
     UR_MEMORY_MESSAGE_GROUP, /* addr: struct msghdr in the slot. Each message goes to a provided buffer */
     UR_MEMORY_GROUP,         /* a provided buffer */
+    UR_MEMORY_GROUP_SEND,    /* provided buffers with data to send */
+    UR_MEMORY_GIVE,          /* addr: buffers of a legacy group, from off (the first) and fd (how many) */
+    UR_MEMORY_TAKE_BACK,     /* none, but when it has ended, the kernel has no buffer of a legacy group. fd: all of them */
     UR_MEMORY_FIXED,         /* addr: within a registered buffer, from addr (start) and len */
     UR_MEMORY_TIME,          /* addr: a time in the slot, from addr (nanoseconds) */
     UR_MEMORY_TIME_UPDATE,   /* off: a time in the slot, from off (nanoseconds) */
@@ -53,6 +56,13 @@ enum ur_memory {
 #define UR_TAKES_PRIO (1u << 6)
 #define UR_TAKES_BUFFER (1u << 7)    /* buf_index or buf_group */
 #define UR_TAKES_INDEX (1u << 8)     /* file_index and its aliases */
+/* Beside the arguments: what the operation does with its file. */
+#define UR_READS (1u << 9)           /* reads it. op_flags are RWF_* */
+#define UR_WRITES (1u << 10)         /* writes to it. op_flags are RWF_* */
+#define UR_POLLS (1u << 11)          /* waits for its readiness */
+/* The kernel takes an error of it for a success (seen on Linux 5.19 to 6.18, which do not call req_set_fail() for it): with
+ * SKIP_SUCCESS the completion is left out, and a chain goes on. */
+#define UR_QUIET (1u << 12)
 
 struct ur_row {
     const char *name;
