@@ -50,6 +50,36 @@ def test_echo_server_on_columns(python: list[str], backend: str) -> None:
         assert found == payload
 
 
+@pytest.mark.parametrize("words", [[], ["--reactor"]])
+@pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
+def test_reading_of_a_file(tmp_path: Path, python: list[str], backend: str, words: list[str]) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n" * 50_000)
+    words = [*python, str(EXAMPLES / "read_file.py"), *words, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if backend == "readiness" and "--reactor" not in words:
+        assert done.returncode == 1
+        assert "io_uring_setup" in done.stderr
+        return
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == "400000 bytes, first line b'one'\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "backend", "words"),
+    [
+        ([sys.executable], "io_uring", []),
+        ([sys.executable], "io_uring", ["--reactor"]),
+        (DENIED, "readiness", ["--reactor"]),
+    ],
+)
+def test_accepting_of_connections(python: list[str], backend: str, words: list[str]) -> None:
+    with serving(python, backend, "accept_connections.py", *words) as server:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port), SECONDS) as sock:
+                assert sock.recv(10) == b""
+
+
 @pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
 def test_copy_of_a_folder(tmp_path: Path, python: list[str], backend: str) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
