@@ -20,7 +20,9 @@ EAGER = lib.UDPRING_SETUP_DEFER_TASKRUN | lib.UDPRING_SETUP_COOP_TASKRUN
 
 
 def test_every_row_has_a_case() -> None:
-    assert sorted(CASES) == sorted(OPERATIONS)
+    missing, unknown = set(OPERATIONS) - set(CASES), set(CASES) - set(OPERATIONS)
+    assert not missing, f"rows without a case: write one in operation_cases.py for {sorted(missing)}"
+    assert not unknown, f"cases of no row: {sorted(unknown)}"
 
 
 def release() -> tuple[int, ...]:
