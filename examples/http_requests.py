@@ -165,6 +165,11 @@ class HttptoolsParser:
     def feed(self, data: bytes) -> None:
         if not data and self.state != "idle":
             self._refused = self._refused or Refused(400, "the request is cut off")
+        for start in range(0, len(data), HEAD_BYTES):  # in parts, so that the bounds hold for long data too
+            if self._refused is None:
+                self._feed_part(data[start : start + HEAD_BYTES])
+
+    def _feed_part(self, data: bytes) -> None:
         self._fed += len(data)
         while data and self._refused is None:
             try:

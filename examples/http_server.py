@@ -10,20 +10,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import email.utils
 import functools
-import mimetypes
 import os
 import signal
 import stat
 import sys
 import threading
-import time
-import urllib.parse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from http_requests import PARSERS, Headers, Refused, Request
+from http_requests import PARSERS, Refused, Request
+from http_site import Answer, head, in_words, respond
 
 from udpring import UdpringError
 from udpring.uring import Connection, Reactor, open_file
@@ -45,57 +42,6 @@ class Options:
     idle: float
     head: float
     body: float
-
-
-# -- what the server answers --
-
-
-@dataclass(slots=True)
-class Answer:
-    """An answer with its body, or with the path of a file."""
-
-    status: int
-    body: bytes = b""
-    headers: Headers = field(default_factory=list)
-    file: Path | None = None
-
-
-PLAIN: Headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-
-
-def in_words(status: int, words: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """An answer for people."""
-    return Answer(status, f"{words}\n".encode(), [*PLAIN, *headers])
-
-
-def respond(request: Request, files: Path | None) -> Answer:
-    """The routes."""
-    path = request.target.partition(b"?")[0]
-    if not path.startswith(b"/"):  # the form for proxies
-        path = urllib.parse.urlsplit(path).path or b"/"
-    allowed = {b"/": (b"GET", b"HEAD"), b"/echo": (b"POST",)}.get(path)
-    if path.startswith(b"/files/") and files is not None:
-        allowed = (b"GET", b"HEAD")
-    if allowed is None:
-        return in_words(404, "there is no such page")
-    if request.method not in allowed:
-        return in_words(405, "this page has other methods", (b"Allow", b", ".join(allowed)))
-    if path == b"/":
-        return Answer(200, b"Hello, World!\n", PLAIN)
-    if path == b"/echo":
-        return Answer(200, bytes(request.body), [(b"Content-Type", b"application/octet-stream")])
-    assert files is not None
-    name = urllib.parse.unquote(path[len(b"/files/") :].decode("latin-1"), errors="surrogateescape")
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        return in_words(404, "there is no such file")
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Answer(200, b"", [(b"Content-Type", kind.encode())], files / name)
-
-
-@functools.lru_cache(2)
-def date(second: int) -> bytes:
-    """The value of the header Date."""
-    return email.utils.formatdate(second, usegmt=True).encode()
 
 
 # -- one connection --
@@ -169,13 +115,14 @@ class Exchange:
     def _refuse(self, refused: Refused) -> None:
         self._closing = True
         answer = in_words(refused.status, str(refused))
-        self._answers += [self._head(answer, len(answer.body), None), answer.body]
+        self._head(None, answer, len(answer.body))
+        self._answers.append(answer.body)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
         self._closing = not request.keep_alive or self._connection.draining
         with_body = request.method != b"HEAD"
         if answer.file is None:
-            self._answers.append(self._head(answer, len(answer.body), request))
+            self._head(request, answer, len(answer.body))
             if with_body:
                 self._answers.append(answer.body)
             return
@@ -189,7 +136,7 @@ class Exchange:
             return
         async with opened as file:
             length = os.fstat(file.fileno()).st_size
-            self._answers.append(self._head(answer, length, request))
+            self._head(request, answer, length)
             await self._send()
             sent = 0
             while with_body and sent < length:
@@ -199,14 +146,8 @@ class Exchange:
                     raise ConnectionAbortedError(f"{answer.file} became shorter while it was sent")
                 sent += moved
 
-    def _head(self, answer: Answer, length: int, request: Request | None) -> bytes:
-        headers = [*answer.headers, (b"Content-Length", b"%d" % length), (b"Date", date(int(time.time())))]
-        if self._closing:
-            headers.append((b"Connection", b"close"))
-        elif request is not None and request.version == b"1.0":
-            headers.append((b"Connection", b"keep-alive"))
-        with_body = request is None or request.method != b"HEAD"
-        return self._parser.answer(answer.status, headers, length if with_body else 0)
+    def _head(self, request: Request | None, answer: Answer, length: int) -> None:
+        self._answers.append(head(self._parser, request, answer, length, closing=self._closing))
 
     async def _send(self) -> None:
         if self._answers:

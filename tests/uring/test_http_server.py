@@ -1,4 +1,4 @@
-"""examples/http_server.py on the wire: framing, limits, times and its end. http.client reads the answers."""
+"""examples/http_server.py and http_net.py on the wire: framing, limits, times and their end."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .example_servers import INTERPRETERS, ExampleServer, serving
+from .example_servers import DENIED, INTERPRETERS, ExampleServer, serving
 from .reactors import PATIENCE
 
-NAME = "http_server.py"
-COMBINATIONS = [
-    pytest.param((*interpreter.values, parser), id=f"{interpreter.id}-{parser}")
+STREAMS = [
+    pytest.param((*interpreter.values, "http_server.py", "--parser", parser), id=f"{interpreter.id}-{parser}")
     for interpreter, parser in itertools.product(INTERPRETERS, ("h11", "httptools"))
+]
+NET = [
+    pytest.param(([sys.executable], "io_uring", "http_net.py", "--parser", "httptools"), id="net"),
+    pytest.param((DENIED, "epoll", "http_net.py"), id="net-denied-h11"),
 ]
 HELLO = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GREETING = b"Hello, World!\n"
@@ -40,18 +45,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS)
+@pytest.fixture(scope="module", params=[*STREAMS, *NET])
 def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[ExampleServer]:
-    python, backend, parser = request.param
-    with serving(python, backend, NAME, "--parser", parser, "--files", folder, "--workers", 2) as found:
+    words = request.param
+    more = ("--files", folder, "--workers", 2) if "http_server.py" in words else ()
+    with serving(*words, *more) as found:
         yield found
 
 
 class Client:
     """A connection, and the answers that come on it."""
 
-    def __init__(self, server: ExampleServer) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+    def __init__(self, server: ExampleServer, room: int | None = None) -> None:
+        self.sock = socket.socket()
+        self.sock.settimeout(PATIENCE)
+        if room is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        self.sock.connect(("127.0.0.1", server.port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = self.sock.makefile("rb")
 
@@ -248,6 +258,7 @@ def test_upgrade_is_not_taken(server: ExampleServer) -> None:
         assert [client.answer()[1] for _ in range(2)] == [GREETING] * 2
 
 
+@pytest.mark.parametrize("server", STREAMS, indirect=True)
 def test_files_are_sent_whole(server: ExampleServer, folder: Path) -> None:
     with Client(server) as client:
         names = ["long.bin", "empty", "one.txt", "long.bin"]
@@ -285,15 +296,11 @@ def drip(client: Client, data: bytes) -> bytes:
     raise AssertionError("the server waits for ever")
 
 
-@pytest.mark.parametrize("combination", [COMBINATIONS[0], COMBINATIONS[-1]])
+@pytest.mark.parametrize("words", [STREAMS[0], STREAMS[-1], NET[0]])
 @pytest.mark.parametrize("time_of", ["idle", "head", "body"])
-def test_slow_clients_are_bounded(
-    combination: tuple[list[str], str, str], time_of: str, folder: Path
-) -> None:
+def test_slow_clients_are_bounded(words: tuple[Any, ...], time_of: str) -> None:
     """However steadily their bytes come. Only one time is short, so that a slow test is not taken for one."""
-    python, backend, parser = combination
-    arguments = ("--parser", parser, "--files", folder, "--workers", 1, f"--{time_of}", 0.2)
-    with serving(python, backend, NAME, *arguments) as server:
+    with serving(*words, f"--{time_of}", 0.2) as server:
         before = server.descriptors()
         with Client(server) as client:
             if time_of == "idle":
@@ -304,21 +311,30 @@ def test_slow_clients_are_bounded(
         server.wait_for_descriptors(before)
 
 
-def test_client_that_reads_nothing_is_dropped(folder: Path) -> None:
-    python, backend, parser = COMBINATIONS[0].values[0]
-    arguments = ("--parser", parser, "--files", folder, "--workers", 1, "--idle", 1)
-    with serving(python, backend, NAME, *arguments) as server:
+@pytest.mark.parametrize("words", [STREAMS[-1], NET[0]])
+def test_client_that_reads_nothing_is_dropped(words: tuple[Any, ...]) -> None:
+    with serving(*words, "--idle", 0.5) as server:
         before = server.descriptors()
-        with Client(server) as client:
-            client.send(b"GET /files/long.bin HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
-            assert client.sock.recv(1, socket.MSG_PEEK)
-            server.wait_for_descriptors(before)
+        with Client(server, room=4096) as client, contextlib.suppress(ConnectionError):
+            for _ in range(100_000):
+                client.send(HELLO * 100)
+            pytest.fail("all of it was read")
+        server.wait_for_descriptors(before)
 
 
-@pytest.mark.parametrize("workers", ["--workers=2", "--processes"])
-@pytest.mark.parametrize(("python", "backend"), INTERPRETERS)
-def test_sigterm_answers_what_was_begun(python: list[str], backend: str, workers: str) -> None:
-    with serving(python, backend, NAME, workers) as server, contextlib.ExitStack() as closing:
+@pytest.mark.parametrize(
+    "words",
+    [
+        *STREAMS[:1],
+        pytest.param((*STREAMS[1].values[0], "--processes"), id="io_uring-processes"),
+        pytest.param((*STREAMS[2].values[0], "--processes"), id="denied-processes"),
+        *STREAMS[3:],
+        *NET,
+    ],
+)
+def test_sigterm_answers_what_was_begun(words: tuple[Any, ...]) -> None:
+    """Also when a service manager sends it to all processes."""
+    with serving(*words) as server, contextlib.ExitStack() as closing:
         clients = [closing.enter_context(Client(server)) for _ in range(12)]
         for client in clients:
             assert client.status(HELLO) == 200

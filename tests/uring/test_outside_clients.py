@@ -128,20 +128,22 @@ def wrk(server: ExampleServer, *options: object) -> int:
 
 
 @pytest.mark.parametrize(
-    ("interpreter", "parser", "pipelined"),
+    ("interpreter", "name", "parser", "pipelined"),
     [
-        pytest.param(IO_URING, "h11", False, id="io_uring-h11"),
-        pytest.param(IO_URING, "httptools", True, id="io_uring-httptools-pipelined"),
-        pytest.param(READINESS, "h11", True, id="denied-h11-pipelined"),
-        pytest.param(READINESS, "httptools", False, id="denied-httptools"),
+        pytest.param(IO_URING, NAME, "h11", False, id="io_uring-h11"),
+        pytest.param(IO_URING, NAME, "httptools", True, id="io_uring-httptools-pipelined"),
+        pytest.param(READINESS, NAME, "h11", True, id="denied-h11-pipelined"),
+        pytest.param(READINESS, NAME, "httptools", False, id="denied-httptools"),
+        pytest.param(IO_URING, "http_net.py", "httptools", False, id="net-httptools"),
+        pytest.param((DENIED, "epoll"), "http_net.py", "h11", True, id="net-denied-h11-pipelined"),
     ],
 )
 def test_wrk_finds_no_error(
-    interpreter: tuple[list[str], str], parser: str, pipelined: bool, tmp_path: Path
+    interpreter: tuple[list[str], str], name: str, parser: str, pipelined: bool, tmp_path: Path
 ) -> None:
     script = tmp_path / "pipeline.lua"
     script.write_text(PIPELINE)
-    with serving(*interpreter, NAME, "--parser", parser, "--workers", 2) as server:
+    with serving(*interpreter, name, "--parser", parser) as server:
         before = server.descriptors()
         assert wrk(server, *(["-s", script] if pipelined else [])) > 64
         server.wait_for_descriptors(before)
