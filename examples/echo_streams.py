@@ -27,8 +27,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     with Server(echo, port=ports[0] if ports else 0, processes=processes, receive_armed=True) as server:
-        assert isinstance(server.address, tuple)
-        print(f"echoing on port {server.address[1]}, {server.backend}, {server.workers} workers", flush=True)
+        print(f"echoing on port {server.port}, {server.backend}, {server.workers} workers", flush=True)
         stop.wait()
         cut = server.shutdown(5.0)
         print(f"{server.metrics.accepted} connections, {cut} cut off")

@@ -206,8 +206,7 @@ def main() -> None:
         processes=chosen.processes,
         receive_armed=True,
     ) as server:
-        assert isinstance(server.address, tuple)
-        print(f"serving on port {server.address[1]}, {server.backend}, {server.workers} workers", flush=True)
+        print(f"serving on port {server.port}, {server.backend}, {server.workers} workers", flush=True)
         stop.wait()
         cut = server.shutdown(chosen.drain)
         print(f"{server.metrics.accepted} connections, {cut} cut off")

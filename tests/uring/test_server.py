@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import struct
@@ -150,11 +151,12 @@ def test_pause_refuses_clients_and_keeps_connections(options: dict[str, object])
         assert ask(sock, b"still") == b"still"
 
 
-def test_pause_loses_no_accepted_client(options: dict[str, object]) -> None:
+def test_pause_loses_no_accepted_client(options: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
     """Clients connect while the server pauses and resumes. None finds an end of stream in place of its echo.
 
     The kernel resets a connection that it completes between the last accept and the close.
     """
+    caplog.set_level(logging.DEBUG)  # a failure then shows why a connection ended
     with Server(echo, workers=2, **options) as server:
         outcomes: list[str] = []
         stop = threading.Event()
@@ -306,6 +308,20 @@ def test_used_port_is_refused(options: dict[str, object]) -> None:
 def test_server_needs_a_worker() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Server(echo, workers=0)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize(("option", "error"), [({"backend": "x"}, ValueError), ({"entry": 8}, TypeError)])
+def test_wrong_option_of_the_reactor_is_refused(
+    processes: bool, option: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"backend 'x'|'entry'"):
+        Server(echo, processes=processes, **option)
+
+
+def test_handler_that_cannot_be_pickled_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"lambda.*give a function of a module"):
+        Server(lambda connection: echo(connection), processes=True)
 
 
 @pytest.mark.parametrize("backend", EACH_BACKEND)

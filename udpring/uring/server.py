@@ -13,6 +13,7 @@ from typing import Any
 from udpring.errors import ClosedError, UdpringError
 from udpring.uring.completion import MessageAddress
 from udpring.uring.listener import BACKLOG
+from udpring.uring.reactor import Reactor
 from udpring.uring.worker import Handler, ThreadWorker, WorkerMetrics, WorkerOptions, placeholder
 from udpring.uring.worker_process import ProcessWorker
 
@@ -37,7 +38,8 @@ class Server:
     ``reactor``: options of ``Reactor``.
 
     Any thread may call it. ``with Server(...) as server:`` shuts down without a drain at the end. Raises
-    OSError if the address cannot be used, HostError if io_uring is demanded and denied.
+    OSError if the address cannot be used, HostError if io_uring is demanded and denied, TypeError if worker
+    processes cannot import the handler.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Server:
         count = len(cpus) if workers is None else workers
         if count < 1:
             raise ValueError(f"workers={count}: at least 1")
+        Reactor(**reactor)  # raises for a wrong option, before any worker starts
         self._lock = threading.RLock()  # a signal handler may shut down, too
         self._workers: list[ThreadWorker | ProcessWorker] = []
         self._last = WorkerMetrics()
         self._socket = placeholder(host, port)
         self._address: MessageAddress = self._socket.getsockname()
-        number = self._socket.getsockname()[1]
-        options = WorkerOptions(host, number, backlog, connections, receive_armed, reactor)
+        self._port: int = self._socket.getsockname()[1]
+        options = WorkerOptions(host, self._port, backlog, connections, receive_armed, reactor)
         kind = ProcessWorker if processes else ThreadWorker
         try:
             for index in range(count):
@@ -79,6 +82,11 @@ class Server:
     def address(self) -> MessageAddress:
         """The address that it listens on."""
         return self._address
+
+    @property
+    def port(self) -> int:
+        """The port of ``address``."""
+        return self._port
 
     @property
     def backend(self) -> str:

@@ -149,16 +149,20 @@ class Worker:
     async def _handle(self, connection: Connection) -> None:
         try:
             await self._handler(connection)
-        except OSError:
-            self._counts["aborted"] += 1
+        except OSError as error:
+            self._aborted(error)
         except Exception as error:
             if isinstance(error, ClosedError) and (connection.closed or Reactor.current().closed):
-                self._counts["aborted"] += 1
+                self._aborted(error)
             else:
                 self._counts["failed"] += 1
                 _log.exception("the handler of a connection failed")
         finally:
             await connection.close()
+
+    def _aborted(self, error: Exception) -> None:
+        self._counts["aborted"] += 1
+        _log.debug("a connection was aborted: %r", error)
 
 
 class ThreadWorker:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +35,16 @@ class ProcessWorker:
             name=f"udpring-server-{number}",
             daemon=True,
         )
-        self._process.start()
-        far.close()
+        try:
+            self._process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self._pipe.close()
+            raise TypeError(
+                f"worker processes cannot get this handler ({error}): "
+                "give a function of a module, or a functools.partial of one"
+            ) from error
+        finally:
+            far.close()
         atexit.register(self._pipe.close)  # before multiprocessing waits for the process
         try:
             self._answer()
