@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Many datagrams over loopback, in batches: datagrams.py [COUNT]. No root; prints the rate and the tier."""
 
+import argparse
 import socket
 import sys
 import time
@@ -32,7 +33,9 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=100_000, help="default: 100000")
     try:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+        main(parser.parse_args().count)
     except udpring.UdpringError as error:
         sys.exit(str(error))

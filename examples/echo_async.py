@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The echo server on asyncio, without a thread: echo_async.py [PORT]. Ctrl-C ends it."""
 
+import argparse
 import asyncio
 import contextlib
 import signal
@@ -20,11 +21,11 @@ async def echo(rx: udpring.RecvRing, tx: udpring.SendRing) -> None:
             print(f"datagram {index} of a batch was not sent: {error}", file=sys.stderr)
 
 
-async def main() -> None:
+async def main(port: int) -> None:
     """Echoes until Ctrl-C."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        sock.bind(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+        sock.bind(("127.0.0.1", port))
         with udpring.RecvRing(sock) as rx, udpring.SendRing(sock) as tx:
             print(f"echoing on port {sock.getsockname()[1]}, tier {rx.tier}", flush=True)
             echoing = asyncio.create_task(echo(rx, tx))
@@ -35,7 +36,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
     try:
-        asyncio.run(main())
-    except udpring.UdpringError as error:
+        asyncio.run(main(parser.parse_args().port))
+    except (udpring.UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Sends numbered datagrams to an echo server and checks what returns: echo_client.py HOST PORT [COUNT]."""
 
+import argparse
 import socket
 import struct
 import sys
@@ -41,10 +42,8 @@ def echo(sock: socket.socket, count: int) -> tuple[int, int]:
     return returned, strange
 
 
-def main() -> None:
+def main(host: str, port: int, count: int) -> None:
     """A connected socket receives only from its peer, and reports when nobody listens there."""
-    host, port = sys.argv[1], int(sys.argv[2])
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.connect((host, port))
@@ -56,7 +55,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("count", nargs="?", type=int, default=100_000, help="of datagrams (default: 100000)")
+    chosen = parser.parse_args()
     try:
-        main()
-    except udpring.UdpringError as error:
+        main(chosen.host, chosen.port, chosen.count)
+    except (udpring.UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A TCP echo server on one thread, without Python per message: echo_net.py [PORT]. Ctrl-C ends it."""
 
+import argparse
 import signal
 import sys
 
@@ -8,12 +9,12 @@ from udpring import UdpringError
 from udpring.uring import Net
 
 
-def main() -> None:
+def main(port: int) -> None:
     """Echoes until Ctrl-C."""
     net = Net()
     signal.signal(signal.SIGINT, lambda number, frame: net.stop())
     with net:
-        address = net.listen("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+        address = net.listen("127.0.0.1", port)
         assert isinstance(address, tuple)
         print(f"echoing on port {address[1]}, {net.backend}", flush=True)
         for turn in net.turns():
@@ -24,7 +25,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
     try:
-        main()
-    except UdpringError as error:
+        main(parser.parse_args().port)
+    except (UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

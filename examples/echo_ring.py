@@ -4,6 +4,7 @@
 Each connection has one operation in flight, a receive or a send. So a peer that reads slowly is read slowly.
 """
 
+import argparse
 import contextlib
 import os
 import signal
@@ -88,10 +89,9 @@ class EchoServer:
         self._accept()
 
 
-def main() -> None:
+def main(port: int) -> None:
     """Echoes until SIGTERM or Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, as Ctrl-C
-    port = int(sys.argv[1]) if sys.argv[1:] else 0
     with (
         socket.create_server(("127.0.0.1", port), backlog=1024) as listener,
         Ring(1024, slots=CONNECTIONS + 1024) as ring,
@@ -107,7 +107,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
     try:
-        main()
-    except (UdpringError, OSError) as error:
+        main(parser.parse_args().port)
+    except (UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

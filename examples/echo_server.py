@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Sends each datagram back to its source: echo_server.py [PORT]. Ctrl-C ends it."""
 
+import argparse
 import contextlib
 import socket
 import sys
@@ -23,16 +24,18 @@ def serve(sock: socket.socket) -> None:
     print(f"{echoed} echoed, {failed} not sent, {drops} lost because the socket was full")
 
 
-def main() -> None:
+def main(port: int) -> None:
     """Opens the socket. The rings borrow it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        sock.bind(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+        sock.bind(("127.0.0.1", port))
         serve(sock)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
     try:
-        main()
-    except udpring.UdpringError as error:
+        main(parser.parse_args().port)
+    except (udpring.UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

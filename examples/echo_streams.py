@@ -4,6 +4,7 @@
 With --processes the workers are processes, which run in parallel on interpreters with a global lock.
 """
 
+import argparse
 import signal
 import sys
 import threading
@@ -19,14 +20,11 @@ async def echo(connection: Connection) -> None:
         await connection.send_all(data)
 
 
-def main() -> None:
+def main(port: int, processes: bool) -> None:
     """Echoes until Ctrl-C."""
-    arguments = sys.argv[1:]
-    processes = "--processes" in arguments
-    ports = [int(word) for word in arguments if word.isdecimal()]
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
-    with Server(echo, port=ports[0] if ports else 0, processes=processes, receive_armed=True) as server:
+    with Server(echo, port=port, processes=processes, receive_armed=True) as server:
         print(f"echoing on port {server.port}, {server.backend}, {server.workers} workers", flush=True)
         stop.wait()
         cut = server.shutdown(5.0)
@@ -34,7 +32,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
+    parser.add_argument("--processes", action="store_true", help="workers are processes")
+    chosen = parser.parse_args()
     try:
-        main()
-    except UdpringError as error:
+        main(chosen.port, chosen.processes)
+    except (UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A tunnel node inside a Python program: embed_node.py wg0.conf. Needs root; Ctrl-C ends it."""
 
+import argparse
 import asyncio
 import sys
 
@@ -21,8 +22,10 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="a configuration as for wg-quick")
     try:
-        asyncio.run(main(sys.argv[1]))
+        asyncio.run(main(parser.parse_args().file))
     except KeyboardInterrupt:
         pass
     except udpring.UdpringError as error:

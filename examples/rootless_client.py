@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """An HTTP client through the tunnel, without root: rootless_client.py wg0.conf URL. Needs aiohttp."""
 
+import argparse
 import asyncio
 import socket
 import sys
@@ -62,7 +63,11 @@ async def main(path: str, url: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="a configuration as for wg-quick")
+    parser.add_argument("url")
+    chosen = parser.parse_args()
     try:
-        asyncio.run(main(sys.argv[1], sys.argv[2]))
+        asyncio.run(main(chosen.file, chosen.url))
     except (udpring.UdpringError, aiohttp.ClientError) as error:
         sys.exit(str(error))

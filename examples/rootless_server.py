@@ -4,6 +4,7 @@
 Needs aiohttp. Ctrl-C ends it.
 """
 
+import argparse
 import asyncio
 import sys
 
@@ -35,9 +36,13 @@ async def main(path: str, port: int) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="a configuration as for wg-quick")
+    parser.add_argument("port", type=int)
+    chosen = parser.parse_args()
     try:
-        asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+        asyncio.run(main(chosen.file, chosen.port))
     except KeyboardInterrupt:
         pass
-    except udpring.UdpringError as error:
+    except (udpring.UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))

@@ -12,6 +12,7 @@ Every event is printed. At the end of the input the node takes no new sessions a
 its peers to end their work.
 """
 
+import argparse
 import asyncio
 import ipaddress
 import sys
@@ -105,8 +106,14 @@ async def main(address: str, port: int = 0) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("address", help="of the node, with its prefix length")
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
+    chosen = parser.parse_args()
     try:
-        asyncio.run(main(sys.argv[1], *(int(word) for word in sys.argv[2:3])))
+        asyncio.run(main(chosen.address, chosen.port))
     except KeyboardInterrupt:
         pass
     except (udpring.UdpringError, ValueError) as error:

@@ -169,12 +169,11 @@ def test_node_page_shows_the_example() -> None:
 def test_the_echo_server_of_the_readme_answers(tmp_path: Path) -> None:
     """The program is unchanged except for its port, which the kernel chooses here."""
     pieces = re.findall(r"^```python\n(.*?)^```$", (EXAMPLES.parent / "README.md").read_text(), re.M | re.S)
-    assert len(pieces) == 1
     fixed = 'sock.bind(("127.0.0.1", 9999))\n'
-    assert fixed in pieces[0]
+    (piece,) = [piece for piece in pieces if fixed in piece]
     program = tmp_path / "echo.py"
     program.write_text(
-        pieces[0].replace(fixed, 'sock.bind(("127.0.0.1", 0))\nprint(sock.getsockname()[1], flush=True)\n')
+        piece.replace(fixed, 'sock.bind(("127.0.0.1", 0))\nprint(sock.getsockname()[1], flush=True)\n')
     )
     with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -458,3 +457,26 @@ def test_relay_forgets_the_client_that_was_silent_for_longest() -> None:
     assert [table.client(host) for host in hosts] == [first, third]
     assert table.client("127.78.0.3") is None
     assert len(table) == 2
+
+
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_wrong_arguments_print_the_usage(name: str) -> None:
+    """Or, where the words could be meant, a line that says what is wrong with them."""
+    done = run(EXAMPLES / name, "no-such-word", "no-such-word")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert name in done.stderr or len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PROGRAMS if re.search(rf"{name} (?!\[)[\w/-]", (EXAMPLES / name).read_text())]
+)
+def test_missing_arguments_print_the_usage(name: str) -> None:
+    done = run(EXAMPLES / name)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert name in done.stderr

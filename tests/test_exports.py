@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import tomllib
 from pathlib import Path
 
@@ -45,3 +46,13 @@ def test_public_classes_and_functions_are_documented() -> None:
 def test_the_version_is_said_once() -> None:
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     assert udpring.__version__ == project["version"]
+
+
+def test_names_in_texts_exist() -> None:
+    """Each ``udpring.Name`` that a message or a docstring tells the user is public."""
+    told = {
+        name
+        for path in (TOP / "udpring").rglob("*.py")
+        for name in re.findall(r"\budpring\.([A-Z]\w*)", path.read_text())
+    }
+    assert {"Cipher", "Node"} <= told <= set(udpring.__all__)

@@ -107,6 +107,13 @@ def test_version_and_help() -> None:
     assert "0 done, 1 failed, 2 bad usage or configuration, 3 refused by this host" in " ".join(text.split())
 
 
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "udpring", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"udpring {udpring.__version__}\n", "")
+
+
 def test_every_command_has_help_and_a_description() -> None:
     for name, module in cli._modules([]).items():
         subparsers = argparse.ArgumentParser().add_subparsers()

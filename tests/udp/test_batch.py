@@ -8,13 +8,15 @@ import random
 import socket
 import struct
 import time
+import typing
 from collections.abc import Callable
 
 import pytest
 
 from udpring._native import ffi
 from udpring.errors import ClosedError
-from udpring.udp import AddressList, Batch, BatchSlice, Packet, RecvRing
+from udpring.udp import Address, AddressList, Batch, BatchSlice, Packet, RecvRing
+from udpring.udp.packet import RECORD
 
 from .conftest import BOUND, Pair, cut, send_train, take
 
@@ -336,3 +338,11 @@ def test_packets_describe_themselves(tier: str, pair4: Pair) -> None:
             batch[1]
         batch.release()
         assert repr(batch) == "<Batch, released>"
+
+
+def test_address_of_a_packet_is_never_optional() -> None:
+    """So ``mypy --strict`` takes ``packet.address[0]``. Only a UDP socket is accepted, which has a source."""
+    assert typing.get_type_hints(Packet.address.fget)["return"] == Address  # type: ignore[attr-defined]
+    nowhere = bytes(RECORD)
+    assert Packet(memoryview(b""), nowhere, False).address == ("0.0.0.0", 0)
+    assert Packet(memoryview(b""), nowhere, True).address == ("::", 0, 0, 0)

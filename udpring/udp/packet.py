@@ -40,9 +40,11 @@ class Packet(Uncopied):
         self._ipv6 = ipv6_socket
 
     @property
-    def address(self) -> Address | None:
-        """The source, as ``recvfrom`` of this socket returns it."""
-        return from_core(self._record[_SOURCE], self._ipv6)
+    def address(self) -> Address:
+        """The source, as ``recvfrom`` of this socket returns it. A datagram of a UDP socket always has one
+        (udp(7))."""
+        nowhere: Address = ("::", 0, 0, 0) if self._ipv6 else ("0.0.0.0", 0)
+        return from_core(self._record[_SOURCE], self._ipv6) or nowhere
 
     @property
     def local(self) -> str | None:
