@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from udpring.cli import monitor
+from udpring.cli._traffic_table import rate
 from udpring.cli.main import main
-from udpring.tunnel import keys, uapi
+from udpring.tunnel import uapi
 
 from .conftest import Server
 
@@ -46,31 +46,12 @@ def test_no_rate_without_two_looks_that_compare(before: monitor.Look | None) -> 
     assert (flow.receives, flow.sends) == (None, None)
 
 
-def test_the_table() -> None:
-    flows = monitor.compare(look(0.0, BUSY), look(1.0, replace(BUSY, rx_bytes=1_501_000), QUIET))
-    lines = list(monitor.as_table("wg0", 51820, flows, {OTHER: "garden shed"}, NOW))
-    assert lines[0] == "wg0: port 51820, 1 of 2 peers in touch, receives 12.00 Mbit/s, sends 0 bit/s"
-    assert len({len(line) for line in lines[1:]}) == 1
-    assert lines[1].split() == list(monitor._HEAD)
-    shown = keys.to_base64(PEER)[: monitor.KEY_SHOWN] + "..."
-    assert lines[2].split("  ")[1] == shown
-    assert "1.2.3.4:5" in lines[2]
-    assert "10 seconds ago" in lines[2]
-    assert lines[2].endswith("1.43 MiB  50 B")
-    assert lines[3].split() == ["garden", "shed", "-", "never", "-", "-", "0", "B", "0", "B"]
-
-
-def test_the_table_of_an_interface_without_peers() -> None:
-    (line,) = monitor.as_table("wg0", 0, [], {}, NOW)
-    assert line.startswith("wg0: port 0, 0 of 0 peers in touch")
-
-
 @pytest.mark.parametrize(
     ("bits", "text"),
     [(None, "-"), (0.0, "0 bit/s"), (999.4, "999 bit/s"), (1e3, "1.00 kbit/s"), (2.5e9, "2.50 Gbit/s")],
 )
 def test_rate(bits: float | None, text: str) -> None:
-    assert monitor.rate(bits) == text
+    assert rate(bits) == text
 
 
 def test_json_lines(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,19 +87,6 @@ def test_no_interface_at_all(
     assert capsys.readouterr().out.startswith("no interface")
     assert main(["monitor", "wg9"]) == 3
     assert "nothing serves the interface wg9" in capsys.readouterr().err
-
-
-def test_terminal_table_stays_in_place_and_fits(
-    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("LINES", "4")
-    assert main(["monitor", "--count", "2", "--interval", "0.1"]) == 0
-    first, *tables = capsys.readouterr().out.split(monitor.IN_PLACE)
-    assert first == ""
-    assert len(tables) == 2
-    assert all(len(table.splitlines()) == 3 for table in tables)
-    assert tables[0].splitlines()[-1] == "... 3 more lines"
 
 
 def test_it_ends_with_ctrl_c(

@@ -1,9 +1,9 @@
-"""``udpring monitor``: the traffic of running interfaces, peer by peer, until Ctrl-C.
+"""``udpring monitor``: the traffic of running interfaces, peer by peer, until q or Ctrl-C.
 
 1. Once per interval it reads the state of every interface over the UAPI of any userspace WireGuard.
 2. Two states in a row give rates.
-3. It prints them: a table that stays in place on a terminal, one table after the other elsewhere, or JSON
-   lines.
+3. It prints them: on a terminal a screen that fits it, with keys (``_traffic_view``, ``_terminal``),
+   elsewhere one table after the other, or JSON lines.
 """
 
 from __future__ import annotations
@@ -12,31 +12,22 @@ import argparse
 import contextlib
 import errno
 import json
-import shutil
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from udpring.cli import Subparsers
-from udpring.cli._peer_names import names_of
-from udpring.cli.show import ago, size
+from udpring.cli._peer_names import PeerNames
+from udpring.cli._traffic_table import SORTS, Section, as_lines, section_of
 from udpring.errors import HostError
 from udpring.tunnel import keys, uapi
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.uapi_client import UapiClient, interfaces
-from udpring.wireguard.constants import REJECT_AFTER_TIME
 
 SHORTEST, LONGEST = 0.1, 3600.0
 """Seconds between two looks."""
-IN_PLACE = "\x1b[H\x1b[J"
-"""Moves the cursor to the top left and clears the screen (ECMA-48, CUP and ED)."""
-KEY_SHOWN = 12
-"""Characters of a public key that has no name."""
-_RATES = ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"))
-_HEAD = ("peer", "endpoint", "handshake", "receives", "sends", "received", "sent")
-_WORDS = 3
-"""Text columns, at the left. The others are figures."""
 
 Names = Mapping[bytes, str]
 
@@ -65,8 +56,10 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "monitor",
         help="show the traffic of each peer of running interfaces as it happens",
-        description="Print the rate from and to each peer, the busiest first, once per interval until "
-        "Ctrl-C. On a terminal the table stays in place.",
+        description="Show the rate from and to each peer, the busiest first, once per interval. On a "
+        "terminal the table stays in place and fits its width: q quits, arrows, space and b scroll, s "
+        "changes the order, r reverses it. NO_COLOR switches colours off. Elsewhere it prints one table "
+        "after the other, until Ctrl-C.",
     )
     parser.add_argument("interface", nargs="?", metavar="IFACE", help="one interface (default: all)")
     parser.add_argument(
@@ -76,6 +69,8 @@ def register(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="time between two tables (default: 1)",
     )
+    parser.add_argument("--sort", choices=SORTS, default="rate", help="order of peers (default: rate)")
+    parser.add_argument("--reverse", action="store_true", help="the last of that order first")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N tables")
     parser.add_argument("--json", action="store_true", help="print one line of JSON per table")
 
@@ -98,23 +93,77 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Prints until the count is reached or the user ends it. Raises HostError if nothing serves the
     interface, or no longer."""
-    in_place = sys.stdout.isatty() and not args.json
+    on_screen = sys.stdout.isatty() and not args.json and os.environ.get("TERM", "dumb") != "dumb"
     with contextlib.suppress(KeyboardInterrupt):
-        before = _look_at(args.interface)
-        names = {interface: names_of(interface) for interface in before}
-        printed = 0
-        while args.count is None or printed < args.count:
-            time.sleep(args.interval)
-            now = _look_at(args.interface)
-            names |= {interface: names_of(interface) for interface in now.keys() - names.keys()}
-            flows = {interface: compare(before.get(interface), look) for interface, look in now.items()}
-            if args.json:
-                print(json.dumps(as_json(flows, now, names, time.time())), flush=True)
-            else:
-                _print_tables(flows, now, names, in_place)
-            before = now
-            printed += 1
+        looks = _Looks(args.interface)
+        if on_screen:
+            _show(args, looks)
+        else:
+            _print(args, looks)
     return 0
+
+
+def _print(args: argparse.Namespace, looks: _Looks) -> None:
+    printed = 0
+    while args.count is None or printed < args.count:
+        time.sleep(args.interval)
+        looks.take()
+        if args.json:
+            print(json.dumps(as_json(looks.flows, looks.now, looks.names, time.time())), flush=True)
+        else:
+            lines = as_lines(looks.sections(args.sort, args.reverse))
+            print("\n".join(line.text for line in lines) or "no interface", end="\n\n", flush=True)
+        printed += 1
+
+
+def _show(args: argparse.Namespace, looks: _Looks) -> None:
+    from udpring.cli._terminal import Terminal, wants_colours  # noqa: PLC0415
+    from udpring.cli._traffic_view import View  # noqa: PLC0415
+
+    view = View(args.sort, args.reverse, colours=wants_colours(os.environ))
+    taken = 0
+    with Terminal() as terminal:
+        due = time.monotonic() + args.interval
+        while True:
+            terminal.draw(view.screen(looks.sections(view.sort, view.reverse), *terminal.size()))
+            if args.count is not None and taken >= args.count:
+                return
+            key = terminal.key(due)
+            if view.press(key):
+                return
+            if not key:
+                looks.take()
+                taken += 1
+                due = max(due + args.interval, time.monotonic())
+
+
+class _Looks:
+    """The last two states of the interfaces, as flows, with the names of peers."""
+
+    def __init__(self, interface: str | None) -> None:
+        self._interface = interface
+        self._names = PeerNames()
+        self.now = _look_at(interface)
+        self.flows = {name: compare(None, look) for name, look in self.now.items()}
+
+    @property
+    def names(self) -> Mapping[str, Names]:
+        """Of the peers of each interface."""
+        return {name: self._names.of(name) for name in self.now}
+
+    def take(self) -> None:
+        """Looks again."""
+        before, self.now = self.now, _look_at(self._interface)
+        self.flows = {name: compare(before.get(name), look) for name, look in self.now.items()}
+        self._names.keep(set(self.now))
+
+    def sections(self, sort: str, reverse: bool) -> list[Section]:
+        """A section for each interface."""
+        wall, names = time.time_ns(), self.names
+        return [
+            section_of(name, self.now[name].listen_port, flows, names[name], wall, sort, reverse)
+            for name, flows in self.flows.items()
+        ]
 
 
 def _look_at(interface: str | None) -> dict[str, Look]:
@@ -181,60 +230,3 @@ def _flow_json(flow: Flow, names: Names) -> dict[str, object]:
         "receivesBitsPerSecond": flow.receives if flow.receives is None else round(flow.receives),
         "sendsBitsPerSecond": flow.sends if flow.sends is None else round(flow.sends),
     }
-
-
-def _print_tables(
-    flows: Mapping[str, Sequence[Flow]], looks: Mapping[str, Look], names: Mapping[str, Names], in_place: bool
-) -> None:
-    now = time.time_ns()
-    lines: list[str] = []
-    for interface, each in flows.items():
-        lines += [*as_table(interface, looks[interface].listen_port, each, names[interface], now), ""]
-    if not flows:
-        lines = ["no interface", ""]
-    if in_place:
-        height = shutil.get_terminal_size().lines - 1
-        if len(lines) > height:
-            lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more lines"]
-        print(IN_PLACE + "\n".join(lines), end="", flush=True)
-    else:
-        print("\n".join(lines), flush=True)
-
-
-def as_table(interface: str, port: int, flows: Sequence[Flow], names: Names, now: int) -> Iterator[str]:
-    """The lines of an interface. ``now`` is in nanoseconds since the epoch."""
-    alive = sum(now - flow.peer.last_handshake < REJECT_AFTER_TIME for flow in flows)
-    receives = rate(sum(flow.receives or 0 for flow in flows))
-    sends = rate(sum(flow.sends or 0 for flow in flows))
-    peers = f"{alive} of {len(flows)} peers in touch"
-    yield f"{interface}: port {port}, {peers}, receives {receives}, sends {sends}"
-    rows = [_HEAD, *(_row(flow, names, now) for flow in flows)] if flows else []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        words, figures = row[:_WORDS], row[_WORDS:]
-        cells = [cell.ljust(width) for cell, width in zip(words, widths[:_WORDS], strict=True)]
-        cells += [cell.rjust(width) for cell, width in zip(figures, widths[_WORDS:], strict=True)]
-        yield "  " + "  ".join(cells)
-
-
-def _row(flow: Flow, names: Names, now: int) -> tuple[str, ...]:
-    peer = flow.peer
-    return (
-        names.get(peer.public_key) or keys.to_base64(peer.public_key)[:KEY_SHOWN] + "...",
-        uapi.format_endpoint(*peer.endpoint) if peer.endpoint else "-",
-        ago(now - peer.last_handshake) if peer.last_handshake else "never",
-        rate(flow.receives),
-        rate(flow.sends),
-        size(peer.rx_bytes),
-        size(peer.tx_bytes),
-    )
-
-
-def rate(bits: float | None) -> str:
-    """``1.20 Mbit/s``, in powers of 1000; ``-`` where it is not known."""
-    if bits is None:
-        return "-"
-    for unit, name in _RATES:
-        if bits >= unit:
-            return f"{bits / unit:.2f} {name}"
-    return f"{bits:.0f} bit/s"
