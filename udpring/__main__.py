@@ -1,4 +1,4 @@
-"""``python -m udpring``: the command ``udpring``."""
+"""``python -P -m udpring``: the command ``udpring``."""
 
 import sys
 
