@@ -4,6 +4,7 @@
 Ctrl-C ends it. With --reactor an event loop accepts them, on kernels without io_uring by readiness.
 """
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -35,19 +36,21 @@ async def accept_with_a_reactor(port: int) -> None:
                 print(f"accepted {connection.peer_address!r}", flush=True)
 
 
-def main() -> None:
+def main(port: int, reactor: bool) -> None:
     """Accepts until Ctrl-C."""
-    words = [word for word in sys.argv[1:] if word != "--reactor"]
-    port = int(words[0]) if words else 0
     with contextlib.suppress(KeyboardInterrupt):
-        if len(words) < len(sys.argv) - 1:
+        if reactor:
             asyncio.run(accept_with_a_reactor(port))
         else:
             accept_with_a_ring(port)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=0, help="default: a free one")
+    parser.add_argument("--reactor", action="store_true", help="accept in an event loop")
+    chosen = parser.parse_args()
     try:
-        main()
-    except (UdpringError, OSError) as error:
+        main(chosen.port, chosen.reactor)
+    except (UdpringError, OSError, OverflowError) as error:
         sys.exit(str(error))
