@@ -64,12 +64,14 @@ class UringProbe:
     cancel_any: Feature
     msg_ring: Feature
     nop_inject: Feature
+    disabled: Feature
+    """The options of ``Ring`` of these names, up to ``mixed_cqe``."""
+    attach: Feature
+    iowq_workers: Feature
     sq_poll: Feature
-    """The option ``sq_poll`` of ``Ring``."""
     big_sqe: Feature
     big_cqe: Feature
     mixed_cqe: Feature
-    """The option ``mixed_cqe`` of ``Ring``."""
     napi: Feature
     """``Ring.busy_poll``."""
     resize: Feature

@@ -397,6 +397,9 @@ uint64_t udpring_graveyard_blocks(void);
     each(CANCEL_ANY, "cancel_any") \
     each(MSG_RING, "msg_ring") \
     each(NOP_INJECT, "nop_inject") \
+    each(DISABLED, "disabled")                   /* a ring that is enabled by its owner */ \
+    each(ATTACH, "attach") \
+    each(IOWQ_WORKERS, "iowq_workers") \
     each(SQ_POLL, "sq_poll")                     /* a thread of the kernel submits */ \
     each(BIG_SQE, "big_sqe") \
     each(BIG_CQE, "big_cqe") \

@@ -111,7 +111,8 @@ void udpring_uring_probe(struct udpring_feature_result *results)
 {
     static int (*const tries[])(struct probe *) = {
         ur_probe_timeout, ur_probe_recvmsg, ur_probe_sendmsg, ur_probe_buffer_ring, ur_probe_recvmsg_multishot,
-        ur_probe_read_multishot, ur_probe_cancel_any, ur_probe_msg_ring, ur_probe_nop_inject, ur_probe_sq_poll,
+        ur_probe_read_multishot, ur_probe_cancel_any, ur_probe_msg_ring, ur_probe_nop_inject, ur_probe_disabled,
+        ur_probe_attach, ur_probe_iowq_workers, ur_probe_sq_poll,
         ur_probe_big_sqe, ur_probe_big_cqe, ur_probe_mixed_cqe, ur_probe_napi, ur_probe_resize, ur_probe_send_zc,
         ur_probe_sendmsg_zc,
     };

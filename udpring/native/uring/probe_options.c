@@ -3,13 +3,12 @@
 
 #include "probe.h"
 
-/* Opens a ring with an option and runs one NOP on it. */
-static int try_option(struct probe *probe, enum udpring_feature which, uint32_t flag, const char *called)
+/* Opens a ring with options and runs one NOP on it. */
+static int try_ring(struct probe *probe, enum udpring_feature which, const struct ur_ring_options *options, const char *called)
 {
-    const struct ur_ring_options options = {.entries = 8, .flags_want = flag, .sq_thread_idle = 1};
     struct udpring_reason why = {""};
     struct ur_ring ring;
-    int code = ur_ring_open(&ring, &options, &why);
+    int code = ur_ring_open(&ring, options, &why);
     if (code) {
         probe->results[which].code = code;
         probe->results[which].reason = why;
@@ -17,11 +16,39 @@ static int try_option(struct probe *probe, enum udpring_feature which, uint32_t 
     }
     struct io_uring_sqe *sqe = ur_sqe(&ring);
     sqe->user_data = UR_USER_DATA(UR_KIND_PYTHON, 0, 0);
-    code = ur_submit_and_wait(&ring, 1, UR_PROBE_WAIT_NS);
+    code = options->disabled ? ur_ring_enable(&ring) : 0;
+    if (!code)
+        code = ur_submit_and_wait(&ring, 1, UR_PROBE_WAIT_NS);
     if (!code)
         code = ur_cq_at(&ring, 0)->res;
     ur_ring_close(&ring);
     return code ? ur_probe_fails(probe, which, code, called) : ur_probe_works(probe, which, called);
+}
+
+static int try_option(struct probe *probe, enum udpring_feature which, uint32_t flag, const char *called)
+{
+    const struct ur_ring_options options = {.entries = 8, .flags_want = flag, .sq_thread_idle = 1, .wq_fd = (uint32_t)probe->ring.fd};
+    return try_ring(probe, which, &options, called);
+}
+
+int ur_probe_disabled(struct probe *probe)
+{
+    const struct ur_ring_options options = {.entries = 8, .disabled = true};
+    return try_ring(probe, UDPRING_FEATURE_DISABLED, &options, "a ring without an owner was enabled");
+}
+
+int ur_probe_attach(struct probe *probe)
+{
+    return try_option(probe, UDPRING_FEATURE_ATTACH, IORING_SETUP_ATTACH_WQ, "a ring shares the workers of another");
+}
+
+int ur_probe_iowq_workers(struct probe *probe)
+{
+    uint32_t limits[2] = {0, 0};   /* no change */
+    int code = ur_ring_register(&probe->ring, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2);
+    if (code < 0)
+        return ur_probe_fails(probe, UDPRING_FEATURE_IOWQ_WORKERS, code, "IORING_REGISTER_IOWQ_MAX_WORKERS (Linux 5.15)");
+    return ur_probe_works(probe, UDPRING_FEATURE_IOWQ_WORKERS, "the number of worker threads can be bounded");
 }
 
 int ur_probe_sq_poll(struct probe *probe)
