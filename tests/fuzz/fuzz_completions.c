@@ -100,7 +100,9 @@ static void queue_operation(struct input *input, struct udpring_ring *ring)
     static uint8_t bytes[64];
     uint8_t choice = input_u8(input), length = input_u8(input);
     uint32_t operation = choice & 64 ? input_u8(input) % (UDPRING_OP_COUNT + 1) : opcodes[choice & 7];
-    uint64_t extra = choice & 32 ? 1 << 16 : 0, pin = choice & 128;
+    bool legacy = operation == UDPRING_OP_GIVE_BUFFERS || operation == UDPRING_OP_REMOVE_BUFFERS;
+    uint64_t extra = legacy ? 2 << 16 : choice & 32 ? 1 << 16 : 0, pin = choice & 128;
+    int32_t fd = operation == UDPRING_OP_GIVE_BUFFERS ? length & 7 : legacy ? 8 : KERNEL_FD;
     bool message = operation == UDPRING_OP_SENDMSG || operation == UDPRING_OP_RECVMSG || operation == UDPRING_OP_RECVMSG_MULTISHOT;
     uint32_t size = choice & 16 ? sizeof(bytes) : 0;
     bytes[8] = 0;
@@ -108,7 +110,12 @@ static void queue_operation(struct input *input, struct udpring_ring *ring)
         (void)udpring_ring_put_message(ring, operation, 0, KERNEL_FD, 0, 0, operation == UDPRING_OP_RECVMSG ? length : 0, 0, extra, bytes,
                                        size, 0, NULL, 0, NULL, operation == UDPRING_OP_RECVMSG && choice & 8 ? 64 : 0);
     else
-        (void)udpring_ring_put(ring, operation, 0, KERNEL_FD, choice & 8 ? choice : 0, 0, length, 0, extra, bytes, size, pin);
+        (void)udpring_ring_put(ring, operation, 0, fd, legacy ? length >> 4 : choice & 8 ? choice : 0, 0, legacy ? 0 : length, 0, extra,
+                               bytes, size, pin);
+    if (operation == UDPRING_OP_SEND_GROUP) {
+        int32_t code = udpring_ring_fill(ring, 1, bytes, length);
+        CLAIM(code == 0 || code == -ENOBUFS || (code == -EMSGSIZE && (!length || length > 64)), "%u bytes to send: %d", length, code);
+    }
     (void)udpring_ring_submit(ring);
     uint64_t pins[UDPRING_HARVEST_MAX];
     uint32_t counts[UDPRING_HARVEST_MAX];
@@ -226,7 +233,9 @@ static void run_general(struct input *input, uint8_t how)
     struct udpring_ring *ring = open_general(how);
     if (!ring)
         return;
-    CLAIM(udpring_ring_provide(ring, 0, 8, 64, NULL, &why) == 0, "%s", why.text);
+    CLAIM(udpring_ring_provide(ring, 0, 8, 64, UDPRING_GROUP_COPIES, NULL, &why) == 0, "%s", why.text);
+    CLAIM(udpring_ring_provide(ring, 1, 8, 64, UDPRING_GROUP_SENDS, NULL, &why) == 0, "%s", why.text);
+    CLAIM(udpring_ring_provide(ring, 2, 8, 64, UDPRING_GROUP_LEGACY, NULL, &why) == 0, "%s", why.text);
     while (input_left(input, 2)) {
         uint8_t operation = input_u8(input);
         switch (operation & 7) {

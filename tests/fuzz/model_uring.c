@@ -480,6 +480,11 @@ static int register_it(struct ring *ring, uint32_t opcode, const void *argument)
     case IORING_UNREGISTER_PBUF_RING:
         ring->group[buffers->bgid % GROUPS].entries = NULL;
         return 0;
+    case IORING_REGISTER_PBUF_STATUS: {
+        struct io_uring_buf_status *status = (void *)(uintptr_t)argument;
+        status->head = ring->group[status->buf_group % GROUPS].head;
+        return 0;
+    }
     case IORING_REGISTER_EVENTFD:
         memcpy(&ring->event, argument, sizeof(ring->event));
         return 0;

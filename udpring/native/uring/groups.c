@@ -146,7 +146,7 @@ int32_t udpring_ring_fill(struct udpring_ring *self, uint32_t group, const uint8
         return -ENOENT;
     if (!size || size > found->bytes)
         return -EMSGSIZE;
-    if ((uint16_t)(found->ring.tail - found->head) == found->ring.count)
+    if ((uint16_t)(found->ring.tail - found->head) >= found->ring.count)
         return -ENOBUFS;
     uint16_t id = found->ring.tail & (found->ring.count - 1);
     uint8_t *buffer = found->memory + (size_t)id * found->bytes;
