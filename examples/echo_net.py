@@ -19,7 +19,7 @@ def main(port: int) -> None:
         print(f"echoing on port {address[1]}, {net.backend}", flush=True)
         for turn in net.turns():
             # A peer that reads slowly is read slowly: its send queue is bounded.
-            net.send_many(turn.ids, turn.starts, turn.lengths)
+            net.send_rows(turn)
         info = net.info
         print(f"{info.opened} connections, {info.failed} failed")
 

@@ -373,6 +373,17 @@ class Net:
         code = lib.udpring_net_send_many(self._opened(), *columns, count, memory, size)
         return self._check(code, "sending")
 
+    def send_rows(self, turn: Turn) -> int:
+        """Sends the data of each row of the present turn back to its connection. ``send_many`` in a shorter way.
+
+        Returns how many rows were not queued, for the reasons of ``send``.
+        """
+        native = turn._native
+        code = lib.udpring_net_send_many(
+            self._opened(), native.ids, native.starts, native.lengths, turn.count, ffi.NULL, 0
+        )
+        return code if code >= 0 else self._check(code, "sending")
+
     def _order(self, number: int, order: int) -> bool:
         code = lib.udpring_net_order(self._opened(), number, order)
         return code != -errno.ENOENT and self._check(code, f"connection {number}") == 0

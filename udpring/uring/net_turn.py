@@ -63,7 +63,7 @@ class Turn:
     in order.
     """
 
-    __slots__ = ("_columns", "_held", "_native", "_net", "closed", "count", "drained", "ended", "opened")
+    __slots__ = ("_columns", "_held", "_native", "_net", "_noticed", "closed", "count", "drained", "ended", "opened")
 
     def __init__(self, net: Net, rows: int) -> None:
         self._net = net
@@ -74,6 +74,7 @@ class Turn:
         self._held = (*data, *notices)
         self._native = ffi.new("struct udpring_net_events *", (*data, *notices, net._pinned))
         self._columns = (_column(data[0]).cast("Q"), _column(data[1]).cast("Q"), _column(data[2]).cast("I"))
+        self._noticed = 0
         self.count = 0
         """The number of rows."""
         self.opened: list[tuple[int, int]] = []
@@ -89,9 +90,11 @@ class Turn:
     def _refresh(self) -> None:
         native = self._native
         self.count = native.rows
-        self.opened, self.ended, self.drained, self.closed = [], [], [], []
-        if native.notice_rows:
-            self._take_notices(native.notice_rows)
+        if self._noticed:
+            self.opened, self.ended, self.drained, self.closed = [], [], [], []
+        self._noticed = rows = native.notice_rows
+        if rows:
+            self._take_notices(rows)
 
     def _take_notices(self, rows: int) -> None:
         native = self._native

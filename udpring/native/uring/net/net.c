@@ -1,8 +1,11 @@
 /* The interface of net/abi.h. */
+#include "../../base.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../graveyard.h"
@@ -52,6 +55,7 @@ int32_t udpring_net_open(struct udpring_net **out, const struct udpring_net_opti
     net->events = events;
     net->poll_fd = net->event_fd = -1;
     net->owner = ur_thread_number();
+    net->owner_tid = gettid();
     net->forks = ur_fork_count();
     net->open = true;
     net->wake_fd = eventfd(0, EFD_CLOEXEC | (options->readiness ? EFD_NONBLOCK : 0));
@@ -88,12 +92,19 @@ static void close_connections(struct udpring_net *net)
     net->info.connections = 0;
 }
 
+static bool owner_lives(const struct udpring_net *net)
+{
+    return syscall(SYS_tgkill, getpid(), net->owner_tid, 0) == 0 || errno != ESRCH;
+}
+
 int32_t udpring_net_close(struct udpring_net *net)
 {
     if (!net->open)
         return 0;
     int left = 0;
     bool child = net->forks != ur_fork_count();
+    if (net->poll_fd >= 0 && !child && net->owner != ur_thread_number() && owner_lives(net))
+        return -EXDEV;
     if (net->poll_fd < 0 && net->ring.state == UR_RING_LIVE && !child) {
         /* From a thread other than the owner it returns -EXDEV. Then the ring closes only if the owner has ended. */
         net_ring_stop(net);

@@ -196,13 +196,14 @@ static int go_round(struct udpring_net *net, int64_t left)
 int net_poll_turn(struct udpring_net *net, int64_t timeout_ns)
 {
     int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0, left = timeout_ns;
+    unsigned rounds = 0;
     for (;;) {
         int code = go_round(net, left);
         if (has_events(net))
             break;
         if (code)
             return code;
-        if (timeout_ns == 0)
+        if (timeout_ns == 0 && (!net->marked_count || ++rounds == NET_ROUNDS))
             break;
         if (timeout_ns > 0 && (left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC)) <= 0)
             break;

@@ -278,6 +278,7 @@ static int go_round(struct udpring_net *net, int64_t left)
 int net_ring_turn(struct udpring_net *net, int64_t timeout_ns)
 {
     int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0, left = timeout_ns;
+    unsigned rounds = 0;
     if (net->event_fd >= 0) {
         uint64_t signals;
         ssize_t length = read(net->event_fd, &signals, sizeof(signals));
@@ -289,7 +290,7 @@ int net_ring_turn(struct udpring_net *net, int64_t timeout_ns)
             break;
         if (code && code != -ETIME && code != -EAGAIN && code != -EBUSY)
             return code;
-        if (timeout_ns == 0)
+        if (timeout_ns == 0 && (!net->marked_count || ++rounds == NET_ROUNDS))
             break;
         if (timeout_ns > 0 && (left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC)) <= 0)
             break;

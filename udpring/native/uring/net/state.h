@@ -12,6 +12,7 @@
 #include "abi.h"
 
 #define NET_PAUSE_NS 50000000ll      /* of accepting, after a shortage */
+#define NET_ROUNDS 4                 /* of a turn that does not wait, while something follows what was done */
 #define NET_ONE_BY_ONE 1024u         /* with fewer free places, connections are accepted one at a time */
 
 /* A piece of a send queue. Owner: the queue of a connection, or the net's list of free ones. Thread: the net's owner. Freed by
@@ -86,6 +87,7 @@ struct udpring_net {
     bool hasty;                      /* something follows a silent send of this round */
     bool open, stopping;
     uint64_t owner;                  /* ur_thread_number() */
+    int32_t owner_tid;
     uint32_t forks;
 
     struct net_connection *connections;
