@@ -18,7 +18,6 @@ import errno
 import mmap
 import os
 import socket
-import threading
 import time
 import warnings
 from collections import deque
@@ -95,7 +94,6 @@ class Net:
         }
         self._wanted, self._fallback = backend, fallback and backend is None
         self._process = os.getpid()
-        self._lock = threading.RLock()  # a signal handler may call wake()
         self._stopped = False
         self._closed = False
         self._listeners: dict[int, socket.socket] = {}
@@ -136,7 +134,7 @@ class Net:
                 raise ValueError(reason_text(why))
             if code >= 0:
                 self.backend = "io_uring"
-                return out[0]
+                return _freed_with_last_reference(out[0])
             if -code not in _OF_THE_HOST:
                 check(code, "opening a net", why)
             if not self._fallback:
@@ -148,16 +146,24 @@ class Net:
             raise ValueError(reason_text(why))
         check(code, "opening a net", why)
         self.backend = "epoll"
-        return out[0]
+        return _freed_with_last_reference(out[0])
 
     def _opened(self) -> Any:
-        return self._native if self._native is not None else self.open()._native
+        native = self._native
+        if native is None:
+            self.open()
+            native = self._native
+            if native is None:
+                raise ClosedError("this net was closed meanwhile")
+        return native
 
     def _check(self, code: int, what: str) -> int:
         if code == -errno.EXDEV:
             raise WrongThreadError(
                 f"{what}: this net belongs to another thread, or to a process that forked this one"
             )
+        if code == -errno.EBADF and self._native is None:
+            raise ClosedError(f"{what}: this net was closed meanwhile")
         return check(code, what)
 
     def close(self) -> None:
@@ -169,9 +175,7 @@ class Net:
         native = self._native
         if native is not None:
             left = self._check(lib.udpring_net_close(native), "closing the net")
-            with self._lock:
-                self._native = None
-            lib.udpring_net_free(native)
+            self._native = None
             if left:
                 _kept.append(self._pinned)
                 warnings.warn(
@@ -201,7 +205,6 @@ class Net:
             self.close()
         except WrongThreadError:
             _kept.append(self._pinned)
-            lib.udpring_net_free(self._native)
             self._native = None
 
     def __repr__(self) -> str:
@@ -216,11 +219,12 @@ class Net:
     @property
     def info(self) -> NetInfo:
         """Its counters. Raises ClosedError when it is not open."""
-        if self._native is None:
+        native = self._native
+        if native is None:
             raise ClosedError("this net is not open")
-        native = ffi.new("struct udpring_net_info *")
-        lib.udpring_net_info(self._native, native)
-        return NetInfo(**{name: getattr(native, name) for name in NetInfo.__dataclass_fields__})
+        found = ffi.new("struct udpring_net_info *")
+        lib.udpring_net_info(native, found)
+        return NetInfo(**{name: getattr(found, name) for name in NetInfo.__dataclass_fields__})
 
     # -- sockets --
 
@@ -259,7 +263,7 @@ class Net:
             self._start_listener(sock)
 
     def _start_listener(self, sock: socket.socket) -> None:
-        number = self._check(lib.udpring_net_listen(self._native, sock.fileno()), "listening")
+        number = self._check(lib.udpring_net_listen(self._opened(), sock.fileno()), "listening")
         self._listeners[number] = sock
 
     @property
@@ -294,9 +298,9 @@ class Net:
         """
         native = self._native
         if native is None:
-            native = self.open()._native
+            native = self._opened()
         if self._released:
-            self._give_back()
+            self._give_back(native)
         code = lib.udpring_net_turn(native, -1 if timeout is None else nanoseconds(timeout))
         if code < 0 and code != -errno.EINTR:
             self._check(code, "a turn")
@@ -317,9 +321,9 @@ class Net:
 
     def wake(self) -> None:
         """Ends the present or next wait of ``turn``. Any thread."""
-        with self._lock:
-            if self._native is not None:
-                lib.udpring_net_wake(self._native)
+        native = self._native
+        if native is not None:
+            lib.udpring_net_wake(native)
 
     def fileno(self) -> int:
         """A descriptor for event loops: readable when ``turn(0)`` would return events. Take turns until one
@@ -374,7 +378,7 @@ class Net:
         return self._check(code, "sending")
 
     def send_rows(self, turn: Turn) -> int:
-        """Sends the data of each row of the present turn back to its connection. ``send_many`` in a shorter way.
+        """Sends the data of each row of the present turn back to its connection, as ``send_many`` can.
 
         Returns how many rows were not queued, for the reasons of ``send``.
         """
@@ -421,9 +425,14 @@ class Net:
         anchor = ffi.gc(self._pinned + start, back, length)
         return memoryview(ffi.buffer(anchor, length)).toreadonly()
 
-    def _give_back(self) -> None:
+    def _give_back(self, native: Any) -> None:
         while self._released:
-            self._check(lib.udpring_net_release(self._native, *self._released.popleft()), "a view")
+            self._check(lib.udpring_net_release(native, *self._released.popleft()), "a view")
+
+
+def _freed_with_last_reference(native: Any) -> Any:
+    """A signal handler may close the net within any call, which then goes on with its own reference."""
+    return ffi.gc(native, lib.udpring_net_free)
 
 
 def _give_back(released: deque[tuple[int, int]], start: int, length: int, _memory: Any, _anchor: Any) -> None:

@@ -63,7 +63,18 @@ class Turn:
     in order.
     """
 
-    __slots__ = ("_columns", "_held", "_native", "_net", "_noticed", "closed", "count", "drained", "ended", "opened")
+    __slots__ = (
+        "_columns",
+        "_held",
+        "_native",
+        "_net",
+        "_noticed",
+        "closed",
+        "count",
+        "drained",
+        "ended",
+        "opened",
+    )
 
     def __init__(self, net: Net, rows: int) -> None:
         self._net = net

@@ -348,7 +348,7 @@ int32_t udpring_net_order_all(struct udpring_net *net, uint32_t order)
 
 int32_t udpring_net_fd(const struct udpring_net *net, uint64_t id)
 {
-    const struct net_connection *connection = net->connections ? net_connection_of(net, id) : NULL;
+    const struct net_connection *connection = net ? net_connection_of(net, id) : NULL;
     return connection ? connection->fd : -ENOENT;
 }
 
