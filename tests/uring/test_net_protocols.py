@@ -22,7 +22,8 @@ from .nets import BACKENDS, PATIENCE, connected, noise, received, serving
 from .reactors import descriptors
 
 
-@pytest.fixture(params=BACKENDS)
+# Those of older kernels differ below what protocols see.
+@pytest.fixture(params=[each for each in BACKENDS if each.id != "io_uring-6.1"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = request.param
     return found
