@@ -49,7 +49,7 @@ def test_figures_agree_with_wg_and_the_interface(rig: Rig) -> None:
         return looks[-1].link == looks[-2].link and looks[-1].peer == looks[-2].peer
 
     until(quiet, "no packet passes between two looks")
-    now = looks[-2]  # nothing has changed since, until the last look
+    now = looks[-1]  # nothing has changed since the look before
     assert {each[0]: value for each, value in now.metrics.items() if tunnel.b.public_key in each} == {
         "wireguard_received_bytes_total": now.peer.received,
         "wireguard_sent_bytes_total": now.peer.sent,
@@ -60,13 +60,13 @@ def test_figures_agree_with_wg_and_the_interface(rig: Rig) -> None:
             counted = now.link[kernel][unit]
             assert now.metrics[f"udpring_interface_{unit}_total", direction] == counted
             assert now.stats["interface"][f"{unit}_{direction}"] == counted
-    assert now.stats["handshakes"]["completed"] == 1
-    assert now.metrics["udpring_handshakes_total", "completed"] == 1
+    completed = now.stats["handshakes"]["completed"]
+    assert now.metrics["udpring_handshakes_total", "completed"] == completed >= 1
     dropped = now.stats["drops"]["no_peer"]
     assert now.metrics["udpring_packets_dropped_total", "no_peer"] == dropped >= 3
     assert now.stats["queues"]["sends_pending"] == 0
     assert now.stats["queues"]["send_slots"] >= 64
-    assert now.stats["tables"] == {"peers": 1, "allowed_ips": 2, "keypairs": 1}
+    assert (now.stats["tables"]["peers"], now.stats["tables"]["allowed_ips"]) == (1, 2)
     assert f"  no peer  {dropped}\n" in node.space.run(*UDPRING, "stats", node.interface).stdout
     if promtool := shutil.which("promtool"):
         checked = subprocess.run(

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from udpring.errors import ConfigError, HostError
 from udpring.tunnel import keys, uapi, up_record
 from udpring.tunnel.uapi_report import format_report
 
-from .conftest import OTHER, PEER, STATE, Server
+from .conftest import KEY, OTHER, PEER, STATE, Server
 
 REPORT = {
     "version": "1.2",
@@ -79,8 +81,11 @@ def test_names_and_values(node: Node, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     record = up_record.write("wg0", file, allow_hooks=False)
     assert main(["exporter", "--once"]) == 0
-    found = samples(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    found = samples(said)
     record.remove()
+    for secret in (keys.to_base64(KEY), KEY.hex()):
+        assert secret not in said
     peer, other = (keys.to_base64(PEER), "0.0.0.0/0", "garden shed"), (keys.to_base64(OTHER), "", "")
     wanted: dict[tuple[str, ...], float] = {
         ("wireguard_sent_bytes_total", *peer): 2048,
@@ -182,6 +187,28 @@ def test_silent_clients_leave_room_again(node: Node) -> None:
             assert answer.status == 200
     finally:
         server.close()
+
+
+def test_close_does_not_wait_for_scrapes(node: Node) -> None:
+    """They may wait for the event loop of the node that closes."""
+
+    def scrapes() -> int:
+        return sum(thread.name == "udpring-scrape" for thread in threading.enumerate())
+
+    others = scrapes()
+    server = MetricsServer(MetricsAddress.parse("127.0.0.1:0"))
+    server.serve()
+    silent = [socket.create_connection(("127.0.0.1", server.address.port)) for _ in range(AT_ONCE)]
+    end = time.monotonic() + 60
+    while scrapes() < others + AT_ONCE:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    server.close()
+    for client in silent:
+        with client:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class MetricsServer:
             "Handler", (MetricsHandler,), {"registry": registry, "timeout": SCRAPE_SECONDS}
         )
         self.address = address
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._slots = threading.Semaphore(AT_ONCE)
         self._closed = False
         self._thread: threading.Thread | None = None
         try:
@@ -130,6 +130,7 @@ class MetricsServer:
         self._closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # ends accept(2)
+        self._slots.release()  # scrapes may hold all of them, and wait for this thread's event loop
         if self._thread is not None:
             self._thread.join()
         self._socket.close()
@@ -148,7 +149,9 @@ class MetricsServer:
                     threading.Event().wait(0.1)  # no descriptors: the connection stays in the backlog
                 continue
             try:
-                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+                threading.Thread(
+                    target=self._answer, args=(client,), name="udpring-scrape", daemon=True
+                ).start()
             except RuntimeError:  # no thread can be started
                 client.close()
                 self._slots.release()
