@@ -10,6 +10,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from lab import Rig, until
@@ -83,7 +84,22 @@ with socket.create_server((sys.argv[1], 7000)) as listening:
 LIMITED = ("sh", "-c", 'ulimit -Sn 64 && ulimit -Hn 120 && exec "$@"', "sh")
 
 
-@pytest.mark.parametrize("place", ["packet"], indirect=True)
+def test_nohup_keeps_a_hangup_ignored(place: Place) -> None:
+    words = [sys.executable, "-P", "-m", "udpring.cli.main", "proxy", str(place.file), "--socks", "0"]
+    with place.program("nohup", *words) as process:
+        until(
+            lambda: " at 127.0.0.1 port " in place.said() or process.poll() is not None, "the proxy listens"
+        )
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored, caught = (
+            int(re.findall(rf"{name}:\t(\w+)", status)[0], 16) for name in ("SigIgn", "SigCgt")
+        )
+        assert ignored & 1 << signal.SIGHUP - 1
+        assert caught & 1 << signal.SIGTERM - 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, place.said()
+
+
 def test_open_files_bound_the_connections(place: Place) -> None:
     """By the hard limit. Further ones wait until there is room."""
     space, inner = place.tunnel.a.space, place.tunnel.b.inner4

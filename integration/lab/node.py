@@ -138,7 +138,8 @@ class Node:
         env = dict(os.environ, LOG_LEVEL="verbose", **dict(self.program.env))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.space.argv(*self.program.argv, "-f", self.interface),
+                # nohup(1) in front of the tests must not change a node
+                self.space.argv("env", "--default-signal=HUP", *self.program.argv, "-f", self.interface),
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -84,3 +84,21 @@ def test_aead_refuses_what_makes_no_sense(arguments: tuple[str, str]) -> None:
     done = bench("aead", *arguments)
     assert done.returncode == 2
     assert repr(arguments[1]) in done.stderr
+
+
+def test_nohup_keeps_a_hangup_ignored() -> None:
+    program = """
+import signal
+from udpring_tools.commands.measuring import ended_by_signals
+with ended_by_signals():
+    print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+"""
+    done = subprocess.run(
+        ["nohup", sys.executable, "-P", "-c", program],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "True\n"

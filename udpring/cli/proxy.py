@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
-import signal
 import sys
 from typing import Any
 
@@ -105,12 +104,10 @@ async def _run(
     connections: int,
 ) -> int:
     from udpring.cli._rootless import node_of  # noqa: PLC0415
+    from udpring.tunnel.daemon import stop_signal  # noqa: PLC0415
     from udpring.tunnel.proxy import Proxy  # noqa: PLC0415
 
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, _resolve, stop)
+    stop = stop_signal(asyncio.get_running_loop())
     async with node_of(args) as node:
         proxy = Proxy(node, connections=connections)
         try:
@@ -128,11 +125,6 @@ async def _run(
             raise HostError(f"the tunnel ended: {lost.result().reason}")
         lost.cancel()
     return 0
-
-
-def _resolve(stop: asyncio.Future[None]) -> None:
-    if not stop.done():
-        stop.set_result(None)
 
 
 def _say_bound(connections: int) -> None:

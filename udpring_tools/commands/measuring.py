@@ -66,8 +66,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the body like Ctrl-C, so that it removes everything it made."""
-    former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """SIGTERM and SIGHUP end the body like Ctrl-C, so that it removes everything it made. SIGHUP stays
+    ignored if it was (nohup(1))."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, *hang_up)}
     try:
         yield
     finally:
