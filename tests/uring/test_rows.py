@@ -291,6 +291,33 @@ FAILING: dict[str, Callable[[Ring, int, Flag], int]] = {
 }
 
 
+BREAKING: dict[str, Callable[[Ring, int, Flag], int]] = {
+    "read": lambda ring, fd, flags: ring.read(10**6, 4, flags=flags),
+    "write": lambda ring, fd, flags: ring.write(fd, b"x", flags=flags),
+    "readv": lambda ring, fd, flags: ring.readv(10**6, [bytearray(4)], flags=flags),
+    "openat2": lambda ring, fd, flags: ring.openat2("/nowhere/file", flags=flags),
+    "accept": lambda ring, fd, flags: ring.accept(fd, flags=flags),
+    "connect": lambda ring, fd, flags: ring.connect(fd, ("127.0.0.1", 9), flags=flags),
+    "recv": lambda ring, fd, flags: ring.recv(fd, 4, flags=flags),
+    "send": lambda ring, fd, flags: ring.send(fd, b"x", flags=flags),
+    "sendmsg": lambda ring, fd, flags: ring.sendmsg(fd, b"x", flags=flags),
+    "recvmsg": lambda ring, fd, flags: ring.recvmsg(fd, 4, flags=flags),
+    "files_update": lambda ring, fd, flags: ring.files_update(77, [0], flags=flags),
+    "timeout_update": lambda ring, fd, flags: ring.timeout_update(77, 1, flags=flags),
+}
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_failure_of_a_row_ends_the_chain(name: str) -> None:
+    assert OPERATIONS[name].breaks_chain
+    with Path(os.devnull).open("rb") as other, Ring(8) as ring:
+        failed = BREAKING[name](ring, other.fileno(), Flag.LINK)
+        behind = ring.nop()
+        done = {one.ticket: one.result for one in ring.reap(2, 20)}
+        assert done.pop(failed) < 0
+        assert done == {behind: -errno.ECANCELED}
+
+
 @pytest.mark.parametrize("name", ["fsync", "fallocate", "ftruncate"])
 def test_silence_that_would_hide_failures_is_refused(name: str) -> None:
     with Ring(8) as ring:
