@@ -21,6 +21,7 @@ __all__ = ["SERVERS", "main"]
 
 BACKLOG = 1024
 BUFFERS, BUFFER_BYTES = 256, 16384
+NET_OPTIONS: dict[str, dict[str, Any]] = {"echo": {}, "sink": {"buffers": 64, "buffer_bytes": 65536}}
 
 Server = Callable[[str, socket.socket], None]
 """Serves this work on a listening socket, for ever."""
@@ -100,7 +101,7 @@ def _ring(work: str, sock: socket.socket) -> None:
 
 def _net(work: str, sock: socket.socket) -> None:
     """A turn for all connections, and no Python for each message."""
-    with Net(half_open=True) as net:
+    with Net(half_open=True, **NET_OPTIONS[work]) as net:
         net.listen_on(sock)
         for turn in net.turns():
             if work == "echo":
@@ -111,7 +112,7 @@ def _net(work: str, sock: socket.socket) -> None:
 
 def _protocols(work: str, sock: socket.socket) -> None:
     """The protocol of asyncio, on a net."""
-    net = ProtocolNet(PROTOCOLS[work](), views=work == "sink")
+    net = ProtocolNet(PROTOCOLS[work](), views=work == "sink", **NET_OPTIONS.get(work, {}))
     with net:
         net.listen_on(sock)
         net.run()
