@@ -7,6 +7,7 @@ import itertools
 import mmap
 import os
 from collections.abc import AsyncIterator, Iterable
+from typing import NoReturn
 
 from udpring._native import lib
 from udpring.uring.files import FilePath, open_file
@@ -27,6 +28,7 @@ _TURN_BYTES, _TURN_FILES = 8 << 20, 64
 # Where the memory begins in its page, as that of large bytes objects does. The kernel's copy to 16, where
 # malloc puts a large bytearray, takes twice as long on AMD Zen 4.
 _PAD = 48
+_MAPPED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE  # one fault a page would cost more
 
 
 async def read_files(
@@ -63,8 +65,10 @@ async def read_files(
             chains.begin(path)
         while chains.order:
             reading = chains.order[0]
-            await chains.until_ended(reading)
-            chains.check(reading)
+            if chains.slow or not reading.ended:
+                await chains.until_ended(reading)
+            if reading.length < 0:
+                chains.fail(reading)
             data = reading.memory[: reading.length]
             if reading.length > size:  # it did not fit
                 async with open_file(reading.path, reactor=reactor) as file:
@@ -81,7 +85,7 @@ class _Reading:
     def __init__(self, ring: Ring, number: int, size: int) -> None:
         self.place = place(number)
         # One byte more shows that a file did not fit.
-        memory = memoryview(mmap.mmap(-1, _PAD + size + 1))[_PAD:]
+        memory = memoryview(mmap.mmap(-1, _PAD + size + 1, _MAPPED))[_PAD:]
         self.memory = memory.toreadonly()
         self.batch = ring.prepare("read", number, lengths=size + 1, buffer=memory, count=1, flags=_READ_FLAGS)
         self.path: FilePath = ""
@@ -103,7 +107,7 @@ class _Chains:
         self._by_ticket: dict[int, _Reading] = {}
         self._refused: dict[int, int] = {}  # openings that failed, with their results
         self._without_turn = 0  # bytes
-        self._slow = False  # files are not in the page cache
+        self.slow = False  # files are not in the page cache
         self._gate: Gate | None = None
         self.order: collections.deque[_Reading] = collections.deque()
 
@@ -121,19 +125,17 @@ class _Chains:
         """The oldest file's place may have another file."""
         self._places.append(self.order.popleft())
 
-    def check(self, reading: _Reading) -> None:
-        """Raises OSError if the file was not opened or not read."""
-        if reading.length < 0:
-            error = -self._refused.pop(reading.opening, reading.length)
-            raise OSError(error, os.strerror(error), os.fsdecode(reading.path))
+    def fail(self, reading: _Reading) -> NoReturn:
+        """The file was not opened, or not read."""
+        error = -self._refused.pop(reading.opening, reading.length)
+        raise OSError(error, os.strerror(error), os.fsdecode(reading.path))
 
     async def until_ended(self, reading: _Reading) -> None:
         """Waits for the end of a file's chain. A file in the page cache is read while it is submitted, so
         that happens when it is needed. The loop has a turn after some of them all the same."""
-        if self._slow or not reading.ended:
-            self._take()
-            self._slow = bool(self._by_ticket)
-        self._without_turn += max(reading.length, _TURN_BYTES // _TURN_FILES)
+        self._take()
+        self.slow = bool(self._by_ticket)
+        self._without_turn += len(self.order) * max(reading.length, _TURN_BYTES // _TURN_FILES)
         if self._without_turn >= _TURN_BYTES:
             self._without_turn = 0
             await self._loop.turn()
