@@ -199,11 +199,14 @@ def test_signal_handler_that_raises_ends_the_turn(ring: Ring) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def wait_for_it() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        ring.columns(1).turn()
+
     former = signal.signal(signal.SIGALRM, fail)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
-            ring.columns(1).turn()
+            wait_for_it()
     finally:
         signal.signal(signal.SIGALRM, former)
 

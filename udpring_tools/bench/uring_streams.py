@@ -212,7 +212,7 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 def _http(work: str, way: str, count: int, seconds: float) -> Sample:
     long = max(1, round(seconds))  # wrk knows whole seconds
-    command = ["wrk", "-t1", f"-c{count}", f"-d{long}s", "--latency"]
+    command = ["wrk", "-t1", f"-c{count}", f"-d{long}s", "--timeout=10s", "--latency"]
     with ServerProcess(work, way) as server:
         used = server.cpu_seconds()
         done = subprocess.run(

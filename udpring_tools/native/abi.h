@@ -23,7 +23,7 @@ void udpring_baseline_close(struct udpring_baseline *base);
 /* ---- `udpring bench uring` ---- */
 /* Clients of a server (stream_load.c). Each of the `count` connected sockets sends a request of `size` bytes and waits for
  * `reply` bytes, again and again for `ns`. `times` gets the ns of the last `room` exchanges. Returns the number of
- * exchanges, or -errno: -ETIMEDOUT if no reply came for 2 s, -EPROTO for more bytes than asked for. */
+ * exchanges, or -errno: -ETIMEDOUT if no reply came for 10 s, -EPROTO for more bytes than asked for. */
 int64_t udpring_bench_exchange(const int32_t *fds, uint32_t count, const uint8_t *request, uint32_t size, uint32_t reply,
                                int64_t ns, uint32_t *times, uint32_t room);
 /* Sends pieces of `size` bytes on up to 64 connected sockets as fast as they are taken, for `ns`. Returns the number of

@@ -10,7 +10,7 @@
 
 #include "abi.h"
 
-enum { EVENTS_MAX = 64, WAIT_MS = 2000 };
+enum { EVENTS_MAX = 64, WAIT_MS = 10000 };
 
 struct client {
     int64_t asked; /* ns, when the request was sent */
