@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from udpring.uring import Connection
-from udpring.uring.server import Server
-
 from .example_servers import DENIED, ExampleServer, serving
-from .reactors import EACH_BACKEND, PATIENCE
+from .outside import run
+from .reactors import PATIENCE
 
 NAME = "http_server.py"
 GREETING = "Hello, World!\n"
@@ -29,22 +24,6 @@ CONNECTIONS = 10_000
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close without TIME_WAIT, so that the ports last."""
 IO_URING, READINESS = ([sys.executable], "io_uring"), (DENIED, "readiness")
-
-
-def require(program: str) -> None:
-    """Skips the test if the program is missing."""
-    if shutil.which(program) is None:
-        pytest.skip(f"no {program}: apt-get install curl wrk apache2-utils")
-
-
-def run(*words: object) -> str:
-    """The output of a program, which must succeed."""
-    require(str(words[0]))
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=2 * PATIENCE, check=False
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -170,38 +149,6 @@ def test_ab_finds_no_failure(interpreter: tuple[list[str], str], keep_alive: lis
         assert found is not None
         # It may open a few connections that it does not need.
         assert int(found[1]) >= (50 if keep_alive else count)
-
-
-async def answer_any(connection: Connection) -> None:
-    """HTTP for clients that send one small request at a time."""
-    connection.on_drain = connection.close_soon
-    while await connection.recv():
-        await connection.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-
-@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
-@pytest.mark.parametrize("backend", EACH_BACKEND)
-def test_pause_under_load_breaks_no_connection(backend: str, processes: bool) -> None:
-    require("wrk")
-    with Server(answer_any, workers=2, processes=processes, receive_armed=True) as server:
-        assert server.backend == backend
-        address = f"http://127.0.0.1:{server.port}/"
-        words = ["wrk", "-t1", "-c32", "-d1", address]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
-            while client.poll() is None and server.metrics.active < 32:
-                time.sleep(0.01)
-            for _ in range(5):
-                server.pause_accept()
-                refused = subprocess.run(["curl", "-sS", address], capture_output=True, check=False)
-                assert refused.returncode == 7
-                server.resume_accept()
-                assert run("curl", "-sS", address) == "ok"
-            assert server.metrics.active >= 32 or client.poll() is not None
-            said, _ = client.communicate(timeout=PATIENCE)
-        assert "Socket errors" not in said
-        assert "requests in" in said
-        assert server.shutdown(PATIENCE) == 0
-        assert (server.metrics.active, server.metrics.failed) == (0, 0)
 
 
 @pytest.mark.parametrize(
