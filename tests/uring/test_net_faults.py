@@ -90,6 +90,14 @@ def test_net_survives_enomem_at_every_call(tmp_path: Path, backend: str) -> None
     assert found["turns"] < 299, "the last turn has no failure"
 
 
+def use_for_ever(net: Net, number: int) -> None:
+    while True:
+        net.send(number, b"x")
+        turn = net.turn(0)
+        net.send_rows(turn)
+        list(turn.items())
+
+
 @pytest.mark.parametrize("backend", ["io_uring", "epoll"])
 def test_signal_handler_closes_the_net(backend: str) -> None:
     """The handler runs between any two bytecodes of a call."""
@@ -104,11 +112,7 @@ def test_signal_handler_closes_the_net(backend: str) -> None:
                 number = net.add(far)
                 signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
                 with pytest.raises(ClosedError):
-                    while True:
-                        net.send(number, b"x")
-                        turn = net.turn(0)
-                        net.send_rows(turn)
-                        turn.items()
+                    use_for_ever(net, number)
             assert net.closed
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -308,6 +308,27 @@ def test_close_tells_the_protocols(options: dict[str, Any], recorder: type[Recor
         assert protocol.transport.get_extra_info("peername") is None
 
 
+@pytest.mark.parametrize("views", [False, True])
+def test_callback_may_close_the_net(options: dict[str, Any], views: bool) -> None:
+    class Closing(NetProtocol):
+        def data_received(self, data: bytes) -> None:
+            net.close()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.append(error)
+
+    lost: list[Exception | None] = []
+    with ProtocolNet(Closing, views=views, **options) as net:
+        for _ in range(3):
+            near, far = socket.socketpair()
+            near.sendall(b"x")
+            near.close()
+            net.add_connection(far)
+        net.run()
+    assert net.closed
+    assert lost == [None] * 3
+
+
 def test_wrong_use_is_refused(options: dict[str, Any], recorder: type[Recorder]) -> None:
     raised = []
 

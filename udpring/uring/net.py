@@ -309,8 +309,8 @@ class Net:
         return turn
 
     def turns(self) -> Iterator[Turn]:
-        """Turns until ``stop``."""
-        while not self._stopped:
+        """Turns until ``stop`` or ``close``."""
+        while not self._stopped and not self._closed:
             yield self.turn()
         self._stopped = False
 

@@ -211,9 +211,9 @@ class ProtocolNet(Net):
     # -- running --
 
     def run(self) -> None:
-        """Serves until ``stop``. The loop of the calling thread."""
+        """Serves until ``stop``, or until a callback closes the net. The loop of the calling thread."""
         self.open()
-        while not self._stopped:
+        while not self._stopped and not self._closed:
             self.step(None)
         self._stopped = False
 
@@ -283,13 +283,16 @@ class ProtocolNet(Net):
 
     def _begin(self, turn: Turn) -> None:
         native, rows = turn._native, turn.count
+        if rows:
+            self._rows = zip(
+                _unpack(native.ids, rows),
+                _unpack(native.starts, rows),
+                _unpack(native.lengths, rows),
+                strict=True,
+            )
+        if not turn._noticed:
+            return
         self._new = iter(turn.opened)
-        self._rows = zip(
-            _unpack(native.ids, rows),
-            _unpack(native.starts, rows),
-            _unpack(native.lengths, rows),
-            strict=True,
-        )
         self._late = iter(
             [(self._drained, (number,)) for number in turn.drained]
             + [(self._ended, (number,)) for number in turn.ended]
