@@ -117,6 +117,20 @@ def test_what_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: pytest.M
     assert not goals_reached(result)
 
 
+def test_host_that_denies_rings_measures_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise HostError("no rings here", cure="allow them")
+
+    monkeypatch.setattr("udpring_tools.bench.uring_files.Ring", refuse)
+    result = measured("reads", tmp_path, runs=2)
+    (row,) = result["rows"]
+    assert "udpring" not in [each["contender"] for each in row["contenders"]]
+    assert all(len(each["figures"]["reads_s"]["runs"]) == 2 for each in row["contenders"])
+    assert [each["why"] for each in result["left_out"] if each["contender"] == "udpring"] == [
+        "no rings here (allow them)"
+    ]
+
+
 def test_file_system_without_direct_reads_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(errno.EINVAL, "no O_DIRECT")

@@ -4,7 +4,8 @@
    reverse. A contender is set up anew each time.
 2. A figure is the median of the runs. A ratio is udpring's figure divided by the other's within one run. The
    result is the median of these.
-3. A contender whose package or program is missing is left out, and the result says how to install it.
+3. A contender is left out if its package or program is missing, or if the host denies what it needs, such as
+   io_uring. The result says why, and what to do.
 
 The result is a dict of JSON types, as ``--json`` prints it and ``uring_table`` and ``uring_plot`` read it:
 
@@ -56,26 +57,36 @@ def measure(
     temporary files. Raises HostError, UdpringError, OSError."""
     facts, before = host_facts(), load()
     left_out: list[dict[str, str]] = []
+
+    def leave_out(row: str, contender: str, why: str) -> None:
+        left_out.append({"row": row, "contender": contender, "why": why})
+        say(f"{row}{contender and ', '}{contender} is left out: {why}")
+
     with _place(directory, sizes or Sizes()) as place:
         rows = [ROWS[name](place) for name in ROWS if name in names]
         samples: dict[tuple[str, str], list[Sample]] = {}
         for row in rows:
             for name, missing in row.missing():
-                left_out.append({"row": row.name, "contender": name, "why": missing})
-                say(f"{row.name}: {name} is left out: {missing}")
+                leave_out(row.name, name, missing)
             if row.usable():
                 say(f"{row.name}: preparing")
                 try:
                     row.prepare()
                 except HostError as lacking:
-                    left_out.append({"row": row.name, "contender": "", "why": str(lacking)})
-                    say(f"{row.name} is left out: {lacking}")
+                    leave_out(row.name, "", str(lacking))
                     row.contenders.clear()
         steps = [(row, name) for row in rows for name in row.usable()]
         for run in range(runs):
             for row, name in steps if run % 2 == 0 else reversed(steps):
+                contender = row.contenders.get(name)
+                if contender is None:
+                    continue
                 say(f"run {run + 1}/{runs}, {row.name}: {name}")
-                samples.setdefault((row.name, name), []).append(row.contenders[name].run(seconds))
+                try:
+                    samples.setdefault((row.name, name), []).append(contender.run(seconds))
+                except HostError as lacking:
+                    leave_out(row.name, name, str(lacking))
+                    del row.contenders[name]
     return {
         **facts,
         "load_average": [before, load()],
