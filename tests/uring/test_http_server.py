@@ -214,12 +214,14 @@ def test_refused_request_ends_the_connection(server: ExampleServer, kind: str) -
     """Its answer arrives whole, although the client has sent more than was read, and comes after others."""
     request, code = REFUSED[kind]
     with Client(server) as client:
-        client.send(HELLO + request)
-        client.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have ended the connection before it read all
+            client.send(HELLO + request)
+            client.sock.shutdown(socket.SHUT_WR)
         assert client.answer()[1] == GREETING
         response, _ = client.answer()
         assert (response.status, response.getheader("Connection")) == (code, "close")
-        assert client.at_end()
+        with contextlib.suppress(ConnectionError):
+            assert client.at_end()
 
 
 def test_endless_trailer_is_refused(server: ExampleServer) -> None:

@@ -98,7 +98,7 @@ request = function() return all end
 
 def wrk(server: ExampleServer, *options: object) -> int:
     """Runs wrk for a second. Returns the number of answers, which must all be good."""
-    said = run("wrk", "-t2", "-c64", "-d1", *options, url(server))
+    said = run("wrk", "-t2", "-c64", "-d1", "--timeout", "30s", *options, url(server))
     assert "Non-2xx" not in said
     assert "Socket errors" not in said
     found = re.search(r"(\d+) requests in", said)

@@ -30,7 +30,7 @@ def test_pause_under_load_breaks_no_connection(backend: str, processes: bool) ->
     with Server(answer_any, workers=2, processes=processes, receive_armed=True) as server:
         assert server.backend == backend
         address = f"http://127.0.0.1:{server.port}/"
-        words = ["wrk", "-t1", "-c32", "-d1", address]
+        words = ["wrk", "-t1", "-c32", "-d1", "--timeout", "30s", address]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
             while client.poll() is None and server.metrics.active < 32:
                 time.sleep(0.01)
