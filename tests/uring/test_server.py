@@ -305,6 +305,19 @@ def test_used_port_is_refused(options: dict[str, object]) -> None:
         Server(echo, port=taken.getsockname()[1], **options)
 
 
+def test_port_of_another_server_is_refused_unless_shared(options: dict[str, object]) -> None:
+    with Server(echo, workers=1, share_port=True, **options) as first:
+        with pytest.raises(OSError, match="in use"):
+            Server(echo, port=first.port, workers=1, **options)
+        with Server(echo, port=first.port, workers=1, share_port=True, **options) as second:
+            assert second.address == first.address
+    with Server(echo, port=first.port, workers=1, **options) as third, client(third) as sock:
+        assert ask(sock, b"x") == b"x"
+        third.pause_accept()
+        third.resume_accept()
+        assert ask(sock, b"y") == b"y"
+
+
 def test_server_needs_a_worker() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Server(echo, workers=0)

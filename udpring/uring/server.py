@@ -35,6 +35,7 @@ class Server:
     ``pin``: binds each worker to a CPU.
     ``connections``: of a worker at once.
     ``receive_armed``: receiving on each connection stays armed (``Reactor.armed_receive``).
+    ``share_port``: another server may listen at the same address, and gets a part of the connections.
     ``reactor``: options of ``Reactor``.
 
     Any thread may call it. ``with Server(...) as server:`` shuts down without a drain at the end. Raises
@@ -54,6 +55,7 @@ class Server:
         backlog: int = BACKLOG,
         connections: int = CONNECTIONS,
         receive_armed: bool = False,
+        share_port: bool = False,
         **reactor: Any,
     ) -> None:
         cpus = sorted(os.sched_getaffinity(0))
@@ -64,7 +66,7 @@ class Server:
         self._lock = threading.RLock()  # a signal handler may shut down, too
         self._workers: list[ThreadWorker | ProcessWorker] = []
         self._last = WorkerMetrics()
-        self._socket = placeholder(host, port)
+        self._socket = placeholder(host, port, share=share_port)
         self._address: MessageAddress = self._socket.getsockname()
         self._port: int = self._socket.getsockname()[1]
         options = WorkerOptions(host, self._port, backlog, connections, receive_armed, reactor)

@@ -192,9 +192,15 @@ class ThreadWorker:
         self._thread.stop()
 
 
-def placeholder(host: str, port: int) -> socket.socket:
-    """A socket that keeps a port for the workers, and does not listen."""
+def placeholder(host: str, port: int, *, share: bool) -> socket.socket:
+    """A socket that keeps a port for the workers, and does not listen. Raises OSError if another program
+    listens there, unless both ``share`` it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if port and not share:
+        # SO_REUSEPORT alone would share the port with any server of this user that has it too.
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as lone:
+            lone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            lone.bind((host, port))
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
