@@ -105,7 +105,7 @@ def _net(work: str, sock: socket.socket) -> None:
         net.listen_on(sock)
         for turn in net.turns():
             if work == "echo":
-                net.send_many(turn.ids, turn.starts, turn.lengths)
+                net.send_rows(turn)
             for connection in turn.ended:
                 net.close_connection(connection)
 
