@@ -158,8 +158,20 @@ def test_files_are_removed_after_a_failure(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_server_that_does_not_start_says_why() -> None:
-    with pytest.raises(UdpringError, match=r"(?s)carrier pigeons did not start: .*KeyError"):
+    with pytest.raises(HostError, match="carrier pigeons did not start: KeyError"):
         ServerProcess("echo", "carrier pigeons")
+
+
+def test_server_that_ends_early_says_why() -> None:
+    """Work that it does not know is noticed after its port is known."""
+
+    def ask() -> None:
+        with ServerProcess("carrier pigeons", "streams") as server:
+            assert server._process.wait(20)
+            raise UdpringError("nobody answers")
+
+    with pytest.raises(HostError, match="the server streams ended: KeyError: 'carrier pigeons'"):
+        ask()
 
 
 def test_server_ends_with_its_parent() -> None:

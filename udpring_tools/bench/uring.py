@@ -84,7 +84,7 @@ def measure(
                 say(f"run {run + 1}/{runs}, {row.name}: {name}")
                 try:
                     samples.setdefault((row.name, name), []).append(contender.run(seconds))
-                except HostError as lacking:
+                except (HostError, PermissionError) as lacking:
                     leave_out(row.name, name, str(lacking))
                     del row.contenders[name]
     return {

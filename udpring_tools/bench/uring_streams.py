@@ -29,11 +29,12 @@ TIMES = 1 << 18
 """Round trips that are kept for the percentiles."""
 WARM_UP = 0.1
 """Part of the time that does not count."""
-_WAIT = 30.0
+_WAIT, _END = 30.0, 1.0
 
 
 class ServerProcess:
-    """A server of ``uring_server``. Raises UdpringError with its output if it does not start."""
+    """A server of ``uring_server``. Raises HostError with its last words if it does not start, or
+    ends before its block does."""
 
     def __init__(self, work: str, way: str) -> None:
         self._process = subprocess.Popen(
@@ -43,11 +44,11 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._way = way
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.strip().isdecimal():
-            _out, words = self._process.communicate(timeout=_WAIT)
-            raise UdpringError(f"the server {way} did not start: {words.strip() or line.strip()}")
+            raise self._failure("did not start")
         self.port = int(line)
         # MAKE_PROCESS_CPUCLOCK of the kernel, which clock_getcpuclockid(3) returns.
         self._clock = ~self._process.pid << 3 | 2
@@ -65,9 +66,18 @@ class ServerProcess:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
+        if error is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its end may be what the client noticed
+                self._process.wait(_END)
+            if self._process.returncode:
+                raise self._failure("ended") from error
         self._process.kill()
         if self._process.returncode is None:
             self._process.communicate(timeout=_WAIT)
+
+    def _failure(self, what: str) -> HostError:
+        _out, words = self._process.communicate(timeout=_WAIT)
+        return HostError(f"the server {self._way} {what}: {''.join(words.strip().splitlines()[-1:])}")
 
 
 @contextlib.contextmanager
