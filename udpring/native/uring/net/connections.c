@@ -12,7 +12,7 @@ int net_connections_open(struct udpring_net *net)
 {
     uint32_t count = net->options.connections;
     net->connections = calloc(count, sizeof(*net->connections));
-    net->marked = calloc(count, sizeof(*net->marked));
+    net->marked = calloc(2 * (size_t)count, sizeof(*net->marked));
     net->silent = calloc(count, sizeof(*net->silent));
     net->retired = calloc(count, sizeof(*net->retired));
     net->free_head = NONE;
@@ -98,11 +98,13 @@ void net_ended(struct udpring_net *net, struct net_connection *connection)
 
 void net_sent(struct udpring_net *net, struct net_connection *connection)
 {
-    if (connection->full && connection->queued <= net->options.low) {
+    if (net_drained(net, connection)) {
+        net_mark(net, connection);
+        if (!net_notice_room(net))
+            return;   /* the next turn has room, and calls again */
         connection->full = false;
         if (!connection->closing && !connection->dead)
             net_notice(net, net_id(net, connection), UDPRING_NET_DRAINED, 0);
-        net_mark(net, connection);
     }
     if (connection->head || connection->closing || connection->shutdown || connection->dead)
         net_mark(net, connection);

@@ -15,7 +15,7 @@ void net_mark(struct udpring_net *net, struct net_connection *connection);
 void net_fail(struct udpring_net *net, struct net_connection *connection, int error);
 /* The peer ended. */
 void net_ended(struct udpring_net *net, struct net_connection *connection);
-/* Bytes have left the queue. */
+/* Bytes have left the queue, or had left it in a turn without room for the notice (net_drained()). */
 void net_sent(struct udpring_net *net, struct net_connection *connection);
 /* Closes the socket of a dead connection that has no operation under way, and says so. The place is free from the next turn on. */
 void net_connection_finish(struct udpring_net *net, struct net_connection *connection);
@@ -26,5 +26,10 @@ void net_notice(struct udpring_net *net, uint64_t id, enum udpring_net_notice ki
 static inline bool net_notice_room(const struct udpring_net *net)
 {
     return net->events->notice_rows + 4 <= UDPRING_NET_NOTICES_MAX;
+}
+/* Whether its queue was full and is low again, and the program does not know. */
+static inline bool net_drained(const struct udpring_net *net, const struct net_connection *connection)
+{
+    return connection->full && connection->queued <= net->options.low;
 }
 #endif

@@ -93,7 +93,8 @@ struct udpring_net {
     struct net_connection *connections;
     uint32_t free_head, free_count;
     uint32_t top;                    /* places at or above it were never used */
-    uint32_t *marked, marked_count;  /* to advance */
+    /* To advance. [2 x connections]: while a round advances all, each may be marked again, behind them. */
+    uint32_t *marked, marked_count;
     uint32_t *silent, silent_count;  /* with a send of that kind under way */
     uint32_t *retired, retired_count;    /* closed in this turn */
     struct net_listener listeners[UDPRING_NET_LISTENERS_MAX];
