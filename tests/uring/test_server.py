@@ -445,3 +445,16 @@ def test_lasting_error_of_accept_does_not_block_the_worker(
 
     asyncio.run(main())
     assert calls == 1
+
+
+def test_forgotten_server_ends_with_a_warning() -> None:
+    known = set(threading.enumerate())
+    servers = [Server(echo, workers=1)]
+    address = servers[0].address
+    (thread,) = set(threading.enumerate()) - known
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        servers.clear()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, PATIENCE)

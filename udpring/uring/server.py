@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import os
 import threading
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,6 +65,7 @@ class Server:
         if count < 1:
             raise ValueError(f"workers={count}: at least 1")
         Reactor(**reactor)  # raises for a wrong option, before any worker starts
+        self._process = os.getpid()
         self._lock = threading.RLock()  # a signal handler may shut down, too
         self._workers: list[ThreadWorker | ProcessWorker] = []
         self._last = WorkerMetrics()
@@ -170,6 +173,16 @@ class Server:
         trace: types.TracebackType | None,
     ) -> None:
         self.shutdown(0.0)
+
+    def __del__(self) -> None:
+        # The collector may run in any thread, also in a worker, so nothing is waited for.
+        workers = self.__dict__.get("_workers")
+        if not workers or os.getpid() != self._process:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        for worker in workers:
+            with contextlib.suppress(RuntimeError, ClosedError):  # it has ended
+                worker.stop_soon()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address!r}, {len(self._workers)} workers>"

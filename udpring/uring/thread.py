@@ -83,11 +83,15 @@ class ReactorThread:
     def stop(self) -> None:
         """Closes the reactor, cancels all tasks and waits for the thread. Futures raise ClosedError or
         CancelledError. A second call does nothing."""
+        self.stop_soon()
+        self._thread.join()
+
+    def stop_soon(self) -> None:
+        """The same, without waiting for the thread."""
         with self._lock:
             first, self._stopped = not self._stopped, True
         if first:
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
 
     def __enter__(self) -> ReactorThread:
         return self

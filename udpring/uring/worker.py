@@ -191,6 +191,11 @@ class ThreadWorker:
         """Ends the thread. Connections that are left are closed."""
         self._thread.stop()
 
+    def stop_soon(self) -> None:
+        """Closes the listening socket and the connections, and ends the thread, without waiting for it."""
+        drained = self._thread.run(self._worker.drain, 0.0)
+        drained.add_done_callback(lambda _: self._thread.stop_soon())
+
 
 def placeholder(host: str, port: int, *, share: bool) -> socket.socket:
     """A socket that keeps a port for the workers, and does not listen. Raises OSError if another program

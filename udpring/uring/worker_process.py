@@ -71,13 +71,17 @@ class ProcessWorker:
 
     def stop(self) -> None:
         """Ends the process. Connections that are left are closed."""
-        atexit.unregister(self._pipe.close)
-        self._pipe.close()  # the process then ends
+        self.stop_soon()
         self._process.join(END_SECONDS)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         self._process.close()
+
+    def stop_soon(self) -> None:
+        """The same, without waiting for the process."""
+        atexit.unregister(self._pipe.close)
+        self._pipe.close()  # the process then ends
 
 
 def serve(pipe: Any, handler: Handler, options: WorkerOptions, number: int, cpu: int | None) -> None:
