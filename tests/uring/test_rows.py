@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ ACTING |= {"timeout_remove", "timeout_update", "link_timeout_update"}
 OPENING = {"socket", "fixed_fd_install"}
 # With DRAIN nothing starts before they have ended, not even their cancellation.
 STAYING = {"accept_multishot", "recv_multishot", "recvmsg_multishot"}
-# With DRAIN they never start, on Linux 6.18.
+# Refused, as with DRAIN they never start since Linux 6.16.
 ZERO_COPY = {"send_zc", "send_zc_fixed", "sendmsg_zc"}
 RINGS: dict[str, Callable[[], Ring]] = {
     "kept": lambda: Ring(32),
@@ -305,6 +306,35 @@ BREAKING: dict[str, Callable[[Ring, int, Flag], int]] = {
     "files_update": lambda ring, fd, flags: ring.files_update(77, [0], flags=flags),
     "timeout_update": lambda ring, fd, flags: ring.timeout_update(77, 1, flags=flags),
 }
+
+
+ZERO_COPY_CALLS: dict[str, Callable[[Ring, int, Flag], int]] = {
+    "send_zc": lambda ring, fd, flags: ring.send_zc(fd, bytearray(10), flags=flags),
+    "send_zc_fixed": lambda ring, fd, flags: ring.send_zc_fixed(fd, 0, 10, flags=flags),
+    "sendmsg_zc": lambda ring, fd, flags: ring.sendmsg_zc(fd, bytearray(10), flags=flags),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_COPY))
+def test_zero_copy_and_drain_exclude_each_other(name: str) -> None:
+    """The kernel might never start them."""
+    with Ring(8) as ring, socket.create_server(("127.0.0.1", 0)) as server:
+        ring.register_buffers([10])
+        with socket.create_connection(server.getsockname()) as sock:
+            with pytest.raises(RingError, match="with DRAIN") as caught:
+                ZERO_COPY_CALLS[name](ring, sock.fileno(), Flag.DRAIN)
+            assert caught.value.errno == errno.EINVAL
+            sent = ZERO_COPY_CALLS[name](ring, sock.fileno(), Flag.NONE)
+            drained = ring.nop(flags=Flag.DRAIN)  # behind it is good
+            ends: list[Completion] = []
+            while len(ends) < 3:
+                ends += ring.reap(1, 20)
+            assert [one.more for one in ends if one.ticket == sent] == [True, False]
+            assert ends[-1].ticket == drained
+            with pytest.raises(RingError, match="has used DRAIN") as caught:
+                ZERO_COPY_CALLS[name](ring, sock.fileno(), Flag.NONE)
+            assert caught.value.errno == errno.EINVAL
+            assert not ring._pins
 
 
 @pytest.mark.parametrize("name", BREAKING)

@@ -36,7 +36,8 @@ class Flag(enum.IntFlag):
     """``file`` is an index into the registered files."""
     DRAIN = lib.UDPRING_SQE_DRAIN
     """Starts after all earlier submitted operations have ended. Later ones start after it has ended, so it
-    does not suit multishot operations. Linux 6.18 never starts a zero-copy send with it."""
+    does not suit multishot operations. Zero-copy sends refuse it, and are refused on a ring that has used it:
+    Linux 6.16 to 6.18 may never start them. The kernel refuses it on a ring that has used SKIP_SUCCESS."""
     LINK = lib.UDPRING_SQE_LINK
     """The next operation starts when this one has succeeded. If it fails, the rest of the chain is
     cancelled. Errors of some operations do not count: see ``OperationRow.breaks_chain``."""

@@ -98,13 +98,13 @@ int32_t udpring_ring_info(struct udpring_ring *ring, struct udpring_ring_info *o
     each(SHUTDOWN, "shutdown", SHUTDOWN, NONE, FILE | LEN, 0, 0, 511) \
     each(SEND, "send", SEND, IN, FILE | BITS | PRIO, 0, 0, 506) \
     each(SEND_GROUP, "send_group", SEND, GROUP_SEND, FILE | BITS | PRIO | BUFFER, 0, MSG_WAITALL, 610) \
-    each(SEND_ZC, "send_zc", SEND_ZC, IN, FILE | BITS | PRIO, 0, 0, 600) \
-    each(SEND_ZC_FIXED, "send_zc_fixed", SEND_ZC, FIXED, FILE | ADDR | LEN | BITS | PRIO | BUFFER, IORING_RECVSEND_FIXED_BUF, 0, 600) \
+    each(SEND_ZC, "send_zc", SEND_ZC, IN, FILE | BITS | PRIO | NOTIFIES, 0, 0, 600) \
+    each(SEND_ZC_FIXED, "send_zc_fixed", SEND_ZC, FIXED, FILE | ADDR | LEN | BITS | PRIO | BUFFER | NOTIFIES, IORING_RECVSEND_FIXED_BUF, 0, 600) \
     each(RECV, "recv", RECV, OUT, FILE | LEN | BITS | PRIO, 0, 0, 506) \
     each(RECV_GROUP, "recv_group", RECV, GROUP, FILE | BITS | PRIO | BUFFER, 0, 0, 507) \
     each(RECV_MULTISHOT, "recv_multishot", RECV, GROUP, FILE | BITS | PRIO | BUFFER, IORING_RECV_MULTISHOT, 0, 600) \
     each(SENDMSG, "sendmsg", SENDMSG, MESSAGE_OUT, FILE | BITS | PRIO, 0, 0, 503) \
-    each(SENDMSG_ZC, "sendmsg_zc", SENDMSG_ZC, MESSAGE_OUT, FILE | BITS | PRIO, 0, 0, 601) \
+    each(SENDMSG_ZC, "sendmsg_zc", SENDMSG_ZC, MESSAGE_OUT, FILE | BITS | PRIO | NOTIFIES, 0, 0, 601) \
     each(RECVMSG, "recvmsg", RECVMSG, MESSAGE_IN, FILE | LEN | BITS | PRIO, 0, 0, 503) \
     each(RECVMSG_MULTISHOT, "recvmsg_multishot", RECVMSG, MESSAGE_GROUP, FILE | BITS | PRIO | BUFFER, IORING_RECV_MULTISHOT, 0, 600) \
     each(POLL_ADD, "poll_add", POLL_ADD, POLL, FILE | LEN | BITS | POLLS, 0, 0, 501) \

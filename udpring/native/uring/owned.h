@@ -71,6 +71,7 @@ struct udpring_ring {
     uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
     uint64_t unknown;          /* completions of an unknown kind */
     uint32_t busy;             /* slots queued, in flight or not settled */
+    bool drained;              /* an operation had DRAIN */
     bool chain_open;           /* the newest entry, not submitted yet, links to the next one */
     /* Returned by harvest, freed by settle. */
     uint32_t ended[UDPRING_HARVEST_MAX], ended_count;

@@ -123,6 +123,18 @@ static int check_rw_flags(struct udpring_ring *self, const struct ur_request *re
     return 0;
 }
 
+/* A drain of Linux 6.16 to 6.18 waits until all requests but the waiting ones have ended, and goes on for some requests after the
+ * operation with the flag has ended. The notification of a zero-copy send is a request from the beginning. So such a send, and all
+ * behind it, would never start. */
+static int check_drain(struct udpring_ring *self, const struct ur_request *request)
+{
+    if (request->flags & IOSQE_IO_DRAIN)
+        return ur_fail(&self->why, -EINVAL, "%s with DRAIN: the kernel would never start it. Wait for the operations before it",
+                       request->row->name);
+    return ur_fail(&self->why, -EINVAL, "%s on a ring that has used DRAIN: the kernel might never start it. Use another ring",
+                   request->row->name);
+}
+
 /* Whether the kernel's len is a number of bytes of memory that this operation takes. */
 static bool measures(const struct ur_row *row)
 {
@@ -162,6 +174,8 @@ int ur_request_check(struct udpring_ring *self, const struct ur_request *request
         return ur_fail(&self->why, -ERANGE, "an address of %u bytes: at most %zu", request->name_size, sizeof(struct sockaddr_storage));
     if (ur_unlikely(request->control_size > UDPRING_CONTROL_BYTES_MAX))
         return ur_fail(&self->why, -ERANGE, "control messages: at most %u bytes", UDPRING_CONTROL_BYTES_MAX);
+    if (ur_unlikely(row->takes & UR_NOTIFIES && (self->drained || request->flags & IOSQE_IO_DRAIN)))
+        return check_drain(self, request);
     if (ur_unlikely(request->op_flags && row->takes & (UR_READS | UR_WRITES))) {
         int code = check_rw_flags(self, request);
         if (code)
@@ -216,6 +230,7 @@ int64_t ur_request_queue(struct udpring_ring *self, const struct ur_request *req
             ur_group_began(self, &self->slots[slot], request);
     }
     self->chain_open = request->flags & LINKS;
+    self->drained |= request->flags & IOSQE_IO_DRAIN;
     return (int64_t)sqe->user_data;
 }
 

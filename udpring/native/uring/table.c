@@ -15,6 +15,7 @@
 #define WRITES UR_WRITES
 #define POLLS UR_POLLS
 #define QUIET UR_QUIET
+#define NOTIFIES UR_NOTIFIES
 
 static const struct ur_row rows[] = {
 #define ROW(symbol, named, code, kind, arguments, prio_bits, op_bits, kernel) \

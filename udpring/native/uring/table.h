@@ -63,6 +63,7 @@ enum ur_memory {
 /* The kernel takes an error of it for a success (seen on Linux 5.19 to 6.18, which do not call req_set_fail() for it): with
  * SKIP_SUCCESS the completion is left out, and a chain goes on. */
 #define UR_QUIET (1u << 12)
+#define UR_NOTIFIES (1u << 13)       /* has a second completion, when the kernel has let go of the memory */
 
 struct ur_row {
     const char *name;
