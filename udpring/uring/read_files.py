@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import NoReturn
 
 from udpring._native import lib
-from udpring.uring.files import FilePath, open_file
+from udpring.uring.files import File, FilePath, open_file
 from udpring.uring.loops import Gate, Loop, running_loop
 from udpring.uring.operations import Flag
 from udpring.uring.queueing import place
@@ -55,9 +55,14 @@ async def read_files(
     reactor = reactor or Reactor.current()
     reactor._opened()
     if reactor.backend != "io_uring":
+        memory = _memory(size + 1)
         for path in paths:
             async with open_file(path, reactor=reactor) as file:
-                yield path, memoryview(await file.readall())
+                length = await _read_whole(file, memory)
+                if length > size:  # it did not fit
+                    yield path, memoryview(bytes(memory) + await file.readall())
+                    continue
+            yield path, memory[:length].toreadonly()
         return
     waiting = iter(paths)
     with _Chains(running_loop(), size, ahead) as chains:
@@ -79,13 +84,29 @@ async def read_files(
                 chains.begin(path)
 
 
+def _memory(length: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, _PAD + length, _MAPPED))[_PAD:]
+
+
+async def _read_whole(file: File, memory: memoryview) -> int:
+    """Reads up to the end of the file or of the memory. Returns the number of bytes."""
+    expected, done = os.fstat(file.fileno()).st_size, 0
+    while done < len(memory):
+        count = await file.readinto(memory[done:])
+        done += count
+        # A file without a length, as in /proc, ends where a read returns nothing.
+        if not count or done == expected:
+            break
+    return done
+
+
 class _Reading:
     """A place for a file: its memory, and its number among the registered files."""
 
     def __init__(self, ring: Ring, number: int, size: int) -> None:
         self.place = place(number)
         # One byte more shows that a file did not fit.
-        memory = memoryview(mmap.mmap(-1, _PAD + size + 1, _MAPPED))[_PAD:]
+        memory = _memory(size + 1)
         self.memory = memory.toreadonly()
         self.batch = ring.prepare("read", number, lengths=size + 1, buffer=memory, count=1, flags=_READ_FLAGS)
         self.path: FilePath = ""
