@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A TCP echo server with a worker for each core: echo_streams.py [PORT]. Ctrl-C ends it.
+"""A TCP echo server with a worker for each core: echo_streams.py [PORT]. SIGTERM or Ctrl-C ends it.
 
 With --processes the workers are processes, which run in parallel on interpreters with a global lock.
 """
@@ -21,9 +21,10 @@ async def echo(connection: Connection) -> None:
 
 
 def main(port: int, processes: bool) -> None:
-    """Echoes until Ctrl-C."""
+    """Echoes until SIGTERM or Ctrl-C."""
     stop = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
     with Server(echo, port=port, processes=processes, receive_armed=True) as server:
         print(f"echoing on port {server.port}, {server.backend}, {server.workers} workers", flush=True)
         stop.wait()

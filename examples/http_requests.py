@@ -201,7 +201,8 @@ class HttptoolsParser:
         method = self._parser.get_method()
         self._request = Request(method, self._target, version, self._headers, keep_alive)
         self._request.check()
-        self.awaits_continue = (b"expect", b"100-continue") in self._headers and version == b"1.1"
+        expected = dict(self._headers).get(b"expect", b"").lower()
+        self.awaits_continue = expected == b"100-continue" and version == b"1.1"
         self.state = "body"
 
     def on_body(self, body: bytes) -> None:

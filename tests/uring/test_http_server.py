@@ -170,7 +170,7 @@ def test_requests_may_come_in_any_pieces(server: ExampleServer) -> None:
 def test_body_is_asked_for_when_the_client_waits(server: ExampleServer) -> None:
     with Client(server) as client:
         for _ in range(2):
-            head, body = post(b"large", b"Expect: 100-continue").split(b"\r\n\r\n")
+            head, body = post(b"large", b"Expect: 100-Continue").split(b"\r\n\r\n")
             client.send(head + b"\r\n\r\n")
             assert client.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
             client.send(body)

@@ -177,4 +177,5 @@ def test_ten_thousand_connections_leave_no_descriptor(interpreter: tuple[list[st
                     clients.append(sock)
                 assert [sock.recv(100) for sock in clients] == [b"hello"] * 250
         server.wait_for_descriptors(before)
-        assert server.stop().startswith(f"{CONNECTIONS} connections")
+        number = signal.SIGINT if name == "echo_net.py" else signal.SIGTERM
+        assert server.stop(number).startswith(f"{CONNECTIONS} connections")
