@@ -21,7 +21,6 @@ from udpring.uring import NetProtocol, NetTransport, ProtocolNet
 from .nets import BACKENDS, PATIENCE, connected, noise, received, serving
 from .reactors import SANITIZED, descriptors
 
-
 # Older kernels differ below what protocols see. The rest is Python, which needs no sanitised core.
 CHOSEN = ["io_uring"] if SANITIZED else ["io_uring", "epoll"]
 
