@@ -18,14 +18,14 @@ import uvloop
 from udpring.errors import WrongThreadError
 from udpring.uring import NetProtocol, NetTransport, ProtocolNet
 
-from .nets import BACKENDS, PATIENCE, connected, noise, received, serving
+from .nets import FOUND, PATIENCE, connected, noise, received, serving
 from .reactors import SANITIZED, descriptors
 
 # Older kernels differ below what protocols see. The rest is Python, which needs no sanitised core.
 CHOSEN = ["io_uring"] if SANITIZED else ["io_uring", "epoll"]
 
 
-@pytest.fixture(params=[each for each in BACKENDS if each.id in CHOSEN])
+@pytest.fixture(params=[each for each in FOUND if each.id in CHOSEN])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = request.param
     return found
