@@ -16,6 +16,8 @@ from udpring.uring import Net, Turn
 PATIENCE = 30.0
 """Seconds within which everything here must happen."""
 
+SOCKET_BYTES = 1 << 18
+
 BACKENDS = [
     pytest.param({"backend": "io_uring"}, id="io_uring"),
     # As on kernels before 6.10.
@@ -57,9 +59,18 @@ def accepted(net: Net) -> int:
 
 @contextlib.contextmanager
 def pair(net: Net) -> Iterator[tuple[int, socket.socket]]:
-    """The id of a connection of the net, and its peer."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, connected(listener.getsockname()) as peer:
+    """The id of a connection of the net, and its peer. Their sockets hold little on any host."""
+    with small_listener() as listener, connected(listener.getsockname()) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
         yield net.add(listener.accept()[0]), peer
+
+
+def small_listener() -> socket.socket:
+    """Its connections have small buffers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    return listener
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from .nets import (
     BACKENDS,
     FOUND,
     PATIENCE,
+    SOCKET_BYTES,
     accepted,
     connected,
     echo,
@@ -34,6 +35,7 @@ from .nets import (
     pair,
     received,
     serving,
+    small_listener,
     take_until,
 )
 from .reactors import descriptors
@@ -73,10 +75,13 @@ def test_many_connections_get_their_own_bytes_back(options: dict[str, Any]) -> N
 
 
 def test_slow_reader_holds_the_sender(options: dict[str, Any]) -> None:
-    payload = noise(64 << 20)  # more than the buffers of the sockets hold
+    payload = noise(24 << 20)  # more than the buffers on the way hold
     net = Net(**options)
-    address = net.listen("127.0.0.1", 0)
-    with serving(net, echo), connected(address) as sock:
+    listener = small_listener()
+    net.listen_on(listener)
+    with serving(net, echo), connected(listener.getsockname()) as sock:
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BYTES)
         sent = threading.Event()
         sender = threading.Thread(target=lambda: (sock.sendall(payload), sent.set()))
         sender.start()
@@ -423,8 +428,8 @@ def test_listener_stops_and_connections_live_on(options: dict[str, Any]) -> None
 
 
 def test_drain_sends_all_queues(options: dict[str, Any]) -> None:
-    payload = noise(30 << 20)  # more than the buffers of both sockets hold
-    with Net(**options, queue_bytes=1 << 26) as net, pair(net) as (number, peer):
+    payload = noise(8 << 20)  # more than the buffers of both sockets hold
+    with Net(**options) as net, pair(net) as (number, peer):
         net.listen("127.0.0.1", 0)
         net.send(number, payload)
         assert net.drain(0.05) == 1
