@@ -113,6 +113,22 @@ def test_turn_reports_opened_data_ended_and_closed(options: dict[str, Any]) -> N
         assert (net.info.opened, net.info.closed, net.info.connections) == (1, 1, 0)
 
 
+def test_last_words_are_answered_before_the_close(options: dict[str, Any]) -> None:
+    """Data and the end of the stream arrive in one turn."""
+    with Net(**options) as net, pair(net) as (number, peer):
+        peer.sendall(b"question")
+        peer.shutdown(socket.SHUT_WR)
+        ended = False
+        while not ended:
+            turn = net.turn(30)
+            assert turn.count or turn.ended
+            for row in range(turn.count):
+                net.send(turn.ids[row], turn.data(row))
+            ended = bool(turn.ended)
+        assert take_until(net, lambda turn: turn.closed).closed == [(number, 0)]
+        assert received(peer, 100) == b"question"
+
+
 def test_half_open_connection_still_sends(options: dict[str, Any]) -> None:
     with Net(**options, half_open=True) as net, pair(net) as (number, peer):
         peer.sendall(b"question")

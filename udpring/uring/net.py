@@ -52,7 +52,8 @@ class Net:
     nothing is received from that connection until it holds at most the second (a quarter by default). So a
     peer that reads slowly is read slowly.
     ``queue_bytes``: a send that would make a queue longer aborts its connection, which ends with ENOBUFS.
-    ``half_open``: keep a connection whose peer has ended. Otherwise it is closed when its queue is empty.
+    ``half_open``: keep a connection whose peer has ended. Otherwise the turn after that closes it when its
+    queue is empty.
     ``backend``: "io_uring" or "epoll" forces one. ``fallback``: use epoll where io_uring is denied.
     ``deny``: IORING_SETUP_* bits to avoid, for tests. ``bundles``, ``known_ends``: false avoids features of
     newer kernels.

@@ -91,8 +91,8 @@ class Turn:
         self.opened: list[tuple[int, int]] = []
         """New connections: id and number of the listener. Their data may be in the rows already."""
         self.ended: list[int] = []
-        """Connections whose peer will send no more (EOF). Unless ``half_open``, they are closed when their
-        send queue is empty."""
+        """Connections whose peer will send no more (EOF). Unless ``half_open``, the next turn closes them
+        when their send queue is empty, so the program can still answer."""
         self.drained: list[int] = []
         """Connections whose send queue was full and holds at most ``low_water`` bytes now."""
         self.closed: list[tuple[int, int]] = []

@@ -91,9 +91,20 @@ void net_ended(struct udpring_net *net, struct net_connection *connection)
     connection->ended = true;
     if (!connection->closing && !connection->dead) {
         net_notice(net, net_id(net, connection), UDPRING_NET_ENDED, 0);
-        connection->closing = !net->options.half_open;
+        connection->ending = !net->options.half_open;
+        connection->ended_turn = net->turns;
     }
     net_mark(net, connection);
+}
+
+void net_close_ending(struct udpring_net *net, struct net_connection *connection)
+{
+    if (connection->ended_turn == net->turns) {
+        net_mark(net, connection);
+        return;
+    }
+    connection->ending = false;
+    connection->closing = true;
 }
 
 void net_sent(struct udpring_net *net, struct net_connection *connection)

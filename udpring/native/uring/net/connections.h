@@ -15,6 +15,8 @@ void net_mark(struct udpring_net *net, struct net_connection *connection);
 void net_fail(struct udpring_net *net, struct net_connection *connection, int error);
 /* The peer ended. */
 void net_ended(struct udpring_net *net, struct net_connection *connection);
+/* Begins to close an `ending` connection once the program had its last data for a turn. */
+void net_close_ending(struct udpring_net *net, struct net_connection *connection);
 /* Bytes have left the queue, or had left it in a turn without room for the notice (net_drained()). */
 void net_sent(struct udpring_net *net, struct net_connection *connection);
 /* Closes the socket of a dead connection that has no operation under way, and says so. The place is free from the next turn on. */

@@ -252,6 +252,7 @@ int32_t udpring_net_turn(struct udpring_net *net, int64_t timeout_ns)
     struct udpring_net_events *events = net->events;
     net_buffers_give_back(net);
     net_retire(net);
+    net->turns++;
     events->rows = events->notice_rows = events->woken = 0;
     code = net->poll_fd >= 0 ? net_poll_turn(net, timeout_ns) : net_ring_turn(net, timeout_ns);
     return code ? code : (int32_t)(events->rows + events->notice_rows);

@@ -45,6 +45,8 @@ static void send_queue(struct udpring_net *net, struct net_connection *connectio
 
 static void advance(struct udpring_net *net, struct net_connection *connection)
 {
+    if (ur_unlikely(connection->ending))
+        net_close_ending(net, connection);
     if (ur_unlikely(net_drained(net, connection)))
         net_sent(net, connection);
     if (!connection->dead && connection->head && !connection->blocked)

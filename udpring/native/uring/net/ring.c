@@ -95,6 +95,8 @@ static void end(struct udpring_net *net, struct net_connection *connection)
 /* Brings what is wanted and what is under way together. */
 static void advance(struct udpring_net *net, struct net_connection *connection)
 {
+    if (ur_unlikely(connection->ending))
+        net_close_ending(net, connection);
     if (ur_unlikely(net_drained(net, connection)))
         net_sent(net, connection);
     if (!connection->dead && connection->head && connection->sending == NET_IDLE)

@@ -39,6 +39,7 @@ struct net_connection {
     uint64_t queued;                 /* bytes */
     uint32_t next_free;
     uint32_t interest;               /* epoll: events asked for; 0: not registered */
+    uint32_t ended_turn;             /* the low bits of `turns` when `ending` was set */
     uint8_t sending;                 /* enum net_sending */
     /* under way */
     bool receiving, receive_cancelled, send_cancelled;
@@ -46,6 +47,7 @@ struct net_connection {
     bool starved;                    /* waits for a free buffer */
     bool marked;                     /* in the list of those to advance */
     bool ended, shut;
+    bool ending;                     /* closes with the next turn: the program may still answer the last data */
     bool full;                       /* more than `high` queued, and not down at `low` since */
     /* wanted */
     bool paused, shutdown, closing, dead, reset;
@@ -76,6 +78,7 @@ struct net_buffer_list {
 struct udpring_net {
     struct udpring_net_options options;
     struct udpring_net_events *events;   /* of the caller of udpring_net_open() */
+    uint32_t turns;
     struct udpring_net_info info;
     struct ur_ring ring;             /* not open with readiness */
     int poll_fd;                     /* epoll; -1 with io_uring */
