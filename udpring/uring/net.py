@@ -20,6 +20,7 @@ import os
 import socket
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -293,7 +294,8 @@ class Net:
     def turn(self, timeout: float | None = None) -> Turn:
         """Submits, waits for events, at most ``timeout`` seconds, and returns them.
 
-        The turn is empty when the time is over, after a signal and after ``stop``. The data of the last turn
+        The turn is empty when the time is over, after a signal, ``stop`` and ``wake``, and, while views hold
+        all buffers, when connections begin to wait for one and when one is dropped. The data of the last turn
         is gone, unless a view holds it. Raises WrongThreadError, RingError with the error of
         io_uring_enter(2).
         """
@@ -422,7 +424,7 @@ class Net:
 
     def _claim(self, start: int, length: int) -> memoryview:
         self._check(lib.udpring_net_claim(self._opened(), start, length), "a view")
-        back = partial(_give_back, self._released, start, length, self._pinned)
+        back = partial(_give_back, weakref.ref(self), self._released, start, length, self._pinned)
         anchor = ffi.gc(self._pinned + start, back, length)
         return memoryview(ffi.buffer(anchor, length)).toreadonly()
 
@@ -436,6 +438,17 @@ def _freed_with_last_reference(native: Any) -> Any:
     return ffi.gc(native, lib.udpring_net_free)
 
 
-def _give_back(released: deque[tuple[int, int]], start: int, length: int, _memory: Any, _anchor: Any) -> None:
-    """The last view is gone. May run in any thread, so it only notes the place."""
+def _give_back(
+    net: weakref.ref[Net],
+    released: deque[tuple[int, int]],
+    start: int,
+    length: int,
+    _memory: Any,
+    _anchor: Any,
+) -> None:
+    """The last view is gone. May run in any thread, so it only notes the place. Wakes a net that waits for
+    it."""
     released.append((start, length))
+    waiting = net()
+    if waiting is not None and waiting._turn._native.starving:
+        waiting.wake()

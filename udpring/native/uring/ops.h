@@ -24,6 +24,7 @@ enum ur_kind {
     UR_KIND_NET_SEND = 9,
     UR_KIND_NET_ACCEPT = 10,
     UR_KIND_NET_WAKE = 11,
+    UR_KIND_NET_PAUSE = 12, /* the end of a pause of accepting */
 };
 
 #define UR_NO_SLOT UINT32_MAX

@@ -47,8 +47,9 @@ struct udpring_net_events {
     int32_t *values;
     uint8_t *memory;           /* of all buffers: buffers x buffer_bytes */
     uint32_t rows, notice_rows;
-    uint32_t woken;            /* 1: udpring_net_wake() was called */
+    uint32_t woken;            /* 1: udpring_net_wake() was called, or `starving` has become 1 */
     uint32_t unfinished;       /* 1: call again before waiting for the descriptor */
+    uint32_t starving;         /* 1: connections wait for a claimed buffer: wake the net when one can be released */
 };
 
 struct udpring_net_info {
@@ -117,6 +118,6 @@ int32_t udpring_net_fd(const struct udpring_net *net, uint64_t id);
 /* Keeps the buffers of a row of this turn from being given back at the next one, until udpring_net_release(). Each row once.
  * -ENOENT: no such memory, or claimed already. */
 int32_t udpring_net_claim(struct udpring_net *net, uint64_t start, uint32_t length);
-/* 0, -ENOENT: it is not claimed. */
+/* 0, -ENOENT: it is not claimed. Nothing is received until the next turn. */
 int32_t udpring_net_release(struct udpring_net *net, uint64_t start, uint32_t length);
 #endif

@@ -107,3 +107,11 @@ bool net_accepting_armed(const struct udpring_net *net)
             return true;
     return false;
 }
+
+bool net_accepting_pauses(const struct udpring_net *net)
+{
+    for (uint32_t i = 0; i < net->listeners_top; i++)
+        if (net->listeners[i].used && net->listeners[i].not_before)
+            return true;
+    return false;
+}

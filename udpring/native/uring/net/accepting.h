@@ -10,4 +10,6 @@ void net_accepting_done(struct udpring_net *net, const struct io_uring_cqe *cqe)
 /* A connection was accepted, or accept failed with -result. Both backends. */
 void net_accepted(struct udpring_net *net, struct net_listener *listener, int32_t result);
 bool net_accepting_armed(const struct udpring_net *net);
+/* Whether a listener waits for the end of a shortage. */
+bool net_accepting_pauses(const struct udpring_net *net);
 #endif

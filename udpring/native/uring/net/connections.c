@@ -78,6 +78,22 @@ struct net_connection *net_connection_of(const struct udpring_net *net, uint64_t
     return connection->generation == id >> 32 && connection->fd >= 0 ? connection : NULL;
 }
 
+void net_feed_starved(struct udpring_net *net)
+{
+    struct udpring_net_events *events = net->events;
+    if (net->buffers.waiting && net->buffers.out < net->buffers.count) {
+        net->buffers.waiting = false;
+        for (uint32_t i = 0; i < net->top; i++)
+            if (net->connections[i].starved) {
+                net->connections[i].starved = false;
+                net_mark(net, &net->connections[i]);
+            }
+    }
+    if (ur_unlikely(net->buffers.waiting && !events->starving))
+        events->woken = 1;
+    events->starving = net->buffers.waiting;
+}
+
 void net_fail(struct udpring_net *net, struct net_connection *connection, int error)
 {
     if (!connection->dead)

@@ -7,6 +7,9 @@ int net_connections_open(struct udpring_net *net) UR_MUST_CHECK;   /* 0 or -ENOM
 void net_connections_close(struct udpring_net *net);               /* frees the table. The connections are closed */
 /* A place for a connected socket, marked. NULL: all are taken, or it would have no memory. */
 struct net_connection *net_connection_take(struct udpring_net *net, int fd);
+/* Marks the connections that wait for a free buffer, if there is one. Says to the program whether some still wait, and ends the turn
+ * when they begin to: from then on the program wakes us for each buffer that it releases. */
+void net_feed_starved(struct udpring_net *net);
 /* The connection with this id, or NULL. */
 struct net_connection *net_connection_of(const struct udpring_net *net, uint64_t id);
 /* The next turn advances it. */

@@ -53,7 +53,7 @@ int32_t udpring_net_open(struct udpring_net **out, const struct udpring_net_opti
         return ur_fail(why, -ENOMEM, "no memory");
     net->options = *options;
     net->events = events;
-    net->poll_fd = net->event_fd = -1;
+    net->poll_fd = net->event_fd = net->timer_fd = -1;
     net->owner = ur_thread_number();
     net->owner_tid = gettid();
     net->forks = ur_fork_count();
@@ -122,7 +122,9 @@ int32_t udpring_net_close(struct udpring_net *net)
         close(net->poll_fd);
     if (net->event_fd >= 0)
         close(net->event_fd);
-    net->poll_fd = net->event_fd = -1;
+    if (net->timer_fd >= 0)
+        close(net->timer_fd);
+    net->poll_fd = net->event_fd = net->timer_fd = -1;
     return left > 0 ? left : 0;
 }
 

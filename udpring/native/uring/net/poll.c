@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "accepting.h"
@@ -14,6 +15,7 @@
 /* epoll_data of what is no connection. An id of a connection is below. */
 #define LISTENER (1ull << 63)
 #define WAKE UINT64_MAX
+#define PAUSE (UINT64_MAX - 1)
 
 static int watch(struct udpring_net *net, int fd, uint32_t events, uint64_t data, bool known)
 {
@@ -65,7 +67,7 @@ static void advance(struct udpring_net *net, struct net_connection *connection)
             net_mark(net, connection);
         return;
     }
-    uint32_t interest = (net_reads(connection) ? EPOLLIN : 0) | (connection->head ? EPOLLOUT : 0);
+    uint32_t interest = (net_reads(connection) && !connection->starved ? EPOLLIN : 0) | (connection->head ? EPOLLOUT : 0);
     if (interest == connection->interest)
         return;
     int code = watch(net, connection->fd, interest, net_id(net, connection), connection->interest != 0);
@@ -108,6 +110,10 @@ static int64_t advance_listeners(struct udpring_net *net)
             watch(net, listener->fd, wanted ? EPOLLIN : 0, LISTENER | i, listener->armed);
         listener->armed = wanted;
     }
+    if (wait > 0) {
+        const struct itimerspec end = {.it_value = {.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000}};
+        timerfd_settime(net->timer_fd, 0, &end, NULL);   /* for udpring_net_fileno() */
+    }
     return wait;
 }
 
@@ -135,7 +141,11 @@ static void receive(struct udpring_net *net, struct net_connection *connection)
     int32_t buffer = net_buffers_peek(net);
     if (buffer < 0) {
         net->info.starved++;
-        return;   /* the next turn finds it readable again */
+        if (!net->buffers.lent_count) {   /* all are claimed. Otherwise the next turn finds it readable again */
+            connection->starved = net->buffers.waiting = true;
+            net_mark(net, connection);
+        }
+        return;
     }
     ssize_t length = recv(connection->fd, net->buffers.memory + (size_t)buffer * net->buffers.bytes, net->buffers.bytes, MSG_DONTWAIT);
     if (length > 0)
@@ -151,6 +161,12 @@ static void ready(struct udpring_net *net, const struct epoll_event *event)
     if (event->data.u64 == WAKE) {
         uint64_t count;
         net->events->woken |= read(net->wake_fd, &count, sizeof(count)) > 0;
+        return;
+    }
+    if (event->data.u64 == PAUSE) {
+        uint64_t count;
+        ssize_t length = read(net->timer_fd, &count, sizeof(count));
+        (void)length;
         return;
     }
     if (event->data.u64 & LISTENER) {
@@ -183,6 +199,7 @@ static int milliseconds(int64_t ns)
 static int go_round(struct udpring_net *net, int64_t left)
 {
     struct epoll_event events[EVENTS_MAX] UR_UNINITIALIZED;
+    net_feed_starved(net);
     advance_marked(net);
     int64_t limit = advance_listeners(net);
     if (has_events(net) || net->marked_count)
@@ -223,7 +240,14 @@ int net_poll_open(struct udpring_net *net, struct udpring_reason *why)
         int error = errno;
         return ur_fail(why, -error, "epoll_create1: %s", strerror(error));
     }
+    net->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (net->timer_fd < 0) {
+        int error = errno;
+        return ur_fail(why, -error, "timerfd_create: %s", strerror(error));
+    }
     int code = watch(net, net->wake_fd, EPOLLIN, WAKE, false);
+    if (!code)
+        code = watch(net, net->timer_fd, EPOLLIN, PAUSE, false);
     if (code)
         return ur_fail(why, code, "epoll_ctl: %s", strerror(-code));
     return net_buffers_open(net, why);

@@ -121,14 +121,6 @@ static void advance(struct udpring_net *net, struct net_connection *connection)
 
 static void advance_marked(struct udpring_net *net)
 {
-    if (net->buffers.waiting && net->buffers.out < net->buffers.count) {
-        net->buffers.waiting = false;
-        for (uint32_t i = 0; i < net->top; i++)
-            if (net->connections[i].starved) {
-                net->connections[i].starved = false;
-                net_mark(net, &net->connections[i]);
-            }
-    }
     /* What is marked again meanwhile (no entry was free, no room for notices) waits for the next call. */
     uint32_t count = net->marked_count;
     for (uint32_t i = 0; i < count; i++) {
@@ -211,6 +203,9 @@ static void harvest(struct udpring_net *net)
             net->wake_armed = false;
             net->events->woken |= cqe->res > 0;
             break;
+        case UR_KIND_NET_PAUSE:
+            net->pause_armed = false;
+            break;
         case UR_KIND_CANCEL:
             break;
         default:
@@ -251,6 +246,21 @@ static void arm_wake(struct udpring_net *net)
     sqe->user_data = UR_USER_DATA(UR_KIND_NET_WAKE, 0, 0);
 }
 
+/* Nothing else makes the descriptor readable at the end of a pause of accepting. */
+static void arm_pause(struct udpring_net *net, int64_t left)
+{
+    struct io_uring_sqe *sqe = net->pause_armed ? NULL : ur_sqe_or_submit(&net->ring);
+    if (!sqe)
+        return;
+    net->pause_armed = true;
+    net->pause = (struct __kernel_timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+    sqe->opcode = IORING_OP_TIMEOUT;
+    sqe->fd = -1;
+    sqe->addr = (uint64_t)(uintptr_t)&net->pause;
+    sqe->len = 1;
+    sqe->user_data = UR_USER_DATA(UR_KIND_NET_PAUSE, 0, 0);
+}
+
 static bool has_events(const struct udpring_net *net)
 {
     return net->events->rows || net->events->notice_rows || net->events->woken;
@@ -261,8 +271,12 @@ static int go_round(struct udpring_net *net, int64_t left)
 {
     settle_silent(net);
     net->hasty = false;
+    net_feed_starved(net);
     advance_marked(net);
+    net_feed_starved(net);
     int64_t limit = net_accepting_advance(net);
+    if (limit > 0 && net->event_fd >= 0)
+        arm_pause(net, limit);
     if (!net->wake_armed)
         arm_wake(net);
     /* No completion wakes us for a notice, or for what follows a silent send. */
@@ -294,7 +308,8 @@ int net_ring_turn(struct udpring_net *net, int64_t timeout_ns)
             break;
         if (code && code != -ETIME && code != -EAGAIN && code != -EBUSY)
             return code;
-        if (timeout_ns == 0 && (!net->marked_count || ++rounds == NET_ROUNDS))
+        bool again = net->marked_count || (net->event_fd >= 0 && !net->pause_armed && net_accepting_pauses(net));
+        if (timeout_ns == 0 && (!again || ++rounds == NET_ROUNDS))
             break;
         if (timeout_ns > 0 && (left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC)) <= 0)
             break;

@@ -84,6 +84,9 @@ struct udpring_net {
     int poll_fd;                     /* epoll; -1 with io_uring */
     int wake_fd;                     /* eventfd(2): udpring_net_wake() */
     int event_fd;                    /* io_uring: for udpring_net_fileno(); -1: none */
+    int timer_fd;                    /* epoll: ends a pause of accepting, for udpring_net_fileno(). io_uring: -1 */
+    struct __kernel_timespec pause;  /* io_uring: of the timeout that does the same */
+    bool pause_armed;
     uint64_t wake_word;              /* io_uring reads wake_fd into it */
     bool wake_armed;
     bool known_ends, bundles;
