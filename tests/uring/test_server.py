@@ -36,6 +36,10 @@ async def name_worker(connection: Connection) -> None:
     await connection.send_all(f"{os.getpid()} {threading.get_ident()} {cpus}".encode())
 
 
+async def name_thread(connection: Connection) -> None:
+    await connection.send_all(threading.current_thread().name.encode())
+
+
 async def name_and_echo(connection: Connection) -> None:
     await connection.send_all(str(os.getpid()).encode())
     await echo(connection)
@@ -357,6 +361,14 @@ def test_worker_processes_serve(backend: str) -> None:
     for process in seen:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+def test_worker_process_names_its_thread_by_its_number() -> None:
+    with (
+        Server(name_thread, workers=1, processes=True) as server,
+        socket.create_connection(server.address, PATIENCE) as sock,
+    ):
+        assert sock.makefile().read() == "udpring-server-0"
 
 
 @pytest.mark.parametrize("backend", EACH_BACKEND)

@@ -87,8 +87,8 @@ class ProcessWorker:
 def serve(pipe: Any, handler: Handler, options: WorkerOptions, number: int, cpu: int | None) -> None:
     """The main function of the process: executes calls until the parent closes the pipe or ends."""
     # A terminal or a service manager sends these to the parent too, which drains this process first.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     try:
         worker = ThreadWorker(handler, options, number, cpu)
     except OSError as error:
