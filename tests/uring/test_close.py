@@ -289,6 +289,18 @@ def test_a_forgotten_ring_is_closed_with_a_warning() -> None:
     assert (descriptors(), mappings()) == before
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_forgotten_ring_is_closed_where_warnings_are_errors() -> None:
+    before, graves = (descriptors(), mappings()), graveyard()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rings = [Ring(8)]
+        rings[0].timeout(3600)
+        rings[0].submit()
+        rings.clear()
+    assert ((descriptors(), mappings()), graveyard()) == (before, graves)
+
+
 def test_ring_of_ended_thread_can_be_closed() -> None:
     """No thread can cancel any more, so operations in flight are leaked, not freed."""
     made: list[Ring] = []

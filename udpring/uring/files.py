@@ -222,8 +222,8 @@ class File:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             os.close(self._fd)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {os.fsdecode(self.name)!r} {self.mode}{' closed' * self.closed}>"

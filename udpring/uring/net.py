@@ -202,7 +202,12 @@ class Net:
     def __del__(self) -> None:
         if self._native is None or os.getpid() != self._process:
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        finally:  # a program may make errors of warnings
+            self._close_collected()
+
+    def _close_collected(self) -> None:
         try:
             self.close()
         except WrongThreadError:

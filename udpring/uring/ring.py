@@ -263,7 +263,12 @@ class Ring(Operations, Registered):
         # another file.
         if self._native is None or os.getpid() != self._process:
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        finally:  # a program may make errors of warnings
+            self._close_collected()
+
+    def _close_collected(self) -> None:
         try:
             self.close()
         except WrongThreadError:

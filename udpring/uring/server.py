@@ -179,10 +179,10 @@ class Server:
         workers = self.__dict__.get("_workers")
         if not workers or os.getpid() != self._process:
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         for worker in workers:
             with contextlib.suppress(RuntimeError, ClosedError):  # it has ended
                 worker.stop_soon()
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address!r}, {len(self._workers)} workers>"
