@@ -282,6 +282,16 @@ def test_full_net_leaves_connections_in_the_backlog(options: dict[str, Any]) -> 
         assert net.info.refused == 0
 
 
+def test_refused_connection_keeps_its_blocking_mode(options: dict[str, Any]) -> None:
+    with Net(**options, connections=1) as net, pair(net), socket.socket() as spare:
+        for blocking in (True, False):
+            spare.setblocking(blocking)
+            with pytest.raises(RingError) as raised:
+                net.add(spare)
+            assert raised.value.errno == errno.ENOSPC
+            assert os.get_blocking(spare.fileno()) == blocking
+
+
 def test_queue_has_a_bound(options: dict[str, Any]) -> None:
     with Net(**options, high_water=1000, queue_bytes=100_000) as net, pair(net) as (number, _peer):
         assert net.send(number, bytes(90_000)) == 90_000

@@ -239,6 +239,8 @@ int64_t udpring_net_add(struct udpring_net *net, int32_t fd)
     int code = usable(net);
     if (code)
         return code;
+    if (!net->free_count)
+        return -ENOSPC;   /* with the socket as it was */
     code = set_blocking(net, fd);
     if (code)
         return code;
