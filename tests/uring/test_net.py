@@ -292,6 +292,18 @@ def test_refused_connection_keeps_its_blocking_mode(options: dict[str, Any]) -> 
             assert os.get_blocking(spare.fileno()) == blocking
 
 
+def test_refused_listener_keeps_its_blocking_mode(options: dict[str, Any]) -> None:
+    with Net(**options) as net, socket.socket() as spare:
+        for _ in range(64):
+            net.listen("127.0.0.1", 0)
+        for blocking in (True, False):
+            spare.setblocking(blocking)
+            with pytest.raises(RingError) as raised:
+                net.listen_on(spare)
+            assert raised.value.errno == errno.ENOSPC
+            assert os.get_blocking(spare.fileno()) == blocking
+
+
 def test_queue_has_a_bound(options: dict[str, Any]) -> None:
     with Net(**options, high_water=1000, queue_bytes=100_000) as net, pair(net) as (number, _peer):
         assert net.send(number, bytes(90_000)) == 90_000

@@ -196,19 +196,19 @@ int32_t udpring_net_listen(struct udpring_net *net, int32_t fd)
     int code = usable(net);
     if (code)
         return code;
+    uint32_t i = 0;
+    while (i < UDPRING_NET_LISTENERS_MAX && net->listeners[i].used)
+        i++;
+    if (i == UDPRING_NET_LISTENERS_MAX)
+        return -ENOSPC;
     code = set_blocking(net, fd);
     if (code)
         return code;
-    for (uint32_t i = 0; i < UDPRING_NET_LISTENERS_MAX; i++) {
-        struct net_listener *listener = &net->listeners[i];
-        if (listener->used)
-            continue;
-        *listener = (struct net_listener){.fd = fd, .used = true, .generation = listener->generation + 1};
-        if (i >= net->listeners_top)
-            net->listeners_top = i + 1;
-        return (int32_t)i;
-    }
-    return -ENOSPC;
+    struct net_listener *listener = &net->listeners[i];
+    *listener = (struct net_listener){.fd = fd, .used = true, .generation = listener->generation + 1};
+    if (i >= net->listeners_top)
+        net->listeners_top = i + 1;
+    return (int32_t)i;
 }
 
 int32_t udpring_net_unlisten(struct udpring_net *net, uint32_t number)
