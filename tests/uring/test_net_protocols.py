@@ -167,6 +167,8 @@ def test_writing_pauses_and_resumes(options: dict[str, Any], recorder: type[Reco
             protocol.transport.write(bytearray(payload[100_000:]))
             assert protocol.calls == ["made", "pause"]
             assert protocol.transport.get_write_buffer_size() == len(payload)
+            protocol.transport.write_eof()
+            assert (protocol.transport.get_write_buffer_size(), net.info.unsent) == (len(payload), 0)
             whole = pool.submit(received, peer, len(payload))
             run_until(net, lambda: "resume" in protocol.calls)
             while not whole.done():

@@ -153,7 +153,7 @@ class NetTransport:
 
     def get_write_buffer_size(self) -> int:
         """Bytes in the send queue."""
-        return max(0, int(_send(self._native, self._id, b"", 0)))
+        return max(0, int(lib.udpring_net_queued(self._native, self._id)))
 
     def get_protocol(self) -> Any:
         """The protocol."""

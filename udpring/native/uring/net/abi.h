@@ -112,6 +112,8 @@ enum udpring_net_order {
 /* 0, -ENOENT. */
 int32_t udpring_net_order(struct udpring_net *net, uint64_t id, uint32_t order);
 int32_t udpring_net_order_all(struct udpring_net *net, uint32_t order);   /* the same to all connections */
+/* The bytes in the queue of a connection, or -ENOENT. */
+int64_t udpring_net_queued(const struct udpring_net *net, uint64_t id);
 /* The descriptor of a connection, or -ENOENT. */
 int32_t udpring_net_fd(const struct udpring_net *net, uint64_t id);
 

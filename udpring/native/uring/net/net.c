@@ -351,6 +351,12 @@ int32_t udpring_net_order_all(struct udpring_net *net, uint32_t order)
     return code;
 }
 
+int64_t udpring_net_queued(const struct udpring_net *net, uint64_t id)
+{
+    const struct net_connection *connection = net ? net_connection_of(net, id) : NULL;
+    return connection ? (int64_t)connection->queued : -ENOENT;
+}
+
 int32_t udpring_net_fd(const struct udpring_net *net, uint64_t id)
 {
     const struct net_connection *connection = net ? net_connection_of(net, id) : NULL;

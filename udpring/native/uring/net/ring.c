@@ -21,6 +21,7 @@ static uint32_t place_of(const struct udpring_net *net, const struct net_connect
 static void arm_receive(struct udpring_net *net, struct net_connection *connection)
 {
     if (net->buffers.out == net->buffers.count) {
+        net->info.starved += !connection->starved;
         connection->starved = net->buffers.waiting = true;
         return;
     }
@@ -362,7 +363,12 @@ static int try_receive(struct udpring_net *net, struct udpring_reason *why)
     bool armed = true, works = false;
     if (write(ends[1], "x", 1) == 1)
         shutdown(ends[1], SHUT_WR);
-    while (armed && (code = ur_submit_and_wait(&net->ring, 1, STOP_NS)) == 0) {
+    while (armed) {
+        code = ur_submit_and_wait(&net->ring, 1, STOP_NS);
+        if (code == -EINTR)
+            continue;
+        if (code)
+            break;
         const struct io_uring_cqe *cqe = ur_cq_at(&net->ring, 0);
         armed = cqe->flags & IORING_CQE_F_MORE;
         works |= cqe->res == 1 && armed && cqe->flags & IORING_CQE_F_BUFFER;
