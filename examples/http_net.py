@@ -180,7 +180,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("port", type=int, nargs="?", default=0)
-    parser.add_argument("--parser", choices=PARSERS, default="h11", help="of those that are installed")
+    parser.add_argument("--parser", choices=PARSERS, default="h11", help="a parser that is installed")
     for name, seconds in (("idle", 15.0), ("head", 10.0), ("body", 30.0), ("drain", 10.0)):
         parser.add_argument(f"--{name}", type=float, default=seconds, metavar="SECONDS")
     chosen = parser.parse_args()

@@ -176,7 +176,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("port", type=int, nargs="?", default=0)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--parser", choices=PARSERS, default="h11", help="of those that are installed")
+    parser.add_argument("--parser", choices=PARSERS, default="h11", help="a parser that is installed")
     parser.add_argument("--files", type=Path, metavar="FOLDER")
     parser.add_argument("--workers", type=int, metavar="N", help="by default one for each core")
     parser.add_argument("--processes", action="store_true", help="workers are processes, not threads")

@@ -149,7 +149,7 @@ class Words:
         os.set_blocking(self.reader, True)
 
     def settle(self) -> None:
-        """The end: all words that were sent came out, but for those that a close threw away."""
+        """At the end, each word sent has come out, except words that a close dropped."""
         self.drain()
         assert len(self.sent - self.got) <= self.lost, "words are lost"
 

@@ -218,9 +218,9 @@ class Setup:
             raise
 
     def change(self, plan: Plan) -> None:
-        """Changes to another plan: takes back the steps that it lacks, then runs those that it adds. An added
-        address or route that the interface has already, made by hand, is taken over. Raises HostError when an
-        added step fails; the added steps before it are taken back."""
+        """Changes to another plan. First undoes the steps that are not in it, then runs the new ones. A new
+        address or route that somebody has already made by hand counts as done, and ``down`` removes it.
+        Raises HostError when a new step fails, after it has undone the new steps before that one."""
         wanted = set(plan.steps)
         added = [step for step in plan.steps if step not in self._done]
         gone = [step for step in self._done if step not in wanted]
