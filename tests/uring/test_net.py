@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 import warnings
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,23 @@ def test_few_buffers_serve_many_connections(options: dict[str, Any]) -> None:
             assert received(sock, len(each)) == each
             sock.close()
         assert net.info.starved > 0
+
+
+def test_listener_that_could_not_be_armed_is_tried_again(options: dict[str, Any]) -> None:
+    with (
+        Net(**options) as net,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        Path("/dev/null").open() as file,
+    ):
+        listener = server.dup()
+        net.listen_on(listener)
+        os.dup2(file.fileno(), listener.fileno())  # nothing to accept from, or to watch
+        deadline = time.monotonic() + PATIENCE
+        while not net.info.shortages and time.monotonic() < deadline:
+            net.turn(0.01)
+        os.dup2(server.fileno(), listener.fileno())
+        with connected(server.getsockname()):
+            accepted(net)
 
 
 def test_kept_view_keeps_its_bytes(options: dict[str, Any]) -> None:

@@ -106,9 +106,14 @@ static int64_t advance_listeners(struct udpring_net *net)
             else
                 listener->not_before = 0;
         }
-        if (wanted != listener->armed)
-            watch(net, listener->fd, wanted ? EPOLLIN : 0, LISTENER | i, listener->armed);
-        listener->armed = wanted;
+        if (wanted == listener->armed)
+            continue;
+        int code = watch(net, listener->fd, wanted ? EPOLLIN : 0, LISTENER | i, listener->armed);
+        listener->armed = wanted && !code;
+        if (wanted && code) {
+            net_accepted(net, listener, code);   /* as when accept(2) fails: a pause, and the next try */
+            wait = wait < 0 || NET_PAUSE_NS < wait ? NET_PAUSE_NS : wait;
+        }
     }
     if (wait > 0) {
         const struct itimerspec end = {.it_value = {.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000}};

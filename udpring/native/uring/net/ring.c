@@ -298,6 +298,11 @@ int net_ring_turn(struct udpring_net *net, int64_t timeout_ns)
 {
     int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0, left = timeout_ns;
     unsigned rounds = 0;
+    if (ur_unlikely(net->failed)) {
+        int code = net->failed;
+        net->failed = 0;
+        return code;
+    }
     if (net->event_fd >= 0) {
         uint64_t signals;
         ssize_t length = read(net->event_fd, &signals, sizeof(signals));
@@ -305,9 +310,12 @@ int net_ring_turn(struct udpring_net *net, int64_t timeout_ns)
     }
     for (;;) {
         int code = go_round(net, left);
-        if (has_events(net))
+        bool failed = code && code != -ETIME && code != -EAGAIN && code != -EBUSY;
+        if (has_events(net)) {
+            net->failed = failed && code != -EINTR ? code : 0;   /* the program gets the events first */
             break;
-        if (code && code != -ETIME && code != -EAGAIN && code != -EBUSY)
+        }
+        if (failed)
             return code;
         bool again = net->marked_count || (net->event_fd >= 0 && !net->pause_armed && net_accepting_pauses(net));
         if (timeout_ns == 0 && (!again || ++rounds == NET_ROUNDS))

@@ -91,6 +91,7 @@ struct udpring_net {
     bool wake_armed;
     bool known_ends, bundles;
     bool hasty;                      /* something follows a silent send of this round */
+    int failed;                      /* io_uring: error of a round that also had events; the next turn returns it */
     bool open, stopping;
     uint64_t owner;                  /* ur_thread_number() */
     int32_t owner_tid;
