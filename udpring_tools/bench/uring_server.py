@@ -1,6 +1,6 @@
 """A server of ``bench uring``, as a process: ``python -P -m udpring_tools.bench.uring_server WORK WAY``.
 
-It prints its port, and serves on loopback until its standard input ends.
+It prints its port, and serves on loopback until its standard input ends. ``WORK`` is a key of ``PROTOCOLS``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Server = Callable[[str, socket.socket], None]
 
 
 def _on_loop(work: str, sock: socket.socket, loop: Any) -> None:
-    factory = PROTOCOLS["sink-buffered" if work == "sink" else work]()
+    factory = PROTOCOLS[work]()
 
     async def serve() -> None:
         server = await asyncio.get_running_loop().create_server(factory, sock=sock)
@@ -40,6 +40,13 @@ def _on_loop(work: str, sock: socket.socket, loop: Any) -> None:
 
 def _asyncio(work: str, sock: socket.socket) -> None:
     _on_loop(work, sock, asyncio.SelectorEventLoop)
+
+
+def _asyncio_freed(work: str, sock: socket.socket) -> None:
+    """asyncio allocates 256 KiB for each receive, and malloc maps and unmaps that each time. Freeing a large
+    block first ends that for good (mallopt(3), M_MMAP_THRESHOLD)."""
+    bytearray(16 << 20)
+    _asyncio(work, sock)
 
 
 def _uvloop(work: str, sock: socket.socket) -> None:
@@ -122,6 +129,7 @@ SERVERS: dict[str, Server] = {
     "net": _net,
     "protocols": _protocols,
     "asyncio": _asyncio,
+    "asyncio-freed": _asyncio_freed,
     "uvloop": _uvloop,
     "streams": _streams,
     "ring": _ring,
@@ -135,9 +143,6 @@ def main() -> None:
     serve = SERVERS[way]
     sock = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     print(sock.getsockname()[1], flush=True)
-    # asyncio allocates 256 KiB for each receive. While malloc maps and unmaps that each time, a message costs
-    # three times as much. Freeing a large block ends that for good (mallopt(3), M_MMAP_THRESHOLD).
-    bytearray(16 << 20)
     threading.Thread(target=_end_with_input, daemon=True).start()
     serve(work, sock)
 

@@ -125,6 +125,7 @@ def echo_row(place: Place) -> Row:
             "udpring ring": contender("ring"),
             "uvloop": contender("uvloop", package("uvloop")),
             "asyncio": contender("asyncio"),
+            "asyncio, block freed": contender("asyncio-freed"),
         },
     )
 
@@ -160,8 +161,8 @@ def sink_row(place: Place) -> Row:
     """Bytes as fast as the server takes them."""
     count = place.sizes.sinks
 
-    def contender(way: str, needs: tuple[str, ...] = ()) -> Contender:
-        return Contender(lambda seconds: _sink(way, count, seconds), needs)
+    def contender(way: str, needs: tuple[str, ...] = (), work: str = "sink") -> Contender:
+        return Contender(lambda seconds: _sink(work, way, count, seconds), needs)
 
     return Row(
         "sink",
@@ -173,14 +174,16 @@ def sink_row(place: Place) -> Row:
             "udpring streams": contender("streams"),
             "udpring ring": contender("ring"),
             "uvloop": contender("uvloop", package("uvloop")),
+            "uvloop, buffered": contender("uvloop", package("uvloop"), "sink-buffered"),
             "asyncio": contender("asyncio"),
+            "asyncio, buffered": contender("asyncio", (), "sink-buffered"),
         },
     )
 
 
-def _sink(way: str, count: int, seconds: float) -> Sample:
+def _sink(work: str, way: str, count: int, seconds: float) -> Sample:
     data = bytes(PIECE)
-    with ServerProcess("sink", way) as server, _connected(server.port, count) as fds:
+    with ServerProcess(work, way) as server, _connected(server.port, count) as fds:
 
         def pour(long: float) -> int:
             return _checked(lib.udpring_bench_pour(fds, count, data, PIECE, round(long * 1e9)))
@@ -212,6 +215,7 @@ def http_row(place: Place) -> Row:
             "udpring + h11": contender("http-h11", "protocols", h11),
             "uvloop + httptools": contender("http-httptools", "uvloop", (*package("uvloop"), *httptools)),
             "asyncio + httptools": contender("http-httptools", "asyncio", httptools),
+            "asyncio, block freed + httptools": contender("http-httptools", "asyncio-freed", httptools),
             "asyncio + h11": contender("http-h11", "asyncio", h11),
         },
     )
