@@ -32,6 +32,9 @@ REPORT = {
     "offloads": {"interface": "csum tso4", "trains_sent": True, "trains_received": True},
     "queues": {"mailbox_events": 1, "send_slots": 256},
     "tables": {"peers": 2},
+    "histograms": {
+        "receive_batches": {"count": 9, "sum": 40, "buckets": {"1": 3, "2": 0, "4": 4, "8": 1, "more": 1}}
+    },
     "interface": {"packets_in": 7, "packets_out": 8, "bytes_in": 70, "bytes_out": 80},
     "receive": {"kernel_drops": 3},
     "handshakes": {"completed": 4, "given_up": 1, "messages_sent": 9, "keepalives_sent": 2},
@@ -107,6 +110,13 @@ def test_names_and_values(node: Node, tmp_path: Path, capsys: pytest.CaptureFixt
         ("udpring_send_slots",): 256,
         ("udpring_peers",): 2,
         ("udpring_workers",): 2,
+        ("udpring_receive_batch_datagrams_bucket", "1.0"): 3,
+        ("udpring_receive_batch_datagrams_bucket", "2.0"): 3,
+        ("udpring_receive_batch_datagrams_bucket", "4.0"): 7,
+        ("udpring_receive_batch_datagrams_bucket", "8.0"): 8,
+        ("udpring_receive_batch_datagrams_bucket", "+Inf"): 9,
+        ("udpring_receive_batch_datagrams_count",): 9,
+        ("udpring_receive_batch_datagrams_sum",): 40,
         ("udpring_paused",): 0,
     }
     wanted = {(name[0], *sorted(name[1:])): value for name, value in wanted.items()}

@@ -46,6 +46,9 @@ void udpring_pacing_free(struct udpring_pacing *pacing);
 int32_t udpring_pacing_due(struct udpring_pacing *pacing, uint64_t now_ns, uint64_t datagrams);
 void udpring_pacing_gave_way(struct udpring_pacing *pacing, uint64_t began_ns, uint64_t ended_ns);
 
+/* ---- histograms (histogram.h) ---- */
+void udpring_histogram_count(struct udpring_histogram *histogram, uint64_t size);
+
 /* ---- allowed-IPs trie ---- */
 struct trie;
 struct trie *trie_new(void);

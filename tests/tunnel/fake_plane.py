@@ -24,7 +24,9 @@ from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats,
 
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
-NO_STATS = PlaneStats(*[0] * 17, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2, 4096, 256, 0, 0, ())
+NO_STATS = PlaneStats(
+    *[0] * 17, {}, {}, {}, "mmsg", "openssl", 0, 0, 0, 0, 1, 2, 4096, 256, 0, 0, (), 0, 0, 0, 0, 0, {}
+)
 
 
 class Clock(Protocol):

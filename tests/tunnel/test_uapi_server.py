@@ -19,7 +19,7 @@ from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
 from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
-from udpring.tunnel.plane_values import PlaneStats
+from udpring.tunnel.plane_values import Histogram, PlaneStats
 from udpring.tunnel.socket_file import SocketFile, socket_path
 from udpring.tunnel.uapi_report import ReportParser
 from udpring.tunnel.uapi_values import PEER_KEYS
@@ -84,7 +84,14 @@ async def test_stats_are_everything_that_is_counted(here: Served) -> None:
     plane = {f.name for f in dataclasses.fields(PlaneStats)}
     control = {f.name for f in dataclasses.fields(ControlStats)} - {"dropped", "events"}
     marked = {name: 1000 + number for number, name in enumerate(sorted(plane | control))}
-    texts = {"tier": "t", "aead": "a", "drops": {"no_peer": 1}, "rx": {"starved": 2}, "tx": {"split": 3}}
+    texts: dict[str, object] = {
+        "tier": "t",
+        "aead": "a",
+        "drops": {"no_peer": 1},
+        "rx": {"starved": 2},
+        "tx": {"split": 3},
+    }
+    texts |= {"histograms": {"send_trains": Histogram((0, 5, *[0] * 13, 6), 500)}}
     here.plane.counted = PlaneStats(
         **{name: marked[name] for name in plane} | texts | {"tun_offloads": ("tso4",)}
     )  # type: ignore[arg-type]
@@ -93,9 +100,18 @@ async def test_stats_are_everything_that_is_counted(here: Served) -> None:
     )
     reported.feed((await here.ask("stats=1\n\n")).encode())
     tables = [table for table in reported.report.values() if isinstance(table, dict)]
-    values = {value for table in tables for value in table.values()}
+    values = {value for table in tables for value in table.values() if not isinstance(value, dict)}
     missing = {name for name in plane | control if name not in {*texts, "tun_offloads", "aead"}}
     assert {name for name in missing if marked[name] not in values} == set()
+    histograms = reported.report["histograms"]
+    assert isinstance(histograms, dict)
+    sizes = histograms["send_trains"]
+    assert (sizes["count"], sizes["sum"]) == (11, 500)
+    assert sizes["buckets"] == {
+        **{str(1 << number): 0 for number in range(15)},
+        "2": 5,
+        "more": 6,
+    }
     assert reported.report["drops"] == {"no_peer": 1}
     assert reported.report["receive"] == {"starved": 2}
     assert reported.report["send"] == {"split": 3}

@@ -11,7 +11,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -37,11 +42,22 @@ _STATES = {
     "sends_pending": ("queues", "Datagrams and trains that the kernel has not taken"),
     "send_slots": ("queues", "Datagrams and trains that the send rings hold"),
     "staged_bytes": ("queues", "Bytes of packets that wait for a handshake"),
+    "wanted_bytes": ("queues", "Bytes of packets that wait for a directory's answer"),
+    "receive_queue_bytes": ("queues", "Memory of datagrams that wait in the UDP sockets"),
+    "receive_queue_limit": ("queues", "Memory of datagrams that the UDP sockets take (SO_RCVBUF)"),
+    "program_out_bytes": ("queues", "Bytes of packets that wait between the program and the workers"),
+    "program_in_bytes": ("queues", "Bytes of packets that wait for the program"),
     "peers": ("tables", "Peers"),
     "allowed_ips": ("tables", "Allowed IPs of all peers"),
     "keypairs": ("tables", "Keypairs of all peers"),
     "workers": ("node", "Worker threads"),
     "paused": ("node", "Whether the node takes no new sessions"),
+}
+_HISTOGRAMS = {
+    "receive_batches": ("receive_batch_datagrams", "Datagrams received in one pass of a worker"),
+    "send_batches": ("send_batch_datagrams", "Datagrams sent in one pass of a worker"),
+    "receive_trains": ("receive_train_datagrams", "Datagrams of a train that was received (UDP_GRO)"),
+    "send_trains": ("send_train_datagrams", "Datagrams of a train that was sent (UDP_SEGMENT)"),
 }
 _DIRECTIONS = {"in": "from the network", "out": "to the network"}
 
@@ -122,7 +138,13 @@ def _node_families(reports: Mapping[str, Table]) -> Iterator[Metric]:
         "udpring_handshakes",
         "Handshakes, by result",
         "result",
-        ("completed", "given_up"),
+        ("completed", "unanswered", "given_up"),
+    )
+    yield _counter(
+        reports,
+        ("handshakes", "completed_as_initiator"),
+        "udpring_handshakes_initiated",
+        "Completed handshakes that this node began",
     )
     yield _by_row(
         reports,
@@ -145,6 +167,7 @@ def _node_families(reports: Mapping[str, Table]) -> Iterator[Metric]:
                     family.add_metric((interface, direction), value)
         yield family
     yield from _single_counters(reports)
+    yield from _histograms(reports)
     for name, (table, words) in _STATES.items():
         gauge = GaugeMetricFamily(f"udpring_{name}", words, labels=("interface",))
         for interface, report in reports.items():
@@ -190,15 +213,36 @@ def _by_row(
     return family
 
 
+def _histograms(reports: Mapping[str, Table]) -> Iterator[Metric]:
+    """A report counts each size in one bucket. OpenMetrics counts it in all larger ones too."""
+    for row, (name, words) in _HISTOGRAMS.items():
+        family = HistogramMetricFamily(f"udpring_{name}", words, labels=("interface",))
+        for interface, report in reports.items():
+            histogram = _table(_table(report, "histograms"), row)
+            total, sum_of_sizes = 0.0, _number(histogram.get("sum"))
+            buckets: list[tuple[str, float]] = []
+            for bound, count in _table(histogram, "buckets").items():
+                total += _number(count) or 0
+                buckets.append((f"{bound}.0" if bound.isdecimal() else "+Inf", total))
+            if buckets and sum_of_sizes is not None:
+                family.add_metric((interface,), buckets, sum_of_sizes)
+        yield family
+
+
 def _single_counters(reports: Mapping[str, Table]) -> Iterator[Metric]:
     for table, words in _ONE_BY_ONE.items():
         rows = dict.fromkeys(row for report in reports.values() for row in _table(report, table))
         for row in rows:
-            family = CounterMetricFamily(
-                f"udpring_{table}_{row}", f"{words}: {row.replace('_', ' ')}", labels=("interface",)
-            )
-            for interface, report in reports.items():
-                value = _number(_table(report, table).get(row))
-                if value is not None:
-                    family.add_metric((interface,), value)
-            yield family
+            described = f"{words}: {row.replace('_', ' ')}"
+            yield _counter(reports, (table, row), f"udpring_{table}_{row}", described)
+
+
+def _counter(reports: Mapping[str, Table], place: tuple[str, str], name: str, words: str) -> Metric:
+    """One counter: this row of this table."""
+    family = CounterMetricFamily(name, words, labels=("interface",))
+    table, row = place
+    for interface, report in reports.items():
+        value = _number(_table(report, table).get(row))
+        if value is not None:
+            family.add_metric((interface,), value)
+    return family

@@ -20,8 +20,9 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "stats",
         help="show everything that a running node counts",
-        description="Print the tier, AEAD and offloads in use, the depth of queues, results of handshakes, "
-        "and the counters of packets, drops by reason and work. Counters that are 0 are left out. Of nodes "
+        description="Print the tier, AEAD and offloads in use, the depth of queues, sizes of batches and "
+        "trains, results of handshakes, and the counters of packets, drops by reason and work. Counters that "
+        "are 0 are left out. Of nodes "
         "of udpring only: udpring up, udpring-wg, or a program that serves the UAPI.",
     )
     parser.add_argument("interface", nargs="?", metavar="IFACE", help="one interface (default: all)")
@@ -56,6 +57,11 @@ def as_text(name: str, report: Mapping[str, object], *, zeros: bool) -> Iterator
     for table, rows in report.items():
         if not isinstance(rows, Mapping):
             continue
+        if table == "histograms":
+            for title, histogram in rows.items():
+                yield ""
+                yield from _histogram(title, histogram)
+            continue
         counters = table in _COUNTERS
         shown = {row: value for row, value in rows.items() if _is_shown(value, counters and not zeros)}
         yield ""
@@ -64,6 +70,28 @@ def as_text(name: str, report: Mapping[str, object], *, zeros: bool) -> Iterator
         for row, value in shown.items():
             said = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
             yield f"  {row.replace('_', ' '):{width}}  {said}"
+
+
+def _histogram(title: str, histogram: Mapping[str, object]) -> Iterator[str]:
+    """The buckets that hold something: ``5-8  17``."""
+    count, total = histogram.get("count"), histogram.get("sum")
+    buckets = histogram.get("buckets")
+    words = title.replace("_", " ")
+    if not (isinstance(count, int) and isinstance(total, int) and isinstance(buckets, Mapping) and count):
+        yield f"{words}: none"
+        return
+    yield f"{words}: {count}, of {total / count:.1f} datagrams on average"
+    shown, before = {}, 0
+    for bound, number in buckets.items():
+        if number:
+            first = str(before + 1)
+            shown[
+                first if bound == first else f"{first} or {bound}" if bound == "more" else f"{first}-{bound}"
+            ] = number
+        before = int(bound) if bound.isdecimal() else before
+    width = max(map(len, shown), default=0)
+    for sizes, number in shown.items():
+        yield f"  {sizes:>{width}}  {number}"
 
 
 def _is_shown(value: object, counter: bool) -> bool:

@@ -44,6 +44,7 @@ class HandshakeReports:
     def completed(self, outcome: protocol.HandshakeCompleted) -> None:
         """The session is confirmed."""
         self._stats.handshakes_completed += 1
+        self._stats.handshakes_initiated += outcome.initiator
         role = "initiator" if outcome.initiator else "responder"
         self._report(
             "completed", logging.DEBUG, "%s: handshake completed as %s", self._label(outcome.peer), role

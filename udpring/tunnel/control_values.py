@@ -48,6 +48,10 @@ class ControlStats:
     messages_sent: int = 0
     keepalives_sent: int = 0
     handshakes_completed: int = 0
+    handshakes_initiated: int = 0
+    """Of the completed ones, those that this node began."""
+    handshakes_unanswered: int = 0
+    """Initiations without an answer, which were sent again."""
     handshakes_given_up: int = 0
     command_errors: int = 0
     failures: int = 0

@@ -87,7 +87,7 @@ class Outcomes:
             protocol.AskKey: lambda outcome: key_unknown(outcome.initiation),
             protocol.Dropped: reports.dropped,
             protocol.HandshakeCompleted: self._completed,
-            protocol.HandshakeUnanswered: lambda outcome: following().unanswered(outcome.peer),
+            protocol.HandshakeUnanswered: self._unanswered,
             protocol.HandshakeGivenUp: reports.given_up,
             protocol.PeerSilent: reports.silent,
         }
@@ -217,6 +217,10 @@ class Outcomes:
     def _completed(self, outcome: protocol.HandshakeCompleted) -> None:
         self._reports.completed(outcome)
         self._following().completed(outcome.peer)
+
+    def _unanswered(self, outcome: protocol.HandshakeUnanswered) -> None:
+        self._stats.handshakes_unanswered += 1
+        self._following().unanswered(outcome.peer)
 
     def _removed_peer(self, outcome: protocol.RemovedPeer) -> None:
         self._run()  # what is queued may be about this peer

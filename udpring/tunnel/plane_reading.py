@@ -6,18 +6,22 @@ from typing import Any
 
 from udpring._native import ffi, lib
 from udpring.tunnel.plane_addresses import address_of
-from udpring.tunnel.plane_values import TUN_OFFLOADS, PeerState, PlaneStats
+from udpring.tunnel.plane_values import HISTOGRAMS, TUN_OFFLOADS, Histogram, PeerState, PlaneStats
 from udpring.udp.tiers import tier_name
 
 __all__ = ["DROP_NAMES", "peer_state", "plane_stats"]
 
 DROP_NAMES = [ffi.string(lib.udpring_drop_name(number)).decode() for number in range(lib.UDPRING_DROP_COUNT)]
-_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead", "tun_offloads"})
+_MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead", "tun_offloads", "histograms"})
 """Of PlaneStats: all others are fields of the struct as they are."""
 
 
 def _counters(raw: Any) -> dict[str, int]:
     return {name: getattr(raw, name) for name, _ in ffi.typeof(raw).fields}
+
+
+def _histogram(raw: Any) -> Histogram:
+    return Histogram(tuple(raw.buckets), raw.sum)
 
 
 def plane_stats(raw: Any) -> PlaneStats:
@@ -29,6 +33,7 @@ def plane_stats(raw: Any) -> PlaneStats:
         drops={name: raw.drops[number] for number, name in enumerate(DROP_NAMES)},
         rx=_counters(raw.rx),
         tx=_counters(raw.tx),
+        histograms={name: _histogram(getattr(raw, name)) for name in HISTOGRAMS},
         tier=tier_name(raw.tier),
         tun_offloads=tuple(name for bit, name in TUN_OFFLOADS.items() if raw.tun_offloads & bit),
         aead="" if aead == ffi.NULL else ffi.string(aead).decode(),

@@ -14,8 +14,20 @@ from udpring._native import lib
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.wireguard.events import PeerStamps
 
-__all__ = ["TUN_OFFLOADS", "Event", "EventKind", "PeerState", "PlaneStats", "Prefix", "SocketAddress"]
+__all__ = [
+    "HISTOGRAMS",
+    "TUN_OFFLOADS",
+    "Event",
+    "EventKind",
+    "Histogram",
+    "PeerState",
+    "PlaneStats",
+    "Prefix",
+    "SocketAddress",
+]
 
+HISTOGRAMS = ("receive_batches", "send_batches", "receive_trains", "send_trains")
+"""Fields of ``struct udpring_plane_stats``. All sizes are datagrams."""
 TUN_OFFLOADS = {1: "csum", 2: "tso4", 4: "tso6", 8: "tso-ecn", 0x20: "uso4", 0x40: "uso6"}
 """Names of the bits TUN_F_* (linux/if_tun.h)."""
 
@@ -128,6 +140,21 @@ class PeerState(PeerStamps):
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often something had which size: ``struct udpring_histogram``. ``buckets[i]`` counts sizes up to
+    2**i that are above those of the bucket before. The last one also counts all larger sizes."""
+
+    buckets: tuple[int, ...]
+    sum: int
+    """Of the sizes."""
+
+    @property
+    def count(self) -> int:
+        """Of all sizes."""
+        return sum(self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
 class PlaneStats:
     """Counters of the plane. They only grow, except the last group (``struct udpring_plane_stats``)."""
 
@@ -165,3 +192,10 @@ class PlaneStats:
     staged_bytes: int
     tun_offloads: tuple[str, ...]
     """Super-packets that the kernel hands over: ``tso4``, ... Empty: single packets only."""
+    wanted_bytes: int
+    receive_queue_bytes: int
+    receive_queue_limit: int
+    program_out_bytes: int
+    program_in_bytes: int
+    histograms: dict[str, Histogram]
+    """Sizes of batches and trains: those of ``HISTOGRAMS``."""

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from udpring.tunnel.plane_values import Histogram, PlaneStats
 from udpring.tunnel.tunnel import Tunnel
 from udpring.tunnel.uapi_report import Report
 from udpring.wireguard.events import DropReason
 
 __all__ = ["tunnel_report"]
+
+
+def _histogram(histogram: Histogram) -> Report:
+    """``buckets``: the largest size of each bucket -> how many sizes are in it alone."""
+    last = len(histogram.buckets) - 1
+    return {
+        "count": histogram.count,
+        "sum": histogram.sum,
+        "buckets": {
+            "more" if number == last else str(1 << number): count
+            for number, count in enumerate(histogram.buckets)
+        },
+    }
+
+
+def _queues(counted: PlaneStats) -> Report:
+    return {
+        "mailbox_events": counted.mailbox_depth,
+        "mailbox_capacity": counted.mailbox_capacity,
+        "sends_pending": counted.sends_pending,
+        "send_slots": counted.send_slots,
+        "staged_bytes": counted.staged_bytes,
+        "wanted_bytes": counted.wanted_bytes,
+        "receive_queue_bytes": counted.receive_queue_bytes,
+        "receive_queue_limit": counted.receive_queue_limit,
+        "program_out_bytes": counted.program_out_bytes,
+        "program_in_bytes": counted.program_in_bytes,
+    }
 
 
 def tunnel_report(tunnel: Tunnel) -> Report:
@@ -33,13 +62,8 @@ def tunnel_report(tunnel: Tunnel) -> Report:
             "trains_received": plane.receives_trains,
             "trains_reason": plane.trains_reason,
         },
-        "queues": {
-            "mailbox_events": counted.mailbox_depth,
-            "mailbox_capacity": counted.mailbox_capacity,
-            "sends_pending": counted.sends_pending,
-            "send_slots": counted.send_slots,
-            "staged_bytes": counted.staged_bytes,
-        },
+        "queues": _queues(counted),
+        "histograms": {name: _histogram(histogram) for name, histogram in counted.histograms.items()},
         "tables": {
             "peers": counted.peers,
             "allowed_ips": counted.prefixes,
@@ -55,6 +79,8 @@ def tunnel_report(tunnel: Tunnel) -> Report:
         "send": counted.tx,
         "handshakes": {
             "completed": control.handshakes_completed,
+            "completed_as_initiator": control.handshakes_initiated,
+            "unanswered": control.handshakes_unanswered,
             "given_up": control.handshakes_given_up,
             "messages_sent": control.messages_sent,
             "keepalives_sent": control.keepalives_sent,

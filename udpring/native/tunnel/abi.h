@@ -192,6 +192,14 @@ struct udpring_peer_state {
     struct udpring_address source;    /* sticky; family 0: none */
 };
 
+/* How often something had which size. buckets[i] counts sizes of at most 2^i that are above those of the bucket before; the
+ * last one also counts all larger sizes. */
+#define UDPRING_HISTOGRAM_BUCKETS 16
+struct udpring_histogram {
+    uint64_t buckets[UDPRING_HISTOGRAM_BUCKETS];
+    uint64_t sum;               /* of the sizes */
+};
+
 struct udpring_plane_stats {
     uint64_t tun_packets_in, tun_bytes_in, tun_packets_out, tun_bytes_out;
     uint64_t passes, commands, events, events_lost;
@@ -203,11 +211,17 @@ struct udpring_plane_stats {
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */
     uint64_t route_lookups, route_failures;   /* questions to the routing tables; those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */
+    /* Datagrams that the data sockets gave, and took, in one pass. Passes without any are not counted. */
+    struct udpring_histogram receive_batches, send_batches;
+    struct udpring_histogram receive_trains, send_trains;   /* datagrams of a train (UDP_GRO, UDP_SEGMENT) */
     uint32_t tier, aead, peers, prefixes, keypairs, mailbox_depth, workers;
     uint32_t handshake_sockets; /* 0: handshakes and data share sockets, see udpring_plane_sharing_reason */
     uint32_t mailbox_capacity;
     uint32_t send_slots, sends_pending;   /* of the send rings, together */
     uint32_t staged_bytes;      /* of packets that wait for a handshake */
+    uint32_t wanted_bytes;      /* of packets that wait for a directory's answer */
+    uint64_t receive_queue_bytes, receive_queue_limit;   /* memory of datagrams in the data sockets, now and at most */
+    uint64_t program_out_bytes, program_in_bytes;        /* of packets in the queues from and to the program */
     uint32_t tun_offloads;      /* TUN_F_*: the super-packets that the kernel hands over; 0: single packets only */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;

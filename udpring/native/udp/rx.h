@@ -51,6 +51,8 @@ void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
 /* Counts the kernel's drops up to now. SO_RXQ_OVFL alone would report them only with the next datagram. */
 void udp_rx_see_drops(struct udp_rx *rx);
+/* Adds the memory of the datagrams that wait in the sockets, and the most that the sockets take (SO_RCVBUF). */
+void udp_rx_queues(const struct udp_rx *rx, uint64_t *bytes, uint64_t *limit);
 
 /* For callers that wait in an event loop. Returns a descriptor, or -errno. The descriptor is readable while udp_rx_wait() would
  * return at once. `event` is an eventfd of the caller that outlives the receive side. The result is `event` itself, or an epoll

@@ -46,6 +46,13 @@ static inline uint64_t packet_record_bytes(uint32_t length)
 struct packet_queue *packet_queue_new(uint64_t bytes);
 void packet_queue_free(struct packet_queue *queue);
 
+/* Bytes of published records that are not released. Any thread. */
+static inline uint64_t packet_queue_depth(const struct packet_queue *queue)
+{
+    uint64_t tail = __atomic_load_n(&queue->tail, __ATOMIC_ACQUIRE);   /* first: it never passes the head */
+    return __atomic_load_n(&queue->head, __ATOMIC_ACQUIRE) - tail;
+}
+
 /* ---- the producer ---- */
 
 /* Copies the packet into the queue. 0, or -ENOBUFS: there is no room now. */

@@ -13,6 +13,7 @@
 #include "admission.h"
 #include "changes.h"
 #include "events.h"
+#include "histogram.h"
 #include "stamps.h"
 #include "train_probe.h"
 
@@ -207,8 +208,11 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct
         plane_drop(worker, UDPRING_DROP_TRUNCATED);
         return;
     }
-    uint32_t segment = packet->segment_size ? packet->segment_size : packet->length;
-    uint32_t offset = 0;
+    uint32_t segment = packet->length, offset = 0;
+    if (packet->segment_size) {
+        segment = packet->segment_size;
+        histogram_count(&worker->stats.receive_trains, (packet->length - 1) / segment + 1);
+    }
     do {
         uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
         message(worker, packet, packet->data + offset, length, rate);

@@ -110,10 +110,18 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     out->drops[UDPRING_DROP_TUN_FULL] += worker->coalescer.refused;
     out->super_packets_split += worker->coalescer.refusals.count;
     out->staged_bytes += (uint32_t)worker->staged.bytes;
+    if (worker->wanted)
+        out->wanted_bytes += (uint32_t)worker->wanted->staged.bytes;
     if (worker->tx) {
         uint32_t pending = udp_tx_pending(worker->tx);
         out->sends_pending += pending;
         out->send_slots += pending + udp_tx_room(worker->tx);
+    }
+    if (worker->rx)
+        udp_rx_queues(worker->rx, &out->receive_queue_bytes, &out->receive_queue_limit);
+    if (worker->port) {
+        out->program_out_bytes += packet_queue_depth(worker->port->outward);
+        out->program_in_bytes += packet_queue_depth(worker->port->inward);
     }
 }
 

@@ -8,14 +8,27 @@
 #include "../../uring/graveyard.h"
 
 #include "handshakes.h"
+#include "histogram.h"
 #include "seal.h"
+
+static void count_batch(struct udpring_histogram *batches, uint64_t before, uint64_t now)
+{
+    if (now != before)
+        histogram_count(batches, now - before);
+}
 
 void worker_see_counters(struct worker *worker)
 {
-    if (worker->rx)
-        worker->rx_seen = *udp_rx_stats(worker->rx);
-    if (worker->tx)
-        worker->tx_seen = *udp_tx_stats(worker->tx);
+    if (worker->rx) {
+        const struct udpring_rx_stats *now = udp_rx_stats(worker->rx);
+        count_batch(&worker->stats.receive_batches, worker->rx_seen.packets, now->packets);
+        worker->rx_seen = *now;
+    }
+    if (worker->tx) {
+        const struct udpring_tx_stats *now = udp_tx_stats(worker->tx);
+        count_batch(&worker->stats.send_batches, worker->tx_seen.packets, now->packets);
+        worker->tx_seen = *now;
+    }
     handshakes_see_counters(&worker->handshakes);
 }
 
@@ -90,8 +103,10 @@ static void close_pair(int fd[2])
 int worker_rings_close(struct worker *worker)
 {
     int result = 0;
-    if (worker->tx) {
+    if (worker->tx)
         drain_sends(worker);
+    worker_see_counters(worker);
+    if (worker->tx) {
         counters_add(&worker->tx_before, udp_tx_stats(worker->tx), sizeof(worker->tx_before));
         worker->tx_seen = (struct udpring_tx_stats){0};
         if (udp_tx_close(worker->tx)) {

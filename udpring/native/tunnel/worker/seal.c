@@ -10,6 +10,7 @@
 
 #include "change_queue.h"
 #include "events.h"
+#include "histogram.h"
 #include "paths.h"
 #include "stamps.h"
 #include "train_doubt.h"
@@ -82,10 +83,11 @@ void seal_close_train(struct worker *worker)
         return;
     uint32_t slot = (uint32_t)worker->train, id = worker->out[slot].peer;
     trains_t segment = (trains_t)worker->out[slot].item.segment_size;
-    bool single = worker->out[slot].packets == 1;
+    uint32_t packets = worker->out[slot].packets;
     worker->train = -1;
-    if (slot_push(worker, slot) < 0 || ur_likely(single))
+    if (slot_push(worker, slot) < 0 || ur_likely(packets == 1))
         return;
+    histogram_count(&worker->stats.send_trains, packets);
     const struct peer *peer = plane_peer(worker->plane, id);
     if (ur_unlikely(peer && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) < segment) && udp_tx_parked(worker->tx) < 0)
         ask_route(worker, id, segment);
@@ -234,7 +236,10 @@ static int push_messages(struct worker *worker, struct peer *peer, const uint8_t
     out->item.length = length;
     out->item.segment_size = segment;
     out->packets = segment ? length / segment : 1;
+    uint32_t packets = out->packets;
     int result = slot_push(worker, (uint32_t)slot);
+    if (result == 0 && packets > 1)
+        histogram_count(&worker->stats.send_trains, packets);
     if (result == 0 && peer)
         peer_stamp_sent(worker, peer);
     return result;
