@@ -50,6 +50,12 @@ def register(subparsers: Subparsers) -> None:
         metavar="ADDR:PORT|PATH",
         help="serve the node's metrics to Prometheus, as udpring exporter does",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json", "journald"),
+        help="lines of the log: text, an object a line, or fields for the journal (default: journald where "
+        "the journal reads standard error, else text)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 
 
@@ -59,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from udpring.tunnel import config, daemon  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
+    from udpring.tunnel.log_format import log_format  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
 
     name, path = config.locate(args.file)
@@ -79,11 +86,12 @@ def run(args: argparse.Namespace) -> int:
     if has_hooks(loaded.interface) and not args.allow_hooks:
         require_trusted(path)
     level = logging.DEBUG if args.verbose else logging.INFO
+    style = log_format(args.log_format, os.environ)
 
     def work(ready: Callable[[], None]) -> tuple[int, str]:
         from udpring.cli._up_node import UpRequest  # noqa: PLC0415 - after the fork, so that the parent is small
 
-        daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground)
+        daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground, style=style)
         environment = os.environ if args.foreground else {}
         request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics)
         return _serve(request, ready)

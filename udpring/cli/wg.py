@@ -27,6 +27,8 @@ EPILOG = """environment:
   UDPRING_OFFLOADS=all|tun|udp|none              kernel offloads to use. Default: all
   UDPRING_TIMESTAMPS=DIRECTORY     keep the peers' last timestamps in this directory. A handshake
                                    captured before a restart is then refused. Default: off
+  UDPRING_LOG_FORMAT=text|json|journald   lines of the log. Default: journald where the journal reads
+                                   standard error, else text
   UDPRING_WORKERS=N                worker threads, 1 to 16. Default: by the number of cores
 
 exit status: 0 done, 1 failed, 2 bad usage or environment, 3 refused by the host (not root, no TUN device,
@@ -63,6 +65,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground, log to stderr"
     )
+    parser.add_argument(
+        "--log-format", choices=("text", "json", "journald"), help="lines of the log (UDPRING_LOG_FORMAT)"
+    )
     parser.add_argument("--version", action="version", version=f"udpring-wg {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="interface name, 1 to 15 bytes")
     taken = parser.parse_args(arguments)
@@ -71,7 +76,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         parser.error(
             f"argument IFACE: {name!r} is not an interface name. It needs 1 to 15 bytes of UTF-8 without '/'"
         )
-    return start(DaemonOptions.read(name, taken.foreground, os.environ))
+    return start(DaemonOptions.read(name, taken.foreground, os.environ, taken.log_format))
 
 
 def _is_utf8(name: str) -> bool:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.decimal_text import parse_decimal
+from udpring.tunnel.log_format import JOURNAL, JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
 from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
 from udpring.tunnel.refusals import cure_of, explained, run_loop
 
@@ -57,17 +58,25 @@ class DaemonOptions:
     log_level: int = logging.ERROR
     tun_fd: int | None = None
     uapi_fd: int | None = None
+    log_format: LogFormat = LogFormat.TEXT
 
     @classmethod
-    def read(cls, interface: str, foreground: bool, environment: Mapping[str, str]) -> DaemonOptions:
+    def read(
+        cls,
+        interface: str,
+        foreground: bool,
+        environment: Mapping[str, str],
+        log_format_asked: str | None = None,
+    ) -> DaemonOptions:
         """``LOG_LEVEL``, ``WG_TUN_FD``, ``WG_UAPI_FD``, ``WG_PROCESS_FOREGROUND`` as wireguard-go reads
-        them. Raises ConfigError for a descriptor that is no number."""
+        them. Raises ConfigError for a descriptor that is no number, or an unknown format of log lines."""
         return cls(
             interface=interface,
             foreground=foreground or environment.get("WG_PROCESS_FOREGROUND") == "1",
             log_level=LEVELS.get(environment.get("LOG_LEVEL", "").lower(), logging.ERROR),
             tun_fd=_descriptor(environment, "WG_TUN_FD"),
             uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
+            log_format=log_format(log_format_asked, environment),
         )
 
     @property
@@ -217,7 +226,10 @@ def report(code: int, line: str, *, bounded: bool = False) -> int:
     end of the process by one second at most."""
     if code and line:
         text = f"udpring: {' '.join(line.split())}"
-        if bounded:
+        if bounded and _structured is not None:
+            _structured.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, line, (), None))
+            _structured.close()
+        elif bounded:
             sink = DescriptorSink(sys.stderr.fileno())
             write_within(LAST_SECONDS, lambda: sink.write(logging.ERROR, text))
         else:
@@ -225,21 +237,33 @@ def report(code: int, line: str, *, bounded: bool = False) -> int:
     return code
 
 
-def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = False) -> None:
-    """The log: to standard error in the foreground, otherwise to syslog if there is one. Call it after the
+_structured: logging.Handler | None = None
+"""Where the last line of a process in the foreground goes, unless the log is text."""
+
+
+def setup_log(
+    interface: str,
+    level: int,
+    *,
+    foreground: bool,
+    attached: bool = False,
+    style: LogFormat = LogFormat.TEXT,
+) -> None:
+    """The log: to standard error in the foreground, otherwise to syslog if there is one. JOURNALD goes to
+    the journal's socket, or without one to standard error with priorities, or to syslog. Call it after the
     last fork. No line blocks its writer (``log_writer``).
 
     With ``attached`` warnings go to standard error too, which belongs to the caller until the node is ready.
     """
+    global _structured
     handlers: list[logging.Handler] = []
-    if foreground:
-        handlers.append(
-            _handler(DescriptorSink(sys.stderr.fileno()), f"%(levelname)s: ({interface}) %(asctime)s")
-        )
-    elif level <= logging.CRITICAL and Path(SYSLOG).exists():
-        handlers.append(
-            _handler(SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]"), f"({interface}) %(levelname)s")
-        )
+    sink = _sink(foreground, style) if foreground or level <= logging.CRITICAL else None
+    if sink is not None:
+        head = f"%(levelname)s: ({interface}) %(asctime)s" if foreground else f"({interface}) %(levelname)s"
+        handlers.append(_handler(sink, head))
+        if style is not LogFormat.TEXT:
+            handlers[-1].setFormatter(JsonFormatter("udpring", interface))
+            _structured = handlers[-1] if foreground else None
     if attached:
         handlers.append(_handler(DescriptorSink(sys.stderr.fileno()), "udpring: %(levelname)s:"))
         handlers[-1].setLevel(logging.WARNING)
@@ -253,6 +277,19 @@ def setup_log(interface: str, level: int, *, foreground: bool, attached: bool = 
             old.close()
         logger.handlers[:] = handlers or [logging.NullHandler()]
     sys.unraisablehook = _log_unraisable
+
+
+def _sink(foreground: bool, style: LogFormat) -> Sink | None:
+    """None: the host has no log. ``style``: of the lines that the sink gets."""
+    if foreground:
+        plain: Sink = DescriptorSink(sys.stderr.fileno())
+    elif Path(SYSLOG).exists():
+        plain = SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]")
+    else:
+        return None
+    if style is not LogFormat.JOURNALD:
+        return plain
+    return JournalSink(JOURNAL, MessageSink(plain, priorities=foreground))
 
 
 def _handler(sink: Sink, head: str) -> logging.Handler:
@@ -274,7 +311,7 @@ def close_log() -> None:
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
-    setup_log(options.interface, options.log_level, foreground=options.foreground)
+    setup_log(options.interface, options.log_level, foreground=options.foreground, style=options.log_format)
     up = False
 
     def is_up() -> None:

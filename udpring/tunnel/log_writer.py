@@ -30,6 +30,7 @@ __all__ = [
     "LogHandler",
     "Sink",
     "SyslogSink",
+    "severity",
     "write_within",
 ]
 
@@ -39,6 +40,11 @@ LAST_SECONDS = 1.0
 """Time for the queue to empty at the end of the process."""
 DAEMON_FACILITY = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def severity(level: int) -> int:
+    """The priority of syslog(3) for a level of ``logging``."""
+    return next((number for least, number in _SEVERITIES if level >= least), 7)
 
 
 class Sink(Protocol):
@@ -75,8 +81,7 @@ class SyslogSink:
 
     def write(self, level: int, line: str) -> None:
         """Sends the line. Connects again to a daemon that was restarted."""
-        severity = next((number for least, number in _SEVERITIES if level >= least), 7)
-        text = f"<{DAEMON_FACILITY | severity}>{self._identity}: {line}"
+        text = f"<{DAEMON_FACILITY | severity(level)}>{self._identity}: {line}"
         data = text.encode("utf-8", "backslashreplace")
         if self._socket is not None:
             try:
@@ -90,10 +95,12 @@ class SyslogSink:
 
 
 class LineQueue:
-    """Takes lines from any thread without waiting. A thread of its own passes them to the sink."""
+    """Takes lines from any thread without waiting. A thread of its own passes them to the sink. ``notice``
+    makes a line of the text about dropped lines."""
 
-    def __init__(self, sink: Sink, room: int = ROOM) -> None:
+    def __init__(self, sink: Sink, room: int = ROOM, notice: Callable[[str], str] = str) -> None:
         self._sink = sink
+        self._line_of_notice = notice
         self._room = room
         self._changed = threading.Condition()
         self._lines: deque[tuple[int, str]] = deque()
@@ -131,7 +138,8 @@ class LineQueue:
 
     def _notice(self) -> tuple[int, str]:
         dropped, self._dropped = self._dropped, 0
-        return logging.WARNING, f"{dropped} log lines were dropped because the reader was too slow"
+        text = f"{dropped} log lines were dropped because the reader was too slow"
+        return logging.WARNING, self._line_of_notice(text)
 
     def _take(self) -> tuple[int, str]:
         """The next line. Waits for one."""
@@ -159,15 +167,23 @@ class LogHandler(logging.Handler):
 
     def __init__(self, sink: Sink, room: int = ROOM) -> None:
         super().__init__()
-        self._queue = LineQueue(sink, room)
+        self._queue = LineQueue(sink, room, self._notice)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Formats the record here and queues the line."""
         try:
             line = self.format(record)
         except Exception as broken:
-            line = f"a log line of {record.name}:{record.lineno} could not be formatted: {broken!r}"
+            text = f"a log line of {record.name}:{record.lineno} could not be formatted: {broken!r}"
+            line = self._line(record.levelno, text)
         self._queue.put(record.levelno, line)
+
+    def _line(self, level: int, text: str) -> str:
+        """A line of this text, without the handler's caller."""
+        return self.format(logging.LogRecord("udpring.log", level, __file__, 0, text, (), None))
+
+    def _notice(self, text: str) -> str:
+        return self._line(logging.WARNING, text)
 
     def close(self) -> None:
         """Waits a bounded time for the queued lines. The logging module calls it at exit."""
