@@ -36,8 +36,12 @@ class Project:
         (folder / "small" / "__init__.py").touch()
         shutil.copy(TOP / "setup.py", folder)
         (folder / "pyproject.toml").write_text(
-            '[project]\nname = "small"\nversion = "1"\n[tool.setuptools]\npackages = ["small"]\n'
+            '[project]\nname = "small"\nversion = "1"\ndynamic = ["readme"]\n'
+            '[project.urls]\nHomepage = "https://example.org"\n[tool.setuptools]\npackages = ["small"]\n'
         )
+        (folder / "README.md").touch()
+        (folder / "docs").mkdir()
+        (folder / "docs" / "udpring@.service").touch()
         (self.native / "build.py").write_text(BUILDER)
         (self.native / "one.h").write_text("#define ONE 1\n")
         (self.native / "one.c").write_text('#include "one.h"\nint one(void) { return ONE; }\n')

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
-VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+# The copy below has no git, as a source archive.
+VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools_scm"]["fallback_version"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(300)]
 
@@ -25,18 +28,29 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the sdist, so that a file missing in MANIFEST.in is noticed."""
-    out = tmp_path_factory.mktemp("dist")
-    # In a copy: building an sdist writes into its directory, which other tests read or build from.
+def sdist_of_a_copy(out: Path) -> Path:
+    """An sdist, built in a copy: that writes into its directory, which other tests read or build from."""
     copy = out / "copy"
     shutil.copytree(
         TOP, copy, ignore=shutil.ignore_patterns(".*", "build", "__pycache__", "*.so", "*.egg-info")
     )
+    for path in copy.rglob("*"):
+        os.utime(path)
     setup = [sys.executable, "setup.py", "-q"]
     run(*setup, "egg_info", "--egg-base", out, "sdist", "--dist-dir", out, cwd=copy)
     (sdist,) = out.glob("udpring-*.tar.gz")
+    return sdist
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sdist_of_a_copy(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    """Built from the sdist, so that a file missing in MANIFEST.in is noticed."""
+    out = sdist.parent
     # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, and later ones warn without it.
     (out / "unpacked").mkdir()
     run("tar", "-xzf", sdist, "-C", out / "unpacked", cwd=out)
@@ -56,6 +70,56 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
+def test_sdist_is_reproducible(sdist: Path, tmp_path: Path) -> None:
+    assert sdist_of_a_copy(tmp_path).read_bytes() == sdist.read_bytes()
+
+
+def test_version_follows_the_tag(sdist: Path, tmp_path: Path) -> None:
+    """Of a checkout: the tag's, or after it the next one's development version."""
+    run("tar", "-xzf", sdist, "--strip-components", "1", "-C", tmp_path, cwd=tmp_path)
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    run(*git, "init", "-q", cwd=tmp_path)
+    shutil.copy(TOP / ".gitignore", tmp_path)
+    run(*git, "add", ".", cwd=tmp_path)
+    run(*git, "commit", "-q", "-m", "A", cwd=tmp_path)
+    run(*git, "tag", "v7.8.9", cwd=tmp_path)
+    ask = (sys.executable, "-P", "-m", "setuptools_scm")
+    assert run(*ask, cwd=tmp_path).strip() == "7.8.9"
+    run(*git, "commit", "-q", "--allow-empty", "-m", "B", cwd=tmp_path)
+    assert run(*ask, cwd=tmp_path).startswith("7.8.10.dev1+g")
+
+
+def test_long_description_has_absolute_links(wheel: Path) -> None:
+    """A package index shows it far from the files that README.md links to."""
+    shown = message_from_bytes(
+        zipfile.ZipFile(wheel).read(f"udpring-{VERSION}.dist-info/METADATA")
+    ).get_payload()
+    assert isinstance(shown, str)
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    assert len(links) > 10
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+
+
+def test_free_threaded_python_is_refused(sdist: Path, tmp_path: Path) -> None:
+    run("tar", "-xzf", sdist, "--strip-components", "1", "-C", tmp_path, cwd=tmp_path)
+    pretend = (
+        "import runpy, sysconfig\n"
+        "regular = sysconfig.get_config_var\n"
+        "sysconfig.get_config_var = lambda name: 1 if name == 'Py_GIL_DISABLED' else regular(name)\n"
+        "runpy.run_path('setup.py', run_name='__main__')\n"
+    )
+    refused = subprocess.run(
+        [sys.executable, "-P", "-c", pretend, "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("udpring does not support free-threaded Python: ")
+
+
 def test_the_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
     assert wheel.name.startswith(f"udpring-{VERSION}-cp311-abi3-linux_")
 
@@ -69,6 +133,7 @@ def test_wheel_holds_core_and_types_only(wheel: Path) -> None:
     modules = [name for name in names if ".so" in name]
     assert modules == ["udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"]
     strangers = [name for name in names if not name.startswith(ours)]
+    assert strangers.pop() == f"udpring-{VERSION}.data/data/lib/systemd/system/udpring@.service"
     sources = [name for name in names if name.endswith((".c", ".h")) or "/native/" in name]
     assert not strangers + sources
 

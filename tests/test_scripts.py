@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 INSTALLS = re.compile(r"\b(?:apt-get|apt|dnf|pip|pipx|npm)\b[^\n#|;'\"]*\binstall\b")
@@ -59,3 +62,36 @@ def test_fast_runs_each_room() -> None:
     folders = {path.name for path in (TOP / "tests").iterdir() if path.is_dir() and path.name[0] not in "._"}
     assert folders - run <= left_out
     assert all((TOP / "tests" / name).exists() or (TOP / "tests" / f"{name}.py").exists() for name in run)
+
+
+def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [folder / "scripts" / "release", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_release_names_the_changes_and_makes_the_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.org")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(TOP / "scripts" / "release", tmp_path / "scripts")
+    changelog = tmp_path / "CHANGELOG.md"
+    changelog.write_text("# Changelog\n\n## [Unreleased]\n\n## [1.0.0] - 2026-01-02\n\n- a\n")
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "A")
+    assert "has nothing under [Unreleased]" in release(tmp_path, "1.1.0").stderr
+    changelog.write_text(changelog.read_text().replace("ed]\n", "ed]\n\n- b\n", 1))
+    assert "changes without a commit" in release(tmp_path, "1.1.0").stderr
+    git("commit", "-q", "-a", "-m", "B")
+    assert release(tmp_path, "1.1").returncode == 2
+    assert release(tmp_path, "1.1.0", "2026-11-30").returncode == 0
+    assert "## [Unreleased]\n\n## [1.1.0] - 2026-11-30\n\n- b\n" in changelog.read_text()
+    assert git("describe", "--dirty").strip() == "v1.1.0"
+    assert "the tag v1.1.0 exists" in release(tmp_path, "1.1.0").stderr

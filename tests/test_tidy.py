@@ -40,6 +40,7 @@ def files(folder: Path, *suffixes: str) -> list[Path]:
     for path in folder.rglob("*"):
         inside = path.relative_to(TOP).parts
         generated = path.name.startswith(("_core.", "_bench.", "_internals.")) and path.suffix != ".pyi"
+        generated = generated or path.name == "_version.py"
         wanted = path.suffix in suffixes or not suffixes
         if wanted and path.is_file() and not NOT_OURS.intersection(inside) and not generated:
             found.append(path)

@@ -64,7 +64,10 @@ if typing.TYPE_CHECKING:
     )
     from udpring.udp.endpoint import open_datagram_endpoint
 
-__version__ = "0.1.0"
+try:
+    from udpring._version import version as __version__  # written by the build
+except ModuleNotFoundError:
+    __version__ = "0+unknown"
 
 __all__ = [
     "Address",
