@@ -63,6 +63,7 @@ if typing.TYPE_CHECKING:
         Ticket,
     )
     from udpring.udp.endpoint import open_datagram_endpoint
+    from udpring.udp.transport import RingTransport
 
 try:
     from udpring._version import version as __version__  # written by the build
@@ -109,6 +110,7 @@ __all__ = [
     "PlaneStats",
     "RecvRing",
     "RingError",
+    "RingTransport",
     "Rootless",
     "SendReport",
     "SendRing",
@@ -163,6 +165,7 @@ _LAZY = {
     "PeerUp": "udpring.tunnel.node_events",
     "PlaneStats": "udpring.tunnel.plane_values",
     "RecvRing": "udpring.udp",
+    "RingTransport": "udpring.udp.transport",
     "Rootless": "udpring.tunnel.rootless",
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",

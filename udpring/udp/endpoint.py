@@ -1,88 +1,50 @@
-"""``open_datagram_endpoint``: asyncio's protocols for datagrams, on a receive ring and a send ring.
-
-1. ``open_datagram_endpoint`` makes the socket, as ``loop.create_datagram_endpoint`` does, and a transport.
-2. Each wake-up of the loop hands one batch to the protocol. While datagrams come one at a time, a cheaper
-   call receives them without a batch.
-3. ``sendto`` queues. The queue leaves as one batch at the end of the loop's turn, or earlier when it is long.
-   The first answer to a single datagram is sent at once. Datagrams that find the socket buffer full wait
-   until the socket is writable.
-"""
+"""``open_datagram_endpoint``: ``loop.create_datagram_endpoint``, with a transport on the rings."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
-import sys
-import warnings
-from asyncio.log import logger
-from asyncio.trsock import TransportSocket
-from collections.abc import Callable, Iterator
-from itertools import repeat
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from udpring.udp.address import LAYOUT, Address, AddressList, from_core, numeric_to_core
-from udpring.udp.endpoint_socket import check_socket, make_socket
-from udpring.udp.flow import WriteLimits
-from udpring.udp.names import NameQueue
-from udpring.udp.receive import RecvRing
-from udpring.udp.send import SendRing
-from udpring.udp.tiers import forced_tier
+from udpring.udp.endpoint_socket import NOT_GIVEN, check_reuse_address, check_socket, make_socket
+from udpring.udp.transport import RingTransport
 
-__all__ = ["open_datagram_endpoint"]
-
-#: Datagrams that one wake-up of the loop hands to the protocol. Timers and other tasks run in between.
-DATAGRAMS_A_TURN = 64
-#: A queue of this length, or above the high water mark, leaves before the turn ends.
-FLUSH_DATAGRAMS = 256
-#: After this many wake-ups with a single datagram the next call receives only one, at half the cost.
-SINGLES = 2
-
-# Measured on both loops: the cheapest tier for single datagrams. It costs no more for many, because the
-# protocol is called for each of them anyway.
-_TIER = "mmsg"
-
-_SENDS_EMPTY = sys.version_info >= (3, 13)  # asyncio sends a datagram of length zero only from there on
-_WARN_AFTER = 5  # datagrams sent after closing
+__all__ = ["open_datagram_endpoint", "open_in"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-
-class _Datagrams(Protocol):
-    """The methods of a protocol that the transport calls: those of ``asyncio.DatagramProtocol``."""
-
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def datagram_received(self, data: bytes, addr: Any) -> None: ...
-    def error_received(self, exc: Exception) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
+Place = tuple[str, int]
 
 
 async def open_datagram_endpoint(
     protocol_factory: Callable[[], P],
-    local_addr: tuple[str, int] | None = None,
-    remote_addr: tuple[str, int] | None = None,
+    local_addr: Place | None = None,
+    remote_addr: Place | None = None,
     *,
     family: int = 0,
     proto: int = 0,
     flags: int = 0,
+    reuse_address: object = NOT_GIVEN,
     reuse_port: bool | None = None,
     allow_broadcast: bool | None = None,
     sock: socket.socket | None = None,
     tier: str | None = None,
-) -> tuple[asyncio.DatagramTransport, P]:
+    send_at_once: bool = False,
+) -> tuple[RingTransport, P]:
     """``loop.create_datagram_endpoint`` of the running loop (asyncio or uvloop), but on the rings.
 
     Arguments, results and exceptions are asyncio's
-    (https://docs.python.org/3/library/asyncio-eventloop.html), for UDP over IPv4 and IPv6. ``tier`` is that
+    (https://docs.python.org/3/library/asyncio-eventloop.html), for UDP over IPv4 and IPv6.
+    ``reuse_address`` is what it is to the loop: asyncio has none, and uvloop refuses True. ``tier`` is that
     of ``RecvRing`` and ``SendRing``. None means UDPRING_TIER, or "mmsg", which is best for protocols. These
     are the differences:
 
-    - ``sendto`` queues, except for the first answer to a single datagram. All that one turn of the loop sends
-      leaves as one batch at its end, with trains of equal datagrams to one destination. ``error_received``
-      may therefore report a datagram after ``sendto`` returned. Order is kept per destination.
+    - ``sendto`` may queue. All that one turn of the loop queues leaves as one batch at its end, with trains
+      of equal datagrams to one destination. ``error_received`` may therefore report a datagram after
+      ``sendto`` returned. Order is kept per destination. ``transport.flush()`` sends the queue earlier.
+      With ``send_at_once`` nothing queues while the socket has room.
+    - While turns of the loop send one datagram each, it leaves at once, also without that option. So does the
+      first answer to a single datagram.
     - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received`` goes
       to the loop's exception handler, and the next datagram is handed over.
     - The host in ``sendto`` may be a name. It is looked up without blocking the loop, and again after 60 s,
@@ -93,6 +55,41 @@ async def open_datagram_endpoint(
     not go together), RingError (the kernel refused, with the reason).
     """
     loop = asyncio.get_running_loop()
+    check_reuse_address(loop, reuse_address)
+    return await open_in(
+        loop,
+        protocol_factory,
+        local_addr,
+        remote_addr,
+        family=family,
+        proto=proto,
+        flags=flags,
+        reuse_port=reuse_port,
+        allow_broadcast=allow_broadcast,
+        sock=sock,
+        tier=tier,
+        send_at_once=send_at_once,
+        as_uvloop=False,
+    )
+
+
+async def open_in(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], P],
+    local_addr: Place | None,
+    remote_addr: Place | None,
+    *,
+    family: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+    reuse_port: bool | None = None,
+    allow_broadcast: bool | None = None,
+    sock: socket.socket | None = None,
+    tier: str | None,
+    send_at_once: bool,
+    as_uvloop: bool,
+) -> tuple[RingTransport, P]:
+    """The same in ``loop``. ``as_uvloop``: ``sendto`` raises for names, as uvloop's does."""
     if sock is None:
         sock, address = await make_socket(
             loop, (local_addr, remote_addr), family, proto, flags, reuse_port, allow_broadcast
@@ -113,7 +110,9 @@ async def open_datagram_endpoint(
     protocol = protocol_factory()
     waiter: asyncio.Future[None] = loop.create_future()
     try:
-        transport = _RingTransport(loop, sock, protocol, address, waiter, tier)
+        transport = RingTransport(
+            loop, sock, protocol, address, waiter, tier=tier, send_at_once=send_at_once, as_uvloop=as_uvloop
+        )
     except BaseException:
         sock.close()
         raise
@@ -123,378 +122,3 @@ async def open_datagram_endpoint(
         transport.close()
         raise
     return transport, protocol
-
-
-class _RingTransport(WriteLimits, asyncio.DatagramTransport):
-    """Owns the socket and both rings until ``connection_lost`` was called. Used in the loop's thread only."""
-
-    _sock: socket.socket | None = None  # also for a destructor after a failed constructor
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        protocol: Any,
-        address: Any,
-        waiter: asyncio.Future[None],
-        tier: str | None,
-    ) -> None:
-        super().__init__()
-        self._loop = loop
-        self._extra: dict[str, Any] = {"socket": TransportSocket(sock), "sockname": sock.getsockname()}
-        try:
-            self._extra["peername"] = sock.getpeername()
-        except OSError:
-            self._extra["peername"] = None
-        self._connected = self._extra["peername"] is not None
-        self._family = sock.family
-        self._address = address
-        self._protocol: _Datagrams = protocol
-        tier = tier or forced_tier() or _TIER
-        self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # protocols do not use them
-        try:
-            self._tx = SendRing(sock, tier=tier)
-        except BaseException:
-            self._rx.close()
-            raise
-        self._sock = sock
-        # The descriptor to poll for reading, where it is not the ring's. Tier mmsg has no receives in flight,
-        # so polling the socket itself is enough. uvloop cannot: libuv takes an ICMP error for the end of the
-        # socket.
-        direct = self._rx.tier == "mmsg" and isinstance(loop, asyncio.SelectorEventLoop)
-        self._readable = os.dup(sock.fileno()) if direct else -1
-        self._inbox: Iterator[tuple[bytes, Any]] = iter(())
-        self._interrupted = False  # it is not empty
-        self._again = False  # one wake-up left datagrams that are read without another one
-        self._singles = 0  # wake-ups in a row that brought a single datagram
-        self._alone = False  # one such datagram is with the protocol, and the first answer is sent at once
-        self._peer: tuple[bytes, Any] = b"", None  # its source
-        self._payloads: list[bytes] = []
-        self._to: list[bytes] = []  # packed, one each; none on a connected socket
-        self._size = 0  # bytes queued
-        self._names = NameQueue(loop, sock.family, self._name_found, self._name_failed)
-        self._scheduled = False  # a flush comes with the next turn
-        self._delivering = False  # a flush follows when the protocol has the received datagrams
-        self._writable = -1  # a duplicate of the socket's descriptor, to wait on
-        self._blocked = False  # the loop waits for it
-        self._closing = False
-        self._conn_lost = False  # connection_lost was scheduled
-        self._dropped = 0  # sent after closing
-        loop.call_soon(self._protocol.connection_made, self)
-        loop.call_soon(self._start_reading)
-        loop.call_soon(_opened, waiter)
-
-    # Receiving.
-
-    def _start_reading(self) -> None:
-        if not self._closing:
-            self._loop.add_reader(self._polled(), self._read_ready)
-
-    def _polled(self) -> int:
-        return self._readable if self._readable >= 0 else self._rx.fileno()
-
-    def _read_ready(self) -> None:
-        if self._again:
-            return
-        room = DATAGRAMS_A_TURN
-        if self._interrupted:
-            self._interrupted = False
-            if self._deliver():
-                return
-        sparse = self._singles >= SINGLES
-        if sparse:
-            one = self._rx._take_one()
-            if one is not None:
-                data, packed, more = one
-                self._deliver_one(data, packed)
-                if not more or self._closing:
-                    return
-                room -= 1
-        try:
-            batch = self._rx.recv_batch(room, 0)
-            errors = self._rx._icmp_errors()
-        except Exception as error:
-            self._fatal_error(error, "Fatal read error on datagram transport")
-            return
-        for refused in errors:
-            if not self._closing:
-                self._report_error(refused)
-        count = len(batch)
-        if count:
-            self._singles = self._singles + 1 if count == 1 and not sparse else 0
-            if count == room and self._readable >= 0:  # the ring may have the rest of a train
-                self._again = True
-                self._loop.call_soon(self._read_again)
-            self._inbox = _pairs(batch.payloads(), batch.addresses)
-            batch.release()
-            self._deliver()
-
-    def _read_again(self) -> None:
-        self._again = False
-        if not self._closing:
-            self._read_ready()
-
-    def _report_error(self, refused: OSError) -> None:
-        try:
-            self._protocol.error_received(refused)
-        except Exception as error:
-            self._tell_loop("Exception in callback error_received()", error)
-
-    def _deliver_one(self, data: bytes, packed: bytes) -> None:
-        if packed != self._peer[0]:
-            self._peer = packed, from_core(packed, self._family == socket.AF_INET6)
-        self._delivering = True
-        self._alone = not self._payloads
-        try:
-            self._protocol.datagram_received(data, self._peer[1])
-        except Exception as error:
-            self._tell_loop("Exception in callback datagram_received()", error)
-        finally:
-            self._delivering = self._alone = False
-            if self._payloads:
-                self._flush()
-
-    def _deliver(self) -> bool:
-        """Hands received datagrams to the protocol. False when there were none."""
-        any_ = False
-        self._delivering = True
-        try:
-            for data, address in self._inbox:
-                any_ = True
-                if self._closing:
-                    return True
-                try:
-                    self._protocol.datagram_received(data, address)
-                except Exception as error:
-                    self._tell_loop("Exception in callback datagram_received()", error)
-        except BaseException:  # KeyboardInterrupt: the others follow in the next turn, if there is one
-            self._interrupted = True
-            self._loop.call_soon(self._deliver)
-            raise
-        finally:
-            self._delivering = False
-            if self._payloads:
-                self._flush()
-        return any_
-
-    # Sending.
-
-    def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
-        """Queues a datagram, which leaves at the end of this turn of the loop. See open_datagram_endpoint."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        if not data and not _SENDS_EMPTY:
-            return
-        if self._address:
-            if addr not in (None, self._address):
-                raise ValueError(f"Invalid address: must be None or {self._address}")
-            addr = self._address
-        if self._closing:
-            self._dropped += 1
-            if self._dropped > _WARN_AFTER:
-                logger.warning("socket.send() raised exception.")
-            return
-        data = bytes(data)
-        packed = None
-        if not self._connected:
-            if self._alone and addr is self._peer[1]:
-                packed = self._peer[0]
-            else:
-                try:
-                    packed = numeric_to_core(addr, self._family) or self._names.put(addr, data)
-                except OSError as error:
-                    self._report_error(error)
-                    return
-                except Exception as error:
-                    self._fatal_error(error, "Fatal write error on datagram transport")
-                    return
-                if packed is None:  # it waits for its name
-                    self._maybe_pause_protocol()
-                    return
-        if self._alone:
-            self._alone = False
-            code = self._tx._send_one(data, packed)
-            if code <= 0:
-                if code:
-                    self._report_error(OSError(-code, os.strerror(-code)))
-                return
-        if packed is not None:
-            self._to.append(packed)
-        self._payloads.append(data)
-        self._size += len(data)
-        if self._blocked:
-            self._maybe_pause_protocol()
-        elif len(self._payloads) >= FLUSH_DATAGRAMS or self._size > self._high_water:
-            self._flush()
-        elif not self._scheduled and not self._delivering:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_scheduled)
-
-    def _name_found(self, packed: bytes, datagrams: list[bytes]) -> None:
-        self._payloads += datagrams
-        self._to += [packed] * len(datagrams)
-        self._size += sum(map(len, datagrams))
-        self._flush()
-
-    def _name_failed(self, error: Exception, count: int) -> None:
-        if not isinstance(error, OSError):
-            self._fatal_error(error, "Fatal write error on datagram transport")
-            return
-        for _ in range(count):
-            self._report_error(error)
-        self._flush()
-
-    def _flush_scheduled(self) -> None:
-        self._scheduled = False
-        self._flush()
-
-    def _flush(self) -> None:
-        """Sends the queue as far as the socket has room."""
-        payloads, to = self._payloads, self._to
-        if payloads and not self._blocked and not self._conn_lost:
-            self._payloads, self._to, self._size = [], [], 0
-            try:
-                report = self._tx.send_batch(payloads, self._destinations(to), 0)
-            except Exception as error:
-                self._fatal_error(error, "Fatal write error on datagram transport")
-                return
-            for refused in self._keep(payloads, to, report.errors):
-                if self._conn_lost:
-                    break
-                self._report_error(refused)
-        self._maybe_pause_protocol()
-        self._maybe_resume_protocol()
-        if self._closing and not self._payloads and not self._names and not self._conn_lost:
-            self._lose(None)
-
-    def _destinations(self, to: list[bytes]) -> Address | AddressList | None:
-        if not to:
-            return None
-        if to.count(to[0]) == len(to):
-            to = to[:1]
-        packed = AddressList.of_packed(b"".join(to), self._family)
-        return packed if len(to) > 1 else packed[0]
-
-    def _keep(
-        self, payloads: list[bytes], to: list[bytes], errors: list[tuple[int, OSError]]
-    ) -> list[OSError]:
-        """Queues datagrams without room again, to wait for a writable socket. Returns other errors."""
-        again = [index for index, error in errors if error.errno == errno.EAGAIN]
-        if not again:
-            return [error for _, error in errors]
-        self._payloads = [payloads[index] for index in again]
-        self._to = [to[index] for index in again] if to else []
-        self._size = sum(map(len, self._payloads))
-        assert self._sock is not None
-        if self._writable < 0:
-            self._writable = os.dup(self._sock.fileno())
-        self._loop.add_writer(self._writable, self._write_ready)
-        self._blocked = True
-        return [error for _, error in errors if error.errno != errno.EAGAIN]
-
-    def _write_ready(self) -> None:
-        self._stop_writing()
-        self._flush()
-
-    def _stop_writing(self) -> None:
-        if self._blocked:
-            self._loop.remove_writer(self._writable)
-            self._blocked = False
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes that are queued."""
-        return self._size + self._names.size
-
-    # Closing.
-
-    def close(self) -> None:
-        """Stops receiving, sends the queue, then calls ``connection_lost(None)``."""
-        if self._closing:
-            return
-        self._closing = True
-        self._stop_reading()
-        if not self._payloads and not self._names:
-            self._lose(None)
-
-    def abort(self) -> None:
-        """As ``close()``, but drops datagrams that the socket does not take at once."""
-        self._flush()
-        self._force_close(None)
-
-    def _stop_reading(self) -> None:
-        self._loop.remove_reader(self._polled())
-
-    def _lose(self, error: Exception | None) -> None:
-        self._conn_lost = True
-        self._loop.call_soon(self._call_connection_lost, error)
-
-    def _force_close(self, error: Exception | None) -> None:
-        if self._conn_lost:
-            return
-        self._stop_writing()
-        self._names.close()
-        self._payloads, self._to, self._size = [], [], 0
-        if not self._closing:
-            self._closing = True
-            self._stop_reading()
-        self._lose(error)
-
-    def _fatal_error(self, error: Exception, message: str) -> None:
-        if isinstance(error, OSError):
-            if self._loop.get_debug():
-                logger.debug("%r: %s", self, message, exc_info=True)
-        else:
-            self._tell_loop(message, error)
-        self._force_close(error)
-
-    def _call_connection_lost(self, error: Exception | None) -> None:
-        try:
-            self._protocol.connection_lost(error)
-        finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return
-        self._names.close()
-        self._rx.close()
-        self._tx.close()
-        for descriptor in (self._readable, self._writable):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._readable = self._writable = -1
-        sock.close()
-
-    def is_closing(self) -> bool:
-        """Whether ``close()`` or ``abort()`` was called, or the transport failed."""
-        return self._closing
-
-    def set_protocol(self, protocol: Any) -> None:
-        """Replaces the protocol."""
-        self._protocol = protocol
-
-    def get_protocol(self) -> Any:
-        """The protocol that is called."""
-        return self._protocol
-
-    def __del__(self) -> None:
-        if self._sock is not None:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._let_go()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._sock is None else "closing" if self._closing else self._rx.tier
-        return f"<udpring datagram transport {state} {self._extra['sockname']}>"
-
-
-def _opened(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _pairs(payloads: list[bytes], addresses: AddressList) -> Iterator[tuple[bytes, Any]]:
-    packed = addresses.packed
-    if packed == packed[: LAYOUT.size] * len(payloads):  # often one flow: a train
-        return zip(payloads, repeat(addresses[0]), strict=False)
-    return zip(payloads, addresses, strict=True)

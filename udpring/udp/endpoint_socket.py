@@ -5,12 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_socket", "make_socket"]
+__all__ = ["NOT_GIVEN", "check_reuse_address", "check_socket", "make_socket"]
 
+NOT_GIVEN = object()
 Pair = tuple[Any, Any]
+
+
+def check_reuse_address(loop: asyncio.AbstractEventLoop, reuse_address: object) -> None:
+    """``reuse_address`` of ``create_datagram_endpoint``. asyncio has no such argument (since Python 3.11).
+
+    Elsewhere it is as in uvloop: True is refused, because with SO_REUSEADDR another process can take the port
+    of a UDP socket, and other values are deprecated.
+    """
+    if reuse_address is NOT_GIVEN:
+        return
+    if isinstance(loop, asyncio.BaseEventLoop):
+        raise TypeError("create_datagram_endpoint() got an unexpected keyword argument 'reuse_address'")
+    if reuse_address:
+        raise ValueError("reuse_address=True is not supported: another process could take the port")
+    warnings.warn("The *reuse_address* parameter has been deprecated", DeprecationWarning, stacklevel=3)
 
 
 def check_socket(sock: socket.socket, modifiers: Mapping[str, object]) -> None:
@@ -36,7 +53,9 @@ async def _resolved(
     kind: Any = {"family": family, "type": socket.SOCK_DGRAM, "proto": proto}
     if isinstance(port, int):
         with contextlib.suppress(socket.gaierror):
-            return list(socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **kind))
+            numeric = socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **kind)
+            if numeric:
+                return list(numeric)
     found = await loop.getaddrinfo(host, port, flags=flags, **kind)
     if not found:
         raise OSError("getaddrinfo() returned empty list")

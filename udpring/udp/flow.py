@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["WriteLimits"]
+__all__ = ["Datagrams", "WriteLimits"]
 
 _HIGH = 64 * 1024  # bytes; asyncio's default
+
+
+class Datagrams(Protocol):
+    """The methods of a protocol that the transport calls: those of ``asyncio.DatagramProtocol``."""
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def datagram_received(self, data: bytes, addr: Any) -> None: ...
+    def error_received(self, exc: Exception) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
 
 
 class WriteLimits:
     """The flow control of ``asyncio.WriteTransport``, in bytes, as a mix-in for a transport."""
 
     _loop: asyncio.AbstractEventLoop
-    _protocol: Any
+    _protocol: Datagrams
 
     def __init__(self) -> None:
         super().__init__()
