@@ -63,6 +63,7 @@ if typing.TYPE_CHECKING:
         Ticket,
     )
     from udpring.udp.endpoint import open_datagram_endpoint
+    from udpring.udp.install import install, uninstall, use_in
     from udpring.udp.transport import RingTransport
 
 try:
@@ -123,9 +124,12 @@ __all__ = [
     "UdpringError",
     "WrongThreadError",
     "__version__",
+    "install",
     "keys",
     "open_datagram_endpoint",
     "probe",
+    "uninstall",
+    "use_in",
 ]
 
 # Modules are imported when a name is first used: `udpring genkey` needs neither the core nor asyncio.
@@ -175,8 +179,11 @@ _LAZY = {
     "Tun": "udpring.tunnel.attachment",
     "TunnelPacket": "udpring.tunnel.packet_batch",
     "TunnelStats": "udpring.tunnel.tunnel",
+    "install": "udpring.udp.install",
     "open_datagram_endpoint": "udpring.udp.endpoint",
     "probe": "udpring.tunnel.probe",
+    "uninstall": "udpring.udp.install",
+    "use_in": "udpring.udp.install",
 }
 _SUBMODULES = ("keys",)
 
