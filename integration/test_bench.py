@@ -15,6 +15,8 @@ import pytest
 from lab import SUBJECT, until
 from lab.node import UAPI
 
+from udpring_tools.bench import setup
+
 TOP = Path(__file__).resolve().parents[1]
 PREFIX = "bench"
 LEFT = "left in /run: "
@@ -199,6 +201,18 @@ def test_peers() -> None:
     for row in result["cases"]:
         assert row["packets_s"]["median"] > 0
         assert row["resident_mib"] > 0
+
+
+def test_setup() -> None:
+    against = shlex.join(SUBJECT.argv)
+    done = bench("setup", "--peers", "100", "--runs", "1", "--json", "--against", against)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert (result["peers"], result["runs"]) == (100, 1)
+    mine, other = result["programs"]
+    assert mine["figures"].keys() == other["figures"].keys() == {figure.key for figure in setup.FIGURES}
+    for key in ("start_ms", "resident_mib", "setconf_s", "syncconf_s", "show_s"):
+        assert mine["figures"][key]["median"] > 0
 
 
 def test_handshakes() -> None:

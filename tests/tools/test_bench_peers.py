@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from udpring.tunnel import keys, uapi
+from udpring.tunnel.config import Config
 from udpring.wireguard import messages, noise
 from udpring.wireguard.constants import IDENTIFIER
 from udpring.wireguard.cookie import mac1_key, mac1_valid
-from udpring_tools.bench import handshakes, peers, samples, spray
+from udpring_tools.bench import handshakes, peers, samples, setup, spray
+from udpring_tools.bench.comparison import summary
 from udpring_tools.bench.peers import Case, Table
+from udpring_tools.bench.table import figures_grid
 from udpring_tools.commands import bench, bench_handshakes, bench_peers
 
 PRIVATE = keys.generate_private_key()
@@ -218,6 +221,21 @@ def test_the_table_of_peers() -> None:
     lines = bench_peers.as_table(result).splitlines()
     assert lines[-2].split()[:4] == ["1", "1", "4000", "1.000"]
     assert lines[-1].split()[:4] == ["10000", "130000", "4400", "1.100"]
+
+
+def test_configuration_for_wg_has_each_peer_once() -> None:
+    settings = Config.loads(setup.configuration(300))
+    assert len({peer.public_key for peer in settings.peers}) == 300
+    assert len({peer.allowed_ips for peer in settings.peers}) == 300
+    assert all(peer.endpoint for peer in settings.peers)
+
+
+def test_figures_of_setup_are_a_grid() -> None:
+    ours, theirs = ({figure.key: number for figure in setup.FIGURES} for number in (1.0, 2.0))
+    result = summary([("udpring", "a", [ours]), ("other", "b", [theirs])], figures=setup.FIGURES)
+    lines = figures_grid(result, setup.FIGURES).splitlines()
+    assert len(lines) == 1 + len(setup.FIGURES)
+    assert lines[1].split() == ["start", "to", "socket", "ready", "ms", "1.0", "2.0", "0.50"]
 
 
 def test_the_table_of_handshakes() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from udpring_tools.bench.host import host_facts, load
-from udpring_tools.bench.measures import FIGURES, MEASURES, measure
+from udpring_tools.bench.measures import FIGURES, MEASURES, Figure, measure
 from udpring_tools.bench.pair import Ground, Pair
 from udpring_tools.bench.program import Program
 from udpring_tools.bench.samples import ratio, spread
@@ -70,7 +70,9 @@ def compare(
 
 
 def summary(
-    taken: Sequence[tuple[str, str, Sequence[Sample]]], nodes: dict[str, NodeFacts] | None = None
+    taken: Sequence[tuple[str, str, Sequence[Sample]]],
+    nodes: dict[str, NodeFacts] | None = None,
+    figures: Sequence[Figure] = FIGURES,
 ) -> dict[str, Any]:
     """``programs`` and ``ratios``, from (name, command, samples of its runs). udpring is first."""
     programs = [
@@ -79,24 +81,24 @@ def summary(
             "command": command,
             **NO_FACTS,
             **(nodes or {}).get(name, {}),
-            "figures": _figures(samples),
+            "figures": _figures(samples, figures),
         }
         for name, command, samples in taken
     ]
     ours = taken[0][2]
-    ratios = [{"to": name, "figures": _ratios(ours, theirs)} for name, _, theirs in taken[1:]]
+    ratios = [{"to": name, "figures": _ratios(ours, theirs, figures)} for name, _, theirs in taken[1:]]
     return {"programs": programs, "ratios": ratios}
 
 
-def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
+def _figures(samples: Sequence[Sample], figures: Sequence[Figure]) -> dict[str, Any]:
     """A figure that no run has is omitted."""
-    found = {figure.key: spread([sample.get(figure.key) for sample in samples]) for figure in FIGURES}
+    found = {figure.key: spread([sample.get(figure.key) for sample in samples]) for figure in figures}
     return {key: each for key, each in found.items() if each is not None}
 
 
-def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample]) -> dict[str, float]:
+def _ratios(ours: Sequence[Sample], theirs: Sequence[Sample], figures: Sequence[Figure]) -> dict[str, float]:
     found = {}
-    for figure in FIGURES:
+    for figure in figures:
         each = ratio([one.get(figure.key) for one in ours], [one.get(figure.key) for one in theirs])
         if each is not None:
             found[figure.key] = each

@@ -32,6 +32,7 @@ TOOLS = {
     "ping": "iputils-ping",
     "setpriv": "util-linux",
     "unshare": "util-linux",
+    "wg": "wireguard-tools",
 }
 INSIDE = "UDPRING_USER_NAMESPACE"
 """Set in the environment of a command that was restarted in a user namespace."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from udpring_tools.bench.measures import FIGURES
+from udpring_tools.bench.measures import FIGURES, Figure
 
-__all__ = ["comparison_table", "grid", "head"]
+__all__ = ["comparison_table", "figures_grid", "grid", "head"]
 
 
 def grid(lines: Sequence[Sequence[str]], left: int = 2) -> str:
@@ -26,9 +26,14 @@ def grid(lines: Sequence[Sequence[str]], left: int = 2) -> str:
 
 def comparison_table(result: dict[str, Any]) -> str:
     """The result of ``compare`` for people."""
+    return "\n".join([*head(result, result["programs"][0]), "", figures_grid(result, FIGURES)])
+
+
+def figures_grid(result: dict[str, Any], figures: Sequence[Figure]) -> str:
+    """The medians of each program, and the ratios."""
     names = [program["program"] for program in result["programs"]]
     lines = [["", "unit", *names, *(f"{names[0]} / {ratio['to']}" for ratio in result["ratios"])]]
-    for figure in FIGURES:
+    for figure in figures:
         medians = [program["figures"].get(figure.key) for program in result["programs"]]
         if not any(medians):
             continue
@@ -41,7 +46,7 @@ def comparison_table(result: dict[str, Any]) -> str:
                 *("-" if each is None else f"{each:.2f}" for each in ratios),
             ]
         )
-    return "\n".join([*head(result, result["programs"][0]), "", grid(lines)])
+    return grid(lines)
 
 
 def head(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
