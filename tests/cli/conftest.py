@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from reference.uapi_answers import format_get
 
 from udpring.tunnel import uapi
 
@@ -56,7 +57,7 @@ class Server(threading.Thread):
                     connection.sendall(self.answer)
                     return
                 if isinstance(operation, uapi.GetRequest):
-                    connection.sendall(b"".join(uapi.format_get(STATE)))
+                    connection.sendall(b"".join(format_get(STATE)))
                 elif isinstance(operation, uapi.ReportRequest):
                     return  # wireguard-go ends the connection at a request that it does not know
                 elif isinstance(operation, uapi.SetListenPort) and operation.port == 80:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
+from reference.uapi_answers import format_get
 
 from udpring.cli._metrics_server import AT_ONCE, MetricsAddress, MetricsServer
 from udpring.cli.main import main
@@ -50,7 +51,7 @@ class Node(Server):
     def serve(self, connection: socket.socket) -> None:
         request = connection.recv(4096)
         if request == b"get=1\n\n":
-            connection.sendall(b"".join(uapi.format_get(STATE)) + b"errno=0\n\n")
+            connection.sendall(b"".join(format_get(STATE)) + b"errno=0\n\n")
         elif request == b"stats=1\n\n":
             connection.sendall(b"".join(format_report(REPORT)) + b"errno=0\n\n")
 

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import selectors
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,9 +19,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from reference.command_batch import CommandBatch
+from reference.uapi_answers import SETTINGS, peer_lines
 
+from udpring._native import lib
 from udpring.errors import RingError
+from udpring.tunnel.peer_blocks import PeerBlocks
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
+from udpring.tunnel.uapi_values import PeerInfo, parse_offload
+from udpring.wireguard.cipher import Cipher
 
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
@@ -206,6 +212,54 @@ class FakePlane:
         self._call("peer_remove", peer)
         self._peer(peer)
         del self.peers[peer]
+
+    def peers_add(self, count: int) -> list[int]:
+        return [self.peer_add() for _ in range(count)]
+
+    def peers_remove(self, peers: Sequence[int]) -> None:
+        for peer in peers:
+            self.peer_remove(peer)
+
+    def apply_blocks(self, read: PeerBlocks, peers: Sequence[int]) -> bytes:
+        self._call("apply_blocks", tuple(peers))
+        outcomes = bytearray()
+        for block, peer in zip(read.blocks(), peers, strict=False):
+            known = self._peer(peer)
+            before = known.state.endpoint, list(known.prefixes)
+            if block.family:
+                ip = block.ip[:4] if block.family == socket.AF_INET else block.ip
+                self.endpoint(peer, SocketAddress(ip, block.port, block.scope_id))
+            if block.flags & lib.UDPRING_BLOCK_REPLACE:
+                self.prefixes_clear(peer)
+            if allowed := read.allowed_ips(block):
+                self.prefixes([Prefix(ip, bits, peer) for ip, bits in allowed])
+            changed = before != (known.state.endpoint, list(known.prefixes))
+            staged = bool(known.state.staged)
+            outcomes.append(changed * lib.UDPRING_BLOCK_CHANGED | staged * lib.UDPRING_BLOCK_STAGED)
+        return bytes(outcomes)
+
+    def peers_text(self, settings: Sequence[bytes]) -> Iterator[bytes]:
+        for packed in settings:
+            yield from peer_lines(self._described(*SETTINGS.unpack(packed)))
+
+    def _described(
+        self, key: bytes, psk: bytes, seconds: int, nanoseconds: int, keepalive: int, peer: int, extra: bytes
+    ) -> PeerInfo:
+        state = self._peer(peer).state
+        own = dict(line.split("=") for line in extra.rstrip(b"\0").decode().splitlines())
+        end = state.endpoint
+        return PeerInfo(
+            key,
+            psk,
+            (end.ip, end.port, str(end.scope_id or "")) if end else None,
+            seconds * SECOND + nanoseconds,
+            state.tx_bytes,
+            state.rx_bytes,
+            keepalive,
+            self.prefixes_list(peer),
+            Cipher(own.get("cipher", Cipher.CHACHA20_POLY1305)),
+            parse_offload(own.get("offload", "auto")),
+        )
 
     def trains(self, peer: int, on: bool) -> None:
         self._call("trains", peer, on)

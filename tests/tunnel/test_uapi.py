@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.uapi_answers import format_get
 
 from udpring.tunnel import uapi
 from udpring.tunnel.uapi import (
@@ -439,7 +440,7 @@ def answer(data: bytes) -> ResponseParser:
 
 @given(devices)
 def test_get_answers_round_trip(device: DeviceInfo) -> None:
-    lines = list(uapi.format_get(device))
+    lines = list(format_get(device))
     assert all(line.endswith(b"\n") and b"\n\n" not in line for line in lines)
     got = answer(b"".join(lines) + uapi.format_status(EndRequest("get")))
     assert got.done
@@ -451,7 +452,7 @@ def test_the_text_of_a_get_answer() -> None:
     peer = PeerInfo(
         KEY, None, (bytes([1, 2, 3, 4]), 5, ""), 1_700_000_000_000_000_007, 11, 12, 25, [(bytes(4), 0)]
     )
-    text = b"".join(uapi.format_get(DeviceInfo(KEY, 51820, 0, [peer])))
+    text = b"".join(format_get(DeviceInfo(KEY, 51820, 0, [peer])))
     assert text == (
         b"private_key=%s\nlisten_port=51820\npublic_key=%s\npreshared_key=%s\nprotocol_version=1\n"
         b"endpoint=1.2.3.4:5\nlast_handshake_time_sec=1700000000\nlast_handshake_time_nsec=7\n"
@@ -462,7 +463,7 @@ def test_the_text_of_a_get_answer() -> None:
 
 def test_only_non_default_cipher_is_written() -> None:
     for cipher, reported in ((Cipher.CHACHA20_POLY1305, False), (Cipher.AES_256_GCM, True)):
-        text = b"".join(uapi.format_get(DeviceInfo(peers=[PeerInfo(KEY, cipher=cipher)])))
+        text = b"".join(format_get(DeviceInfo(peers=[PeerInfo(KEY, cipher=cipher)])))
         assert (b"\ncipher=aes-256-gcm\n" in text) is reported
         assert (b"cipher" in text) is reported
 

@@ -70,7 +70,17 @@ line = st.one_of(st.builds("{}={}".format, key, value), free.filter(bool))
 request = st.tuples(st.sampled_from(["get", "set"]), st.lists(line, max_size=8))
 FAILURES = [MemoryError(), RingError("no room", errno=errno.ENOSPC), OverflowError("wide")]
 FAILURES += [ValueError("bad"), RuntimeError("bug")]
-COMMANDS = ["peer_add", "endpoint", "prefixes", "prefixes_list", "bind", "mark", "identity", "peer_states"]
+COMMANDS = [
+    "peer_add",
+    "apply_blocks",
+    "endpoint",
+    "prefixes",
+    "prefixes_list",
+    "bind",
+    "mark",
+    "identity",
+    "peer_states",
+]
 failures = st.dictionaries(st.sampled_from(COMMANDS), st.sampled_from(FAILURES), max_size=2)
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.command_batch import CommandBatch
+from udpring.tunnel.peer_blocks import BLOCKS_MAX, PeerBlocks
 from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
 from udpring.tunnel.plane_reading import peer_state, plane_stats
@@ -41,6 +42,7 @@ PREFIX_BATCH = 4096
 """Allowed IPs in one command: each command stops the worker for less than a millisecond at this size."""
 
 _STATES_BATCH = 256
+_TEXT_PIECE = 1 << 16
 # struct udpring_prefix: one pack is several times quicker than four assignments through cffi, and a set may
 # have 130 000 of them. Checked against the compiler's layout below.
 _PREFIX = struct.Struct("=16sHBBI")
@@ -245,6 +247,34 @@ class Plane:
         """Removes the peer, its keys (zeroised), staged packets, allowed IPs and indices."""
         check(lib.udpring_plane_peer_remove(self._handle(), peer), f"remove peer {peer}")
 
+    def peers_add(self, count: int) -> list[int]:
+        """Adds peers, in few commands, and returns their ids: fewer where there is no room for all."""
+        added: list[int] = []
+        peers = ffi.new("uint32_t[]", BLOCKS_MAX)
+        while len(added) < count:
+            asked = min(count - len(added), BLOCKS_MAX)
+            made = lib.udpring_plane_peers_add(self._handle(), peers, asked)
+            added += ffi.unpack(peers, max(made, 0))
+            if made < asked:
+                break
+        return added
+
+    def peers_remove(self, peers: Sequence[int]) -> None:
+        """Removes peers as ``peer_remove`` does, in few commands."""
+        for start in range(0, len(peers), BLOCKS_MAX):
+            some = peers[start : start + BLOCKS_MAX]
+            check(lib.udpring_plane_peers_remove(self._handle(), some, len(some)), "remove peers")
+
+    def apply_blocks(self, read: PeerBlocks, peers: Sequence[int]) -> bytes:
+        """Sets the endpoints and allowed IPs of the first blocks, one for each of these peers, all different.
+        Returns ``UDPRING_BLOCK_CHANGED`` and ``UDPRING_BLOCK_STAGED`` for each. Fewer than peers: the next
+        block failed, and a part of it may have been applied."""
+        outcomes = bytearray(len(peers))
+        done = ffi.new("uint32_t *")
+        raw = ffi.from_buffer("uint8_t[]", outcomes)
+        lib.udpring_plane_blocks(self._handle(), read.raw, peers, len(peers), raw, done)
+        return bytes(outcomes[: done[0]])
+
     def trains(self, peer: int, on: bool) -> None:
         """Whether the peer may get trains. At first by the plane's ``offloads``, which can forbid them."""
         check(lib.udpring_plane_peer_trains(self._handle(), peer, int(on)), f"offload of peer {peer}")
@@ -383,6 +413,24 @@ class Plane:
             first = following[0]
             if not first:
                 return states
+
+    def peers_text(self, settings: Sequence[bytes]) -> Iterator[bytes]:
+        """The lines of these peers for the answer to ``get``. ``settings``: of ``uapi_text.pack_settings``.
+        Each piece is one command. A peer that is gone has no lines."""
+        packed = b"".join(settings)
+        raw = ffi.from_buffer("struct udpring_peer_settings[]", packed)
+        taken, needed = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+        room, first = _TEXT_PIECE, 0
+        while first < len(settings):
+            text = ffi.new("uint8_t[]", room)
+            written = lib.udpring_plane_peers_text(
+                self._handle(), raw + first, len(settings) - first, text, room, taken, needed
+            )
+            check(written, "the lines of peers")
+            first += taken[0]
+            room = _TEXT_PIECE if taken[0] else needed[0]
+            if written:
+                yield bytes(ffi.buffer(text, written))
 
     def stats(self) -> PlaneStats:
         """The counters of the plane and of its sockets."""

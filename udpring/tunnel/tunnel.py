@@ -33,6 +33,7 @@ from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAdd
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
+from udpring.wireguard.peer import Peer
 from udpring.wireguard.unknown import UnknownInitiation
 
 __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats"]
@@ -291,16 +292,28 @@ class Tunnel:
         if len(self.device.peers) >= MAX_PEERS:
             raise RingError(f"more than {MAX_PEERS} peers", errno=errno.ENOSPC)
         peer = self.plane.peer_add()
+        self.register_peer(peer, public_key, initiation=initiation)
+        return peer
+
+    def register_peer(
+        self, peer: int, public_key: bytes, *, initiation: UnknownInitiation | None = None
+    ) -> Peer:
+        """The protocol's part of a peer that the plane has already. On failure the plane loses it."""
         try:
             added = self.device.add_peer(peer, public_key, self._clock.boot(), initiation=initiation)
             if self._offload is not None:
                 self._show_offload(peer)
-            added.restore_timestamp(self.last_timestamp(public_key))
+            if timestamp := self.last_timestamp(public_key):
+                added.restore_timestamp(timestamp)
             self.departed.pop(public_key)
         except BaseException:
             self.plane.peer_remove(peer)
             raise
-        return peer
+        return added
+
+    def note_change(self) -> None:
+        """A setting has changed by another way than this class's methods."""
+        self._changes += 1
 
     def remove_peer(self, peer: int, *, departs: bool = False) -> None:
         """Removes the peer, zeroises its keys and removes its allowed IPs. ``departs``: it may come back, and
@@ -315,17 +328,25 @@ class Tunnel:
             self.departed.put(public_key, Departed(known.timestamp_received, endpoint))
         elif self._timestamps is not None:
             self._timestamps.forget(public_key)
-        self._peer_offload.pop(peer, None)
-        self.control.following.forget(public_key)
-        outcomes = self.device.remove_peer(peer)
-        self.control.carry_out(outcomes)
-        self.control.forget(peer)
+        self._leave(known)
         self.plane.peer_remove(peer)
+
+    def _leave(self, peer: Peer) -> None:
+        """Everything but the plane forgets the peer."""
+        self._peer_offload.pop(peer.id, None)
+        self.control.following.forget(peer.public_key)
+        self.control.carry_out(self.device.remove_peer(peer.id))
+        self.control.forget(peer.id)
 
     def remove_all_peers(self) -> None:
         """Removes every peer."""
-        for peer in list(self.device.by_id):
-            self.remove_peer(peer)
+        self._changes += 1
+        peers = list(self.device.by_id.values())
+        for peer in peers:
+            if self._timestamps is not None:
+                self._timestamps.forget(peer.public_key)
+            self._leave(peer)
+        self.plane.peers_remove([peer.id for peer in peers])
 
     def set_preshared_key(self, peer: int, key: bytes | None) -> None:
         """Sets the preshared key, from the next handshake on; None: none."""
@@ -365,8 +386,8 @@ class Tunnel:
 
     def apply_allowed_ips(self, prefixes: Sequence[Prefix]) -> None:
         """Adds and removes allowed IPs in order. A prefix of another peer moves to this one."""
-        self._changes += 1
         if prefixes:
+            self._changes += 1
             self.plane.prefixes(prefixes)
 
     def start_peer(self, peer: int) -> None:

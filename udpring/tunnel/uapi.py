@@ -9,7 +9,8 @@ server:
    the earlier lines stay applied and the later ones are skipped.
 3. Where an operation fails (a port in use), the server calls ``RequestParser.fail``, which skips the rest of
    the request up to its blank line.
-4. ``GetRequest`` is answered with ``format_get``, ``ReportRequest`` with ``uapi_report.format_report``;
+4. ``GetRequest`` is answered with ``uapi_text.get_answer``, ``ReportRequest`` with
+   ``uapi_report.format_report``;
    ``EndRequest`` with ``format_status``. Then the next request may follow.
 5. At end of file the server calls ``RequestParser.close``. A connection closed without a byte (a probe of
    ``wg``) gives nothing.
@@ -105,7 +106,6 @@ __all__ = [
     "SetPrivateKey",
     "UapiProtocolError",
     "format_endpoint",
-    "format_get",
     "format_prefix",
     "format_set",
     "format_status",
@@ -132,6 +132,17 @@ class RequestParser:
     def within_request(self) -> bool:
         """Whether a request has begun and not ended. A part of its first line is enough."""
         return self._request is not None or self._lines.unfinished
+
+    @property
+    def expects_peer(self) -> bool:
+        """Whether the lines of a peer may begin here: in a set request that has not failed, at the beginning
+        of a line."""
+        return self._request == "set" and not self._errno and not self._broken and not self._lines.unfinished
+
+    def skip_peers(self, lines: int) -> None:
+        """Lines of peers were taken from the stream, and are not fed."""
+        self._line_number += lines
+        self._in_peer = True
 
     def feed(self, data: bytes) -> Iterator[Operation]:
         """Operations of all complete lines so far, parsed one by one as the iterator advances.
@@ -228,42 +239,7 @@ class RequestParser:
         return None
 
 
-# --- the answer to get ---
-
-
-def format_get(state: DeviceInfo) -> Iterator[bytes]:
-    """The lines of a get answer, each with its newline, without the status that ``format_status`` adds.
-
-    Yields about a line at a time: join them or write through a buffer. Contains private and preshared keys
-    for ``wg showconf``, so only root may use the socket.
-    """
-    if state.private_key is not None:
-        yield b"private_key=%s\n" % state.private_key.hex().encode()
-    if state.listen_port:
-        yield b"listen_port=%d\n" % state.listen_port
-    if state.fwmark:
-        yield b"fwmark=%d\n" % state.fwmark
-    if state.paused:
-        yield b"paused=true\n"
-    if state.offload is not None:
-        yield b"offload=%s\n" % OFFLOAD_WORDS[state.offload].encode()
-    for peer in state.peers:
-        seconds, nanoseconds = divmod(peer.last_handshake, 1_000_000_000)
-        yield b"public_key=%s\npreshared_key=%s\nprotocol_version=1\n" % (
-            peer.public_key.hex().encode(),
-            (peer.preshared_key or NO_KEY).hex().encode(),
-        )
-        if peer.endpoint is not None:
-            yield b"endpoint=%s\n" % format_endpoint(*peer.endpoint).encode()
-        yield b"last_handshake_time_sec=%d\nlast_handshake_time_nsec=%d\n" % (seconds, nanoseconds)
-        yield b"tx_bytes=%d\nrx_bytes=%d\n" % (peer.tx_bytes, peer.rx_bytes)
-        yield b"persistent_keepalive_interval=%d\n" % peer.persistent_keepalive
-        if peer.cipher is not Cipher.CHACHA20_POLY1305:
-            yield b"cipher=%s\n" % peer.cipher.encode()
-        if peer.offload is not None:
-            yield b"offload=%s\n" % OFFLOAD_WORDS[peer.offload].encode()
-        for ip, cidr in peer.allowed_ips:
-            yield b"allowed_ip=%s\n" % format_prefix(ip, cidr).encode()
+# --- the answer ---
 
 
 def format_status(end: EndRequest) -> bytes:

@@ -47,6 +47,19 @@ class Client:
 
     # ---- its bytes ----
 
+    async def readable(self, seconds: float) -> bool:
+        """Waits until there is something to receive, or for so long."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _resolve, ready)
+        loop.add_reader(self.socket, _resolve, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self.socket)
+            timer.cancel()
+        return self._has_bytes()
+
     async def receive(self, most: int) -> bytes:
         """Received bytes, up to ``most``. Empty at the end, and after a reset of the connection."""
         self._wait("bytes")
@@ -103,6 +116,9 @@ class Client:
             before, self._unread = self._unread, self._outstanding()
             return before != self._unread
         # Bytes may have arrived that the event loop has not read.
+        return self._has_bytes()
+
+    def _has_bytes(self) -> bool:
         try:
             return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -119,15 +135,15 @@ class Client:
             self.socket.shutdown(how)
 
 
+def _resolve(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 async def _writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_writer(sock, wake)
+    loop.add_writer(sock, _resolve, ready)
     try:
         await ready
     finally:

@@ -1,11 +1,13 @@
 """Serves ``wg``: the UAPI's operations applied to a Tunnel, for many clients at once over a UNIX socket.
 
 The flow of one connection:
-1. Bytes come in pieces of at most ``TAKE``. After each piece the event loop gets its turn.
-2. The codec (``uapi``) yields operations. Each is applied before the next line is parsed, so after a bad line
-   the earlier ones stay and the later ones are skipped.
-3. Allowed IPs of all peers are collected into plane commands of ``PREFIX_BATCH``. Any operation whose result
-   depends on them flushes them first.
+1. Bytes come in pieces of at most ``TAKE``.
+2. Peers whose lines are plain are read in C and applied many at once (``block_applier``). ``wg setconf``
+   and ``wg syncconf`` send nearly nothing else.
+3. Of all else the codec (``uapi``) yields operations. Each is applied before the next line is parsed, so
+   after a bad line the earlier ones stay and the later ones are skipped. Allowed IPs are collected into
+   commands of ``PREFIX_BATCH``. Any operation whose result depends on them flushes them first. After some
+   lines the event loop gets its turn.
 4. An answer is written piece by piece. A client that does not read stops only its own connection.
    ``reporters`` answer the requests of udpring's own commands.
 5. A client without progress is closed after a while, or earlier when the table is full and another client
@@ -21,67 +23,43 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias, assert_never
 
 from udpring.tunnel import uapi, uapi_report
+from udpring.tunnel.block_applier import BlockApplier
 from udpring.tunnel.control import End
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.flood_gate import FloodGate
-from udpring.tunnel.plane import PREFIX_BATCH, PeerState, Prefix, SocketAddress
+from udpring.tunnel.peer_blocks import BLOCK_BEGIN
+from udpring.tunnel.plane import PREFIX_BATCH, Prefix, SocketAddress
 from udpring.tunnel.socket_file import SocketFile
 from udpring.tunnel.tunnel import Tunnel
 from udpring.tunnel.tunnel_report import tunnel_report
 from udpring.tunnel.uapi_clients import Client, ClientTable, Clock
 from udpring.tunnel.uapi_report import Report
+from udpring.tunnel.uapi_text import get_answer
 from udpring.tunnel.uapi_values import RequestName
 
-__all__ = ["Reporters", "RequestApplier", "UapiServer", "device_state"]
+__all__ = ["Reporters", "RequestApplier", "UapiServer"]
 
 Reporters: TypeAlias = Mapping[RequestName, Callable[[], Awaitable[Report]]]
 """The requests beside ``get`` and ``set`` that a node answers."""
 
-TAKE = 1 << 14
-"""Bytes of requests between two turns of the event loop: some hundred lines, milliseconds of work."""
+TAKE = 1 << 16
+"""Bytes of requests that are read at once."""
+LINES_PIECE = 1 << 14
+"""Bytes between two turns of the event loop where lines are read one by one: some hundred, milliseconds of
+work."""
+BLOCK_MAX = 1 << 16
+"""Bytes that are kept of a peer whose other lines have not come."""
+PATIENCE = 0.02
+"""Seconds that these lines are waited for. Then those that have come are applied."""
 PIECE = 1 << 16
 """Bytes of an answer that are written at once."""
 NO_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger("udpring.uapi")
-
-
-def device_state(tunnel: Tunnel) -> uapi.DeviceInfo:
-    """The answer to ``get``. Counters are current. Allowed IPs are read while the answer is written."""
-    states = tunnel.states()
-    return uapi.DeviceInfo(
-        tunnel.private_key,
-        tunnel.listen_port,
-        tunnel.fwmark,
-        _peer_states(tunnel, states),
-        paused=tunnel.paused,
-        offload=tunnel.offload,
-    )
-
-
-def _peer_states(tunnel: Tunnel, states: dict[int, PeerState]) -> Iterator[uapi.PeerInfo]:
-    for public_key, peer in list(tunnel.device.peers.items()):
-        state = states.get(peer.id)
-        if state is None or not tunnel.knows(peer.id):
-            continue  # another client added or removed it since
-        endpoint = state.endpoint
-        scope = str(endpoint.scope_id) if endpoint and endpoint.scope_id else ""
-        yield uapi.PeerInfo(
-            public_key=public_key,
-            preshared_key=peer.preshared_key,
-            endpoint=(endpoint.ip, endpoint.port, scope) if endpoint else None,
-            last_handshake=peer.last_handshake_wall,
-            tx_bytes=state.tx_bytes,
-            rx_bytes=state.rx_bytes,
-            persistent_keepalive=peer.persistent_keepalive,
-            cipher=peer.cipher,
-            offload=tunnel.peer_offload(peer.id),
-            allowed_ips=tunnel.allowed_ips(peer.id),
-        )
 
 
 class RequestApplier:
@@ -131,6 +109,11 @@ class RequestApplier:
         # Another client may have removed a peer since its lines came.
         known = self._tunnel.knows
         self._tunnel.apply_allowed_ips([prefix for prefix in prefixes if known(prefix.peer)])
+
+    def end_peer(self) -> None:
+        """Applies everything so far. The next lines are about another peer."""
+        self.flush()
+        self._end_block()
 
     def finish(self) -> None:
         """Ends the request: applies pending allowed IPs and starts the last peer."""
@@ -232,6 +215,7 @@ class UapiServer:
         reporters: Reporters | None = None,
     ) -> None:
         self._tunnel = tunnel
+        self._blocks = BlockApplier(tunnel)
         self._reporters = {} if reporters is None else reporters
         self._own: Reporters = {"stats": self._stats}
         self._file = socket_file
@@ -304,29 +288,71 @@ class UapiServer:
                 self.clients.discard(client)
 
     async def _converse(self, client: Client) -> None:
-        parser = client.parser
         applier = RequestApplier(self._tunnel)
+        kept = b""
         while True:
+            if kept and not await client.readable(PATIENCE):
+                await self._carry_out(client, applier, client.parser.feed(kept))
+                kept = b""
             data = await client.receive(TAKE)
-            operations = parser.feed(data) if data else parser.close()
-            for operation in operations:
-                match operation:
-                    case uapi.GetRequest():
-                        await self._get(client)
-                    case uapi.ReportRequest(request):
-                        await self._report(client, request)
-                    case uapi.EndRequest():
-                        end = self._finish(applier, operation)
-                        await self._send(client, [uapi.format_status(end)])
-                    case _:
-                        self._apply(parser, applier, operation)
             if not data:
-                return
-            await asyncio.sleep(0)
+                break
+            kept = await self._take(client, applier, kept + data)
+        await self._carry_out(client, applier, client.parser.close())
+
+    async def _take(self, client: Client, applier: RequestApplier, data: bytes) -> bytes:
+        """Carries out what is in the data. Returns the beginning of a peer whose other lines have not
+        come."""
+        parser = client.parser
+        start = read = 0
+        while start < len(data):
+            if parser.expects_peer and data.startswith(BLOCK_BEGIN, start):
+                start += (taken := self._take_peers(client, applier, data, start))
+                if taken:
+                    await asyncio.sleep(0)
+                    continue
+                if parser.expects_peer and self._blocks.unfinished and len(data) - start < BLOCK_MAX:
+                    return data[start:]
+            # Up to the next peer: C may read that one.
+            end = data.find(b"\n" + BLOCK_BEGIN, start, start + LINES_PIECE) + 1 or start + LINES_PIECE
+            await self._carry_out(client, applier, parser.feed(data[start:end]))
+            read += end - start
+            start = end
+            if read >= LINES_PIECE:
+                read = 0
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return b""
+
+    def _take_peers(self, client: Client, applier: RequestApplier, data: bytes, start: int) -> int:
+        """Applies peers whose lines are plain, many at once. Returns the bytes of their lines."""
+        try:
+            applier.end_peer()
+            taken = self._blocks.take(data, start)
+            client.parser.skip_peers(self._blocks.lines)
+            return taken
+        except Exception as refused:
+            client.parser.fail(_errno(refused), str(refused))
+            return 0
+
+    async def _carry_out(
+        self, client: Client, applier: RequestApplier, operations: Iterable[uapi.Operation]
+    ) -> None:
+        for operation in operations:
+            match operation:
+                case uapi.GetRequest():
+                    await self._get(client)
+                case uapi.ReportRequest(request):
+                    await self._report(client, request)
+                case uapi.EndRequest():
+                    end = self._finish(applier, operation)
+                    await self._send(client, [uapi.format_status(end)])
+                case _:
+                    self._apply(client.parser, applier, operation)
 
     async def _get(self, client: Client) -> None:
         try:
-            await self._send(client, uapi.format_get(device_state(self._tunnel)))
+            await self._send(client, get_answer(self._tunnel))
         except ConnectionError:
             raise  # the client's fault, not the request's
         except Exception as failed:

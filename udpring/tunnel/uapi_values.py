@@ -33,7 +33,7 @@ REQUESTS: dict[bytes, RequestName] = {
 
 @dataclass(frozen=True, slots=True)
 class GetRequest:
-    """``get=1``: answer with ``format_get``. The ``EndRequest`` comes next."""
+    """``get=1``: answer with ``uapi_text.get_answer``. The ``EndRequest`` comes next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,15 +210,20 @@ class Peer:
         self._static_static = static_static
         if identity is None:
             self._timers.handshake_finished()
-        elif static_static is None:
-            # A key of small order can be configured, but no handshake succeeds with it.
-            with suppress(noise.InvalidKeyError):
-                self._static_static = identity.shared_with(self.public_key)
         if had_identity:
             outcomes.append(ExpireKeys(self.id))
         if identity is not None and self._persistent_keepalive:
             outcomes.append(SendKeepalive(self.id))
         return outcomes
+
+    def _shared(self) -> bytes | None:
+        """The shared secret of both static keys. It is computed at the first handshake, since most of very
+        many peers are idle. None: there is no identity, or the peer's key has small order, and no handshake
+        succeeds."""
+        if self._static_static is None and self._identity is not None:
+            with suppress(noise.InvalidKeyError):
+                self._static_static = self._identity.shared_with(self.public_key)
+        return self._static_static
 
     @property
     def timestamp_received(self) -> bytes:
@@ -283,7 +288,7 @@ class Peer:
         if self._session_live or self._last_handshake_sent is None:
             return []
         self._path_is_new = True
-        if self._timers.retransmit_at is None or self._static_static is None:
+        if self._timers.retransmit_at is None or self._shared() is None:
             return []
         if now < self._earliest():
             self._timers.handshake_postponed(self._earliest())
@@ -314,7 +319,7 @@ class Peer:
 
     def _initiate(self, now: int, wall: int) -> list[Outcome]:
         self._timers.handshake_asked()
-        if self._static_static is None:
+        if self._shared() is None:
             return []
         if now < self._earliest():
             if self._timers.retransmit_at is None and not self._session_live:
@@ -323,7 +328,7 @@ class Peer:
         return self._send_initiation(now, wall)
 
     def _retransmit(self, now: int, wall: int, state: PeerStamps) -> list[Outcome]:
-        if self._static_static is None:
+        if self._shared() is None:
             return []
         if (
             now < self._earliest()
@@ -354,7 +359,7 @@ class Peer:
             self._identity,
             self.public_key,
             prologue=self._cipher.prologue,
-            static_static=self._static_static,
+            static_static=self._shared(),
             cipher=self._cipher,
         )
         body = handshake.write_initiation(self._random(KEY_LENGTH), self._timestamp_sent)
@@ -418,11 +423,11 @@ class Peer:
     ) -> list[Outcome]:
         """For the device: an initiation in this peer's name. ``responder`` has read the static key.
         ``timestamp``: its payload, if that has been read too."""
-        if self._static_static is None:
+        if (static_static := self._shared()) is None:
             return [Dropped(DropReason.INVALID_KEY, self.id)]
         try:
             if timestamp is None:
-                timestamp = responder.read_payload(message.noise, self._static_static)
+                timestamp = responder.read_payload(message.noise, static_static)
         except noise.NoiseError:
             return [Dropped(DropReason.UNAUTHENTICATED, self.id)]
         if timestamp <= self._timestamp_received:

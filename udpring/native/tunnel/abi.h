@@ -370,4 +370,56 @@ uint32_t udpring_plane_states_of(struct udpring_plane *plane, const uint32_t *pe
 /* The states of up to max peers from slot `first` on; returns how many; *next = where to go on, 0 at the end. */
 uint32_t udpring_plane_peer_states(struct udpring_plane *plane, uint32_t first, struct udpring_peer_state *out, uint32_t max, uint32_t *next);
 int32_t udpring_plane_stats(struct udpring_plane *plane, struct udpring_plane_stats *out);
+
+/* ---- many peers at once, as the UAPI has them (www.wireguard.com/xplatform) ---- */
+#define UDPRING_BLOCKS_MAX 256           /* in one crossing: no worker stands still for long */
+#define UDPRING_BLOCK_PREFIXES_MAX 1024  /* of those blocks together */
+/* block.flags */
+#define UDPRING_BLOCK_PRESHARED_KEY 1
+#define UDPRING_BLOCK_KEEPALIVE 2
+#define UDPRING_BLOCK_ENDPOINT 4
+#define UDPRING_BLOCK_REPLACE 8          /* its allowed IPs replace those of the peer */
+/* A peer of a set request: its lines from public_key on. */
+struct udpring_peer_block {
+    uint8_t public_key[32], preshared_key[32];
+    struct udpring_address endpoint;
+    uint32_t flags;                      /* UDPRING_BLOCK_* */
+    uint32_t keepalive;
+    uint32_t first_prefix, prefix_count; /* within the prefixes that were read with it */
+};
+/* What was read. The caller provides the memory. */
+struct udpring_peer_blocks {
+    struct udpring_peer_block *blocks;   /* [UDPRING_BLOCKS_MAX] */
+    struct udpring_prefix *prefixes;     /* [UDPRING_BLOCK_PREFIXES_MAX] */
+    uint32_t count, prefix_count;
+    uint32_t bytes, lines;               /* that these blocks have */
+    uint32_t more;                       /* 1: the text ends in the middle of a further block, which is plain so far */
+};
+/* Reads blocks from the start of the text. Stops at the first one that is not plain: it has a wrong or rare line, or an order of
+ * lines that matters. It is then left to the parser of single lines. A block ends where the next line is public_key or empty. */
+void udpring_peer_blocks_read(const uint8_t *text, uint32_t length, struct udpring_peer_blocks *out);
+/* outcomes[i] */
+#define UDPRING_BLOCK_CHANGED 1          /* the endpoint or an allowed IP */
+#define UDPRING_BLOCK_STAGED 2           /* packets wait for a session with this peer */
+/* A command. Applies endpoints and allowed IPs in order, block i to peers[i], and leaves those alone that are so already. Returns
+ * 0 or -errno (-ENOENT: no such peer; -ENOMEM). *done: so many blocks were applied; of the one behind them maybe a part. */
+int32_t udpring_plane_blocks(struct udpring_plane *plane, const struct udpring_peer_blocks *blocks, const uint32_t *peers,
+                             uint32_t count, uint8_t *outcomes, uint32_t *done);
+/* Commands. As many peers as there is room for; returns how many were added, or the -errno of the first. */
+int32_t udpring_plane_peers_add(struct udpring_plane *plane, uint32_t *peers, uint32_t count);
+/* Unknown ones are passed over. */
+int32_t udpring_plane_peers_remove(struct udpring_plane *plane, const uint32_t *peers, uint32_t count);
+/* What a get answer says of a peer beside what the plane knows. */
+struct udpring_peer_settings {
+    uint8_t public_key[32], preshared_key[32];
+    uint64_t handshake_s;                /* when the last handshake was completed */
+    uint32_t handshake_ns;
+    uint32_t keepalive;
+    uint32_t peer;
+    char extra[44];                      /* lines of our own, each with its newline; zero-terminated */
+};
+/* A command. Writes the lines of these peers, in order, until there is no room for the next. Returns the bytes written, or -ENOMEM.
+ * *taken: so many peers, those that are gone included. Where none was taken, *needed bytes are enough for the next. */
+int32_t udpring_plane_peers_text(struct udpring_plane *plane, const struct udpring_peer_settings *peers, uint32_t count,
+                                 uint8_t *text, uint32_t room, uint32_t *taken, uint32_t *needed);
 #endif
