@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from udpring.cli import Subparsers
+from udpring.cli._numbers import count_of
 from udpring.cli._peer_names import PeerNames
 from udpring.cli._traffic_table import SORTS, Section, as_lines, section_of
 from udpring.errors import HostError
 from udpring.tunnel import keys, uapi
-from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.uapi_client import UapiClient, interfaces
 
 SHORTEST, LONGEST = 0.1, 3600.0
@@ -71,7 +71,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--sort", choices=SORTS, default="rate", help="order of peers (default: rate)")
     parser.add_argument("--reverse", action="store_true", help="the last of that order first")
-    parser.add_argument("--count", type=_count, metavar="N", help="end after N tables")
+    parser.add_argument("--count", type=count_of, metavar="N", help="end after N tables")
     parser.add_argument("--json", action="store_true", help="print one line of JSON per table")
 
 
@@ -81,13 +81,6 @@ def _seconds(text: str) -> float:
         if SHORTEST <= seconds <= LONGEST:
             return seconds
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {SHORTEST:g} to {LONGEST:g}")
-
-
-def _count(text: str) -> int:
-    count = parse_decimal(text, sys.maxsize, 1)
-    if count is not None:
-        return count
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
 
 
 def run(args: argparse.Namespace) -> int:
