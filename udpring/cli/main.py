@@ -21,7 +21,7 @@ from udpring import cli
 from udpring.errors import ConfigError, HostError, UdpringError
 from udpring.tunnel.refusals import SHORTAGES, explained
 
-__all__ = ["DONE", "FAILED", "HOST_CANNOT", "INTERRUPTED", "MISUSED", "command_names", "main"]
+__all__ = ["DONE", "FAILED", "HOST_CANNOT", "INTERRUPTED", "MISUSED", "command_names", "full_parser", "main"]
 
 DONE = 0
 FAILED = 1
@@ -59,6 +59,11 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     for module in modules.values():
         module.register(subparsers)
     return parser
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    return _parser(_modules([]))
 
 
 def _say(error: object) -> None:

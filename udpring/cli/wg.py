@@ -17,7 +17,7 @@ from udpring.errors import ConfigError, UdpringError
 from udpring.tunnel.daemon import HOST_CANNOT, MISUSED, DaemonOptions, start
 from udpring.tunnel.refusals import explained
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 EPILOG = """environment:
   LOG_LEVEL=verbose|error|silent   default: error. verbose also logs the tier and the AEAD in use
@@ -54,26 +54,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return HOST_CANNOT
 
 
-def _main(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the arguments."""
+    made = argparse.ArgumentParser(
         prog="udpring-wg",
         description="Run one WireGuard interface as a process. Configure it with wg. A drop-in for "
         "wireguard-go.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "-f", "--foreground", action="store_true", help="stay in the foreground, log to stderr"
-    )
-    parser.add_argument(
+    made.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground, log to stderr")
+    made.add_argument(
         "--log-format", choices=("text", "json", "journald"), help="lines of the log (UDPRING_LOG_FORMAT)"
     )
-    parser.add_argument("--version", action="version", version=f"udpring-wg {__version__}")
-    parser.add_argument("interface", metavar="IFACE", help="interface name, 1 to 15 bytes")
-    taken = parser.parse_args(arguments)
+    made.add_argument("--version", action="version", version=f"udpring-wg {__version__}")
+    made.add_argument("interface", metavar="IFACE", help="interface name, 1 to 15 bytes")
+    return made
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    reading = parser()
+    taken = reading.parse_args(arguments)
     name: str = taken.interface
     if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
-        parser.error(
+        reading.error(
             f"argument IFACE: {name!r} is not an interface name. It needs 1 to 15 bytes of UTF-8 without '/'"
         )
     return start(DaemonOptions.read(name, taken.foreground, os.environ, taken.log_format))
