@@ -16,6 +16,7 @@ import pytest
 from udpring._native import ffi
 from udpring.errors import ClosedError
 from udpring.udp import Address, AddressList, Batch, BatchSlice, Packet, RecvRing
+from udpring.udp.origin import SocketOrigin
 from udpring.udp.packet import RECORD
 
 from .conftest import BOUND, Pair, cut, send_train, take
@@ -340,9 +341,10 @@ def test_packets_describe_themselves(tier: str, pair4: Pair) -> None:
         assert repr(batch) == "<Batch, released>"
 
 
-def test_address_of_a_packet_is_never_optional() -> None:
+def test_address_of_a_packet_is_never_optional(make_socket: Callable[..., socket.socket]) -> None:
     """So ``mypy --strict`` takes ``packet.address[0]``. Only a UDP socket is accepted, which has a source."""
     assert typing.get_type_hints(Packet.address.fget)["return"] == Address  # type: ignore[attr-defined]
     nowhere = bytes(RECORD)
-    assert Packet(memoryview(b""), nowhere, False).address == ("0.0.0.0", 0)
-    assert Packet(memoryview(b""), nowhere, True).address == ("::", 0, 0, 0)
+    sock = make_socket()
+    assert Packet(memoryview(b""), nowhere, SocketOrigin(sock, ipv6=False)).address == ("0.0.0.0", 0)
+    assert Packet(memoryview(b""), nowhere, SocketOrigin(sock, ipv6=True)).address == ("::", 0, 0, 0)

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 
@@ -192,6 +193,40 @@ def test_under_a_flood_every_datagram_is_received_or_counted(tier: str, pair4: P
         stats = ring.stats
         assert stats["packets"] + stats["kernel_drops"] == sent + 1
         assert stats["kernel_drops"] > 0 or buffers == 2048
+
+
+def test_datagrams_that_are_there_need_no_wait(tier: str, pair4: Pair) -> None:
+    with RecvRing(pair4.sink, tier=tier) as ring:
+        for number in range(200):
+            pair4.source.sendto(b"%d" % number, pair4.to)
+            assert ring.recv_batch(timeout=BOUND).payloads() == [b"%d" % number]
+        assert ring.stats["wakeups"] == 0, "no operation was armed"
+
+
+def test_order_holds_where_waits_and_bursts_alternate(tier: str, pair4: Pair) -> None:
+    """A wait arms a receive. The rest of a burst may be received without it."""
+    count = 3000
+    room = threading.Semaphore(100)  # datagrams that may wait in the socket
+
+    def send() -> None:
+        for number in range(count):
+            if number % 50 < 10:  # alone
+                for _ in range(100):
+                    room.acquire(timeout=BOUND)
+                room.release(100)
+            room.acquire(timeout=BOUND)
+            pair4.source.sendto(b"%d" % number, pair4.to)
+
+    sender = threading.Thread(target=send)
+    with RecvRing(pair4.sink, 16, tier=tier, gro=False) as ring:
+        sender.start()
+        got: list[bytes] = []
+        while len(got) < count and (batch := ring.recv_batch(5, timeout=BOUND)):
+            got += batch.payloads()
+            room.release(len(batch))
+        sender.join()
+        assert ring.stats["wakeups"] > 0
+    assert got == [b"%d" % number for number in range(count)]
 
 
 def closed_port(make_socket: Callable[..., socket.socket], family: int) -> tuple[str, int]:

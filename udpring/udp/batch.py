@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
+from socket import socket as Socket
 from typing import Any, NamedTuple, overload
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError
 from udpring.udp.address import AddressList, host_from_core
+from udpring.udp.origin import Origin
 from udpring.udp.packet import FIELDS, RECORD, Packet, of_train
 from udpring.udp.uncopied import Uncopied
 
@@ -54,13 +56,13 @@ class Batch(Uncopied, Sequence[Packet]):
     By default trains (UDP_GRO, udp(7)) are split, so each item is one datagram.
     """
 
-    __slots__ = ("_anchor", "_columns_raw", "_count", "_face", "_ipv6", "_picked", "_records_raw", "_view")
+    __slots__ = ("_anchor", "_columns_raw", "_count", "_face", "_origin", "_picked", "_records_raw", "_view")
 
     _instead = "payloads() are copies of what it holds"
 
-    def __init__(self, call: Any, ipv6_socket: bool) -> None:
+    def __init__(self, call: Any, origin: Origin) -> None:
         """``call``: a ``struct udpring_recv_call`` to take the batch from. None gives an empty batch."""
-        self._ipv6 = ipv6_socket
+        self._origin = origin
         self._picked: range | None = None
         self._columns_raw: memoryview | None = None
         self._records_raw: list[bytes] | None = None
@@ -112,10 +114,11 @@ class Batch(Uncopied, Sequence[Packet]):
         if face is None:
             return b""
         offset, size = FIELDS[field]
-        if face.count == 1 and self._picked is None:
+        count = face.count
+        if face.message_count == 1:  # one datagram, or one train
             alone: bytes = _buffer(face.messages, RECORD)[offset : offset + size]
-            return alone
-        out = bytearray(face.count * size)
+            return alone * (count if self._picked is None else len(self._picked))
+        out = bytearray(count * size)
         lib.udpring_batch_spread(face, offset, size, ffi.from_buffer(out))
         if self._picked is None:
             return bytes(out)
@@ -142,10 +145,10 @@ class Batch(Uncopied, Sequence[Packet]):
             raise IndexError(f"packet {index} of a batch of {self._count}")
         index %= self._count
         start, end = self._column(_OFFSETS)[index], self._column(_ENDS)[index]
-        return Packet(view[start:end], self._records()[index], self._ipv6)
+        return Packet(view[start:end], self._records()[index], self._origin)
 
     def __iter__(self) -> Iterator[Packet]:
-        return map(Packet, self.views(), self._records(), repeat(self._ipv6))
+        return map(Packet, self.views(), self._records(), repeat(self._origin))
 
     def __len__(self) -> int:
         return self._count
@@ -178,13 +181,28 @@ class Batch(Uncopied, Sequence[Packet]):
     @property
     def addresses(self) -> AddressList:
         """The source of each. ``SendRing`` takes this list as it is."""
-        return AddressList.of_packed(self._spread("source"), _AF_INET6 if self._ipv6 else _AF_INET)
+        return AddressList.of_packed(self._spread("source"), _AF_INET6 if self._origin.ipv6 else _AF_INET)
+
+    @property
+    def socket_numbers(self) -> memoryview:
+        """The number of the socket that received each (format "I"), as ``RecvRing.add`` returned it.
+
+        0 for a ring with one socket. A number may be another socket's in a later batch.
+        """
+        return memoryview(self._spread("socket_index")).cast("I")
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """The socket that received each."""
+        numbers = self.socket_numbers.tolist()
+        by_number = {number: self._origin.socket(number) for number in set(numbers)}
+        return [by_number[number] for number in numbers]
 
     @property
     def locals(self) -> list[str | None]:
         """The local address that each was sent to (IP_PKTINFO, ip(7)); None: unknown."""
-        raw, size = self._spread("local"), FIELDS["local"][1]
-        return [host_from_core(raw[at : at + size], self._ipv6) for at in range(0, len(raw), size)]
+        raw, size, ipv6 = self._spread("local"), FIELDS["local"][1], self._origin.ipv6
+        return [host_from_core(raw[at : at + size], ipv6) for at in range(0, len(raw), size)]
 
     @property
     def tos(self) -> memoryview:
@@ -260,7 +278,7 @@ class BatchSlice(Batch):
 
     def __init__(self, batch: Batch, picked: range) -> None:
         """``picked``: which, by their index in ``batch``."""
-        self._ipv6 = batch._ipv6
+        self._origin = batch._origin
         self._face = batch._face
         self._anchor = None
         self._view = batch._live()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from socket import socket as Socket
 
 from udpring._native import ffi, lib
 from udpring.udp.address import Address, from_core, host_from_core
+from udpring.udp.origin import Origin
 from udpring.udp.uncopied import Uncopied
 
 __all__ = ["FIELDS", "RECORD", "Packet", "of_train"]
@@ -17,6 +19,7 @@ FIELDS = {
     for name, field in ffi.typeof("struct udpring_packet").fields
 }
 _SEGMENT_SIZE, _INTERFACE = FIELDS["segment_size"][0], FIELDS["interface_index"][0]
+_SOCKET = FIELDS["socket_index"][0]
 _FLAGS, _TOS, _TIMESTAMP = FIELDS["flags"][0], FIELDS["tos"][0], FIELDS["timestamp"][0]
 _SOURCE = slice(FIELDS["source"][0], sum(FIELDS["source"]))
 _LOCAL = slice(FIELDS["local"][0], sum(FIELDS["local"]))
@@ -28,28 +31,33 @@ _u16, _u32, _u64 = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=Q")
 class Packet(Uncopied):
     """One datagram, or one train of equal datagrams when ``segment_size`` is not 0 (UDP_GRO, udp(7))."""
 
-    __slots__ = ("_ipv6", "_record", "data")
+    __slots__ = ("_origin", "_record", "data")
 
     _instead = "bytes(packet) is a copy of its payload"
 
-    def __init__(self, data: memoryview, record: bytes, ipv6_socket: bool) -> None:
+    def __init__(self, data: memoryview, record: bytes, origin: Origin) -> None:
         """``record``: the bytes of its ``struct udpring_packet``."""
         #: Read-only view of the payload in place, valid as long as it is held.
         self.data = data
         self._record = record
-        self._ipv6 = ipv6_socket
+        self._origin = origin
+
+    @property
+    def socket(self) -> Socket:
+        """The socket that received it, also after the ring has left that socket."""
+        return self._origin.socket(_u32.unpack_from(self._record, _SOCKET)[0])
 
     @property
     def address(self) -> Address:
         """The source, as ``recvfrom`` of this socket returns it. A datagram of a UDP socket always has one
         (udp(7))."""
-        nowhere: Address = ("::", 0, 0, 0) if self._ipv6 else ("0.0.0.0", 0)
-        return from_core(self._record[_SOURCE], self._ipv6) or nowhere
+        nowhere: Address = ("::", 0, 0, 0) if self._origin.ipv6 else ("0.0.0.0", 0)
+        return from_core(self._record[_SOURCE], self._origin.ipv6) or nowhere
 
     @property
     def local(self) -> str | None:
         """The local address that it was sent to (IP_PKTINFO, ip(7)); None: unknown."""
-        return host_from_core(self._record[_LOCAL], self._ipv6)
+        return host_from_core(self._record[_LOCAL], self._origin.ipv6)
 
     @property
     def tos(self) -> int:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from threading import get_ident
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from udpring.errors import ClosedError, RingError
 from udpring.udp.address import LAYOUT, family_of
 from udpring.udp.batch import Batch
 from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way
+from udpring.udp.origin import Members, Origin, SocketOrigin
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.uncopied import Uncopied
 from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
@@ -28,7 +29,12 @@ _ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
 
 class RecvRing(Uncopied):
-    """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6.
+    """Receives datagrams in batches from ``sock``, a UDP socket of AF_INET or AF_INET6, or from many.
+
+    For many sockets ``sock`` is an iterable of them, which may be empty. They share one io_uring (tier mmsg:
+    one epoll instance) and one pool of buffers. Sockets come and go with ``add`` and ``remove``. Each packet
+    has its ``socket``, and each batch the columns ``sockets`` and ``socket_numbers``. If one of them is
+    closed or shut down, ``recv_batch`` raises RingError once and has left that socket. The others go on.
 
     The ring belongs to the thread that made it. In another thread or a forked child ``recv_batch`` raises
     WrongThreadError. The socket stays the caller's and must live as long as the ring. The ring switches on
@@ -38,7 +44,7 @@ class RecvRing(Uncopied):
     counts its messages as ``icmp_errors``. Tier uring-multishot does so only when a receive reports an error.
     To read that queue yourself, send from another socket.
 
-    buffers: receive buffers, 1 to 2048. 0 = 64.
+    buffers: receive buffers, 1 to 2048. 0 = 64, or 256 for many sockets.
     buffer_size: payload bytes per buffer, up to 65536. 0 = 65536. Only touched pages use memory.
     tier: "uring-multishot", "uring-pool" or "mmsg". None: UDPRING_TIER, or the best that works here.
     gro: let the kernel join datagrams of one flow to trains (UDP_GRO, udp(7)), which makes bulk traffic much
@@ -66,8 +72,8 @@ class RecvRing(Uncopied):
 
     def __init__(
         self,
-        sock: socket.socket,
-        buffers: int = 64,
+        sock: socket.socket | Iterable[socket.socket],
+        buffers: int = 0,
         buffer_size: int = 65536,
         tier: str | None = None,
         *,
@@ -89,11 +95,20 @@ class RecvRing(Uncopied):
         self._awaited = False
         self._burst = 0  # batches since the loop's last turn
         self._lone = False  # the last wait brought a single datagram
-        self._sock = sock
-        self._ipv6 = family_of(sock) == socket.AF_INET6
+        several = list(sock) if isinstance(sock, Iterable) else []
+        self._members = Members() if isinstance(sock, Iterable) else None
+        self._family = 0  # of the first socket; 0: none yet
         self._thread = get_ident()
         options = ffi.new("struct udpring_recv_options *")
-        options.fd = sock.fileno()
+        if not isinstance(sock, Iterable):
+            self._family = family_of(sock)
+            options.fd = sock.fileno()
+            self._sock: socket.socket | None = sock
+            self._origin: Origin = SocketOrigin(sock, self._family == socket.AF_INET6)
+        elif self._members is not None:
+            self._sock = None
+            self._origin = self._members.origin(False)
+        options.many = self._members is not None
         options.tier = tier_number(tier)
         options.slots = _bounded("buffers", buffers)
         options.slot_bytes = _bounded("buffer_size", buffer_size)
@@ -117,6 +132,72 @@ class RecvRing(Uncopied):
         self._one = ffi.buffer(one, LAYOUT.size + len(self._call.one))  # the same
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
+        try:
+            for each in several:
+                self.add(each)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, sock: socket.socket) -> int:
+        """Receives from one more socket, with the options of the ring. Returns its number.
+
+        ``batch.socket_numbers`` has that number for each of its datagrams. Numbers stay small.
+
+        Only for a ring that was made with an iterable of sockets, and from its thread. All sockets have the
+        family of the first one. Remove a socket before closing it.
+
+        Raises RingError (EINVAL: a ring of one socket; EEXIST: it is there already; ENOSPC: more than 65536;
+        or the kernel refused), ValueError (another family), ClosedError, WrongThreadError.
+        """
+        members = self._several()
+        family = family_of(sock)
+        if self._family not in (0, family):
+            raise ValueError(f"all sockets of a ring have one family, which is not that of {sock!r}")
+        why = reason()
+        members.expect(sock)
+        number = check(
+            lib.udpring_recv_add(self._usable(), sock.fileno(), why), "adding a socket to a receive ring", why
+        )
+        if not self._family:
+            self._family = family
+            self._origin = members.origin(family == socket.AF_INET6)
+        members.add(number, sock)
+        return number
+
+    def remove(self, sock: socket.socket) -> None:
+        """Receives no more from this socket, which stays the caller's. It may be closed already.
+
+        Its datagrams that the ring had received and no batch has are lost, and counted as ``removed``. Those
+        that wait in the socket stay there. Batches that have some stay valid.
+
+        Raises ValueError (the ring does not receive from it), ClosedError, WrongThreadError.
+        """
+        members = self._several()
+        number = members.number(sock)
+        check(lib.udpring_recv_remove(self._usable(), number), "removing a socket from a receive ring")
+        self._forget(number)
+
+    def _several(self) -> Members:
+        if self._members is None:
+            raise RingError(
+                "this receive ring has one socket. One for several is made with a list of them",
+                errno=errno.EINVAL,
+            )
+        return self._members
+
+    def _forget(self, number: int) -> socket.socket | None:
+        members = self._several()
+        sock = members.remove(number)
+        self._origin = members.origin(self._family == socket.AF_INET6)
+        return sock
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets that the ring receives from."""
+        if self._members is not None:
+            return self._members.sockets()
+        return () if self._sock is None else (self._sock,)
 
     def recv_batch(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
         """Waits for the first datagram, then returns all that have arrived, up to ``max_packets``.
@@ -145,9 +226,9 @@ class RecvRing(Uncopied):
                 call.timeout_ns = wait_slice(left)
                 code = lib.udpring_recv_batch(call)
                 if code == 0:
-                    return Batch(call, self._ipv6)
+                    return Batch(call, self._origin)
                 if code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS:
-                    return Batch(None, self._ipv6)
+                    return Batch(None, self._origin)
                 if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
                     self._fail(code)
                 if deadline:
@@ -168,7 +249,7 @@ class RecvRing(Uncopied):
             call.timeout_ns = 0
             code = lib.udpring_recv_batch(call)
             if code == 0:
-                return Batch(call, self._ipv6)
+                return Batch(call, self._origin)
         finally:
             self._busy = False
             del handle  # keep it until here: `call` is part of it
@@ -202,6 +283,14 @@ class RecvRing(Uncopied):
         return handle
 
     def _fail(self, code: int) -> None:
+        if code == -errno.ENOLINK:
+            why = ffi.new("int32_t *")
+            number = lib.udpring_recv_ended(self._usable(), why)
+            if number < 0:
+                return
+            sock = self._forget(number)
+            what = "was closed" if why[0] == errno.EBADF else f"failed ({os.strerror(why[0])})"
+            raise RingError(f"receiving: {sock!r} {what}. The ring has left it", errno=why[0])
         if code == -errno.ENOBUFS:
             usage = self._usage()
             raise RingError(
@@ -322,10 +411,10 @@ class RecvRing(Uncopied):
 
     @property
     def gro(self) -> bool:
-        """Whether the kernel joins datagrams to trains for this ring's socket (UDP_GRO, udp(7))."""
+        """Whether the kernel joins datagrams to trains for this ring's sockets (UDP_GRO, udp(7))."""
         try:
-            return bool(self._sock.getsockopt(_SOL_UDP, _UDP_GRO))
-        except OSError:  # before kernel 5.0, or the socket was closed
+            return bool(self.sockets) and all(each.getsockopt(_SOL_UDP, _UDP_GRO) for each in self.sockets)
+        except OSError:  # before kernel 5.0, or a socket was closed
             return False
 
     @property

@@ -97,6 +97,26 @@ static uint32_t datagrams(const struct udp_batches *batches, const struct udprin
     return (message->length + message->segment_size - 1) / message->segment_size;
 }
 
+uint32_t udp_batches_drop(struct udp_batches *batches, uint32_t socket)
+{
+    uint32_t to = batches->head, dropped = 0;
+    for (uint32_t at = batches->head; at < batches->tail; at++) {
+        const struct udpring_packet *message = &batches->ready[at];
+        if (message->socket_index != socket) {
+            batches->ready[to++] = *message;
+            continue;
+        }
+        uint32_t size = message->segment_size;
+        dropped += size ? (message->length + size - 1) / size : 1;
+        if (!batches->holders[message->slot])   /* else the last batch with a part of the train frees it */
+            udp_rx_release(batches->rx, message->slot);
+    }
+    batches->tail = to;
+    if (batches->head == batches->tail)
+        batches->head = batches->tail = 0;
+    return dropped;
+}
+
 /* Harvests more messages behind the ready ones. False: none arrived. */
 static bool harvest(struct udp_batches *batches, uint32_t wanted, uint32_t messages)
 {

@@ -43,6 +43,8 @@ int udp_batches_open(struct udp_batches *batches, struct udp_rx *rx, uint32_t sl
 /* Call once all batches have returned. */
 void udp_batches_free(struct udp_batches *batches);
 void udp_batches_reclaim(struct udp_batches *batches);
+/* Drops the ready messages of a socket that was removed. Returns how many datagrams. */
+uint32_t udp_batches_drop(struct udp_batches *batches, uint32_t socket);
 /* Gathers up to max datagrams. share->messages 0: none are ready. -ENOBUFS: the program keeps more than allowed, and nothing
  * was harvested. */
 int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_share *share) UR_MUST_CHECK;

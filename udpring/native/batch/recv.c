@@ -23,11 +23,14 @@
 
 #define WAKE_TOKEN 0
 #define COPY_LIMIT_DEFAULT (256u << 20)
+#define CHECKED_IN_A_WAIT 256u     /* sockets of many that a wait without an event looks at */
 
 /* Owner and thread: see abi.h. Freed when closed and the last batch is released. */
 struct udpring_recv {
     struct udp_handle_owner owner;
-    struct udp_handle_socket socket;
+    struct udp_handle_socket socket;  /* of a ring with one socket */
+    bool many;                        /* the sockets come and go */
+    uint8_t wants;                    /* enum udp_socket_wants, for sockets that come */
     atomic_bool closed;               /* the thread that sets it ends the receive side, once */
     struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
     struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
@@ -91,21 +94,22 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     recv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     recv->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int code = recv->wake < 0 || recv->event < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
+    recv->many = options->many;
+    recv->wants = (uint8_t)((options->locals ? UDP_SOCKET_LOCAL : 0) | (options->tos ? UDP_SOCKET_TOS : 0));
     if (!code)
         code = udp_handle_claim(&recv->owner);
-    if (!code) {
+    if (!code && !recv->many) {
         code = udp_handle_claim_socket(&recv->socket, options->fd);
         if (code)
             ur_fail(why, code, "descriptor %d is not an open socket: %s", options->fd, strerror(-code));
+        else
+            code = udp_socket_prepare(options->fd, recv->wants, why);
     }
-    if (!code)
-        code = udp_socket_prepare(
-            options->fd, (options->locals ? UDP_SOCKET_LOCAL : 0) | (options->tos ? UDP_SOCKET_TOS : 0), why);
     struct udp_rx_options inner = {
-        .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = 1,
-        .fd = {options->fd}, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
+        .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = !recv->many,
+        .fd = {recv->many ? -1 : options->fd}, .many = recv->many, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
         .timestamps = options->timestamps, .cq_entries = options->cq_entries,
-        .pollable = true};
+        .pollable = true, .direct = true};
     if (!code)
         code = udp_rx_open(&recv->rx, &inner, why);
     if (!code) {
@@ -133,6 +137,16 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     return 0;
 }
 
+/* After a wait without an event. A multishot operation would wait for ever on a socket that was shut down, and nobody hears of a
+ * closed one. */
+static int check_quiet(struct udpring_recv *recv)
+{
+    if (!recv->many)
+        return udp_handle_check_reading(&recv->socket) ? -ESHUTDOWN : -ETIME;
+    udp_rx_check(recv->rx, CHECKED_IN_A_WAIT);
+    return udp_rx_any_ended(recv->rx) ? -ENOLINK : -ETIME;
+}
+
 /* Waits for the first datagram, unless one is ready. */
 static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
 {
@@ -147,6 +161,8 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
             code = udp_rx_watch(recv->rx, recv->wake, POLLIN, WAKE_TOKEN);
             return code ? code : -ECANCELED;
         }
+        if (ur_unlikely(udp_rx_any_ended(recv->rx)))
+            return -ENOLINK;
         int64_t left = timeout_ns;
         if (timeout_ns > 0) {
             left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
@@ -157,22 +173,31 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
         code = udp_rx_wait(recv->rx, left);
         if (ur_unlikely(!code && !left && (is_short || recv->rx->short_of_memory)))
             return -ETIME;   /* the time is over, and memory may be short for long */
-        if (code == -ETIME && udp_handle_check_reading(&recv->socket))
-            return -ESHUTDOWN;   /* a multishot operation would wait forever on it */
         if (code)
-            return code;
+            return code == -ETIME ? check_quiet(recv) : code;
     }
     return code;
+}
+
+/* The kernel keeps a closed socket alive for an operation, which then does not fail. Of many sockets each call looks at one. */
+static int check_open(struct udpring_recv *recv)
+{
+    if (!recv->many)
+        return udp_handle_check_socket(&recv->socket);
+    udp_rx_check(recv->rx, 1);
+    return ur_unlikely(udp_rx_any_ended(recv->rx)) && !udp_batches_waiting(&recv->batches) ? -ENOLINK : 0;
 }
 
 static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
 {
     struct udp_share share;
-    int code = udp_handle_check_socket(&recv->socket);   /* the ring keeps a closed socket alive: no operation would fail */
+    int code = check_open(recv);
     if (code)
         return code;
     udp_batches_reclaim(&recv->batches);
-    if (!recv->kernel_raises)   /* otherwise the wait comes first, which also arms */
+    if (recv->kernel_raises)
+        udp_rx_look(recv->rx);
+    else
         udp_rx_notify(recv->rx);
     code = wait_and_gather(recv, call, &share);
     if (!code)
@@ -221,6 +246,52 @@ int32_t udpring_recv_fileno(struct udpring_recv *recv)
         return code;
     recv->pollable = code;
     prepare_poll(recv);
+    return code;
+}
+
+static int check_many(const struct udpring_recv *recv)
+{
+    int code = udp_handle_check(&recv->owner);
+    return code ? code : !recv->rx ? -ECANCELED : recv->many ? 0 : -EINVAL;
+}
+
+int64_t udpring_recv_add(struct udpring_recv *recv, int32_t fd, struct udpring_reason *why)
+{
+    int64_t code = check_many(recv);
+    if (!code)
+        code = udp_socket_prepare(fd, recv->wants, why);
+    if (!code)
+        code = udp_rx_add(recv->rx, fd, why);
+    if (code >= 0)
+        prepare_poll(recv);
+    return code;
+}
+
+/* A member left: what was received of it goes with it, because its number may be another socket's soon. */
+static void forget(struct udpring_recv *recv, uint32_t number)
+{
+    recv->rx->stats.removed += udp_batches_drop(&recv->batches, number);
+    publish(recv);
+    prepare_poll(recv);
+}
+
+int32_t udpring_recv_remove(struct udpring_recv *recv, uint32_t number)
+{
+    int code = check_many(recv);
+    if (!code)
+        code = udp_rx_remove(recv->rx, number);
+    if (!code)
+        forget(recv, number);
+    return code;
+}
+
+int64_t udpring_recv_ended(struct udpring_recv *recv, int32_t *error)
+{
+    int64_t code = check_many(recv);
+    if (!code)
+        code = udp_rx_ended(recv->rx, error);
+    if (code >= 0)
+        forget(recv, (uint32_t)code);
     return code;
 }
 

@@ -45,9 +45,9 @@ struct udpring_packet {
     uint32_t interface_index;   /* arrived on; 0 unknown */
     uint16_t flags;
     uint8_t tos;                /* IP_TOS / IPV6_TCLASS octet; ECN is its low two bits */
-    uint8_t socket_index;       /* index of the socket in the options of open */
     struct udpring_address source;
     struct udpring_address local;   /* the address it was sent to (pktinfo); port 0; family 0 = unknown */
+    uint32_t socket_index;      /* of the socket in the options of open, or the number that udpring_recv_add gave it */
     uint64_t timestamp;         /* time of arrival in the kernel, CLOCK_REALTIME ns (SO_TIMESTAMPNS); 0 = not enabled */
 };
 
@@ -58,6 +58,7 @@ struct udpring_rx_stats {
     uint64_t starved;           /* multishot ended because no buffer was left, or the user held the whole pool */
     uint64_t icmp_errors;       /* ECONNREFUSED, EHOSTUNREACH, ... delivered to the socket; receiving goes on */
     uint64_t transient_errors;  /* EAGAIN, EINTR, ENOMEM */
+    uint64_t removed;           /* received, but their socket was removed before they were fetched */
     uint64_t stale;             /* completions or releases for a slot that was not in flight / not held: ignored */
     uint64_t kernel_drops;      /* datagrams dropped because the socket buffer was full (SO_RXQ_OVFL), as last reported */
 };
@@ -78,6 +79,7 @@ struct udpring_tx_stats {
  * udpring_batch_release, wake, close and free (see there), and stats and usage, which any thread may read, as of the owner's
  * last call. Freed by udpring_recv_free() and the release of the last batch. */
 struct udpring_recv;
+#define UDPRING_RECV_SOCKETS_MAX 65536 /* sockets of one ring */
 #define UDPRING_GRO_OFF 0
 #define UDPRING_GRO_ON 1
 #define UDPRING_GRO_TRY 2              /* on, or off where the kernel refuses it */
@@ -89,6 +91,7 @@ struct udpring_recv_options {
     uint8_t gro;                        /* UDPRING_GRO_* */
     uint8_t whole_trains;               /* a train stays one datagram of its batch, with its segment_size */
     uint8_t timestamps;                 /* SO_TIMESTAMPNS while open */
+    uint8_t many;                       /* the sockets come by udpring_recv_add; fd is ignored */
     uint8_t locals, tos;                /* switch on IP_PKTINFO and IP_RECVTOS; else leave them as they are */
 };
 /* `count` datagrams, each base[offset .. offset + length), from `message_count` messages. A message that is a train gives
@@ -127,11 +130,18 @@ struct udpring_recv_usage {
 
 int32_t udpring_recv_open(struct udpring_recv **recv, const struct udpring_recv_options *options,
                           struct udpring_reason *why);
+/* For a ring with options.many, from its owner's thread. add: the number of the socket, which its packets have in
+ * socket_index, or -errno as udp_rx_add(). remove: -ENOENT. It drops the datagrams of the socket that no batch has, and the number may
+ * be used again. ended: of a socket that was closed or shut down: removes it. Its number and errno, or -ENOENT. */
+int64_t udpring_recv_add(struct udpring_recv *recv, int32_t fd, struct udpring_reason *why);
+int32_t udpring_recv_remove(struct udpring_recv *recv, uint32_t number);
+int64_t udpring_recv_ended(struct udpring_recv *recv, int32_t *error);
 /* The call struct of a ring. It lives as long as the handle. */
 struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
 /* Receives up to max datagrams and waits for the first. 0 with call->batch, -ETIME, -EINTR (a signal: call again), -ECANCELED
  * (woken to be closed, or closed), -ENOMEM, -ENOBUFS (batches keep more than allowed), -EBADF (the socket was closed, even if
- * its number is in use again), or the error that ended receiving. */
+ * its number is in use again), -ENOLINK (one of several sockets has ended: udpring_recv_ended()), or the error that ended
+ * receiving. */
 int32_t udpring_recv_batch(struct udpring_recv_call *call);
 /* Copies one datagram into the call, without a batch and without waiting. Returns its length. -EAGAIN: no datagram seems to be
  * ready, or it is a train, too long, or an error; use udpring_recv_batch instead. The caller must know that the socket is open

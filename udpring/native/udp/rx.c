@@ -6,20 +6,19 @@
 #include "../uring/graveyard.h"
 #include "../uring/thread.h"
 
+#include "rx_set.h"
 #include "rx_tier.h"
 #include "socket.h"
-
-#ifndef SOL_UDP
-#define SOL_UDP 17
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 static const struct udp_rx_tier *const tiers[] = {
     [UDPRING_TIER_URING_MULTISHOT] = &udp_rx_multishot,
     [UDPRING_TIER_URING_POOL] = &udp_rx_pool,
     [UDPRING_TIER_MMSG] = &udp_rx_mmsg,
+};
+static const struct udp_rx_tier *const tiers_of_many[] = {
+    [UDPRING_TIER_URING_MULTISHOT] = &udp_rx_set_multishot,
+    [UDPRING_TIER_URING_POOL] = &udp_rx_set_pool,
+    [UDPRING_TIER_MMSG] = &udp_rx_set_mmsg,
 };
 
 static int switch_options_on(struct udp_rx *rx, const struct udp_rx_options *options, struct udpring_reason *why)
@@ -45,18 +44,22 @@ static void switch_options_off(const struct udp_rx *rx)
 
 int udp_rx_open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_options *options, struct udpring_reason *why)
 {
-    const struct udp_rx_tier *tier = tiers[id];
+    const struct udp_rx_tier *tier = options->many ? tiers_of_many[id] : tiers[id];
     struct udp_rx *rx = calloc(1, tier->bytes);
     if (!rx)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     rx->tier = tier;
     rx->sockets = options->sockets;
     rx->pollable = options->pollable;
-    rx->per_socket = options->slots ? options->slots : UDP_RX_SLOTS_DEFAULT;
+    rx->direct = options->direct;
+    rx->gro_wanted = options->gro;
+    rx->gro_may_fail = options->gro_may_fail;
+    rx->timestamps_wanted = options->timestamps;
+    rx->per_socket = options->slots ? options->slots : options->many ? UDP_RX_SLOTS_OF_MANY : UDP_RX_SLOTS_DEFAULT;
     rx->slot_bytes = options->slot_bytes ? options->slot_bytes : UDP_RX_SLOT_BYTES_DEFAULT;
     for (uint32_t i = 0; i < rx->sockets; i++)
         rx->fd[i] = options->fd[i];
-    uint32_t count = rx->sockets * rx->per_socket;
+    uint32_t count = options->many ? rx->per_socket : rx->sockets * rx->per_socket;
     rx->held = calloc(count, 1);
     int code = ur_fork_watch();
     rx->forks = ur_fork_count();
@@ -135,6 +138,11 @@ void udp_rx_notify(struct udp_rx *rx)
         rx->tier->notify(rx);
 }
 
+void udp_rx_look(struct udp_rx *rx)
+{
+    rx->look = true;
+}
+
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     return rx->tier->harvest(rx, packets, max);
@@ -168,6 +176,32 @@ bool udp_rx_prepare_poll(struct udp_rx *rx)
 bool udp_rx_pending(const struct udp_rx *rx)
 {
     return rx->fatal || rx->watched || rx->tier->pending(rx);
+}
+
+int64_t udp_rx_add(struct udp_rx *rx, int fd, struct udpring_reason *why)
+{
+    return rx->set ? rx_set_add(rx->set, fd, why) : ur_fail(why, -EINVAL, "this receive ring has one socket only");
+}
+
+int udp_rx_remove(struct udp_rx *rx, uint32_t index)
+{
+    return rx->set ? rx_set_remove(rx->set, index) : -EINVAL;
+}
+
+int64_t udp_rx_ended(struct udp_rx *rx, int *error)
+{
+    return rx->set ? rx_set_ended(rx->set, error) : -ENOENT;
+}
+
+bool udp_rx_any_ended(const struct udp_rx *rx)
+{
+    return rx->set && rx->set->ended.first != UDP_RX_NO_MEMBER;
+}
+
+void udp_rx_check(struct udp_rx *rx, uint32_t sockets)
+{
+    if (rx->set)
+        rx_set_check(rx->set, sockets);
 }
 
 int udp_rx_icmp_error(struct udp_rx *rx)

@@ -19,11 +19,13 @@ struct udp_rx;
 
 struct udp_rx_options {
     uint32_t tier;                    /* UDPRING_TIER_*. AUTO falls back and says why; a tier given by name fails */
-    uint32_t slots;                   /* per socket: buffers in flight; 0 = 64, at most 2048 */
+    uint32_t slots;                   /* per socket: buffers in flight; 0 = 64, at most 2048. With `many` in all; 0 = 256 */
     uint32_t slot_bytes;              /* payload room per slot; 0 = 65536 */
-    uint32_t sockets;                 /* 1 or 2 */
+    uint32_t sockets;                 /* 1 or 2; 0 with `many` */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; the caller closes them */
+    bool many;                        /* the sockets come by udp_rx_add(); they share the slots */
     bool pollable;                    /* the caller will use udp_rx_pollable() */
+    bool direct;                      /* the io_uring tiers take what is there by recvmmsg, and arm a receive to wait */
     bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
     bool gro_may_fail;                /* go on without UDP_GRO where the kernel refuses it */
     bool secret;                      /* the slots will hold secrets: a forked child finds zeros in their memory */
@@ -46,6 +48,8 @@ bool udp_rx_short(const struct udp_rx *rx);
 /* The caller learned elsewhere (by a poll of its own) that packets may be ready. The next harvest looks for them without a
  * udp_rx_wait() before it. */
 void udp_rx_notify(struct udp_rx *rx);
+/* With options.direct: the next harvest tries to receive, once, without a wait before it. */
+void udp_rx_look(struct udp_rx *rx);
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max);
 void udp_rx_release(struct udp_rx *rx, uint32_t slot);
 const struct udpring_rx_stats *udp_rx_stats(const struct udp_rx *rx);
@@ -66,6 +70,18 @@ bool udp_rx_prepare_poll(struct udp_rx *rx);
 bool udp_rx_pending(const struct udp_rx *rx);
 /* The oldest ICMP error (errno) that was not fetched yet, or 0. The last 16 are kept. */
 int udp_rx_icmp_error(struct udp_rx *rx);
+
+/* With options.many. add: the index of the socket, for packet.socket_index, or -errno (-EEXIST: it is there already; -ENOSPC: too
+ * many). The caller prepares the socket before, and removes it before closing it. remove: -ENOENT. Packets that were harvested
+ * stay valid. Afterwards another socket may get the index. */
+int64_t udp_rx_add(struct udp_rx *rx, int fd, struct udpring_reason *why) UR_MUST_CHECK;
+int udp_rx_remove(struct udp_rx *rx, uint32_t index) UR_MUST_CHECK;
+/* A socket that was closed (EBADF) or shut down (ESHUTDOWN) ends by itself. Takes the oldest of them, as udp_rx_remove() does:
+ * its index and errno, or -ENOENT. */
+int64_t udp_rx_ended(struct udp_rx *rx, int *error) UR_MUST_CHECK;
+bool udp_rx_any_ended(const struct udp_rx *rx);
+/* Looks whether the next `sockets` sockets, in turn, are still open: the kernel reports a close to nobody. */
+void udp_rx_check(struct udp_rx *rx, uint32_t sockets);
 
 /* Makes another descriptor end udp_rx_wait(). A watch is one-shot: udp_rx_watched() reports it once, and the caller then renews
  * it. events: POLLIN / POLLOUT. The caller chooses the token (0..15), with one watch a token: -EBUSY while it is active.

@@ -64,12 +64,12 @@ void udp_rx_drain_reported(struct udp_rx *rx, int fd)
 }
 
 /* A datagram carries the socket's drop count as of its queueing, which may be less than a count seen already. */
-static void count_drops(struct udp_rx *rx, uint32_t socket, uint32_t drops)
+static void count_drops(struct udp_rx *rx, uint32_t *known, uint32_t drops)
 {
-    uint32_t more = drops - rx->drops[socket];
+    uint32_t more = drops - *known;
     if (ur_unlikely((int32_t)more > 0)) {
         rx->stats.kernel_drops += more;
-        rx->drops[socket] = drops;
+        *known = drops;
     }
 }
 
@@ -86,7 +86,7 @@ void udp_rx_see_drops(struct udp_rx *rx)
     uint32_t memory[SK_MEMINFO_VARS];
     for (uint32_t socket = 0; socket < rx->sockets; socket++)
         if (memory_of(rx, socket, memory))
-            count_drops(rx, socket, memory[SK_MEMINFO_DROPS]);
+            count_drops(rx, &rx->drops[socket], memory[SK_MEMINFO_DROPS]);
 }
 
 void udp_rx_queues(const struct udp_rx *rx, uint64_t *bytes, uint64_t *limit)
@@ -102,7 +102,6 @@ void udp_rx_queues(const struct udp_rx *rx, uint64_t *bytes, uint64_t *limit)
 void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t slot, uint8_t *data, uint32_t length,
                     const struct udp_rx_message *message)
 {
-    uint32_t socket = slot >= rx->per_socket;
     if (ur_unlikely(length > rx->slot_bytes))
         length = rx->slot_bytes;   /* a packet never exceeds its slot, whatever length the kernel reports */
     packet->data = data;
@@ -113,11 +112,11 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
     packet->flags = 0;
     packet->tos = 0;
     packet->timestamp = 0;
-    packet->socket_index = (uint8_t)socket;
+    packet->socket_index = message->socket;
     if (!udp_address_from_sockaddr(message->name, message->name_length, &packet->source))
         memset(&packet->source, 0, sizeof(packet->source));
     memset(&packet->local, 0, sizeof(packet->local));
-    uint32_t drops = rx->drops[socket];
+    uint32_t drops = *message->drops;
     udp_cmsg_parse(message->control, message->control_length, packet, &drops);
     rx->held[slot] = 1;
 
@@ -132,7 +131,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
             packet->segment_size = 0;   /* the kernel also reports a size for a train of one */
         }
     }
-    count_drops(rx, socket, drops);
+    count_drops(rx, message->drops, drops);
     if (ur_unlikely(message->flags & (MSG_TRUNC | MSG_CTRUNC))) {
         if (message->flags & MSG_TRUNC) {
             packet->flags |= UDPRING_PACKET_TRUNCATED;

@@ -12,28 +12,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "rx_tier.h"
+#include "rx_vector.h"
 
-#define VECTOR 64          /* messages of one recvmmsg */
-#define NO_SLOT UINT32_MAX
 #define SHORT_PAUSE_NS 1000000
 #define UNWATCHED_MOST 10000u   /* times in a row, each after a pause */
 
-/* The header of each slot, before the payload. */
-struct slot_header {
-    uint8_t name[UDP_RX_NAME_BYTES];
-    uint8_t control[UDP_RX_CONTROL_BYTES];
-    uint8_t pad[16];
-};
-
-/* Each of vector[0 .. prepared) has a slot and is ready to receive. The other free slots are on the stack. */
 struct mmsg_socket {
-    struct mmsghdr vector[VECTOR];
-    struct iovec iov[VECTOR];
-    uint32_t slot[VECTOR];
-    uint32_t prepared;
-    uint32_t *free;
-    uint32_t free_count;
+    struct udp_rx_vector vector;
     bool readable;     /* ppoll reported it, or the last recvmmsg was full */
     bool error;        /* POLLERR */
     bool starved;      /* this starvation is already counted */
@@ -56,34 +41,9 @@ static struct mmsg_rx *self(struct udp_rx *rx)
     return (struct mmsg_rx *)rx;
 }
 
-static void prepare(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t at, uint32_t slot)
-{
-    struct slot_header *header = (struct slot_header *)(void *)udp_slot(&mmsg->rx.slots, slot);
-    socket->slot[at] = slot;
-    socket->iov[at] = (struct iovec){.iov_base = header + 1, .iov_len = mmsg->rx.slot_bytes};
-    socket->vector[at].msg_hdr = (struct msghdr){
-        .msg_name = header->name, .msg_namelen = sizeof(header->name), .msg_iov = &socket->iov[at], .msg_iovlen = 1,
-        .msg_control = header->control, .msg_controllen = sizeof(header->control)};
-}
-
-/* The caller got the slots of the first `used` entries. Fill these entries from the stack, or else from the end of the
- * vector. */
-static void refill(struct mmsg_rx *mmsg, struct mmsg_socket *socket, uint32_t used)
-{
-    uint32_t at = 0;
-    for (; at < used && socket->free_count; at++)
-        prepare(mmsg, socket, at, socket->free[--socket->free_count]);
-    for (; at < used && socket->prepared > used; at++)
-        prepare(mmsg, socket, at, socket->slot[--socket->prepared]);
-    if (at < used)
-        socket->prepared = at;
-}
-
 static void top_up(struct mmsg_rx *mmsg, struct mmsg_socket *socket)
 {
-    while (socket->prepared < VECTOR && socket->free_count)
-        prepare(mmsg, socket, socket->prepared++, socket->free[--socket->free_count]);
-    if (socket->prepared) {
+    if (udp_rx_vector_fill(&mmsg->rx, &socket->vector, UDP_RX_VECTOR)) {
         socket->starved = false;
     } else if (!socket->starved) {
         socket->starved = true;
@@ -93,19 +53,13 @@ static void top_up(struct mmsg_rx *mmsg, struct mmsg_socket *socket)
 
 static int mmsg_open(struct udp_rx *rx, struct udpring_reason *why)
 {
-    _Static_assert(sizeof(struct slot_header) % 64 == 0, "the payload starts on a cache line");
     struct mmsg_rx *mmsg = self(rx);
     mmsg->socket = calloc(rx->sockets, sizeof(*mmsg->socket));
     if (!mmsg->socket)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        struct mmsg_socket *socket = &mmsg->socket[i];
-        socket->free = calloc(rx->per_socket, sizeof(*socket->free));
-        if (!socket->free)
+        if (udp_rx_vector_open(&mmsg->socket[i].vector, i * rx->per_socket, rx->per_socket))
             return ur_fail(why, -ENOMEM, "no memory for a receive ring");
-        for (uint32_t n = 0; n < rx->per_socket; n++)   /* take the lowest slot first */
-            socket->free[n] = i * rx->per_socket + rx->per_socket - 1 - n;
-        socket->free_count = rx->per_socket;
     }
     return 0;
 }
@@ -114,7 +68,7 @@ static bool mmsg_close(struct udp_rx *rx)
 {
     struct mmsg_rx *mmsg = self(rx);
     for (uint32_t i = 0; mmsg->socket && i < rx->sockets; i++)
-        free(mmsg->socket[i].free);
+        udp_rx_vector_close(&mmsg->socket[i].vector);
     free(mmsg->socket);
     if (mmsg->has_epoll)
         close(mmsg->epoll);
@@ -155,9 +109,9 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);
-        if (socket->readable && socket->prepared)
+        if (socket->readable && socket->vector.prepared)
             timeout_ns = 0;
-        polled[i] = (struct pollfd){.fd = socket->prepared ? rx->fd[i] : -1, .events = POLLIN | POLLRDHUP};
+        polled[i] = (struct pollfd){.fd = socket->vector.prepared ? rx->fd[i] : -1, .events = POLLIN | POLLRDHUP};
     }
     for (uint32_t left = mmsg->watching; left; left &= left - 1) {
         uint32_t token = (uint32_t)__builtin_ctz(left);
@@ -171,7 +125,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     bool something = ready > 0 || rx->watched;
     for (uint32_t i = 0; i < rx->sockets; i++) {
         note_socket(mmsg, i, polled[i].revents);
-        something |= mmsg->socket[i].readable && mmsg->socket[i].prepared;
+        something |= mmsg->socket[i].readable && mmsg->socket[i].vector.prepared;
     }
     for (nfds_t i = rx->sockets; i < count; i++) {
         if (!polled[i].revents)
@@ -191,33 +145,25 @@ static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_pac
     struct mmsg_socket *socket = &mmsg->socket[index];
     struct udp_rx *rx = &mmsg->rx;
     top_up(mmsg, socket);
-    unsigned room = max < socket->prepared ? max : socket->prepared;
+    unsigned room = max < socket->vector.prepared ? max : socket->vector.prepared;
     if (!room)
         return 0;
     int got = -1;
     for (int errors = 0; errors < UDP_RX_ERRORS_A_PASS; errors++) {
-        got = recvmmsg(rx->fd[index], socket->vector, room, MSG_DONTWAIT, NULL);
-        if (got >= 0 || errno == EAGAIN || udp_rx_fail(rx, errno) != UDP_RX_ICMP)
+        got = udp_rx_vector_receive(rx, &socket->vector, rx->fd[index], index, &rx->drops[index], packets, room);
+        if (got >= 0 || got == -EAGAIN || udp_rx_fail(rx, -got) != UDP_RX_ICMP)
             break;
         udp_rx_drain_reported(rx, rx->fd[index]);
         socket->error = false;   /* recvmmsg returned and cleared the pending error */
     }
     if (got < 0) {
-        rx->short_of_memory = errno == ENOMEM || errno == ENOBUFS;
+        rx->short_of_memory = got == -ENOMEM || got == -ENOBUFS;
         if (socket->error)
             rx->stats.icmp_errors += udp_rx_drain_errors(rx->fd[index]);
         socket->error = socket->readable = false;
         return 0;
     }
     socket->readable = (unsigned)got == room;
-    for (int i = 0; i < got; i++) {
-        struct msghdr *header = &socket->vector[i].msg_hdr;
-        struct udp_rx_message message = {
-            .name = header->msg_name, .name_length = header->msg_namelen, .control = header->msg_control,
-            .control_length = (uint32_t)header->msg_controllen, .flags = (uint32_t)header->msg_flags};
-        udp_rx_deliver(rx, &packets[i], socket->slot[i], socket->iov[i].iov_base, socket->vector[i].msg_len, &message);
-    }
-    refill(mmsg, socket, (uint32_t)got);
     return (unsigned)got;
 }
 
@@ -246,8 +192,7 @@ static unsigned mmsg_harvest(struct udp_rx *rx, struct udpring_packet *packets, 
 
 static void mmsg_release(struct udp_rx *rx, uint32_t slot)
 {
-    struct mmsg_socket *socket = &self(rx)->socket[slot >= rx->per_socket];
-    socket->free[socket->free_count++] = slot;
+    udp_rx_vector_give(&self(rx)->socket[slot >= rx->per_socket].vector, slot);
 }
 
 /* Level-triggered on the sockets themselves. A socket without a free slot is removed, because it may stay readable for long. */
@@ -277,7 +222,7 @@ static bool mmsg_prepare_poll(struct udp_rx *rx)
     for (uint32_t i = 0; i < rx->sockets; i++) {
         struct mmsg_socket *socket = &mmsg->socket[i];
         top_up(mmsg, socket);
-        bool ready = socket->prepared > 0;
+        bool ready = socket->vector.prepared > 0;
         hungry |= !ready;
         if (ready == socket->polled)
             continue;
@@ -314,7 +259,7 @@ static int mmsg_watch(struct udp_rx *rx, int fd, uint32_t events, uint32_t token
 const struct udp_rx_tier udp_rx_mmsg = {
     .id = UDPRING_TIER_MMSG,
     .bytes = sizeof(struct mmsg_rx),
-    .header_bytes = sizeof(struct slot_header),
+    .header_bytes = sizeof(struct udp_rx_slot_header),
     .open = mmsg_open,
     .close = mmsg_close,
     .wait = mmsg_wait,

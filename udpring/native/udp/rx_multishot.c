@@ -26,8 +26,6 @@
 
 struct multishot_socket {
     struct ur_bufring buffers;
-    uint16_t *idle;            /* stack of free buffers (not in the kernel's ring, not held by the caller) */
-    uint32_t idle_count;
     uint32_t available;        /* buffers in the kernel's ring */
     uint32_t window;           /* target number of buffers in the ring */
     uint32_t taken, peak, passes;   /* buffers used in this pass and in the largest one; passes since the last fit */
@@ -43,12 +41,6 @@ struct multishot_rx {
 static struct multishot_rx *self(struct uring_rx *uring)
 {
     return (struct multishot_rx *)uring;
-}
-
-static void give_buffer(struct multishot_rx *multishot, uint32_t socket, uint32_t buffer)
-{
-    struct multishot_socket *state = &multishot->socket[socket];
-    state->idle[state->idle_count++] = (uint16_t)buffer;
 }
 
 /* Sets the window to twice the largest recent pass, so that a growing burst does not exhaust it at once. */
@@ -68,22 +60,25 @@ static void top_up(struct multishot_rx *multishot, uint32_t socket)
 {
     struct udp_rx *rx = &multishot->uring.rx;
     struct multishot_socket *state = &multishot->socket[socket];
+    struct udp_rx_vector *idle = &multishot->uring.idle[socket];
     fit_window(rx, state);
-    if (state->available >= state->window || !state->idle_count)
+    if (state->available >= state->window || !udp_rx_vector_idle(idle))
         return;
-    while (state->available < state->window && state->idle_count) {
-        uint16_t buffer = state->idle[--state->idle_count];
-        ur_bufring_add(&state->buffers, udp_slot(&rx->slots, socket * rx->per_socket + buffer),
-                       (uint32_t)PREFIX_BYTES + rx->slot_bytes, buffer);
+    while (state->available < state->window && udp_rx_vector_idle(idle)) {
+        uint32_t slot = udp_rx_vector_take(idle);
+        ur_bufring_add(&state->buffers, udp_slot(&rx->slots, slot), (uint32_t)PREFIX_BYTES + rx->slot_bytes,
+                       (uint16_t)(slot - socket * rx->per_socket));
         state->available++;
     }
     ur_bufring_publish(&state->buffers);
 }
 
 /* The kernel found the buffer ring empty. Either the window is too small, or the caller holds the buffers. */
-static void ran_out(struct udp_rx *rx, struct multishot_socket *state)
+static void ran_out(struct uring_rx *uring, uint32_t socket)
 {
-    if (state->idle_count) {
+    struct udp_rx *rx = &uring->rx;
+    struct multishot_socket *state = &self(uring)->socket[socket];
+    if (udp_rx_vector_idle(&uring->idle[socket])) {
         state->window = 2 * state->window < rx->per_socket ? 2 * state->window : rx->per_socket;
         state->passes = 0;
         return;
@@ -100,7 +95,7 @@ static void arm(struct uring_rx *uring)
         struct multishot_socket *state = &multishot->socket[i];
         top_up(multishot, i);
         uint32_t enough = state->starved ? (rx->per_socket + 3) / 4 : 1;
-        if (ur_likely(state->armed) || state->available + state->idle_count < enough || uring_rx_paused(uring, i))
+        if (ur_likely(state->armed) || state->available + udp_rx_vector_idle(&uring->idle[i]) < enough || uring_rx_paused(uring, i))
             continue;
         struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
         if (!sqe)
@@ -137,7 +132,8 @@ static bool deliver(struct multishot_rx *multishot, uint32_t socket, uint32_t bu
     struct udp_rx_message message = {
         .name = (const struct sockaddr_storage *)(const void *)name,
         .name_length = out->namelen <= UDP_RX_NAME_BYTES ? out->namelen : UDP_RX_NAME_BYTES,
-        .control = name + UDP_RX_NAME_BYTES, .control_length = out->controllen, .flags = out->flags};
+        .control = name + UDP_RX_NAME_BYTES, .control_length = out->controllen, .flags = out->flags,
+        .socket = socket, .drops = &rx->drops[socket]};
     udp_rx_deliver(rx, packet, slot, base + PREFIX_BYTES, (uint32_t)result - (uint32_t)PREFIX_BYTES, &message);
     return true;
 }
@@ -169,13 +165,13 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
             delivered = deliver(multishot, socket, buffer, cqe->res, packet);
             uring->backoff[socket].run = 0;
         } else if (cqe->res == -ENOBUFS) {
-            ran_out(rx, state);
+            ran_out(uring, socket);
         } else if (cqe->res < 0 && cqe->res != -ECANCELED) {
             uring_rx_failed(uring, socket, ur_errno(cqe->res));
         }
     }
     if (ur_unlikely(has_buffer && !delivered))
-        give_buffer(multishot, socket, buffer);   /* a stale completion returns its buffer, too */
+        udp_rx_vector_give(&uring->idle[socket], socket * rx->per_socket + buffer);   /* a stale completion returns its buffer, too */
     return delivered;
 }
 
@@ -194,12 +190,7 @@ static int multishot_open(struct udp_rx *rx, struct udpring_reason *why)
     for (uint32_t i = 0; i < rx->sockets && !code; i++) {
         struct multishot_socket *state = &multishot->socket[i];
         state->window = rx->per_socket < WINDOW_LEAST ? rx->per_socket : WINDOW_LEAST;
-        state->idle = calloc(rx->per_socket, sizeof(*state->idle));
-        if (!state->idle)
-            return ur_fail(why, -ENOMEM, "no memory for a receive ring");
         code = ur_bufring_open(&multishot->socket[i].buffers, &multishot->uring.ring, (uint16_t)i, entries, why);
-        for (uint32_t n = rx->per_socket; n-- > 0;)   /* take the lowest buffer first */
-            give_buffer(multishot, i, n);
     }
     return code;
 }
@@ -213,15 +204,12 @@ static bool multishot_close(struct udp_rx *rx)
     /* After the ring: closing it removed the registrations. In a forked child these addresses must not be unmapped. */
     for (uint32_t i = 0; i < rx->sockets && !forked; i++)
         (void)ur_bufring_close(&multishot->socket[i].buffers, ring);
-    for (uint32_t i = 0; i < rx->sockets; i++)
-        free(multishot->socket[i].idle);
     return ended;
 }
 
 static void multishot_release(struct udp_rx *rx, uint32_t slot)
 {
-    uint32_t socket = slot >= rx->per_socket;
-    give_buffer((struct multishot_rx *)rx, socket, slot - socket * rx->per_socket);
+    udp_rx_vector_give(&((struct uring_rx *)rx)->idle[slot >= rx->per_socket], slot);
 }
 
 const struct udp_rx_tier udp_rx_multishot = {

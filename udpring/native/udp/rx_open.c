@@ -4,7 +4,7 @@
 
 static int check_options(const struct udp_rx_options *options, struct udpring_reason *why)
 {
-    if (options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
+    if (options->many ? options->sockets != 0 : options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
         return ur_fail(why, -EINVAL, "%u sockets given to a receive ring: 1 or 2", options->sockets);
     if (options->slots > UDP_RX_SLOTS_MAX)
         return ur_fail(why, -EINVAL, "%u receive buffers a socket: at most %d", options->slots, UDP_RX_SLOTS_MAX);

@@ -51,11 +51,9 @@ struct pool_wakes {
 
 struct pool_rx {
     struct uring_rx uring;
-    struct { uint32_t *slot; uint32_t count; } idle[UDP_RX_SOCKETS_MAX];   /* stacks of slots to arm */
     struct pool_window window[UDP_RX_SOCKETS_MAX];
     struct pool_wakes wakes[UDP_RX_SOCKETS_MAX];
     uint32_t *armed_at;                   /* [slots.count]: wakes.now when the operation began to wait */
-    uint32_t out[UDP_RX_SOCKETS_MAX];     /* slots that the caller holds */
     bool starved[UDP_RX_SOCKETS_MAX];     /* this starvation is already counted */
 };
 
@@ -82,8 +80,7 @@ static void arm_slot(struct uring_rx *uring, struct io_uring_sqe *sqe, uint32_t 
 
 static uint32_t armed(const struct uring_rx *uring, uint32_t socket)
 {
-    const struct pool_rx *pool = (const struct pool_rx *)uring;
-    return uring->rx.per_socket - pool->idle[socket].count - pool->out[socket];
+    return uring->rx.per_socket - udp_rx_vector_idle(&uring->idle[socket]) - uring->out[socket];
 }
 
 static void fit_window(struct pool_rx *pool, uint32_t socket)
@@ -104,6 +101,8 @@ static void fit_window(struct pool_rx *pool, uint32_t socket)
     }
     if (window->most > all)
         window->most = all;
+    if (pool->uring.rx.direct)
+        window->most = 1;   /* it ends the wait and brings the first datagram; the others are received directly */
 }
 
 /* Cancels the operations that waited through RENEW_WAKES wakes. Each completes as cancelled or with a datagram, in order. */
@@ -144,7 +143,7 @@ static void arm(struct uring_rx *uring)
     struct pool_rx *pool = (struct pool_rx *)uring;
     struct udp_rx *rx = &uring->rx;
     for (uint32_t i = 0; i < rx->sockets; i++) {
-        bool starved = pool->out[i] == rx->per_socket;   /* about to wait without an operation in flight */
+        bool starved = !rx->direct && uring->out[i] == rx->per_socket;   /* about to wait without an operation in flight */
         rx->stats.starved += starved && !pool->starved[i];
         pool->starved[i] = starved;
         fit_window(pool, i);
@@ -153,11 +152,11 @@ static void arm(struct uring_rx *uring)
         renew(pool, i);
         if (uring_rx_paused(uring, i))
             continue;
-        for (uint32_t in_flight = armed(uring, i); pool->idle[i].count && in_flight < pool->window[i].most; in_flight++) {
+        for (uint32_t in_flight = armed(uring, i); udp_rx_vector_idle(&uring->idle[i]) && in_flight < pool->window[i].most; in_flight++) {
             struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->ring);
             if (!sqe)
                 return;   /* the next pass arms the rest */
-            arm_slot(uring, sqe, pool->idle[i].slot[--pool->idle[i].count]);
+            arm_slot(uring, sqe, udp_rx_vector_take(&uring->idle[i]));
         }
     }
 }
@@ -179,7 +178,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     else
         pool->wakes[socket].woken = 1;
     if (ur_unlikely(cqe->res < 0)) {
-        pool->idle[socket].slot[pool->idle[socket].count++] = slot;
+        udp_rx_vector_give(&uring->idle[socket], slot);
         if (cqe->res != -ECANCELED)
             uring_rx_failed(uring, socket, ur_errno(cqe->res));
         return false;
@@ -188,7 +187,7 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
     struct slot_header *header = header_of(rx, slot);
     if (ur_unlikely(!cqe->res && !header->header.msg_namelen)) {
         /* Every datagram has a source, so this is the end of file of a socket that was shut down. */
-        pool->idle[socket].slot[pool->idle[socket].count++] = slot;
+        udp_rx_vector_give(&uring->idle[socket], slot);
         (void)udp_rx_fail(rx, ESHUTDOWN);
         return false;
     }
@@ -196,9 +195,10 @@ static bool complete(struct uring_rx *uring, const struct io_uring_cqe *cqe, str
         .name = (const struct sockaddr_storage *)(const void *)header->name,
         .name_length = header->header.msg_namelen <= UDP_RX_NAME_BYTES ? header->header.msg_namelen : UDP_RX_NAME_BYTES,
         .control = header->control, .control_length = (uint32_t)header->header.msg_controllen,
-        .flags = (uint32_t)header->header.msg_flags};
+        .flags = (uint32_t)header->header.msg_flags, .socket = socket, .drops = &rx->drops[socket]};
     udp_rx_deliver(rx, packet, slot, (uint8_t *)(header + 1), (uint32_t)cqe->res, &message);
-    pool->out[socket]++;
+    uring->out[socket]++;
+    uring->look[socket] = true;
     pool->window[socket].taken++;
     return true;
 }
@@ -215,12 +215,7 @@ static int pool_open(struct udp_rx *rx, struct udpring_reason *why)
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     for (uint32_t i = 0; i < rx->sockets; i++) {
         pool->wakes[i].now = pool->wakes[i].renewed = 1;
-        pool->idle[i].slot = calloc(rx->per_socket, sizeof(*pool->idle[i].slot));
-        if (!pool->idle[i].slot)
-            return ur_fail(why, -ENOMEM, "no memory for a receive ring");
-        for (uint32_t n = 0; n < rx->per_socket; n++)   /* arm the lowest slot first */
-            pool->idle[i].slot[n] = i * rx->per_socket + rx->per_socket - 1 - n;
-        pool->idle[i].count = pool->window[i].most = rx->per_socket;
+        pool->window[i].most = rx->per_socket;
     }
     return uring_rx_open(&pool->uring, rx->slots.count, why);
 }
@@ -229,18 +224,16 @@ static bool pool_close(struct udp_rx *rx)
 {
     struct pool_rx *pool = (struct pool_rx *)rx;
     bool ended = uring_rx_close(&pool->uring);
-    for (uint32_t i = 0; i < rx->sockets; i++)
-        free(pool->idle[i].slot);
     free(pool->armed_at);
     return ended;
 }
 
 static void pool_release(struct udp_rx *rx, uint32_t slot)
 {
-    struct pool_rx *pool = (struct pool_rx *)rx;
+    struct uring_rx *uring = (struct uring_rx *)rx;
     uint32_t socket = slot >= rx->per_socket;
-    pool->idle[socket].slot[pool->idle[socket].count++] = slot;
-    pool->out[socket]--;
+    udp_rx_vector_give(&uring->idle[socket], slot);
+    uring->out[socket]--;
 }
 
 const struct udp_rx_tier udp_rx_pool = {

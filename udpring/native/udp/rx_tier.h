@@ -6,7 +6,15 @@
 #include "switches.h"
 #include "tier.h"
 
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
 #define UDP_RX_SLOTS_DEFAULT 64
+#define UDP_RX_SLOTS_OF_MANY 256   /* the default with options.many */
 #define UDP_RX_SLOTS_MAX 2048
 #define UDP_RX_SLOT_BYTES_DEFAULT 65536
 #define UDP_RX_SLOT_BYTES_MAX 65536
@@ -38,6 +46,9 @@ struct udp_rx_tier {
 };
 
 extern const struct udp_rx_tier udp_rx_multishot, udp_rx_pool, udp_rx_mmsg;
+/* The same for many sockets, see rx_set.h. */
+extern const struct udp_rx_tier udp_rx_set_multishot, udp_rx_set_pool, udp_rx_set_mmsg;
+struct udp_rx_set;
 
 /* Owner: the caller of udp_rx_open. Thread: that one. Freed by udp_rx_close(). The tier's own struct embeds it first. */
 struct udp_rx {
@@ -49,12 +60,15 @@ struct udp_rx {
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's count of drops, modulo 2^32 */
     struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to switch off at close; NULL: leave */
+    struct udp_rx_set *set;           /* the sockets of options.many; else NULL */
+    bool gro_wanted, gro_may_fail, timestamps_wanted;   /* as in the options */
     uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a forked child does not change the sockets */
     int fatal;                        /* -errno that ends receiving, or 0 */
     struct { uint64_t packets; uint32_t count; } refused;   /* refusals in a row, since this many packets */
     uint32_t watched;                 /* tokens that fired */
-    bool pollable;
+    bool pollable, direct;            /* as in the options */
+    bool look;                        /* direct: the next harvest tries every socket */
     bool short_of_memory;             /* at the last wait, or at a receive since */
     struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last errors that were not fetched yet */
     char reason[UDP_TIER_REASON_BYTES];
@@ -67,6 +81,8 @@ struct udp_rx_message {
     const uint8_t *control;
     uint32_t control_length;
     uint32_t flags;                   /* MSG_TRUNC, MSG_CTRUNC */
+    uint32_t socket;                  /* for packet.socket_index */
+    uint32_t *drops;                  /* the socket's count of drops so far, modulo 2^32 */
 };
 
 /* Opens this tier without a check whether it works on this host. The options must be valid. */

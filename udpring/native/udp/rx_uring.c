@@ -28,6 +28,10 @@ int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reas
         options.entries = options.entries < options.cq_entries ? options.entries : options.cq_entries;
     }
     int code = ur_ring_open(&uring->ring, &options, why);
+    for (uint32_t i = 0; i < rx->sockets && !code; i++) {
+        code = udp_rx_vector_open(&uring->idle[i], i * rx->per_socket, rx->per_socket);
+        uring->look[i] = true;
+    }
     if (!code)
         code = ur_ops_open(&uring->ops, UR_KIND_RECV, receives);
     if (!code)
@@ -62,6 +66,8 @@ void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring)
 
 bool uring_rx_close(struct uring_rx *uring)
 {
+    for (uint32_t i = 0; i < UDP_RX_SOCKETS_MAX; i++)
+        udp_rx_vector_close(&uring->idle[i]);
     uring_cancel_old(&uring->ops, &uring->ring);
     uring_cancel_old(&uring->watches, &uring->ring);
     bool ended = ur_ring_close(&uring->ring) == 0;
@@ -135,10 +141,20 @@ int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_
     return timeout_ns;
 }
 
+/* Whether a poll, without a wait, would find nothing: no work is pending, which the kernel shows. */
+static bool nothing_pending(const struct ur_ring *ring)
+{
+    bool shown = !(ring->setup_flags & IORING_SETUP_DEFER_TASKRUN) || ring->setup_flags & IORING_SETUP_TASKRUN_FLAG;
+    return shown && !ur_sq_queued(ring) && !ur_work_pending(ring) && !ur_cq_ready(ring);
+}
+
 int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
 {
     struct uring_rx *uring = (struct uring_rx *)rx;
-    uring->arm(uring);
+    if (!rx->direct || timeout_ns)
+        uring->arm(uring);
+    else if (!rx->watched && nothing_pending(&uring->ring))
+        return ur_ring_usable(&uring->ring) ? -EXDEV : -ETIME;
     bool waiting = rx->watched;   /* tokens not fetched yet: do not wait */
     int64_t limit = waiting ? 0 : uring_rx_until_pause_ends(uring, timeout_ns);
     int code = ur_submit_and_wait(&uring->ring, 1, limit);
@@ -162,6 +178,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
 void uring_rx_notify(struct udp_rx *rx)
 {
     struct ur_ring *ring = &((struct uring_rx *)rx)->ring;
+    udp_rx_look(rx);
     if (!ur_cq_ready(ring) && ur_work_pending(ring))
         (void)ur_submit_and_wait(ring, 0, 0);   /* the wait meets the same failure and handles it */
 }
@@ -195,6 +212,11 @@ unsigned uring_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, uns
         }
     }
     ur_cq_advance(&uring->ring, taken);
+    for (uint32_t i = 0; rx->direct && i < rx->sockets && count < max; i++) {
+        uring->look[i] |= rx->look;
+        count += uring_rx_direct(uring, i, packets + count, max - count);
+    }
+    rx->look = false;
     return count;
 }
 

@@ -4,7 +4,7 @@
 #include "../uring/ops.h"
 #include "../uring/ring.h"
 
-#include "rx_tier.h"
+#include "rx_vector.h"
 
 /* Pauses a socket whose receives fail repeatedly because the kernel has no memory. ICMP errors do not count: any host could
  * slow us down with them. EAGAIN does not count: the kernel returns it to an operation that it woke 128 times without a
@@ -22,6 +22,10 @@ struct uring_rx {
     struct ur_ops watches;         /* one a token */
     uint32_t watching;             /* bit mask of the active tokens */
     struct udp_backoff backoff[UDP_RX_SOCKETS_MAX];
+    struct udp_rx_vector idle[UDP_RX_SOCKETS_MAX];   /* the slots that neither the kernel nor the caller has */
+    uint32_t out[UDP_RX_SOCKETS_MAX];     /* pool: slots that the caller holds */
+    bool look[UDP_RX_SOCKETS_MAX];        /* rx.direct: the socket may have datagrams */
+    bool dry[UDP_RX_SOCKETS_MAX];         /* rx.direct: this starvation is already counted */
     struct __kernel_timespec pause;   /* read by the kernel at submission */
     /* The tier's part. arm queues the receives that can be armed. complete handles one completion of kind RECV and returns true
      * when it filled *packet. */
@@ -30,6 +34,9 @@ struct uring_rx {
     uint32_t (*armed)(const struct uring_rx *uring, uint32_t socket);
     bool (*complete)(struct uring_rx *uring, const struct io_uring_cqe *cqe, struct udpring_packet *packet);
 };
+
+/* With rx.direct, for a socket without a receive in the kernel: takes what is there by recvmmsg (rx_direct.c). */
+unsigned uring_rx_direct(struct uring_rx *uring, uint32_t socket, struct udpring_packet *packets, unsigned max);
 
 /* Call before the ring is closed: cancels by user_data on kernels that cannot cancel all operations at once (before 5.19). */
 void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring);

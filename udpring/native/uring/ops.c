@@ -23,6 +23,33 @@ int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count)
     return 0;
 }
 
+static bool resize(void *memory, size_t bytes)
+{
+    void **at = memory, *larger = realloc(*at, bytes);
+    if (larger)
+        *at = larger;
+    return larger;
+}
+
+int ur_ops_grow(struct ur_ops *ops, uint32_t count)
+{
+    if (count <= ops->count)
+        return 0;
+    if (count == UR_NO_SLOT)
+        return -EINVAL;
+    if (!resize(&ops->generation, count * sizeof(*ops->generation)) ||
+        !resize(&ops->next_free, count * sizeof(*ops->next_free)) || !resize(&ops->state, count * sizeof(*ops->state)))
+        return -ENOMEM;
+    for (uint32_t slot = count; slot-- > ops->count;) {
+        ops->generation[slot] = 0;
+        ops->state[slot] = UR_SLOT_FREE;
+        ops->next_free[slot] = ops->free_head;
+        ops->free_head = slot;
+    }
+    ops->count = count;
+    return 0;
+}
+
 void ur_ops_close(struct ur_ops *ops)
 {
     free(ops->generation);

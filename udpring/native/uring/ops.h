@@ -42,6 +42,8 @@ struct ur_ops {
 };
 
 int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count) UR_MUST_CHECK;
+/* More slots, which are free. -ENOMEM: nothing has changed. */
+int ur_ops_grow(struct ur_ops *ops, uint32_t count) UR_MUST_CHECK;
 void ur_ops_close(struct ur_ops *ops);
 bool ur_ops_busy(const struct ur_ops *ops, uint32_t slot);   /* taken or in flight */
 
