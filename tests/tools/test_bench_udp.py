@@ -90,7 +90,7 @@ def test_all_contenders_are_measured(capsys: pytest.CaptureFixture[str]) -> None
     assert run("--quick", "--seconds", "1", "--only", "to-64,200,receive-singles,both", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     contenders = udp.contenders_of(result)
-    ours = [udp.contender_of(tier, way) for tier in result["tiers"] for way in udp.WAYS]
+    ours = [udp.contender_of(tier, way) for tier in result["tiers"] for way in udp.WAYS if way != "one ring"]
     left_out = [each["contender"] for each in result["left_out"]]
     assert contenders == [each for each in (*udp.PEERS, *ours) if each not in left_out]
     assert "mmsg" in result["tiers"]
@@ -101,6 +101,20 @@ def test_all_contenders_are_measured(capsys: pytest.CaptureFixture[str]) -> None
         assert len([one for one in each["ns"]["runs"] if one is not None]) == 3 or each["lost"]
         assert ("cpu_ns" in each) == (each["part"] == "both")
     assert {each["part"] for each in result["figures"]} == {"both", "receive-singles"}
+
+
+def test_one_ring_receives_from_many_sockets() -> None:
+    result = udp.measure(["sockets-64"], [64], ["both", "receive-singles"], None, 0.5, 1, lambda _: None)
+    ours = [
+        udp.contender_of(tier, way) for tier in result["tiers"] for way in ("columns", "views", "one ring")
+    ]
+    peers = [name for name in ("socket", "asyncio", "uvloop") if name in udp.contenders_of(result)]
+    assert udp.contenders_of(result) == [*peers, *ours]
+    assert len(peers) >= 2
+    for each in result["figures"]:
+        assert each["burst"] == 256
+        assert each["lost"] == 0
+        assert each["sent"] > 0
 
 
 def test_second_thread_is_measured_where_useful(monkeypatch: pytest.MonkeyPatch) -> None:

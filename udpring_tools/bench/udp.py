@@ -53,9 +53,10 @@ Opener = Callable[[Work], Contender]
 PARTS = ("send", "receive", "both", "receive-singles")
 TWO_THREADS = "socket, 2 threads"
 PEERS = ("socket", TWO_THREADS, "asyncio", "uvloop", "mmsg in C")
-WAYS = ("columns", "views", "1 helper")
+WAYS = ("columns", "views", "1 helper", "one ring")
 """Ways to use udpring. A helper works with columns. It and two threads are omitted with a single
-destination."""
+destination. ``one ring``: columns, from all receiving sockets. It is omitted where there is only one. The
+other ways have a ring for each."""
 
 
 def contender_of(tier: str, way: str) -> str:
@@ -93,11 +94,7 @@ def measure(
     figures: list[dict[str, Any]] = []
     for pattern, size in works:
         say(f"{pattern.title}, {size} B")
-        here = {
-            name: opener
-            for name, opener in openers.items()
-            if pattern.destinations > 1 or not _is_parallel(name)
-        }
+        here = {name: opener for name, opener in openers.items() if _is_useful(name, pattern)}
         figures += _measure_work(pattern, size, parts, kinds, here, int(share * 1e9), rounds)
     return {
         **facts,
@@ -139,13 +136,21 @@ def _contenders(tiers: Sequence[str] | None) -> tuple[dict[str, Opener], list[st
             continue
         for way in WAYS:
             openers[contender_of(tier, way)] = lambda work, tier=tier, way=way: Rings(  # type: ignore[misc]
-                work, tier, way == "views", way == "1 helper"
+                work, tier, way == "views", way == "1 helper", one_ring=way == "one ring"
             )
     if len(os.sched_getaffinity(0)) < 2:
         for name in [name for name in openers if _is_parallel(name)]:
             del openers[name]
             left_out.append({"contender": name, "why": "it needs two CPUs"})
     return openers, usable, left_out
+
+
+def _is_useful(contender: str, pattern: Pattern) -> bool:
+    if pattern.destinations == 1 and _is_parallel(contender):
+        return False
+    if pattern.inboxes > 1:
+        return contender not in (TWO_THREADS, "mmsg in C") and not contender.endswith("1 helper")
+    return not contender.endswith("one ring")
 
 
 def _is_parallel(contender: str) -> bool:

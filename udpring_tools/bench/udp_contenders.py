@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class Contender(abc.ABC):
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.pair = Pair()
+        self.pair = Pair(work.pattern)
         self._feeder: MmsgBursts | None = None
 
     def feed(self, turn: int) -> None:
@@ -108,7 +109,8 @@ class SocketLoop(Calling):
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
-        self.pair.inbox.setblocking(False)
+        for inbox in self.pair.inboxes:
+            inbox.setblocking(False)
         self._payload = work.payload()
         self._addresses = [self.pair.addresses(hosts) for hosts in work.bursts]
         self._buffer = bytearray(65536)
@@ -121,7 +123,11 @@ class SocketLoop(Calling):
 
     def receive(self, count: int) -> int:
         """See Calling."""
-        recvfrom_into, buffer = self.pair.inbox.recvfrom_into, self._buffer
+        each = count // len(self.pair.inboxes)
+        return sum(self._receive(inbox, each) for inbox in self.pair.inboxes)
+
+    def _receive(self, inbox: socket.socket, count: int) -> int:
+        recvfrom_into, buffer = inbox.recvfrom_into, self._buffer
         left = count
         while left:
             try:
@@ -129,7 +135,7 @@ class SocketLoop(Calling):
                     recvfrom_into(buffer)
                     left -= 1
             except BlockingIOError:
-                if not select.select([self.pair.inbox], [], [], LOSS_WAIT)[0]:
+                if not select.select([inbox], [], [], LOSS_WAIT)[0]:
                     break
         return count - left
 
@@ -188,9 +194,12 @@ class Mmsg(Calling):
 
 class Rings(Calling):
     """udpring on one tier. Without ``views``: sends one buffer with a length, reads columns. ``views``: sends
-    an object and takes a memoryview for each payload. ``helpers``: of the send ring."""
+    an object and takes a memoryview for each payload. ``helpers``: of the send ring. ``one_ring``: for all
+    receiving sockets, else a ring for each."""
 
-    def __init__(self, work: Work, tier: str, views: bool, helpers: int = 0) -> None:
+    def __init__(
+        self, work: Work, tier: str, views: bool, helpers: int = 0, *, one_ring: bool = False
+    ) -> None:
         super().__init__(work)
         self._views = views
         self._size = work.size
@@ -200,7 +209,8 @@ class Rings(Calling):
         self._addresses: list[Any] = [
             each[0] if len(set(each)) == 1 else each if views else AddressList(each) for each in lists
         ]
-        self.rx = RecvRing(self.pair.inbox, tier=tier, local_addresses=False, tos=False)
+        inboxes: list[Any] = [self.pair.inboxes] if one_ring else self.pair.inboxes
+        self.rx = [RecvRing(inbox, tier=tier, local_addresses=False, tos=False) for inbox in inboxes]
         self.tx = SendRing(self.pair.outbox, tier=tier, helpers=helpers)
 
     def send(self, turn: int) -> None:
@@ -215,7 +225,11 @@ class Rings(Calling):
 
     def receive(self, count: int) -> int:
         """See Calling."""
-        recv_batch, got = self.rx.recv_batch, 0
+        each = count // len(self.rx)
+        return sum(self._receive(ring, each) for ring in self.rx)
+
+    def _receive(self, ring: RecvRing, count: int) -> int:
+        recv_batch, got = ring.recv_batch, 0
         if self._views:
             while got < count:
                 with recv_batch(timeout=LOSS_WAIT) as batch:
@@ -234,7 +248,8 @@ class Rings(Calling):
 
     def close(self) -> None:
         """Closes the rings and the sockets."""
-        self.rx.close()
+        for ring in self.rx:
+            ring.close()
         self.tx.close()
         super().close()
 
@@ -268,7 +283,7 @@ class Looped(Contender):
         super().__init__(work)
         self._payload = work.payload()
         self._addresses = [self.pair.addresses(hosts) for hosts in work.bursts]
-        for sock in (self.pair.inbox, self.pair.outbox):
+        for sock in (*self.pair.inboxes, self.pair.outbox):
             sock.setblocking(False)
         self._loop = new_loop()
         self._sink = _Sink()
@@ -277,7 +292,10 @@ class Looped(Contender):
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         self._out, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=self.pair.outbox)
-        self._in, _ = await loop.create_datagram_endpoint(lambda: self._sink, sock=self.pair.inbox)
+        self._in = [
+            (await loop.create_datagram_endpoint(lambda: self._sink, sock=inbox))[0]
+            for inbox in self.pair.inboxes
+        ]
 
     def round(self, budget_ns: int, fed: bool) -> Round:
         """See Contender."""
@@ -319,7 +337,8 @@ class Looped(Contender):
 
         async def close() -> None:
             self._out.close()
-            self._in.close()
+            for inbox in self._in:
+                inbox.close()
             await asyncio.sleep(0)
 
         self._loop.run_until_complete(close())

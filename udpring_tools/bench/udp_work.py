@@ -29,12 +29,14 @@ SO_RCVBUFFORCE = 33  # socket(7); the module socket lacks it
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """``each`` datagrams to each of ``destinations`` per burst, in turn."""
+    """``each`` datagrams to each of ``destinations`` per burst, in turn. ``inboxes``: the sockets that
+    receive them, one for all or one for each destination."""
 
     name: str
     title: str
     destinations: int
     each: int
+    inboxes: int = 1
 
     def hosts(self) -> list[str]:
         """The destination of each datagram of a burst."""
@@ -48,6 +50,7 @@ PATTERNS = {
         Pattern("to-1", "one destination", 1, 256),
         Pattern("to-64", "64 destinations interleaved, 4 datagrams each", 64, 4),
         Pattern("to-1000", "1000 destinations, one datagram each", 1000, 1),
+        Pattern("sockets-64", "64 receiving sockets, 4 datagrams each", 64, 4, inboxes=64),
     )
 }
 
@@ -78,15 +81,24 @@ class Work:
 
 
 class Pair:
-    """The two sockets of a contender: ``inbox`` on a port of all addresses, ``outbox`` unconnected."""
+    """The sockets of a contender: ``inbox`` on a port of all addresses, ``outbox`` unconnected. ``inboxes``
+    is ``inbox`` alone, or has a socket on the same port for each destination."""
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: Pattern | None = None) -> None:
+        many = pattern is not None and pattern.inboxes > 1
+        hosts = pattern.hosts()[: pattern.inboxes] if many and pattern is not None else ["0.0.0.0"]
         with contextlib.ExitStack() as undo:
-            self.inbox = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             self.outbox = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            self.inbox.bind(("0.0.0.0", 0))
+            self.inboxes: list[socket.socket] = []
+            port = 0
+            for host in hosts:
+                inbox = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                inbox.bind((host, port))
+                port = inbox.getsockname()[1]
+                self.inboxes.append(inbox)
+            self.inbox = self.inboxes[0]
             for sock, force, plain in (
-                (self.inbox, SO_RCVBUFFORCE, socket.SO_RCVBUF),
+                *((inbox, SO_RCVBUFFORCE, socket.SO_RCVBUF) for inbox in self.inboxes),
                 (self.outbox, None, socket.SO_SNDBUF),
             ):
                 sock.setsockopt(socket.SOL_SOCKET, plain, ROOM)
@@ -101,9 +113,9 @@ class Pair:
         return [(host, self.port) for host in hosts]
 
     def close(self) -> None:
-        """Both sockets."""
-        self.inbox.close()
-        self.outbox.close()
+        """All sockets."""
+        for sock in (*self.inboxes, self.outbox):
+            sock.close()
 
 
 class MmsgBursts:
@@ -139,6 +151,8 @@ def lossless(pattern: Pattern, size: int) -> Work:
     """The pattern in the longest bursts that fit into a socket here, found by sending them. Raises HostError
     if not even short ones arrive."""
     burst = len(pattern.hosts())
+    if pattern.inboxes > 1:
+        return Work.of(pattern, size, burst)  # few for each socket
     while True:
         work = Work.of(pattern, size, burst)
         pair = Pair()

@@ -10,7 +10,7 @@ from pathlib import Path
 from udpring.cli import Subparsers
 from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
 
-PATTERNS = ("to-1", "to-64", "to-1000")
+PATTERNS = ("to-1", "to-64", "to-1000", "sockets-64")
 SIZES = ("64", "200", "1200", "1400")
 PARTS = ("send", "receive", "both", "receive-singles")
 """The same as in udpring_tools.bench, which is slow to import. A test compares them."""
