@@ -11,6 +11,13 @@
 /* Queues an SQE of 64 bytes unchanged. The kernel may access the memory that it names, at the caller's risk. */
 int32_t udpring_ring_raw(struct udpring_ring *ring, const uint8_t *sqe);
 
+/* ---- rings of a confined thread ---- */
+/* The result of one operation on such a ring; of one registration. */
+int32_t udpring_confined_operation(uint8_t opcode, int32_t fd, uint32_t events);
+int32_t udpring_confined_registration(uint32_t opcode);
+/* Closes and opens such a ring so often. Returns how many descriptors were made, or -errno. */
+int32_t udpring_confined_reopened(uint32_t times);
+
 /* ---- AEADs ---- */
 /* 96-bit nonce = 32 zero bits | 64-bit counter, as the cipher has it (aead.h); no associated data.
  * seal writes length + 16 bytes to out; open writes length - 16, -EBADMSG if it does not authenticate. */

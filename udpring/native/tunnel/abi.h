@@ -118,6 +118,7 @@ struct udpring_plane;
 #define UDPRING_PLANE_ASKS 4             /* there is a directory: a packet without a peer posts PEER_WANTED */
 #define UDPRING_PLANE_PACKETS 8          /* no TUN device: the program sends and receives the packets itself */
 #define UDPRING_PLANE_NO_TRAINS 16       /* sends none (UDP_SEGMENT), still receives them */
+#define UDPRING_PLANE_CONFINED 32        /* works on after io_uring_setup(2) is denied, and its rings are restricted (confined.h) */
 
 struct udpring_plane_options {
     char name[16];              /* interface name; may hold %d unless descriptors are given */
@@ -231,6 +232,9 @@ struct udpring_plane_stats {
 uint32_t udpring_plane_workers(uint32_t asked);
 /* Opens TUN and sockets in the caller's network namespace and starts the worker, which stays in it.
  * NULL with errno code in *code and the cause in why. */
+/* Loads the program that keeps a flow on one queue, for planes that this process opens after it gave up CAP_BPF. 0 or -errno.
+ * Call it before there is another thread. */
+int32_t udpring_steering_load(void);
 struct udpring_plane *udpring_plane_open(const struct udpring_plane_options *options, int32_t *code, struct udpring_reason *why);
 void udpring_plane_close(struct udpring_plane *plane);
 const char *udpring_plane_name(const struct udpring_plane *plane);     /* the interface name as the kernel gave it */

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include "confined.h"
 #include "maps.h"
 #include "ops.h"
 #include "sys.h"
@@ -101,16 +102,22 @@ static bool owner_lives(const struct ur_ring *ring)
     return syscall(SYS_tgkill, getpid(), ring->owner_tid, 0) == 0 || errno != ESRCH;
 }
 
-/* The last step of every path: no call can use the ring any more. */
-static int finish(struct ur_ring *ring, int undrained)
+/* The struct no longer has a ring. */
+static int forget(struct ur_ring *ring, int undrained)
 {
-    ur_unmap_queues(ring);
-    close(ring->fd);
     memset(ring, 0, sizeof(*ring));
     ring->fd = -1;
     ring->state = UR_RING_CLOSED;
     ring->undrained = undrained;
     return undrained;
+}
+
+/* The last step of every path: no call can use the ring any more. */
+static int finish(struct ur_ring *ring, int undrained)
+{
+    ur_unmap_queues(ring);
+    close(ring->fd);
+    return forget(ring, undrained);
 }
 
 int ur_ring_close(struct ur_ring *ring)
@@ -130,6 +137,8 @@ int ur_ring_close(struct ur_ring *ring)
         return finish(ring, left > 0 ? (int)left : 0);
     }
     int left = ur_ring_stop(ring);
+    if (left == 0 && ur_kept_put(ring))
+        return forget(ring, 0);
     return finish(ring, left > 0 ? left : 0);
 }
 

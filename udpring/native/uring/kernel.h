@@ -365,6 +365,21 @@ struct io_uring_napi {
     uint64_t resv;
 };
 
+/* IORING_REGISTER_RESTRICTIONS, 5.10 */
+enum io_uring_register_restriction_op {
+    IORING_RESTRICTION_REGISTER_OP = 0,
+    IORING_RESTRICTION_SQE_OP = 1,
+    IORING_RESTRICTION_SQE_FLAGS_ALLOWED = 2,
+    IORING_RESTRICTION_SQE_FLAGS_REQUIRED = 3,
+};
+
+struct io_uring_restriction {
+    uint16_t opcode;               /* IORING_RESTRICTION_* */
+    uint8_t allowed;               /* IORING_REGISTER_*, IORING_OP_* or IOSQE_* bits */
+    uint8_t resv;
+    uint32_t resv2[3];
+};
+
 #define IO_URING_OP_SUPPORTED (1u << 0)
 struct io_uring_probe_op {
     uint8_t op, resv;
@@ -447,6 +462,7 @@ _Static_assert(offsetof(struct io_uring_getevents_arg, ts) == 16, "getevents_arg
 _Static_assert(sizeof(struct io_uring_files_update) == 16, "files_update");
 _Static_assert(sizeof(struct io_uring_rsrc_update2) == 32, "rsrc_update2");
 _Static_assert(sizeof(struct io_uring_napi) == 16, "napi");
+_Static_assert(sizeof(struct io_uring_restriction) == 16, "restriction");
 _Static_assert(sizeof(struct io_uring_probe_op) == 8, "probe_op");
 _Static_assert(sizeof(struct io_uring_probe) == 16, "probe");
 _Static_assert(sizeof(struct io_uring_buf) == 16, "buf");

@@ -7,7 +7,8 @@
  *   3. ur_cq_ready() / ur_cq_at() read the completions. ur_cq_advance() returns them to the kernel in one store.
  *   4. ur_ring_close() cancels the operations in flight and waits for their end before it unmaps anything (R5).
  *
- * Files: setup.c opens, explain.c words the failures, queue.c submits and waits, close.c closes, register.c registers. */
+ * Files: setup.c opens, explain.c words the failures, queue.c submits and waits, close.c closes, register.c registers,
+ * confined.c restricts and keeps rings. */
 #ifndef UDPRING_URING_RING_H
 #define UDPRING_URING_RING_H
 #include "../base.h"
@@ -72,6 +73,9 @@ struct ur_ring {
     int iowq_error;                    /* of IOWQ_MAX_WORKERS: 0 or -errno; not fatal */
     uint32_t halvings;                 /* number of times that ENOMEM halved the entries */
     int undrained;                     /* after close: operations that did not end within the bound */
+    uint32_t asked_entries, asked_cq_entries;   /* of the options, as they were given */
+    bool asked_visible_work;
+    bool restricted;                   /* to the operations of confined.c */
     void *sq_map, *cq_map;             /* the same with FEAT_SINGLE_MMAP */
     size_t sq_map_bytes, cq_map_bytes, sqes_bytes;
 };

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "confined.h"
 #include "explain.h"
 #include "maps.h"
 #include "ring.h"
@@ -145,6 +146,7 @@ static int attempt(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries, 
 /* Tries the next flag set on EINVAL, and smaller sizes with the same set on ENOMEM. */
 static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entries, const struct ur_ring_options *options)
 {
+    bool disabled = options->disabled || ur_thread_confined();   /* only a disabled ring takes restrictions */
     int code = -EINVAL;
     uint32_t deny = options->flags_deny | (options->flags_want & IORING_SETUP_SQPOLL ? NOT_WITH_SQPOLL : 0);
     for (size_t i = 0; i < UR_ARRAY_LENGTH(flag_sets);) {
@@ -152,7 +154,7 @@ static int negotiate(struct ur_ring *ring, uint32_t *entries, uint32_t cq_entrie
             i++;
             continue;
         }
-        uint32_t flags = flag_sets[i] | options->flags_want | (options->disabled ? IORING_SETUP_R_DISABLED : 0);
+        uint32_t flags = flag_sets[i] | options->flags_want | (disabled ? IORING_SETUP_R_DISABLED : 0);
         if (options->visible_work && flags & IORING_SETUP_DEFER_TASKRUN)
             flags |= IORING_SETUP_TASKRUN_FLAG;
         code = attempt(ring, *entries, cq_entries, flags, options);
@@ -190,8 +192,13 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
     static const struct ur_ring_options defaults;
     if (!options)
         options = &defaults;
+    if (ur_kept_take(ring, options))
+        return 0;
     memset(ring, 0, sizeof(*ring));
     ring->fd = -1;
+    ring->asked_entries = options->entries;
+    ring->asked_cq_entries = options->cq_entries;
+    ring->asked_visible_work = options->visible_work;
     ring->deny = options->flags_deny;
     for (size_t i = 0; i < UR_ARRAY_LENGTH(ring->workers); i++)
         ring->workers[i] = options->workers[i] ? options->workers[i] : WORKERS_DEFAULT;
@@ -222,11 +229,14 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
         memset(ring, 0, sizeof(*ring));
         return code;
     }
-    if (options->disabled) {
-        ring->state = UR_RING_DISABLED;
-        return 0;
+    ring->state = UR_RING_DISABLED;
+    if (ur_thread_confined() && (code = ur_restrict(ring)) < 0) {
+        ur_ring_close(ring);
+        return ur_fail(why, code, "IORING_REGISTER_RESTRICTIONS: %s", strerror(-code));
     }
-    code = settle(ring);
+    if (options->disabled)
+        return 0;
+    code = ring->restricted ? ur_ring_enable(ring) : settle(ring);
     if (code) {
         ur_explain(why, code, "io_uring_enter", entries, 0);
         ur_ring_close(ring);

@@ -77,7 +77,10 @@ static const struct bpf_insn program[] = {
     INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 };
 
-int tun_steer(const struct tun *tun)
+/* Loaded once a process by udpring_steering_load(), for planes that open later without the right to load it. -1: not. */
+static int loaded = -1;
+
+static int load_program(void)
 {
     static const char license[] = "Apache-2.0";
     union bpf_attr attributes = {
@@ -87,9 +90,23 @@ int tun_steer(const struct tun *tun)
         .license = (uint64_t)(uintptr_t)license,
     };
     int fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes));
+    return fd < 0 ? -errno : fd;
+}
+
+int32_t udpring_steering_load(void)
+{
+    if (loaded < 0)
+        loaded = load_program();
+    return loaded < 0 ? loaded : 0;
+}
+
+int tun_steer(const struct tun *tun)
+{
+    int fd = loaded >= 0 ? loaded : load_program();
     if (fd < 0)
-        return -errno;
+        return fd;
     int result = ioctl(tun->fd, TUNSETSTEERINGEBPF, &fd) == 0 ? 0 : -errno;
-    close(fd);   /* the device holds it */
+    if (fd != loaded)
+        close(fd);   /* the device holds it */
     return result;
 }

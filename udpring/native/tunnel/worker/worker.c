@@ -7,6 +7,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "../../uring/confined.h"
+
 #include "changes.h"
 #include "command.h"
 #include "deferred.h"
@@ -205,10 +207,28 @@ static void serve_commands_only(struct worker *worker)
     }
 }
 
+/* Opens and closes rings as a new listen port will need them. The thread keeps them. */
+static int keep_spare_rings(struct worker *worker)
+{
+    struct worker_rings spare = {.fd = {-1, -1}, .handshakes.fd = {-1, -1}};
+    for (int family = 0; family < 2; family++)
+        if (worker->fd[family] >= 0 && (spare.fd[family] = dup(worker->fd[family])) < 0) {
+            int error = errno;
+            worker_rings_discard(&spare);
+            return ur_fail(&worker->start_reason, -error, "no descriptor for spare rings (dup): %s", strerror(error));
+        }
+    int result = worker_rings_open(worker, &spare, &worker->start_reason);
+    worker_rings_discard(&spare);
+    return result;
+}
+
 static int set_up(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
-    int result = 0;
+    bool confined = plane->options.flags & UDPRING_PLANE_CONFINED;
+    int result = confined ? ur_confine_thread() : 0;
+    if (result < 0)
+        return ur_fail(&worker->start_reason, result, "no memory to keep rings");
     if (worker->number == 0) {
         uint16_t port = plane->options.listen_port;
         if (udp_split_works(&handshakes_split, &plane->sharing_reason) == 0)
@@ -231,6 +251,8 @@ static int set_up(struct worker *worker)
         return result;
     }
     result = worker_adopt(worker, &rings, &worker->start_reason);
+    if (result == 0 && confined)
+        result = keep_spare_rings(worker);
     if (result < 0)
         return result;
     if (worker->number == 0)
@@ -277,5 +299,6 @@ void *worker_main(void *argument)
     }
     worker->quit = true;
     (void)worker_rings_close(worker);
+    ur_unconfine_thread();
     return NULL;
 }
