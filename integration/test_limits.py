@@ -75,14 +75,14 @@ def test_no_locked_memory_is_needed(rig: Rig) -> None:
     assert (found.up, found.code, found.said) == (True, 0, [])
 
 
-def test_no_thread_to_be_had(rig: Rig, readable: dict[str, str]) -> None:
+def test_no_process_to_be_had(rig: Rig, readable: dict[str, str]) -> None:
     """RLIMIT_NPROC binds all users but root: user nobody, in its own namespaces."""
     user_namespaces(readable)
     enter = ["unshare", "--user", "--map-root-user", "--net", "--"]
     begin = ["unshare", "--mount", "sh", "-c", MAKE_ROOM, "sh"]
     words = ["prlimit", "--nproc=1", sys.executable, "-P", "-m", "udpring.cli.wg"]
     found = start([*begin, *as_nobody(*enter, *words, "-f", "threads0")], Path("/nowhere"), readable)
-    check_refused(found, "thread", "ulimit -u")
+    check_refused(found, "process (fork)", "ulimit -u")
 
 
 MAKE_ROOM = """

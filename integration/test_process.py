@@ -28,8 +28,15 @@ def _daemon(node: Node) -> int:
     assert node.answers(), "the command returned before the UAPI socket answered"
     assert node.exists(), "the command returned before the interface was there"
     fresh = set(node.space.pids()) - before
-    assert len(fresh) == 1, f"processes left: {fresh}"
-    return fresh.pop()
+    # A confined node has a broker process, which is its child.
+    nodes = [pid for pid in fresh if _parent(pid) not in fresh]
+    assert len(nodes) == 1, f"processes left: {fresh}"
+    return nodes[0]
+
+
+def _parent(pid: int) -> int:
+    """The parent (proc(5), stat)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _gone(node: Node, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""``udpring-wg`` that writes its counters as JSON to the file named by $UDPRING_COUNTERS on SIGUSR1.
+"""``udpring-wg`` that appends its counters to the file named by $UDPRING_COUNTERS on SIGUSR1: a line of JSON.
 
 For tests that check the reason of a drop, which `wg show` does not show. Run as a program.
 """
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 from udpring.cli.wg import main
 from udpring.tunnel.tunnel import Tunnel
@@ -22,13 +21,12 @@ _start = Tunnel.start
 
 def _start_watched(tunnel: Tunnel) -> None:
     _start(tunnel)
-    target = Path(os.environ["UDPRING_COUNTERS"])
+    # Opened now: a confined node opens no file later.
+    target = os.open(os.environ["UDPRING_COUNTERS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write() -> None:
         said = dataclasses.asdict(tunnel.stats()) | {"graveyard": graveyard()[0]}
-        fresh = target.with_suffix(".new")
-        fresh.write_text(json.dumps(said))
-        fresh.rename(target)
+        os.write(target, json.dumps(said).encode() + b"\n")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, write)
 

@@ -94,7 +94,13 @@ class Attachment(Protocol):
 
 
 class Tun:
-    """A TUN device in the network namespace of the caller. Takes CAP_NET_ADMIN there."""
+    """A TUN device in the network namespace of the caller. Takes CAP_NET_ADMIN there.
+
+    ``confined``: for a process that a seccomp filter confines later (``udpring.confine``).
+    """
+
+    def __init__(self, *, confined: bool = False) -> None:
+        self._confined = confined
 
     async def open(self, settings: PlaneSettings) -> Attached:
         """Makes the interface."""
@@ -106,6 +112,7 @@ class Tun:
                 listen_port=settings.listen_port,
                 fwmark=settings.fwmark,
                 asks=settings.asks,
+                confined=self._confined,
             )
         )
 

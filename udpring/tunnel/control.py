@@ -31,6 +31,7 @@ from udpring._native import lib
 from udpring.tunnel.control_events import ControlEvents
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, Following, PlaneIndices, Route
+from udpring.tunnel.crossed_tunnels import ViewOf, view_of
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.link import Link, LinkFactory
@@ -70,6 +71,7 @@ class Control:
     ``gone`` is resolved once when the plane cannot continue (the interface was deleted, the worker failed).
     ``forgotten`` is called with the id of a peer that the protocol removed (its key became the node's own),
     ``authenticated`` after each authentic handshake message. ``events``: those for the program go there.
+    ``view``: tells the state of another tunnel.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Control:
         fwmark: Callable[[], int] = lambda: 0,
         link: LinkFactory | None = None,
         events: NodeEvents | None = None,
+        view: ViewOf = view_of,
     ) -> None:
         self.plane = plane
         self.device = device
@@ -110,7 +113,7 @@ class Control:
         self._requested: set[int] = set()
         self._resuming: set[int] = set()
         self._loops = RoutingLoops(plane, self.report, label)
-        self._nesting = Nesting(plane, self._loops, loop=loop, fwmark=fwmark)
+        self._nesting = Nesting(plane, self._loops, loop=loop, fwmark=fwmark, view=view)
         self._trains = TrainProbes(plane, loop=loop, report=self.report, label=label)
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._running = False

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udpring.errors import ConfigError, HostError
+from udpring.tunnel import confinement
+from udpring.tunnel.broker import Broker
+from udpring.tunnel.capabilities import NET_ADMIN, keep_only
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.log_format import JOURNAL, JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
 from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
@@ -59,6 +63,7 @@ class DaemonOptions:
     tun_fd: int | None = None
     uapi_fd: int | None = None
     log_format: LogFormat = LogFormat.TEXT
+    confined: bool = True
 
     @classmethod
     def read(
@@ -69,7 +74,7 @@ class DaemonOptions:
         log_format_asked: str | None = None,
     ) -> DaemonOptions:
         """``LOG_LEVEL``, ``WG_TUN_FD``, ``WG_UAPI_FD``, ``WG_PROCESS_FOREGROUND`` as wireguard-go reads
-        them. Raises ConfigError for a descriptor that is no number, or an unknown format of log lines."""
+        them, and ``UDPRING_CONFINEMENT``. Raises ConfigError for a value that cannot be used."""
         return cls(
             interface=interface,
             foreground=foreground or environment.get("WG_PROCESS_FOREGROUND") == "1",
@@ -77,6 +82,7 @@ class DaemonOptions:
             tun_fd=_descriptor(environment, "WG_TUN_FD"),
             uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
             log_format=log_format(log_format_asked, environment),
+            confined=confinement.wanted(environment),
         )
 
     @property
@@ -311,7 +317,34 @@ def close_log() -> None:
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
+    # Before there is a thread: a log line starts one.
+    broker = Broker.start(_help) if options.confined else None
     setup_log(options.interface, options.log_level, foreground=options.foreground, style=options.log_format)
+    try:
+        if broker is not None:
+            confinement.begin()
+        return _serve(options, ready, broker)
+    finally:
+        if broker is not None:
+            broker.close()
+
+
+def _help(control: socket.socket) -> None:
+    """The broker process. It keeps CAP_NET_ADMIN for ``wg``."""
+    from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
+    from udpring.tunnel.outside import SocketFiles, services  # noqa: PLC0415
+
+    with contextlib.suppress(OSError):
+        keep_only([NET_ADMIN])
+    confinement.protect_memory()
+    files = SocketFiles()
+    try:
+        serve_node(control, services(files))
+    finally:
+        files.close()
+
+
+def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | None) -> tuple[int, str]:
     up = False
 
     def is_up() -> None:
@@ -320,7 +353,7 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
         up = True
 
     try:
-        end = run_loop(lambda: serve(options, is_up))
+        end = run_loop(lambda: serve(options, is_up, broker))
     except ConfigError as wrong:
         return MISUSED, str(wrong)
     except Exception as failed:
@@ -333,13 +366,16 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
     return DONE, ""
 
 
-async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None:
+async def serve(
+    options: DaemonOptions, ready: Callable[[], None], broker: Broker | None = None
+) -> End | None:
     """Opens the tunnel and serves it until a signal (None) or the end of the interface.
 
     Raises HostError if the interface or its socket cannot be made.
     """
     import asyncio  # noqa: PLC0415
 
+    from udpring.tunnel import outside as elsewhere  # noqa: PLC0415
     from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
@@ -353,17 +389,21 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
     stop = stop_signal(loop)
     manager = ServiceManager(os.environ if options.foreground else {})
     descriptors = () if options.tun_fd is None else (options.tun_fd,)
-    tunnel = Tunnel(Plane(options.interface, descriptors=descriptors), loop=loop)
+    outside = elsewhere.Outside() if broker is None else elsewhere.of_broker(broker)
+    plane = Plane(options.interface, descriptors=descriptors, confined=broker is not None)
+    tunnel = Tunnel(plane, loop=loop, view=outside.tunnel)
     for descriptor in descriptors:
         os.close(descriptor)  # the plane has its own
     try:
-        tunnel.keep_timestamps(timestamp_path(None, tunnel.name))
+        kept = timestamp_path(None, tunnel.name)
+        tunnel.keep_timestamps(kept)
         path = socket_path(SOCKET_DIRECTORY, tunnel.name)
-        server = UapiServer(tunnel, await SocketFile.open(path, descriptor=options.uapi_fd))
+        file = await SocketFile.open(path, descriptor=options.uapi_fd, remove=outside.remove)
+        server = UapiServer(tunnel, file)
         try:
             tunnel.start()
             server.start()
-            plane, stats = tunnel.plane, tunnel.plane.stats()
+            stats = plane.stats()
             log.debug(
                 "%s is up: tier %s (%s), AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
                 tunnel.name,
@@ -375,6 +415,12 @@ async def serve(options: DaemonOptions, ready: Callable[[], None]) -> End | None
                 tunnel.listen_port,
                 path,
             )
+            if broker is not None:
+                with contextlib.suppress(OSError):  # WG_UAPI_FD may have no file there
+                    outside.made(path)
+                broker.call("seal")
+                files = confinement.Profile.NODE_WITH_FILES if kept else confinement.Profile.NODE
+                confinement.complete(files)
             ready()
             manager.ready()
             ends: list[asyncio.Future[Any]] = [stop, tunnel.gone, server.gone]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from udpring.errors import HostError, RingError
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.control_reports import RoutingLoops
-from udpring.tunnel.crossed_tunnels import Hop, cached_views, follow
+from udpring.tunnel.crossed_tunnels import Hop, ViewOf, follow, view_of
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_values import SocketAddress
 
@@ -29,7 +30,7 @@ log = logging.getLogger("udpring.node")
 
 
 class Nesting:
-    """``fwmark``: the present mark of the plane's sockets."""
+    """``fwmark``: the present mark of the plane's sockets. ``view``: tells the state of another tunnel."""
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class Nesting:
         *,
         loop: asyncio.AbstractEventLoop,
         fwmark: Callable[[], int],
+        view: ViewOf = view_of,
     ) -> None:
         self._plane = plane
         self._loops = loops
         self._loop = loop
         self._fwmark = fwmark
+        self._view = view
         self._waiting: dict[int, None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -80,7 +83,7 @@ class Nesting:
         home, fwmark = self._plane.name, self._fwmark()
 
         def look() -> dict[int, tuple[Hop, ...]]:
-            view = cached_views()
+            view = functools.cache(self._view)
             return {
                 peer: follow(home, ipaddress.ip_address(endpoint.ip), fwmark, view=view)
                 for peer, endpoint in endpoints.items()

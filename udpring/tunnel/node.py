@@ -18,6 +18,7 @@ import ipaddress
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 
 from udpring.errors import ClosedError
@@ -35,6 +36,7 @@ from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.node_drain import busy_peers
 from udpring.tunnel.node_events import EVENTS_LIMIT, EventReader, InterfaceGone, NodeEvents, PeerRefused
 from udpring.tunnel.node_peers import NodePeer, NodePeers, PrefixChange, key_bytes
+from udpring.tunnel.outside import Outside
 from udpring.tunnel.packets import AttachedPackets, PacketsOfNode
 from udpring.tunnel.peers_on_demand import PeersOnDemand
 from udpring.tunnel.plane_options import plane_tier, workers_asked
@@ -77,6 +79,7 @@ class Node(Inside, PacketsOfNode):
         interface, by the Address of the configuration for example.
     idle_timeout: seconds after which a peer of the directory leaves, if it neither sent nor got a packet.
     answer_timeout: seconds that the directory has for an answer, up to 30.
+    outside: how a confined node looks up names and other tunnels (``outside``). Default: by itself.
 
     A node belongs to one event loop in one thread. A wrong ``UDPRING_*`` variable is a ConfigError. ``start``
     raises ConfigError (no PrivateKey) and HostError (not root, no TUN device, the name or the port is taken,
@@ -99,11 +102,13 @@ class Node(Inside, PacketsOfNode):
         peers: Directory | None = None,
         idle_timeout: float = 300.0,
         answer_timeout: float = 5.0,
+        outside: Outside | None = None,
     ) -> None:
         if not 0 < answer_timeout <= ANSWER_SECONDS_MAX:
             raise ValueError(f"answer_timeout {answer_timeout}: more than 0, up to {ANSWER_SECONDS_MAX:g} s")
         if not idle_timeout > 0:
             raise ValueError(f"idle_timeout {idle_timeout}: more than 0 s")
+        self._outside = outside or Outside()
         self._directory = peers
         self._idle_timeout = idle_timeout
         self._answer_timeout = answer_timeout
@@ -172,10 +177,11 @@ class Node(Inside, PacketsOfNode):
         )
         plane = attached.plane
         self._tunnel = tunnel = Tunnel(
-            plane, loop=loop, fwmark=settings.fwmark, link=attached.link, events=self._events
-        )
+            plane, loop=loop, fwmark=settings.fwmark, link=attached.link, events=self._events,
+            view=self._outside.tunnel,
+        )  # fmt: skip
         tunnel.keep_timestamps(timestamp_path(self._timestamps, tunnel.name))
-        self._following = following = EndpointFollowing(tunnel, Resolver(), loop=loop)
+        self._following = following = EndpointFollowing(tunnel, Resolver(self._outside.addresses), loop=loop)
         directory_peers = None
         if self._directory is not None:
             directory_peers = DirectoryPeers(tunnel, following, loop=loop, idle_timeout=self._idle_timeout)
@@ -198,7 +204,7 @@ class Node(Inside, PacketsOfNode):
             attached.gone.add_done_callback(self._ended)
         if self._uapi:
             path = socket_path(SOCKET_DIRECTORY, tunnel.name)
-            self._server = UapiServer(tunnel, await SocketFile.open(path), reporters=self._reporters)
+            self._server = UapiServer(tunnel, await self._socket_file(path), reporters=self._reporters)
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
         peers.apply(self._config)
@@ -214,6 +220,11 @@ class Node(Inside, PacketsOfNode):
             self.aead,
             tunnel.listen_port,
         )
+
+    async def _socket_file(self, path: Path) -> SocketFile:
+        file = await SocketFile.open(path, remove=self._outside.remove)
+        self._outside.made(path)
+        return file
 
     def _ended(self, gone: asyncio.Future[End]) -> None:
         if gone.cancelled() or self._end is None or self._end.done():

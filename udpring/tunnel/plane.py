@@ -74,6 +74,7 @@ class Plane:
     workers: threads, each with its own queue and rings, 1 to 16. None: ``UDPRING_WORKERS``, or by the number
         of CPUs: one up to four CPUs, then one more for every four.
     queues: bytes of each worker's queues out and in, in place of a TUN device (plane_packets).
+    confined: works on where a seccomp filter denies new io_urings later. Its own are restricted.
 
     Raises HostError when the host refuses: no right, no TUN device, the name is taken, the tier does not
     work. Raises ConfigError when one of the variables has a wrong value.
@@ -95,6 +96,7 @@ class Plane:
         workers: int | None = None,
         asks: bool = False,
         queues: tuple[int, int] | None = None,
+        confined: bool = False,
     ) -> None:
         self._plane: Any = None
         options = ffi.new("struct udpring_plane_options *")
@@ -119,6 +121,7 @@ class Plane:
         self.receives_trains = not options.flags & lib.UDPRING_PLANE_NO_UDP_OFFLOAD
         self.sends_trains = self.receives_trains and not options.flags & lib.UDPRING_PLANE_NO_TRAINS
         """To peers without a setting of their own, unless a route loses them."""
+        options.flags |= confined * lib.UDPRING_PLANE_CONFINED
         options.flags |= bool(queues) * lib.UDPRING_PLANE_PACKETS
         options.workers = workers_asked(workers)
         options.packets_out_bytes, options.packets_in_bytes = queues or (0, 0)

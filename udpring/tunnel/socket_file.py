@@ -53,8 +53,15 @@ class SocketFile:
     Raises HostError: the interface is in use by another process, or the directory cannot be written.
     """
 
-    def __init__(self, path: Path, *, descriptor: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        descriptor: int | None = None,
+        remove: Callable[[Path], None] = Path.unlink,
+    ) -> None:
         self.path = path
+        self._remove = remove
         self._watch: int | None = None
         self._poll: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,7 +81,13 @@ class SocketFile:
         self._inode = _inode(path)
 
     @classmethod
-    async def open(cls, path: Path, *, descriptor: int | None = None) -> SocketFile:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        descriptor: int | None = None,
+        remove: Callable[[Path], None] = Path.unlink,
+    ) -> SocketFile:
         """As the constructor, but waits ``PATIENCE_SECONDS`` for a socket in use to disappear.
 
         Call it after making the interface of that name: a process that still answers has lost its own
@@ -84,7 +97,7 @@ class SocketFile:
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                return cls(path, descriptor=descriptor)
+                return cls(path, descriptor=descriptor, remove=remove)
             except HostError as refused:
                 if refused.errno != errno.EADDRINUSE or time.monotonic() >= end:
                     raise
@@ -140,7 +153,7 @@ class SocketFile:
         self._gone = None
         if self.is_ours:
             with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
+                self._remove(self.path)
         self._inode = None
         self.socket.close()
 

@@ -25,6 +25,7 @@ from udpring.errors import RingError
 from udpring.tunnel.bounded_memory import BoundedMemory
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
+from udpring.tunnel.crossed_tunnels import ViewOf, view_of
 from udpring.tunnel.directory_limits import DEPARTED
 from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.link import LinkFactory
@@ -74,6 +75,7 @@ class Tunnel:
         random: Callable[[int], bytes] = os.urandom,
         link: LinkFactory | None = None,
         events: NodeEvents | None = None,
+        view: ViewOf = view_of,
     ) -> None:
         self.plane = plane
         self.events = events or NodeEvents()
@@ -91,6 +93,7 @@ class Tunnel:
             fwmark=lambda: self._fwmark,
             link=link,
             events=self.events,
+            view=view,
         )
         self._loop = loop
         self._timestamps: TimestampFile | None = None

@@ -1,0 +1,161 @@
+"""A node under its seccomp filter and with its last capabilities: what code inside it can still do, and that
+the node itself works."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import SUBJECT, Node, Program, Rig
+from lab.rig import Tunnel
+
+from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE
+from udpring.tunnel.system_calls import this_architecture
+
+NUMBERS = found.numbers if (found := this_architecture()) else {}
+pytestmark = pytest.mark.skipif(not NUMBERS, reason=f"no filter for {os.uname().machine}")
+RIGHTS = 1 << NET_ADMIN | 1 << NET_BIND_SERVICE
+#: linux/socket.h up to AF_MCTP. A node has AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK.
+FAMILIES = set(range(1, 46)) - {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
+
+Attempt = Callable[[str], Any]
+
+
+def _intruded(directory: Path, **environment: str) -> Program:
+    script = Path(__file__).parent / "lab" / "intruder.py"
+    variables = {"UDPRING_INTRUDER": str(directory / "intruder"), **environment}
+    return Program("udpring", (sys.executable, str(script)), tuple(variables.items()))
+
+
+@pytest.fixture
+def tunnel(rig: Rig, tmp_path: Path) -> Tunnel:
+    return rig.tunnel((_intruded(tmp_path), SUBJECT))
+
+
+@pytest.fixture
+def attempt(tunnel: Tunnel, tmp_path: Path) -> Iterator[Attempt]:
+    with _connected(tmp_path) as within:
+        yield within
+
+
+class _connected:
+    """Runs expressions inside the node."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(60)
+        self._socket.connect(str(directory / "intruder"))
+        self._lines = self._socket.makefile("rw")
+
+    def __enter__(self) -> Attempt:
+        return self.run
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def run(self, code: str) -> Any:
+        self._lines.write(code + "\n")
+        self._lines.flush()
+        return json.loads(self._lines.readline())
+
+
+def _threads(node: Node) -> list[dict[str, str]]:
+    """The status of each thread (proc(5))."""
+    assert node.process
+    texts = [(each / "status").read_text() for each in Path(f"/proc/{node.process.pid}/task").iterdir()]
+    return [dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE)) for text in texts]
+
+
+def test_intruder_gets_nothing_and_the_tunnel_works(tunnel: Tunnel, attempt: Attempt) -> None:
+    """Files, programs, processes, sockets, rings, and the ways out of the filter."""
+    tunnel.ping()
+    for code in (
+        "open('/etc/passwd').read()",
+        "os.open('/etc/udpring-was-here', os.O_WRONLY | os.O_CREAT)",
+        f"call({NUMBERS['openat']}, -100, b'/etc/passwd', 0)",
+        f"call({NUMBERS['openat2']}, -100, b'/etc/passwd', bytes(24), 24)",
+        f"call({NUMBERS['execve']}, b'/bin/true', 0, 0)",
+        f"call({NUMBERS['execveat']}, -100, b'/bin/true', 0, 0, 0)",
+        "os.fork()",
+        "os.posix_spawn('/bin/true', ['true'], {})",
+        f"call({NUMBERS['ptrace']}, 0, 0, 0, 0)",
+        f"call({NUMBERS['ptrace']}, 16, 1, 0, 0)",
+        f"call({NUMBERS['process_vm_readv']}, 1, 0, 0, 0, 0, 0)",
+        "os.kill(1, 0)",
+        "os.unlink('/etc/passwd.no')",
+        "os.rename('/etc/passwd.no', '/etc/passwd.no2')",
+        "os.memfd_create('code')",
+        f"call({NUMBERS['io_uring_setup']}, 8, bytes(120))",
+        f"call({NUMBERS['bpf']}, 0, bytes(128), 128)",
+        f"call({NUMBERS['mount']}, 0, b'/mnt', b'tmpfs', 0, 0)",
+        f"call({NUMBERS['unshare']}, 0x10000000)",
+        f"call({NUMBERS['setns']}, 0, 0)",
+        f"call({NUMBERS['prctl']}, 4, 1, 0, 0, 0)",
+        f"call({NUMBERS['seccomp']}, 0, 0, 0)",
+        f"call({NUMBERS['capset']}, bytes(8), bytes(24))",
+        f"call({NUMBERS['mmap']}, 0, 4096, 7, 0x22, -1, 0)",
+        "os.setuid(0)",
+        "os.chroot('/')",
+    ):
+        result = attempt(code)
+        assert result == -errno.EPERM, (code, result)
+    tunnel.ping(back=True)
+
+
+def test_intruder_has_only_sockets_of_a_node(tunnel: Tunnel, attempt: Attempt) -> None:
+    made = f"call({NUMBERS['socket']}, {{}}, {{}}, {{}})"
+    for family in FAMILIES:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+            assert attempt(made.format(family, int(kind), 0)) == -errno.EAFNOSUPPORT, (family, kind)
+    for family, kind, protocol in (
+        (socket.AF_INET, socket.SOCK_STREAM, 0),
+        (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+        (socket.AF_UNIX, socket.SOCK_STREAM, 0),
+        (socket.AF_NETLINK, socket.SOCK_RAW, 12),
+    ):
+        assert attempt(made.format(int(family), int(kind), protocol)) == -errno.EAFNOSUPPORT
+    assert attempt(made.format(int(socket.AF_INET), int(socket.SOCK_DGRAM), 0)) > 0
+
+
+def test_every_thread_has_the_filter_and_two_capabilities(tunnel: Tunnel, attempt: Attempt) -> None:
+    attempt("threading.Thread(target=threading.Event().wait, daemon=True).start()")
+    threads = _threads(tunnel.a)
+    assert len(threads) >= 4, "the main thread, a worker, the watch of routes and ours"
+    for status in threads:
+        assert status["Seccomp"] == "2", status["Name"]
+        assert status["NoNewPrivs"] == "1"
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {RIGHTS}
+        assert int(status["CapAmb"], 16) == int(status["CapInh"], 16) == 0
+
+
+def test_no_memory_gets_into_a_core_dump(tunnel: Tunnel) -> None:
+    assert tunnel.a.process
+    process = Path(f"/proc/{tunnel.a.process.pid}")
+    assert re.search(r"^Max core file size\s+0\s+0\s", (process / "limits").read_text(), re.MULTILINE)
+    assert int((process / "coredump_filter").read_text(), 16) == 0
+
+
+def test_ports_change_without_new_rings(tunnel: Tunnel) -> None:
+    """Each change opens sockets and takes the rings that were kept. A port below 1024 takes a capability."""
+    tunnel.ping()
+    for port in (700, 40001, 40002, 40003):
+        tunnel.a.wg("set", tunnel.a.interface, "listen-port", str(port))
+        assert tunnel.a.wg("show", tunnel.a.interface, "listen-port").strip() == str(port)
+        tunnel.ping()
+        tunnel.ping(back=True)
+
+
+def test_variable_switches_the_confinement_off(rig: Rig, tmp_path: Path) -> None:
+    tunnel = rig.tunnel((_intruded(tmp_path, UDPRING_CONFINEMENT="off"), SUBJECT))
+    with _connected(tmp_path) as attempt:
+        assert attempt("os.close(os.open('/etc/passwd', 0))") is None
+    assert {status["Seccomp"] for status in _threads(tunnel.a)} == {"0"}

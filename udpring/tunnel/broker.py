@@ -1,0 +1,174 @@
+"""A process that does for a confined node what the node itself may not: look names up, start programs, read
+and remove files.
+
+The flow:
+1. ``Broker.start`` forks, while the process has one thread. The child serves until the node's end closes.
+2. ``call`` sends a request: a name and arguments in JSON, with one end of a socket pair. The service's answer
+   comes back over that pair, so calls of several threads do not meet.
+3. A service that may take long runs in a child of its own. The others run one after another, and may keep
+   state.
+
+Requests are what the node says, which may have been taken over by an attacker. So a service takes numbers,
+addresses and host names, and never a command, a path or an object. Answers are trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from udpring.errors import ConfigError, HostError
+from udpring.tunnel.refusals import cure_of
+
+__all__ = ["Broker", "Service", "Services"]
+
+REQUEST_MAX = 65536
+_CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
+
+Work: TypeAlias = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """``work(**arguments)`` returns what JSON can hold. ``apart``: it runs in a process of its own, beside
+    others. ``confine`` is called in that process first."""
+
+    work: Work
+    apart: bool = False
+    confine: Callable[[], None] | None = None
+
+
+Services: TypeAlias = Mapping[str, Service]
+
+
+class Broker:
+    """The node's end. Made by ``start``. Any thread may call it."""
+
+    def __init__(self, control: socket.socket, process: int) -> None:
+        self._control = control
+        self.process = process
+
+    @classmethod
+    def start(cls, serve: Callable[[socket.socket], None]) -> Broker:
+        """Forks a process that calls ``serve`` with its end, and ends with it. Raises HostError."""
+        what = "a pair of UNIX sockets (socketpair)"
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            what = "a process (fork)"
+            process = os.fork()
+        except OSError as refused:
+            number = refused.errno or 0
+            text = f"the broker of a confined node needs {what}: {refused.strerror}"
+            raise HostError(text, errno=number, cure=cure_of(number)) from None
+        if process == 0:
+            code = 1
+            try:
+                kept = theirs.fileno()
+                os.closerange(3, kept)  # a copy of a descriptor of the node would outlive it
+                os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+                serve(theirs)
+                code = 0
+            finally:
+                os._exit(code)
+        theirs.close()
+        return cls(ours, process)
+
+    def call(self, service: str, **arguments: Any) -> Any:
+        """The service's result. Blocks. Raises HostError (the service failed, or the broker is gone) and
+        ConfigError."""
+        request = json.dumps([service, arguments]).encode()
+        if len(request) > REQUEST_MAX:
+            raise HostError(f"a request {service} of {len(request)} bytes: at most {REQUEST_MAX}")
+        try:
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    socket.send_fds(self._control, [request], [theirs.fileno()])
+                with ours.makefile("rb") as answer:
+                    said = answer.read()
+        except OSError as gone:
+            raise HostError(f"the broker process does not answer: {gone}", errno=gone.errno or 0) from None
+        if not said:
+            raise HostError(f"the broker process ended during {service}")
+        result, failure = json.loads(said)
+        if failure is not None:
+            if "file" in failure:
+                raise ConfigError(**failure)
+            raise HostError(**failure)
+        return result
+
+    def close(self) -> None:
+        """Ends the broker, and waits for it. May be called again."""
+        self._control.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.process, 0)
+
+
+def serve(control: socket.socket, services: Services) -> None:
+    """Serves until the other end closes. Signals do not end it: the service manager sends them to all
+    processes, and the node still needs it on its way down."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # unlike SIG_IGN, programs that it starts do not inherit this
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(control, REQUEST_MAX, 1)
+        if not request:
+            return
+        for descriptor in descriptors:
+            with socket.socket(fileno=descriptor) as answer:
+                _answer(control, answer, request, services)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _answer(control: socket.socket, answer: socket.socket, request: bytes, services: Services) -> None:
+    name, arguments = json.loads(request)
+    service = services.get(name)
+    if service is None:
+        _send(answer, None, HostError(f"no service {name}"))
+    elif not service.apart:
+        _work(answer, service.work, arguments)
+    else:
+        try:
+            process = os.fork()
+        except OSError as refused:
+            _send(answer, None, refused)
+            return
+        if process == 0:
+            try:
+                control.close()
+                if service.confine is not None:
+                    service.confine()
+                _work(answer, service.work, arguments)
+            finally:
+                os._exit(0)
+
+
+def _work(answer: socket.socket, work: Work, arguments: dict[str, Any]) -> None:
+    try:
+        result = work(**arguments)
+    except Exception as failed:
+        _send(answer, None, failed)
+    else:
+        _send(answer, result, None)
+
+
+def _send(answer: socket.socket, result: Any, failure: Exception | None) -> None:
+    told = None if failure is None else _parts(failure)
+    with contextlib.suppress(OSError):  # the node does not wait any more
+        answer.sendall(json.dumps([result, told]).encode())
+
+
+def _parts(failure: Exception) -> dict[str, Any]:
+    if isinstance(failure, ConfigError):
+        return {name: getattr(failure, name) for name in _CONFIG_PARTS}
+    if isinstance(failure, HostError):
+        return {"message": failure.message, "errno": failure.errno or 0, "cure": failure.cure}
+    number = failure.errno if isinstance(failure, OSError) and failure.errno else 0
+    return {"message": str(failure) or repr(failure), "errno": number, "cure": ""}

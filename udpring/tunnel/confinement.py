@@ -1,0 +1,219 @@
+"""Confines a process to the rights that a running node needs.
+
+1. ``begin``, while the process has one thread: capabilities, no_new_privs, no core dumps. Keys may be read
+   before or after.
+2. The node starts.
+3. ``complete``: a seccomp filter for all threads. No file can be opened, no program started, no process
+   traced, and sockets are of the families that a node uses.
+
+What a confined node still needs from outside, ``broker.Broker`` does in a process of its own. A step that the
+host refuses is logged, and the node runs on without it. docs/least-privilege.md describes all of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+
+from udpring.errors import ConfigError
+from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, keep_only
+from udpring.tunnel.seccomp import Allow, Test, install, program
+from udpring.tunnel.system_calls import Architecture, this_architecture
+
+__all__ = ["NODE", "VARIABLE", "Profile", "begin", "complete", "protect_memory", "rules_of", "wanted"]
+
+VARIABLE = "UDPRING_CONFINEMENT"
+NODE = (NET_ADMIN, NET_BIND_SERVICE)
+"""The capabilities of a node. The second one is for ports below 1024, which ``wg set`` may ask for."""
+
+_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_NO_NEW_PRIVS = 4, 15, 29, 38
+_PR_SET_VMA = 0x53564D41
+_PROT_EXEC, _CLONE_THREAD, _SOCK_TYPE = 0x4, 0x10000, 0xF
+_IOCTLS = {
+    "FIONBIO": 0x5421,
+    "FIONREAD": 0x541B,
+    "FIOCLEX": 0x5451,
+    "FIONCLEX": 0x5450,
+    "SIOCOUTQ": 0x5411,
+    "TCGETS": 0x5401,
+    "SIOCGIFNAME": 0x8910,
+    "SIOCGIFFLAGS": 0x8913,
+    "SIOCGIFMTU": 0x8921,
+    "SIOCGIFHWADDR": 0x8927,
+    "SIOCGIFINDEX": 0x8933,
+    "TUNGETIFF": 0x800454D2,
+    "TUNGETDEVNETNS": 0x54E3,
+}
+_REGISTRATIONS = (19, 22, 23, 24)
+"""IORING_REGISTER_IOWQ_MAX_WORKERS, _PBUF_RING, IORING_UNREGISTER_PBUF_RING, IORING_REGISTER_SYNC_CANCEL."""
+_NETFILTER = 64
+"""From here on, options of SOL_IP configure iptables, arptables and ebtables. IPv6 has two: 64 and 65."""
+
+_ALWAYS = """
+read write readv writev pread64 pwrite64 recvmsg recvmmsg recvfrom sendmsg sendmmsg sendto io_uring_enter poll
+ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 epoll_ctl epoll_create1 eventfd2 timerfd_create
+timerfd_settime futex sched_yield nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday close
+close_range dup dup2 dup3 pipe2 fcntl fstat lseek stat lstat newfstatat statx access faccessat2 getcwd munmap
+mremap brk madvise rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend
+sigaltstack set_robust_list set_tid_address rseq membarrier sched_getaffinity getcpu sysinfo uname getrandom
+getpid getppid gettid getuid geteuid getgid getegid getrusage capget connect accept accept4 bind listen
+shutdown getsockname getpeername getsockopt restart_syscall exit exit_group wait4 waitid inotify_init1
+inotify_add_watch inotify_rm_watch fsync fdatasync
+"""
+_FILES = "open openat mkdir mkdirat unlink unlinkat rename renameat renameat2"
+_READING = "getdents64 readlink readlinkat"
+_O_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+log = logging.getLogger("udpring.node")
+
+
+class Profile(Enum):
+    """What a process is for, which decides what it may do.
+
+    NODE: no files. NODE_WITH_FILES: a node that keeps timestamps in a file. SERVER: answers requests over TCP
+    or a UNIX socket, and reads files.
+    """
+
+    NODE = "node"
+    NODE_WITH_FILES = "node with files"
+    SERVER = "server"
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether processes are confined: unless UDPRING_CONFINEMENT is ``off``. Raises ConfigError."""
+    value = environment.get(VARIABLE, "") or "on"
+    if value not in ("on", "off"):
+        raise ConfigError(
+            f"{VARIABLE} is neither on nor off", file="<environment>", text=value, cure="use on or off"
+        )
+    return value == "on"
+
+
+def begin(capabilities: Iterable[int] = NODE) -> None:
+    """Gives up all capabilities but these, sets no_new_privs and keeps memory out of core dumps. For a
+    process with one thread."""
+    from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
+
+    lib.udpring_steering_load()  # needs CAP_BPF. Without it the kernel's own choice of queues serves
+    _try("capabilities", lambda: keep_only(capabilities))
+    _try("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
+    protect_memory()
+
+
+def protect_memory() -> None:
+    """No core dumps, no memory in one that is made all the same, and no reading or tracing of this process by
+    others of its user (PR_SET_DUMPABLE)."""
+    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+    _try("core dumps", lambda: Path("/proc/self/coredump_filter").write_text("0"))
+    _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 0))
+
+
+def complete(profile: Profile) -> None:
+    """Installs the filter. Modules and data that Python or the C library would load later are loaded
+    before."""
+    architecture = this_architecture()
+    if architecture is None:
+        log.warning("no seccomp filter: none is known for %s", os.uname().machine)
+        return
+    _load_now(profile)
+    steps = program(rules_of(profile, os.getpid()), architecture, missing=["clone3"])
+    _try("seccomp filter", lambda: _install(steps, architecture))
+
+
+def _install(steps: list[tuple[int, int, int, int]], architecture: Architecture) -> None:
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    install(steps, architecture)
+
+
+def _load_now(profile: Profile) -> None:
+    import linecache  # noqa: F401, PLC0415
+    import traceback  # noqa: F401, PLC0415
+
+    if profile is not Profile.SERVER:
+        from udpring.tunnel.rehearsal import rehearse  # noqa: PLC0415
+
+        rehearse()
+    time.localtime()  # the time zone, for the log
+    with contextlib.suppress(OSError):
+        socket.if_indextoname(1)
+
+
+def rules_of(profile: Profile, process: int) -> list[Allow]:
+    """The calls of a profile, the frequent ones first. ``process``: its own number, the only one that it may
+    signal."""
+    rules = [Allow(call) for call in _ALWAYS.split()]
+    rules += [
+        # Rings are restricted when they are made (native/uring/confined.c), and no others can be made.
+        Allow("io_uring_register", tuple((Test(1, number),) for number in _REGISTRATIONS)),
+        Allow("mmap", ((Test(2, 0, mask=_PROT_EXEC),),)),
+        Allow("mprotect", ((Test(2, 0, mask=_PROT_EXEC),),)),
+        Allow("clone", ((Test(0, _CLONE_THREAD, mask=_CLONE_THREAD),),)),
+        Allow("tgkill", ((Test(0, process),),)),
+        Allow("kill", ((Test(0, process),),)),
+        Allow(
+            "prctl",
+            tuple((Test(0, option),) for option in (_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_VMA)),
+        ),
+        Allow("prlimit64", ((Test(2, 0), Test(2, 0, high=True)),)),
+        Allow("ioctl", tuple((Test(1, number),) for number in _IOCTLS.values())),
+        Allow("socketpair", ((Test(0, socket.AF_UNIX),),)),
+        Allow("setsockopt", _options()),
+        Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
+    ]
+    if profile is Profile.NODE_WITH_FILES:
+        rules += [Allow(call) for call in _FILES.split()]
+    if profile is Profile.SERVER:
+        rules += [Allow(call) for call in _READING.split()]
+        rules.append(Allow("open", ((Test(1, 0, mask=_O_CHANGES),),)))
+        rules.append(Allow("openat", ((Test(2, 0, mask=_O_CHANGES),),)))
+    return rules
+
+
+def _options() -> tuple[tuple[Test, ...], ...]:
+    levels = (socket.SOL_SOCKET, socket.IPPROTO_UDP, 270, socket.IPPROTO_TCP)  # 270: SOL_NETLINK
+    return (
+        *((Test(1, level),) for level in levels),
+        (Test(1, socket.IPPROTO_IP), Test(2, _NETFILTER, below=True)),
+        (
+            Test(1, socket.IPPROTO_IPV6),
+            Test(2, _NETFILTER, other=True),
+            Test(2, _NETFILTER + 1, other=True),
+        ),
+    )
+
+
+def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
+    """Families, types and protocols. UNIX sockets of a node are datagram sockets: syslog and the service
+    manager. Streams would reach other services of the host, such as D-Bus."""
+    if profile is Profile.SERVER:
+        yield (Test(0, socket.AF_UNIX),)
+        return
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for protocol in (0, socket.IPPROTO_UDP):
+            yield (Test(0, family), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, protocol))
+    yield (Test(0, socket.AF_UNIX), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, 0))
+    yield (Test(0, socket.AF_NETLINK), Test(2, socket.NETLINK_ROUTE))
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _try(what: str, step: object) -> None:
+    assert callable(step)
+    try:
+        step()
+    except (OSError, ValueError) as refused:
+        log.warning("not confined by %s: %s", what, refused)
