@@ -92,6 +92,30 @@ def test_no_line_is_wider_than_the_terminal(width: int, flows: list[Flow], empty
     assert len(lines) == len(as_lines(sections))
 
 
+@pytest.mark.parametrize("columns_and_rows", [(80, 24), (160, 50)])
+@pytest.mark.parametrize("count", [1, 12, 300])
+def test_usual_terminals_show_whole_figures(columns_and_rows: tuple[int, int], count: int) -> None:
+    """Whatever is cut, it is neither a rate nor the name of a usual length."""
+    columns, height = columns_and_rows
+    peers = [
+        replace(
+            BUSY, peer=replace(BUSY.peer, public_key=number.to_bytes(32, "big")), receives=number * 1e6 + 5e8
+        )
+        for number in range(count)
+    ]
+    names = {peer.peer.public_key: f"branch {number:03} now" for number, peer in enumerate(peers)}
+    shown = section_of("wg0", 51820, peers, names, NOW)
+    screen = View().screen([shown], columns, height)
+    assert len(screen) == height
+    assert all(cells(line) <= columns for line in screen)
+    assert screen[0].startswith("wg0: ")
+    assert screen[0].endswith("sends 0 bit/s")
+    assert f"{count} of {count} peers" in screen[0]
+    rows = screen[2 : min(count + 2, height - 1)]
+    assert all("Mbit/s" in row and "now  " in row and "\u2026" not in row for row in rows)
+    assert len(rows) == min(count, height - 3)
+
+
 def test_columns_are_left_out_by_importance() -> None:
     def titles(width: int) -> list[str]:
         return as_lines([section(BUSY, LONG)], width)[1].text.split()

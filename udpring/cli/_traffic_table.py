@@ -31,16 +31,19 @@ Names = Mapping[bytes, str]
 
 class Column(NamedTuple):
     """``least``: cells that it may shrink to; None: it does not shrink. ``rank``: those with the highest are
-    left out first."""
+    left out first. ``usual``: cells that columns of a rank above ESSENTIAL leave it."""
 
     title: str
     rank: int
     least: int | None = None
     right: bool = True
+    usual: int = 0
 
+
+ESSENTIAL = 2
 
 COLUMNS = (
-    Column("peer", 0, 8, right=False),
+    Column("peer", 0, 8, right=False, usual=14),
     Column("endpoint", 4, 21, right=False),
     Column("handshake", 3),
     Column("receives", 1),
@@ -52,9 +55,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """An interface: its line, and a row of texts for each peer. ``alive``: which of them are in touch."""
+    """An interface: forms of its line, the longest first, and a row of texts for each peer. ``alive``: which
+    of them are in touch."""
 
-    title: str
+    titles: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     alive: tuple[bool, ...]
 
@@ -102,11 +106,16 @@ def section_of(
     alive = sum(_is_alive(flow, now) for flow in flows)
     receives = rate(sum(flow.receives or 0 for flow in flows))
     sends = rate(sum(flow.sends or 0 for flow in flows))
-    peers = f"{alive} of {len(flows)} peers in touch"
+    rates = f"receives {receives}, sends {sends}"
+    peers = f"{alive} of {len(flows)} peers"
     order = SORTS[sort]
     ordered = sorted(flows, key=lambda flow: order(flow, names), reverse=reverse)
     return Section(
-        f"{interface}: port {port}, {peers}, receives {receives}, sends {sends}",
+        (
+            f"{interface}: port {port}, {peers} in touch, {rates}",
+            f"{interface}: {peers} in touch, {rates}",
+            f"{interface}: {peers}, {rates}",
+        ),
         tuple(_row(flow, names, now) for flow in ordered),
         tuple(_is_alive(flow, now) for flow in ordered),
     )
@@ -139,7 +148,9 @@ def as_lines(sections: Sequence[Section], width: int = 0) -> list[Line]:
     for number, section in enumerate(sections):
         if lines:
             lines.append(Line("", "gap", number - 1))
-        lines.append(Line(cut(section.title, width) if width else section.title, "title", number))
+        fitting = (title for title in section.titles if not width or cells(title) <= width)
+        title = next(fitting, None) or cut(section.titles[-1], width)
+        lines.append(Line(title, "title", number))
         if section.rows:
             lines.append(Line(_joined(head, widths, width), "head", number))
         for row, alive in zip(section.rows, section.alive, strict=True):
@@ -155,8 +166,12 @@ def _fit(natural: Sequence[int], room: int) -> dict[int, int]:
     def taken(widths: Mapping[int, int]) -> int:
         return sum(widths[place] for place in kept) + len(GAP) * (len(kept) - 1)
 
-    while len(kept) > 1 and taken(least) > room:
-        del kept[max(kept, key=lambda place: COLUMNS[place].rank)]
+    usual = {place: max(least[place], min(kept[place], COLUMNS[place].usual)) for place in kept}
+    while len(kept) > 1:
+        last = max(kept, key=lambda place: COLUMNS[place].rank)
+        if taken(usual if COLUMNS[last].rank > ESSENTIAL else least) <= room:
+            break
+        del kept[last]
     # The endpoint gives way before the name.
     for place in sorted(kept, key=lambda place: COLUMNS[place].rank, reverse=True):
         kept[place] = max(least[place], kept[place] - max(0, taken(kept) - room))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from udpring.cli import Subparsers
+from udpring.cli._folding import fitting
 from udpring.errors import UdpringError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
-        print("\n".join((*_loops(), *as_text(found))))
+        print(fitting((*_loops(), *as_text(found))))
     return 0 if found.can_run_node else _CANNOT
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from udpring.cli import Subparsers
 from udpring.cli._find_peer import PEER_HELP, FoundPeer, find_peer, look_again
+from udpring.cli._folding import fitting
 from udpring.cli._numbers import count_of, seconds_of
 from udpring.cli.ping import HANDSHAKE_SECONDS, Side, causes, outside_of, tunnel_of
 from udpring.errors import UdpringError
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(as_json(found, inside, outside, trains, advice), indent=2))
     else:
-        print("\n".join(as_text(found, inside, outside, trains, advice)))
+        print(fitting(as_text(found, inside, outside, trains, advice)))
     return 0
 
 
@@ -178,7 +179,7 @@ def _unanswered(args: argparse.Namespace, found: FoundPeer, side: Side, outer: S
         )
     else:
         print(f"{found.label} ({found.address}) by {found.interface} does not answer through the tunnel")
-        print("\n".join(f"cause: {problem}" for problem in problems))
+        print(fitting(f"cause: {problem}" for problem in problems))
     return 1
 
 

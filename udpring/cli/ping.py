@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from udpring.cli import Subparsers
 from udpring.cli._find_peer import PEER_HELP, FoundPeer, find_peer, look_again
+from udpring.cli._folding import fitting
 from udpring.cli._numbers import count_of, seconds_of
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import uapi
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(as_json(before, after, (tunnel, outside), problems, started), indent=2))
     else:
         lines = ["", *_handshake(before, after, started), tunnel.as_text(), outside.as_text()]
-        print("\n".join((*lines, *(f"cause: {problem}" for problem in problems))))
+        print(fitting((*lines, *(f"cause: {problem}" for problem in problems))))
     return 0 if tunnel.seconds else 1
 
 

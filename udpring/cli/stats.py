@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from udpring.cli import Subparsers
+from udpring.cli._folding import fitting
 from udpring.errors import HostError
 
 _COUNTERS = ("receive", "send", "handshakes", "drops", "handshake_drops", "work", "interface")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(reports, indent=2))
         return 0
     for number, (name, report) in enumerate(reports.items()):
-        print("\n" * bool(number) + "\n".join(as_text(name, report, zeros=args.all)))
+        print("\n" * bool(number) + fitting(as_text(name, report, zeros=args.all)))
     return 0
 
 
