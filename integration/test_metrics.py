@@ -40,11 +40,27 @@ class Figures:
         self.link = json.loads(run("ip", "-json", "-s", "link", "show", "dev", name).stdout)[0]["stats64"]
 
 
+def _holds_the_transfer(before: Figures, after: Figures) -> None:
+    """20 echoes of 1028 bytes, and their answers. Sealed they have 1072: padding to 16, header and tag."""
+
+    def more(*metric: str) -> float:
+        return after.metrics[metric] - before.metrics[metric]
+
+    for direction in ("in", "out"):
+        assert more("udpring_interface_packets_total", direction) >= 20
+        assert more("udpring_interface_bytes_total", direction) >= 20 * 1028
+    for way in ("sent", "received"):
+        [peer] = [name for name in after.metrics if name[0] == f"wireguard_{way}_bytes_total"]
+        assert 20 * 1072 <= more(*peer) < 20 * 1072 + 4000, "a few keepalives and handshakes at most"
+
+
 def test_figures_agree_with_wg_and_the_interface(rig: Rig) -> None:
     tunnel = rig.tunnel((SUBJECT, GO))
     node = tunnel.a
     tunnel.ping()
+    before = Figures(node, tunnel.b)
     node.space.run("ping", "-c", "20", "-i", "0.01", "-s", "1000", "-W", "10", tunnel.b.inner4)
+    _holds_the_transfer(before, Figures(node, tunnel.b))
     nobody = node.space.run("ping", "-c", "3", "-i", "0.01", "-W", "1", "10.100.0.99", check=False)
     assert nobody.returncode
     looks = [Figures(node, tunnel.b)]

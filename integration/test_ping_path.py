@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from lab import GO, SUBJECT, Rig, Tunnel
+from lab.bad_trains import spoil_trains
 from lab.host import UDPRING
 
 NARROW = 1300
@@ -60,3 +62,13 @@ def test_path_finds_the_narrow_part(rig: Rig) -> None:
     assert said["tunnel"]["answeredMtu"] == said["tunnel"]["linkMtu"] == said["advisedMtu"]
     assert said["trains"]["packets"] == 256
     assert said["trains"]["trainsSent"] is not None
+
+
+def test_path_does_not_praise_lost_trains(rig: Rig, tmp_path: Path) -> None:
+    """Single packets pass. The node may notice it first, and then sends no trains."""
+    program = SUBJECT.with_env(UDPRING_OFFLOADS="all")
+    tunnel = rig.tunnel((program, program))
+    spoil_trains(tunnel.a.space, tmp_path, "lose")
+    said = _say(tunnel, "path", tunnel.b.inner4, "--count", "2", "--timeout", "5")
+    assert said["tunnel"]["answeredMtu"] == tunnel.a.mtu
+    assert said["trains"]["verdict"] != "survive"

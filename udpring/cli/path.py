@@ -111,7 +111,7 @@ class Trains:
         if self.refused:
             return "the route refuses trains, so the node sends single datagrams"
         if not self.trains_sent:
-            return "the node sent single datagrams only"
+            return "the node sent none: its packets were single, or it has found that trains are lost"
         if lost:
             return f"{lost} of {self.sent} packets in bursts were lost: they may not survive"
         return "survive"
