@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from udpring.records import record
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_values import PeerState, SocketAddress
 
@@ -23,7 +24,7 @@ class BootClock:
         return time.time_ns()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Route:
     """The origin of a message, and thus the destination of its answer: ``Source.handle`` of the protocol."""
 
@@ -32,7 +33,7 @@ class Route:
     interface_index: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class End:
     """Why a tunnel cannot continue. ``failed``: because of an error, not of a deleted interface."""
 

@@ -353,6 +353,7 @@ def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | N
         up = True
 
     try:
+        _load_asyncio()
         end = run_loop(lambda: serve(options, is_up, broker))
     except ConfigError as wrong:
         return MISUSED, str(wrong)
@@ -364,6 +365,18 @@ def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | N
     if end is not None and end.failed:
         return FAILED, end.reason
     return DONE, ""
+
+
+def _load_asyncio() -> None:
+    """Without TLS, which this process never uses: with it, asyncio takes twice the time and 4 MiB more."""
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    absent: dict[str, Any] = {"ssl": None}  # then its import fails, which asyncio expects
+    sys.modules.update(absent)
+    try:
+        import asyncio  # noqa: F401, PLC0415
+    finally:
+        del sys.modules["ssl"]
 
 
 async def serve(

@@ -1,6 +1,6 @@
 """Events of a node for the program that runs it: ``async for event in node.events()``.
 
-``NodeEvent`` is the union of all events. A new event is a frozen dataclass here, a member of the union, and a
+``NodeEvent`` is the union of all events. A new event is a record here, a member of the union, and a
 name in ``udpring/__init__.py``. Who notices something calls ``NodeEvents.post``.
 
 Each reader has a queue of its own with a limit. An event that finds it full is dropped and counted for that
@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
-from udpring.tunnel.config import Endpoint
+from udpring.records import record
 from udpring.wireguard.events import SilenceReason
+
+if TYPE_CHECKING:
+    from udpring.tunnel.config import Endpoint
 
 __all__ = [
     "EVENTS_LIMIT",
@@ -45,7 +47,7 @@ REFUSALS = 32
 """PeerRefused events in one second. A flood of initiations must not displace other events."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandshakeCompleted:
     """A session with the peer is confirmed, the first one or a renewed one.
 
@@ -57,7 +59,7 @@ class HandshakeCompleted:
     initiator: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerUp:
     """The peer answers: its first completed handshake since the start, or since it was silent.
 
@@ -68,7 +70,7 @@ class PeerUp:
     endpoint: tuple[str, int] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerSilent:
     """The peer was up and is not any longer, or its first handshakes had no answer. ``PeerUp`` comes when it
     answers.
@@ -82,7 +84,7 @@ class PeerSilent:
     reason: SilenceReason
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerRoamed:
     """Authentic packets of the peer come from another address or port than before.
 
@@ -96,7 +98,7 @@ class PeerRoamed:
     former: tuple[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndpointFailedOver:
     """The node tries the peer at another address, because it did not answer at ``former``.
 
@@ -109,7 +111,7 @@ class EndpointFailedOver:
     former: Endpoint | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerRefused:
     """A handshake of this key was refused, or a peer of a directory. At most ``REFUSALS`` (32) a second are
     posted. More count as lost.
@@ -125,7 +127,7 @@ class PeerRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterfaceGone:
     """The node cannot go on. The last event of a reader: ``Node.wait`` returns the same reason.
 
@@ -136,13 +138,13 @@ class InterfaceGone:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OverloadBegan:
     """More handshake messages come than the node can check. It answers strangers with cookies until it is
     over."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OverloadEnded:
     """The overload is over.
 
@@ -152,7 +154,7 @@ class OverloadEnded:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventsLost:
     """The reader was slow: so many events between the last one and the next one were dropped. Read
     ``node.peers`` to know how things are."""

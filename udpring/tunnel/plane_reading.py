@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from udpring._native import ffi, lib
@@ -12,6 +13,7 @@ from udpring.udp.tiers import tier_name
 __all__ = ["DROP_NAMES", "peer_state", "plane_stats"]
 
 DROP_NAMES = [ffi.string(lib.udpring_drop_name(number)).decode() for number in range(lib.UDPRING_DROP_COUNT)]
+_STATS = [each.name for each in fields(PlaneStats)]
 _MADE_STATS = frozenset({"drops", "rx", "tx", "tier", "aead", "tun_offloads", "histograms"})
 """Of PlaneStats: all others are fields of the struct as they are."""
 
@@ -27,7 +29,7 @@ def _histogram(raw: Any) -> Histogram:
 def plane_stats(raw: Any) -> PlaneStats:
     """``raw``: a ``struct udpring_plane_stats``."""
     aead = lib.udpring_aead_name(raw.aead)
-    same = {name: getattr(raw, name) for name in PlaneStats.__slots__ if name not in _MADE_STATS}
+    same = {name: getattr(raw, name) for name in _STATS if name not in _MADE_STATS}
     return PlaneStats(
         **same,
         drops={name: raw.drops[number] for number, name in enumerate(DROP_NAMES)},

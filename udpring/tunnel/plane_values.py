@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from udpring._native import lib
+from udpring.records import record
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.wireguard.events import PeerStamps
 
@@ -61,7 +62,7 @@ def _scope_id(scope: str) -> int:
     return socket.if_nametoindex(scope)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SocketAddress:
     """The address of a UDP endpoint: 4 or 16 address bytes, a port, and scope_id for link-local IPv6."""
 
@@ -95,7 +96,7 @@ class SocketAddress:
         return f"[{self.host}]:{self.port}" if len(self.ip) == 16 else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prefix:
     """One prefix of allowed IPs. ``network`` is 4 or 16 bytes. ``remove``: take it from this peer. ``claim``:
     add it only if no other peer has it."""
@@ -110,7 +111,7 @@ class Prefix:
         return f"{ipaddress.ip_address(self.network)}/{self.cidr}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """An event of the plane. ``peer`` is None where it is unknown. Only HANDSHAKE has a ``message``."""
 
@@ -139,7 +140,7 @@ class PeerState(PeerStamps):
     source: SocketAddress | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Histogram:
     """How often something had which size: ``struct udpring_histogram``. ``buckets[i]`` counts sizes up to
     2**i that are above those of the bucket before. The last one also counts all larger sizes."""
@@ -154,7 +155,7 @@ class Histogram:
         return sum(self.buckets)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlaneStats:
     """Counters of the plane. They only grow, except the last group (``struct udpring_plane_stats``)."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from udpring.records import record
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.keys import KEY_LENGTH, KeyFormatError, from_hex
 from udpring.wireguard.cipher import Cipher
@@ -31,12 +32,12 @@ REQUESTS: dict[bytes, RequestName] = {
 # --- operations of a request, in its order --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GetRequest:
     """``get=1``: answer with ``uapi_text.get_answer``. The ``EndRequest`` comes next."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportRequest:
     """A request that only udpring's own commands send, by its name (an extension: ``uapi_report``). The
     ``EndRequest`` comes next."""
@@ -44,71 +45,71 @@ class ReportRequest:
     request: RequestName
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetPrivateKey:
     """The device's private key; None removes it (an all-zero key on the wire)."""
 
     key: bytes | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetListenPort:
     """UDP port to listen on; 0 lets the kernel choose."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetFwmark:
     """Mark of outgoing datagrams (SO_MARK); 0 is off."""
 
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetPaused:
     """Whether the device takes no new sessions as responder (an extension: docs/commands.md)."""
 
     paused: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetDeviceOffload:
     """Whether peers get trains (an extension: docs/tiers.md). None: ``auto``."""
 
     on: bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReplacePeers:
     """Remove every peer first."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerBegin:
     """The operations up to the next ``PeerBegin`` or ``EndRequest`` are about this peer."""
 
     public_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerRemove:
     """Remove the peer. The rest of its block is ignored."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerUpdateOnly:
     """Do not create the peer. The block of an unknown peer is ignored."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetPresharedKey:
     """The peer's preshared key; None removes it (an all-zero key on the wire)."""
 
     key: bytes | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetEndpoint:
     """The peer's endpoint. ``ip`` has 4 or 16 bytes (v4-mapped addresses come as 4). ``scope`` is an
     interface's name or number for link-local addresses, otherwise empty."""
@@ -118,19 +119,19 @@ class SetEndpoint:
     scope: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetKeepalive:
     """Persistent keepalive interval in seconds; 0 is off."""
 
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReplaceAllowedIps:
     """Remove all of the peer's allowed IPs first."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllowedIp:
     """Adds (moves to this peer) or removes one prefix. ``ip`` has 4 or 16 bytes and zero host bits."""
 
@@ -140,28 +141,28 @@ class AllowedIp:
     remove: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProtocolVersion:
     """The peer's protocol version. 1 is the only one."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetCipher:
     """The one cipher for the peer (an extension: docs/aes-256-gcm.md)."""
 
     cipher: Cipher
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetOffload:
     """Whether the peer gets trains (an extension: docs/tiers.md). None: ``auto``, as the device."""
 
     on: bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndRequest:
     """The end of the request: answer with ``format_status``. ``errno`` is 0 or positive. ``message`` is for a
     log: it names the fault and its place, and contains nothing of a key."""
@@ -352,7 +353,7 @@ PEER_KEYS: dict[str, Callable[[str], SetOperation]] = {
 # --- the state of a device, for the answer to get --------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerInfo:
     """One peer of a get answer.
 
@@ -373,7 +374,7 @@ class PeerInfo:
     offload: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeviceInfo:
     """The device of a get answer. ``peers`` may be any iterable; it is walked once. ``paused`` and
     ``offload`` are written only where they are set: ``wg`` does not know them."""

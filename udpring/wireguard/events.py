@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
 
+from udpring.records import record
+
 from .cipher import Cipher
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """Where a message came from: ``ip`` is 4 or 16 bytes in network order. ``handle`` is the caller's."""
 
@@ -88,7 +90,7 @@ class DropReason(StrEnum):
     """A cookie reply to no message of ours, or a second one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendMessage:
     """Send this handshake message. ``to`` None means the peer's current endpoint. It counts as an
     authenticated send of the peer."""
@@ -98,7 +100,7 @@ class SendMessage:
     to: Source | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstallKeypair:
     """A new session. An initiator's becomes the current one. A responder's becomes the next one, which sends
     nothing before the first authentic transport message on it. ``birth``: boot time (ns) at which it was
@@ -114,7 +116,7 @@ class InstallKeypair:
     cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Authenticated:
     """A handshake message of ``length`` bytes from ``source`` was authentic: roam there, stamp the
     receive."""
@@ -124,56 +126,56 @@ class Authenticated:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendKeepalive:
     """Send an empty transport message, unless staged packets can be sent instead."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DropStaged:
     """The handshake was abandoned: drop the staged packets."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EraseKeys:
     """Zeroise all keypairs of the peer."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpireKeys:
     """Send nothing more on the peer's keypairs. Receiving on them continues."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClearSource:
     """Forget the sticky source address: the path may have changed."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReleaseIndex:
     """This receiver index belonged to a handshake that will not be completed."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RemovedPeer:
     """The peer is gone from the device (it had our own public key): remove it from the plane too."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dropped:
     """A message was dropped, and nothing has changed. ``peer``: the peer it named, if known. ``public_key``:
     whose key an initiation named, where it is no peer's."""
@@ -183,7 +185,7 @@ class Dropped:
     public_key: bytes | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AskKey:
     """No peer has the static key of this initiation: ask whose it is, add that peer, and go on with
     ``Device.resume``. Only where ``Device.asks`` is set."""
@@ -202,7 +204,7 @@ class SilenceReason(StrEnum):
     """The interface of this node went down, which ends all sessions."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerSilent:
     """Nothing comes from the peer. It may have been so before."""
 
@@ -210,7 +212,7 @@ class PeerSilent:
     reason: SilenceReason
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandshakeCompleted:
     """For logs and counters: the session is confirmed on our side."""
 
@@ -218,14 +220,14 @@ class HandshakeCompleted:
     initiator: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandshakeUnanswered:
     """The last initiation had no answer, and another one follows. The caller may change the endpoint now."""
 
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandshakeGivenUp:
     """For logs and counters: no answer in all the attempts."""
 

@@ -12,8 +12,9 @@ message, or the reason to drop it. It never raises, whatever the bytes are.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from udpring.records import record
 
 from .cipher import Cipher
 from .events import DropReason
@@ -47,7 +48,7 @@ COOKIE_REPLY_LENGTH: Final = 64
 _MACS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Initiation:
     """``noise`` is the Noise message: ephemeral, encrypted static, encrypted timestamp."""
 
@@ -58,7 +59,7 @@ class Initiation:
     cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Response:
     """``noise`` is the Noise message: ephemeral and the tag of an empty payload."""
 
@@ -70,7 +71,7 @@ class Response:
     cipher: Cipher = Cipher.CHACHA20_POLY1305
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CookieReply:
     """``receiver``: the sender index of the message it answers; the cookie is sealed with its tag."""
 

@@ -1,0 +1,112 @@
+"""A record behaves as a frozen dataclass with slots."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+
+from udpring.records import record
+
+
+@record
+class Made:
+    """Its words."""
+
+    number: int
+    secret: bytes = field(repr=False)
+    name: str = "x"
+    note: str | None = field(default=None, compare=False)
+
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Its words."""
+
+    number: int
+    secret: bytes = field(repr=False)
+    name: str = "x"
+    note: str | None = field(default=None, compare=False)
+
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+@record
+class Empty:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheriting(Made):
+    more: int = 0
+
+
+@pytest.mark.parametrize("arguments", [(1, b"s"), (1, b"s", "y"), (2, b"t", "y", "note")])
+def test_record_is_as_the_dataclass(arguments: tuple[Any, ...]) -> None:
+    made, known = Made(*arguments), Known(*arguments)
+    assert repr(made) == repr(known).replace("Known", "Made")
+    assert asdict(made) == asdict(known)
+    assert [each.name for each in fields(made)] == [each.name for each in fields(known)]
+    assert hash(made) == hash(known)
+    assert asdict(replace(made, name="z")) == asdict(replace(known, name="z"))
+    assert made.double == known.double
+    assert made.__doc__ == known.__doc__
+    assert copy.copy(made) == copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
+    assert pickle.loads(pickle.dumps(made)).note == made.note
+
+
+def test_equal_are_values_of_one_class() -> None:
+    assert Made(1, b"s") == Made(1, b"s", note="other")
+    assert Made(1, b"s") != Made(2, b"s")
+    assert Made(1, b"s") != Known(1, b"s")
+    assert Made(1, b"s") != (1, b"s", "x")
+    assert Empty() == Empty()
+    assert len({Empty(), Empty(), Made(1, b""), Made(1, b"")}) == 2
+
+
+def test_record_cannot_be_changed() -> None:
+    made: Any = Made(1, b"s")
+    with pytest.raises(FrozenInstanceError):
+        made.number = 2
+    with pytest.raises(FrozenInstanceError):
+        del made.number
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        made.unknown = 2
+    assert not hasattr(made, "__dict__")
+
+
+def test_wrong_arguments_are_a_type_error() -> None:
+    make: Any = Made
+    for arguments, named in (((), {}), ((1,), {}), ((1, b"", "", "", 5), {}), ((1, b""), {"other": 1})):
+        with pytest.raises(TypeError):
+            make(*arguments, **named)
+    assert make(secret=b"", number=3).number == 3
+
+
+def test_record_is_matched_by_place() -> None:
+    match Made(1, b"s", "y"):
+        case Made(number, _, name):
+            assert (number, name) == (1, "y")
+
+
+def test_dataclass_may_inherit_from_a_record() -> None:
+    made = Inheriting(1, b"s", more=5)
+    assert is_dataclass(Made)
+    assert asdict(made) == {"number": 1, "secret": b"s", "name": "x", "note": None, "more": 5}
+
+
+def test_default_factory_is_refused() -> None:
+    with pytest.raises(TypeError, match="default factories"):
+
+        @record
+        class Wrong:
+            values: list[int] = field(default_factory=list)
