@@ -16,6 +16,7 @@ import ipaddress
 import os
 import re
 import secrets
+import shutil
 import struct
 import subprocess
 import sys
@@ -299,5 +300,7 @@ if __name__ == "__main__":
         asyncio.run(peers(sys.argv[2], sys.argv[3:]))
     elif os.geteuid():
         sys.exit("pictures: run this as root: it makes network namespaces")
+    elif shutil.which("tmux") is None:
+        sys.exit("pictures: tmux is missing: apt-get install tmux")
     else:
         main(Path(sys.argv[1]) if sys.argv[1:] else TOP / "docs/pictures")

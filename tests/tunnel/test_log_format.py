@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from udpring.errors import ConfigError
+from udpring.tunnel import daemon
 from udpring.tunnel.log_format import JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
 from udpring.tunnel.log_writer import LogHandler
 
@@ -189,6 +190,16 @@ sys.exit(daemon.report(5, "the last\\nword", bounded=True))
 def _process(style: str, journal: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-P", "-c", PROCESS, style, journal]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_journal_needs_no_syslog(journal: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process in the background."""
+    monkeypatch.setattr(daemon, "SYSLOG", "/nonexistent")
+    monkeypatch.setattr(daemon, "JOURNAL", journal.getsockname())
+    assert daemon._sink(False, LogFormat.TEXT) is None
+    assert isinstance(daemon._sink(False, LogFormat.JOURNALD), JournalSink)
+    monkeypatch.setattr(daemon, "JOURNAL", "/nonexistent")
+    assert daemon._sink(False, LogFormat.JOURNALD) is None
 
 
 def test_last_line_of_a_process_has_the_format(journal: socket.socket) -> None:

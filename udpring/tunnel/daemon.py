@@ -291,6 +291,8 @@ def _sink(foreground: bool, style: LogFormat) -> Sink | None:
         plain: Sink = DescriptorSink(sys.stderr.fileno())
     elif Path(SYSLOG).exists():
         plain = SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]")
+    elif style is LogFormat.JOURNALD and Path(JOURNAL).exists():
+        plain = DescriptorSink(sys.stderr.fileno())  # what the journal refuses is lost
     else:
         return None
     if style is not LogFormat.JOURNALD:
