@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from udpring.errors import ConfigError
+from udpring.records import record
 from udpring.tunnel.keys import KEY_LENGTH, to_base64
 from udpring.wireguard.cipher import Cipher
 
@@ -124,7 +125,7 @@ def check_hook(command: str) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoint:
     """Where a peer listens: a host and a port.
 
@@ -180,7 +181,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterfaceConfig:
     """The ``[Interface]`` section.
 
@@ -222,7 +223,7 @@ class InterfaceConfig:
                 check_hook(hook)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerConfig:
     """One ``[Peer]`` section.
 

@@ -1,7 +1,7 @@
 """Start-up, and configuration with very many peers: udpring and other programs in turn.
 
 Each run does this with each program, in a network namespace of its own:
-1. Start it. The time until its UAPI socket accepts a connection, and its memory then.
+1. Start it. The time until its UAPI socket answers a request, and its memory then.
 2. ``wg setconf`` with the peers into the empty interface, ``wg syncconf`` with the same file, ``wg show``.
    The times are those of the whole commands, ``wg`` included.
 3. Memory with the peers, above that without.
@@ -65,16 +65,18 @@ def configuration(peers: int) -> str:
     return "".join(text)
 
 
-def _accepts(path: Path) -> bool:
+def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+        client.settimeout(START_WAIT)
         client.connect(str(path))
-        return True
+        client.sendall(b"get=1\n\n")
+        return b"errno=0" in client.recv(4096)
     return False
 
 
 @contextlib.contextmanager
 def _running(program: Program, interface: str) -> Iterator[tuple[int, float]]:
-    """The process, and the seconds from its start until its socket accepts. In the caller's namespace: no
+    """The process, and the seconds from its start until its socket answers. In the caller's namespace: no
     program stands between."""
     path = Path(SOCKET_DIRECTORY, f"{interface}.sock")
     env = {**os.environ, **dict(program.env), "WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
@@ -88,7 +90,7 @@ def _running(program: Program, interface: str) -> Iterator[tuple[int, float]]:
         env=env,
     )
     try:
-        while not _accepts(path):
+        while not _answers(path):
             if process.poll() is not None or time.perf_counter() - began > START_WAIT:
                 raise HostError(f"{program.name} does not serve {path}", cure="start it by hand to see why")
             time.sleep(POLL)
