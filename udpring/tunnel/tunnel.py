@@ -31,6 +31,7 @@ from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.link import LinkFactory
 from udpring.tunnel.node_events import NodeEvents
 from udpring.tunnel.plane import PeerState, Plane, PlaneStats, Prefix, SocketAddress
+from udpring.tunnel.shared_secrets import SharedSecrets
 from udpring.tunnel.timestamp_file import TimestampFile
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
@@ -82,6 +83,7 @@ class Tunnel:
         """Events for the program. Whoever notices something posts it here."""
         self._fwmark = fwmark
         self.device = Device(random=random, indices=PlaneIndices(plane))
+        self._secrets = SharedSecrets(self.device, loop=loop)
         self.control = Control(
             plane,
             self.device,
@@ -146,6 +148,7 @@ class Tunnel:
             return
         self._closed = True
         self.control.stop()
+        self._secrets.stop()
         if self._timestamps is not None:
             self._timestamps.close()
         self.plane.close()
@@ -196,6 +199,7 @@ class Tunnel:
         self._private_key = key
         self.control.show_identity()
         self.control.carry_out(outcomes)
+        self._secrets.want(self.device.by_id)
         if self.device.public_key is not None:
             # Packets that waited for an identity start the handshake without a further packet.
             for peer in self.device.by_id:
@@ -312,6 +316,7 @@ class Tunnel:
         except BaseException:
             self.plane.peer_remove(peer)
             raise
+        self._secrets.want((peer,))
         return added
 
     def note_change(self) -> None:

@@ -216,6 +216,10 @@ class Peer:
             outcomes.append(SendKeepalive(self.id))
         return outcomes
 
+    def prepare(self) -> None:
+        """Computes now what the first handshake would compute."""
+        self._shared()
+
     def _shared(self) -> bytes | None:
         """The shared secret of both static keys. It is computed at the first handshake, since most of very
         many peers are idle. None: there is no identity, or the peer's key has small order, and no handshake
