@@ -52,6 +52,7 @@ def test_a_node_has_what_its_configuration_says(planes: Planes) -> None:
     async def body() -> None:
         async with udpring.Node(given, name="wg7", tier="mmsg") as node:
             options = {"tier": "mmsg", "listen_port": 1234, "fwmark": 7, "workers": None, "asks": False}
+            options |= {"confined": False}
             assert planes.one.options == options  # type: ignore[attr-defined]
             assert (node.name, node.listen_port, node.tier) == ("wg7", 1234, "mmsg")
             assert node.public_key == to_base64(public_key(OWN))
@@ -269,7 +270,7 @@ def test_a_name_is_looked_up_until_it_is_known(planes: Planes, monkeypatch: pyte
             raise socket.gaierror(socket.EAI_AGAIN, "not now")
         return (SocketAddress(bytes([192, 0, 2, 7]), endpoint.port),)
 
-    monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
+    monkeypatch.setattr(node_module, "Resolver", lambda addresses: Resolver(look_up))
 
     async def body() -> None:
         async with udpring.Node(config(peer(0, host="vpn.example"))) as node:
@@ -293,7 +294,7 @@ def test_silent_name_server_delays_nothing(planes: Planes, monkeypatch: pytest.M
         assert answer.wait(60)
         return (SocketAddress(bytes([192, 0, 2, 7]), endpoint.port),)
 
-    monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
+    monkeypatch.setattr(node_module, "Resolver", lambda addresses: Resolver(look_up))
 
     async def body() -> None:
         async with udpring.Node(config(*(peer(number, host="vpn.example") for number in range(4)))) as node:

@@ -176,7 +176,7 @@ def test_name_of_added_peer_is_looked_up_later(planes: Planes, monkeypatch: pyte
             raise found
         return (found,)
 
-    monkeypatch.setattr(node_module, "Resolver", lambda: Resolver(look_up))
+    monkeypatch.setattr(node_module, "Resolver", lambda addresses: Resolver(look_up))
 
     async def body() -> None:
         async with udpring.Node(config()) as node:
