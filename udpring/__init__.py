@@ -60,6 +60,7 @@ if typing.TYPE_CHECKING:
         RecvRing,
         SendReport,
         SendRing,
+        SourceList,
         Ticket,
     )
     from udpring.udp.endpoint import open_datagram_endpoint
@@ -116,6 +117,7 @@ __all__ = [
     "SendReport",
     "SendRing",
     "SilenceReason",
+    "SourceList",
     "SqliteDirectory",
     "Ticket",
     "Tun",
@@ -174,6 +176,7 @@ _LAZY = {
     "SendReport": "udpring.udp",
     "SendRing": "udpring.udp",
     "SilenceReason": "udpring.tunnel.node_events",
+    "SourceList": "udpring.udp",
     "SqliteDirectory": "udpring.tunnel.directory_sqlite",
     "Ticket": "udpring.udp",
     "Tun": "udpring.tunnel.attachment",

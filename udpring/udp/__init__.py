@@ -6,7 +6,7 @@ import typing
 from udpring.udp.tiers import TIERS
 
 if typing.TYPE_CHECKING:
-    from udpring.udp.address import Address, AddressList
+    from udpring.udp.address import Address, AddressList, SourceList
     from udpring.udp.batch import Batch, BatchSlice, Packet
     from udpring.udp.receive import RecvRing
     from udpring.udp.send import SendReport, SendRing, Ticket
@@ -21,6 +21,7 @@ __all__ = [
     "RecvRing",
     "SendReport",
     "SendRing",
+    "SourceList",
     "Ticket",
 ]
 
@@ -34,6 +35,7 @@ _LAZY = {
     "RecvRing": "udpring.udp.receive",
     "SendReport": "udpring.udp.send",
     "SendRing": "udpring.udp.send",
+    "SourceList": "udpring.udp.address",
     "Ticket": "udpring.udp.send",
 }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 import time
+import typing
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from udpring._native import ffi
 from udpring.socket_address import Address
@@ -14,12 +16,20 @@ from udpring.socket_address import Address
 if TYPE_CHECKING:
     import asyncio
 
+    from typing_extensions import TypeVar
+
+    _A_co = TypeVar("_A_co", bound=Address | None, default=Address | None, covariant=True)
+else:
+    _A_co = typing.TypeVar("_A_co", covariant=True)
+
 __all__ = [
     "Address",
     "AddressList",
+    "SourceList",
     "family_of",
     "from_core",
     "host_from_core",
+    "joined",
     "keep_name",
     "known_name",
     "look_up_name",
@@ -200,16 +210,16 @@ def keep_name(address: Address, socket_family: int, seconds: float | None) -> No
         _names[address, socket_family] = known[0], time.monotonic() + seconds
 
 
-class AddressList(Sequence[Address | None]):
+class AddressList(Sequence[_A_co]):
     """Packed addresses: a sequence of tuples as from ``recvfrom``, without a Python object for each.
 
     addresses: tuples as ``sendto`` takes them. Names are looked up here (getaddrinfo(3)), and
         the list keeps what was found.
     family: AF_INET or AF_INET6, of the socket they belong to. It decides how they read.
 
-    ``batch.addresses`` is an AddressList, and ``SendRing`` takes one. An item of None means that the kernel
-    gave no address; in sending it means the peer of a connected socket. The list is immutable. Its slices are
-    AddressLists. It equals any sequence of the same addresses.
+    ``batch.addresses`` is one (``SourceList``), and ``SendRing`` takes one. An item of None means the peer of
+    a connected socket. The list is immutable. Its slices are lists of the same class. It equals any sequence
+    of the same addresses.
     Raises TypeError or OverflowError for a malformed address, ``socket.gaierror`` for an unknown name.
     """
 
@@ -224,7 +234,7 @@ class AddressList(Sequence[Address | None]):
         )
 
     @classmethod
-    def of_packed(cls, packed: bytes, family: int) -> AddressList:
+    def of_packed(cls, packed: bytes, family: int) -> Self:
         """From the bytes of ``struct udpring_address``es, one after the other."""
         if len(packed) % LAYOUT.size:
             raise ValueError(f"{len(packed)} bytes are not a multiple of the address size {LAYOUT.size}")
@@ -244,10 +254,10 @@ class AddressList(Sequence[Address | None]):
         return socket.AF_INET6 if self._ipv6 else socket.AF_INET
 
     @overload
-    def __getitem__(self, index: int) -> Address | None: ...
+    def __getitem__(self, index: int) -> _A_co: ...
     @overload
-    def __getitem__(self, index: slice) -> AddressList: ...
-    def __getitem__(self, index: int | slice) -> Address | AddressList | None:
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> _A_co | Self:
         size, count = LAYOUT.size, len(self)
         if isinstance(index, slice):
             start, stop, step = index.indices(count)
@@ -257,16 +267,19 @@ class AddressList(Sequence[Address | None]):
                 packed = b"".join(
                     [self._packed[at * size : at * size + size] for at in range(start, stop, step)]
                 )
-            return AddressList.of_packed(packed, self.family)
+            return type(self).of_packed(packed, self.family)
         if not -count <= index < count:
             raise IndexError(f"address {index} of a list of {count}")
         at = index % count * size
-        return from_core(self._packed[at : at + size], self._ipv6)
+        unpacked: Any = from_core
+        address: _A_co = unpacked(self._packed[at : at + size], self._ipv6)
+        return address
 
-    def __iter__(self) -> Iterator[Address | None]:
+    def __iter__(self) -> Iterator[_A_co]:
         packed, ipv6, size = self._packed, self._ipv6, LAYOUT.size
+        unpacked: Any = from_core
         for at in range(0, len(packed), size):
-            yield from_core(packed[at : at + size], ipv6)
+            yield unpacked(packed[at : at + size], ipv6)
 
     def __len__(self) -> int:
         return len(self._packed) // LAYOUT.size
@@ -282,4 +295,27 @@ class AddressList(Sequence[Address | None]):
         return hash(tuple(self))
 
     def __repr__(self) -> str:
-        return f"AddressList({list(self)!r})"
+        return f"{type(self).__name__}({list(self)!r})"
+
+
+class SourceList(AddressList[Address]):
+    """The sources of received datagrams. None of them is None, because each datagram of UDP has a source."""
+
+    __slots__ = ()
+
+    def paired_with(self, payloads: list[bytes]) -> Iterator[tuple[bytes, Address]]:
+        """Each payload with its source. There is one source for each."""
+        packed = self.packed
+        if packed == packed[: LAYOUT.size] * len(payloads):  # often one flow: a train
+            return zip(payloads, repeat(self[0]), strict=False)
+        return zip(payloads, self, strict=True)
+
+
+def joined(packed: list[bytes], family: int) -> Address | AddressList | None:
+    """What ``send_batch`` takes for these packed addresses. One for all where they are equal; none: None."""
+    if not packed:
+        return None
+    if packed.count(packed[0]) == len(packed):
+        packed = packed[:1]
+    several = AddressList.of_packed(b"".join(packed), family)
+    return several if len(packed) > 1 else several[0]

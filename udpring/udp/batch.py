@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, overload
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError
-from udpring.udp.address import AddressList, host_from_core
+from udpring.udp.address import SourceList, host_from_core
 from udpring.udp.origin import Origin
 from udpring.udp.packet import FIELDS, RECORD, Packet, of_train
 from udpring.udp.uncopied import Uncopied
@@ -179,9 +179,9 @@ class Batch(Uncopied, Sequence[Packet]):
         return memoryview(self._spread("segment_size") if whole else bytes(4 * self._count)).cast("I")
 
     @property
-    def addresses(self) -> AddressList:
+    def addresses(self) -> SourceList:
         """The source of each. ``SendRing`` takes this list as it is."""
-        return AddressList.of_packed(self._spread("source"), _AF_INET6 if self._origin.ipv6 else _AF_INET)
+        return SourceList.of_packed(self._spread("source"), _AF_INET6 if self._origin.ipv6 else _AF_INET)
 
     @property
     def socket_numbers(self) -> memoryview:

@@ -244,7 +244,7 @@ class SendRing(Uncopied):
         packed: Any
         if type(address) is tuple and len(address) == 2 and type(address[0]) is str:
             packed = to_core(cast(Address, address), self._family)
-        elif type(address) is AddressList and len(address) == 1:
+        elif isinstance(address, AddressList) and len(address) == 1:
             packed = address.packed
         elif address is None:
             packed = ffi.NULL
