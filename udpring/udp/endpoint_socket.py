@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import socket
 import warnings
+from asyncio.trsock import TransportSocket
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NOT_GIVEN", "check_reuse_address", "check_socket", "make_socket"]
+__all__ = ["NOT_GIVEN", "check_reuse_address", "check_socket", "extra_info", "make_socket"]
 
 NOT_GIVEN = object()
 Pair = tuple[Any, Any]
@@ -39,6 +40,15 @@ def check_socket(sock: socket.socket, modifiers: Mapping[str, object]) -> None:
         raise ValueError(
             f"socket modifier keyword arguments can not be used when sock is specified. ({problems})"
         )
+
+
+def extra_info(sock: socket.socket) -> dict[str, Any]:
+    """What ``get_extra_info`` of a transport tells about its socket."""
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        peer = None
+    return {"socket": TransportSocket(sock), "sockname": sock.getsockname(), "peername": peer}
 
 
 async def _resolved(

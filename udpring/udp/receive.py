@@ -270,6 +270,11 @@ class RecvRing(Uncopied):
         size = LAYOUT.size
         return one[size : size + code % _ONE_MORE], one[:size], code >= _ONE_MORE
 
+    def _change_thread(self) -> None:
+        """Makes this thread the owner, of tier mmsg. The caller knows that no other thread uses the ring."""
+        check(lib.udpring_recv_move(self._handle), "moving a receive ring to another thread")
+        self._thread = get_ident()
+
     def _begin(self) -> Any:
         """Begins a call of the owner and returns the handle."""
         handle = self._handle

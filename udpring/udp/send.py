@@ -212,6 +212,11 @@ class SendRing(Uncopied):
         finally:
             self._busy = False
 
+    def _change_thread(self) -> None:
+        """Makes this thread the owner, of tier mmsg. The caller knows that no other thread uses the ring."""
+        check(lib.udpring_send_move(self._handle), "moving a send ring to another thread")
+        self._turns = turns_here()
+
     def _send_one(self, data: bytes, packed: bytes | None) -> int:
         """Sends one datagram for the socket's owner, to a packed address or the peer. Returns 0 or its
         -errno.

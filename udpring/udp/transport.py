@@ -10,18 +10,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import sys
 import warnings
 from asyncio.log import logger
-from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
-from itertools import repeat
+from threading import get_ident
 from typing import Any
 
-from udpring.udp.address import LAYOUT, Address, AddressList, from_core, numeric_to_core
+from udpring.errors import WrongThreadError
+from udpring.udp.address import Address, from_core, joined, numeric_to_core
+from udpring.udp.endpoint_socket import extra_info
 from udpring.udp.flow import Datagrams, WriteLimits
 from udpring.udp.names import NameQueue
 from udpring.udp.receive import RecvRing
@@ -74,11 +76,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         """
         super().__init__()
         self._loop = loop
-        self._extra: dict[str, Any] = {"socket": TransportSocket(sock), "sockname": sock.getsockname()}
-        try:
-            self._extra["peername"] = sock.getpeername()
-        except OSError:
-            self._extra["peername"] = None
+        self._extra = extra_info(sock)
         self._connected = self._extra["peername"] is not None
         self._family = sock.family
         self._address = address
@@ -91,6 +89,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
             self._rx.close()
             raise
         self._sock = sock
+        self._thread = get_ident()  # which has the rings
         # The descriptor to poll for reading, where it is not the ring's. Tier mmsg has no receives in flight,
         # so polling the socket itself is enough. uvloop cannot: libuv takes an ICMP error for the end of the
         # socket.
@@ -158,6 +157,8 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
     def _read_ready(self) -> None:
         if self._again:
             return
+        if get_ident() != self._thread:
+            self._follow()
         room = DATAGRAMS_A_TURN
         if self._interrupted and self._deliver():
             self._look_again()
@@ -185,7 +186,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
             if count == room and self._readable >= 0:  # the ring may have the rest of a train
                 self._look_again()
-            self._inbox = _pairs(batch.payloads(), batch.addresses)
+            self._inbox = batch.addresses.paired_with(batch.payloads())
             batch.release()
             self._deliver()
 
@@ -348,11 +349,13 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         """Sends the queue as far as the socket has room."""
         payloads, to = self._payloads, self._to
         if payloads and not self._blocked and not self._conn_lost:
+            if get_ident() != self._thread:
+                self._follow()
             self._payloads, self._to, self._size = [], [], 0
             if self._scheduled:
                 self._flushed += len(payloads)
             try:
-                report = self._tx.send_batch(payloads, self._destinations(to), 0)
+                report = self._tx.send_batch(payloads, joined(to, self._family), 0)
             except Exception as error:
                 self._fatal_error(error, "Fatal write error on datagram transport")
                 return
@@ -364,14 +367,6 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._maybe_resume_protocol()
         if self._closing and not self._payloads and not self._names and not self._conn_lost:
             self._lose(None)
-
-    def _destinations(self, to: list[bytes]) -> Address | AddressList | None:
-        if not to:
-            return None
-        if to.count(to[0]) == len(to):
-            to = to[:1]
-        packed = AddressList.of_packed(b"".join(to), self._family)
-        return packed if len(to) > 1 else packed[0]
 
     def _keep(
         self, payloads: list[bytes], to: list[bytes], errors: list[tuple[int, OSError]]
@@ -458,6 +453,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         if sock is None:
             return
         self._names.close()
+        self._follow()
         self._rx.close()
         self._tx.close()
         for descriptor in (self._readable, self._writable):
@@ -465,6 +461,17 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
                 os.close(descriptor)
         self._readable = self._writable = -1
         sock.close()
+
+    def _follow(self) -> None:
+        """The loop may run in another thread than before. Takes the rings along, where their tier allows it.
+
+        A thread that uses the transport beside its loop gets no rings. They refuse its calls.
+        """
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
+            with contextlib.suppress(WrongThreadError):
+                self._rx._change_thread()
+                self._tx._change_thread()
+                self._thread = get_ident()
 
     def is_closing(self) -> bool:
         """Whether ``close()`` or ``abort()`` was called, or the transport failed."""
@@ -491,10 +498,3 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
 def _opened(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _pairs(payloads: list[bytes], addresses: AddressList) -> Iterator[tuple[bytes, Any]]:
-    packed = addresses.packed
-    if packed == packed[: LAYOUT.size] * len(payloads):  # often one flow: a train
-        return zip(payloads, repeat(addresses[0]), strict=False)
-    return zip(payloads, addresses, strict=True)

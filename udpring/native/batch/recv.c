@@ -361,6 +361,12 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     unreference(recv);
 }
 
+int32_t udpring_recv_move(struct udpring_recv *recv)
+{
+    bool movable = recv->rx && udp_rx_tier(recv->rx) == UDPRING_TIER_MMSG && recv->owner.forks == ur_fork_count();
+    return movable ? udp_handle_claim(&recv->owner) : -EXDEV;
+}
+
 void udpring_recv_wake(struct udpring_recv *recv)
 {
     (void)eventfd_write(recv->wake, 1);

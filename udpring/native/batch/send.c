@@ -108,6 +108,13 @@ int32_t udpring_send_check(const struct udpring_send *send)
     return send_check(send);
 }
 
+int32_t udpring_send_move(struct udpring_send *send)
+{
+    bool movable = send->tx && udp_tx_tier(send->tx) == UDPRING_TIER_MMSG && !send->fan &&
+                   send->owner.forks == ur_fork_count();
+    return movable ? udp_handle_claim(&send->owner) : -EXDEV;
+}
+
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *face)
 {
     int code = send_check(send);

@@ -156,6 +156,9 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base);
 int32_t udpring_recv_fileno(struct udpring_recv *recv);
 /* Owner's thread: the oldest ICMP error (errno) that was not fetched yet, or 0. The last 16 are kept. */
 int32_t udpring_recv_error(struct udpring_recv *recv);
+/* Makes the calling thread the owner. The caller knows that no other thread uses the handle now or later. 0, or -EXDEV: an
+ * io_uring tier, which cannot move, or a forked child. */
+int32_t udpring_recv_move(struct udpring_recv *recv);
 /* Any thread: ends the current wait, or else the next one, with -ECANCELED. */
 void udpring_recv_wake(struct udpring_recv *recv);
 /* From the owner, or from any thread once the owner has ended. Others get -EXDEV, and nothing is done. Idempotent. */
@@ -171,6 +174,8 @@ void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usa
 struct udpring_send;
 /* 0 when the caller may send. -EXDEV: another thread or a forked child. -ECANCELED: closed. */
 int32_t udpring_send_check(const struct udpring_send *send);
+/* As udpring_recv_move(). -EXDEV also for a ring with helpers. */
+int32_t udpring_send_move(struct udpring_send *send);
 struct udpring_send_options {
     int32_t fd;
     uint32_t tier, slots;               /* as struct udp_tx_options */

@@ -1,5 +1,6 @@
 /* A handle of Python may only be used by the thread that opened it, in the process that opened it. The io_uring tiers need this
- * rule. The mmsg tier follows it too, so that a program behaves the same on every host. */
+ * rule. The mmsg tier follows it too, so that a program behaves the same on every host. Only the transports of event loops
+ * change the owner, on that tier (udpring_recv_move()). */
 #ifndef UDPRING_UDP_HANDLE_H
 #define UDPRING_UDP_HANDLE_H
 #include "../base.h"
