@@ -189,3 +189,22 @@ def test_bytes_not_yet_looked_at_are_progress() -> None:
         assert client.silence() == 0
         now[0] += 5
         assert client.silence() == 0, "still not looked at"
+
+
+def test_small_pieces_of_a_long_request_are_gathered() -> None:
+    async def body() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            client = Client(here, lambda: 0.0)
+            there.sendall(b"second")
+            assert await client.gather(b"first ", 100) == b"first second"
+            there.sendall(b"third")
+            assert await client.gather(b"whole\n\n", 100) == b"whole\n\n"
+            assert await client.gather(b"full", 4) == b"full"
+            assert await client.gather(b"nine ", 7) == b"nine th"
+            there.shutdown(socket.SHUT_WR)
+            assert await client.gather(b"", 100) == b"ird"
+            assert await client.gather(b"end", 100) == b"end"
+
+    asyncio.run(body())

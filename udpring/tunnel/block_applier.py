@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from udpring._native import lib
-from udpring.tunnel.peer_blocks import BLOCK_BEGIN, Block, PeerBlocks
+from udpring.tunnel.peer_blocks import BLOCK_BEGIN, PeerBlocks, Record
 from udpring.tunnel.tunnel import MAX_PEERS, Tunnel
 from udpring.tunnel.uapi_values import NO_KEY
 from udpring.wireguard.peer import Peer
@@ -23,6 +23,7 @@ __all__ = ["BlockApplier"]
 
 _PRESHARED_KEY: int = lib.UDPRING_BLOCK_PRESHARED_KEY
 _KEEPALIVE: int = lib.UDPRING_BLOCK_KEEPALIVE
+_SETTINGS = _PRESHARED_KEY | _KEEPALIVE
 _ENDPOINT: int = lib.UDPRING_BLOCK_ENDPOINT
 _CHANGED: int = lib.UDPRING_BLOCK_CHANGED
 _STAGED: int = lib.UDPRING_BLOCK_STAGED
@@ -46,9 +47,8 @@ class BlockApplier:
         try:
             size = read.read(text, start)
             self.lines, self.unfinished = read.lines, read.unfinished
-            blocks = read.blocks()
-            suitable = self._suitable(blocks)
-            done = self._apply(read, blocks[:suitable])
+            blocks = read.records()
+            done = self._apply(read, self._suitable(blocks))
         finally:
             read.zeroise()
         if done == len(blocks):
@@ -64,17 +64,21 @@ class BlockApplier:
         self.lines = text.count(b"\n", start, end)
         return end - start
 
-    def _suitable(self, blocks: Sequence[Block]) -> int:
-        """How many may be applied together: no key twice, and not the node's own, which is ignored."""
+    def _suitable(self, blocks: list[Record]) -> list[Record]:
+        """The first ones that may be applied together: no key twice, and not the node's own, which is
+        ignored."""
         own = self._tunnel.device.public_key
-        keys = {own}
+        keys = {block[0] for block in blocks}
+        if len(keys) == len(blocks) and own not in keys:
+            return blocks
+        keys = set() if own is None else {own}
         for position, block in enumerate(blocks):
-            if block.public_key in keys:
-                return position
-            keys.add(block.public_key)
-        return len(blocks)
+            if block[0] in keys:
+                return blocks[:position]
+            keys.add(block[0])
+        return blocks
 
-    def _apply(self, read: PeerBlocks, blocks: Sequence[Block]) -> int:
+    def _apply(self, read: PeerBlocks, blocks: Sequence[Record]) -> int:
         """Returns how many were applied."""
         tunnel = self._tunnel
         known = tunnel.device.peers
@@ -96,13 +100,16 @@ class BlockApplier:
             tunnel.plane.peers_remove([number for number, peer in failed if peer is None])
         changed = False
         for block, number, peer, outcome in zip(blocks, numbers, peers, outcomes, strict=False):
-            added = peer or tunnel.register_peer(number, block[0])
-            changed |= self._settle(block, added, outcome, new=peer is None)
+            if block[6] & _ENDPOINT:
+                tunnel.control.following.forget(block[0])
+            if outcome or peer is None or block[6] & _SETTINGS:
+                added = peer or tunnel.register_peer(number, block[0])
+                changed |= self._settle(block, added, outcome, new=peer is None)
         if changed:
             tunnel.note_change()
         return len(outcomes)
 
-    def _settle(self, block: Block, peer: Peer, outcome: int, *, new: bool) -> bool:
+    def _settle(self, block: Record, peer: Peer, outcome: int, *, new: bool) -> bool:
         """Gives the protocol what the block says of a peer. Whether anything differs."""
         tunnel = self._tunnel
         _, preshared_key, _, _, _, _, flags, keepalive, _, _ = block
@@ -113,8 +120,6 @@ class BlockApplier:
         if flags & _KEEPALIVE and keepalive != peer.persistent_keepalive:
             tunnel.set_keepalive(peer.id, keepalive)
             changed = True
-        if flags & _ENDPOINT:
-            tunnel.control.following.forget(block[0])
         if (changed and not new) or outcome & _STAGED:
             tunnel.start_peer(peer.id)
         return changed

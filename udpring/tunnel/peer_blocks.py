@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from udpring._native import ffi, lib
 
-__all__ = ["BLOCKS_MAX", "BLOCK_BEGIN", "Block", "PeerBlocks"]
+__all__ = ["BLOCKS_MAX", "BLOCK_BEGIN", "Block", "PeerBlocks", "Record"]
 
 BLOCK_BEGIN = b"public_key="
 """A block's first line begins so."""
@@ -23,6 +23,8 @@ assert _BLOCK.size == ffi.sizeof("struct udpring_peer_block")
 _PREFIX = struct.Struct("=16sHBBI")
 assert _PREFIX.size == ffi.sizeof("struct udpring_prefix")
 _INET = int(socket.AF_INET)
+
+Record: TypeAlias = tuple[Any, ...]
 
 
 class Block(NamedTuple):
@@ -65,10 +67,14 @@ class PeerBlocks:
         self.unfinished = bool(raw.more)
         return int(raw.bytes)
 
+    def records(self) -> list[Record]:
+        """Those that were read last, as plain tuples in the order of ``Block``."""
+        with memoryview(self._memory) as view:
+            return list(_BLOCK.iter_unpack(view[: self.raw.count * _BLOCK.size]))
+
     def blocks(self) -> list[Block]:
         """Those that were read last."""
-        with memoryview(self._memory) as view:
-            return list(map(Block._make, _BLOCK.iter_unpack(view[: self.raw.count * _BLOCK.size])))
+        return [Block._make(record) for record in self.records()]
 
     def allowed_ips(self, block: Block) -> list[tuple[bytes, int]]:
         """The allowed IPs of a block as (network, bits)."""

@@ -15,6 +15,8 @@ __all__ = ["SharedSecrets"]
 
 AT_ONCE = 8
 PAUSE = 0.005
+BEFORE = 1.0
+"""Seconds before the first ones: more requests of ``wg`` may follow."""
 
 
 class SharedSecrets:
@@ -32,7 +34,7 @@ class SharedSecrets:
             return
         self._wanted.update(dict.fromkeys(peers))
         if self._wanted and self._timer is None:
-            self._timer = self._loop.call_later(PAUSE, self._work)
+            self._timer = self._loop.call_later(BEFORE, self._work)
 
     def stop(self) -> None:
         """No more are wanted."""

@@ -27,6 +27,7 @@ MAX_CLIENTS = 128
 IDLE_SECONDS = 60.0
 SPARE_BETWEEN = 1.0
 SPARE_WITHIN = 10.0
+GATHER_SECONDS = 0.001
 
 log = logging.getLogger("udpring.uapi")
 
@@ -46,6 +47,22 @@ class Client:
         self._unread = 0
 
     # ---- its bytes ----
+
+    async def gather(self, data: bytes, most: int) -> bytes:
+        """Adds what follows within moments, up to ``most`` bytes in all: ``wg`` writes a long request in many
+        small pieces. A whole request waits for nothing."""
+        pieces, size = [data], len(data)
+        while size < most and not data.endswith(b"\n\n"):
+            await asyncio.sleep(GATHER_SECONDS)
+            try:
+                data = self.socket.recv(most - size, socket.MSG_DONTWAIT)
+            except OSError:
+                break  # nothing came, or it has gone
+            if not data:
+                break
+            pieces.append(data)
+            size += len(data)
+        return b"".join(pieces)
 
     async def readable(self, seconds: float) -> bool:
         """Waits until there is something to receive, or for so long."""

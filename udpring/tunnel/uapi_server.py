@@ -46,7 +46,7 @@ __all__ = ["Reporters", "RequestApplier", "UapiServer"]
 Reporters: TypeAlias = Mapping[RequestName, Callable[[], Awaitable[Report]]]
 """The requests beside ``get`` and ``set`` that a node answers."""
 
-TAKE = 1 << 16
+TAKE = 1 << 18
 """Bytes of requests that are read at once."""
 LINES_PIECE = 1 << 14
 """Bytes between two turns of the event loop where lines are read one by one: some hundred, milliseconds of
@@ -297,7 +297,7 @@ class UapiServer:
             data = await client.receive(TAKE)
             if not data:
                 break
-            kept = await self._take(client, applier, kept + data)
+            kept = await self._take(client, applier, kept + await client.gather(data, TAKE))
         await self._carry_out(client, applier, client.parser.close())
 
     async def _take(self, client: Client, applier: RequestApplier, data: bytes) -> bytes:
