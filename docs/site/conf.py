@@ -47,6 +47,10 @@ html_copy_source = False
 nitpicky = False
 
 
+PICTURES = (".png", ".svg")
+"""Files that the site has, beside its pages."""
+
+
 def to_repository(app: Sphinx, page: str, source: list[str]) -> None:
     """Links of a page to files that are no pages of the site, such as examples/, lead to the repository."""
     folder = (TOP / page).parent
@@ -57,7 +61,7 @@ def to_repository(app: Sphinx, page: str, source: list[str]) -> None:
         if not target.exists() or not target.is_relative_to(TOP):
             return link[0]  # Sphinx reports it
         name = target.relative_to(TOP).as_posix()
-        if name.removesuffix(".md") in app.env.found_docs or target.suffix == ".png":
+        if name.removesuffix(".md") in app.env.found_docs or target.suffix in PICTURES:
             return link[0]
         return f"]({HOME}/blob/main/{name})"
 
