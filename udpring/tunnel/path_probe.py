@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,7 +50,8 @@ class Echoes(Protocol):
 
 class EchoProber:
     """Echoes of one socket. ``patience``: seconds to wait for the first answers. Later ones have four times
-    the longest round trip so far, within bounds."""
+    the longest round trip so far, a fifth of it at least. A series ends where a router says that its packets
+    are too big."""
 
     def __init__(self, echo: EchoSocket, patience: float) -> None:
         self._echo = echo
@@ -62,10 +63,16 @@ class EchoProber:
         """Seconds to wait after the last echo of a series."""
         if self._slowest is None:
             return self._most
-        return min(self._most, max(LEAST_PATIENCE, 4 * self._slowest))
+        return min(self._most, max(LEAST_PATIENCE, self._most / 5, 4 * self._slowest))
+
+    @property
+    def _too_big(self) -> bool:
+        """ICMP: fragmentation needed, packet too big."""
+        return self._echo.error is not None and self._echo.error.errno == errno.EMSGSIZE
 
     def series(self, size: int, count: int, pace: float = PACE, *, enough: int = 0) -> Loss:
         self._echo.forget()
+        self._echo.error = None
         times: list[float] = []
         sent = 0
         for _ in range(count):
@@ -77,7 +84,7 @@ class EchoProber:
                     raise
                 return Loss(size, sent, 0, None)
             self._collect(times, pace if sent < count else self.patience, sent, enough)
-            if enough and len(times) >= enough:
+            if self._too_big or (enough and len(times) >= enough):
                 break
         return Loss(size, sent, len(times), sum(times) / len(times) if times else None)
 
@@ -89,7 +96,8 @@ class EchoProber:
         end = time.monotonic() + seconds
         awaits_all = seconds > PACE
         while time.monotonic() < end:
-            if (enough and len(times) >= enough) or (awaits_all and len(times) >= sent):
+            enough_came = (enough and len(times) >= enough) or (awaits_all and len(times) >= sent)
+            if enough_came or self._too_big:
                 return
             for found in wait_for_answers([self._echo], end).values():
                 self._take(times, found)
@@ -100,13 +108,11 @@ class EchoProber:
             self._slowest = max(self._slowest or 0.0, answer.seconds)
 
 
-def largest_answered(echoes: Echoes, low: int, high: int, told: Callable[[int], None] | None = None) -> int:
+def largest_answered(echoes: Echoes, low: int, high: int) -> int:
     """The size of the largest packet from ``low`` to ``high`` bytes that is answered. 0: not even ``low``
-    is. ``told`` gets each size before it is tried."""
+    is."""
 
     def fits(size: int) -> bool:
-        if told is not None:
-            told(size)
         return any(echoes.series(size, 1, enough=1).received for _ in range(TRIES))
 
     if not fits(low):  # first: its answer also tells how long to wait for others
