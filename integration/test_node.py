@@ -398,7 +398,7 @@ def test_up_hooks_hang_up_and_down(rig: Rig, tunnel: Tunnel, tmp_path: Path) -> 
     file.write_text(
         text.replace("PersistentKeepalive", "#").replace("[Peer]\n", "[Peer]\nPersistentKeepalive = 7\n")
     )
-    (pid,) = a.space.pids()
+    (pid,) = a.space.leaders()
     os.kill(int(pid), signal.SIGHUP)
     until(lambda: a.status(b).keepalive == "7", "the new configuration is in force")
     file.write_text("nonsense")

@@ -22,21 +22,14 @@ def _alone(rig: Rig) -> Node:
 def _daemon(node: Node) -> int:
     """Starts it in the background as wg-quick does. Returns its pid. The node is complete when the command
     returns."""
-    before = set(node.space.pids())
+    before = set(node.space.leaders())
     # With the pipes of capture_output, this call would not return while the daemon held them open.
     node.space.run(*SUBJECT.argv, node.interface, timeout=60)
     assert node.answers(), "the command returned before the UAPI socket answered"
     assert node.exists(), "the command returned before the interface was there"
-    fresh = set(node.space.pids()) - before
-    # A confined node has a broker process, which is its child.
-    nodes = [pid for pid in fresh if _parent(pid) not in fresh]
-    assert len(nodes) == 1, f"processes left: {fresh}"
-    return nodes[0]
-
-
-def _parent(pid: int) -> int:
-    """The parent (proc(5), stat)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    fresh = set(node.space.leaders()) - before
+    assert len(fresh) == 1, f"processes left: {fresh}"
+    return fresh.pop()
 
 
 def _gone(node: Node, pid: int) -> None:

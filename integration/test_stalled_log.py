@@ -117,7 +117,7 @@ def test_stalled_syslog_holds_up_nothing(rig: Rig, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(str(path))
         syslog.settimeout(60)
-        before = set(node.space.pids())
+        before = set(node.space.leaders())
         words = (
             "env",
             "LOG_LEVEL=verbose",
@@ -129,7 +129,7 @@ def test_stalled_syslog_holds_up_nothing(rig: Rig, tmp_path: Path) -> None:
             node.interface,
         )
         node.space.run(*words, timeout=60)
-        fresh = set(node.space.pids()) - before
+        fresh = set(node.space.leaders()) - before
         (pid,) = (each for each in fresh if _parent(each) not in fresh)  # the node, not its broker process
         _make_it_talk(node)
         assert "listening port" in node.wg("show", node.interface)

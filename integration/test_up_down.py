@@ -223,7 +223,7 @@ def test_save_config_keeps_what_runs(host: Host, name: str, how: str) -> None:
     if how == "down":
         assert host.udpring("down", name).returncode == 0
     else:
-        (process,) = host.space.pids()
+        (process,) = host.space.leaders()
         os.kill(process, signal.SIGTERM)
         until(lambda: not host.space.pids(), "the node has ended")
     saved = Config.load(file)
@@ -261,7 +261,7 @@ def test_a_hook_sets_the_private_key(host: Host, name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     shown = host.run("wg", "show", name, "private-key").stdout.strip()
     assert shown == PRIVATE
-    (process,) = host.space.pids()
+    (process,) = host.space.leaders()
     host.file(name, file.read_text() + "PersistentKeepalive = 9\n")
     os.kill(process, signal.SIGHUP)
     show = ("wg", "show", name, "persistent-keepalive")
@@ -308,13 +308,52 @@ def _without_index(said: str) -> str:
     return re.sub(r'"ifindex":\d+|ListenPort = \d+', "", said)
 
 
+# ---- the confined node ----
+
+RIGHTS = 1 << 10 | 1 << 12
+"""CAP_NET_BIND_SERVICE and CAP_NET_ADMIN, linux/capability.h."""
+
+
+def _statuses(process: int) -> list[dict[str, str]]:
+    """Of each thread (proc(5))."""
+    texts = [(each / "status").read_text() for each in Path(f"/proc/{process}/task").iterdir()]
+    return [dict(re.findall(r"^(\w+):\s*(.*)$", each, re.MULTILINE)) for each in texts]
+
+
+def test_node_has_two_capabilities_and_a_filter(host: Host, name: str) -> None:
+    assert host.udpring("up", str(host.file(name, text()))).returncode == 0
+    (process,) = host.space.leaders()
+    until(lambda: {each["Seccomp"] for each in _statuses(process)} == {"2"}, "every thread has the filter")
+    for status in _statuses(process):
+        assert status["NoNewPrivs"] == "1"
+        assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd")} == {RIGHTS}
+
+
+def test_option_keeps_a_node_unconfined(host: Host, name: str) -> None:
+    assert host.udpring("up", "--unconfined", str(host.file(name, text()))).returncode == 0
+    (process,) = host.space.pids()
+    assert {each["Seccomp"] for each in _statuses(process)} == {"0"}
+
+
+def test_broker_undoes_the_set_up_of_a_killed_node(host: Host, name: str) -> None:
+    """Rules, routes and firewall would outlive the interface."""
+    before = host.surroundings()
+    assert host.udpring("up", str(host.file(name, text()))).returncode == 0
+    assert host.surroundings() != before
+    (process,) = host.space.leaders()
+    os.kill(process, signal.SIGKILL)
+    until(lambda: not host.space.pids(), "the broker has ended")
+    assert host.surroundings() == before
+    assert not list(Path("/var/run/wireguard").glob(f"{name}.*"))
+
+
 # ---- reload and save ----
 
 
 def test_reload_applies_the_file_and_says_what_stays(host: Host, name: str) -> None:
     file = host.file(name, text("ListenPort = 40500\nMTU = 1380\nPostUp = echo up >> hooks\n"))
     assert host.udpring("up", str(file)).returncode == 0
-    (process,) = host.space.pids()
+    (process,) = host.space.leaders()
     added = keys.to_base64(keys.public_key(keys.generate_private_key()))
     peers = PEER.replace("::/0", "fd09::/64") + f"[Peer]\nPublicKey = {added}\nAllowedIPs = 10.8.0.0/16\n"
     host.file(name, text("Address = 10.9.7.1/32\nMTU = 1300\nPostUp = echo more >> hooks\n", peers))
@@ -332,7 +371,7 @@ def test_reload_applies_the_file_and_says_what_stays(host: Host, name: str) -> N
     assert "10.8.0.0/16" in host.run("ip", "route", "show", "dev", name).stdout
     assert "fd09::/64" in host.run("ip", "-6", "route", "show", "dev", name).stdout
     assert host.run("wg", "show", name, "listen-port").stdout == "40500\n"
-    assert host.space.pids() == [process]
+    assert host.space.leaders() == [process]
     again = host.udpring("reload", str(file))
     assert (again.returncode, again.stdout, again.stderr) == (0, f"{name}: nothing has changed\n", "")
 

@@ -31,6 +31,14 @@ def until(condition: Callable[[], T], what: str, timeout: float = 30.0, interval
         time.sleep(interval)
 
 
+def _parent(pid: int) -> int:
+    """The parent (proc(5), stat). 0: the process has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 class Space:
     """One network namespace, with its name under /run/netns and its addresses from the topology."""
 
@@ -158,6 +166,11 @@ class Space:
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, timeout=30, check=False
         )
         return [int(pid) for pid in done.stdout.split()]
+
+    def leaders(self) -> list[int]:
+        """Those without a parent among them: a confined node has a broker process as its child."""
+        every = {pid: _parent(pid) for pid in self.pids()}
+        return [pid for pid, parent in every.items() if parent not in every]
 
     def nft(self, rules: str) -> None:
         """Applies an nftables script inside."""

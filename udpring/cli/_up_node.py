@@ -15,25 +15,25 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from udpring.cli._reload_report import changes, stays
+from udpring.cli._up_request import UpRequest
+from udpring.cli._up_steps import BrokerSteps, OwnSteps, Steps
 from udpring.errors import HostError, UdpringError
-from udpring.tunnel import daemon, up_record
+from udpring.tunnel import daemon
 from udpring.tunnel.blocking import run_blocking
-from udpring.tunnel.config import Config, InterfaceConfig
-from udpring.tunnel.hooks import HookScope, has_hooks, run_hooks
+from udpring.tunnel.broker import Broker
+from udpring.tunnel.config import InterfaceConfig
+from udpring.tunnel.confinement import Profile, complete
 from udpring.tunnel.node import Node
-from udpring.tunnel.saved_config import save
 from udpring.tunnel.service_manager import ServiceManager
-from udpring.tunnel.trusted_file import require_trusted
+from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.uapi_report import Report
 
 if TYPE_CHECKING:
-    from udpring.cli._metrics_server import MetricsAddress, MetricsServer
+    from udpring.cli._metrics_server import MetricsServer
 
 MAX_NOTES = 32
 """Notes in the report of a reload."""
@@ -41,27 +41,15 @@ MAX_NOTES = 32
 log = logging.getLogger("udpring.node")
 
 
-@dataclass(frozen=True, slots=True)
-class UpRequest:
-    """Settings from the command line and the environment."""
-
-    name: str
-    path: Path
-    loaded: Config
-    foreground: bool
-    allow_hooks: bool
-    environment: Mapping[str, str]
-    metrics: MetricsAddress | None = None
-
-
-async def run_node(request: UpRequest, ready: Callable[[], None]) -> str:
-    """Runs the node to its end. Returns its error, or nothing."""
-    return await _UpNode(request).run(ready)
+async def run_node(request: UpRequest, ready: Callable[[], None], broker: Broker | None = None) -> str:
+    """Runs the node to its end, confined if it has a broker. Returns its error, or nothing."""
+    return await _UpNode(request, OwnSteps(request) if broker is None else BrokerSteps(broker)).run(ready)
 
 
 class _UpNode:
-    def __init__(self, request: UpRequest) -> None:
+    def __init__(self, request: UpRequest, steps: Steps) -> None:
         self.request = request
+        self.steps = steps
         self.loop = asyncio.get_running_loop()
         self.stop = daemon.stop_signal(self.loop)
         self.handed_over: asyncio.Future[None] = self.loop.create_future()
@@ -73,6 +61,8 @@ class _UpNode:
             uapi=True,
             key_later=True,
             reporters={"reload": self._reload},
+            attachment=steps.attachment,
+            outside=steps.outside,
         )
         self.reloading: set[asyncio.Task[None]] = set()
         self.attached = True
@@ -99,14 +89,19 @@ class _UpNode:
             self.loop.add_signal_handler(signal.SIGHUP, self._hang_up)
             # Before the record, which `udpring down` reads.
             self.loop.add_signal_handler(signal.SIGUSR1, self._hand_over)
-            record = up_record.write(name, self.request.path, allow_hooks=self.request.allow_hooks)
+            await run_blocking(self.steps.up, name="udpring-record")
             try:
                 log.info(
                     "%s is up: tier %s, AEAD %s, UDP port %d", name, node.tier, node.aead, node.listen_port
                 )
                 self.attached = self.request.foreground
                 metrics.serve()
-                ready()
+                if isinstance(self.steps, BrokerSteps):
+                    await run_blocking(self.steps.leave, name="udpring-leave")
+                    ready()  # it opens files
+                    await self._confine(self.steps)
+                else:
+                    ready()
                 self.manager.ready()
                 self.up = True
                 failure = await self._serve()
@@ -114,10 +109,19 @@ class _UpNode:
                     await self._try_hooks("PreDown", node.config.interface.pre_down)
                     await self._try_save()
             finally:
-                record.remove()
+                await run_blocking(self.steps.forget, name="udpring-record")
         if not self.handed_over.done():
             await self._try_hooks("PostDown", node.config.interface.post_down)
         return failure
+
+    async def _confine(self, steps: BrokerSteps) -> None:
+        profile = Profile.NODE
+        if self.request.metrics is not None:
+            profile |= Profile.READING
+        if timestamp_path(None, self.request.name) is not None:
+            profile |= Profile.FILES
+        await run_blocking(steps.seal, name="udpring-seal")
+        complete(profile)
 
     async def _serve(self) -> str:
         """Waits for the end. Returns the node's error."""
@@ -153,7 +157,7 @@ class _UpNode:
             raise UdpringError("the interface is not up yet")
         self.manager.reloading()
         try:
-            loaded = await run_blocking(self._load, name="udpring-load")
+            loaded = await run_blocking(self.steps.load, name="udpring-load")
             before = self.node.config
             await self.node.reload(loaded)
             log.info("%s was read again", self.request.path)
@@ -168,21 +172,12 @@ class _UpNode:
             "notes": {str(number): note for number, note in enumerate(notes[:MAX_NOTES])},
         }
 
-    def _load(self) -> Config:
-        loaded = Config.load(self.request.path)
-        loaded.require_private_key_or_hook()
-        if has_hooks(loaded.interface) and not self.request.allow_hooks:
-            require_trusted(self.request.path)
-        return loaded
-
     # ---- hooks ----
 
     async def _hooks(self, key: str, hooks: tuple[str, ...]) -> None:
-        scope = HookScope(self.request.name, self.request.path, self.node.config.interface)
         if hooks:
-            await run_blocking(
-                lambda: run_hooks(scope, key, hooks, attached=self.attached), name="udpring-hooks"
-            )
+            config, attached = self.node.config, self.attached
+            await run_blocking(lambda: self.steps.hooks(key, config, attached=attached), name="udpring-hooks")
 
     async def _try_hooks(self, key: str, hooks: tuple[str, ...]) -> None:
         """On the way down a failed hook is logged and does not stop the others."""
@@ -196,9 +191,7 @@ class _UpNode:
         if not config.interface.save_config:
             return
         try:
-            await run_blocking(
-                lambda: save(self.request.name, self.request.path, config), name="udpring-save"
-            )
+            await run_blocking(lambda: self.steps.save(config), name="udpring-save")
         except (UdpringError, OSError) as failed:
             log.error("%s", failed)
 

@@ -4,6 +4,7 @@ commands."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from udpring.errors import ConfigError, HostError, UdpringError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from udpring.cli._up_node import UpRequest
+    from udpring.cli._up_request import UpRequest
+    from udpring.tunnel.broker import Broker
     from udpring.tunnel.config import Config
 
 
@@ -56,6 +58,11 @@ def register(subparsers: Subparsers) -> None:
         help="lines of the log: text, an object a line, or fields for the journal (default: journald where "
         "the journal reads standard error, else text)",
     )
+    parser.add_argument(
+        "--unconfined",
+        action="store_true",
+        help="keep all capabilities and system calls after the start (docs/least-privilege.md)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 
 
@@ -63,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks the configuration here, where errors can be seen, then starts the node."""
     import logging  # noqa: PLC0415
 
-    from udpring.tunnel import config, daemon  # noqa: PLC0415
+    from udpring.tunnel import config, confinement, daemon  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.log_format import log_format  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
@@ -88,13 +95,21 @@ def run(args: argparse.Namespace) -> int:
     level = logging.DEBUG if args.verbose else logging.INFO
     style = log_format(args.log_format, os.environ)
 
-    def work(ready: Callable[[], None]) -> tuple[int, str]:
-        from udpring.cli._up_node import UpRequest  # noqa: PLC0415 - after the fork, so that the parent is small
+    confined = confinement.wanted({confinement.VARIABLE: "off"} if args.unconfined else os.environ)
 
-        daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground, style=style)
+    def work(ready: Callable[[], None]) -> tuple[int, str]:
+        # After the fork, so that the parent is small.
+        from udpring.cli import _up_broker  # noqa: PLC0415
+        from udpring.cli._up_request import UpRequest  # noqa: PLC0415
+
         environment = os.environ if args.foreground else {}
         request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics)
-        return _serve(request, ready)
+        daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground, style=style)
+        if not confined:
+            return _serve(request, ready)
+        with contextlib.closing(_up_broker.start(request)) as broker:  # while there is one thread
+            confinement.begin()
+            return _serve(request, ready, broker)
 
     if args.foreground:
         return daemon.report(*work(lambda: None), bounded=True)
@@ -111,7 +126,7 @@ def _show_steps(name: str, path: Path, loaded: Config) -> int:
     return 0
 
 
-def _serve(request: UpRequest, ready: Callable[[], None]) -> tuple[int, str]:
+def _serve(request: UpRequest, ready: Callable[[], None], broker: Broker | None = None) -> tuple[int, str]:
     from udpring.cli._up_node import run_node  # noqa: PLC0415
     from udpring.tunnel.refusals import explained, run_loop  # noqa: PLC0415
 
@@ -123,7 +138,7 @@ def _serve(request: UpRequest, ready: Callable[[], None]) -> tuple[int, str]:
         up = True
 
     try:
-        failed = run_loop(lambda: run_node(request, is_up))
+        failed = run_loop(lambda: run_node(request, is_up, broker))
     except ConfigError as wrong:
         return 2, str(wrong)
     except HostError as cannot:

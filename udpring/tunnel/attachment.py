@@ -23,7 +23,7 @@ from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.link import Link, LinkWatch
 from udpring.tunnel.plane import Plane
 
-__all__ = ["Attached", "Attachment", "PlaneSettings", "Tun"]
+__all__ = ["Attached", "Attachment", "PlaneSettings", "Tun", "TunPlane", "keep_unset"]
 
 DEFAULT_NAME = "udpring%d"
 """The kernel puts a number in place of %d."""
@@ -117,14 +117,25 @@ class Tun:
         )
 
 
-class _AttachedTun:
+class TunPlane:
+    """The live TUN device itself, without its addresses and routes."""
+
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.gone: asyncio.Future[End] | None = None
-        self._setup: Setup | None = None
 
     def link(self, changed: Callable[[], None]) -> LinkWatch:
+        """A watch of the interface."""
         return Link(self.plane.tun_fileno(), changed)
+
+    async def close(self) -> None:
+        """There is nothing but the plane."""
+
+
+class _AttachedTun(TunPlane):
+    def __init__(self, plane: Plane) -> None:
+        super().__init__(plane)
+        self._setup: Setup | None = None
 
     async def set_up(
         self, config: Config, endpoints: Sequence[IPAddress], set_mark: Callable[[int], None]
@@ -155,9 +166,6 @@ class _AttachedTun:
         setup, self._setup = self._setup, None
         if setup is not None:
             await run_blocking(setup.undo, name="udpring-undo")
-
-    async def close(self) -> None:
-        pass
 
 
 def keep_unset(config: Config, live: Plan) -> Config:

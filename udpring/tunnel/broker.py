@@ -37,11 +37,13 @@ Work: TypeAlias = Callable[..., Any]
 @dataclass(frozen=True, slots=True)
 class Service:
     """``work(**arguments)`` returns what JSON can hold. ``apart``: it runs in a process of its own, beside
-    others. ``confine`` is called in that process first."""
+    others. ``confine`` is called in that process first. ``abandoned``: the end of the
+    node ends it."""
 
     work: Work
     apart: bool = False
     confine: Callable[[], None] | None = None
+    abandoned: bool = False
 
 
 Services: TypeAlias = Mapping[str, Service]
@@ -115,19 +117,24 @@ def serve(control: socket.socket, services: Services) -> None:
     processes, and the node still needs it on its way down."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)  # unlike SIG_IGN, programs that it starts do not inherit this
+    running: set[int] = set()
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, REQUEST_MAX, 1)
         if not request:
-            return
+            break
         for descriptor in descriptors:
             with socket.socket(fileno=descriptor) as answer:
-                _answer(control, answer, request, services)
+                _answer(control, answer, request, services, running)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+                running.discard(ended)
+    for process in running:
+        os.kill(process, signal.SIGKILL)  # its number is not in use again: it was not waited for
 
 
-def _answer(control: socket.socket, answer: socket.socket, request: bytes, services: Services) -> None:
+def _answer(
+    control: socket.socket, answer: socket.socket, request: bytes, services: Services, running: set[int]
+) -> None:
     name, arguments = json.loads(request)
     service = services.get(name)
     if service is None:
@@ -148,6 +155,8 @@ def _answer(control: socket.socket, answer: socket.socket, request: bytes, servi
                 _work(answer, service.work, arguments)
             finally:
                 os._exit(0)
+        if service.abandoned:
+            running.add(process)
 
 
 def _work(answer: socket.socket, work: Work, arguments: dict[str, Any]) -> None:

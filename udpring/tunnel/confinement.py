@@ -21,7 +21,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from enum import Enum
+from enum import Flag, auto
 from pathlib import Path
 
 from udpring.errors import ConfigError
@@ -70,22 +70,23 @@ shutdown getsockname getpeername getsockopt restart_syscall exit exit_group wait
 inotify_add_watch inotify_rm_watch fsync fdatasync
 """
 _FILES = "open openat mkdir mkdirat unlink unlinkat rename renameat renameat2"
-_READING = "getdents64 readlink readlinkat"
+_READING = "getdents64 readlink readlinkat flock"
 _O_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 log = logging.getLogger("udpring.node")
 
 
-class Profile(Enum):
+class Profile(Flag):
     """What a process is for, which decides what it may do.
 
-    NODE: no files. NODE_WITH_FILES: a node that keeps timestamps in a file. SERVER: answers requests over TCP
-    or a UNIX socket, and reads files.
+    NODE: no files. With FILES it may write files, for timestamps. With READING it may read files and has UNIX
+    stream sockets, for metrics. SERVER: READING without the sockets of a node.
     """
 
-    NODE = "node"
-    NODE_WITH_FILES = "node with files"
-    SERVER = "server"
+    NODE = auto()
+    FILES = auto()
+    READING = auto()
+    SERVER = READING
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
@@ -138,7 +139,7 @@ def _load_now(profile: Profile) -> None:
     import linecache  # noqa: F401, PLC0415
     import traceback  # noqa: F401, PLC0415
 
-    if profile is not Profile.SERVER:
+    if Profile.NODE in profile:
         from udpring.tunnel.rehearsal import rehearse  # noqa: PLC0415
 
         rehearse()
@@ -169,9 +170,9 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
-    if profile is Profile.NODE_WITH_FILES:
+    if Profile.FILES in profile:
         rules += [Allow(call) for call in _FILES.split()]
-    if profile is Profile.SERVER:
+    elif Profile.READING in profile:
         rules += [Allow(call) for call in _READING.split()]
         rules.append(Allow("open", ((Test(1, 0, mask=_O_CHANGES),),)))
         rules.append(Allow("openat", ((Test(2, 0, mask=_O_CHANGES),),)))
@@ -194,8 +195,9 @@ def _options() -> tuple[tuple[Test, ...], ...]:
 def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
     """Families, types and protocols. UNIX sockets of a node are datagram sockets: syslog and the service
     manager. Streams would reach other services of the host, such as D-Bus."""
-    if profile is Profile.SERVER:
+    if Profile.READING in profile:
         yield (Test(0, socket.AF_UNIX),)
+    if Profile.NODE not in profile:
         return
     for family in (socket.AF_INET, socket.AF_INET6):
         for protocol in (0, socket.IPPROTO_UDP):

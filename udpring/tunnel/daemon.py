@@ -38,7 +38,17 @@ if TYPE_CHECKING:
 
     from udpring.tunnel.control import End
 
-__all__ = ["DaemonOptions", "close_log", "detach", "report", "serve", "setup_log", "start", "stop_signal"]
+__all__ = [
+    "DaemonOptions",
+    "close_log",
+    "detach",
+    "leave_the_caller",
+    "report",
+    "serve",
+    "setup_log",
+    "start",
+    "stop_signal",
+]
 
 SYSLOG = "/dev/log"
 LEVELS = {
@@ -176,13 +186,13 @@ def _child(
     def ready() -> None:
         if attached and not reported:
             close_log()  # for the caller to see
-            _leave_the_caller(keep)
+            leave_the_caller(keep)
         tell("ready")
 
     try:
         _close_all_but({0, 1, 2, *keep})
         if not attached:
-            _leave_the_caller(keep)
+            leave_the_caller(keep)
         code, line = work(ready)
     except BaseException as unexpected:
         refusal = explained(unexpected)
@@ -197,7 +207,7 @@ def _child(
     return code
 
 
-def _leave_the_caller(keep: set[int]) -> None:
+def leave_the_caller(keep: set[int]) -> None:
     """Gives the process its own session, directory and standard streams."""
     what, cure = "session of its own (setsid)", ""
     try:
@@ -434,8 +444,10 @@ async def serve(
                 with contextlib.suppress(OSError):  # WG_UAPI_FD may have no file there
                     outside.made(path)
                 broker.call("seal")
-                files = confinement.Profile.NODE_WITH_FILES if kept else confinement.Profile.NODE
-                confinement.complete(files)
+                profile = confinement.Profile.NODE
+                if kept:
+                    profile |= confinement.Profile.FILES
+                confinement.complete(profile)
             ready()
             manager.ready()
             ends: list[asyncio.Future[Any]] = [stop, tunnel.gone, server.gone]

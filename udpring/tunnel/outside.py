@@ -81,8 +81,8 @@ class SocketFiles:
 def services(files: SocketFiles) -> Services:
     """For any confined node."""
     return {
-        "addresses": Service(_addresses, apart=True, confine=_become_nobody),
-        "tunnel": Service(_tunnel, apart=True),
+        "addresses": Service(_addresses, apart=True, confine=_become_nobody, abandoned=True),
+        "tunnel": Service(_tunnel, apart=True, abandoned=True),
         "made": Service(files.made),
         "seal": Service(files.seal),
         "remove": Service(files.remove),
