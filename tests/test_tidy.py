@@ -31,6 +31,7 @@ FUNCTION_LINES = 70
 # Exceptions from the limits, with reasons. An entry that is no longer needed fails the test too.
 LONG_FILES: dict[str, str] = {
     "udpring/udp/send.py": "SendRing, one class: its calls, and the same calls in event loops",
+    "udpring/udp/transport.py": "RingTransport, one class with all methods of asyncio's",
 }
 LONG_FUNCTIONS: dict[str, str] = {}
 

@@ -402,6 +402,7 @@ def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
         where = transport.get_extra_info("sockname")
         batches = []
+        transport._sender = udpring.SendRing(transport._sock)  # of its own
         send = transport._tx.send_batch
         transport._tx.send_batch = lambda payloads, *rest: (
             batches.append(len(payloads)) or send(payloads, *rest)
@@ -501,7 +502,7 @@ def test_a_full_socket_pauses_the_protocol(how: str, run: Callable[..., Any], ou
     async def main() -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
         where = transport.get_extra_info("sockname")
-        full = transport._tx = Full(transport._tx)
+        full = transport._sender = Full(udpring.SendRing(transport._sock))
         transport.set_write_buffer_limits(high=10, low=2)
         sent = [b"%d" % number for number in range(10)]
         for payload in sent:
@@ -564,7 +565,7 @@ def test_a_forgotten_transport_warns_and_is_closed(tier: str) -> None:
         transport, _ = await udpring.open_datagram_endpoint(
             asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), tier=tier
         )
-        asyncio.get_running_loop().remove_reader(transport._polled())
+        transport._stop_reading()
         return transport.get_extra_info("socket").fileno()
 
     def forget() -> int:

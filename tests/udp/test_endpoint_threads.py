@@ -114,7 +114,7 @@ def test_a_forgotten_transport_is_closed_by_another_thread() -> None:
         transport, _ = await udpring.open_datagram_endpoint(
             asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), tier="mmsg"
         )
-        asyncio.get_running_loop().remove_reader(transport._polled())
+        transport._stop_reading()
         made.append(transport.get_extra_info("socket").fileno())
 
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

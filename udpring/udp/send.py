@@ -229,6 +229,11 @@ class SendRing(Uncopied):
         code: int = lib.udpring_send_one(handle, data, len(data), packed or ffi.NULL, 1)
         return code
 
+    def _use(self, sock: socket.socket) -> None:
+        """From now on it sends on this socket. Not while datagrams are pending."""
+        check(lib.udpring_send_use(self._usable(), sock.fileno()), "sending on the socket of an endpoint")
+        self._family = sock.family
+
     def _send_alone(self, payloads: Payloads, address: Addresses | None) -> SendReport | None:
         """Sends a single datagram without options directly, if the queue is empty. None: send it as a batch,
         which also reports the error."""

@@ -21,12 +21,15 @@ from collections.abc import Iterator
 from threading import get_ident
 from typing import Any
 
+from udpring._native import ffi, lib
 from udpring.errors import WrongThreadError
 from udpring.udp.address import Address, from_core, joined, numeric_to_core
 from udpring.udp.endpoint_socket import extra_info
 from udpring.udp.flow import Datagrams, WriteLimits
 from udpring.udp.names import NameQueue
+from udpring.udp.polls import Polls, polls_sockets
 from udpring.udp.receive import RecvRing
+from udpring.udp.seat import Seat, Seats
 from udpring.udp.send import SendRing
 from udpring.udp.tiers import forced_tier
 
@@ -43,6 +46,7 @@ SINGLES = 2
 # protocol is called for each of them anyway.
 _TIER = "mmsg"
 
+_NULL = ffi.NULL
 _SENDS_EMPTY = sys.version_info >= (3, 13)  # asyncio sends a datagram of length zero only from there on
 _WARN_AFTER = 5  # datagrams sent after closing
 
@@ -82,19 +86,20 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._address = address
         self._protocol: Datagrams = protocol
         tier = tier or forced_tier() or _TIER
-        self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)  # protocols do not use them
-        try:
-            self._tx = SendRing(sock, tier=tier)
-        except BaseException:
-            self._rx.close()
-            raise
+        # Tier mmsg has no receives in flight, so the loop may poll the socket itself, and the endpoints of a
+        # thread share their buffers. uvloop cannot: libuv takes an ICMP error for the end of the socket.
+        self._rx: RecvRing | Seat
+        if tier == "mmsg" and polls_sockets(loop):
+            self._rx = Seat(sock, Seats.of(loop))
+        else:  # protocols do not use local addresses and TOS
+            self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)
+        self._tier = tier
+        self._sender: SendRing | None = None  # made for the first batch, unless it is that of the seats
         self._sock = sock
-        self._thread = get_ident()  # which has the rings
-        # The descriptor to poll for reading, where it is not the ring's. Tier mmsg has no receives in flight,
-        # so polling the socket itself is enough. uvloop cannot: libuv takes an ICMP error for the end of the
-        # socket.
-        direct = self._rx.tier == "mmsg" and isinstance(loop, asyncio.SelectorEventLoop)
-        self._readable = os.dup(sock.fileno()) if direct else -1
+        self._ring_thread = get_ident()  # which has the rings
+        self._polls = Polls(loop, sock, self, None if isinstance(self._rx, Seat) else self._rx.fileno())
+        self._descriptor = sock.fileno()
+        self._ipv6 = sock.family == socket.AF_INET6
         self._reading = True  # neither paused nor closing
         self._paused = False
         self._inbox: Iterator[tuple[bytes, Any]] = iter(())
@@ -106,14 +111,13 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._payloads: list[bytes] = []
         self._to: list[bytes] = []  # packed, one each; none on a connected socket
         self._size = 0  # bytes queued
-        self._names = NameQueue(loop, sock.family, self._name_found, self._name_failed)
+        self._names: NameQueue | None = None  # made for the first name
         self._at_once = send_at_once
         self._as_uvloop = as_uvloop
         self._scheduled = False  # a flush comes with the next turn
         self._bursts = False  # the last turn that sent had several datagrams
         self._flushed = 0  # datagrams that this turn queued and that have left
         self._delivering = False  # a flush follows when the protocol has the received datagrams
-        self._writable = -1  # a duplicate of the socket's descriptor, to wait on
         self._blocked = False  # the loop waits for it
         self._closing = False
         self._conn_lost = False  # connection_lost was scheduled
@@ -126,7 +130,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
 
     def _start_reading(self) -> None:
         if self._reading:
-            self._loop.add_reader(self._polled(), self._read_ready)
+            self._polls.read(self._read_ready)
 
     def is_reading(self) -> bool:
         """Whether it receives: it is not paused and not closing."""
@@ -151,8 +155,17 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._start_reading()
         self._look_again()
 
-    def _polled(self) -> int:
-        return self._readable if self._readable >= 0 else self._rx.fileno()
+    @property
+    def _tx(self) -> SendRing:
+        """The ring for batches."""
+        if self._sender is None and self._sock is not None:
+            if isinstance(self._rx, Seat):
+                return self._rx.sender(self._sock)
+            if get_ident() != self._ring_thread:
+                raise WrongThreadError("the rings of this transport belong to another thread")
+            self._sender = SendRing(self._sock, tier=self._tier)
+        assert self._sender is not None
+        return self._sender
 
     def _read_ready(self) -> None:
         if self._again:
@@ -184,8 +197,6 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         count = len(batch)
         if count:
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
-            if count == room and self._readable >= 0:  # the ring may have the rest of a train
-                self._look_again()
             self._inbox = batch.addresses.paired_with(batch.payloads())
             batch.release()
             self._deliver()
@@ -280,7 +291,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
                     if packed is None:
                         if self._as_uvloop:
                             self._check_zone(addr)
-                        packed = self._names.put(addr, data)
+                        packed = self._name_queue().put(addr, data)
                 except OSError as error:
                     self._report_error(error)
                     return
@@ -298,7 +309,10 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
             self._loop.call_soon(self._end_turn)
         if alone and not self._payloads:
             self._alone = False
-            code = self._tx._send_one(data, packed)
+            if self._sender is not None:
+                code = self._sender._send_one(data, packed)
+            else:
+                code = lib.udpring_send_alone(self._descriptor, self._ipv6, data, len(data), packed or _NULL)
             if code <= 0:
                 if code:
                     self._report_error(OSError(-code, os.strerror(-code)))
@@ -319,6 +333,11 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         """Raises ValueError unless the address was not numeric for its zone alone (``fe80::1%eth0``)."""
         if self._family != socket.AF_INET6 or "%" not in addr[0]:
             raise ValueError(f"{addr!r}: socket family mismatch or a DNS lookup is required")
+
+    def _name_queue(self) -> NameQueue:
+        if self._names is None:
+            self._names = NameQueue(self._loop, self._family, self._name_found, self._name_failed)
+        return self._names
 
     def _name_found(self, packed: bytes, datagrams: list[bytes]) -> None:
         self._payloads += datagrams
@@ -378,10 +397,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._payloads = [payloads[index] for index in again]
         self._to = [to[index] for index in again] if to else []
         self._size = sum(map(len, self._payloads))
-        assert self._sock is not None
-        if self._writable < 0:
-            self._writable = os.dup(self._sock.fileno())
-        self._loop.add_writer(self._writable, self._write_ready)
+        self._polls.write(self._write_ready)
         self._blocked = True
         return [error for _, error in errors if error.errno != errno.EAGAIN]
 
@@ -391,12 +407,12 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
 
     def _stop_writing(self) -> None:
         if self._blocked:
-            self._loop.remove_writer(self._writable)
+            self._polls.stop_writing()
             self._blocked = False
 
     def get_write_buffer_size(self) -> int:
         """Bytes that are queued."""
-        return self._size + self._names.size
+        return self._size if self._names is None else self._size + self._names.size
 
     # Closing.
 
@@ -416,7 +432,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._force_close(None)
 
     def _stop_reading(self) -> None:
-        self._loop.remove_reader(self._polled())
+        self._polls.stop_reading()
 
     def _lose(self, error: Exception | None) -> None:
         self._conn_lost = True
@@ -426,7 +442,8 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         if self._conn_lost:
             return
         self._stop_writing()
-        self._names.close()
+        if self._names is not None:
+            self._names.close()
         self._payloads, self._to, self._size = [], [], 0
         if not self._closing:
             self._closing = True
@@ -452,15 +469,20 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        self._names.close()
-        self._follow()
+        if self._names is not None:
+            self._names.close()
+        if not isinstance(self._rx, Seat):
+            self._follow()
         self._rx.close()
-        self._tx.close()
-        for descriptor in (self._readable, self._writable):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._readable = self._writable = -1
+        if self._sender is not None:
+            self._sender.close()
+        self._polls.close()
         sock.close()
+
+    @property
+    def _thread(self) -> int:
+        """The thread that has the rings."""
+        return self._rx.thread if isinstance(self._rx, Seat) else self._ring_thread
 
     def _follow(self) -> None:
         """The loop may run in another thread than before. Takes the rings along, where their tier allows it.
@@ -470,8 +492,9 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
             with contextlib.suppress(WrongThreadError):
                 self._rx._change_thread()
-                self._tx._change_thread()
-                self._thread = get_ident()
+                if self._sender is not None:
+                    self._sender._change_thread()
+                self._ring_thread = get_ident()
 
     def is_closing(self) -> bool:
         """Whether ``close()`` or ``abort()`` was called, or the transport failed."""

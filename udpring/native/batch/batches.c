@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "../udp/rx_tier.h"
+
 #define IDLE_MAX 16u          /* batches kept for reuse */
 #define IDLE_BYTES 65536u     /* larger ones are freed */
 #define COLUMNS 3             /* offsets, lengths, ends */
@@ -173,11 +175,37 @@ int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_sha
     return 0;
 }
 
-int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
+/* Harvests up to `messages` of this socket. Messages of another one are there only if an exception in the program kept it from
+ * fetching them. */
+static uint32_t harvest_from(struct udp_batches *batches, uint32_t socket, uint32_t messages)
 {
-    /* Harvest two messages: this shows at no cost whether more than one is waiting. */
-    if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, 2))
-        return -EAGAIN;
+    if (ur_unlikely(batches->head < batches->tail)) {
+        if (batches->ready[batches->head].socket_index == socket)
+            return batches->tail - batches->head;
+        while (udp_batches_waiting(batches))
+            batches->rx->stats.removed += udp_batches_drop(batches, batches->ready[batches->head].socket_index);
+    }
+    batches->tail = udp_rx_harvest_from(batches->rx, socket, batches->ready,
+                                        messages < batches->capacity ? messages : batches->capacity);
+    return batches->tail;
+}
+
+int udp_batches_gather_from(struct udp_batches *batches, uint32_t socket, uint32_t max, struct udp_share *share)
+{
+    *share = (struct udp_share){0};
+    uint32_t messages = max / batches->a_message;
+    share->messages = harvest_from(batches, socket, messages ? messages : 1);
+    for (uint32_t i = 0; i < share->messages; i++) {
+        share->datagrams += datagrams(batches, &batches->ready[batches->head + i]);
+        share->payload += batches->ready[batches->head + i].length;
+    }
+    if (share->messages)
+        batches->a_message = share->datagrams / share->messages;
+    return 0;
+}
+
+static int take_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
+{
     const struct udpring_packet *message = &batches->ready[batches->head];
     uint32_t slot = message->slot, length = message->length;
     if (message->segment_size || length > room || batches->holders[slot])
@@ -189,6 +217,20 @@ int udp_batches_one(struct udp_batches *batches, struct udpring_address *source,
         batches->head = batches->tail = 0;
     udp_rx_release(batches->rx, slot);
     return (int)length;
+}
+
+int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
+{
+    /* Harvest two messages: this shows at no cost whether more than one is waiting. */
+    if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, 2))
+        return -EAGAIN;
+    return take_one(batches, source, to, room);
+}
+
+int udp_batches_one_from(struct udp_batches *batches, uint32_t socket, struct udpring_address *source, uint8_t *to,
+                         uint32_t room)
+{
+    return harvest_from(batches, socket, 1) ? take_one(batches, source, to, room) : -EAGAIN;
 }
 
 static struct udp_batch *take_batch(struct udp_batches *batches, size_t room)

@@ -12,6 +12,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "../uring/thread.h"
+
 #include "../udp/handle.h"
 #include "../udp/rx.h"
 #include "../udp/rx_tier.h"
@@ -29,7 +31,7 @@
 struct udpring_recv {
     struct udp_handle_owner owner;
     struct udp_handle_socket socket;  /* of a ring with one socket */
-    bool many;                        /* the sockets come and go */
+    bool many, passive;               /* the sockets come and go; the caller polls them */
     uint8_t wants;                    /* enum udp_socket_wants, for sockets that come */
     atomic_bool closed;               /* the thread that sets it ends the receive side, once */
     struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
@@ -65,7 +67,8 @@ static void unreference(struct udpring_recv *recv)
 /* Any thread. In this order clear_event() may read once too often, but never misses a write. */
 static void raise_event(struct udpring_recv *recv)
 {
-    (void)eventfd_write(recv->event, 1);
+    if (recv->event >= 0)
+        (void)eventfd_write(recv->event, 1);
     atomic_store(&recv->risen, true);
 }
 
@@ -91,10 +94,12 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
         return ur_fail(why, -ENOMEM, "no memory for a receive ring");
     atomic_init(&recv->references, 1);
     recv->pollable = -1;
-    recv->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    recv->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = recv->wake < 0 || recv->event < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     recv->many = options->many;
+    recv->passive = options->passive;
+    recv->wake = recv->passive ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    recv->event = recv->passive ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bool failed = !recv->passive && (recv->wake < 0 || recv->event < 0);
+    int code = failed ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
     recv->wants = (uint8_t)((options->locals ? UDP_SOCKET_LOCAL : 0) | (options->tos ? UDP_SOCKET_TOS : 0));
     if (!code)
         code = udp_handle_claim(&recv->owner);
@@ -107,12 +112,12 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
     }
     struct udp_rx_options inner = {
         .tier = options->tier, .slots = options->slots, .slot_bytes = options->slot_bytes, .sockets = !recv->many,
-        .fd = {recv->many ? -1 : options->fd}, .many = recv->many, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
+        .fd = {recv->many ? -1 : options->fd}, .many = recv->many, .passive = recv->passive, .gro = options->gro, .gro_may_fail = options->gro == UDPRING_GRO_TRY,
         .timestamps = options->timestamps, .cq_entries = options->cq_entries,
         .pollable = true, .direct = true};
     if (!code)
         code = udp_rx_open(&recv->rx, &inner, why);
-    if (!code) {
+    if (!code && !recv->passive) {
         code = udp_rx_watch(recv->rx, recv->wake, POLLIN, WAKE_TOKEN);
         if (code)
             ur_fail(why, code, "the wake-up descriptor cannot be watched: %s", strerror(-code));
@@ -188,9 +193,21 @@ static int check_open(struct udpring_recv *recv)
     return ur_unlikely(udp_rx_any_ended(recv->rx)) && !udp_batches_waiting(&recv->batches) ? -ENOLINK : 0;
 }
 
-static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
+/* What is there of one socket that the caller polls. */
+static int gather_from(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
 {
-    struct udp_share share;
+    int code = udp_rx_member_error(recv->rx, call->number, true);
+    udp_batches_reclaim(&recv->batches);
+    if (!code)
+        code = udp_batches_gather_from(&recv->batches, call->number, call->max ? call->max : 1, share);
+    if (!code && !share->messages)
+        code = udp_rx_member_error(recv->rx, call->number, false);
+    return code || share->messages ? code : -ETIME;
+}
+
+/* What is there of any socket, or a wait for it. */
+static int gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
+{
     int code = check_open(recv);
     if (code)
         return code;
@@ -199,7 +216,13 @@ static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call 
         udp_rx_look(recv->rx);
     else
         udp_rx_notify(recv->rx);
-    code = wait_and_gather(recv, call, &share);
+    return wait_and_gather(recv, call, share);
+}
+
+static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
+{
+    struct udp_share share = {0};
+    int code = recv->passive ? gather_from(recv, call, &share) : gather(recv, call, &share);
     if (!code)
         code = udp_batches_build(&recv->batches, &share, recv, batch);
     if (!code)
@@ -241,6 +264,8 @@ int32_t udpring_recv_fileno(struct udpring_recv *recv)
         return code;
     if (!recv->rx)
         return -ECANCELED;
+    if (recv->passive)
+        return -EINVAL;   /* nothing of it can be polled */
     code = udp_rx_pollable(recv->rx, recv->event);
     if (code < 0)
         return code;
@@ -309,6 +334,11 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     if (!recv->rx)
         return -ECANCELED;
     struct udpring_batch *batch = call->batch;
+    if (ur_unlikely(batch && recv->passive && atomic_load_explicit(&recv->given, memory_order_relaxed) == batch &&
+                    batch->messages[0].socket_index != call->number)) {   /* an exception kept its socket from fetching it */
+        recv->rx->stats.removed += batch->count;
+        udpring_batch_release(batch, NULL);
+    }
     if (ur_likely(!batch || atomic_load_explicit(&recv->given, memory_order_relaxed) != batch)) {
         call->batch = batch = NULL;
         code = next_batch(recv, call, &batch);
@@ -330,8 +360,14 @@ int32_t udpring_recv_one(struct udpring_recv_call *call)
     if (udp_handle_check(&recv->owner) || !recv->rx || call->batch)
         return -EAGAIN;
     udp_batches_reclaim(&recv->batches);
+    int length;
+    if (recv->passive) {
+        length = udp_batches_one_from(&recv->batches, call->number, &call->source, call->one, sizeof(call->one));
+        publish(recv);
+        return length >= 0 && recv->rx->icmp.count ? length + UDPRING_ONE_MORE : length;
+    }
     udp_rx_notify(recv->rx);
-    int length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
+    length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
     if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
         length += UDPRING_ONE_MORE;
     publish(recv);
@@ -369,7 +405,8 @@ int32_t udpring_recv_move(struct udpring_recv *recv)
 
 void udpring_recv_wake(struct udpring_recv *recv)
 {
-    (void)eventfd_write(recv->wake, 1);
+    if (recv->wake >= 0)
+        (void)eventfd_write(recv->wake, 1);
     raise_event(recv);   /* the owner may be in an event loop */
 }
 

@@ -37,8 +37,8 @@ static void free_send(struct udpring_send *send)
         send->spare = job->next;
         send_job_free(job);
     }
-    if (send->wake >= 0)
-        close(send->wake);
+    if (atomic_load(&send->wake) >= 0)
+        close(atomic_load(&send->wake));
     if (send->epoll >= 0)
         close(send->epoll);
     send_paths_free(&send->paths);
@@ -75,10 +75,8 @@ int32_t udpring_send_open(struct udpring_send **opened, const struct udpring_sen
     send->again_first = SEND_NO_PIECE;
     send->epoll = send->polled = -1;
     send->trains = options->gso;
-    send->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = send->wake < 0 ? ur_fail(why, -errno, "no eventfd: %s", strerror(errno)) : 0;
-    if (!code)
-        code = udp_handle_claim(&send->owner);
+    atomic_init(&send->wake, -1);
+    int code = udp_handle_claim(&send->owner);
     if (!code) {
         code = udp_handle_claim_socket(&send->socket, options->fd);
         if (code)
@@ -113,6 +111,19 @@ int32_t udpring_send_move(struct udpring_send *send)
     bool movable = send->tx && udp_tx_tier(send->tx) == UDPRING_TIER_MMSG && !send->fan &&
                    send->owner.forks == ur_fork_count();
     return movable ? udp_handle_claim(&send->owner) : -EXDEV;
+}
+
+int32_t udpring_send_use(struct udpring_send *send, int32_t fd)
+{
+    struct udp_handle_socket socket;
+    int code = send_check(send);
+    if (!code)
+        code = send->unfinished || send->epoll >= 0 ? -EBUSY : udp_handle_claim_socket(&socket, fd);
+    if (!code)
+        code = udp_tx_use(send->tx, fd);
+    if (!code)
+        send->socket = socket;
+    return code;
 }
 
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *face)
@@ -172,12 +183,41 @@ int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_
     return code;
 }
 
+/* Most rings never wait, and many endpoints should need few descriptors. */
+int send_wake_fd(struct udpring_send *send)
+{
+    int wake = atomic_load(&send->wake);
+    if (wake >= 0)
+        return wake;
+    wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake < 0)
+        return -errno;
+    atomic_store(&send->wake, wake);
+    if (atomic_load(&send->woken))
+        (void)eventfd_write(wake, 1);
+    return wake;
+}
+
+static int send_take_wake(struct udpring_send *send)
+{
+    eventfd_t ignored;
+    if (atomic_load(&send->wake) >= 0)
+        (void)eventfd_read(atomic_load(&send->wake), &ignored);
+    atomic_store(&send->woken, false);
+    return -ECANCELED;
+}
+
 /* Waits until the parked socket is writable, a zero-copy notification arrives, or another thread wants to close. */
 static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
 {
     if (!timeout_ns && udp_tx_parked(send->tx) < 0)
         return -ETIME;
-    struct pollfd polled[] = {{.fd = send->wake, .events = POLLIN}, {.fd = udp_tx_parked(send->tx), .events = POLLOUT}};
+    int wake = timeout_ns ? send_wake_fd(send) : atomic_load(&send->wake);
+    if (timeout_ns && wake < 0)
+        return wake;
+    if (atomic_load(&send->woken))
+        return send_take_wake(send);
+    struct pollfd polled[] = {{.fd = wake, .events = POLLIN}, {.fd = udp_tx_parked(send->tx), .events = POLLOUT}};
     if (polled[1].fd < 0)
         polled[1] = (struct pollfd){.fd = udp_tx_awaits_notice(send->tx), .events = POLLIN};
     /* Neither applies, and no send ended: the kernel has no memory for the operation itself. Try again after a moment. */
@@ -188,11 +228,8 @@ static int wait_ready(struct udpring_send *send, int64_t timeout_ns)
                        : ppoll(polled, 2, endless ? NULL : &limit, NULL);
     if (ready < 0)
         return -errno;
-    if (polled[0].revents) {
-        eventfd_t ignored;
-        (void)eventfd_read(send->wake, &ignored);
-        return -ECANCELED;
-    }
+    if (polled[0].revents)
+        return send_take_wake(send);
     return ready || fd < 0 ? 0 : -ETIME;
 }
 
@@ -278,7 +315,10 @@ int32_t udpring_send_close(struct udpring_send *send)
 
 void udpring_send_wake(struct udpring_send *send)
 {
-    (void)eventfd_write(send->wake, 1);
+    atomic_store(&send->woken, true);
+    int wake = atomic_load(&send->wake);   /* in this order: an owner that makes it now sees `woken` */
+    if (wake >= 0)
+        (void)eventfd_write(wake, 1);
 }
 
 void udpring_send_free(struct udpring_send *send)

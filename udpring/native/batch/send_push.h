@@ -37,7 +37,8 @@ struct udpring_send {
     uint64_t pending;                   /* written by the owner; read by any thread, relaxed */
     int32_t zero_copy;                  /* like `pending`: UDPRING_ZC_* */
     uint64_t helped;                    /* like `pending`: datagrams sent by helpers */
-    int wake;                           /* eventfd */
+    _Atomic int wake;                   /* eventfd, made for the first wait or poll: send_wake_fd(); -1: none yet */
+    atomic_bool woken;                  /* another thread wants to close; set before `wake` is written */
     int epoll;                          /* for event loops; -1: not requested yet */
     int polled;                         /* the socket in it, or -1 */
     bool calls_again;                   /* it is readable, since it could not be told what to wait for */
@@ -71,6 +72,8 @@ int send_make_item(const struct udpring_send *send, const struct send_job *job, 
 void send_end_job(struct udpring_send *send, struct send_job *job);
 /* Sends as much as possible without waiting. 0, or a fatal -errno. */
 int send_advance(struct udpring_send *send);
+/* The eventfd by which another thread wakes the owner, or -errno. */
+int send_wake_fd(struct udpring_send *send);
 /* Call before the owner waits in an event loop. Makes `epoll` readable while there is work to do. */
 void send_prepare_poll(struct udpring_send *send);
 /* Ends the datagrams of this job, or of all jobs (NULL), that the kernel does not have, with this -errno. */

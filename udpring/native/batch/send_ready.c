@@ -48,11 +48,14 @@ int32_t udpring_send_fileno(struct udpring_send *send)
     int code = send_check(send);
     if (code)
         return code;
+    int wake = send_wake_fd(send);
+    if (wake < 0)
+        return wake;
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)
         return -errno;
     struct epoll_event interest = {.events = EPOLLIN};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, send->wake, &interest)) {
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &interest)) {
         code = -errno;
         close(epoll);
         return code;

@@ -92,6 +92,7 @@ struct udpring_recv_options {
     uint8_t whole_trains;               /* a train stays one datagram of its batch, with its segment_size */
     uint8_t timestamps;                 /* SO_TIMESTAMPNS while open */
     uint8_t many;                       /* the sockets come by udpring_recv_add; fd is ignored */
+    uint8_t passive;                    /* with `many`, tier mmsg: the caller polls the sockets, and call.number says which to read */
     uint8_t locals, tos;                /* switch on IP_PKTINFO and IP_RECVTOS; else leave them as they are */
 };
 /* `count` datagrams, each base[offset .. offset + length), from `message_count` messages. A message that is a train gives
@@ -118,6 +119,7 @@ struct udpring_recv_call {
     uint64_t bytes;
     uint32_t count;
     uint32_t max;                       /* datagrams */
+    uint32_t number;                    /* options.passive: of the socket. Then a call never waits, and `max` is approximate */
     struct udpring_address source;      /* the datagram of udpring_recv_one: its source, directly followed by the payload */
     uint8_t one[2048];
 };
@@ -170,6 +172,10 @@ const char *udpring_recv_reason(const struct udpring_recv *recv);
 void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats);
 void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usage *usage);
 
+/* Sends one datagram on a socket without a ring. `ipv6`: its family is AF_INET6. Returns 0, its -errno, or 1: not possible now, or
+ * not so. */
+int32_t udpring_send_alone(int32_t fd, int32_t ipv6, const uint8_t *data, uint64_t length, const uint8_t *address);
+
 /* Sending for Python. Owner, thread, closing, freeing: as for receiving. Any thread may read stats and pending. */
 struct udpring_send;
 /* 0 when the caller may send. -EXDEV: another thread or a forked child. -ECANCELED: closed. */
@@ -208,6 +214,8 @@ struct udpring_send_job {
 };
 int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_options *options,
                           struct udpring_reason *why);
+/* From now on the ring sends on this socket, which the caller opened, with the same options. -EBUSY: sends are pending. */
+int32_t udpring_send_use(struct udpring_send *send, int32_t fd);
 /* Queues the job behind the others and sends as much as possible without waiting. -EINVAL: lengths and offsets exceed the data
  * or do not use all of it, or the number of addresses is not 0, 1 or count. -ENOMEM. */
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *job);

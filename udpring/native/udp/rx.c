@@ -52,6 +52,7 @@ int udp_rx_open_tier(struct udp_rx **opened, uint32_t id, const struct udp_rx_op
     rx->sockets = options->sockets;
     rx->pollable = options->pollable;
     rx->direct = options->direct;
+    rx->passive = options->passive;
     rx->gro_wanted = options->gro;
     rx->gro_may_fail = options->gro_may_fail;
     rx->timestamps_wanted = options->timestamps;
@@ -196,6 +197,16 @@ int64_t udp_rx_ended(struct udp_rx *rx, int *error)
 bool udp_rx_any_ended(const struct udp_rx *rx)
 {
     return rx->set && rx->set->ended.first != UDP_RX_NO_MEMBER;
+}
+
+unsigned udp_rx_harvest_from(struct udp_rx *rx, uint32_t index, struct udpring_packet *packets, unsigned max)
+{
+    return rx_set_receive_from(rx->set, index, packets, max);
+}
+
+int udp_rx_member_error(struct udp_rx *rx, uint32_t index, bool look)
+{
+    return rx->set ? rx_set_member_error(rx->set, index, look) : -EINVAL;
 }
 
 void udp_rx_check(struct udp_rx *rx, uint32_t sockets)

@@ -24,6 +24,7 @@ struct udp_rx_options {
     uint32_t sockets;                 /* 1 or 2; 0 with `many` */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; the caller closes them */
     bool many;                        /* the sockets come by udp_rx_add(); they share the slots */
+    bool passive;                     /* with `many` on tier mmsg: the caller polls the sockets: udp_rx_harvest_from() */
     bool pollable;                    /* the caller will use udp_rx_pollable() */
     bool direct;                      /* the io_uring tiers take what is there by recvmmsg, and arm a receive to wait */
     bool gro;                         /* UDP_GRO on the sockets while open: trains arrive, see packet.segment_size */
@@ -80,6 +81,10 @@ int udp_rx_remove(struct udp_rx *rx, uint32_t index) UR_MUST_CHECK;
  * its index and errno, or -ENOENT. */
 int64_t udp_rx_ended(struct udp_rx *rx, int *error) UR_MUST_CHECK;
 bool udp_rx_any_ended(const struct udp_rx *rx);
+/* With options.passive: takes up to max datagrams of this socket. */
+unsigned udp_rx_harvest_from(struct udp_rx *rx, uint32_t index, struct udpring_packet *packets, unsigned max);
+/* 0, or -errno: the socket was closed (looks only with `look`), shut down, or has never been added. */
+int udp_rx_member_error(struct udp_rx *rx, uint32_t index, bool look) UR_MUST_CHECK;
 /* Looks whether the next `sockets` sockets, in turn, are still open: the kernel reports a close to nobody. */
 void udp_rx_check(struct udp_rx *rx, uint32_t sockets);
 

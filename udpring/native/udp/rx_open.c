@@ -6,6 +6,8 @@ static int check_options(const struct udp_rx_options *options, struct udpring_re
 {
     if (options->many ? options->sockets != 0 : options->sockets < 1 || options->sockets > UDP_RX_SOCKETS_MAX)
         return ur_fail(why, -EINVAL, "%u sockets given to a receive ring: 1 or 2", options->sockets);
+    if (options->passive && (!options->many || options->tier != UDPRING_TIER_MMSG))
+        return ur_fail(why, -EINVAL, "only tier mmsg receives from sockets that the caller polls");
     if (options->slots > UDP_RX_SLOTS_MAX)
         return ur_fail(why, -EINVAL, "%u receive buffers a socket: at most %d", options->slots, UDP_RX_SLOTS_MAX);
     if (options->slot_bytes > UDP_RX_SLOT_BYTES_MAX)

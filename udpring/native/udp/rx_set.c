@@ -319,3 +319,25 @@ unsigned rx_set_receive(struct udp_rx_set *set, struct udpring_packet *packets, 
     }
     return count;
 }
+
+unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpring_packet *packets, unsigned max)
+{
+    uint32_t room = udp_rx_vector_fill(set->rx, &set->vector, UDP_RX_VECTOR);
+    room = room < max ? room : max;
+    if (ur_unlikely(!room || rx_set_member_error(set, index, false)))
+        return 0;
+    rx_set_mark(set, index, 0);
+    unsigned count = take_turn(set, index, packets, room);
+    not_ready(set, index);   /* the caller polls it again */
+    return count;
+}
+
+int rx_set_member_error(struct udp_rx_set *set, uint32_t index, bool look)
+{
+    const struct udp_rx_member *member = &set->member[index];
+    if (index >= set->capacity || (member->state != UDP_RX_MEMBER_ACTIVE && member->state != UDP_RX_MEMBER_ENDED))
+        return -ENOENT;
+    if (member->state == UDP_RX_MEMBER_ACTIVE && look && udp_handle_check_socket(&member->socket))
+        rx_set_end(set, index, EBADF);
+    return member->state == UDP_RX_MEMBER_ENDED ? -member->error : 0;
+}

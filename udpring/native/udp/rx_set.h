@@ -79,4 +79,8 @@ bool rx_set_readable(struct udp_rx_set *set);
 /* Sockets wait for a slot: every slot is held. */
 bool rx_set_hungry(struct udp_rx_set *set);
 unsigned rx_set_receive(struct udp_rx_set *set, struct udpring_packet *packets, unsigned max);
+/* From this member alone, whether it is on the list or not. */
+unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpring_packet *packets, unsigned max);
+/* 0, or -errno: why it ended. -ENOENT: it is no member. `look`: see first whether it is open. */
+int rx_set_member_error(struct udp_rx_set *set, uint32_t index, bool look);
 #endif

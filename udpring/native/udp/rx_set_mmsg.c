@@ -34,6 +34,8 @@ static struct mmsg_set *self(const struct udp_rx *rx)
 static int watch_member(struct udp_rx_set *set, uint32_t index)
 {
     const struct udp_rx_member *member = &set->member[index];
+    if (set->rx->passive)
+        return 0;
     struct epoll_event interest = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET,
                                    .data.u64 = (uint64_t)member->serial << 32 | index};
     return epoll_ctl(self(set->rx)->epoll, EPOLL_CTL_ADD, member->socket.fd, &interest) ? -errno : 0;
@@ -42,7 +44,7 @@ static int watch_member(struct udp_rx_set *set, uint32_t index)
 static bool unwatch_member(struct udp_rx_set *set, uint32_t index)
 {
     const struct udp_handle_socket *socket = &set->member[index].socket;
-    if (!udp_handle_check_socket(socket))   /* else its number may be another socket's */
+    if (!set->rx->passive && !udp_handle_check_socket(socket))   /* else its number may be another socket's */
         (void)epoll_ctl(self(set->rx)->epoll, EPOLL_CTL_DEL, socket->fd, NULL);
     return true;
 }
@@ -53,8 +55,8 @@ static int set_open(struct udp_rx *rx, struct udpring_reason *why)
     mmsg->outer = -1;
     mmsg->set.watch = watch_member;
     mmsg->set.unwatch = unwatch_member;
-    mmsg->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (mmsg->epoll < 0)
+    mmsg->epoll = rx->passive ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    if (mmsg->epoll < 0 && !rx->passive)
         return ur_fail(why, -errno, "no epoll instance: %s", strerror(errno));
     return rx_set_open(&mmsg->set, rx, why);
 }

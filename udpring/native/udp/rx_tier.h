@@ -68,6 +68,7 @@ struct udp_rx {
     struct { uint64_t packets; uint32_t count; } refused;   /* refusals in a row, since this many packets */
     uint32_t watched;                 /* tokens that fired */
     bool pollable, direct;            /* as in the options */
+    bool passive;                     /* as in the options */
     bool look;                        /* direct: the next harvest tries every socket */
     bool short_of_memory;             /* at the last wait, or at a receive since */
     struct { int code[UDP_RX_ERRORS]; uint32_t head, count; } icmp;   /* the last errors that were not fetched yet */

@@ -13,8 +13,10 @@ struct udp_switch {
     uint32_t users;
 };
 
-/* A short list, searched only when a ring opens or closes. */
-static struct udp_switch *switches;
+#define BUCKETS 256u   /* a power of two */
+
+/* By inode. Searched only when a ring opens or closes, but there may be many sockets. */
+static struct udp_switch *switches[BUCKETS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static int fork_error;
@@ -36,7 +38,7 @@ static void watch_forks(void)
 
 static struct udp_switch **find(const struct udp_handle_socket *socket, int level, int option)
 {
-    struct udp_switch **at = &switches;
+    struct udp_switch **at = &switches[socket->inode & (BUCKETS - 1)];
     while (*at && ((*at)->socket.inode != socket->inode || (*at)->socket.device != socket->device || (*at)->level != level ||
                    (*at)->option != option))
         at = &(*at)->next;
@@ -58,8 +60,9 @@ static int switch_on(const struct udp_handle_socket *socket, int level, int opti
         free(fresh);
         return -error;
     }
-    *fresh = (struct udp_switch){.next = switches, .socket = *socket, .level = level, .option = option, .users = 1};
-    *held = switches = fresh;
+    struct udp_switch **bucket = &switches[socket->inode & (BUCKETS - 1)];
+    *fresh = (struct udp_switch){.next = *bucket, .socket = *socket, .level = level, .option = option, .users = 1};
+    *held = *bucket = fresh;
     return 0;
 }
 

@@ -37,6 +37,19 @@ static int learn_families(struct udp_tx *tx, struct udpring_reason *why)
     return 0;
 }
 
+int udp_tx_use(struct udp_tx *tx, int fd)
+{
+    int family = udp_tx_idle(tx) ? udp_socket_family(fd, NULL) : -EBUSY;
+    if (family < 0)
+        return family;
+    tx->fd[0] = fd;
+    tx->family[0] = (uint8_t)family;
+    tx->direct_charge = 0;
+    tx->queue[0].blocked = false;
+    udp_tx_learn_peer(tx, 0);
+    return 0;
+}
+
 static int allocate(struct udp_tx *tx, uint32_t slots)
 {
     tx->capacity = 1;

@@ -72,6 +72,8 @@ const char *udp_tx_tier_reason(const struct udp_tx *tx);
 uint32_t udp_tx_segments_max(void);
 /* Call after connect() on a socket: finds the address family of its packets on the wire. */
 void udp_tx_learn_peer(struct udp_tx *tx, uint32_t socket_index);
+/* Replaces socket 0. -EBUSY: it has pending sends. */
+int udp_tx_use(struct udp_tx *tx, int fd) UR_MUST_CHECK;
 /* 0, -ENOBUFS (all slots pending: flush and reap first), -EMSGSIZE, -EINVAL, -EAFNOSUPPORT. */
 int udp_tx_push(struct udp_tx *tx, const struct udp_tx_item *item) UR_MUST_CHECK;
 /* Sends one datagram at once on socket 0, whose queue must be empty, to an address or (NULL) to the peer. Returns 0, -errno of

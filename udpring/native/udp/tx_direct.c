@@ -45,27 +45,41 @@ void udp_tx_count_direct(struct udp_tx *tx, struct udp_tx_direct *direct)
     *direct = (struct udp_tx_direct){0};
 }
 
-int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
+static int send_to(int fd, uint8_t family, const uint8_t *data, uint64_t length, const struct udpring_address *to)
 {
     UR_UNINITIALIZED struct sockaddr_storage name;
     socklen_t name_length = 0;
-    if (!udp_tx_idle(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
-        return 1;
     if (to && to->family) {
-        if (to->family != AF_INET && (to->family != AF_INET6 || tx->family[0] != AF_INET6))
+        if (to->family != AF_INET && (to->family != AF_INET6 || family != AF_INET6))
             return 1;
-        name_length = udp_address_to_sockaddr(to, tx->family[0], &name);
+        name_length = udp_address_to_sockaddr(to, family, &name);
     }
-    ssize_t sent = sendto(tx->fd[0], data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
+    ssize_t sent = sendto(fd, data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
     int error = sent < 0 ? errno : 0;
     if (error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error))
         return 1;
+    return !error && (uint64_t)sent != length ? -EIO : -error;
+}
+
+int32_t udpring_send_alone(int32_t fd, int32_t ipv6, const uint8_t *data, uint64_t length, const uint8_t *address)
+{
+    struct udpring_address to;
+    if (address)
+        memcpy(&to, address, sizeof(to));
+    return length > UDP_TX_LENGTH_MAX ? 1 : send_to(fd, ipv6 ? AF_INET6 : AF_INET, data, length, address ? &to : NULL);
+}
+
+int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
+{
+    if (!udp_tx_idle(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
+        return 1;
+    int code = send_to(tx->fd[0], tx->family[0], data, length, to);
+    if (code > 0)
+        return code;
     tx->stats.submits++;
-    if (!error && (uint64_t)sent != length)
-        error = EIO;
-    if (error) {
-        udp_tx_count_error(&tx->stats, error, 1);
-        return -error;
+    if (code) {
+        udp_tx_count_error(&tx->stats, -code, 1);
+        return code;
     }
     tx->stats.packets++;
     tx->stats.bytes += length;
