@@ -301,6 +301,6 @@ if __name__ == "__main__":
     elif os.geteuid():
         sys.exit("pictures: run this as root: it makes network namespaces")
     elif shutil.which("tmux") is None:
-        sys.exit("pictures: tmux is missing: apt-get install tmux")
+        sys.exit("pictures: there is no tmux: install it")
     else:
         main(Path(sys.argv[1]) if sys.argv[1:] else TOP / "docs/pictures")
