@@ -33,7 +33,7 @@ def test_the_module_fits_its_sources(copy: Path) -> None:
     assert imported(copy).stdout.strip() == str(copy / "__init__.py")
 
 
-@pytest.mark.parametrize("room", ["", "uring", "uring/net", "udp", "tunnel"])
+@pytest.mark.parametrize("room", ["", "uring", "uring/net", "udp", "tunnel", "tunnel/crypto"])
 def test_a_module_of_another_abi_is_refused(copy: Path, room: str) -> None:
     header = copy / "native" / room / "abi.h"
     header.write_text(header.read_text().replace("#endif", "int32_t udpring_novelty(void);\n#endif"))

@@ -7,6 +7,7 @@ confused. Forgery is assumed to be impossible; tests/wireguard/test_noise.py tes
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2s
 from typing import Any
 
@@ -25,6 +26,19 @@ def _hash(*parts: bytes) -> bytes:
     return blake2s(b"".join(parts)).digest()
 
 
+class _Jobs:
+    """``handshake.Job`` for each step."""
+
+    def initiation_job(self, ephemeral: bytes, payload: bytes) -> noise.ImmediateJob:
+        return noise.ImmediateJob(partial(self.write_initiation, ephemeral, payload))  # type: ignore[attr-defined]
+
+    def reading_job(self, message: bytes, psk: bytes) -> noise.ImmediateJob:
+        return noise.ImmediateJob(partial(self.read_response, message, psk))  # type: ignore[attr-defined]
+
+    def response_job(self, ephemeral: bytes, psk: bytes) -> noise.ImmediateJob:
+        return noise.ImmediateJob(partial(self.write_response, ephemeral, b"", psk))  # type: ignore[attr-defined]
+
+
 class StaticKey:
     """A key pair."""
 
@@ -36,8 +50,14 @@ class StaticKey:
     def shared_with(self, public: bytes) -> bytes:
         return b"".join(sorted((self.public, public)))
 
+    def initiator(self, remote: bytes, **_: Any) -> Initiator:
+        return Initiator(self, remote)
 
-class Initiator:
+    def responder(self, cipher: Any = None) -> Responder:
+        return Responder(self)
+
+
+class Initiator(_Jobs):
     """The side that sends the first message."""
 
     def __init__(self, static: StaticKey, remote: bytes, **_: Any) -> None:
@@ -62,7 +82,7 @@ class Initiator:
         return self._keys
 
 
-class Responder:
+class Responder(_Jobs):
     """The side that responds."""
 
     def __init__(self, static: StaticKey, **_: Any) -> None:

@@ -92,6 +92,8 @@ class Peer:
 class ModelPlane:
     """The interface of ``plane.Plane`` that Tunnel and Control use, and the two paths of packets."""
 
+    has_threads = False
+
     def __init__(self, node: Any, *, real_crypto: bool) -> None:
         self.node = node
         self.world = node.world

@@ -99,6 +99,8 @@ class FakePeer:
 
 
 class FakePlane:
+    has_threads = False
+
     def __init__(self, clock: Clock, *, address: SocketAddress | None = None, name: str = "fake0") -> None:
         self.clock = clock
         self.address = address or SocketAddress(bytes([10, 0, 0, 1]), 1000)

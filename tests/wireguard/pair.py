@@ -25,6 +25,7 @@ from udpring.wireguard.constants import SECOND
 from udpring.wireguard.cookie import MacSigner
 from udpring.wireguard.device import Device
 from udpring.wireguard.events import DropReason, Outcome, PeerStamps, Source
+from udpring.wireguard.handshake import Identity
 from udpring.wireguard.messages import TYPE_TRANSPORT, pack_initiation
 from udpring.wireguard.noise import Initiator, StaticKey
 from udpring.wireguard.peer import Peer
@@ -146,14 +147,22 @@ class FakePlane:
 class Node:
     """One end: a Device, its planes and the control loop between them."""
 
-    def __init__(self, network: Network, name: str, address: Source, *, seed: int = 1) -> None:
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        address: Source,
+        *,
+        seed: int = 1,
+        identity: Callable[[bytes], Identity] = StaticKey,
+    ) -> None:
         self.network = network
         self.clock = network.clock
         self.name = name
         self.address = address
         self.rng = random.Random(f"{name} {seed}")
         self.indices: dict[int, int] = {}
-        self.device = Device(random=self.rng.randbytes, indices=self)
+        self.device = Device(random=self.rng.randbytes, indices=self, identity=identity)
         self.planes: dict[int, FakePlane] = {}
         self.received: list[bytes] = []
         self.outcomes: list[Outcome] = []
@@ -367,7 +376,8 @@ class Node:
 
 class Pair:
     """Nodes ``a`` and ``b``, each with the other as its only peer (number 7 at a, 9 at b). Only a knows the
-    other's endpoint, unless ``both`` is set. ``ciphers``: the configuration of a and b."""
+    other's endpoint, unless ``both`` is set. ``ciphers``: the configuration of a and b. ``identity``:
+    computes the handshakes of both."""
 
     def __init__(
         self,
@@ -377,6 +387,7 @@ class Pair:
         both: bool = False,
         ipv6: bool = False,
         ciphers: tuple[Cipher, Cipher] = (Cipher.CHACHA20_POLY1305, Cipher.CHACHA20_POLY1305),
+        identity: Callable[[bytes], Identity] = StaticKey,
     ) -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
@@ -388,8 +399,8 @@ class Pair:
         self.address_b = Source(bytes(length - 1) + b"\x02", 2222, "b")
         keys = random.Random(f"keys {seed}")
         self.private_a, self.private_b = keys.randbytes(32), keys.randbytes(32)
-        self.a = Node(self.network, "a", self.address_a, seed=seed)
-        self.b = Node(self.network, "b", self.address_b, seed=seed)
+        self.a = Node(self.network, "a", self.address_a, seed=seed, identity=identity)
+        self.b = Node(self.network, "b", self.address_b, seed=seed, identity=identity)
         self.a.identity(self.private_a)
         self.b.identity(self.private_b)
         self._introduce(self.a, 7, self.b, self.address_b)

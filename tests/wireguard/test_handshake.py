@@ -656,7 +656,7 @@ def test_nothing_secret_in_a_repr() -> None:
     assert (b"\x5a" * 4).hex() not in shown
     assert "ZZZZ" not in shown
     assert pair.private_a.hex()[:8] not in shown
-    assert "_Outgoing(local_index=" in shown
+    assert "Outgoing(local_index=" in shown
 
 
 # ---- roaming ----

@@ -25,7 +25,10 @@ import cffi
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # Lowest room first: a room's abi.h may use the types of the rooms before it.
-ABI = [HERE / "abi.h", *(HERE / room / "abi.h" for room in ("uring", "uring/net", "udp", "tunnel"))]
+ABI = [
+    HERE / "abi.h",
+    *(HERE / room / "abi.h" for room in ("uring", "uring/net", "udp", "tunnel", "tunnel/crypto")),
+]
 # Loaded by its path: the package itself needs the module that is built here.
 abi_hash = runpy.run_path(str(HERE.parent / "_abi.py"))["abi_hash"]
 

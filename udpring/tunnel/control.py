@@ -2,7 +2,7 @@
 
 The flow of one turn:
 1. The plane's eventfd becomes readable. Up to ``EVENTS_A_TURN`` events are taken, then the event loop gets
-   its turn.
+   its turn. Computations that handshake threads have finished are taken as well.
 2. Each event goes to ``wireguard.Device`` or its peer, with the time. A list of outcomes comes back.
 3. Outcomes become plane commands. Those of the whole turn are executed in order, in one crossing
    (``outcomes.py``).
@@ -24,16 +24,18 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from udpring._native import lib
 from udpring.tunnel.control_events import ControlEvents
+from udpring.tunnel.control_handshakes import ControlHandshakes
 from udpring.tunnel.control_reports import HandshakeReports, RoutingLoops, report_refused_coalescing
 from udpring.tunnel.control_values import BootClock, ControlStats, End, Following, PlaneIndices, Route
 from udpring.tunnel.crossed_tunnels import ViewOf, view_of
 from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
+from udpring.tunnel.handshake_threads import HandshakeThreads
 from udpring.tunnel.link import Link, LinkFactory
 from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.node_events import NodeEvents
@@ -72,6 +74,7 @@ class Control:
     ``forgotten`` is called with the id of a peer that the protocol removed (its key became the node's own),
     ``authenticated`` after each authentic handshake message. ``events``: those for the program go there.
     ``view``: tells the state of another tunnel.
+    ``handshakes``: the threads that compute for ``device``, where its jobs are deferred.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Control:
         link: LinkFactory | None = None,
         events: NodeEvents | None = None,
         view: ViewOf = view_of,
+        handshakes: HandshakeThreads | None = None,
     ) -> None:
         self.plane = plane
         self.device = device
@@ -130,10 +134,14 @@ class Control:
             touch=self.touch,
             removed=self._peer_removed,
             key_unknown=lambda initiation: self.key_unknown(initiation),
+            compute=lambda outcome: self._handshakes.compute(outcome),
             authenticated=authenticated,
             following=lambda: self.following,
         )
-        self.carry_out = self._outcomes.carry_out
+        self.carry_out = carry_out = self._outcomes.carry_out
+        self._handshakes = ControlHandshakes(
+            device, handshakes, clock=self.clock, carry_out=carry_out, failed=self._computation_failed
+        )
 
     # ---- life ----
 
@@ -169,6 +177,7 @@ class Control:
     def show_identity(self) -> None:
         """Gives the plane the keys that admit handshakes. While the interface is down there are none."""
         up = self._link.up
+        self._handshakes.show_identity()
         self.plane.identity(self.device.mac1_key if up else None, self.device.cookie_key if up else None)
 
     def _link_changed(self) -> None:
@@ -228,8 +237,11 @@ class Control:
         while handled < EVENTS_A_TURN and self.clock.boot() - started < TURN_BUDGET:
             if not self._waiting:
                 self._waiting.extend(self.plane.events(EVENTS_A_BATCH))
-                if not self._waiting:
+                finished = self._handshakes.go_on()
+                handled += finished
+                if not self._waiting and not finished:
                     return False
+                continue
             self._handle(self._waiting.popleft())
             handled += 1
             if not self._running:
@@ -246,12 +258,16 @@ class Control:
                 "event", logging.ERROR, "event %d of peer %s failed", event.kind, event.peer, trace=True
             )
 
+    def _computation_failed(self) -> None:
+        self.stats.failures += 1
+        self.report("computation", logging.ERROR, "what follows from a computation failed", trace=True)
+
     def _dispatch(self, event: Event) -> None:
         now, wall, kind = self.clock.boot(), self.clock.wall(), event.kind
         if not self._link.up and kind in PACKET_EVENTS:
             return
         if kind == EventKind.HANDSHAKE:
-            self.carry_out(self._receive(event, now, wall))
+            self.carry_out(self._handshakes.receive(event, now, wall))
         elif kind == EventKind.PEER_WANTED and event.source is not None:
             self.address_wanted(event.source.ip)
         elif kind == EventKind.ROAMED:
@@ -283,20 +299,6 @@ class Control:
                 self.following.path_changed(event.peer)
             # ACTIVITY only means: check the stamps, as after the other two.
             self.touch(event.peer)
-
-    def _receive(self, event: Event, now: int, wall: int) -> Iterable[protocol.Outcome]:
-        if event.source is None:
-            raise ValueError("a handshake event without a source address")
-        route = Route(event.source, event.local, event.interface_index)
-        source = protocol.Source(event.source.ip, event.source.port, route)
-        return self.device.receive(
-            event.message,
-            source,
-            event.peer,
-            under_load=event.under_load,
-            now=now,
-            wall=wall,
-        )
 
     def _end(self, why: End) -> None:
         if not self.gone.done():

@@ -40,8 +40,8 @@ class _Report(Protocol):
 class Outcomes:
     """``is_up``: whether the interface is; while it is down nothing is sent. ``touch`` is called with each
     peer that an outcome is about, ``removed`` with one that the protocol removed, ``key_unknown`` with an
-    initiation of an unknown key, ``authenticated`` after each authentic handshake message. ``following``
-    is notified of handshakes with and without an answer."""
+    initiation of an unknown key, ``compute`` with a job for other threads, ``authenticated`` after each
+    authentic handshake message. ``following`` is notified of handshakes with and without an answer."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Outcomes:
         touch: Callable[[int], None],
         removed: Callable[[int], None],
         key_unknown: Callable[[UnknownInitiation], None],
+        compute: Callable[[protocol.Compute], None],
         authenticated: Callable[[], None],
         following: Callable[[], Following],
     ) -> None:
@@ -84,6 +85,7 @@ class Outcomes:
             protocol.ClearSource: lambda outcome: self._batch.source_clear(outcome.peer),
             protocol.ReleaseIndex: lambda outcome: self._batch.index_release(outcome.index),
             protocol.RemovedPeer: self._removed_peer,
+            protocol.Compute: compute,
             protocol.AskKey: lambda outcome: key_unknown(outcome.initiation),
             protocol.Dropped: reports.dropped,
             protocol.HandshakeCompleted: self._completed,

@@ -2,7 +2,7 @@
 
 The plane owns the TUN device, the UDP sockets, keys, routes and byte counters (ARCHITECTURE.md, R3). This
 module turns its C structs into Python values and its codes into exceptions. It decides nothing. No other
-module calls ``udpring_plane_*``, except for ``plane_packets`` and tests.
+module calls ``udpring_plane_*``, except for ``plane_packets``, ``handshake_threads`` and tests.
 
 Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise ClosedError after
 ``close()``.
@@ -80,6 +80,9 @@ class Plane:
     work. Raises ConfigError when one of the variables has a wrong value.
     """
 
+    has_threads = True
+    """Whether handshakes are computed in C, by threads of the plane (``handshake_threads``)."""
+
     def __init__(
         self,
         name: str,
@@ -142,6 +145,10 @@ class Plane:
         plane, self._plane = self._plane, None
         if plane is not None:
             lib.udpring_plane_close(plane)
+
+    def handle(self) -> Any:
+        """The plane's C object, for ``handshake_threads``. Raises ClosedError."""
+        return self._handle()
 
     def _handle(self) -> Any:
         if self._plane is None:
@@ -211,6 +218,8 @@ class Plane:
             loops=bool(raw.flags & lib.UDPRING_EVENT_LOOPS),
             result=raw.result,
             now=raw.now_ns,
+            handshake=ffi.gc(raw.handshake, lib.udpring_handshake_free) if raw.handshake else None,
+            key_number=raw.key_number,
         )
 
     # ---- sockets and identity ----

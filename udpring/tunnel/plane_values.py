@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from udpring._native import lib
 from udpring.records import record
@@ -125,6 +126,10 @@ class Event:
     loops: bool = False
     result: int = 0
     now: int = 0
+    handshake: Any = field(default=None, repr=False, compare=False)
+    """``struct udpring_handshake`` of an initiation that was opened already."""
+    key_number: int = 0
+    """Of the key that it was opened with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
 from udpring.tunnel.crossed_tunnels import ViewOf, view_of
 from udpring.tunnel.directory_limits import DEPARTED
+from udpring.tunnel.handshake_threads import HandshakeThreads
 from udpring.tunnel.keys import clamp, key_label
 from udpring.tunnel.link import LinkFactory
 from udpring.tunnel.node_events import NodeEvents
@@ -82,7 +83,12 @@ class Tunnel:
         self.events = events or NodeEvents()
         """Events for the program. Whoever notices something posts it here."""
         self._fwmark = fwmark
-        self.device = Device(random=random, indices=PlaneIndices(plane))
+        self._handshakes = handshakes = HandshakeThreads(plane) if plane.has_threads else None
+        self.device = Device(
+            random=random,
+            indices=PlaneIndices(plane),
+            identity=None if handshakes is None else handshakes.identity,
+        )
         self._secrets = SharedSecrets(self.device, loop=loop)
         self.control = Control(
             plane,
@@ -96,6 +102,7 @@ class Tunnel:
             link=link,
             events=self.events,
             view=view,
+            handshakes=handshakes,
         )
         self._loop = loop
         self._timestamps: TimestampFile | None = None
@@ -152,6 +159,8 @@ class Tunnel:
         if self._timestamps is not None:
             self._timestamps.close()
         self.plane.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         self._private_key = None
 
     # ---- the device ----

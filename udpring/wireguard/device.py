@@ -3,7 +3,7 @@
     1. length, type, reserved bytes (the cipher)    messages.parse_handshake
     2. mac1 (initiations and responses)             cookie.mac1_valid
     3. under load: the source's share               ratelimit.RateLimiter
-    4. the cipher: does any peer have it?           (initiation: before its first Diffie-Hellman)
+    4. the cipher: does any peer have it?           (initiation: before its first Diffie-Hellman here)
     5. who it is: by static key, under that cipher (initiation), or by receiver index (response, cookie reply)
     6. the cipher: is it this peer's?               (before anything else of the peer is looked at)
     7. the peer's part                              peer.Peer
@@ -11,7 +11,8 @@
 Where ``asks`` is set, an initiation of an unknown key gives one ``AskKey`` in step 5 instead of a drop. The
 caller adds the peer, or not, and ``resume`` goes on with step 6.
 
-Under load the plane checks mac2, and sends cookies, before a message gets here. A failure at any step gives
+Under load the plane checks mac2, and sends cookies, before a message gets here. Otherwise it may also have
+read the static key of an initiation (``opened``). A failure at any step gives
 one ``Dropped`` with its reason and changes nothing.
 """
 
@@ -26,8 +27,9 @@ from .cipher import Cipher
 from .constants import KEY_LENGTH
 from .cookie import cookie_key, mac1_key, mac1_valid
 from .events import AskKey, Dropped, DropReason, Outcome, RemovedPeer, Source
+from .handshake import Identity, IndexTable, OpenedHandshake
 from .messages import CookieReply, Initiation, Response, parse_handshake
-from .peer import IndexTable, Peer
+from .peer import Peer
 from .ratelimit import RateLimiter
 from .unknown import UnknownInitiation
 
@@ -36,12 +38,20 @@ __all__ = ["Device"]
 
 class Device:
     """The protocol, sans-IO. ``random(n)`` returns n random bytes, fit for keys. ``indices`` gives receiver
-    indices. ``now`` (boot ns) and ``wall`` (UTC epoch ns) come with each call. One thread at a time."""
+    indices. ``identity`` makes the node's key of 32 bytes, and with it the handshakes: by default those of
+    ``noise``. ``now`` (boot ns) and ``wall`` (UTC epoch ns) come with each call. One thread at a time."""
 
-    def __init__(self, *, random: Callable[[int], bytes], indices: IndexTable) -> None:
+    def __init__(
+        self,
+        *,
+        random: Callable[[int], bytes],
+        indices: IndexTable,
+        identity: Callable[[bytes], Identity] | None = None,
+    ) -> None:
         self._random = random
         self._indices = indices
-        self._identity: noise.StaticKey | None = None
+        self._make_identity = identity or noise.StaticKey
+        self._identity: Identity | None = None
         self._mac1_key: bytes | None = None
         self._cookie_key = b""
         self._by_key: dict[bytes, Peer] = {}
@@ -64,6 +74,11 @@ class Device:
         return self._identity.public if self._identity else None
 
     @property
+    def identity(self) -> Identity | None:
+        """The node's key; None: it has none yet."""
+        return self._identity
+
+    @property
     def mac1_key(self) -> bytes | None:
         """The key that the plane checks mac1 with; None: no identity, all handshakes are refused."""
         return self._mac1_key
@@ -77,7 +92,7 @@ class Device:
         """Sets the identity: 32 bytes, clamped here, or None or zeros for none. A peer with the new public
         key is removed (``RemovedPeer``). The sessions of the others expire and are renewed. The same key
         again changes nothing. Raises ValueError for another length."""
-        identity = None if key is None or key == bytes(KEY_LENGTH) else noise.StaticKey(key)
+        identity = None if key is None or key == bytes(KEY_LENGTH) else self._make_identity(key)
         if (identity and identity.public) == self.public_key:
             return []
         self._identity = identity
@@ -154,10 +169,12 @@ class Device:
         under_load: bool,
         now: int,
         wall: int,
+        opened: OpenedHandshake | None = None,
     ) -> list[Outcome]:
         """One handshake message.
 
         ``owner``: whose receiver index it names, by the plane's table (responses and cookie replies).
+        ``opened``: of an initiation whose mac1 and static key were read elsewhere, with the present identity.
         ``under_load``: each source gets only its share; the plane has seen a valid mac2 then.
         Never raises because of the message's contents.
         """
@@ -174,7 +191,7 @@ class Device:
             if peer.cipher is not parsed.cipher:
                 return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
             return peer.receive_cookie(parsed, now)
-        if not mac1_valid(self._mac1_key, message):
+        if opened is None and not mac1_valid(self._mac1_key, message):
             return [Dropped(DropReason.BAD_MAC1)]
         if under_load and not self._limiter.allow(source.ip, now):
             return [Dropped(DropReason.RATE_LIMITED)]
@@ -185,17 +202,22 @@ class Device:
             if peer.cipher is not parsed.cipher:
                 return [Dropped(DropReason.CIPHER_MISMATCH, peer.id)]
             return peer.receive_response(parsed, source, now, wall)
-        return self._receive_initiation(parsed, self._identity, source, now)
+        return self._receive_initiation(parsed, self._identity, source, now, opened)
 
     def _receive_initiation(
-        self, message: Initiation, identity: noise.StaticKey, source: Source, now: int
+        self,
+        message: Initiation,
+        identity: Identity,
+        source: Source,
+        now: int,
+        opened: OpenedHandshake | None,
     ) -> list[Outcome]:
         cipher = message.cipher
         if self._by_id and not self._with_cipher[cipher] and not self.asks:
             return [Dropped(DropReason.CIPHER_MISMATCH)]
-        responder = noise.Responder(identity, prologue=cipher.prologue, cipher=cipher)
+        responder = opened or identity.responder(cipher)
         try:
-            static = responder.read_static(message.noise)
+            static = opened.claimed if opened else responder.read_static(message.noise)
         except noise.InvalidKeyError:
             return [Dropped(DropReason.INVALID_KEY)]
         except noise.NoiseError:

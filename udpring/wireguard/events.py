@@ -6,7 +6,7 @@ outcomes in order.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
@@ -16,12 +16,14 @@ from udpring.records import record
 from .cipher import Cipher
 
 if TYPE_CHECKING:
+    from .handshake import Job
     from .unknown import UnknownInitiation
 
 __all__ = [
     "AskKey",
     "Authenticated",
     "ClearSource",
+    "Compute",
     "DropReason",
     "DropStaged",
     "Dropped",
@@ -39,6 +41,7 @@ __all__ = [
     "SendMessage",
     "SilenceReason",
     "Source",
+    "Then",
 ]
 
 
@@ -186,6 +189,16 @@ class Dropped:
 
 
 @record
+class Compute:
+    """Have other threads compute the job. Then carry out what ``then`` returns. It is called once, with the
+    boot time and the wall time by then."""
+
+    peer: int
+    job: Job = field(repr=False, compare=False)
+    then: Then = field(repr=False, compare=False)
+
+
+@record
 class AskKey:
     """No peer has the static key of this initiation: ask whose it is, add that peer, and go on with
     ``Device.resume``. Only where ``Device.asks`` is set."""
@@ -245,6 +258,7 @@ Outcome = (
     | ClearSource
     | ReleaseIndex
     | RemovedPeer
+    | Compute
     | AskKey
     | Dropped
     | HandshakeCompleted
@@ -252,6 +266,9 @@ Outcome = (
     | HandshakeGivenUp
     | PeerSilent
 )
+
+Then = Callable[[int, int], list[Outcome]]
+"""How to go on after a computation, with the boot time and the wall time by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -32,6 +34,7 @@ from .cipher import Cipher
 from .constants import KEY_LENGTH, TAG_LENGTH
 
 __all__ = [
+    "ImmediateJob",
     "Initiator",
     "InvalidKeyError",
     "NoiseError",
@@ -40,6 +43,7 @@ __all__ = [
     "UnauthenticatedError",
     "aead_of",
     "clamp",
+    "small_order",
 ]
 
 NO_PSK: Final = bytes(KEY_LENGTH)
@@ -73,14 +77,27 @@ def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
-        raise InvalidKeyError(
-            "the public key gives an all-zero shared secret, or is not 32 bytes long"
-        ) from None
+        raise small_order() from None
+
+
+def small_order() -> InvalidKeyError:
+    """The error of a public key that cannot be used."""
+    return InvalidKeyError("the public key gives an all-zero shared secret, or is not 32 bytes long")
 
 
 def aead_of(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
     """The cipher with a key of 32 bytes. ``cipher.nonce`` makes the nonce of a counter."""
     return AESGCM(key) if cipher is Cipher.AES_256_GCM else ChaCha20Poly1305(key)
+
+
+class ImmediateJob:
+    """``handshake.Job`` that is computed by ``result``."""
+
+    __slots__ = ("result",)
+    deferred = False
+
+    def __init__(self, result: Callable[[], bytes]) -> None:
+        self.result = result
 
 
 class StaticKey:
@@ -94,6 +111,16 @@ class StaticKey:
 
     def shared_with(self, public: bytes) -> bytes:
         return diffie_hellman(self.private, public)
+
+    def initiator(
+        self, remote: bytes, *, static_static: bytes | None = None, cipher: Cipher = Cipher.CHACHA20_POLY1305
+    ) -> Initiator:
+        """The side that sends the first message of WireGuard, to the owner of ``remote``."""
+        return Initiator(self, remote, prologue=cipher.prologue, static_static=static_static, cipher=cipher)
+
+    def responder(self, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> Responder:
+        """The side that responds in WireGuard."""
+        return Responder(self, prologue=cipher.prologue, cipher=cipher)
 
     def __repr__(self) -> str:
         return f"StaticKey(public={self.public.hex()})"
@@ -230,6 +257,14 @@ class Initiator:
         self._ephemeral = None
         return payload
 
+    def initiation_job(self, ephemeral: bytes, payload: bytes) -> ImmediateJob:
+        """``write_initiation``, later."""
+        return ImmediateJob(partial(self.write_initiation, ephemeral, payload))
+
+    def reading_job(self, message: bytes, psk: bytes) -> ImmediateJob:
+        """``read_response``, later."""
+        return ImmediateJob(partial(self.read_response, message, psk))
+
     def split(self) -> tuple[bytes, bytes]:
         """The sending and the receiving key, after the response was read."""
         return self._symmetric.split()
@@ -281,6 +316,10 @@ class Responder:
         state.mix_key(diffie_hellman(private, self._remote))
         state.mix_key_and_hash(psk)
         return public + state.encrypt_and_hash(payload)
+
+    def response_job(self, ephemeral: bytes, psk: bytes) -> ImmediateJob:
+        """``write_response`` without a payload, later."""
+        return ImmediateJob(partial(self.write_response, ephemeral, b"", psk))
 
     def split(self) -> tuple[bytes, bytes]:
         """The sending and the receiving key, after the response was written."""

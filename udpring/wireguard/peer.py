@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
 
 from . import noise
 from .cipher import Cipher
@@ -33,6 +32,7 @@ from .cookie import MacSigner, cookie_key
 from .events import (
     Authenticated,
     ClearSource,
+    Compute,
     Dropped,
     DropReason,
     DropStaged,
@@ -50,7 +50,9 @@ from .events import (
     SendMessage,
     SilenceReason,
     Source,
+    Then,
 )
+from .handshake import Identity, IndexTable, Job, Keys, Outgoing, ResponderHandshake
 from .messages import (
     INITIATION_LENGTH,
     RESPONSE_LENGTH,
@@ -63,29 +65,14 @@ from .messages import (
 from .tai64n import next_timestamp
 from .timers import Timer, Timers
 
-__all__ = ["IndexTable", "Peer"]
-
-
-class IndexTable(Protocol):
-    """The owner of the receiver indices (the plane)."""
-
-    def new(self, peer: int) -> int:
-        """A new random index for this peer, until it is released or its keypair ends."""
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """Our initiation that waits for its response."""
-
-    local_index: int
-    sent_at: int
-    handshake: noise.Initiator = field(repr=False)
+__all__ = ["Peer"]
 
 
 class Peer:
     """Made by ``Device.add_peer``. All methods that take ``now`` want it never to run backwards (boot ns)."""
 
     __slots__ = (
+        "_answering",
         "_cipher",
         "_established_at",
         "_identity",
@@ -119,12 +106,13 @@ class Peer:
         self._indices = indices
         self._preshared_key = noise.NO_PSK
         self._cipher = Cipher.CHACHA20_POLY1305
-        self._identity: noise.StaticKey | None = None
+        self._identity: Identity | None = None
         self._static_static: bytes | None = None
         self._signer = MacSigner(public_key)
         self._timers = Timers(random)
         self._persistent_keepalive = 0
-        self._outgoing: _Outgoing | None = None
+        self._outgoing: Outgoing | None = None
+        self._answering: Job | None = None  # the response that is being computed
         self._last_handshake_sent: int | None = None
         self._established_at: int | None = None  # when the last handshake was completed; its session may live
         self._session_live = False  # a session was confirmed since we last sent a handshake message
@@ -175,6 +163,7 @@ class Peer:
     def _forget_handshakes(self, now: int) -> list[Outcome]:
         """Ends the handshake under way. The next may begin at once."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
+        self._answering = None
         self._last_handshake_sent = None
         self._established_at = None
         self._session_live = False
@@ -200,7 +189,7 @@ class Peer:
         return [SendKeepalive(self.id)] if switched_on else []
 
     def set_identity(
-        self, identity: noise.StaticKey | None, now: int, *, static_static: bytes | None = None
+        self, identity: Identity | None, now: int, *, static_static: bytes | None = None
     ) -> list[Outcome]:
         """For the device: our static key has changed (whitepaper: sessions are bound to both static keys).
         ``static_static``: the shared secret of both, where the caller has it."""
@@ -245,6 +234,7 @@ class Peer:
         """The interface went down: handshakes and timers end, keys go (kernel ``wg_stop``). Staged packets
         are the caller's to drop. ``state``: the plane's, as it is with the keys erased."""
         outcomes: list[Outcome] = list(self._abandon_outgoing())
+        self._answering = None
         if self._timers.erase_at is not None:
             outcomes += [EraseKeys(self.id), PeerSilent(self.id, SilenceReason.INTERFACE_DOWN)]
         self._timers.stop(state)
@@ -265,6 +255,7 @@ class Peer:
         self._timers.handshake_finished()
         self._identity = None
         self._static_static = None
+        self._answering = None
         return list(self._abandon_outgoing())
 
     def is_established(self, now: int) -> bool:
@@ -359,46 +350,48 @@ class Peer:
         if unanswered:
             outcomes.append(HandshakeUnanswered(self.id))
         self._timestamp_sent = next_timestamp(wall, self._timestamp_sent)
-        handshake = noise.Initiator(
-            self._identity,
-            self.public_key,
-            prologue=self._cipher.prologue,
-            static_static=self._shared(),
-            cipher=self._cipher,
+        handshake = self._identity.initiator(
+            self.public_key, static_static=self._shared(), cipher=self._cipher
         )
-        body = handshake.write_initiation(self._random(KEY_LENGTH), self._timestamp_sent)
-        self._outgoing = _Outgoing(index, now, handshake)
+        job = handshake.initiation_job(self._random(KEY_LENGTH), self._timestamp_sent)
+        self._outgoing = outgoing = Outgoing(index, now, handshake)
         self._handshake_sent(now)
         self._timers.handshake_sent(now)
-        message = pack_initiation(index, body, self._cipher)
-        outcomes.append(SendMessage(self.id, self._signer.sign(message, now)))
+        outcomes += self._computed(job, partial(self._initiation_written, job, outgoing), now, wall)
         return outcomes
+
+    def _initiation_written(self, job: Job, outgoing: Outgoing, now: int, _: int) -> list[Outcome]:
+        if self._outgoing is not outgoing:
+            return []  # it was abandoned meanwhile
+        message = pack_initiation(outgoing.local_index, job.result(), self._cipher)
+        return [SendMessage(self.id, self._signer.sign(message, now))]
 
     def receive_response(self, message: Response, source: Source, now: int, wall: int) -> list[Outcome]:
         """For the device: a response that names one of this peer's indices."""
         outgoing = self._outgoing
         if outgoing is None or outgoing.local_index != message.receiver:
             return [Dropped(DropReason.UNEXPECTED_RESPONSE, self.id)]
+        job = outgoing.handshake.reading_job(message.noise, self._preshared_key)
+        then = partial(self._response_read, job, outgoing, message.sender, source)
+        return self._computed(job, then, now, wall)
+
+    def _response_read(
+        self, job: Job, outgoing: Outgoing, remote_index: int, source: Source, now: int, wall: int
+    ) -> list[Outcome]:
+        if self._outgoing is not outgoing:
+            return [Dropped(DropReason.UNEXPECTED_RESPONSE, self.id)]
         try:
-            outgoing.handshake.read_response(message.noise, self._preshared_key)
+            job.result()
         except noise.InvalidKeyError:
             return [Dropped(DropReason.INVALID_KEY, self.id)]
         except noise.NoiseError:
             return [Dropped(DropReason.UNAUTHENTICATED, self.id)]
-        send_key, receive_key = outgoing.handshake.split()
         self._outgoing = None
         self._timers.session_derived(now)
         return [
             Authenticated(self.id, source, RESPONSE_LENGTH),
-            InstallKeypair(
-                self.id,
-                send_key,
-                receive_key,
-                local_index=outgoing.local_index,
-                remote_index=message.sender,
-                initiator=True,
-                birth=now,
-                cipher=self._cipher,
+            self._keypair(
+                outgoing.handshake.split(), outgoing.local_index, remote_index, now, initiator=True
             ),
             SendKeepalive(self.id),
             *self._completed(now, wall, initiator=True),
@@ -419,7 +412,7 @@ class Peer:
     def receive_initiation(
         self,
         message: Initiation,
-        responder: noise.Responder,
+        responder: ResponderHandshake,
         source: Source,
         now: int,
         *,
@@ -445,30 +438,26 @@ class Peer:
                 Authenticated(self.id, source, INITIATION_LENGTH),
                 Dropped(DropReason.CROSSED_INITIATION, self.id),
             ]
-        try:
-            body = responder.write_response(self._random(KEY_LENGTH), b"", self._preshared_key)
-        except noise.InvalidKeyError:
-            return [Dropped(DropReason.INVALID_KEY, self.id)]
-        send_key, receive_key = responder.split()
-        index = self._indices.new(self.id)
         self._timestamp_received = timestamp
         self._last_initiation = now
         self._handshake_sent(now)
+        job = self._answering = responder.response_job(self._random(KEY_LENGTH), self._preshared_key)
+        then = partial(self._response_written, job, responder, message.sender, source)
+        return [Authenticated(self.id, source, INITIATION_LENGTH), *self._computed(job, then, now, 0)]
+
+    def _response_written(
+        self, job: Job, responder: ResponderHandshake, remote_index: int, source: Source, now: int, _: int
+    ) -> list[Outcome]:
+        if self._answering is not job:
+            return []  # the peer has sent a later initiation meanwhile, or handshakes have ended
+        self._answering = None
+        body = job.result()
+        index = self._indices.new(self.id)
         self._timers.session_derived(now)
-        response = pack_response(index, message.sender, body, self._cipher)
+        response = pack_response(index, remote_index, body, self._cipher)
         return [
-            Authenticated(self.id, source, INITIATION_LENGTH),
             # Before the response leaves: the peer's first data may follow at once.
-            InstallKeypair(
-                self.id,
-                send_key,
-                receive_key,
-                local_index=index,
-                remote_index=message.sender,
-                initiator=False,
-                birth=now,
-                cipher=self._cipher,
-            ),
+            self._keypair(responder.split(), index, remote_index, now, initiator=False),
             SendMessage(self.id, self._signer.sign(response, now), source),
         ]
 
@@ -479,6 +468,20 @@ class Peer:
         return now - self._outgoing.sent_at < CROSSING_TIME and self._identity.public < self.public_key
 
     # ---- both ----
+
+    def _keypair(self, keys: Keys, local: int, remote: int, now: int, *, initiator: bool) -> InstallKeypair:
+        return InstallKeypair(
+            self.id,
+            *keys,
+            local_index=local,
+            remote_index=remote,
+            initiator=initiator,
+            birth=now,
+            cipher=self._cipher,
+        )
+
+    def _computed(self, job: Job, then: Then, now: int, wall: int) -> list[Outcome]:
+        return [Compute(self.id, job, then)] if job.deferred else then(now, wall)
 
     def _handshake_sent(self, now: int) -> None:
         self._last_handshake_sent = now

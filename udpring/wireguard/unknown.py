@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from . import noise
 from .events import DropReason, Source
+from .handshake import Identity, ResponderHandshake
 from .messages import Initiation
 
 __all__ = ["UnknownInitiation"]
@@ -23,8 +24,8 @@ class UnknownInitiation:
     public_key: bytes
     source: Source
     message: Initiation = field(repr=False)
-    responder: noise.Responder = field(repr=False)
-    identity: noise.StaticKey = field(repr=False)
+    responder: ResponderHandshake = field(repr=False)
+    identity: Identity = field(repr=False)
     timestamp: bytes | None = None
     """Authentic; None: not proved yet."""
     static_static: bytes | None = field(default=None, repr=False)

@@ -82,12 +82,12 @@ int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t seq
     each(CIPHER_MISMATCH, "cipher_mismatch")   /* in: marked for another cipher than its keypair has */ \
     each(KEY_EXPIRED, "key_expired")           /* in: keypair past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES */ \
     each(REPLAYED, "replayed")                 /* in: counter seen before or behind the window */ \
-    each(UNAUTHENTICATED, "unauthenticated")   /* in: the tag is wrong */ \
+    each(UNAUTHENTICATED, "unauthenticated")   /* in: the tag is wrong, or an initiation's ephemeral key has small order */ \
     each(BAD_INNER, "bad_inner")               /* in: inner packet has a bad version or length */ \
     each(SPOOFED, "spoofed")                   /* in: inner source is not the peer's by allowed-IPs */ \
     each(ECN, "ecn")                           /* in: congestion marked on the outer packet, inner not capable (RFC 6040) */ \
     each(TUN_FULL, "tun_full")                 /* in: the TUN device did not take it */ \
-    each(MAILBOX_FULL, "mailbox_full")         /* in: the control loop lags behind */ \
+    each(MAILBOX_FULL, "mailbox_full")         /* in: the control loop or the handshake threads lag behind */ \
     each(FLOODED, "flooded")                   /* in: no data, and more than is looked at in a second, or no message: mostly the kernel's drops */ \
     each(NO_PEER, "no_peer")                   /* out: no peer's allowed-IPs has the destination */ \
     each(PEER_REFUSED, "peer_refused")         /* out: the directory has no peer for the destination, or did not answer in time */ \
@@ -163,6 +163,9 @@ enum udpring_event_kind {
 #define UDPRING_EVENT_LOOPS 4        /* event.flags of PATH: packets to the peer come back, and are dropped */
 #define UDPRING_MESSAGE_MAX 148
 
+struct udpring_handshake;            /* crypto/abi.h */
+
+/* Who takes an event with a handshake frees that. */
 struct udpring_event {
     uint32_t kind;
     uint32_t peer;               /* UDPRING_PEER_NONE if not known. Handshake responses and cookie replies: who owns the receiver index */
@@ -172,6 +175,8 @@ struct udpring_event {
     uint32_t interface_index;
     struct udpring_address source, local;
     uint64_t now_ns;             /* boot time at arrival */
+    struct udpring_handshake *handshake;   /* of an initiation that a handshake thread has opened; else NULL */
+    uint32_t key_number;         /* of the key that it was opened with */
     uint8_t message[UDPRING_MESSAGE_MAX];
 };
 

@@ -30,6 +30,8 @@ enum {
     WANTED_QUESTION_NS = 1000000,   /* one question in this time: 1000 a second, of each worker */
     WANTED_BURST = 256,         /* and so many at once */
     MAILBOX_DEFAULT = 4096,
+    HANDSHAKE_THREADS_MAX = 8,  /* as many initiations may wait for them as the mailbox holds */
+    COMPUTATIONS_MAX = 1024,    /* of Python's handshakes, that the threads have at once; more are computed by the caller */
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
     HANDSHAKE_READ_NS = 10000,  /* while data flows, one datagram is read from the handshake sockets in this time */

@@ -55,6 +55,15 @@ int aead_numbered(int32_t which, const struct aead_impl **impl, struct udpring_r
     return error;
 }
 
+const struct aead_impl *aead_of_openssl(enum udpring_cipher cipher)
+{
+    const struct aead_impl *impl = cipher == UDPRING_CIPHER_AES_256_GCM ? &aead_openssl_gcm : &aead_openssl;
+    for (int32_t i = 0; i < TABLE_LENGTH; i++)
+        if (table[i] == impl)
+            return load(i, NULL) ? NULL : impl;
+    return NULL;
+}
+
 static void note(struct choice *choice, const char *name, const char *text)
 {
     size_t length = strlen(choice->why);

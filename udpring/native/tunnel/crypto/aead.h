@@ -47,7 +47,7 @@ struct aead_impl {
     void (*key_free)(struct aead_key *key);   /* zeroises; NULL is fine */
     void (*seal)(struct aead_key *key, struct aead_op *ops, unsigned count);
     void (*open)(struct aead_key *key, struct aead_op *ops, unsigned count);
-    /* Test access: any nonce, associated data, in place; `data` is laid out as in aead_op. 0, -EBADMSG, -EIO, -ENOMEM. */
+    /* For handshakes and tests: any nonce, associated data, in place; `data` is laid out as in aead_op. 0, -EBADMSG, -EIO, -ENOMEM. */
     int (*one_shot)(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t nonce[AEAD_NONCE_BYTES],
                     const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length);
 };
@@ -58,6 +58,9 @@ struct aead_impl {
 const struct aead_impl *aead_chosen(enum udpring_cipher cipher);
 /* Why the chosen one was chosen and others were not, in words. */
 const char *aead_why(enum udpring_cipher cipher);
+
+/* OpenSSL's, for single messages of handshakes. Any thread. NULL: it does not load. */
+const struct aead_impl *aead_of_openssl(enum udpring_cipher cipher);
 
 /* Number `which` of the table, loaded. 0; -EINVAL: there is none of that number; another -errno: it does not load. */
 int aead_numbered(int32_t which, const struct aead_impl **impl, struct udpring_reason *why) UR_MUST_CHECK;

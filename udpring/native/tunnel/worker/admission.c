@@ -61,6 +61,30 @@ static struct peer *answered(const struct worker *worker, const uint8_t *message
     return entry && !(response && entry->keypair) ? plane_peer(worker->plane, entry->peer) : NULL;
 }
 
+/* Whether messages wait for the control loop or for a handshake thread in such numbers that their sources must be proved. */
+static bool is_crowded(const struct udpring_plane *plane)
+{
+    uint32_t many = plane->mailbox.capacity / 8;
+    return mailbox_depth(&plane->mailbox) >= many || handshake_threads_depth(&plane->handshakes) >= many;
+}
+
+static void describe(struct udpring_event *event, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
+{
+    event->length = length;
+    event->interface_index = packet->interface_index;
+    event->source = packet->source;
+    event->local = packet->local;
+    memcpy(event->message, message, length);
+}
+
+/* Under load Python looks at the source's share first. */
+static bool opened_elsewhere(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length)
+{
+    struct udpring_event event = {.kind = UDPRING_EVENT_HANDSHAKE, .peer = UDPRING_PEER_NONE, .now_ns = worker->now};
+    describe(&event, packet, message, length);
+    return handshake_threads_take(worker, &event);
+}
+
 /* Whether an initiation or a response is for Python: *flags of its event. */
 static bool admitted(struct worker *worker, const struct udpring_packet *packet, const uint8_t *message, uint32_t length,
                      uint32_t *flags)
@@ -69,7 +93,7 @@ static bool admitted(struct worker *worker, const struct udpring_packet *packet,
         plane_drop(worker, UDPRING_DROP_BAD_MAC1);
         return false;
     }
-    if (mailbox_depth(&worker->plane->mailbox) >= worker->plane->mailbox.capacity / 8)
+    if (is_crowded(worker->plane))
         plane_under_load(worker);
     if (!is_under_load(worker))
         return true;
@@ -112,17 +136,15 @@ void plane_post_handshake(struct worker *worker, const struct udpring_packet *pa
     } else if (!admission_pay(worker, rate) || !admitted(worker, packet, message, length, &flags)) {
         return;
     }
+    if (type == WG_TYPE_INITIATION && !flags && opened_elsewhere(worker, packet, message, length))
+        return;
     struct udpring_event *event = event_next(worker, UDPRING_EVENT_HANDSHAKE, peer ? peer->id : UDPRING_PEER_NONE);
     if (!event) {
         plane_drop(worker, UDPRING_DROP_MAILBOX_FULL);
         return;
     }
     event->flags = flags;
-    event->length = length;
-    event->interface_index = packet->interface_index;
-    event->source = packet->source;
-    event->local = packet->local;
-    memcpy(event->message, message, length);
+    describe(event, packet, message, length);
     event_post(worker);
     if (type == WG_TYPE_COOKIE_REPLY)
         cookies_forget(peer);   /* one reply each: the same once more is dropped unopened */

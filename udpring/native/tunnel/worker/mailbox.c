@@ -26,6 +26,8 @@ void mailbox_close(struct mailbox *mailbox)
 {
     if (mailbox->fd >= 0)
         close(mailbox->fd);
+    for (uint32_t head = mailbox->head; head != mailbox->tail; head++)
+        udpring_handshake_free(mailbox->events[head & (mailbox->capacity - 1)].handshake);   /* nobody took it */
     free(mailbox->events);
     *mailbox = (struct mailbox){.fd = -1};
 }
@@ -45,7 +47,7 @@ struct udpring_event *mailbox_next(struct mailbox *mailbox)
 }
 
 /* One write per wake-up of the consumer, not one per event: it clears the flag before it looks. */
-static void signal_consumer(struct mailbox *mailbox)
+void mailbox_signal(struct mailbox *mailbox)
 {
     if (!__atomic_exchange_n(&mailbox->signalled, 1, __ATOMIC_SEQ_CST)) {
         uint64_t one = 1;
@@ -57,7 +59,7 @@ static void signal_consumer(struct mailbox *mailbox)
 void mailbox_post(struct mailbox *mailbox)
 {
     __atomic_store_n(&mailbox->tail, mailbox->tail + 1, __ATOMIC_SEQ_CST);
-    signal_consumer(mailbox);
+    mailbox_signal(mailbox);
 }
 
 void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event)
@@ -66,7 +68,7 @@ void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event
         return;   /* reported already: each ends once */
     mailbox->ends[mailbox->ends_tail] = *event;
     __atomic_store_n(&mailbox->ends_tail, mailbox->ends_tail + 1, __ATOMIC_SEQ_CST);
-    signal_consumer(mailbox);
+    mailbox_signal(mailbox);
 }
 
 uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max)
@@ -85,6 +87,6 @@ uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32
         out[taken++] = mailbox->events[head & (mailbox->capacity - 1)];
     __atomic_store_n(&mailbox->head, head, __ATOMIC_RELEASE);
     if (head != tail || mailbox->ends_head != ends_tail)
-        signal_consumer(mailbox);   /* `max` was reached: wake the consumer again for the others */
+        mailbox_signal(mailbox);   /* `max` was reached: wake the consumer again for the others */
     return taken;
 }

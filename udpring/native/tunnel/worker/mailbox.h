@@ -9,6 +9,8 @@
 #include "../abi.h"
 #include "../limits.h"
 
+#include "../crypto/abi.h"
+
 struct mailbox {
     struct udpring_event *events;   /* [capacity] */
     uint32_t capacity;              /* power of two */
@@ -26,6 +28,8 @@ void mailbox_close(struct mailbox *mailbox);
 /* The next free event, to be filled and posted, or NULL when the mailbox is full. */
 struct udpring_event *mailbox_next(struct mailbox *mailbox);
 void mailbox_post(struct mailbox *mailbox);
+/* Wakes the consumer, once until it takes events. Any thread. */
+void mailbox_signal(struct mailbox *mailbox);
 /* Always has room. The consumer takes these before other events. */
 void mailbox_post_end(struct mailbox *mailbox, const struct udpring_event *event);
 uint32_t mailbox_take(struct mailbox *mailbox, struct udpring_event *out, uint32_t max);

@@ -59,6 +59,7 @@ static void plane_free(struct udpring_plane *plane)
             close(plane->group_handshakes[family]);
     free(plane->workers);
     packet_ports_close(plane->ports);
+    handshake_threads_close(&plane->handshakes);
     mailbox_close(&plane->mailbox);
     pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
                                 &plane->routes.lock, &plane->routes.links_lock, &plane->routes.asked_lock};
@@ -89,6 +90,7 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_init(locks[i], NULL);
     pthread_cond_init(&plane->command_done, NULL);
+    handshake_threads_init(&plane->handshakes);
     for (uint32_t i = 0; i < count; i++) {
         struct worker *worker = &workers[i];
         worker->plane = plane;

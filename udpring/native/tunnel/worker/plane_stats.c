@@ -146,6 +146,7 @@ static int run_stats(struct worker *worker, void *argument)
         add_worker(out, &plane->workers[i]);
         out->drops[UDPRING_DROP_QUEUE_FULL] += tun_packet_lost(&plane->workers[i].tun);
     }
+    handshake_threads_add_stats(&plane->handshakes, out);
     out->route_notices = __atomic_load_n(&plane->routes.notices, __ATOMIC_RELAXED);
     out->route_sweeps = __atomic_load_n(&plane->routes.sweeps, __ATOMIC_RELAXED);
     out->route_lookups = __atomic_load_n(&plane->routes.lookups, __ATOMIC_RELAXED);

@@ -45,6 +45,7 @@
 #include "../peers/peer.h"
 #include "../peers/wanted.h"
 
+#include "handshake_threads.h"
 #include "mailbox.h"
 #include "moderation.h"
 #include "pacing.h"
@@ -181,6 +182,7 @@ struct udpring_plane {
     /* any thread */
     struct mailbox mailbox;
     pthread_mutex_t mailbox_lock;       /* the mailbox has one producer at a time */
+    struct handshake_threads handshakes;    /* has a lock of its own */
     pthread_mutex_t command_lock;       /* protects all workers' command_* and started */
     pthread_cond_t command_done;
     struct udpring_plane_options options;
