@@ -137,7 +137,7 @@ def test_echo(family: int, connected: bool, run: Callable[..., Any], ours: Open)
         for size in (1, 2, 99, 1200, 1200, 1200, 7, 60000):
             transport.sendto(bytes(size), None if connected else where)
         await client.until(9)
-        transport.sendto(memoryview(b"view"), *([] if connected else [where[:2]]))
+        transport.sendto(memoryview(b"view"), *([] if connected else [(where[0].encode(), where[1])]))
         transport.sendto(bytearray(b"array"), *([] if connected else [where]))
         await client.until(11)
         peer = transport.get_extra_info("peername")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import udpring
+from udpring.udp.transport import DATAGRAMS_A_TURN
 
 from .conftest import send_train
 from .test_endpoint import Open, Recorder, ours, run, turns
@@ -68,6 +69,7 @@ def test_nothing_comes_while_it_is_paused(
         where = transport.get_extra_info("sockname")
         client.pauses = (0, 5, 6, 63, 64, 100, 127, 199)
         if train:  # longer than one turn hands over, so the ring keeps the rest
+            assert DATAGRAMS_A_TURN < 128
             send_train(source, where, b"".join(b"%03d" % number for number in range(128)), 3)
             send_train(source, where, b"".join(b"%03d" % number for number in range(128, 200)), 3)
         else:

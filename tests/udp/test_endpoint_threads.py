@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 import udpring
+from udpring.udp.transport import RingTransport
 
 from .conftest import BOUND
 from .test_endpoint import Echo, Recorder
@@ -69,6 +70,7 @@ def test_a_loop_takes_its_transports_to_another_thread(loop: Any) -> None:
 
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     endpoints = loop.run_until_complete(make())
+    assert isinstance(endpoints[0], RingTransport)
     for count in (1, 1, 5, 70, 1):
         in_thread(lambda count=count: loop.run_until_complete(talk(*endpoints[2:], count)))
         loop.run_until_complete(talk(*endpoints[2:], count))

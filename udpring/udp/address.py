@@ -103,9 +103,12 @@ def host_from_core(raw: bytes, ipv6_socket: bool) -> str | None:
 
 def _numeric(address: Address, socket_family: int) -> bytes | None:
     """None: the host has to be looked up."""
-    if not isinstance(address, tuple) or not 2 <= len(address) <= 4 or not isinstance(address[0], str):
+    host: object = address[0] if isinstance(address, tuple) and 2 <= len(address) <= 4 else None
+    if isinstance(host, (bytes, bytearray)):  # as socket takes it
+        host = host.decode("ascii")
+    if not isinstance(host, str):
         raise TypeError(f"an address is (host, port) or (host, port, flowinfo, scope_id), not {address!r}")
-    host, port = address[0], address[1]
+    port = address[1]
     if not isinstance(port, int):
         raise TypeError(f"a port is an integer: {address!r}")
     if not 0 <= port <= 65535:
