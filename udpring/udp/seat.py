@@ -15,7 +15,6 @@ import os
 import socket
 from threading import get_ident
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, WrongThreadError
@@ -57,9 +56,10 @@ class Seats(Uncopied):
     @staticmethod
     def of(loop: asyncio.AbstractEventLoop) -> Seats:
         """Those of this loop. Call it in the thread of the loop."""
-        seats = _of_loops.get(loop)
+        of_loop: Any = loop  # a selector loop of asyncio, which has room for an attribute
+        seats: Seats | None = getattr(of_loop, "_udpring_seats", None)
         if seats is None or seats.closed or seats.pid != os.getpid():
-            seats = _of_loops[loop] = Seats()
+            seats = of_loop._udpring_seats = Seats()
         elif seats.thread != get_ident():
             seats.move()
         return seats
@@ -91,9 +91,6 @@ class Seats(Uncopied):
         """In the owner's thread."""
         while self.departed:
             lib.udpring_recv_remove(self.handle, self.departed.pop())
-
-
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Seats] = WeakKeyDictionary()
 
 
 class Seat(Uncopied):

@@ -107,10 +107,11 @@ static int make_room_for_fd(struct udp_rx_set *set, uint32_t fd)
 
 static int switch_on(const struct udp_rx *rx, struct udp_rx_member *member, struct udpring_reason *why)
 {
-    int fd = member->socket.fd, code = rx->gro_wanted ? udp_switch_on(fd, SOL_UDP, UDP_GRO, &member->gro) : 0;
+    const struct udp_handle_socket *socket = &member->socket;
+    int code = rx->gro_wanted ? udp_switch_on_socket(socket, SOL_UDP, UDP_GRO, &member->gro) : 0;
     if (code && !rx->gro_may_fail)
         return ur_fail(why, code, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(-code));
-    code = rx->timestamps_wanted ? udp_switch_on(fd, SOL_SOCKET, SO_TIMESTAMPNS, &member->timestamps) : 0;
+    code = rx->timestamps_wanted ? udp_switch_on_socket(socket, SOL_SOCKET, SO_TIMESTAMPNS, &member->timestamps) : 0;
     return code ? ur_fail(why, code, "SO_TIMESTAMPNS cannot be switched on: %s", strerror(-code)) : 0;
 }
 

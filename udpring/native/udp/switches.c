@@ -70,17 +70,24 @@ int udp_switch_on(int fd, int level, int option, struct udp_switch **held)
 {
     struct udp_handle_socket socket;
     *held = NULL;
+    int code = udp_handle_claim_socket(&socket, fd);
+    return code ? code : udp_switch_on_socket(&socket, level, option, held);
+}
+
+int udp_switch_on_socket(const struct udp_handle_socket *socket, int level, int option, struct udp_switch **held)
+{
+    int code = 0;
+    *held = NULL;
     pthread_once(&fork_once, watch_forks);
-    int code = fork_error ? fork_error : udp_handle_claim_socket(&socket, fd);
-    if (code)
-        return code;
+    if (fork_error)
+        return fork_error;
     take_lock();
-    struct udp_switch *known = *find(&socket, level, option);
+    struct udp_switch *known = *find(socket, level, option);
     if (known) {
         known->users++;
         *held = known;
     } else {
-        code = switch_on(&socket, level, option, held);
+        code = switch_on(socket, level, option, held);
     }
     leave_lock();
     return code;

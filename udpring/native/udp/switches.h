@@ -10,6 +10,9 @@ struct udp_switch;
 
 /* 0 when the option is on, or -errno. *held: pass it to udp_switch_off(). NULL: it was on before, and stays on. */
 int udp_switch_on(int fd, int level, int option, struct udp_switch **held) UR_MUST_CHECK;
+struct udp_handle_socket;
+/* The same for a socket whose identity is known. */
+int udp_switch_on_socket(const struct udp_handle_socket *socket, int level, int option, struct udp_switch **held) UR_MUST_CHECK;
 /* fd: as at udp_switch_on(). If it was closed meanwhile, a new file with its number stays unchanged. NULL is fine. Do not call
  * it in a forked child, because the parent still uses the socket. */
 void udp_switch_off(int fd, struct udp_switch *held);
