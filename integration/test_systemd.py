@@ -1,0 +1,118 @@
+"""The systemd unit: its sandbox, and a node under a real systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import until
+
+from udpring.tunnel import keys
+
+TOP = Path(__file__).parent.parent
+UNIT = TOP / "docs" / "udpring@.service"
+SYSTEMD = Path("/lib/systemd/systemd")
+PRIVATE = keys.to_base64(keys.generate_private_key())
+PEER = keys.to_base64(keys.public_key(keys.generate_private_key()))
+pytestmark = pytest.mark.skipif(
+    not SYSTEMD.exists(),
+    reason="no systemd (scripts/bootstrap installs it)",
+)
+
+PROBE = f"""
+cat >/etc/wireguard/probe0.conf <<CONFIG
+[Interface]
+PrivateKey = {PRIVATE}
+Address = 10.77.0.1/24
+SaveConfig = true
+PostUp = echo "PostUp of %i"
+[Peer]
+PublicKey = {PEER}
+AllowedIPs = 0.0.0.0/0
+Endpoint = 127.0.0.1:9
+CONFIG
+chmod 600 /etc/wireguard/probe0.conf
+ip link set lo up
+systemctl start udpring@probe0; echo "start $?"
+pid=$(systemctl show -p MainPID --value udpring@probe0)
+until grep -q 'Seccomp:.*2' /proc/$pid/status; do sleep 0.05; done
+cat /proc/$pid/task/*/status | grep CapEff | sort -u
+wg show probe0 allowed-ips
+ip -4 rule show lookup main | grep suppress
+nft list tables
+sysctl net.ipv4.conf.all.src_valid_mark
+sed -i 's/^Address.*/&\\nListenPort = 40777/' /etc/wireguard/probe0.conf
+systemctl reload udpring@probe0; echo "reload $?"
+wg show probe0 listen-port
+wg set probe0 listen-port 40888; echo "set $?"
+systemctl stop udpring@probe0; echo "stop $?"
+systemctl show -p Result udpring@probe0
+ip link show probe0 2>&1
+grep ListenPort /etc/wireguard/probe0.conf
+echo END
+"""
+
+
+def _installed(folder: Path) -> Path:
+    """The unit with the program of this environment."""
+    unit = folder / UNIT.name
+    program = Path(sys.executable).with_name("udpring")
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/udpring", str(program)))
+    return unit
+
+
+def test_exposure_is_below_two(tmp_path: Path) -> None:
+    unit = _installed(tmp_path)
+    words = ("systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", str(unit))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_unit_is_valid(tmp_path: Path) -> None:
+    unit = _installed(tmp_path)
+    words = ("systemd-analyze", "verify", "--man=no", str(unit))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "udpring" not in done.stderr
+
+
+def test_node_runs_under_systemd(tmp_path: Path) -> None:
+    """It starts with routes, rules and firewall, is confined, reloads, changes its port, stops and saves."""
+    (tmp_path / "probe").write_text(PROBE)
+    (tmp_path / "unit").mkdir()
+    enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net")
+    script = TOP / "integration" / "lab" / "systemd_root.sh"
+    words = (*enter, "bash", str(script), str(TOP), str(_installed(tmp_path / "unit")), str(tmp_path))
+    log = tmp_path / "probe.log"
+    with (tmp_path / "console").open("w") as console:
+        root = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+
+    def said() -> str:
+        text = log.read_text() if log.exists() else ""
+        return text if text.endswith("END\n") else ""
+
+    try:
+        until(lambda: said() or root.poll() is not None, "the probe ends", timeout=100)
+    finally:
+        root.send_signal(signal.SIGKILL)
+        root.wait(30)
+        clean = ("unshare", "--mount", "bash", str(script), "--clean", str(tmp_path))
+        until(lambda: subprocess.run(clean, check=False).returncode == 0, "its cgroups are gone")
+    text = said()
+    console_text = (tmp_path / "console").read_text()
+    if not text and "mount" in console_text:
+        pytest.skip(f"this host mounts no root for systemd: {console_text.splitlines()[0]}")
+    node = (tmp_path / "node.log").read_text()
+    for line in (
+        "start 0", f"CapEff:\t{1 << 12:016x}", f"{PEER}\t0.0.0.0/0", "table ip udpring-probe0",
+        "net.ipv4.conf.all.src_valid_mark = 1", "reload 0", "40777", "set 0", "stop 0", "Result=success",
+        'Device "probe0" does not exist.', "ListenPort = 40888",
+    ):  # fmt: skip
+        assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
+    assert "PostUp of probe0" in node
+    assert "not confined" not in node
+    assert not os.path.lexists("/etc/wireguard/probe0.conf"), "the host's files are untouched"
