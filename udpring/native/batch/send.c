@@ -184,20 +184,6 @@ int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_
 }
 
 /* Most rings never wait, and many endpoints should need few descriptors. */
-int send_wake_fd(struct udpring_send *send)
-{
-    int wake = atomic_load(&send->wake);
-    if (wake >= 0)
-        return wake;
-    wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake < 0)
-        return -errno;
-    atomic_store(&send->wake, wake);
-    if (atomic_load(&send->woken))
-        (void)eventfd_write(wake, 1);
-    return wake;
-}
-
 static int send_take_wake(struct udpring_send *send)
 {
     eventfd_t ignored;

@@ -4,6 +4,7 @@
 #include "../base.h"
 
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "send_push.h"
@@ -15,6 +16,20 @@ static void call_again(struct udpring_send *send, bool again)
     struct epoll_event interest = {.events = again ? EPOLLIN | EPOLLOUT : EPOLLIN};
     if (send->epoll >= 0 && again != send->calls_again && !epoll_ctl(send->epoll, EPOLL_CTL_MOD, send->wake, &interest))
         send->calls_again = again;
+}
+
+int send_wake_fd(struct udpring_send *send)
+{
+    int wake = atomic_load(&send->wake);
+    if (wake >= 0)
+        return wake;
+    wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake < 0)
+        return -errno;
+    atomic_store(&send->wake, wake);
+    if (atomic_load(&send->woken))
+        (void)eventfd_write(wake, 1);
+    return wake;
 }
 
 void send_prepare_poll(struct udpring_send *send)

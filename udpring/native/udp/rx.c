@@ -139,11 +139,6 @@ void udp_rx_notify(struct udp_rx *rx)
         rx->tier->notify(rx);
 }
 
-void udp_rx_look(struct udp_rx *rx)
-{
-    rx->look = true;
-}
-
 unsigned udp_rx_harvest(struct udp_rx *rx, struct udpring_packet *packets, unsigned max)
 {
     return rx->tier->harvest(rx, packets, max);

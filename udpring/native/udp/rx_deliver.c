@@ -154,3 +154,8 @@ void udp_rx_keep_error(struct udp_rx *rx, int error)
         rx->icmp.count++;
     rx->icmp.code[(rx->icmp.head + rx->icmp.count - 1) % UDP_RX_ERRORS] = error;
 }
+
+void udp_rx_look(struct udp_rx *rx)
+{
+    rx->look = true;
+}

@@ -5,9 +5,6 @@
 #include <sys/socket.h>
 
 #define SQ_ENTRIES_LEAST 256u    /* room for watches and cancels in addition to the receives */
-#define ERRORS_FREE 8            /* transient errors in a row before the first pause */
-#define PAUSE_LEAST_NS 1000000u
-#define PAUSE_DOUBLINGS 6        /* 64 ms at most */
 #define PAUSE_TOKEN UDP_RX_WATCHES   /* above the caller's tokens: end of a pause, for callers in an event loop */
 #define ERRORS_TOKEN (PAUSE_TOKEN + 1)   /* + socket: its error queue has entries */
 #define TOKENS (ERRORS_TOKEN + UDP_RX_SOCKETS_MAX)
@@ -76,20 +73,6 @@ bool uring_rx_close(struct uring_rx *uring)
     return ended;
 }
 
-void uring_rx_failed(struct uring_rx *uring, uint32_t socket, int error)
-{
-    struct udp_backoff *backoff = &uring->backoff[socket];
-    enum udp_rx_error class = udp_rx_fail(&uring->rx, error);
-    if (class == UDP_RX_ICMP)
-        udp_rx_drain_reported(&uring->rx, uring->rx.fd[socket]);
-    bool refused = error == EACCES || error == EOPNOTSUPP;   /* by ICMP, or by this host at every receive */
-    if ((class != UDP_RX_TRANSIENT && !refused) || error == EAGAIN || error == EINTR || ++backoff->run <= ERRORS_FREE)
-        return;
-    uint32_t doublings = backoff->run - ERRORS_FREE - 1;
-    backoff->until = ur_clock_ns(CLOCK_MONOTONIC) +
-                     ((uint64_t)PAUSE_LEAST_NS << (doublings < PAUSE_DOUBLINGS ? doublings : PAUSE_DOUBLINGS));
-}
-
 static void take_errors(struct uring_rx *uring, uint32_t socket)
 {
     struct udp_rx *rx = &uring->rx;
@@ -117,30 +100,6 @@ bool uring_rx_watch_errors(struct uring_rx *uring, uint32_t socket)
     return true;
 }
 
-bool uring_rx_paused(struct uring_rx *uring, uint32_t socket)
-{
-    struct udp_backoff *backoff = &uring->backoff[socket];
-    if (ur_likely(!backoff->until))
-        return false;
-    if (ur_clock_ns(CLOCK_MONOTONIC) < backoff->until)
-        return true;
-    backoff->until = 0;
-    return false;
-}
-
-int64_t uring_rx_until_pause_ends(const struct uring_rx *uring, int64_t timeout_ns)
-{
-    for (uint32_t i = 0; i < uring->rx.sockets; i++) {
-        if (ur_likely(!uring->backoff[i].until))
-            continue;
-        int64_t left = (int64_t)(uring->backoff[i].until - ur_clock_ns(CLOCK_MONOTONIC));
-        left = left > 0 ? left : 1;
-        if (timeout_ns < 0 || left < timeout_ns)
-            timeout_ns = left;
-    }
-    return timeout_ns;
-}
-
 /* Whether a poll, without a wait, would find nothing: no work is pending, which the kernel shows. */
 static bool nothing_pending(const struct ur_ring *ring)
 {
@@ -166,7 +125,7 @@ int uring_rx_wait(struct udp_rx *rx, int64_t timeout_ns)
     if (code == -EAGAIN || code == -EBUSY || code == -EBADR) {
         rx->stats.transient_errors++;
         if (!ur_cq_ready(&uring->ring)) {   /* no completion to reap: the kernel is short of memory */
-            struct timespec pause = {.tv_nsec = PAUSE_LEAST_NS};
+            struct timespec pause = {.tv_nsec = UDP_RX_PAUSE_LEAST_NS};
             nanosleep(&pause, NULL);
             rx->short_of_memory = true;
         }

@@ -38,6 +38,8 @@ struct uring_rx {
 /* With rx.direct, for a socket without a receive in the kernel: takes what is there by recvmmsg (rx_direct.c). */
 unsigned uring_rx_direct(struct uring_rx *uring, uint32_t socket, struct udpring_packet *packets, unsigned max);
 
+#define UDP_RX_PAUSE_LEAST_NS 1000000u
+
 /* Call before the ring is closed: cancels by user_data on kernels that cannot cancel all operations at once (before 5.19). */
 void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring);
 /* The ring and the two op tables; `receives` is the number of receive operations. */

@@ -6,7 +6,6 @@
  *   3. Reap completions until each submission has its terminal one, or the bound has passed.
  *   4. Only then unmap and close. Report the operations that did not end, so that the caller leaks their memory on purpose. */
 #include <signal.h>
-#include <sys/mman.h>
 
 #include "confined.h"
 #include "maps.h"
@@ -21,18 +20,6 @@
 static const uint64_t cancel_data = UR_USER_DATA(UR_KIND_CANCEL, 0xffffff, 0xffffffff);
 
 enum cancel_way { CANCEL_ASYNC, CANCEL_SYNC, CANCEL_NONE };
-
-void ur_unmap_queues(struct ur_ring *ring)
-{
-    if (ring->sqes)
-        munmap(ring->sqes, ring->sqes_bytes);
-    if (ring->cq_map && ring->cq_map != ring->sq_map)
-        munmap(ring->cq_map, ring->cq_map_bytes);
-    if (ring->sq_map)
-        munmap(ring->sq_map, ring->sq_map_bytes);
-    ring->sqes = NULL;
-    ring->sq_map = ring->cq_map = NULL;
-}
 
 static int cancel_at_once(const struct ur_ring *ring)
 {

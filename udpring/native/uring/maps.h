@@ -1,4 +1,4 @@
-/* The mapped queues of a ring. For this folder only: setup.c maps them, close.c unmaps them. */
+/* The mapped queues of a ring. For this folder only: setup.c maps them. */
 #ifndef UDPRING_URING_MAPS_H
 #define UDPRING_URING_MAPS_H
 #include "ring.h"
