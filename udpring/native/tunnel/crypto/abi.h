@@ -66,7 +66,7 @@ struct udpring_computation {
     uint8_t timestamp[UDPRING_NOISE_TIMESTAMP], message[UDPRING_NOISE_RESPONSE];
 };
 void udpring_compute(struct udpring_computation *computation);   /* here and now */
-/* Starts them, once: 1 to 8. 0; -EINVAL; -ENOMEM, -EAGAIN with the reason. They end with the plane. */
+/* Starts them, once: 1 to 8. 0; -EINVAL; -ENOMEM, -ENOTSUP, -EAGAIN with the reason. They end with the plane. */
 int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, struct udpring_reason *why);
 /* The key that admitted initiations are opened with, before they become events; held by the plane too. Those that do not open are
  * dropped. NULL: they become events as they are, as do all under load. number: the caller's, for events. -ENOTSUP: no threads. */

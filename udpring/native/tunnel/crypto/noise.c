@@ -14,20 +14,40 @@
 static struct {
     EVP_MD *blake2s;
     EVP_MAC_CTX *hmac;
-    bool loaded;
+    bool loaded;   /* atomic */
 } algorithms;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Again after a failure, which may be a short lack of memory. */
 static void load(void)
 {
     OSSL_PARAM parameters[] = { OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char[]){"BLAKE2S-256"}, 0),
                                 OSSL_PARAM_construct_end() };
     EVP_MAC *hmac = EVP_MAC_fetch(NULL, OSSL_MAC_NAME_HMAC, NULL);
-    algorithms.blake2s = EVP_MD_fetch(NULL, "BLAKE2S-256", NULL);
-    algorithms.hmac = hmac ? EVP_MAC_CTX_new(hmac) : NULL;
-    algorithms.loaded = algorithms.blake2s && algorithms.hmac && EVP_MAC_CTX_set_params(algorithms.hmac, parameters);
+    EVP_MD *blake2s = EVP_MD_fetch(NULL, "BLAKE2S-256", NULL);
+    EVP_MAC_CTX *context = hmac ? EVP_MAC_CTX_new(hmac) : NULL;
+    if (blake2s && context && EVP_MAC_CTX_set_params(context, parameters)) {
+        algorithms.blake2s = blake2s;
+        algorithms.hmac = context;
+        __atomic_store_n(&algorithms.loaded, true, __ATOMIC_RELEASE);
+    } else {
+        EVP_MD_free(blake2s);
+        EVP_MAC_CTX_free(context);
+        ERR_clear_error();
+    }
     EVP_MAC_free(hmac);
-    ERR_clear_error();
+}
+
+int noise_load(struct udpring_reason *why)
+{
+    if (__atomic_load_n(&algorithms.loaded, __ATOMIC_ACQUIRE))
+        return 0;
+    pthread_mutex_lock(&load_lock);
+    if (!algorithms.loaded)
+        load();
+    bool loaded = algorithms.loaded;
+    pthread_mutex_unlock(&load_lock);
+    return loaded ? 0 : ur_fail(why, -ENOTSUP, "OpenSSL offers no BLAKE2s: is its default provider disabled (FIPS)?");
 }
 
 /* What is fixed of a cipher: udpring/wireguard/cipher.py has the same. */
@@ -159,12 +179,11 @@ static void decrypt_and_hash(struct symmetric *state, const uint8_t *sealed, uin
 
 static int symmetric_open(struct symmetric *state, const struct udpring_handshake *handshake)
 {
-    pthread_once(&once, load);
     *state = (struct symmetric){0};
     if (handshake->cipher < 0 || handshake->cipher >= UDPRING_CIPHER_COUNT)
         return -EINVAL;
     state->aead = aead_of_openssl((enum udpring_cipher)handshake->cipher);
-    if (!algorithms.loaded || !state->aead)
+    if (noise_load(NULL) || !state->aead)
         return -ENOTSUP;
     state->digest = EVP_MD_CTX_new();
     state->hmac = EVP_MAC_CTX_dup(algorithms.hmac);

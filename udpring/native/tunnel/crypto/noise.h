@@ -20,6 +20,8 @@
 _Static_assert(UDPRING_NOISE_INITIATION == X25519_BYTES + NOISE_SEALED_KEY + UDPRING_NOISE_TIMESTAMP + NOISE_TAG_BYTES, "wire format");
 _Static_assert(UDPRING_NOISE_RESPONSE == X25519_BYTES + NOISE_TAG_BYTES, "wire format");
 
+/* What the steps need, which load it themselves too. 0, or -ENOTSUP with the reason. */
+int noise_load(struct udpring_reason *why) UR_MUST_CHECK;
 /* 0, or as the steps in abi.h. static_static: the shared secret of both static keys. ephemeral: 32 fresh random bytes. psk: zeros if
  * there is none. */
 int noise_initiate(struct udpring_handshake *handshake, const struct udpring_static_key *key, const uint8_t *remote,

@@ -216,6 +216,9 @@ int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wa
     struct handshake_threads *threads = &plane->handshakes;
     if (threads->count || !wanted || wanted > HANDSHAKE_THREADS_MAX)
         return -EINVAL;
+    int result = noise_load(why);
+    if (result < 0)
+        return result;
     threads->initiations = calloc(plane->mailbox.capacity, sizeof(*threads->initiations));
     if (!threads->initiations)
         return ur_fail(why, -ENOMEM, "no memory for handshakes");
@@ -224,7 +227,6 @@ int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wa
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int result = 0;
     for (uint32_t started = 0; started < wanted && result == 0; started++) {
         result = -pthread_create(&threads->thread[started], NULL, thread_main, plane);
         if (result == 0)
