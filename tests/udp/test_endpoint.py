@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 import udpring
-from udpring.udp.transport import DATAGRAMS_A_TURN, FLUSH_DATAGRAMS
+from udpring.udp.transport import DATAGRAMS_A_TURN, FLUSH_DATAGRAMS, LONE_TURNS
 
 from .conftest import BOUND
 
@@ -407,7 +407,9 @@ def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
         transport._tx.send_batch = lambda payloads, *rest: (
             batches.append(len(payloads)) or send(payloads, *rest)
         )
-        for count, queued in ((1, 0), (1, 0), (3, 2), (1, 1), (1, 0), (4, 3), (50, 50), (2, 2), (1, 1)):
+        lone = [(1, 1)] * LONE_TURNS
+        steps = [(1, 0), (1, 0), (3, 2), *lone, (1, 0), (4, 3), (50, 50), *lone[1:], (2, 2), (1, 1)]
+        for count, queued in steps:
             batches.clear()
             for _ in range(count):
                 transport.sendto(b"x", where)
@@ -415,7 +417,7 @@ def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
             await turns(2)
             assert transport.get_write_buffer_size() == 0
             assert batches == [queued] * (queued > 0)
-        await client.until(65)
+        await client.until(1 + sum(count for count, _ in steps))
         for _ in range(2):
             transport.sendto(b"x", where)
         await turns(2)

@@ -136,6 +136,8 @@ async def make_socket(
     allow_broadcast: bool | None,
 ) -> tuple[socket.socket, Any]:
     """The socket, and the only address that it may send to, or None."""
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):  # as asyncio has it
+        raise ValueError("reuse_port not supported by socket module")
     failed: OSError | None = None
     for (kind, protocol), (local, remote) in await _candidates(loop, addresses, family, proto, flags):
         made = None

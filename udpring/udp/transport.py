@@ -41,6 +41,8 @@ DATAGRAMS_A_TURN = 64
 FLUSH_DATAGRAMS = 256
 #: After this many wake-ups with a single datagram the next call receives only one, at half the cost.
 SINGLES = 2
+#: After a turn that sent several datagrams, this many turns with one each pass before one is sent at once.
+LONE_TURNS = 32
 
 # Measured on both loops: the cheapest tier for single datagrams. It costs no more for many, because the
 # protocol is called for each of them anyway.
@@ -115,7 +117,9 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._at_once = send_at_once
         self._as_uvloop = as_uvloop
         self._scheduled = False  # a flush comes with the next turn
-        self._bursts = False  # the last turn that sent had several datagrams
+        self._bursts = (
+            0  # turns with a single datagram to come after one with several, until one is sent at once
+        )
         self._flushed = 0  # datagrams that this turn queued and that have left
         self._delivering = False  # a flush follows when the protocol has the received datagrams
         self._blocked = False  # the loop waits for it
@@ -356,7 +360,10 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
     def _end_turn(self) -> None:
         self._scheduled = False
         queued = self._flushed + len(self._payloads)
-        self._bursts = queued > self._bursts  # without bursts, one more was sent at once
+        if queued > (self._bursts > 0):  # without bursts, one more was sent at once
+            self._bursts = LONE_TURNS
+        elif self._bursts:
+            self._bursts -= 1
         self._flushed = 0
         self._flush()
 
