@@ -135,6 +135,7 @@ class ReproducibleSdist(sdist):
             raise SystemExit(f"sdist --formats={format}: udpring has only gztar")
         when = source_date()
         made = f"{base_name}.tar.gz"
+        Path(made).parent.mkdir(parents=True, exist_ok=True)
         with (
             Path(made).open("wb") as file,
             gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=when) as packed,

@@ -21,9 +21,17 @@ VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptool
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(300)]
 
 
-def run(*command: object, cwd: Path) -> str:
+def run(*command: object, cwd: Path, **environment: str) -> str:
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -47,10 +55,24 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sdist_of_a_copy(tmp_path_factory.mktemp("dist"))
 
 
+def libraries_of_the_host(folder: Path) -> Path:
+    """As scripts/wheel-libraries makes them: libcrypto's archive, ipsec-mb where the host has it, notices."""
+    for name in ("lib", "include", "notices"):
+        (folder / name).mkdir(parents=True)
+    for name in ("libcrypto.a", "libIPSec_MB.so.1"):
+        found = Path(run("gcc", f"-print-file-name={name}", cwd=folder).strip())
+        if found.is_absolute():
+            shutil.copy(found, folder / "lib")
+    (folder / "notices" / "LICENSE.openssl").write_text("the notice of a library\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def wheel(sdist: Path) -> Path:
-    """Built from the sdist, so that a file missing in MANIFEST.in is noticed."""
+    """Built from the sdist, so that a file missing in MANIFEST.in is noticed. As scripts/wheel does it, with
+    the host's compiler."""
     out = sdist.parent
+    libraries = libraries_of_the_host(out / "libraries")
     # Not shutil.unpack_archive: Debian 12's Python 3.11.2 has no ``filter``, and later ones warn without it.
     (out / "unpacked").mkdir()
     run("tar", "-xzf", sdist, "-C", out / "unpacked", cwd=out)
@@ -65,7 +87,8 @@ def wheel(sdist: Path) -> Path:
         "--no-deps",
         "--no-index",
     ]
-    run(*pip, "--wheel-dir", out, out / "unpacked" / f"udpring-{VERSION}", cwd=out)
+    source = out / "unpacked" / f"udpring-{VERSION}"
+    run(*pip, "--wheel-dir", out, source, cwd=out, UDPRING_LIBRARIES=str(libraries))
     (wheel,) = out.glob("*.whl")
     return wheel
 
@@ -130,7 +153,7 @@ def test_wheel_holds_core_and_types_only(wheel: Path) -> None:
     assert "udpring/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
     ours = ("udpring/", "udpring_tools/", f"udpring-{VERSION}.dist-info/")
-    modules = [name for name in names if ".so" in name]
+    modules = [name for name in names if ".so" in name and "/_libs/" not in name]
     assert modules == ["udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"]
     strangers = [name for name in names if not name.startswith(ours)]
     assert strangers.pop() == f"udpring-{VERSION}.data/data/lib/systemd/system/udpring@.service"
@@ -147,12 +170,26 @@ def test_the_wheel_holds_nothing_for_tests(wheel: Path, tmp_path: Path) -> None:
         content = zipfile.ZipFile(wheel).read(module)
         assert not [name for name in added if re.search(rf"\b{name}\b".encode(), content)]
         assert b".debug_info" not in content
-        assert b".symtab" in content
+        assert b".symtab" not in content
         (tmp_path / "module.so").write_bytes(content)
         exported = run("nm", "-D", "--defined-only", tmp_path / "module.so", cwd=tmp_path)
         assert re.findall(r"\S+$", exported, re.MULTILINE) == [
             f"PyInit_{Path(module).name.partition('.')[0]}"
         ]
+
+
+def test_wheel_brings_its_libraries(wheel: Path, tmp_path: Path) -> None:
+    """libcrypto is linked in. ipsec-mb lies beside the modules. Nothing names a folder of the builder."""
+    held = zipfile.ZipFile(wheel)
+    beside = {name.rpartition("/")[2] for name in held.namelist() if "/_libs/" in name}
+    assert "LICENSE.openssl" in beside
+    assert ("libIPSec_MB.so.1" in beside) == (wheel.parent / "libraries/lib/libIPSec_MB.so.1").exists()
+    for module in ("udpring/_core.abi3.so", "udpring_tools/_bench.abi3.so"):
+        (tmp_path / "module.so").write_bytes(held.read(module))
+        dynamic = run("readelf", "-d", tmp_path / "module.so", cwd=tmp_path)
+        assert "libcrypto" not in dynamic
+        assert "RUNPATH" not in dynamic
+        assert "RPATH" not in dynamic
 
 
 def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
@@ -170,6 +207,9 @@ def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     assert VERSION in run(tmp_path / "venv" / "bin" / "udpring", "--version", cwd=tmp_path)
     measured = run(tmp_path / "venv" / "bin" / "udpring", "bench", "aead", "--rounds", "10", cwd=tmp_path)
     assert "openssl" in measured
+    if libraries := list(site_packages.glob("udpring/_libs/libIPSec_MB.so.*")):
+        mapped = "from udpring.tunnel.probe import probe; probe(); print(open('/proc/self/maps').read())"
+        assert str(libraries[0]) in run(python, "-P", "-c", mapped, cwd=tmp_path)
     # A distribution may omit the tools.
     shutil.rmtree(site_packages / "udpring_tools")
     command = tmp_path / "venv" / "bin" / "udpring"

@@ -10,6 +10,8 @@ Environment:
     UDPRING_SANITIZE=address,undefined   build with these sanitisers, frame pointers and -O1
     UDPRING_WERROR=1                     warnings are errors (CI)
     UDPRING_IPSECMB=0                    without Intel ipsec-mb even where its header is; 1: not without it
+    UDPRING_LIBRARIES=FOLDER             libcrypto as an archive and ipsec-mb beside the modules, as
+                                         scripts/wheel-libraries makes them. For wheels
 """
 
 import os
@@ -77,6 +79,17 @@ int main(void) { return IMB_CIPHER_CHACHA20_POLY1305 + IMB_AUTH_CHACHA20_POLY130
 """
 
 
+def bundled() -> Path | None:
+    """The folder of the libraries that a wheel brings along. None: those of the host are used."""
+    named = os.environ.get("UDPRING_LIBRARIES")
+    if not named:
+        return None
+    folder = Path(named).resolve()
+    if not (folder / "lib" / "libcrypto.a").exists():
+        raise SystemExit(f"UDPRING_LIBRARIES={named}: no lib/libcrypto.a there: see scripts/wheel-libraries")
+    return folder
+
+
 def has_ipsecmb() -> bool:
     """Whether the compiler finds a suitable header of ipsec-mb (it has no pkg-config file)."""
     wanted = os.environ.get("UDPRING_IPSECMB", "")
@@ -85,7 +98,9 @@ def has_ipsecmb() -> bool:
     if wanted == "0":
         return False
     flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
-    probe = run_cc([*flags, "-fsyntax-only"], IPSECMB_PROBE)
+    if folder := bundled():
+        flags = [f"-I{folder / 'include'}", *flags]
+    probe = run_cc([*flags, "-c", "-o", os.devnull], IPSECMB_PROBE)
     if probe.returncode and wanted:
         raise SystemExit(f"UDPRING_IPSECMB=1: install libipsec-mb-dev: {probe.stderr.strip()}")
     return probe.returncode == 0
@@ -133,7 +148,6 @@ def settings() -> dict[str, object]:
         "-Wno-unused-parameter",
         "-fvisibility=hidden",
         "-pthread",
-        *pkg_config("--cflags", "libcrypto"),
     ]
     link_args = ["-pthread"]
     if os.environ.get("UDPRING_WERROR"):
@@ -151,13 +165,28 @@ def settings() -> dict[str, object]:
     else:
         compile_args += ["-O2", "-g", *hardening()]
         link_args += HARDENED_LINK
-    libraries = ["crypto"]
+    includes = [str(HERE.relative_to(ROOT))]
+    libraries: list[str] = []
+    archives: list[str] = []
     macros: list[tuple[str, str | None]] = []
+    folder = bundled()
+    if folder:
+        includes += [str(folder / "include"), str(folder / "include" / "python")]
+        archives.append(str(folder / "lib" / "libcrypto.a"))
+        # The archive's functions must not take the place of another libcrypto's in the process.
+        link_args += ["-Wl,-s,--gc-sections", f"-Wl,--version-script={HERE / 'module.map'}"]
+    else:
+        compile_args += pkg_config("--cflags", "libcrypto")
+        libraries.append("crypto")
     if has_ipsecmb():
         macros.append(("UDPRING_IPSECMB", "1"))
         libraries.append("dl")  # glibc before 2.34 has a separate libdl
+        beside = list(folder.glob("lib/libIPSec_MB.so.*")) if folder else []
+        if beside:  # the path from the folder of either module
+            macros.append(("UDPRING_BUNDLED_IPSECMB", f'"../udpring/_libs/{beside[0].name}"'))
     return {
-        "include_dirs": [str(HERE.relative_to(ROOT))],
+        "include_dirs": includes,
+        "extra_objects": archives,
         "libraries": libraries,
         "define_macros": macros,
         "extra_compile_args": compile_args,

@@ -1,5 +1,6 @@
 /* ChaCha20-Poly1305 by Intel's Multi-Buffer Crypto for IPsec: half of OpenSSL's time on CPUs with AVX-512 IFMA. Compiled if the
- * header is installed (build.py), and loaded at run time, so that one build also works on hosts without the library.
+ * header is installed (build.py), and loaded at run time, so that one build also works on hosts without the library. A wheel
+ * has the library beside the modules.
  *
  * The job interface is faster than the direct one: it makes the key stream and the Poly1305 key together. The library does not
  * spread this cipher over several buffers: a job is done when its submission returns, and a burst is no faster than single
@@ -8,6 +9,9 @@
  * A manager (200 KB) has a queue and so belongs to one thread. Each thread makes its own with its first key; the end of the
  * thread frees it. A key is just 32 bytes, so any thread may use it, one at a time. */
 #ifdef UDPRING_IPSECMB
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE     /* dladdr */
+#endif
 #include <dlfcn.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
@@ -105,11 +109,29 @@ static bool find(void *library, const char *name, void *function, struct udpring
     return found;
 }
 
+/* The library that a wheel brings along, if this module is of one, or the host's. */
+static void *open_library(void)
+{
+#ifdef UDPRING_BUNDLED_IPSECMB
+    Dl_info self;
+    const char *end;
+    char path[4096];
+    if (dladdr(&found_all, &self) && (end = strrchr(self.dli_fname, '/')) &&
+        (size_t)snprintf(path, sizeof(path), "%.*s/" UDPRING_BUNDLED_IPSECMB, (int)(end - self.dli_fname), self.dli_fname) <
+            sizeof(path)) {
+        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (library)
+            return library;
+    }
+#endif
+    return dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+}
+
 int ipsecmb_library(struct udpring_reason *why)
 {
     if (found_all)
         return 0;
-    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    void *library = open_library();
     if (!library)
         return ur_fail(why, -ENOTSUP, "cannot be loaded: %s", dlerror());
     if (!find(library, "alloc_mb_mgr", &manager_alloc, why) || !find(library, "free_mb_mgr", &manager_free, why) ||
