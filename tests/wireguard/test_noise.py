@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from noise.connection import Keypair as OracleKey
 from noise.connection import NoiseConnection
@@ -171,9 +172,7 @@ def test_the_ephemeral_is_dropped_with_the_response() -> None:
     responder.read_payload(first)
     initiator.read_response(responder.write_response(os.urandom(32), b""))
     assert initiator._ephemeral is None
-    assert not any(
-        isinstance(getattr(responder, slot), noise.X25519PrivateKey) for slot in responder.__slots__
-    )
+    assert not any(isinstance(getattr(responder, slot), X25519PrivateKey) for slot in responder.__slots__)
 
 
 def test_clamp() -> None:

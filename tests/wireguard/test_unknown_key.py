@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from udpring.wireguard import events, noise
 from udpring.wireguard.cipher import Cipher
@@ -89,7 +90,7 @@ def test_no_diffie_hellman_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     done = []
     real = noise.diffie_hellman
 
-    def counted(private: noise.X25519PrivateKey, remote: bytes) -> bytes:
+    def counted(private: X25519PrivateKey, remote: bytes) -> bytes:
         done.append(remote)
         return real(private, remote)
 

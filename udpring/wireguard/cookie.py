@@ -13,11 +13,6 @@ import hmac
 import struct
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import ciphers
-from cryptography.hazmat.primitives.ciphers import algorithms
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
 from .constants import (
     COOKIE_LATENCY,
     COOKIE_SECRET_LIFETIME,
@@ -101,6 +96,10 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
 
     It is the first and the last row of a block of ChaCha20 without the addition of the initial state,
     which is subtracted here."""
+    # Imported here and below: most nodes never get a cookie, and this library takes 8 MiB.
+    from cryptography.hazmat.primitives import ciphers  # noqa: PLC0415
+    from cryptography.hazmat.primitives.ciphers import algorithms  # noqa: PLC0415
+
     block = ciphers.Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64))
     return _subtracted(block[:16], _CONSTANTS) + _subtracted(block[48:], nonce)
 
@@ -112,6 +111,9 @@ def _subtracted(row: bytes, initial: bytes) -> bytes:
 
 def xopen(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes | None:
     """The plaintext, or None if it is not authentic."""
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # noqa: PLC0415
+
     if len(sealed) < TAG_LENGTH:
         return None
     try:

@@ -22,16 +22,16 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Self
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from typing import TYPE_CHECKING, Final, Self
 
 from udpring.errors import UdpringError
 
 from .cipher import Cipher
 from .constants import KEY_LENGTH, TAG_LENGTH
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 __all__ = [
     "ImmediateJob",
@@ -72,8 +72,17 @@ def clamp(private_key: bytes) -> bytes:
     return bytes(key)
 
 
+def _private_key(key: bytes) -> X25519PrivateKey:
+    # Imported here and below: a node computes in C, and this library takes 8 MiB.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
+
+    return X25519PrivateKey.from_private_bytes(key)
+
+
 def diffie_hellman(private: X25519PrivateKey, public: bytes) -> bytes:
     """X25519. Raises InvalidKeyError if the result is all zero (RFC 7748 section 6.1)."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey  # noqa: PLC0415
+
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
@@ -87,6 +96,8 @@ def small_order() -> InvalidKeyError:
 
 def aead_of(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
     """The cipher with a key of 32 bytes. ``cipher.nonce`` makes the nonce of a counter."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305  # noqa: PLC0415
+
     return AESGCM(key) if cipher is Cipher.AES_256_GCM else ChaCha20Poly1305(key)
 
 
@@ -106,7 +117,7 @@ class StaticKey:
     __slots__ = ("private", "public")
 
     def __init__(self, private_key: bytes) -> None:
-        self.private = X25519PrivateKey.from_private_bytes(clamp(private_key))
+        self.private = _private_key(clamp(private_key))
         self.public = self.private.public_key().public_bytes_raw()
 
     def shared_with(self, public: bytes) -> bytes:
@@ -170,6 +181,8 @@ class SymmetricState:
         """Raises UnauthenticatedError."""
         if len(sealed) < TAG_LENGTH:
             raise UnauthenticatedError("shorter than a tag")
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+
         try:
             plaintext = aead_of(self._cipher, self._key).decrypt(self._next_nonce(), sealed, self._hash)
         except InvalidTag:
@@ -228,7 +241,7 @@ class Initiator:
     def write_initiation(self, ephemeral: bytes, payload: bytes) -> bytes:
         """``ephemeral``: 32 fresh random bytes. Raises InvalidKeyError if the remote static key has small
         order."""
-        private = X25519PrivateKey.from_private_bytes(ephemeral)
+        private = _private_key(ephemeral)
         public = private.public_key().public_bytes_raw()
         state = self._symmetric
         state.mix_hash(public)
@@ -307,7 +320,7 @@ class Responder:
 
     def write_response(self, ephemeral: bytes, payload: bytes, psk: bytes = NO_PSK) -> bytes:
         """``ephemeral``: 32 fresh random bytes, which are not kept. Raises InvalidKeyError."""
-        private = X25519PrivateKey.from_private_bytes(ephemeral)
+        private = _private_key(ephemeral)
         public = private.public_key().public_bytes_raw()
         state = self._symmetric
         state.mix_hash(public)
