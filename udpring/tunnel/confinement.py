@@ -20,7 +20,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Flag, auto
 from pathlib import Path
 
@@ -114,8 +114,13 @@ def protect_memory() -> None:
     """No core dumps, no memory in one that is made all the same, and no reading or tracing of this process by
     others of its user (PR_SET_DUMPABLE)."""
     _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
-    _try("core dumps", lambda: Path("/proc/self/coredump_filter").write_text("0"))
+    _try("core dumps", _empty_dumps)
     _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 0))
+
+
+def _empty_dumps() -> None:
+    with contextlib.suppress(FileNotFoundError):  # no /proc is mounted: the limit of above has to suffice
+        Path("/proc/self/coredump_filter").write_text("0")
 
 
 def complete(profile: Profile) -> None:
@@ -213,8 +218,7 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _try(what: str, step: object) -> None:
-    assert callable(step)
+def _try(what: str, step: Callable[[], object]) -> None:
     try:
         step()
     except (OSError, ValueError) as refused:
