@@ -96,7 +96,7 @@ class Attachment(Protocol):
 class Tun:
     """A TUN device in the network namespace of the caller. Takes CAP_NET_ADMIN there.
 
-    ``confined``: for a process that a seccomp filter confines later (``udpring.confine``).
+    ``confined``: for a process that a seccomp filter confines later (``confinement``).
     """
 
     def __init__(self, *, confined: bool = False) -> None:
