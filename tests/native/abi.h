@@ -56,6 +56,20 @@ void udpring_pacing_gave_way(struct udpring_pacing *pacing, uint64_t began_ns, u
 /* ---- histograms (histogram.h) ---- */
 void udpring_histogram_count(struct udpring_histogram *histogram, uint64_t size);
 
+/* ---- queues of the interface's packets by flow (flow_queue.h) ---- */
+struct flow_queue;
+struct udpring_flow_state {
+    uint64_t dropped, marked;
+    uint32_t packets, bytes;    /* queued */
+};
+struct flow_queue *udpring_flow_queue_new(void);
+void flow_queue_close(struct flow_queue *queue);
+/* Copies the packet. The number of the queue that it joined, or -ENOBUFS. */
+int32_t udpring_flow_put(struct flow_queue *queue, uint32_t way, const uint8_t *packet, uint32_t length, uint64_t now_ns);
+/* Copies the next packet out: its length, or 0. */
+int32_t udpring_flow_take(struct flow_queue *queue, uint32_t ways, uint64_t now_ns, uint8_t *packet);
+struct udpring_flow_state udpring_flow_state(const struct flow_queue *queue);
+
 /* ---- allowed-IPs trie ---- */
 struct trie;
 struct trie *trie_new(void);
@@ -124,4 +138,6 @@ int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, ui
 int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns);
 /* The secret behind our cookies is older by this much. */
 int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns);
+/* Holds worker 0 between two passes until a descriptor is readable, for 30 s at most (-ETIME). Writes a byte when it does so. */
+int32_t udpring_plane_test_hold(struct udpring_plane *plane, int32_t holds_fd, int32_t until_fd);
 #endif

@@ -1,5 +1,8 @@
 /* Changes the state of a live plane, so that limits of messages and of time can be reached. The plane may be the one of the
  * product's module: its worker runs the functions below. */
+#include <poll.h>
+#include <unistd.h>
+
 #include "abi.h"
 #include "tunnel/worker/command.h"
 #include "tunnel/worker/peers.h"
@@ -71,4 +74,19 @@ static int run_test_cookie_age(struct worker *worker, void *argument)
 int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns)
 {
     return plane_call(plane, run_test_cookie_age, &age_ns);
+}
+
+static int run_test_hold(struct worker *worker, void *argument)
+{
+    const int32_t *fds = argument;
+    struct pollfd until = {.fd = fds[1], .events = POLLIN};
+    if (write(fds[0], "", 1) != 1)
+        return -errno;
+    return poll(&until, 1, 30000) == 1 ? 0 : -ETIME;
+}
+
+int32_t udpring_plane_test_hold(struct udpring_plane *plane, int32_t holds_fd, int32_t until_fd)
+{
+    int32_t fds[] = {holds_fd, until_fd};
+    return plane_call(plane, run_test_hold, fds);
 }

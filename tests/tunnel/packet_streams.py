@@ -46,20 +46,30 @@ def ends(packet: bytes) -> tuple[bytes, bytes | None]:
     return addresses, flow
 
 
-def tcp_ports(packet: bytes) -> bytes | None:
-    """The ports of an unfragmented TCP packet, which distinguish flows of the same addresses."""
+def ports(packet: bytes) -> bytes | None:
+    """Protocol and ports of an unfragmented packet, which distinguish flows of the same addresses."""
     if packet[0] >> 4 == 4:
         protocol, at = packet[9], (packet[0] & 15) * 4
         if int.from_bytes(packet[6:8]) & 0x3FFF:
             return None
     else:
         protocol, at = packet[6], 40
-    return packet[at : at + 4] if protocol == TCP and len(packet) >= at + 4 else None
+    known = protocol in (TCP, UDP) and len(packet) >= at + 4
+    return bytes([protocol]) + packet[at : at + 4] if known else None
+
+
+def is_echo(packet: bytes) -> bool:
+    """Echoes may pass all other packets."""
+    v6 = packet[0] >> 4 == 6
+    protocol, at = (packet[6], 40) if v6 else (packet[9], (packet[0] & 15) * 4)
+    if len(packet) < at + 8 or (not v6 and int.from_bytes(packet[6:8]) & 0x3FFF):
+        return False
+    return protocol == (ICMPV6 if v6 else ICMP) and packet[at] in ((128, 129) if v6 else (8, 0))
 
 
 def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = True) -> None:
     """No packet passed another one of its flow. With ``barriers``, a packet without a flow passed none of its
-    addresses. Several workers keep order within a flow and among packets without one."""
+    addresses. The queues of a node keep order within a flow, and among packets without one but for echoes."""
 
     def strands(packets: list[bytes]) -> dict[object, list[bytes]]:
         found: dict[object, list[bytes]] = defaultdict(list)
@@ -67,7 +77,8 @@ def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = Tru
         for packet in packets:
             addresses, flow = ends(packet)
             if not barriers:
-                found[addresses, tcp_ports(packet) or flow].append(packet)
+                if not is_echo(packet):
+                    found[addresses, ports(packet)].append(packet)
                 continue
             seen[addresses].append(packet)
             if flow is None:

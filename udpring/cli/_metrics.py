@@ -47,6 +47,8 @@ _STATES = {
     "receive_queue_limit": ("queues", "Memory of datagrams that the UDP sockets take (SO_RCVBUF)"),
     "program_out_bytes": ("queues", "Bytes of packets that wait between the program and the workers"),
     "program_in_bytes": ("queues", "Bytes of packets that wait for the program"),
+    "flow_packets": ("queues", "Packets of the interface that wait for a send"),
+    "flow_bytes": ("queues", "Bytes of packets of the interface that wait for a send"),
     "peers": ("tables", "Peers"),
     "allowed_ips": ("tables", "Allowed IPs of all peers"),
     "keypairs": ("tables", "Keypairs of all peers"),

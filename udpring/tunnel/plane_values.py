@@ -177,6 +177,7 @@ class PlaneStats:
     shortages: int
     pauses: int
     yields: int
+    congestion_marks: int
     route_notices: int
     route_sweeps: int
     route_lookups: int
@@ -196,6 +197,8 @@ class PlaneStats:
     send_slots: int
     sends_pending: int
     staged_bytes: int
+    flow_packets: int
+    flow_bytes: int
     tun_offloads: tuple[str, ...]
     """Super-packets that the kernel hands over: ``tso4``, ... Empty: single packets only."""
     wanted_bytes: int

@@ -35,6 +35,8 @@ def _queues(counted: PlaneStats) -> Report:
         "receive_queue_limit": counted.receive_queue_limit,
         "program_out_bytes": counted.program_out_bytes,
         "program_in_bytes": counted.program_in_bytes,
+        "flow_packets": counted.flow_packets,
+        "flow_bytes": counted.flow_bytes,
     }
 
 
@@ -91,6 +93,7 @@ def tunnel_report(tunnel: Tunnel) -> Report:
             "passes": counted.passes,
             "pauses": counted.pauses,
             "yields": counted.yields,
+            "congestion_marks": counted.congestion_marks,
             "shortages": counted.shortages,
             "commands": counted.commands,
             "command_errors": control.command_errors,

@@ -100,7 +100,8 @@ int32_t udpring_route_answer(const uint8_t *bytes, uint32_t length, uint32_t seq
     each(ROUTING_LOOP, "routing_loop")         /* out: the route to the peer's endpoint leads back to the peer, through this tunnel, or may do so */ \
     each(QUEUE_FULL, "queue_full")              /* out: the queue of a packet socket overflowed, or held what it cannot give */ \
     each(PROGRAM_FULL, "program_full")         /* in: the program does not read its packets fast enough (udpring_plane_packets_receive) */ \
-    each(TOO_BIG, "too_big")                   /* out: a packet of the program is longer than the MTU */
+    each(TOO_BIG, "too_big")                   /* out: a packet of the program is longer than the MTU */ \
+    each(CODEL, "codel")                       /* out: it waited too long for a send, and its sender does not support ECN (RFC 8289) */
 
 enum udpring_drop {
 #define UDPRING_DROP_NUMBER(symbol, name) UDPRING_DROP_##symbol,
@@ -214,6 +215,7 @@ struct udpring_plane_stats {
     uint64_t shortages;         /* passes that failed for lack of memory or room, and were tried again */
     uint64_t pauses;            /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
+    uint64_t congestion_marks;  /* packets and super-packets that waited too long for a send, and were marked (RFC 8289, RFC 3168) */
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink; times that all peers' routes were looked up */
     uint64_t route_lookups, route_failures;   /* questions to the routing tables; those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */
@@ -228,6 +230,7 @@ struct udpring_plane_stats {
     uint32_t wanted_bytes;      /* of packets that wait for a directory's answer */
     uint64_t receive_queue_bytes, receive_queue_limit;   /* memory of datagrams in the data sockets, now and at most */
     uint64_t program_out_bytes, program_in_bytes;        /* of packets in the queues from and to the program */
+    uint32_t flow_packets, flow_bytes;   /* packets and super-packets of the interface that wait for a send */
     uint32_t tun_offloads;      /* TUN_F_*: the super-packets that the kernel hands over; 0: single packets only */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;

@@ -13,10 +13,16 @@ enum {
     OUT_DATA_MAX = 65535,       /* any MTU */
     /* One page-aligned stride per slot: header, packet, padding and tag; untouched pages cost nothing. */
     OUT_SLOT_BYTES = 65536 + 4096,
-    RX_BATCH = 32,              /* packets handled between two looks at the TUN device and the commands */
+    RX_BATCH = 32,              /* packets handled between two looks at the TUN device and the commands, */
+    INBOX_BYTES = 256 << 10,    /* and this much, so that the other direction gets its turn within a millisecond */
+    INBOX_STEP = 64 << 10,      /* of it, between two looks at the receive ring */
+    INBOX_AHEAD = 32 << 10,     /* behind so much, */
+    INBOX_EARLY = 256,          /* a message of at most this length is opened before its turn */
     TUN_BATCH = 64,             /* reads of the TUN device in one pass */
     PORT_BATCH = 512,           /* or packets of the program, each of which is no super-packet */
-    TUN_BATCH_BYTES = 256 << 10,/* and this much, so that the other direction gets its turn within a millisecond */
+    TUN_BATCH_BYTES = 256 << 10,/* and this much. A small packet among super-packets ends the pass, so that it leaves at once */
+    SMALL_BYTES = 1500,
+    TUN_AHEAD = 256 << 10,      /* read ahead of what is sealed, while no socket is full: more would leave the cache */
     TRAIN_SEGMENTS = 64,        /* UDP_MAX_SEGMENTS of the kernels before 6.9 */
     TRAIN_BYTES = 65507,        /* an IPv4 UDP payload: longer sends are refused (EMSGSIZE) */
     TRAINS_PER_READ = 16,       /* a super-packet of small segments becomes this many trains at most */

@@ -11,16 +11,18 @@
 #include "socket.h"
 #include "socket_split.h"
 
-#define BUFFER_BYTES (7 << 20)   /* as in wireguard-go: room for a burst of 100 full GRO trains */
+#define RECEIVE_BUFFER_BYTES (7 << 20)   /* as in wireguard-go: room for a burst of 100 full GRO trains */
+/* Some five full trains (the kernel doubles it). What does not fit waits in the queues of the flows, where CoDel sees it. */
+#define SEND_BUFFER_BYTES (256 << 10)
 #define PORT_TRIES 100           /* retries when the port that the kernel chose is taken in the other family */
 
 /* The FORCE variants exceed net.core.*mem_max but need CAP_NET_ADMIN. A smaller buffer is not an error. */
-static void grow_buffers(int fd)
+static void size_buffers(int fd)
 {
-    if (udp_socket_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES))
-        (void)udp_socket_set(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_BYTES);
-    if (udp_socket_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES))
-        (void)udp_socket_set(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES);
+    if (udp_socket_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES))
+        (void)udp_socket_set(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER_BYTES);
+    if (udp_socket_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES))
+        (void)udp_socket_set(fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES);
 }
 
 /* Opens one socket of a pair and sets its options. Does not bind it. */
@@ -50,7 +52,7 @@ static int open_one(int family, uint32_t fwmark, struct udpring_reason *why)
         close(fd);
         return ur_fail(why, code, "%s UDP socket refuses %s: %s", name, option, strerror(-code));
     }
-    grow_buffers(fd);
+    size_buffers(fd);
     return fd;
 }
 

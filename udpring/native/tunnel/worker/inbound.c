@@ -17,6 +17,13 @@
 #include "stamps.h"
 #include "train_probe.h"
 
+/* Who sent a data message, if it is authentic. */
+struct sender {
+    struct peer *peer;
+    struct keypair *keypair;
+    uint64_t counter;
+};
+
 /* The length the inner header claims, or 0 when it is no valid IPv4 or IPv6 packet of at most `room` bytes.
  * *source: the peer whose allowed IPs hold the inner source address. */
 static uint32_t inner_length(const struct worker *worker, const uint8_t *packet, uint32_t room, uint32_t *source)
@@ -119,29 +126,38 @@ static bool window_takes(struct worker *worker, struct keypair *keypair, uint64_
     return fresh;
 }
 
-static void data_message(struct worker *worker, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+/* Of a data message, before it is opened. False: it is to be dropped, for this reason. */
+static inline __attribute__((always_inline)) bool sender_of(struct worker *worker, const uint8_t *message, struct sender *sender,
+                                                            enum udpring_drop *reason)
 {
     struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(message + 4));
     struct keypair *keypair = entry ? entry->keypair : NULL;
-    struct peer *peer = keypair ? plane_peer(worker->plane, entry->peer) : NULL;
-    if (ur_unlikely(!peer)) {
-        plane_drop(worker, UDPRING_DROP_UNKNOWN_INDEX);
+    *sender = (struct sender){keypair ? plane_peer(worker->plane, entry->peer) : NULL, keypair, wg_le64(message + 8)};
+    if (ur_unlikely(!sender->peer))
+        *reason = UDPRING_DROP_UNKNOWN_INDEX;
+    else if (ur_unlikely(wg_le32(message) != keypair->data_type))
+        *reason = UDPRING_DROP_CIPHER_MISMATCH;
+    else if (ur_unlikely(keypair_age(keypair, worker->now) >= WG_REJECT_AFTER_TIME_NS ||
+                         sender->counter >= keypair->limits.reject_messages))
+        *reason = UDPRING_DROP_KEY_EXPIRED;
+    else if (ur_unlikely(!window_takes(worker, keypair, sender->counter, false)))
+        *reason = UDPRING_DROP_REPLAYED;
+    else
+        return true;
+    return false;
+}
+
+static void data_message(struct worker *worker, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+{
+    struct sender sender;
+    enum udpring_drop reason;
+    if (ur_unlikely(!sender_of(worker, message, &sender, &reason))) {
+        plane_drop(worker, reason);
         return;
     }
-    if (ur_unlikely(wg_le32(message) != keypair->data_type)) {
-        plane_drop(worker, UDPRING_DROP_CIPHER_MISMATCH);
-        return;
-    }
-    uint64_t counter = wg_le64(message + 8);
-    if (ur_unlikely(keypair_age(keypair, worker->now) >= WG_REJECT_AFTER_TIME_NS ||
-                    counter >= keypair->limits.reject_messages)) {
-        plane_drop(worker, UDPRING_DROP_KEY_EXPIRED);
-        return;
-    }
-    if (ur_unlikely(!window_takes(worker, keypair, counter, false))) {
-        plane_drop(worker, UDPRING_DROP_REPLAYED);
-        return;
-    }
+    struct peer *peer = sender.peer;
+    struct keypair *keypair = sender.keypair;
+    uint64_t counter = sender.counter;
     uint8_t *inner = message + WG_DATA_HEADER;
     struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
     struct aead_key *key = keypair->receiving[worker->number];
@@ -161,6 +177,42 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
     }
     peer_stamp_data_received(worker, peer);
     deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
+}
+
+/* Whether a packet may pass others of its host: an echo or its answer, which belongs to no flow. */
+static bool may_pass(const uint8_t *packet, uint32_t length)
+{
+    bool v6 = packet[0] >> 4 == 6;
+    uint32_t transport = v6 ? 40 : (packet[0] & 15u) * 4u;
+    if (length < 20 || transport < 20 || transport + 8 > length)
+        return false;
+    uint8_t type = packet[transport];
+    if (v6)
+        return packet[6] == IPPROTO_ICMPV6 && (type == 128 || type == 129);
+    bool fragment = (packet[6] & 0x3f) | packet[7];
+    return packet[9] == IPPROTO_ICMP && !fragment && (type == 8 || type == 0);
+}
+
+bool inbound_early(struct worker *worker, struct udpring_packet *packet)
+{
+    uint8_t inner[INBOX_EARLY];
+    struct sender sender;
+    enum udpring_drop ignored;
+    uint32_t length = packet->length;
+    if (packet->flags & UDPRING_PACKET_TRUNCATED || length <= WG_DATA_MIN || (wg_le32(packet->data) & 0xff) != WG_TYPE_DATA ||
+        !sender_of(worker, packet->data, &sender, &ignored))
+        return false;
+    struct aead_op op = {.in = packet->data + WG_DATA_HEADER, .out = inner, .length = length - WG_DATA_HEADER,
+                         .counter = sender.counter};
+    struct aead_key *key = sender.keypair->receiving[worker->number];
+    key->impl->open(key, &op, 1);
+    if (op.result < 0 || !may_pass(inner, length - WG_DATA_MIN) ||
+        !window_takes(worker, sender.keypair, sender.counter, true))
+        return false;
+    accepted(worker, sender.peer, sender.keypair, packet, length);
+    peer_stamp_data_received(worker, sender.peer);
+    deliver(worker, sender.peer, inner, length - WG_DATA_MIN, packet->tos);   /* written at once: it joins no super-packet */
+    return true;
 }
 
 static void handshake_message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,

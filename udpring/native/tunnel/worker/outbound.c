@@ -1,10 +1,11 @@
 /* Out: TUN -> UDP.
- *   1. read a packet or a super-packet (TSO, USO) and take it apart in place      (segment.c)
+ *   1. read packets and super-packets (TSO, USO); sort by flow what has to wait   (flow_queue.c)
+ *      take the next one apart in place                                          (segment.c)
  *      a message of our own that would loop: drop it                             (own_messages.c)
  *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
  *      no peer, and there is a directory: keep it and ask for the peer            (wanted.c)
  *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
- * Reads stop when slots run out. The interface's own queue then pushes back, so nothing is lost here.
+ * Reads stop when the queue of flows is full. The interface's own queue then holds the rest.
  * Without a device the packets come from the program's queue, which pushes back likewise (packets/ports.h). */
 #include "outbound.h"
 
@@ -92,28 +93,47 @@ static UR_NOINLINE ssize_t port_read(struct worker *worker)
     return length ? length : 1;   /* 0 would mean that there is none */
 }
 
-/* Reads one packet or super-packet and sends its packets. Returns the bytes read, or <= 0 when there is none. */
-static ssize_t outbound_read(struct worker *worker)
+/* Sends what one read gave. */
+static void send_read(struct worker *worker, const struct vnet_header *vnet, uint8_t *packet, uint32_t length)
 {
-    struct vnet_header vnet = {0};
-    uint8_t *packet = worker->tun_packet;
-    ssize_t got = tun_read(&worker->tun, &vnet, packet, OUT_DATA_MAX);
-    if (got <= 0)
-        return got;
-    worker->single_datagrams += vnet.gso_type == VNET_GSO_NONE && plane_is_udp(packet, (uint32_t)got);
-    bool own = own_message_likely(worker, packet, (uint32_t)got);
+    bool own = own_message_likely(worker, packet, length);
     UR_UNINITIALIZED struct segmenter segmenter;
-    if (ur_unlikely(segment_open(&segmenter, &vnet, packet, (uint32_t)got) < 0)) {
+    if (ur_unlikely(segment_open(&segmenter, vnet, packet, length) < 0)) {
         plane_drop(worker, UDPRING_DROP_BAD_OUTER);
-        return got;
+        return;
     }
-    uint32_t length;
     while (segment_next(&segmenter, &packet, &length)) {
         worker->stats.tun_packets_in++;
         worker->stats.tun_bytes_in += length;
         if (ur_likely(!own) || !looped(worker, packet, length))
             outbound_packet(worker, packet, length);
     }
+}
+
+/* The socket that it will leave by. The peer's endpoint may change until then, which does no harm. */
+static uint32_t way_of(const struct worker *worker, const uint8_t *packet, uint32_t length)
+{
+    bool valid;
+    const struct peer *peer = plane_peer(worker->plane, destination_peer(worker, packet, length, &valid));
+    return peer && peer->endpoint.family == AF_INET6;
+}
+
+/* Reads one packet or super-packet. Sends it, or lets it wait in the queue of its flow. Returns the bytes read, or <= 0 when
+ * there is none. */
+static ssize_t outbound_read(struct worker *worker)
+{
+    struct vnet_header vnet = {0};
+    struct flow_queue *flows = worker->flows;
+    uint8_t *packet = flow_queue_room(flows);
+    ssize_t got = tun_read(&worker->tun, &vnet, packet, OUT_DATA_MAX);
+    if (got <= 0)
+        return got;
+    bool single = vnet.gso_type == VNET_GSO_NONE;
+    worker->single_datagrams += single && plane_is_udp(packet, (uint32_t)got);
+    if (ur_likely(single && !flows->count) && ur_likely(outbound_has_room(worker) && outbound_ways(worker) == 3))
+        send_read(worker, &vnet, packet, (uint32_t)got);
+    else
+        (void)flow_queue_put(flows, way_of(worker, packet, (uint32_t)got), &vnet, (uint32_t)got, worker->now);
     return got;
 }
 
@@ -131,30 +151,60 @@ static int outbound_nothing(struct worker *worker, int got)
     return 0;
 }
 
-int outbound_pass(struct worker *worker)
+static void port_pass(struct worker *worker)
 {
-    if (!worker->tun_ready || worker->tun_gone)
-        return 0;
-    int result = 0;
-    if (worker->now - worker->mtu_checked_ns >= MTU_CHECK_NS) {
-        worker->mtu_checked_ns = worker->now;
-        tun_refresh(&worker->tun);
-    }
     uint32_t bytes = 0;
-    unsigned reads = worker->port ? PORT_BATCH : TUN_BATCH;
-    for (unsigned i = 0; i < reads && bytes < TUN_BATCH_BYTES; i++) {
-        /* Room for all trains that a super-packet may become. */
-        if (!seal_has_room(worker) || udp_tx_room(worker->tx) < TRAINS_PER_READ)
-            break;
-        ssize_t got = ur_unlikely(worker->port) ? port_read(worker) : outbound_read(worker);
+    for (unsigned i = 0; i < PORT_BATCH && bytes < TUN_BATCH_BYTES && outbound_has_room(worker); i++) {
+        ssize_t got = port_read(worker);
         if (got <= 0) {
-            result = outbound_nothing(worker, (int)got);
+            worker->tun_ready = false;
             break;
         }
         bytes += (uint32_t)got;
     }
     seal_close_train(worker);
-    if (worker->port)
-        packet_port_release(worker->port);
+    packet_port_release(worker->port);
+}
+
+/* Reads what the device has, then sends the next packet that had to wait, and so on. A packet that comes while a super-packet
+ * is sealed thus waits for that one alone. */
+static int device_pass(struct worker *worker)
+{
+    uint32_t bytes = 0, reads = 0;
+    int result = 0;
+    for (;;) {
+        uint32_t ahead = outbound_ways(worker) == 3 && outbound_has_room(worker) ? TUN_AHEAD : UINT32_MAX;
+        while (!worker->tun_gone && reads < TUN_BATCH && worker->flows->bytes < ahead && flow_queue_room(worker->flows)) {
+            ssize_t got = outbound_read(worker);
+            worker->tun_ready = got > 0;
+            if (got <= 0) {
+                result = outbound_nothing(worker, (int)got);
+                break;
+            }
+            reads++;
+        }
+        if (bytes >= TUN_BATCH_BYTES || !worker->flows->count || !outbound_has_room(worker))
+            break;
+        struct flow_packet *next = flow_queue_take(worker->flows, outbound_ways(worker), worker->now);
+        if (!next)
+            break;
+        bytes += next->length <= SMALL_BYTES ? TUN_BATCH_BYTES : next->length;
+        send_read(worker, &next->vnet, next->packet, next->length);
+        flow_queue_release(worker->flows, next);
+    }
     return result;
+}
+
+int outbound_pass(struct worker *worker)
+{
+    if (!worker->tun_ready && !(worker->flows && worker->flows->count))
+        return 0;
+    if (worker->now - worker->mtu_checked_ns >= MTU_CHECK_NS) {
+        worker->mtu_checked_ns = worker->now;
+        tun_refresh(&worker->tun);
+    }
+    if (ur_likely(!worker->port))
+        return device_pass(worker);
+    port_pass(worker);
+    return 0;
 }

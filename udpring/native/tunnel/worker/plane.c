@@ -36,6 +36,7 @@ static void worker_free(struct worker *worker)
         worker->tun.fd = -1;   /* the port's */
     tun_close(&worker->tun);
     worker_memory_close(worker);
+    flow_queue_close(worker->flows);
     wanted_close(worker->wanted);
     pthread_mutex_destroy(&worker->running);
 }
@@ -133,7 +134,9 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
             return refused(why, -errno, "wake-up of a worker (eventfd)");
         result = worker_memory_open(worker);
         if (result < 0)
-            return refused(why, result, "memory for packets (mmap of 18 MiB)");
+            return refused(why, result, "memory for packets (mmap of 17 MiB)");
+        if (!(plane->options.flags & UDPRING_PLANE_PACKETS) && (result = flow_queue_open(&worker->flows)) < 0)
+            return refused(why, result, "queue for packets of the interface (mmap of 5 MiB, getrandom)");
         if (plane->options.flags & UDPRING_PLANE_ASKS &&
             (result = wanted_open(&worker->wanted, WANTED_BYTES_MAX / plane->worker_count)) < 0)
             return refused(why, result, "memory for packets without a peer");

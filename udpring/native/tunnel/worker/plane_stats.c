@@ -112,6 +112,12 @@ static void add_worker(struct udpring_plane_stats *out, const struct worker *wor
     out->staged_bytes += (uint32_t)worker->staged.bytes;
     if (worker->wanted)
         out->wanted_bytes += (uint32_t)worker->wanted->staged.bytes;
+    if (worker->flows) {
+        out->flow_packets += worker->flows->count;
+        out->flow_bytes += worker->flows->bytes;
+        out->congestion_marks += worker->flows->marked;
+        out->drops[UDPRING_DROP_CODEL] += worker->flows->dropped;
+    }
     if (worker->tx) {
         uint32_t pending = udp_tx_pending(worker->tx);
         out->sends_pending += pending;

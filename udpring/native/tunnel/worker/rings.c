@@ -9,6 +9,7 @@
 
 #include "handshakes.h"
 #include "histogram.h"
+#include "inbox.h"
 #include "seal.h"
 
 static void count_batch(struct udpring_histogram *batches, uint64_t before, uint64_t now)
@@ -62,9 +63,7 @@ static void slots_reset(struct worker *worker)
     }
 }
 
-/* Room before and behind the packet that is read: for its vnet header, and for padding. */
-#define TUN_MEMORY (4096 + OUT_SLOT_BYTES)
-#define WORKER_MEMORY (TUN_MEMORY + (size_t)OUT_SLOTS * OUT_SLOT_BYTES)
+#define WORKER_MEMORY ((size_t)OUT_SLOTS * OUT_SLOT_BYTES)
 
 int worker_memory_open(struct worker *worker)
 {
@@ -73,9 +72,7 @@ int worker_memory_open(struct worker *worker)
         return -errno;
     /* A forked child must not share pages that the kernel reads from; nor does it need them. */
     madvise(memory, WORKER_MEMORY, MADV_DONTFORK);
-    worker->tun_memory = memory;
-    worker->tun_packet = worker->tun_memory + 4096;
-    worker->out_memory = worker->tun_memory + TUN_MEMORY;
+    worker->out_memory = memory;
     worker->train = -1;
     for (uint32_t slot = 0; slot < OUT_SLOTS; slot++)
         worker->out[slot].memory = worker->out_memory + (size_t)slot * OUT_SLOT_BYTES;
@@ -85,9 +82,9 @@ int worker_memory_open(struct worker *worker)
 
 void worker_memory_close(struct worker *worker)
 {
-    if (worker->tun_memory)
-        munmap(worker->tun_memory, WORKER_MEMORY);
-    worker->tun_memory = NULL;
+    if (worker->out_memory)
+        munmap(worker->out_memory, WORKER_MEMORY);
+    worker->out_memory = NULL;
 }
 
 static void close_pair(int fd[2])
@@ -112,8 +109,8 @@ int worker_rings_close(struct worker *worker)
         if (udp_tx_close(worker->tx)) {
             slots_reset(worker);   /* the ring holds no slot any more */
         } else {
-            ur_graveyard_leak(worker->tun_memory, WORKER_MEMORY);
-            worker->tun_memory = NULL;
+            ur_graveyard_leak(worker->out_memory, WORKER_MEMORY);
+            worker->out_memory = NULL;
             worker->out_free_count = 0;   /* the kernel may still read the old slots: use none of them */
             worker->train = -1;
             result = worker->quit ? 0 : worker_memory_open(worker);
@@ -121,6 +118,7 @@ int worker_rings_close(struct worker *worker)
         worker->tx = NULL;
     }
     if (worker->rx) {
+        inbox_drain(worker);
         counters_add(&worker->rx_before, udp_rx_stats(worker->rx), sizeof(worker->rx_before));
         worker->rx_seen = (struct udpring_rx_stats){0};
         udp_rx_close(worker->rx);

@@ -3,7 +3,7 @@
  *
  * One pass of a worker (worker.c):
  *   1. commands      requests of Python, run between two packets       (command.c, commands.c)
- *   2. inbound       receive ring -> open -> checks -> TUN            (inbound.c)
+ *   2. inbound       receive ring -> open -> checks -> TUN            (inbox.c, inbound.c)
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
  *   4. handshakes    messages on the handshake sockets                 (handshakes.c)
  *   5. flush, reap   one enter for all sends; slots are free again
@@ -34,6 +34,7 @@
 #include "../crypto/mac.h"
 
 #include "../tun/coalesce.h"
+#include "../tun/flow_queue.h"
 #include "../tun/tun.h"
 
 #include "../packets/ports.h"
@@ -73,6 +74,15 @@ struct handshakes {
     struct rate rate;           /* messages that may be looked at now */
     struct rate reads;          /* and datagrams that may be read */
     struct udpring_rx_stats before, seen;   /* as the worker's own: of closed ones, and as of the last pass */
+};
+
+/* Datagrams and trains that arrived and are not handled yet. Owner: the worker. Thread: its worker. Their buffers are the receive
+ * ring's, freed by finish() (inbox.c), before that is closed. */
+struct inbox {
+    unsigned first, count;      /* packet[first] to packet[count - 1] are left */
+    uint32_t bytes;             /* of those */
+    bool more;                  /* the receive ring may hold more */
+    struct udpring_packet packet[RX_BATCH];   /* data NULL: handled already */
 };
 
 /* New sockets and rings for a worker. Owner: the thread that opens them, until they are adopted or discarded.
@@ -122,7 +132,7 @@ struct worker {
     bool tun_ready, tun_gone, watching_tun, watching_wake, watching_writable[2];
     struct shortage shortage;
     int failed;                         /* it cannot go on: this is why (-errno) */
-    bool more_inbound;                  /* the last harvest was full */
+    struct inbox inbox;
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
     struct moderation out_moderation, in_moderation;
@@ -131,7 +141,7 @@ struct worker {
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
 
-    uint8_t *tun_memory, *tun_packet;   /* the packet read last, with room before and behind it */
+    struct flow_queue *flows;           /* of packets of the device; NULL: there is a port */
     uint8_t *out_memory;
     int train;                          /* the slot that more packets may join, or -1 */
     struct out_slot out[OUT_SLOTS];

@@ -2,7 +2,6 @@
 #include "worker.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@
 #include "events.h"
 #include "gate.h"
 #include "handshakes.h"
-#include "inbound.h"
+#include "inbox.h"
 #include "outbound.h"
 #include "rings.h"
 #include "seal.h"
@@ -71,42 +70,12 @@ static void see_watched(struct worker *worker)
             worker->watching_writable[i] = false;
 }
 
-/* The delivered packets are written first, so that the reader finds them. */
-static void yield_if_due(struct worker *worker)
-{
-    if (ur_likely(!pacing_due(&worker->pacing, worker->now, worker->datagrams_out)))
-        return;
-    coalesce_flush(&worker->coalescer);
-    uint64_t began = ur_clock_ns(CLOCK_BOOTTIME);
-    sched_yield();
-    worker->stats.yields++;
-    pacing_gave_way(&worker->pacing, began, ur_clock_ns(CLOCK_BOOTTIME));
-}
-
-static void inbound_pass(struct worker *worker)
-{
-    UR_UNINITIALIZED struct udpring_packet packets[RX_BATCH];
-    unsigned count = udp_rx_harvest(worker->rx, packets, RX_BATCH);
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t datagrams = worker->datagrams_out;
-        inbound_packet(worker, &packets[i], &worker->strays);
-        if (worker->datagrams_out != datagrams) {
-            worker->datagram_buffers++;
-            yield_if_due(worker);
-        }
-    }
-    inbound_flush(worker);
-    for (unsigned i = 0; i < count; i++)
-        udp_rx_release(worker->rx, packets[i].slot);
-    worker->more_inbound = count == RX_BATCH;
-}
-
 /* More to do without waiting: the TUN device may hold more and there is room for it, or the receive side does. */
 static bool busy(const struct worker *worker)
 {
-    return worker->more_inbound ||
+    return inbox_has_work(worker) ||
            worker->shortage.since ||   /* the pause took the wake-up of a command */
-           (worker->tun_ready && seal_has_room(worker)) ||
+           outbound_has_work(worker) ||
            (__atomic_load_n(&worker->ready_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* changes that this worker queued itself: nothing else wakes it */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
@@ -117,7 +86,7 @@ static bool busy(const struct worker *worker)
 static int work(struct worker *worker)
 {
     see_watched(worker);
-    inbound_pass(worker);
+    inbox_pass(worker);
     see_watched(worker);
     if (worker->number == 0)
         plane_run_changes(worker);   /* before commands: an endpoint that the user sets wins over an earlier packet */
@@ -129,7 +98,8 @@ static int work(struct worker *worker)
     plane_post_deferred(worker);
     staged_send_ready(worker);
     int result = outbound_pass(worker);
-    seal_close_train(worker);    /* of commands and staged packets, when the device had nothing */
+    if (!outbound_goes_on(worker))
+        seal_close_train(worker);    /* also one of commands and staged packets */
     plane_see_data(worker);
     plane_tell_refusals(worker);
     int read = handshakes_pass(worker), flushed;
