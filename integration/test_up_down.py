@@ -329,6 +329,15 @@ def test_node_has_two_capabilities_and_a_filter(host: Host, name: str) -> None:
         assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd")} == {RIGHTS}
 
 
+def test_down_needs_no_right_to_trace(host: Host, name: str) -> None:
+    """Containers lack CAP_SYS_PTRACE, and a confined node hides its descriptors."""
+    assert host.udpring("up", str(host.file(name, text()))).returncode == 0
+    without = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+    host.run(*without, *UDPRING, "down", name)
+    until(lambda: not host.space.pids(), "the node and its broker have ended")
+    assert not host.has(name)
+
+
 def test_option_keeps_a_node_unconfined(host: Host, name: str) -> None:
     assert host.udpring("up", "--unconfined", str(host.file(name, text()))).returncode == 0
     (process,) = host.space.pids()

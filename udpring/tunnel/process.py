@@ -38,6 +38,8 @@ def server_of(path: Path) -> int:
     servers = [process for process in _processes() if _serves(process, interface, path.name)]
     if len(servers) == 1:
         return servers[0]
+    if not servers and listener and _hides(listener):
+        return listener  # a confined node: only CAP_SYS_PTRACE could look into it. A launcher does not hide
     cure = f"remove {path}: the process that serves it then ends by itself"
     if servers:
         raise HostError(
@@ -93,6 +95,18 @@ def _serves(process: int, interface: str, socket_name: str) -> bool:
                 facts = (folder / "fdinfo" / descriptor.name).read_text()
                 holds_interface |= _names(facts, interface)
     return holds_interface and any(f"socket:[{inode}]" in links for inode in _listening(folder, socket_name))
+
+
+def _hides(process: int) -> bool:
+    """Whether root may not see the descriptors of a process (PR_SET_DUMPABLE)."""
+    try:
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            descriptor.readlink()
+    except PermissionError:
+        return os.geteuid() == 0
+    except OSError:
+        pass
+    return False
 
 
 def _names(facts: str, interface: str) -> bool:
