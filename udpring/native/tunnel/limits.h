@@ -15,9 +15,6 @@ enum {
     OUT_SLOT_BYTES = 65536 + 4096,
     RX_BATCH = 32,              /* packets handled between two looks at the TUN device and the commands, */
     INBOX_BYTES = 256 << 10,    /* and this much, so that the other direction gets its turn within a millisecond */
-    INBOX_STEP = 64 << 10,      /* of it, between two looks at the receive ring */
-    INBOX_AHEAD = 32 << 10,     /* behind so much, */
-    INBOX_EARLY = 256,          /* a message of at most this length is opened before its turn */
     TUN_BATCH = 64,             /* reads of the TUN device in one pass */
     PORT_BATCH = 512,           /* or packets of the program, each of which is no super-packet */
     TUN_BATCH_BYTES = 256 << 10,/* and this much. A small packet among super-packets ends the pass, so that it leaves at once */

@@ -179,42 +179,6 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
     deliver(worker, peer, inner, length - WG_DATA_MIN, packet->tos);
 }
 
-/* Whether a packet may pass others of its host: an echo or its answer, which belongs to no flow. */
-static bool may_pass(const uint8_t *packet, uint32_t length)
-{
-    bool v6 = packet[0] >> 4 == 6;
-    uint32_t transport = v6 ? 40 : (packet[0] & 15u) * 4u;
-    if (length < 20 || transport < 20 || transport + 8 > length)
-        return false;
-    uint8_t type = packet[transport];
-    if (v6)
-        return packet[6] == IPPROTO_ICMPV6 && (type == 128 || type == 129);
-    bool fragment = (packet[6] & 0x3f) | packet[7];
-    return packet[9] == IPPROTO_ICMP && !fragment && (type == 8 || type == 0);
-}
-
-bool inbound_early(struct worker *worker, struct udpring_packet *packet)
-{
-    uint8_t inner[INBOX_EARLY];
-    struct sender sender;
-    enum udpring_drop ignored;
-    uint32_t length = packet->length;
-    if (packet->flags & UDPRING_PACKET_TRUNCATED || length <= WG_DATA_MIN || (wg_le32(packet->data) & 0xff) != WG_TYPE_DATA ||
-        !sender_of(worker, packet->data, &sender, &ignored))
-        return false;
-    struct aead_op op = {.in = packet->data + WG_DATA_HEADER, .out = inner, .length = length - WG_DATA_HEADER,
-                         .counter = sender.counter};
-    struct aead_key *key = sender.keypair->receiving[worker->number];
-    key->impl->open(key, &op, 1);
-    if (op.result < 0 || !may_pass(inner, length - WG_DATA_MIN) ||
-        !window_takes(worker, sender.keypair, sender.counter, true))
-        return false;
-    accepted(worker, sender.peer, sender.keypair, packet, length);
-    peer_stamp_data_received(worker, sender.peer);
-    deliver(worker, sender.peer, inner, length - WG_DATA_MIN, packet->tos);   /* written at once: it joins no super-packet */
-    return true;
-}
-
 static void handshake_message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
                               uint32_t expected, struct rate *rate)
 {

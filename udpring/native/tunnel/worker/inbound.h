@@ -5,8 +5,6 @@
 
 /* Handshake messages in it are paid for from `rate`. */
 void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
-/* A message that arrived behind others: delivers it now if it may pass them. False: nothing has changed, it waits for its turn. */
-bool inbound_early(struct worker *worker, struct udpring_packet *packet);
 /* Delivers what still waits for more of its flow. Afterwards the packets' memory is the caller's again. */
 void inbound_flush(struct worker *worker);
 #endif

@@ -80,9 +80,8 @@ struct handshakes {
  * ring's, freed by finish() (inbox.c), before that is closed. */
 struct inbox {
     unsigned first, count;      /* packet[first] to packet[count - 1] are left */
-    uint32_t bytes;             /* of those */
     bool more;                  /* the receive ring may hold more */
-    struct udpring_packet packet[RX_BATCH];   /* data NULL: handled already */
+    struct udpring_packet packet[RX_BATCH];
 };
 
 /* New sockets and rings for a worker. Owner: the thread that opens them, until they are adopted or discarded.
