@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -311,6 +313,32 @@ def test_a_socket_of_the_programs_own(run: Callable[..., Any], ours: Open) -> No
     compared(scenario, run, ours)
 
 
+def test_nothing_leaves_by_a_reused_descriptor(run: Callable[..., Any], ours: Open) -> None:
+    async def scenario(open_: Open) -> Any:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        number = sock.fileno()
+        transport, client = await open_(Recorder, sock=sock)
+        sock.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            reused = other.fileno() != number and os.dup2(other.fileno(), number)
+            other.bind(("127.0.0.1", 0))
+            other.settimeout(BOUND)
+            transport.sendto(b"astray", other.getsockname())
+            other.sendto(b"after it", other.getsockname())
+            received = other.recv(100)
+            await client.until(2)
+            transport.close()
+            await client.until_lost()
+            if reused:
+                os.close(number)
+        return client.calls, received
+
+    calls, received = compared(scenario, run, ours)
+    assert calls == ["made", ("error", "OSError", errno.EBADF), ("lost", None)]
+    assert received == b"after it"
+
+
 def test_broadcast_sends_to_one_address_unconnected(run: Callable[..., Any], ours: Open) -> None:
     async def scenario(open_: Open) -> Any:
         server_transport, server = await open_(Recorder, local_addr=("127.0.0.1", 0))
@@ -556,6 +584,41 @@ def test_nothing_is_left_behind(run: Callable[..., Any], ours: Open) -> None:
         before = os.listdir("/proc/self/fd")  # noqa: PTH208
         for _ in range(10):
             await once()
+        gc.collect()
+        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+    run(main())
+
+
+def test_refused_descriptors_leave_nothing_behind(run: Callable[..., Any], ours: Open) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def attempt(spare: int) -> bool:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        numbers = [os.dup(sock.fileno()) for _ in range(spare + 1)]
+        for number in numbers:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (numbers[-1], limits[1]))
+        try:
+            transport, client = await ours(Recorder, sock=sock)
+        except OSError as refused:
+            if refused.errno != errno.EMFILE:
+                raise
+            return False
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        transport.close()
+        await client.until_lost()
+        return True
+
+    async def main() -> None:
+        assert await attempt(20)
+        gc.collect()
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208
+        spare = 0
+        while not await attempt(spare):
+            spare += 1
         gc.collect()
         assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
 

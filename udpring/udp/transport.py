@@ -96,11 +96,14 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         else:  # protocols do not use local addresses and TOS
             self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)
         self._tier = tier
+        try:
+            self._polls = Polls(loop, sock, self, None if isinstance(self._rx, Seat) else self._rx.fileno())
+        except BaseException:
+            self._rx.close()
+            raise
         self._sender: SendRing | None = None  # made for the first batch, unless it is that of the seats
-        self._sock = sock
         self._ring_thread = get_ident()  # which has the rings
-        self._polls = Polls(loop, sock, self, None if isinstance(self._rx, Seat) else self._rx.fileno())
-        self._descriptor = sock.fileno()
+        self._fileno = sock.fileno  # -1 once the program has closed the socket
         self._ipv6 = sock.family == socket.AF_INET6
         self._reading = True  # neither paused nor closing
         self._paused = False
@@ -126,6 +129,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._closing = False
         self._conn_lost = False  # connection_lost was scheduled
         self._dropped = 0  # sent after closing
+        self._sock = sock
         loop.call_soon(self._protocol.connection_made, self)
         loop.call_soon(self._start_reading)
         loop.call_soon(_opened, waiter)
@@ -316,7 +320,9 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
             if self._sender is not None:
                 code = self._sender._send_one(data, packed)
             else:
-                code = lib.udpring_send_alone(self._descriptor, self._ipv6, data, len(data), packed or _NULL)
+                code = lib.udpring_send_alone(self._fileno(), self._ipv6, data, len(data), packed or _NULL)
+            if code > 0 and self._fileno() < 0:
+                code = -errno.EBADF
             if code <= 0:
                 if code:
                     self._report_error(OSError(-code, os.strerror(-code)))
