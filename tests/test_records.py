@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import sys
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -45,6 +47,12 @@ class Empty:
     pass
 
 
+class Outer:
+    @record
+    class Inner:
+        number: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inheriting(Made):
     more: int = 0
@@ -62,6 +70,26 @@ def test_record_is_as_the_dataclass(arguments: tuple[Any, ...]) -> None:
     assert made.__doc__ == known.__doc__
     assert copy.copy(made) == copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
     assert pickle.loads(pickle.dumps(made)).note == made.note
+
+
+def test_nested_record_is_found_by_its_name() -> None:
+    made = Outer.Inner(1)
+    assert repr(made) == "Outer.Inner(number=1)"
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_copy_replace_changes_a_field() -> None:
+    made: Any = Made(1, b"s", note="note")
+    assert asdict(made.__replace__(name="z")) == asdict(replace(made, name="z"))
+    if sys.version_info >= (3, 13):
+        assert asdict(copy.replace(made, name="z")) == asdict(replace(made, name="z"))
+
+
+def test_signature_is_that_of_the_dataclass() -> None:
+    made: Any = Made
+    assert inspect.signature(made) == inspect.signature(Known)
+    with pytest.raises(TypeError, match=r"^Made\.__init__\(\) missing"):
+        made()
 
 
 def test_equal_are_values_of_one_class() -> None:

@@ -31,6 +31,7 @@ def record(cls: type[T]) -> type[T]:
     namespace["__dataclass_params__"] = _parameters()
     make: Any = type(cls)
     made: Any = make(cls.__name__, cls.__bases__, namespace)
+    made.__qualname__ = cls.__qualname__
     made.__init__ = _initialiser(made, fields)
     result: type[T] = made
     return result
@@ -72,7 +73,10 @@ def _initialiser(made: Any, fields: dict[str, Field[Any]]) -> Any:
     if hasattr(made, "__post_init__"):
         body.append("self.__post_init__()")
     exec(f"def __init__({', '.join(arguments)}):\n {'; '.join(body) or 'pass'}", names)
-    return names["__init__"]
+    initialiser = names["__init__"]
+    initialiser.__qualname__ = f"{made.__qualname__}.__init__"
+    initialiser.__annotations__ = {name: each.type for name, each in fields.items()} | {"return": None}
+    return initialiser
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
@@ -102,6 +106,10 @@ def _delete(self: Any, name: str) -> None:
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
+def _replace(self: Any, /, **changes: Any) -> Any:
+    return dataclasses.replace(self, **changes)
+
+
 def _get_state(self: Any) -> list[Any]:
     return [getattr(self, name) for name in self.__slots__]
 
@@ -117,6 +125,7 @@ _METHODS: dict[str, Any] = {
     "__repr__": _repr,
     "__setattr__": _set,
     "__delattr__": _delete,
+    "__replace__": _replace,  # for copy.replace, from Python 3.13 on
     "__getstate__": _get_state,
     "__setstate__": _set_state,
 }
