@@ -100,6 +100,8 @@ static void close_pair(int fd[2])
 int worker_rings_close(struct worker *worker)
 {
     int result = 0;
+    if (worker->rx)
+        inbox_drain(worker);   /* before the send ring goes, because a message may be answered */
     if (worker->tx)
         drain_sends(worker);
     worker_see_counters(worker);
@@ -118,7 +120,6 @@ int worker_rings_close(struct worker *worker)
         worker->tx = NULL;
     }
     if (worker->rx) {
-        inbox_drain(worker);
         counters_add(&worker->rx_before, udp_rx_stats(worker->rx), sizeof(worker->rx_before));
         worker->rx_seen = (struct udpring_rx_stats){0};
         udp_rx_close(worker->rx);

@@ -91,8 +91,10 @@ static int work(struct worker *worker)
     if (worker->number == 0)
         plane_run_changes(worker);   /* before commands: an endpoint that the user sets wins over an earlier packet */
     worker_run_commands(worker);
-    if (worker->quit)
+    if (worker->quit) {
+        inbox_drain(worker);   /* while worker 0 cannot change the tables */
         return 0;
+    }
     if (ur_unlikely(worker->failed))
         return worker->failed;
     plane_post_deferred(worker);
@@ -262,6 +264,7 @@ void *worker_main(void *argument)
         int passed = pass(worker);
         if (passed < 0) {
             exclusive_enter(worker);   /* counters are read only while workers are stopped */
+            inbox_drain(worker);
             plane_post_end(worker, UDPRING_EVENT_FATAL, passed);
             exclusive_leave(worker);
             serve_commands_only(worker);
