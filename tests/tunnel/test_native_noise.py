@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wireguard.pair import Pair, ip_packet, with_mac1
 from wireguard.test_noise import LOW_ORDER, every_cipher, oracle, transport
 
+from udpring._native import ffi
 from udpring.tunnel.native_noise import NativeStaticKey
 from udpring.wireguard import events, noise
 from udpring.wireguard.cipher import Cipher
@@ -219,6 +220,22 @@ def test_devices_send_the_same_bytes(cipher: Cipher) -> None:
         assert replayed == [events.Dropped(DropReason.REPLAYED_INITIATION, 9)]
         logs.append(([datagram.data for datagram in pair.network.log], pair.a.drops, pair.b.drops))
     assert logs[0] == logs[1]
+
+
+def test_unwanted_result_is_zeroised() -> None:
+    """A second response to one initiation gives the session's keys once more."""
+    ours, theirs = NativeStaticKey(os.urandom(32)), NativeStaticKey(os.urandom(32))
+    initiator, responder = ours.initiator(theirs.public), theirs.responder()
+    initiation = initiator.write_initiation(os.urandom(32), bytes(12))
+    responder.read_static(initiation)
+    responder.read_payload(initiation)
+    job = initiator.reading_job(responder.write_response(os.urandom(32), b""), noise.NO_PSK)
+    job.run()
+    computation = job.computation
+    assert computation.result == 0
+    assert any(computation.keys)
+    del job
+    assert not any(bytes(ffi.buffer(computation)))
 
 
 def test_native_secrets_are_in_no_repr() -> None:

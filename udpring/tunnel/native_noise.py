@@ -84,6 +84,9 @@ class NativeJob:
         """Zeroises the keys in it."""
         ffi.buffer(self.computation)[:] = bytes(ffi.sizeof("struct udpring_computation"))
 
+    def __del__(self) -> None:
+        self.erase()  # nobody wanted the result
+
     def __repr__(self) -> str:
         return f"NativeJob({self._what})"
 
