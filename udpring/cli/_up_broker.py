@@ -30,6 +30,9 @@ from udpring.tunnel.saved_config import save
 
 __all__ = ["start"]
 
+ENDPOINTS_MAX = 65536
+"""One for each peer that a node may have."""
+
 
 def start(request: UpRequest) -> Broker:
     """Forks it. Call it while the process has one thread."""
@@ -54,6 +57,7 @@ class _Steps:
         self._control = control
         self._config = request.loaded
         self._next: Config | None = None
+        self._endpoints: dict[str, None] = {}
         self._planned: Plan | None = None
         self._setup: Setup | None = None
         self._record: up_record.UpRecord | None = None
@@ -64,6 +68,7 @@ class _Steps:
             "hooks": Service(self.hooks, apart=True),
             "save": Service(self.save, apart=True),
             "load": Service(self.load),
+            "endpoints": Service(self.endpoints),
             "plan": Service(self.plan),
             "apply": Service(self.apply),
             "undo": Service(self.undo),
@@ -97,13 +102,21 @@ class _Steps:
         self._next = load(self._request)
         return base64.b64encode(pickle.dumps(self._next)).decode()
 
-    def plan(self, endpoints: list[str]) -> dict[str, Any]:
-        """The mark that the sockets need, and warnings. ``endpoints``: addresses of peers."""
+    def endpoints(self, addresses: list[str], first: bool) -> None:
+        """Addresses of peers for the next ``plan``, in parts. Raises HostError for too many."""
+        if first:
+            self._endpoints.clear()
+        if len(self._endpoints) + len(addresses) > ENDPOINTS_MAX:
+            raise HostError(f"more than {ENDPOINTS_MAX} endpoints")
+        self._endpoints.update(dict.fromkeys(addresses))
+
+    def plan(self) -> dict[str, Any]:
+        """The mark that the sockets need, and warnings."""
         config = self._next or self._config
         if self._setup is not None:
             config = keep_unset(config, self._setup.plan)
         name = self._request.name
-        facts = gather(config, name, [ipaddress.ip_address(each) for each in endpoints])
+        facts = gather(config, name, [ipaddress.ip_address(each) for each in self._endpoints])
         self._planned = plan(config, name, facts)
         return {"mark": self._planned.fwmark, "warnings": self._planned.warnings}
 

@@ -10,7 +10,7 @@ import base64
 import logging
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from udpring.cli._up_request import UpRequest, load
 from udpring.tunnel import up_record
@@ -23,7 +23,10 @@ from udpring.tunnel.outside import Outside, of_broker
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.saved_config import save
 
-__all__ = ["BrokerSteps", "OwnSteps", "Steps"]
+__all__ = ["BrokerSteps", "OwnSteps", "Steps", "planned"]
+
+ENDPOINTS_PART = 1000
+"""Addresses in a request."""
 
 log = logging.getLogger("udpring.node")
 
@@ -126,6 +129,16 @@ class BrokerSteps:
         self._broker.call("seal")
 
 
+def planned(broker: Broker, endpoints: Sequence[IPAddress]) -> dict[str, Any]:
+    """The broker's plan for an interface whose peers have these endpoints, which may be many."""
+    words = list(dict.fromkeys(map(str, endpoints)))
+    for start in range(0, max(len(words), 1), ENDPOINTS_PART):
+        part = words[start : start + ENDPOINTS_PART]
+        broker.call("endpoints", addresses=part, first=start == 0)
+    found: dict[str, Any] = broker.call("plan")
+    return found
+
+
 class _BrokerTun:
     """A TUN device of this process, whose addresses and routes the broker sets."""
 
@@ -145,8 +158,7 @@ class _AttachedBrokerTun(TunPlane):
     async def set_up(
         self, config: Config, endpoints: Sequence[IPAddress], set_mark: Callable[[int], None]
     ) -> None:
-        words = [str(each) for each in endpoints]
-        found = await run_blocking(lambda: self._broker.call("plan", endpoints=words), name="udpring-plan")
+        found = await run_blocking(lambda: planned(self._broker, endpoints), name="udpring-plan")
         for warning in found["warnings"]:
             log.warning("%s: %s", self.plane.name, warning)
         set_mark(found["mark"])

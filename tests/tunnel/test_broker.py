@@ -1,0 +1,121 @@
+"""The broker process of a confined node: requests, their bounds, and its rights."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from udpring.cli import _up_broker
+from udpring.cli._up_request import UpRequest
+from udpring.cli._up_steps import planned
+from udpring.errors import HostError
+from udpring.tunnel import daemon, outside
+from udpring.tunnel.broker import CHILDREN_MAX, Broker, Service, serve
+from udpring.tunnel.capabilities import held
+from udpring.tunnel.config import Config
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+CONFIG = f"[Interface]\nPrivateKey = {'A' * 42}8=\nMTU = 1420\n"
+
+
+@pytest.fixture
+def up_broker(tmp_path: Path) -> Iterator[Broker]:
+    request = UpRequest("udr-none", tmp_path / "udr-none.conf", Config.loads(CONFIG), True, False, {})
+    with closing(_up_broker.start(request)) as broker:
+        yield broker
+
+
+def test_plan_takes_endpoints_of_all_peers(up_broker: Broker) -> None:
+    """More than one request holds."""
+    endpoints = [ipaddress.ip_address(f"2001:db8:{'ffff:' * 5}{number:x}") for number in range(5000)]
+    for _ in range(2):
+        assert planned(up_broker, endpoints) == {"mark": 0, "warnings": []}
+
+
+def test_endpoints_of_a_plan_are_bounded(up_broker: Broker) -> None:
+    parts = range(0, _up_broker.ENDPOINTS_MAX, 4096)
+    for start in parts:
+        words = [str(ipaddress.ip_address(start + number)) for number in range(4096)]
+        up_broker.call("endpoints", addresses=words, first=start == 0)
+    with pytest.raises(HostError, match="endpoints"):
+        up_broker.call("endpoints", addresses=["192.0.2.1"], first=False)
+
+
+def test_processes_at_once_are_bounded(tmp_path: Path) -> None:
+    """A node that was taken over may ask without end."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    waiting = Service(gate.read_text, apart=True, abandoned=True)
+    with closing(Broker.start(lambda control: serve(control, {"wait": waiting}))) as broker:
+        asked = [_asked(broker, "wait") for _ in range(CHILDREN_MAX)]
+        with pytest.raises(HostError, match="at once"):
+            broker.call("wait")
+        gate.write_text("on")  # for one of them, and for all others that have opened it
+        for answer in asked:
+            answer.close()
+
+
+def test_ended_processes_make_room() -> None:
+    with closing(Broker.start(lambda control: serve(control, {"none": Service(list, apart=True)}))) as broker:
+        for _ in range(2 * CHILDREN_MAX):
+            assert broker.call("none") == []
+
+
+def _asked(broker: Broker, service: str, **arguments: object) -> socket.socket:
+    """Sends a request without waiting for its answer."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(broker._control, [json.dumps([service, arguments]).encode()], [theirs.fileno()])
+    return ours
+
+
+@pytest.fixture(params=["udpring-wg", "udpring up"])
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Broker]:
+    """Starts the broker of this program."""
+    if request.param == "udpring-wg":
+        return lambda: Broker.start(daemon._help)
+    asked = UpRequest("udr-none", tmp_path / "udr-none.conf", Config.loads(CONFIG), True, False, {})
+    return lambda: _up_broker.start(asked)
+
+
+@root
+def test_look_up_has_no_rights(program: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the user nor of a capability."""
+
+    def rights(endpoint: object) -> None:
+        raise HostError(f"user {os.getresuid()}, group {os.getresgid()}, {os.getgroups()}, {held()}")
+
+    monkeypatch.setattr(outside, "look_up_all", rights)
+    nobody = (outside.NOBODY,) * 3
+    with closing(program()) as broker, pytest.raises(HostError) as said:
+        broker.call("addresses", host="example.com", port=1)
+    assert said.value.message == f"user {nobody}, group {nobody}, [], 0"
+
+
+@root
+def test_look_up_ends_with_the_node(program: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        address = f"\0udpring-test-{os.getpid()}"
+        listening.bind(address)
+        listening.listen()
+
+        def wait(endpoint: object) -> None:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(address)
+                connection.recv(1)
+
+        monkeypatch.setattr(outside, "look_up_all", wait)
+        with closing(program()) as broker:
+            _asked(broker, "addresses", host="example.com", port=1)
+            listening.settimeout(20)
+            looking, _ = listening.accept()
+        with looking:
+            looking.settimeout(20)
+            assert looking.recv(1) == b"", "its process has ended"
