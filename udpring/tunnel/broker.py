@@ -26,9 +26,11 @@ from typing import Any, TypeAlias
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.refusals import cure_of
 
-__all__ = ["Broker", "Service", "Services"]
+__all__ = ["CHILDREN_MAX", "Broker", "Service", "Services"]
 
 REQUEST_MAX = 65536
+CHILDREN_MAX = 16
+"""Processes at once. A node has four look-ups, the look at another tunnel and a step of its file."""
 _CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
 
 Work: TypeAlias = Callable[..., Any]
@@ -117,7 +119,7 @@ def serve(control: socket.socket, services: Services) -> None:
     processes, and the node still needs it on its way down."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)  # unlike SIG_IGN, programs that it starts do not inherit this
-    running: set[int] = set()
+    running: dict[int, Service] = {}
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, REQUEST_MAX, 1)
         if not request:
@@ -125,22 +127,35 @@ def serve(control: socket.socket, services: Services) -> None:
         for descriptor in descriptors:
             with socket.socket(fileno=descriptor) as answer:
                 _answer(control, answer, request, services, running)
-        with contextlib.suppress(ChildProcessError):
-            while ended := os.waitpid(-1, os.WNOHANG)[0]:
-                running.discard(ended)
-    for process in running:
-        os.kill(process, signal.SIGKILL)  # its number is not in use again: it was not waited for
+    _reap(running)
+    for process, service in running.items():
+        if service.abandoned:
+            with contextlib.suppress(PermissionError):  # the next one may be ended
+                os.kill(process, signal.SIGKILL)  # its number is not in use again: it was not waited for
+
+
+def _reap(running: dict[int, Service]) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitpid(-1, os.WNOHANG)[0]:
+            running.pop(ended, None)
 
 
 def _answer(
-    control: socket.socket, answer: socket.socket, request: bytes, services: Services, running: set[int]
+    control: socket.socket,
+    answer: socket.socket,
+    request: bytes,
+    services: Services,
+    running: dict[int, Service],
 ) -> None:
     name, arguments = json.loads(request)
+    _reap(running)
     service = services.get(name)
     if service is None:
         _send(answer, None, HostError(f"no service {name}"))
     elif not service.apart:
         _work(answer, service.work, arguments)
+    elif len(running) >= CHILDREN_MAX:
+        _send(answer, None, HostError(f"{name}: the broker has {CHILDREN_MAX} processes at once already"))
     else:
         try:
             process = os.fork()
@@ -155,8 +170,7 @@ def _answer(
                 _work(answer, service.work, arguments)
             finally:
                 os._exit(0)
-        if service.abandoned:
-            running.add(process)
+        running[process] = service
 
 
 def _work(answer: socket.socket, work: Work, arguments: dict[str, Any]) -> None:

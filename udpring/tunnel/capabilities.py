@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["NET_ADMIN", "NET_BIND_SERVICE", "held", "keep_only"]
+__all__ = ["KILL", "NET_ADMIN", "NET_BIND_SERVICE", "SETGID", "SETUID", "held", "keep_only"]
 
-NET_BIND_SERVICE, NET_ADMIN = 10, 12
+KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN = 5, 6, 7, 10, 12
 """CAP_* of linux/capability.h."""
 
 _VERSION_3 = 0x20080522

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel import confinement
 from udpring.tunnel.broker import Broker
-from udpring.tunnel.capabilities import NET_ADMIN, keep_only
+from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.log_format import JOURNAL, JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
 from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
@@ -342,12 +342,13 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
 
 
 def _help(control: socket.socket) -> None:
-    """The broker process. It keeps CAP_NET_ADMIN for ``wg``."""
+    """The broker process. It keeps CAP_NET_ADMIN for ``wg``. A look-up runs as another user, which takes the
+    other ones."""
     from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
     from udpring.tunnel.outside import SocketFiles, services  # noqa: PLC0415
 
     with contextlib.suppress(OSError):
-        keep_only([NET_ADMIN])
+        keep_only([NET_ADMIN, KILL, SETGID, SETUID])
     confinement.protect_memory()
     files = SocketFiles()
     try:
