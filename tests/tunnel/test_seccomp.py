@@ -131,6 +131,14 @@ def test_files_only_for_a_node_that_keeps_timestamps(architecture: Architecture)
 
 
 @both
+def test_metrics_and_timestamps_together_have_the_calls_of_both(architecture: Architecture) -> None:
+    node = Filter(architecture, Profile.NODE | Profile.FILES | Profile.READING)
+    for call in ("getdents64", "readlinkat", "flock", "renameat", "unlinkat"):
+        assert node.verdict(call) == bpf.ALLOW, call
+    assert node.verdict("openat", 0, 0, 0o101) == bpf.ALLOW
+
+
+@both
 def test_arguments_that_matter(architecture: Architecture) -> None:
     node = Filter(architecture)
     thread, process = 0x3D0F00, signal.SIGCHLD

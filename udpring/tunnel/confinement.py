@@ -175,10 +175,11 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
+    if Profile.READING in profile:
+        rules += [Allow(call) for call in _READING.split()]
     if Profile.FILES in profile:
         rules += [Allow(call) for call in _FILES.split()]
     elif Profile.READING in profile:
-        rules += [Allow(call) for call in _READING.split()]
         rules.append(Allow("open", ((Test(1, 0, mask=_O_CHANGES),),)))
         rules.append(Allow("openat", ((Test(2, 0, mask=_O_CHANGES),),)))
     return rules
