@@ -56,6 +56,8 @@ def _unpacked(path: Path) -> dict[str, str]:
 @pytest.fixture
 def report(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path for one, of an interface that runs from CONFIG."""
+    monkeypatch.setenv("WG_PASSWORD", "hunter2")  # another program's
+    monkeypatch.setenv("WG_TUN_FD", "44")
     monkeypatch.setenv("UDPRING_TEST_SETTING", f"key {keys.to_base64(KEY)}")
     file = tmp_path / "wg0.conf"
     file.write_text(CONFIG)
@@ -82,6 +84,7 @@ def test_no_secret_is_in_it_in_any_encoding(report: Path) -> None:
         assert repr(secret)[2:-1].encode() not in everything
         assert str(list(secret))[1:-1].encode() not in everything
     assert b"hunter2" not in everything
+    assert b"WG_TUN_FD=44" in everything
 
 
 def test_file_is_private_and_new(report: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,8 @@ COMMANDS = {
     "rule6": ("ip", "-6", "rule"),
 }
 COMMAND_SECONDS = 10.0
-VARIABLES = ("UDPRING_", "WG_", "LOG_LEVEL")
+VARIABLES = frozenset({"LOG_LEVEL", "WG_HIDE_KEYS", "WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD"})
+"""And those that begin with ``UDPRING_``. Other programs of WireGuard have passwords in theirs."""
 MODULES = ("wireguard", "tun", "vrf", "nf_tables", "ip_tables", "udp_tunnel")
 
 README = """A report of udpring. Look through it before you send it.
@@ -201,7 +202,11 @@ def _versions() -> str:
         except metadata.PackageNotFoundError:
             lines.append(f"{package} not installed")
     lines += [f"module {word}" for word in _modules()]
-    lines += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(VARIABLES)]
+    lines += [
+        f"{name}={value}"
+        for name, value in os.environ.items()
+        if name in VARIABLES or name.startswith("UDPRING_")
+    ]
     return "\n".join(lines) + "\n"
 
 
