@@ -17,6 +17,8 @@ int32_t udpring_confined_operation(uint8_t opcode, int32_t fd, uint32_t events);
 int32_t udpring_confined_registration(uint32_t opcode);
 /* Closes and opens such a ring so often. Returns how many descriptors were made, or -errno. */
 int32_t udpring_confined_reopened(uint32_t times);
+/* Opens a ring where that fails, and once more. Returns the result of the second open. */
+int32_t udpring_confined_second_open(void);
 
 /* ---- AEADs ---- */
 /* 96-bit nonce = 32 zero bits | 64-bit counter, as the cipher has it (aead.h); no associated data.

@@ -81,3 +81,15 @@ int32_t udpring_confined_reopened(uint32_t times)
     close(ready);
     return code ? code : descriptors;
 }
+
+int32_t udpring_confined_second_open(void)
+{
+    struct ur_ring ring;
+    int code = ur_confine_thread();
+    if (code == 0 && ur_ring_open(&ring, NULL, NULL))
+        code = ur_ring_open(&ring, NULL, NULL);
+    if (code == 0)
+        ur_ring_close(&ring);
+    ur_unconfine_thread();
+    return code;
+}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from core_internals import lib
+from seccomp import Rule, run_python
 
 POLL_ADD = 6
+TESTS = Path(__file__).resolve().parent.parent
+ENABLE_RINGS = Rule("io_uring_register", errno.EPERM, ((1, "==", 12),))
 REFUSED = {
     "fsync": 3, "accept": 13, "connect": 16, "fallocate": 17, "openat": 18, "close": 19, "statx": 21,
     "read": 22, "write": 23, "openat2": 28, "splice": 30, "renameat": 35, "unlinkat": 36,
@@ -48,3 +52,15 @@ def test_ring_registers_no_files_or_personalities(registration: int) -> None:
 
 def test_closed_ring_is_opened_again() -> None:
     assert lib.udpring_confined_reopened(50) == 1
+
+
+@pytest.mark.parametrize("rule", [Rule("io_uring_enter", errno.EPERM), ENABLE_RINGS], ids=["enter", "enable"])
+def test_ring_that_failed_to_open_is_not_kept(rule: Rule) -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+from core_internals import lib
+print(lib.udpring_confined_second_open())
+"""
+    done = run_python(program, [rule])
+    assert done.stdout == f"{-errno.EPERM}\n", done.stderr

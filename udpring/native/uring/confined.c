@@ -77,7 +77,7 @@ bool ur_kept_take(struct ur_ring *ring, const struct ur_ring_options *options)
 
 bool ur_kept_put(struct ur_ring *ring)
 {
-    if (!kept || !ring->restricted || ring->in_flight != 0 || ur_sq_queued(ring) || ur_cq_lost(ring))
+    if (!kept || !ring->restricted || ring->state != UR_RING_LIVE || ring->in_flight != 0 || ur_sq_queued(ring) || ur_cq_lost(ring))
         return false;
     ur_cq_advance(ring, ur_cq_ready(ring));
     for (uint16_t group = 0; group < GROUPS; group++) {

@@ -239,6 +239,7 @@ int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, st
     code = ring->restricted ? ur_ring_enable(ring) : settle(ring);
     if (code) {
         ur_explain(why, code, "io_uring_enter", entries, 0);
+        ring->restricted = false;   /* so that it is not kept: it does not work */
         ur_ring_close(ring);
     }
     return code;
