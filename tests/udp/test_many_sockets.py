@@ -8,11 +8,15 @@ import os
 import random
 import select
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from faults import Faults, build_library
 
 from udpring import ClosedError, RingError, WrongThreadError
 from udpring.udp import Packet, RecvRing
@@ -214,6 +218,62 @@ def test_a_busy_socket_leaves_turns_to_the_others(
         ]
         place = next(place for place, packet in enumerate(packets) if packet.socket is calm)
         assert place < 70, "before the busy one is empty"
+
+
+def test_drops_of_a_socket_that_comes_back_count_once(
+    tier: str, make_socket: MakeSocket, outside: socket.socket
+) -> None:
+    sink = make_socket()
+    sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with RecvRing([sink], tier=tier) as ring:
+        for _ in range(50):
+            outside.sendto(bytes(1000), sink.getsockname())
+        got = 0
+        while batch := ring.recv_batch(timeout=0):
+            got += len(batch)
+        for _ in range(2):  # the datagram behind the drops reports them
+            outside.sendto(b"", sink.getsockname())
+            assert len(take(ring, 1)) == 1
+            ring.remove(sink)
+            ring.add(sink)
+        assert got + ring.stats["kernel_drops"] == 50 > got
+
+
+SHORT = """
+import errno, resource, socket, sys
+sys.path.insert(0, sys.argv[1])
+from faults import Faults
+from udpring.udp import RecvRing
+
+faults = Faults.inherited()
+first, second = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+first.bind(("127.0.0.1", 0))
+with RecvRing([first, second], tier=sys.argv[2]) as ring:
+    faults.set("recvmmsg", errno.ENOMEM)
+    second.sendto(b"x", first.getsockname())
+    while not ring.recv_batch(timeout=0):
+        pass
+    assert faults.failed("recvmmsg") == 1
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for _ in range(300):
+        assert not ring.recv_batch(timeout=0)
+    print(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+"""
+
+
+def test_a_shortage_that_has_ended_delays_no_call(tier: str, tmp_path: Path) -> None:
+    """A call that pauses sleeps, which the kernel counts."""
+    faults = Faults.make(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SHORT, str(Path(__file__).resolve().parents[1]), tier],
+        env=os.environ | faults.environment(build_library(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 150
 
 
 def take_in(ring: RecvRing, count: int, most: int) -> list[Packet]:

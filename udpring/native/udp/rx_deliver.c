@@ -74,18 +74,24 @@ static void count_drops(struct udp_rx *rx, uint32_t *known, uint32_t drops)
 }
 
 /* False: this kernel's answer lacks the drops, its last part. */
-static bool memory_of(const struct udp_rx *rx, uint32_t socket, uint32_t memory[SK_MEMINFO_VARS])
+static bool memory_of(int fd, uint32_t memory[SK_MEMINFO_VARS])
 {
     socklen_t length = SK_MEMINFO_VARS * sizeof(*memory);
-    return getsockopt(rx->fd[socket], SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 &&
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 &&
            length > SK_MEMINFO_DROPS * sizeof(*memory);
+}
+
+uint32_t udp_rx_drops_of(int fd)
+{
+    uint32_t memory[SK_MEMINFO_VARS];
+    return memory_of(fd, memory) ? memory[SK_MEMINFO_DROPS] : 0;
 }
 
 void udp_rx_see_drops(struct udp_rx *rx)
 {
     uint32_t memory[SK_MEMINFO_VARS];
     for (uint32_t socket = 0; socket < rx->sockets; socket++)
-        if (memory_of(rx, socket, memory))
+        if (memory_of(rx->fd[socket], memory))
             count_drops(rx, &rx->drops[socket], memory[SK_MEMINFO_DROPS]);
 }
 
@@ -93,7 +99,7 @@ void udp_rx_queues(const struct udp_rx *rx, uint64_t *bytes, uint64_t *limit)
 {
     uint32_t memory[SK_MEMINFO_VARS];
     for (uint32_t socket = 0; socket < rx->sockets; socket++)
-        if (memory_of(rx, socket, memory)) {
+        if (memory_of(rx->fd[socket], memory)) {
             *bytes += memory[SK_MEMINFO_RMEM_ALLOC];
             *limit += memory[SK_MEMINFO_RCVBUF];
         }

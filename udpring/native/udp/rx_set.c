@@ -143,7 +143,9 @@ int64_t rx_set_add(struct udp_rx_set *set, int fd, struct udpring_reason *why)
     uint32_t index = set->idle;
     struct udp_rx_member *member = &set->member[index];
     uint32_t next = member->next;
-    *member = (struct udp_rx_member){.socket = socket, .serial = member->serial + 1, .state = UDP_RX_MEMBER_ACTIVE};
+    /* Earlier drops are not this ring's, or are counted already if the socket comes back. */
+    *member = (struct udp_rx_member){.socket = socket, .serial = member->serial + 1, .drops = udp_rx_drops_of(fd),
+                                     .state = UDP_RX_MEMBER_ACTIVE};
     code = switch_on(set->rx, member, why);
     if (!code && (code = set->watch(set, index)))
         ur_fail(why, code, "descriptor %d cannot be watched: %s", fd, strerror(-code));
@@ -202,10 +204,17 @@ int64_t rx_set_ended(struct udp_rx_set *set, int *error)
     return index;
 }
 
+/* The member, active or ended, with this index, which may be any number. NULL: there is none. */
+static struct udp_rx_member *member_of(struct udp_rx_set *set, uint32_t index)
+{
+    struct udp_rx_member *member = index < set->capacity ? &set->member[index] : NULL;
+    return member && (member->state == UDP_RX_MEMBER_ACTIVE || member->state == UDP_RX_MEMBER_ENDED) ? member : NULL;
+}
+
 int rx_set_remove(struct udp_rx_set *set, uint32_t index)
 {
-    struct udp_rx_member *member = &set->member[index];
-    if (index >= set->capacity || (member->state != UDP_RX_MEMBER_ACTIVE && member->state != UDP_RX_MEMBER_ENDED))
+    struct udp_rx_member *member = member_of(set, index);
+    if (!member)
         return -ENOENT;
     if (member->state == UDP_RX_MEMBER_ENDED) {
         unlink_from(set, &set->ended, index);
@@ -335,8 +344,8 @@ unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpr
 
 int rx_set_member_error(struct udp_rx_set *set, uint32_t index, bool look)
 {
-    const struct udp_rx_member *member = &set->member[index];
-    if (index >= set->capacity || (member->state != UDP_RX_MEMBER_ACTIVE && member->state != UDP_RX_MEMBER_ENDED))
+    const struct udp_rx_member *member = member_of(set, index);
+    if (!member)
         return -ENOENT;
     if (member->state == UDP_RX_MEMBER_ACTIVE && look && udp_handle_check_socket(&member->socket))
         rx_set_end(set, index, EBADF);

@@ -167,6 +167,7 @@ static int set_wait(struct udp_rx *rx, int64_t timeout_ns)
     if (ur_unlikely(rx->short_of_memory)) {
         struct timespec pause = {.tv_nsec = SHORT_PAUSE_NS};
         nanosleep(&pause, NULL);
+        rx->short_of_memory = false;   /* the wait below may return early, and leave it */
     }
     bool readable = rx_set_readable(&uring->set);
     int code = uring_rx_wait(rx, readable ? 0 : timeout_ns);

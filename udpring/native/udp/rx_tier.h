@@ -86,6 +86,8 @@ struct udp_rx_message {
     uint32_t *drops;                  /* the socket's count of drops so far, modulo 2^32 */
 };
 
+/* The socket's count of drops up to now; 0 where the kernel does not tell. */
+uint32_t udp_rx_drops_of(int fd);
 /* Opens this tier without a check whether it works on this host. The options must be valid. */
 int udp_rx_open_tier(struct udp_rx **rx, uint32_t tier, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
 
