@@ -47,6 +47,10 @@ class Empty:
     pass
 
 
+class Slotted(Made):
+    __slots__ = ()
+
+
 class Outer:
     @record
     class Inner:
@@ -76,6 +80,13 @@ def test_nested_record_is_found_by_its_name() -> None:
     made = Outer.Inner(1)
     assert repr(made) == "Outer.Inner(number=1)"
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_subclass_with_slots_keeps_the_fields() -> None:
+    made = Slotted(1, b"s", note="note")
+    for same in (copy.copy(made), pickle.loads(pickle.dumps(made))):
+        assert same == made
+        assert same.note == "note"
 
 
 def test_copy_replace_changes_a_field() -> None:
