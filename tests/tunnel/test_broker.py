@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -74,6 +77,25 @@ def _asked(broker: Broker, service: str, **arguments: object) -> socket.socket:
     with theirs:
         socket.send_fds(broker._control, [json.dumps([service, arguments]).encode()], [theirs.fileno()])
     return ours
+
+
+def test_node_logs_the_end_of_its_broker() -> None:
+    async def lines_at_the_end(broker: Broker) -> str:
+        loop = asyncio.get_running_loop()
+        said: asyncio.Future[str] = loop.create_future()
+        handler = logging.Handler()
+        handler.emit = lambda record: said.set_result(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("udpring.node")
+        logger.addHandler(handler)
+        try:
+            broker.watch(loop)
+            os.kill(broker.process, signal.SIGKILL)
+            return await asyncio.wait_for(said, 30)
+        finally:
+            logger.removeHandler(handler)
+
+    with closing(Broker.start(lambda control: serve(control, {}))) as broker:
+        assert f"the broker (process {broker.process}) has ended" in asyncio.run(lines_at_the_end(broker))
 
 
 @pytest.fixture(params=["udpring-wg", "udpring up"])

@@ -122,6 +122,7 @@ class _UpNode:
             profile |= Profile.FILES
         await run_blocking(steps.seal, name="udpring-seal")
         complete(profile)
+        steps.watch(self.loop)
 
     async def _serve(self) -> str:
         """Waits for the end. Returns the node's error."""

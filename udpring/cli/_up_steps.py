@@ -10,7 +10,7 @@ import base64
 import logging
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from udpring.cli._up_request import UpRequest, load
 from udpring.tunnel import up_record
@@ -22,6 +22,9 @@ from udpring.tunnel.hooks import HookScope, run_hooks
 from udpring.tunnel.outside import Outside, of_broker
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.saved_config import save
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["BrokerSteps", "OwnSteps", "Steps", "planned"]
 
@@ -123,6 +126,10 @@ class BrokerSteps:
 
     def forget(self) -> None:
         self._broker.call("forget")
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Logs it if the broker ends early."""
+        self._broker.watch(loop)
 
     def seal(self) -> None:
         """The node has made its socket files."""

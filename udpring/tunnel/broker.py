@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.refusals import cure_of
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["CHILDREN_MAX", "Broker", "Service", "Services"]
 
@@ -32,6 +36,8 @@ REQUEST_MAX = 65536
 CHILDREN_MAX = 16
 """Processes at once. A node has four look-ups, the look at another tunnel and a step of its file."""
 _CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
+
+log = logging.getLogger("udpring.node")
 
 Work: TypeAlias = Callable[..., Any]
 
@@ -106,6 +112,19 @@ class Broker:
                 raise ConfigError(**failure)
             raise HostError(**failure)
         return result
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Logs it if the broker ends before ``close``. It sends nothing by itself, so its socket is readable
+        only then."""
+        loop.add_reader(self._control, self._lost, loop)
+
+    def _lost(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._control)
+        log.error(
+            "the broker (process %d) has ended. What needs it fails from now on: names, reload, commands and "
+            "the removal of routes, rules and DNS. Start the node again",
+            self.process,
+        )
 
     def close(self) -> None:
         """Ends the broker, and waits for it. May be called again."""

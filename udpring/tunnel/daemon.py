@@ -449,6 +449,7 @@ async def serve(
                 if kept:
                     profile |= confinement.Profile.FILES
                 confinement.complete(profile)
+                broker.watch(loop)
             ready()
             manager.ready()
             ends: list[asyncio.Future[Any]] = [stop, tunnel.gone, server.gone]
