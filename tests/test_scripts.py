@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -95,3 +96,22 @@ def test_release_names_the_changes_and_makes_the_tag(tmp_path: Path, monkeypatch
     assert "## [Unreleased]\n\n## [1.1.0] - 2026-11-30\n\n- b\n" in changelog.read_text()
     assert git("describe", "--dirty").strip() == "v1.1.0"
     assert "the tag v1.1.0 exists" in release(tmp_path, "1.1.0").stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or bool(shutil.which("promtool")), reason="bootstrap fetches nothing")
+@pytest.mark.parametrize(
+    "apt_get", ["exit 100", ": > prometheus_1_all.deb"], ids=["refused", "without promtool"]
+)
+def test_promtool_that_cannot_be_had_fails_nothing(apt_get: str, tmp_path: Path) -> None:
+    """And it is asked for once, not by each run of bootstrap."""
+    asked, programs = tmp_path / "asked", tmp_path / "programs"
+    programs.mkdir()
+    for name, words in (("apt-get", f"echo >>{asked}; {apt_get}"), ("dpkg-deb", "exit 0")):
+        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
+        (programs / name).chmod(0o755)
+    text = (TOP / "scripts" / "bootstrap").read_text()
+    function = text[text.index("fetch_promtool() {") : text.index("make_venv() {")]
+    script = f"set -euo pipefail\nsay() {{ :; }}\n{function}\nfetch_promtool\nfetch_promtool\n"
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    subprocess.run(("bash", "-c", script), cwd=tmp_path, env=environment, check=True)
+    assert asked.read_text() == "\n"
