@@ -527,6 +527,30 @@ class Full:
         self.ring.close()
 
 
+def test_wait_for_room_without_a_descriptor_ends_it(tier: str) -> None:
+    """uvloop waits with a duplicate of the socket."""
+
+    async def main() -> None:
+        transport, client = await udpring.open_datagram_endpoint(
+            Recorder, local_addr=("127.0.0.1", 0), tier=tier
+        )
+        transport._sender = Full(udpring.SendRing(transport._sock))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        unused = os.dup(0)
+        os.close(unused)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (unused, limits[1]))
+        try:
+            transport.sendto(b"no room", transport.get_extra_info("sockname"))
+            transport.flush()
+            async with asyncio.timeout(BOUND):
+                await client.until_lost()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert client.calls == ["made", ("lost", "OSError")]
+
+    uvloop.run(main())
+
+
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_a_full_socket_pauses_the_protocol(how: str, run: Callable[..., Any], ours: Open) -> None:
     async def main() -> None:

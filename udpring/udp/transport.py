@@ -388,10 +388,11 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
                 self._flushed += len(payloads)
             try:
                 report = self._tx.send_batch(payloads, joined(to, self._family), 0)
+                errors = self._keep(payloads, to, report.errors)
             except Exception as error:
                 self._fatal_error(error, "Fatal write error on datagram transport")
                 return
-            for refused in self._keep(payloads, to, report.errors):
+            for refused in errors:
                 if self._conn_lost:
                     break
                 self._report_error(refused)
