@@ -178,3 +178,20 @@ def test_process_ends_while_its_standard_error_stalls() -> None:
         [sys.executable, "-P", "-c", STALLED], stdout=subprocess.PIPE, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (5, "logged\n")
+
+
+def test_process_made_by_fork_logs_too() -> None:
+    """It has neither the thread of its parent nor the parent's lines."""
+    read_end, write_end = os.pipe()
+    lines = LineQueue(DescriptorSink(write_end))
+    lines.put(logging.INFO, "parent")
+    lines.close(30)
+    child = os.fork()
+    if child == 0:
+        lines.put(logging.INFO, "child")
+        lines.close(5)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    with os.fdopen(read_end) as written:
+        assert written.read() == "parent\nchild\n"

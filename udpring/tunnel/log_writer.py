@@ -18,6 +18,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -102,6 +103,12 @@ class LineQueue:
         self._sink = sink
         self._line_of_notice = notice
         self._room = room
+        self.begin()
+        _queues.add(self)
+
+    def begin(self) -> None:
+        """An empty queue without a thread, as after a fork: the parent writes its lines, and another thread may
+        have held the lock."""
         self._changed = threading.Condition()
         self._lines: deque[tuple[int, str]] = deque()
         self._size = 0
@@ -160,6 +167,17 @@ class LineQueue:
             level, line = self._take()
             with contextlib.suppress(OSError):  # there is no place left to report it
                 self._sink.write(level, line)
+
+
+_queues: weakref.WeakSet[LineQueue] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for queue in _queues:
+        queue.begin()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class LogHandler(logging.Handler):
