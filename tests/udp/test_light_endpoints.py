@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from udpring.udp.seat import Seat, Seats
 from .conftest import BOUND, send_train
 
 MakeSocket = Callable[..., socket.socket]
+IP_RECVERR = 11  # linux/in.h
 
 MANY = """
 import asyncio, gc, os, sys
@@ -91,6 +93,32 @@ class Receiver(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.got.append((data, addr))
         self.arrived.set()
+
+
+def test_an_error_queue_does_not_keep_the_loop_busy(make_socket: MakeSocket) -> None:
+    """A send takes the error of the one before, and its entry stays in the queue."""
+
+    async def main() -> None:
+        sock, gone = make_socket(), make_socket()
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        nobody = gone.getsockname()
+        gone.close()
+        transport, _ = await udpring.open_datagram_endpoint(Receiver, sock=sock)
+        await asyncio.sleep(0)
+        sock.sendto(b"x", nobody)
+        with pytest.raises(ConnectionRefusedError):
+            sock.sendto(b"x", nobody)
+        look = select.poll()
+        look.register(sock, 0)
+        assert look.poll(0)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + BOUND
+        while look.poll(0):
+            assert loop.time() < end, "its error queue has entries still"
+            await asyncio.sleep(0)
+        transport.close()
+
+    asyncio.run(main())
 
 
 def test_batches_of_a_turn_leave_by_their_own_sockets() -> None:

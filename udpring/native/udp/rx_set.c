@@ -336,7 +336,7 @@ unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpr
     room = room < max ? room : max;
     if (ur_unlikely(!room || rx_set_member_error(set, index, false)))
         return 0;
-    rx_set_mark(set, index, 0);
+    rx_set_mark(set, index, POLLERR);   /* if it has no datagram, its error queue may be why it was readable */
     unsigned count = take_turn(set, index, packets, room);
     not_ready(set, index);   /* the caller polls it again */
     return count;
