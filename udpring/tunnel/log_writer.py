@@ -107,8 +107,8 @@ class LineQueue:
         _queues.add(self)
 
     def begin(self) -> None:
-        """An empty queue without a thread, as after a fork: the parent writes its lines, and another thread may
-        have held the lock."""
+        """An empty queue without a thread, as after a fork: the parent writes its lines, and another thread
+        may have held the lock."""
         self._changed = threading.Condition()
         self._lines: deque[tuple[int, str]] = deque()
         self._size = 0
