@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from udpring.tunnel.uapi_server import BLOCK_MAX, UapiServer
 from udpring.tunnel.uapi_text import get_answer
 from udpring.tunnel.uapi_values import DeviceInfo, PeerInfo
 from udpring.wireguard.cipher import Cipher
+from udpring.wireguard.peer import Peer
 
 QUEUES = (1 << 19, 1 << 19)
 KEYS = [f"{number:02x}" * 32 for number in range(1, 9)]
@@ -225,6 +227,26 @@ def test_peer_that_is_so_already_is_not_touched(tmp_path: Path) -> None:
             here.plane.prefixes_clear(peers[2])
             assert here.plane.apply_blocks(read, peers) == bytes([0, 0, lib.UDPRING_BLOCK_CHANGED])
             assert here.text() == b"".join(format_get(here.described()))
+
+    asyncio.run(body())
+
+
+def test_peer_that_fails_leaves_no_unknown_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with node(tmp_path) as here:
+            register = here.tunnel.register_peer
+            third = (3).to_bytes(32, "big")
+
+            def registers(peer: int, public_key: bytes) -> Peer:
+                if public_key == third:
+                    here.plane.peer_remove(peer)
+                    raise MemoryError
+                return register(peer, public_key)
+
+            monkeypatch.setattr(here.tunnel, "register_peer", registers)
+            assert await here.ask(f"set=1\n{blocks(5)}\n") == f"errno=-{errno.ENOMEM}\n\n"
+            assert len(here.tunnel.device.peers) == 2
+            assert here.plane.stats().peers == 2
 
     asyncio.run(body())
 

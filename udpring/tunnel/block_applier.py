@@ -11,7 +11,7 @@ that one, which then fails at the right line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from udpring._native import lib
 from udpring.tunnel.peer_blocks import BLOCK_BEGIN, PeerBlocks, Record
@@ -96,18 +96,27 @@ class BlockApplier:
         try:
             outcomes = tunnel.plane.apply_blocks(read, numbers) if numbers else b""
         finally:
-            failed = zip(numbers[len(outcomes) :], peers[len(outcomes) :], strict=True)
-            tunnel.plane.peers_remove([number for number, peer in failed if peer is None])
+            self._remove_new(zip(numbers[len(outcomes) :], peers[len(outcomes) :], strict=True))
         changed = False
-        for block, number, peer, outcome in zip(blocks, numbers, peers, outcomes, strict=False):
-            if block[6] & _ENDPOINT:
-                tunnel.control.following.forget(block[0])
-            if outcome or peer is None or block[6] & _SETTINGS:
-                added = peer or tunnel.register_peer(number, block[0])
-                changed |= self._settle(block, added, outcome, new=peer is None)
-        if changed:
-            tunnel.note_change()
+        applied = zip(blocks, numbers, peers, outcomes, strict=False)
+        try:
+            for block, number, peer, outcome in applied:
+                if block[6] & _ENDPOINT:
+                    tunnel.control.following.forget(block[0])
+                if outcome or peer is None or block[6] & _SETTINGS:
+                    added = peer or tunnel.register_peer(number, block[0])
+                    changed |= self._settle(block, added, outcome, new=peer is None)
+        except BaseException:
+            self._remove_new((number, peer) for _, number, peer, _ in applied)  # the rest
+            raise
+        finally:
+            if changed:
+                tunnel.note_change()
         return len(outcomes)
+
+    def _remove_new(self, peers: Iterable[tuple[int, Peer | None]]) -> None:
+        """Takes from the plane those that the protocol does not know."""
+        self._tunnel.plane.peers_remove([number for number, peer in peers if peer is None])
 
     def _settle(self, block: Record, peer: Peer, outcome: int, *, new: bool) -> bool:
         """Gives the protocol what the block says of a peer. Whether anything differs."""
