@@ -90,6 +90,12 @@ class Loop:
         self._world.push(at, self.owner, self._run, handle)
         return handle
 
+    def call_later(self, delay: float, call: Callable[[], None]) -> Handle:
+        """For work that may wait. It is not among the timers of the protocol."""
+        handle = Handle(call, self._world.now + int(delay * SECOND) + 1)
+        self._world.push(handle.when, self.owner, self._run, handle)
+        return handle
+
     def armed(self) -> int:
         """The number of armed timers."""
         for handle in [handle for handle in self.timers if handle.cancelled]:
