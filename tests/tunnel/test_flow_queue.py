@@ -131,6 +131,15 @@ def test_flow_that_stops_and_starts_is_not_always_first(queue: Queue) -> None:
     assert seen.count(bulk) >= 3
 
 
+def test_empty_queue_forgets_turns(queue: Queue) -> None:
+    bulk, other = two_ports(queue)
+    queue.put(packet(bulk, BULK))
+    assert len(list(queue.rest())) == 1  # more than its turn
+    queue.put(packet(bulk))
+    queue.put(packet(other))
+    assert [port_of(data) for data in queue.rest()] == [bulk, other]
+
+
 def test_blocked_way_holds_up_no_other(queue: Queue) -> None:
     for name in range(10):
         queue.put(packet(1, BULK, name), way=0)
