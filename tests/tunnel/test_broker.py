@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from seccomp import run_python
 
 from udpring.cli import _up_broker
 from udpring.cli._up_request import UpRequest
@@ -141,3 +142,23 @@ def test_look_up_ends_with_the_node(program: Callable[[], Broker], monkeypatch: 
         with looking:
             looking.settimeout(20)
             assert looking.recv(1) == b"", "its process has ended"
+
+
+def test_look_up_loads_no_module_and_logs_nothing() -> None:
+    """Python may lie in a folder of root alone, such as /root."""
+    done = run_python(
+        """
+import sys
+from contextlib import closing
+from udpring.tunnel import outside
+from udpring.tunnel.broker import Broker, serve
+real = outside.look_up_all
+def look_up(endpoint):
+    sys.meta_path.clear()
+    return real(endpoint)
+outside.look_up_all = look_up
+with closing(Broker.start(lambda control: serve(control, outside.services(outside.SocketFiles())))) as broker:
+    print(broker.call("addresses", host="127.0.0.1", port=5))
+"""
+    )
+    assert (done.stdout, done.stderr) == ("[['7f000001', 5, 0]]\n", "")

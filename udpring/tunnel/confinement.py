@@ -29,7 +29,7 @@ from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, keep_only
 from udpring.tunnel.seccomp import Allow, Test, install, program
 from udpring.tunnel.system_calls import Architecture, this_architecture
 
-__all__ = ["NODE", "VARIABLE", "Profile", "begin", "complete", "protect_memory", "rules_of", "wanted"]
+__all__ = ["NODE", "VARIABLE", "Profile", "begin", "complete", "hide", "protect_memory", "rules_of", "wanted"]
 
 VARIABLE = "UDPRING_CONFINEMENT"
 NODE = (NET_ADMIN, NET_BIND_SERVICE)
@@ -115,6 +115,11 @@ def protect_memory() -> None:
     others of its user (PR_SET_DUMPABLE)."""
     _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
     _try("core dumps", _empty_dumps)
+    hide()
+
+
+def hide() -> None:
+    """No reading or tracing of this process by others of its user. A change of the user undoes this."""
     _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 0))
 
 

@@ -6,6 +6,7 @@ By default the node does it in a thread. A confined node may not, so ``of_broker
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ipaddress
 import os
@@ -19,7 +20,7 @@ from udpring.tunnel import uapi
 from udpring.tunnel.broker import Broker, Service, Services
 from udpring.tunnel.capabilities import keep_only
 from udpring.tunnel.config import Endpoint
-from udpring.tunnel.confinement import protect_memory
+from udpring.tunnel.confinement import hide
 from udpring.tunnel.crossed_tunnels import TunnelView, ViewOf, view_of
 from udpring.tunnel.plane_values import SocketAddress
 from udpring.tunnel.resolver import Addresses, look_up_all
@@ -80,6 +81,7 @@ class SocketFiles:
 
 def services(files: SocketFiles) -> Services:
     """For any confined node."""
+    codecs.lookup("idna")  # of host names. As another user a look-up may not be able to read Python's files
     return {
         "addresses": Service(_addresses, apart=True, confine=_become_nobody, abandoned=True),
         "tunnel": Service(_tunnel, apart=True, abandoned=True),
@@ -97,7 +99,7 @@ def _become_nobody() -> None:
         os.setresuid(NOBODY, NOBODY, NOBODY)
     with contextlib.suppress(OSError):
         keep_only(())
-    protect_memory()
+    hide()
 
 
 def _addresses(host: str, port: int) -> list[list[Any]]:
