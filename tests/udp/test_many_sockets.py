@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,6 +219,22 @@ def test_a_busy_socket_leaves_turns_to_the_others(
         ]
         place = next(place for place, packet in enumerate(packets) if packet.socket is calm)
         assert place < 70, "before the busy one is empty"
+
+
+def test_a_look_for_datagrams_costs_no_look_at_all_sockets(tier: str, make_socket: MakeSocket) -> None:
+    """It would cost about fifty times as much."""
+
+    def cost(sockets: int) -> float:
+        with RecvRing([make_socket() for _ in range(sockets)], tier=tier) as ring:
+            costs = []
+            for _ in range(5):
+                began = time.thread_time()
+                for _ in range(100):
+                    assert not ring.recv_batch(timeout=0)
+                costs.append(time.thread_time() - began)
+            return min(costs)
+
+    assert cost(256) < 15 * cost(1)
 
 
 def test_drops_of_a_socket_that_comes_back_count_once(

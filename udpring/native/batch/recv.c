@@ -25,7 +25,8 @@
 
 #define WAKE_TOKEN 0
 #define COPY_LIMIT_DEFAULT (256u << 20)
-#define CHECKED_IN_A_WAIT 256u     /* sockets of many that a wait without an event looks at */
+#define CHECKED_IN_A_WAIT 256u     /* sockets of many that a wait without an event looks at, */
+#define CHECKED_AGAIN_NS 10000000u /* but after this time at the earliest where it did not wait at all: the look takes 0.1 ms */
 
 /* Owner and thread: see abi.h. Freed when closed and the last batch is released. */
 struct udpring_recv {
@@ -33,6 +34,7 @@ struct udpring_recv {
     struct udp_handle_socket socket;  /* of a ring with one socket */
     bool many, passive;               /* the sockets come and go; the caller polls them */
     uint8_t wants;                    /* enum udp_socket_wants, for sockets that come */
+    uint64_t checked_ns;              /* of many: the last look at CHECKED_IN_A_WAIT of them */
     atomic_bool closed;               /* the thread that sets it ends the receive side, once */
     struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
     struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
@@ -144,11 +146,15 @@ int32_t udpring_recv_open(struct udpring_recv **opened, const struct udpring_rec
 
 /* After a wait without an event. A multishot operation would wait for ever on a socket that was shut down, and nobody hears of a
  * closed one. */
-static int check_quiet(struct udpring_recv *recv)
+static int check_quiet(struct udpring_recv *recv, bool waited)
 {
     if (!recv->many)
         return udp_handle_check_reading(&recv->socket) ? -ESHUTDOWN : -ETIME;
-    udp_rx_check(recv->rx, CHECKED_IN_A_WAIT);
+    uint64_t now = ur_clock_ns(CLOCK_MONOTONIC);
+    if (waited || now - recv->checked_ns >= CHECKED_AGAIN_NS) {
+        recv->checked_ns = now;
+        udp_rx_check(recv->rx, CHECKED_IN_A_WAIT);
+    }
     return udp_rx_any_ended(recv->rx) ? -ENOLINK : -ETIME;
 }
 
@@ -179,7 +185,7 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
         if (ur_unlikely(!code && !left && (is_short || recv->rx->short_of_memory)))
             return -ETIME;   /* the time is over, and memory may be short for long */
         if (code)
-            return code == -ETIME ? check_quiet(recv) : code;
+            return code == -ETIME ? check_quiet(recv, timeout_ns != 0) : code;
     }
     return code;
 }
