@@ -25,6 +25,8 @@ from udpring.tunnel.broker import CHILDREN_MAX, Broker, Service, serve
 from udpring.tunnel.capabilities import held
 from udpring.tunnel.config import Config
 
+# Python 3.12 and later warn of a fork beside threads, which other tests may have left.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 CONFIG = f"[Interface]\nPrivateKey = {'A' * 42}8=\nMTU = 1420\n"
 

@@ -180,6 +180,7 @@ def test_process_ends_while_its_standard_error_stalls() -> None:
     assert (done.returncode, done.stdout) == (5, "logged\n")
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_process_made_by_fork_logs_too() -> None:
     """It has neither the thread of its parent nor the parent's lines."""
     read_end, write_end = os.pipe()
