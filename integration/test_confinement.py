@@ -91,6 +91,7 @@ def test_intruder_gets_nothing_and_the_tunnel_works(tunnel: Tunnel, attempt: Att
         f"call({NUMBERS['ptrace']}, 16, 1, 0, 0)",
         f"call({NUMBERS['process_vm_readv']}, 1, 0, 0, 0, 0, 0)",
         "os.kill(1, 0)",
+        f"call({NUMBERS['fcntl']}, 0, 8, 1)",  # F_SETOWN
         "os.unlink('/etc/passwd.no')",
         "os.rename('/etc/passwd.no', '/etc/passwd.no2')",
         "os.memfd_create('code')",

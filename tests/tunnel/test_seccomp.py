@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import re
 import signal
 import socket
@@ -153,6 +155,10 @@ def test_arguments_that_matter(architecture: Architecture) -> None:
     assert node.verdict("kill", 1, 9) == REFUSED
     assert node.verdict("prlimit64", 0, 7, 0, 1 << 40) == bpf.ALLOW
     assert node.verdict("prlimit64", 0, 7, 1 << 40, 0) == REFUSED
+    assert node.verdict("fcntl", 3, fcntl.F_SETFL, os.O_NONBLOCK) == bpf.ALLOW
+    assert node.verdict("fcntl", 3, fcntl.F_DUPFD_CLOEXEC, 3) == bpf.ALLOW
+    for command in (8, 10, 15, 1026):  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_NOTIFY: the kernel signals anybody
+        assert node.verdict("fcntl", 3, command, 1) == REFUSED
     assert node.verdict("prctl", 15) == bpf.ALLOW
     assert node.verdict("prctl", 4, 1) == REFUSED  # PR_SET_DUMPABLE
     assert node.verdict("ioctl", 0, 0x5412) == REFUSED  # TIOCSTI
@@ -201,6 +207,28 @@ print(found, tries())
 """
     )
     assert done.stdout == "[1, 1] 1\n", done.stderr
+
+
+def test_descriptors_signal_no_other_process() -> None:
+    """The kernel sends the signal of F_SETSIG to the process of F_SETOWN, whoever that is."""
+    done = run_python(
+        """
+import fcntl, os, socket, subprocess
+from udpring.tunnel import confinement
+victim = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+confinement.complete(confinement.Profile.NODE)
+one, other = socket.socketpair()
+for command, value in ((10, 9), (8, victim.pid), (fcntl.F_SETFL, 0o20000 | os.O_NONBLOCK)):  # O_ASYNC
+    try:
+        fcntl.fcntl(one, command, value)
+    except OSError as refused:
+        print(refused.errno)
+other.send(b"x")
+victim.stdin.close()
+print(victim.wait())
+"""
+    )
+    assert done.stdout == "1\n1\n0\n", done.stderr
 
 
 def test_refused_filter_is_reported() -> None:

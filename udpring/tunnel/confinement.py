@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 import resource
@@ -53,6 +54,8 @@ _IOCTLS = {
     "TUNGETIFF": 0x800454D2,
     "TUNGETDEVNETNS": 0x54E3,
 }
+_FCNTL = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL)
+"""Not F_SETOWN and F_SETSIG, by which the kernel sends a signal of one's choice to any process."""
 _REGISTRATIONS = (19, 22, 23, 24)
 """IORING_REGISTER_IOWQ_MAX_WORKERS, _PBUF_RING, IORING_UNREGISTER_PBUF_RING, IORING_REGISTER_SYNC_CANCEL."""
 _NETFILTER = 64
@@ -62,7 +65,7 @@ _ALWAYS = """
 read write readv writev pread64 pwrite64 recvmsg recvmmsg recvfrom sendmsg sendmmsg sendto io_uring_enter poll
 ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2 epoll_ctl epoll_create1 eventfd2 timerfd_create
 timerfd_settime futex sched_yield nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday close
-close_range dup dup2 dup3 pipe2 fcntl fstat lseek stat lstat newfstatat statx access faccessat2 getcwd munmap
+close_range dup dup2 dup3 pipe2 fstat lseek stat lstat newfstatat statx access faccessat2 getcwd munmap
 mremap brk madvise rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend
 sigaltstack set_robust_list set_tid_address rseq membarrier sched_getaffinity getcpu sysinfo uname getrandom
 getpid getppid gettid getuid geteuid getgid getegid getrusage capget connect accept accept4 bind listen
@@ -174,6 +177,7 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
             "prctl",
             tuple((Test(0, option),) for option in (_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_VMA)),
         ),
+        Allow("fcntl", tuple((Test(1, command),) for command in _FCNTL)),
         Allow("prlimit64", ((Test(2, 0), Test(2, 0, high=True)),)),
         Allow("ioctl", tuple((Test(1, number),) for number in _IOCTLS.values())),
         Allow("socketpair", ((Test(0, socket.AF_UNIX),),)),
