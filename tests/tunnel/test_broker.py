@@ -147,7 +147,7 @@ def test_look_up_ends_with_the_node(program: Callable[[], Broker], monkeypatch: 
 
 
 def test_look_up_loads_no_module_and_logs_nothing() -> None:
-    """Python may lie in a folder of root alone, such as /root."""
+    """Python may lie in a folder of root alone."""
     done = run_python(
         """
 import sys
