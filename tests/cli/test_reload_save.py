@@ -141,5 +141,5 @@ def test_dry_run_looks_names_up(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file.write_text(HEAD + "Address = 10.9.0.1/24\n" + PEERS[0] + "Endpoint = localhost:5\n")
     file.chmod(0o600)
     assert main(["up", "--dry-run", str(file)]) == 0
-    # The loopback's MTU less 80. The kernel may remember a path MTU of 65535 for its address, of another test.
+    # The loopback's MTU less 80. The kernel may remember another path MTU for its address, of another test.
     assert re.search(r"^\[#\] ip link set mtu 6545[56] up dev wgdry$", capsys.readouterr().out, re.MULTILINE)
