@@ -17,6 +17,7 @@ struct uring_set {
     struct uring_rx uring;
     struct udp_rx_set set;
     bool unarmed;     /* a member may have no poll */
+    bool uncancelled; /* the poll of a member that left may not be cancelled: the queue had no room */
     bool single;      /* the kernel has polls of one completion only */
 };
 
@@ -69,8 +70,10 @@ static bool unwatch_member(struct udp_rx_set *set, uint32_t index)
     if (!in_flight(uring, index))
         return true;
     struct io_uring_sqe *sqe = ur_sqe_or_submit(&uring->uring.ring);
-    if (!sqe)
-        return false;   /* its next completion cancels it */
+    if (!sqe) {
+        uring->uncancelled = true;
+        return false;
+    }
     uint64_t user_data = ur_ops_in_flight(&uring->uring.ops, index);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
@@ -78,6 +81,17 @@ static bool unwatch_member(struct udp_rx_set *set, uint32_t index)
     sqe->user_data = UR_USER_DATA(UR_KIND_CANCEL, UR_GENERATION(user_data), index);
     (void)ur_submit(&uring->uring.ring);   /* what is left goes with the next wait */
     return false;
+}
+
+/* Until then the kernel keeps the socket open, and its port taken. Some may be cancelled twice, which does no harm. */
+static void cancel_the_rest(struct uring_set *uring)
+{
+    if (ur_likely(!uring->uncancelled))
+        return;
+    uring->uncancelled = false;
+    for (uint32_t i = 0; i < uring->set.capacity && !uring->uncancelled; i++)
+        if (uring->set.member[i].state != UDP_RX_MEMBER_ACTIVE && in_flight(uring, i))
+            (void)unwatch_member(&uring->set, i);
 }
 
 static int grow(struct udp_rx_set *set, uint32_t capacity)
@@ -169,6 +183,7 @@ static int set_wait(struct udp_rx *rx, int64_t timeout_ns)
         nanosleep(&pause, NULL);
         rx->short_of_memory = false;   /* the wait below may return early, and leave it */
     }
+    cancel_the_rest(uring);
     bool readable = rx_set_readable(&uring->set);
     int code = uring_rx_wait(rx, readable ? 0 : timeout_ns);
     return readable && code == -ETIME ? 0 : code;
