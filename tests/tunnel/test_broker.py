@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import json
 import logging
@@ -122,6 +123,24 @@ def test_look_up_has_no_rights(program: Callable[[], Broker], monkeypatch: pytes
     with closing(program()) as broker, pytest.raises(HostError) as said:
         broker.call("addresses", host="example.com", port=1)
     assert said.value.message == f"user {nobody}, group {nobody}, [], 0"
+
+
+@root
+def test_look_up_is_nobody_where_groups_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user namespace may deny setgroups(2)."""
+
+    def refused(groups: object) -> None:
+        raise PermissionError(errno.EPERM, "setgroups")
+
+    def user(endpoint: object) -> None:
+        raise HostError(f"user {os.getresuid()}, group {os.getresgid()}")
+
+    monkeypatch.setattr(os, "setgroups", refused)
+    monkeypatch.setattr(outside, "look_up_all", user)
+    nobody = (outside.NOBODY,) * 3
+    with closing(Broker.start(daemon._help)) as broker, pytest.raises(HostError) as said:
+        broker.call("addresses", host="example.com", port=1)
+    assert said.value.message == f"user {nobody}, group {nobody}"
 
 
 @root
