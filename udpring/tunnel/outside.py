@@ -12,6 +12,7 @@ import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,11 @@ def services(files: SocketFiles) -> Services:
 
 def _become_nobody() -> None:
     """A look-up handles answers of strangers, in the C library."""
-    with contextlib.suppress(OSError):  # not root, or a user namespace without this user
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    nobody = (NOBODY, NOBODY, NOBODY)
+    steps = partial(os.setgroups, []), partial(os.setresgid, *nobody), partial(os.setresuid, *nobody)
+    for step in steps:
+        with contextlib.suppress(OSError):  # not root, or a user namespace without this user
+            step()
     with contextlib.suppress(OSError):
         keep_only(())
     hide()
