@@ -22,9 +22,15 @@ class Start:
 
 
 def answers(uapi: Path) -> bool:
-    """Whether a process listens there."""
+    """Whether a process listens there, and answers."""
     with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(uapi)) == 0
+        client.settimeout(10)
+        try:
+            client.connect(str(uapi))
+            client.sendall(b"get=1\n\n")
+            return b"errno=0" in client.recv(65536)
+        except OSError:
+            return False
 
 
 def start(command: Sequence[str], uapi: Path, env: Mapping[str, str] | None = None) -> Start:

@@ -36,8 +36,13 @@ exit status: 0 done, 1 failed, 2 bad usage or environment, 3 refused by the host
 name taken)"""
 
 
+ROOM = 4 << 20
+"""Bytes for the end of a process that has run out of memory. They are not touched before."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    room = bytearray(ROOM)
     try:
         cli.open_standard_streams()
         return _main(arguments)
@@ -48,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"udpring-wg: {cannot}", file=sys.stderr)
         return HOST_CANNOT
     except Exception as failed:
+        del room
         refusal = explained(failed)
         if refusal is None:
             raise

@@ -319,7 +319,8 @@ def _handler(sink: Sink, head: str) -> logging.Handler:
 def _log_unraisable(what: sys.UnraisableHookArgs) -> None:
     if what.exc_value is not None:
         info = (what.exc_type, what.exc_value, what.exc_traceback)
-        log.error("%s", what.err_msg or "an exception was ignored", exc_info=info)
+        with contextlib.suppress(MemoryError):  # it may be the reason of this call, too
+            log.error("%s", what.err_msg or "an exception was ignored", exc_info=info)
 
 
 def close_log() -> None:
