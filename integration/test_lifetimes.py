@@ -53,7 +53,7 @@ def test_lives_of_nodes_leave_nothing(attachment: str, loop: str, lives: int) ->
     assert after == before
     assert after["children"] == []
     assert after["interfaces"] == ["lo"]
-    # A leak of 1 KiB by each life, or of memory that is mapped: malloc's free memory comes and goes, some 10 MiB
-    # of it however many lives there were.
+    # A leak of 1 KiB by each life, or of memory that is mapped: malloc's free memory comes and goes, some
+    # 10 MiB of it, however many lives there were.
     assert grown["allocated"] < lives
     assert grown["resident"] < 10240 + 40 * lives
