@@ -1,4 +1,4 @@
-"""The table of limits in ARCHITECTURE.md has the numbers of the code."""
+"""The table of docs/limits.md has the numbers of the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from udpring.wireguard import constants
 TOP = Path(__file__).resolve().parent.parent
 LIMITS_H = (TOP / "udpring/native/tunnel/limits.h").read_text()
 TABLE = dict(
-    re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", (TOP / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", (TOP / "docs/limits.md").read_text(), re.MULTILINE)
 )
 
 

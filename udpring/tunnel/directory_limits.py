@@ -1,4 +1,4 @@
-"""How much a node asks a directory for, and remembers of it. ARCHITECTURE.md lists these limits."""
+"""How much a node asks a directory for, and remembers of it. docs/limits.md lists these limits."""
 
 from __future__ import annotations
 
