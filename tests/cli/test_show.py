@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,27 @@ def test_text(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
         " ago\n  transfer: 3 B received, 2.00 KiB sent\n  persistent keepalive: every 25 seconds\n\n"
         f"peer: {keys.to_base64(OTHER)}\n  allowed ips: (none)\n"
     )
+
+
+@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["stats"]], ids=" ".join)
+def test_interface_that_ends_meanwhile_is_left_out(
+    command: list[str], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(Path(uapi.SOCKET_DIRECTORY) / "wg1.sock"))
+        ending.listen()
+
+        def end() -> None:
+            for _ in range(2):  # the look for interfaces, and the request
+                ending.accept()[0].close()
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        assert main(command) == 0
+        thread.join()
+    said = capsys.readouterr()
+    assert "wg1" in said.err
+    assert "wg1" not in said.out
 
 
 def test_json_has_wg_json_names_and_no_secrets(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from udpring.cli import Subparsers
 from udpring.cli._numbers import count_of
 from udpring.cli._peer_names import PeerNames
 from udpring.cli._traffic_table import SORTS, Section, as_lines, section_of
-from udpring.errors import HostError
+from udpring.errors import UdpringError
 from udpring.tunnel import keys, uapi
 from udpring.tunnel.uapi_client import UapiClient, interfaces
 
@@ -165,8 +165,8 @@ def _look_at(interface: str | None) -> dict[str, Look]:
     for name in [interface] if interface else interfaces(uapi.SOCKET_DIRECTORY):
         try:
             state = UapiClient(name, uapi.SOCKET_DIRECTORY).get()
-        except HostError as failed:
-            if interface or failed.errno in (errno.EACCES, errno.EPERM):
+        except UdpringError as failed:
+            if interface or getattr(failed, "errno", 0) in (errno.EACCES, errno.EPERM):
                 raise
             continue
         peers = {peer.public_key: peer for peer in state.peers}

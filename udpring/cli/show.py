@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 
 from udpring.cli import Subparsers
 from udpring.cli._peer_names import names_of
+from udpring.errors import UdpringError
 from udpring.tunnel import keys, uapi
 from udpring.tunnel.uapi_client import UapiClient, interfaces
 from udpring.wireguard.cipher import Cipher
@@ -40,7 +43,14 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table or the object. HostError where nothing serves the interface."""
     wanted = [args.interface] if args.interface else interfaces(uapi.SOCKET_DIRECTORY)
     secrets = args.show_keys or os.environ.get("WG_HIDE_KEYS") == "never"
-    devices = {name: UapiClient(name, uapi.SOCKET_DIRECTORY).get() for name in wanted}
+    devices = {}
+    for name in wanted:
+        try:
+            devices[name] = UapiClient(name, uapi.SOCKET_DIRECTORY).get()
+        except UdpringError as failed:
+            if args.interface or getattr(failed, "errno", 0) in (errno.EACCES, errno.EPERM):
+                raise
+            print(f"udpring: warning: {failed}", file=sys.stderr)  # it has ended meanwhile
     if args.json:
         objects = {name: as_json(device, names_of(name), secrets) for name, device in devices.items()}
         print(json.dumps(objects, indent=2))

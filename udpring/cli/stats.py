@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from udpring.cli import Subparsers
 from udpring.cli._folding import fitting
-from udpring.errors import HostError
+from udpring.errors import UdpringError
 
 _COUNTERS = ("receive", "send", "handshakes", "drops", "handshake_drops", "work", "interface")
 """Tables of counters. The others are states, and a 0 there is worth a line."""
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     for name in [args.interface] if args.interface else interfaces(uapi.SOCKET_DIRECTORY):
         try:
             reports[name] = UapiClient(name, uapi.SOCKET_DIRECTORY).report("stats")
-        except HostError as refused:
+        except UdpringError as refused:  # another program's interface, or it has ended meanwhile
             if args.interface:
                 raise
             print(f"udpring: warning: {refused}", file=sys.stderr)

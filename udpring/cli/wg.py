@@ -42,8 +42,9 @@ ROOM = 4 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    room = bytearray(ROOM)
+    room = []
     try:
+        room.append(bytearray(ROOM))
         cli.open_standard_streams()
         return _main(arguments)
     except ConfigError as wrong:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"udpring-wg: {cannot}", file=sys.stderr)
         return HOST_CANNOT
     except Exception as failed:
-        del room
+        room.clear()
         refusal = explained(failed)
         if refusal is None:
             raise
