@@ -85,6 +85,7 @@ static void set_net(uint8_t net, uint8_t slot, bool remove)
         model.owner[net] = life;
     else if (model.owner[net] == life)
         model.owner[net] = NOBODY;
+    model.moves++;
     CLAIM(udpring_plane_prefixes(model.plane, prefixes, 2, &done) == 0 && done == 2, "%u prefixes set", done);
 }
 
@@ -128,6 +129,7 @@ static void replace_peer(uint8_t slot, uint8_t choice)
     for (uint32_t net = 0; net < NETS; net++)
         if (model.owner[net] == life)
             model.owner[net] = NOBODY;
+    model.moves++;
     for (uint32_t net = 0; net < PEERS; net++)
         if (model.outer[net] == life)
             model.outer[net] = NOBODY;

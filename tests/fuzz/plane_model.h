@@ -47,6 +47,7 @@ extern struct model {
     /* Counted by the oracles. */
     uint8_t cookie_reply[64];   /* the last that left */
     uint32_t cookie_replies;
+    uint32_t moves;             /* of nets between peers */
     bool forgot;                /* more packets were read than plane_out.c keeps */
     uint64_t messages_in, handshake_events, packets_read, packets_left, others;
 } model;

@@ -3,9 +3,13 @@
 /* A packet on its way out. Owner: the list of its worker. Found by length and hash. */
 struct expected {
     uint64_t hash;
+    uint64_t unmarked;          /* hash without congestion mark and header checksum */
+    uint64_t flow;
+    uint32_t moves;             /* of the model, when it was read */
     uint32_t length;
     uint8_t life;
-    enum { WAITING, LEFT, PASSED } state;   /* PASSED: a later one of the same peer has left */
+    uint8_t ecn;
+    enum { WAITING, LEFT, PASSED } state;   /* PASSED: a later one of the same flow has left */
 };
 
 static struct expected expected[WORKERS][EXPECTED];
@@ -17,6 +21,47 @@ static uint64_t hash_of(const uint8_t *bytes, uint32_t length)
     for (uint32_t i = 0; i < length; i++)
         hash = (hash ^ bytes[i]) * 1099511628211u;
     return hash;
+}
+
+static bool is_ipv6(const uint8_t *packet, uint32_t length)
+{
+    return packet[0] >> 4 == 6 && length >= 40;
+}
+
+static uint8_t ecn_of(const uint8_t *packet, uint32_t length)
+{
+    return length < 20 ? 0 : is_ipv6(packet, length) ? packet[1] >> 4 & 3 : packet[1] & 3;
+}
+
+static uint64_t hash_unmarked(const uint8_t *packet, uint32_t length)
+{
+    static uint8_t copy[MODEL_PACKET_MAX + WG_PADDING];
+    memcpy(copy, packet, length);
+    if (is_ipv6(packet, length)) {
+        copy[1] &= 0xcf;
+    } else if (length >= 20) {
+        copy[1] &= 0xfc;
+        copy[10] = copy[11] = 0;
+    }
+    return hash_of(copy, length);
+}
+
+/* Addresses, and protocol and ports where they are visible. Packets of other flows may pass (tun/flow_queue.c). */
+static uint64_t flow_of(const uint8_t *packet, uint32_t length)
+{
+    uint8_t key[37] = {0};
+    bool v6 = is_ipv6(packet, length);
+    if (length < 20)
+        return 0;
+    uint32_t transport = v6 ? 40 : (packet[0] & 15u) * 4u;
+    uint8_t protocol = v6 ? packet[6] : packet[9];
+    memcpy(key, packet + (v6 ? 8 : 12), v6 ? 32 : 8);
+    bool whole = v6 || !((packet[6] & 0x3f) | packet[7]);
+    if (whole && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && length >= transport + 4) {
+        key[32] = protocol;
+        memcpy(key + 33, packet + transport, 4);
+    }
+    return hash_of(key, sizeof(key));
 }
 
 void out_reset(void)
@@ -48,11 +93,11 @@ static void expect(void *context, const uint8_t *packet, uint32_t length)
         return;
     if (life != NOBODY && own == OWN_NOT)
         nested_read(life, packet, length);
-    else if (life == NOBODY && !model.asks)
-        return;   /* else it may leave later, to a peer that the directory names */
     if (expected_count[queue] == EXPECTED)
         shrink(queue);
-    expected[queue][expected_count[queue]++] = (struct expected){.hash = hash_of(packet, length), .length = length, .life = life};
+    expected[queue][expected_count[queue]++] = (struct expected){
+        .hash = hash_of(packet, length), .unmarked = hash_unmarked(packet, length), .flow = flow_of(packet, length),
+        .moves = model.moves, .length = length, .life = life, .ecn = ecn_of(packet, length)};
 }
 
 void out_read(uint32_t queue, const struct kernel_packet *packet)
@@ -68,7 +113,10 @@ static bool is_it(const struct expected *each, const uint8_t *plain, uint32_t le
     for (uint32_t i = each->length; i < length; i++)
         if (plain[i])
             return false;
-    return hash_of(plain, each->length) == each->hash;
+    if (hash_of(plain, each->length) == each->hash)
+        return true;
+    bool marked = ecn_of(plain, each->length) == 3 && (each->ecn == 1 || each->ecn == 2);
+    return marked && hash_unmarked(plain, each->length) == each->unmarked;
 }
 
 static bool leaves(uint32_t queue, uint8_t life, const uint8_t *plain, uint32_t length, bool passed)
@@ -79,8 +127,22 @@ static bool leaves(uint32_t queue, uint8_t life, const uint8_t *plain, uint32_t 
             continue;
         each->state = LEFT;
         for (uint32_t before = 0; before < i && !passed && life != NOBODY; before++)
-            if (expected[queue][before].life == life && expected[queue][before].state == WAITING)
+            if (expected[queue][before].life == life && expected[queue][before].flow == each->flow &&
+                expected[queue][before].state == WAITING)
                 expected[queue][before].state = PASSED;
+        return true;
+    }
+    return false;
+}
+
+/* A packet that waits goes to the peer that has its address when its turn comes. */
+static bool leaves_elsewhere(uint32_t queue, const uint8_t *plain, uint32_t length)
+{
+    for (uint32_t i = 0; i < expected_count[queue]; i++) {
+        struct expected *each = &expected[queue][i];
+        if (each->state == LEFT || each->moves == model.moves || !is_it(each, plain, length))
+            continue;
+        each->state = LEFT;
         return true;
     }
     return false;
@@ -114,6 +176,9 @@ static void data_leaves(const struct kernel_send *send, const uint8_t *message, 
             return;
     for (uint32_t queue = 0; queue < WORKERS && model.asks; queue++)
         if (leaves(queue, NOBODY, plain, length, false))
+            return;
+    for (uint32_t queue = 0; queue < WORKERS; queue++)
+        if (leaves_elsewhere(queue, plain, length))
             return;
     CLAIM(model.forgot, "a packet of %u bytes leaves that was never read, or late, for life %u", length, session->life);
 }
