@@ -89,15 +89,14 @@ static void expect(void *context, const uint8_t *packet, uint32_t length)
     model.packets_read++;
     uint8_t life = model_owner(packet, length, true);
     enum own own = own_read(life, packet, length);
-    if (own == OWN_LOOPS)
-        return;
     if (life != NOBODY && own == OWN_NOT)
         nested_read(life, packet, length);
     if (expected_count[queue] == EXPECTED)
         shrink(queue);
     expected[queue][expected_count[queue]++] = (struct expected){
         .hash = hash_of(packet, length), .unmarked = hash_unmarked(packet, length), .flow = flow_of(packet, length),
-        .moves = model.moves, .length = length, .life = life, .ecn = ecn_of(packet, length)};
+        /* A message of the plane itself leaves only if it waited until its keypair was no longer known. */
+        .moves = model.moves - (own == OWN_LOOPS), .state = own == OWN_LOOPS ? PASSED : WAITING, .length = length, .life = life, .ecn = ecn_of(packet, length)};
 }
 
 void out_read(uint32_t queue, const struct kernel_packet *packet)
