@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -23,7 +24,7 @@
 
 /* In the order of CALLS in faults.py. */
 enum call { ENTER, SETUP, REGISTER, PPOLL, POLL, RECVMMSG, SENDMMSG, RECVMSG, SENDMSG, SENDTO, READ, WRITE, WRITEV, IOCTL, GETSOCKOPT,
-            SETSOCKOPT, SOCKET, BIND, MMAP, MADVISE, EVENTFD, MALLOC, CALLOC, REALLOC, ALIGNED, GETRANDOM, THREAD, CALLS };
+            SETSOCKOPT, SOCKET, BIND, MMAP, MADVISE, EVENTFD, MALLOC, CALLOC, REALLOC, ALIGNED, GETRANDOM, THREAD, FSTAT, CALLS };
 
 /* As struct.Struct("=iiqqqqq") in faults.py. */
 struct fault {
@@ -222,6 +223,12 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
     NEXT(setsockopt);
     return FAILS(SETSOCKOPT) ? -1 : next(fd, level, name, value, length);
+}
+
+int fstat(int fd, struct stat *status)
+{
+    NEXT(fstat);
+    return FAILS(FSTAT) ? -1 : next(fd, status);
 }
 
 int socket(int domain, int type, int protocol)

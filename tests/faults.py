@@ -46,6 +46,7 @@ CALLS = [
     "aligned_alloc",
     "getrandom",
     "pthread_create",
+    "fstat",
 ]
 ALLOCATIONS = ("malloc", "calloc", "realloc", "aligned_alloc", "mmap")
 FOR_EVER = -1
