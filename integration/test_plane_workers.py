@@ -118,7 +118,7 @@ def sockets_of(bench: Bench) -> Iterator[socket.socket]:
 
 def narrow(bench: Bench) -> None:
     """From now on a socket of the plane takes next to nothing, and sends it slowly. The application's
-    packets support ECN, so those that wait for long are marked and not dropped."""
+    packets are ECT(0), so that CoDel marks them instead of dropping them."""
     bench.app.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, ECT_0)
     command = "tc qdisc replace dev lo root tbf rate 2mbit burst 3000 limit 100000000"
     bench.inside(lambda: subprocess.run(command.split(), check=True))

@@ -59,5 +59,5 @@ def _start_with_intruder(tunnel: Tunnel) -> None:
 
 
 if __name__ == "__main__":
-    setattr(Tunnel, "start", _start_with_intruder)  # noqa: B010 - a patch, said openly
+    setattr(Tunnel, "start", _start_with_intruder)  # noqa: B010 - mypy refuses to assign a method
     sys.exit(main())

@@ -107,7 +107,7 @@ class _Steps:
         if first:
             self._endpoints.clear()
         if len(self._endpoints) + len(addresses) > ENDPOINTS_MAX:
-            raise HostError(f"more than {ENDPOINTS_MAX} endpoints")
+            raise HostError(f"more than {ENDPOINTS_MAX} endpoints", cure="remove peers from the file")
         self._endpoints.update(dict.fromkeys(addresses))
 
     def plan(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CHILDREN_MAX", "Broker", "Service", "Services"]
 
 REQUEST_MAX = 65536
+_RESTART = "start the interface again"
 CHILDREN_MAX = 16
 """Processes at once. A node has four look-ups, the look at another tunnel and a step of its file."""
 _CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
@@ -103,9 +104,11 @@ class Broker:
                 with ours.makefile("rb") as answer:
                     said = answer.read()
         except OSError as gone:
-            raise HostError(f"the broker process does not answer: {gone}", errno=gone.errno or 0) from None
+            raise HostError(
+                f"the broker process does not answer: {gone}", errno=gone.errno or 0, cure=_RESTART
+            ) from None
         if not said:
-            raise HostError(f"the broker process ended during {service}")
+            raise HostError(f"the broker process ended during {service}", cure=_RESTART)
         result, failure = json.loads(said)
         if failure is not None:
             if "file" in failure:
@@ -174,7 +177,8 @@ def _answer(
     elif not service.apart:
         _work(answer, service.work, arguments)
     elif len(running) >= CHILDREN_MAX:
-        _send(answer, None, HostError(f"{name}: the broker has {CHILDREN_MAX} processes at once already"))
+        text = f"{name}: the broker has {CHILDREN_MAX} processes at once already"
+        _send(answer, None, HostError(text, cure="try again when they have ended"))
     else:
         try:
             process = os.fork()
@@ -202,9 +206,9 @@ def _work(answer: socket.socket, work: Work, arguments: dict[str, Any]) -> None:
 
 
 def _send(answer: socket.socket, result: Any, failure: Exception | None) -> None:
-    told = None if failure is None else _parts(failure)
+    parts = None if failure is None else _parts(failure)
     with contextlib.suppress(OSError):  # the node does not wait any more
-        answer.sendall(json.dumps([result, told]).encode())
+        answer.sendall(json.dumps([result, parts]).encode())
 
 
 def _parts(failure: Exception) -> dict[str, Any]:
