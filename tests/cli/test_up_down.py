@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,21 @@ def test_udpring_wg_refuses_bad_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         wg.main(words)
     assert left.value.code == 2
+
+
+def test_reserved_memory_is_untouched() -> None:
+    """A node keeps it for as long as it runs."""
+    size = 64 << 20
+
+    def resident() -> int:
+        found = re.search(r"^VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        assert found
+        return int(found[1]) << 10
+
+    before = resident()
+    kept = wg.reserve(size)
+    assert resident() - before < size // 2
+    kept.close()
 
 
 def test_udpring_wg_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
