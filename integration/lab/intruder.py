@@ -34,7 +34,7 @@ def _word(argument: Any) -> Any:
 def attempt(code: str) -> Any:
     """The value of an expression. An OSError counts as its -errno."""
     try:
-        return eval(code, {"call": call, "os": os, "socket": socket, "threading": threading})
+        return eval(code, {"call": call, "os": os, "socket": socket, "sys": sys, "threading": threading})
     except OSError as refused:
         return -(refused.errno or 0)
     except Exception as failed:

@@ -105,8 +105,6 @@ int32_t udpring_mac_cookie(struct udpring_mac *mac, const uint8_t *secret, const
 /* The cookie reply of 64 bytes to the message with this sender index and mac1: XChaCha20-Poly1305 of the cookie under key. */
 int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uint8_t *sender, const uint8_t *mac1,
                              const uint8_t *cookie, uint8_t *reply);
-/* The cookie, of 16 bytes, in a reply to the message with this mac1. 0, -EBADMSG: not authentic. */
-int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie);
 
 /* ---- offloads ---- */
 /* Splits the super-packet behind a `struct virtio_net_hdr` of 10 bytes. Writes the packets to out, one after the other, and

@@ -13,13 +13,3 @@ int32_t udpring_cookie_reply(const uint8_t *key, const uint8_t *nonce, const uin
     cookie_sealer_close(&sealer);
     return result;
 }
-
-int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie)
-{
-    struct cookie_sealer sealer;
-    int result = cookie_sealer_open(&sealer, NULL);
-    if (result == 0)
-        result = cookie_reply_open(&sealer, key, reply, mac1, cookie);
-    cookie_sealer_close(&sealer);
-    return result;
-}

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference.cookies import xseal
 
+from udpring import _native
 from udpring._native import reason, reason_text
 from udpring.wireguard.cookie import xopen
 
@@ -139,11 +140,11 @@ def test_the_core_opens_what_python_seals(
 ) -> None:
     reply = b"\3\0\0\0" + sender + nonce + xseal(key, nonce, cookie, mac1)
     opened = ffi.new("uint8_t[16]")
-    assert lib.udpring_cookie_open(key, reply, mac1, opened) == 0
+    assert _native.lib.udpring_cookie_open(key, reply, mac1, opened) == 0
     assert bytes(opened) == cookie
     for forged, answered in (
         (reply[:at] + bytes([reply[at] ^ 1 << bit]) + reply[at + 1 :], mac1),
         (reply, bytes([mac1[0] ^ 1 << bit]) + mac1[1:]),
     ):
-        assert lib.udpring_cookie_open(key, forged, answered, opened) == -errno.EBADMSG
+        assert _native.lib.udpring_cookie_open(key, forged, answered, opened) == -errno.EBADMSG
         assert bytes(opened) == bytes(16)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.cookies import xseal
+from seccomp import run_python
 from wireguard.pair import Pair, ip_packet, with_mac1
 from wireguard.test_noise import LOW_ORDER, every_cipher, oracle, transport
 
@@ -24,6 +26,7 @@ ZEROS = bytes(32)
 STAMP = b"timestamp..."
 INITIATION, RESPONSE = 108, 48
 keys = st.binary(min_size=32, max_size=32)
+bits = st.integers(0, 8 * 32 - 1)
 sides = pytest.mark.parametrize("kind", [StaticKey, NativeStaticKey], ids=["Python", "C"])
 
 
@@ -246,3 +249,37 @@ def test_native_secrets_are_in_no_repr() -> None:
     assert repr(static) == f"NativeStaticKey(public={static.public.hex()})"
     assert repr(handshake.a) == "NativeInitiator(<secret>)"
     assert repr(handshake.b) == "NativeResponder(<secret>)"
+
+
+# ---- cookie replies ----
+
+
+@sides
+@given(
+    key=keys, mac1=st.binary(min_size=16, max_size=16), nonce=st.binary(min_size=24, max_size=24), bit=bits
+)
+def test_both_open_a_cookie(
+    kind: Callable[[bytes], Identity], key: bytes, mac1: bytes, nonce: bytes, bit: int
+) -> None:
+    identity, cookie = kind(bytes(range(32))), key[:16]
+    sealed = xseal(key, nonce, cookie, mac1)
+    assert identity.open_cookie(key, nonce, sealed, mac1) == cookie
+    forged = bytearray(sealed)
+    forged[bit // 8] ^= 1 << bit % 8
+    assert identity.open_cookie(key, nonce, bytes(forged), mac1) is None
+    assert identity.open_cookie(key, nonce, sealed, mac1[:-1] + bytes([mac1[-1] ^ 1])) is None
+    assert identity.open_cookie(key, nonce, sealed[:-1], mac1) is None
+
+
+def test_a_rehearsed_node_has_no_second_library() -> None:
+    """The package cryptography has an OpenSSL of its own, which takes 8 MiB."""
+    found = run_python(
+        """
+import sys
+from udpring.tunnel.rehearsal import rehearse
+
+rehearse()
+print("cryptography" in sys.modules)
+"""
+    )
+    assert found.stdout.split() == ["False"], found.stderr

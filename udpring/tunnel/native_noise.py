@@ -15,7 +15,8 @@ from udpring._native import check, ffi, lib
 from udpring.errors import HostError, RingError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
 from udpring.wireguard.cipher import Cipher
-from udpring.wireguard.constants import KEY_LENGTH
+from udpring.wireguard.constants import KEY_LENGTH, MAC_LENGTH
+from udpring.wireguard.messages import COOKIE_REPLY_LENGTH
 from udpring.wireguard.noise import NO_PSK, NoiseError, UnauthenticatedError, clamp, small_order
 
 __all__ = ["NativeInitiator", "NativeJob", "NativeResponder", "NativeStaticKey"]
@@ -23,6 +24,8 @@ __all__ = ["NativeInitiator", "NativeJob", "NativeResponder", "NativeStaticKey"]
 _INITIATION: Final = int(lib.UDPRING_NOISE_INITIATION)
 _RESPONSE: Final = int(lib.UDPRING_NOISE_RESPONSE)
 _TIMESTAMP: Final = int(lib.UDPRING_NOISE_TIMESTAMP)
+_BEFORE_NONCE: Final = bytes(8)
+"""Of a cookie reply: its type and the receiver index, which are not authenticated."""
 _EARLY: Final = "a response is read once, after the initiation was written"
 
 
@@ -127,6 +130,17 @@ class NativeStaticKey:
     def responder(self, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> NativeResponder:
         """The side that responds."""
         return NativeResponder(self, _new_handshake(cipher))
+
+    def open_cookie(self, key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
+        reply = _BEFORE_NONCE + nonce + sealed
+        if len(reply) != COOKIE_REPLY_LENGTH or len(mac1) != MAC_LENGTH:
+            return None
+        cookie = ffi.new("uint8_t[]", MAC_LENGTH)
+        code = lib.udpring_cookie_open(key, reply, mac1, cookie)
+        if code == -errno.EBADMSG:
+            return None
+        check(code, "open a cookie reply")
+        return bytes(cookie)
 
     def __repr__(self) -> str:
         return f"NativeStaticKey(public={self.public.hex()})"

@@ -7,8 +7,9 @@ import os
 import traceback
 
 from udpring.tunnel import config_parser  # noqa: F401 - a reload parses
-from udpring.wireguard import cookie, noise
+from udpring.tunnel.native_noise import NativeStaticKey
 from udpring.wireguard.cipher import Cipher
+from udpring.wireguard.noise import NoiseError
 
 __all__ = ["rehearse"]
 
@@ -16,16 +17,15 @@ __all__ = ["rehearse"]
 def rehearse() -> None:
     """Loads everything."""
     for cipher in Cipher:
-        one, other = noise.StaticKey(os.urandom(32)), noise.StaticKey(os.urandom(32))
-        initiator = noise.Initiator(one, other.public, prologue=b"", cipher=cipher)
-        responder = noise.Responder(other, prologue=b"", cipher=cipher)
-        first = initiator.write_initiation(os.urandom(32), b"payload")
+        one, other = NativeStaticKey(os.urandom(32)), NativeStaticKey(os.urandom(32))
+        initiator, responder = one.initiator(other.public, cipher=cipher), other.responder(cipher)
+        first = initiator.write_initiation(os.urandom(32), bytes(12))
         responder.read_static(first)
         responder.read_payload(first)
         response = responder.write_response(os.urandom(32), b"")
         try:
             initiator.read_response(response[:-1] + bytes([response[-1] ^ 1]))
-        except noise.NoiseError:
+        except NoiseError:
             traceback.format_exc()
         initiator.read_response(response)
-    cookie.xopen(os.urandom(32), bytes(24), bytes(32), b"")
+    one.open_cookie(os.urandom(32), bytes(24), bytes(32), bytes(16))

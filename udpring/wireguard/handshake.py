@@ -85,6 +85,9 @@ class Identity(Protocol):
 
     def responder(self, cipher: Cipher = ...) -> ResponderHandshake: ...
 
+    def open_cookie(self, key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
+        """``cookie.xopen``, by the same library as the handshakes."""
+
 
 class IndexTable(Protocol):
     """The owner of the receiver indices (the plane)."""

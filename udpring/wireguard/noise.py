@@ -28,6 +28,7 @@ from udpring.errors import UdpringError
 
 from .cipher import Cipher
 from .constants import KEY_LENGTH, TAG_LENGTH
+from .cookie import xopen
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -132,6 +133,9 @@ class StaticKey:
     def responder(self, cipher: Cipher = Cipher.CHACHA20_POLY1305) -> Responder:
         """The side that responds in WireGuard."""
         return Responder(self, prologue=cipher.prologue, cipher=cipher)
+
+    def open_cookie(self, key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
+        return xopen(key, nonce, sealed, mac1)
 
     def __repr__(self) -> str:
         return f"StaticKey(public={self.public.hex()})"

@@ -400,12 +400,12 @@ class Peer:
     def receive_cookie(self, message: CookieReply, now: int) -> list[Outcome]:
         """For the device: a cookie reply that names one of this peer's indices. It does not prove its source,
         so the endpoint does not move. The next message uses the cookie."""
-        accepted = self._signer.accept(message, now)
+        opened = self._identity.open_cookie if self._identity else None
+        accepted = self._signer.accept(message, now, opened)
         if accepted:
             return []
-        return [
-            Dropped(DropReason.UNEXPECTED_COOKIE if accepted is None else DropReason.UNAUTHENTICATED, self.id)
-        ]
+        reason = DropReason.UNEXPECTED_COOKIE if accepted is None else DropReason.UNAUTHENTICATED
+        return [Dropped(reason, self.id)]
 
     # ---- responder ----
 

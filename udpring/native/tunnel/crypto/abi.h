@@ -44,6 +44,10 @@ void udpring_handshake_free(struct udpring_handshake *handshake);  /* NULL is fi
 int32_t udpring_handshake_open(struct udpring_handshake *handshake, const struct udpring_static_key *key, const uint8_t *initiation);
 int32_t udpring_handshake_prove(struct udpring_handshake *handshake, const uint8_t *static_static);
 
+/* The cookie, of 16 bytes, in a reply of 64 bytes to the message with this mac1. key: HASH("cookie--" || the sender's public key).
+ * 0; -EBADMSG: not authentic; -ENOTSUP, -ENOMEM. Any thread. */
+int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie);
+
 /* ---- handshake threads: they compute messages, so that the event loop does not ---- */
 enum udpring_computation_kind {
     UDPRING_COMPUTE_INITIATE = 1,    /* handshake, key, remote, static_static, ephemeral, timestamp */

@@ -2,6 +2,8 @@
 
 #include "../messages.h"
 
+#include "abi.h"
+
 enum { CHACHA_BLOCK_BYTES = 64 };
 enum { AT_NONCE = 8, AT_SEALED = AT_NONCE + COOKIE_NONCE_BYTES, AT_TAG = AT_SEALED + MAC_COOKIE_BYTES };
 
@@ -110,4 +112,14 @@ int cookie_reply_open(struct cookie_sealer *sealer, const uint8_t key[32], const
     if (!opened)
         explicit_bzero(cookie, MAC_COOKIE_BYTES);
     return opened ? 0 : -EBADMSG;
+}
+
+int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie)
+{
+    struct cookie_sealer sealer;
+    int result = cookie_sealer_open(&sealer, NULL);
+    if (result == 0)
+        result = cookie_reply_open(&sealer, key, reply, mac1, cookie);
+    cookie_sealer_close(&sealer);
+    return result;
 }
