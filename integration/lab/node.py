@@ -134,7 +134,21 @@ class Node:
     # ---- the process ----
 
     def spawn(self) -> None:
-        """Starts the program in the foreground, logs its output, and waits until its UAPI answers."""
+        """Starts the program in the foreground, logs its output, and waits until its UAPI answers.
+
+        wireguard-go is started again if its socket file vanished: `wg show interfaces` of another test unlinks a
+        file that nobody listens at, and wireguard-go listens shortly after it made the file.
+        """
+        for _ in range(5 if self.program is GO else 1):
+            if self._launch():
+                return
+            self.stop()
+            until(lambda: not self.exists(), f"{self.interface} is gone")
+        assert self.process
+        raise AssertionError(f"{self.program} {self.interface} serves no UAPI: {self.log_text()[-2000:]}")
+
+    def _launch(self) -> bool:
+        """Whether the UAPI answers."""
         env = dict(os.environ, LOG_LEVEL="verbose", **dict(self.program.env))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -146,14 +160,18 @@ class Node:
                 stderr=log,
             )
         process = self.process
+        made = False
 
-        def ready() -> bool:
-            assert process.poll() is None, (
-                f"{self.program} exited {process.returncode}: {self.log_text()[-2000:]}"
-            )
-            return self.answers()
+        def settled() -> bool:
+            nonlocal made
+            if process.poll() is not None or self.answers():
+                return True
+            vanished = made and not self.uapi.exists()
+            made = self.uapi.exists()
+            return vanished
 
-        until(ready, f"{self.program} {self.interface} serves its UAPI", timeout=60)
+        until(settled, f"{self.program} {self.interface} serves its UAPI", timeout=60)
+        return self.answers()
 
     def answers(self) -> bool:
         """Whether the UAPI socket accepts a connection."""

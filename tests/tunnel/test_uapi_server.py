@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import gc
@@ -17,6 +18,7 @@ from served import Served, served, serving, until
 
 from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
+from udpring.tunnel import socket_file
 from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Histogram, PlaneStats
@@ -499,6 +501,27 @@ async def test_socket_of_ending_owner_is_awaited(here: Served) -> None:
     await here.server.close()
     taken = await asyncio.wait_for(opening, 10)
     assert taken.is_ours
+    taken.close()
+
+
+def test_wg_show_cannot_remove_a_starting_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wg show` unlinks what refuses a connection. Here it looks just before listen(2)."""
+
+    class Watched(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            for each in tmp_path.glob("*.sock"):
+                with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
+                    probe.connect(os.fspath(each))
+                    continue
+                each.unlink()
+            super().listen(backlog)
+
+    monkeypatch.setattr(socket_file.socket, "socket", Watched)
+    taken = SocketFile(tmp_path / "wg0.sock")
+    monkeypatch.undo()
+    assert taken.is_ours
+    assert [each.name for each in tmp_path.iterdir()] == ["wg0.sock"]
+    assert taken.path.stat().st_mode & 0o777 == 0o700
     taken.close()
 
 

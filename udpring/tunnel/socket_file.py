@@ -27,7 +27,8 @@ POLL_SECONDS = 1.0
 #: How long a socket that still answers may remain: its node's interface was just deleted.
 PATIENCE_SECONDS = 2.0
 RETRY_SECONDS = 0.02
-PATH_BYTES = 107  # sockaddr_un.sun_path with its terminating zero
+#: sockaddr_un.sun_path (unix(7)) less its terminating zero and the name of a private directory.
+PATH_BYTES = 97
 
 _IN_ATTRIB = 0x4
 _IN_DELETE_SELF = 0x400
@@ -184,18 +185,7 @@ def _listen(path: Path) -> socket.socket:
         # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind). So others can
         # never open it, and the process's umask is unchanged.
         os.fchmod(listening.fileno(), 0o700)
-        try:
-            listening.bind(os.fspath(path))
-        except OSError as refused:
-            if refused.errno != errno.EADDRINUSE:
-                raise
-            _remove_stale(path)
-            listening.bind(os.fspath(path))
-        try:
-            listening.listen(BACKLOG)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+        _publish(listening, path)
     except OSError as refused:
         listening.close()
         if isinstance(refused, HostError):
@@ -204,6 +194,28 @@ def _listen(path: Path) -> socket.socket:
         text = f"{path}: {refused.strerror or refused}"
         raise HostError(text, errno=number, cure=_cure(number, path.parent)) from refused
     return listening
+
+
+def _publish(listening: socket.socket, path: Path) -> None:
+    """Listens, and only then makes the file.
+
+    ``wg show`` unlinks a socket file that refuses connections, as one between bind(2) and listen(2) does. So
+    the socket is bound in a directory of its own, under the same name: /proc/net/unix shows that one.
+    """
+    private = path.parent / f".{os.urandom(4).hex()}"
+    private.mkdir(mode=0o700)
+    bound = private / path.name
+    try:
+        listening.bind(os.fspath(bound))
+        listening.listen(BACKLOG)
+        try:
+            os.link(bound, path)
+        except FileExistsError:
+            _remove_stale(path)
+            os.link(bound, path)
+    finally:
+        bound.unlink(missing_ok=True)
+        private.rmdir()
 
 
 def _cure(number: int, directory: Path) -> str:
