@@ -53,18 +53,19 @@ def includes() -> Iterator[tuple[str, str]]:
 
 def symbols(objects: Path) -> dict[str, tuple[set[str], set[str]]]:
     """For each C file, the external symbols that it defines and needs."""
-    found = {}
+    made = {}
     for path in (path for path in sources() if path.suffix == ".c"):
-        made = objects / path.relative_to(ROOT).with_suffix(".o")
-        if not made.exists():
-            raise SystemExit(f"graph: {made} is missing: run scripts/bootstrap, which builds the core")
-        listed = subprocess.run(
-            ["nm", "--extern-only", made], capture_output=True, text=True, check=True
-        ).stdout
-        pairs = [line.split()[-2:] for line in listed.splitlines()]
-        defined = {symbol for kind, symbol in pairs if kind not in "Uw"}
-        needed = {symbol for kind, symbol in pairs if kind in "Uw"}
-        found[module(path)] = defined, needed
+        compiled = objects / path.relative_to(ROOT).with_suffix(".o")
+        if not compiled.exists():
+            raise SystemExit(f"graph: {compiled} is missing: run scripts/bootstrap, which builds the core")
+        made[str(compiled)] = module(path)
+    words = ["nm", "--extern-only", "--print-file-name", *made]  # one process: hundreds take seconds
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found: dict[str, tuple[set[str], set[str]]] = {name: (set(), set()) for name in made.values()}
+    for line in listed.splitlines():
+        file, _, rest = line.partition(":")
+        kind, symbol = rest.split()[-2:]
+        found[made[file]][kind in "Uw"].add(symbol)
     return found
 
 
