@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import select
 import socket
@@ -295,3 +296,35 @@ def test_plain_addresses_are_those_of_getaddrinfo(host: str, family: int) -> Non
 )
 def test_other_hosts_are_left_to_getaddrinfo(place: object) -> None:
     assert _numeric(place, 0, 0) is None
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_a_collection_while_an_endpoint_opens_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take the last other endpoint of the loop."""
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
+    hold = Seats.hold
+
+    class Protocol(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.got.set_result(data)
+
+    async def main() -> None:
+        left: list[Any] = [await udpring.open_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))]
+        left[0][0].pause_reading()  # the loop forgets it
+
+        def held(loop: asyncio.AbstractEventLoop) -> Seats:
+            seats = hold(loop)
+            left.clear()
+            gc.collect()
+            return seats
+
+        monkeypatch.setattr(Seats, "hold", staticmethod(held))
+        transport, protocol = await udpring.open_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+        transport.sendto(b"here", transport.get_extra_info("sockname"))
+        assert await asyncio.wait_for(protocol.got, BOUND) == b"here"
+        transport.close()
+
+    asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import random
 import select
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -515,3 +517,15 @@ def test_nothing_is_lost_in_any_order_of_changes(tier: str, make_socket: MakeSoc
         assert [waiting[sink] for sink in inside] == [0] * len(inside)
         assert received + dropped + sum(waiting[sink] for sink in idle) == sent
         assert ring.stats["removed"] == dropped
+
+
+def test_a_refused_socket_is_not_kept(tier: str, make_socket: MakeSocket) -> None:
+    with RecvRing([make_socket()], tier=tier) as ring:
+        refused = socket.socket(type=socket.SOCK_DGRAM)
+        refused.close()
+        left = weakref.ref(refused)
+        with pytest.raises(RingError):
+            ring.add(refused)
+        del refused
+        gc.collect()
+        assert left() is None

@@ -73,8 +73,8 @@ class Members:
         """All of them, in the order of their coming."""
         return tuple(self._numbers)
 
-    def expect(self, sock: Socket) -> None:
-        """Call before the core is told about a socket."""
+    def expect(self, sock: Socket | None) -> None:
+        """Call before the core is told about a socket. None: the core refused it."""
         self._adding = sock
 
     def add(self, number: int, sock: Socket) -> None:

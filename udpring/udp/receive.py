@@ -154,11 +154,12 @@ class RecvRing(Uncopied):
         family = family_of(sock)
         if self._family not in (0, family):
             raise ValueError(f"all sockets of a ring have one family, which is not that of {sock!r}")
-        why = reason()
+        handle, why = self._usable(), reason()
         members.expect(sock)
-        number = check(
-            lib.udpring_recv_add(self._usable(), sock.fileno(), why), "adding a socket to a receive ring", why
-        )
+        number = lib.udpring_recv_add(handle, sock.fileno(), why)
+        if number < 0:
+            members.expect(None)
+        check(number, "adding a socket to a receive ring", why)
         if not self._family:
             self._family = family
             self._origin = members.origin(family == socket.AF_INET6)

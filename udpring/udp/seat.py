@@ -54,12 +54,18 @@ class Seats(Uncopied):
         self.closed = False
 
     @staticmethod
-    def of(loop: asyncio.AbstractEventLoop) -> Seats:
-        """Those of this loop. Call it in the thread of the loop."""
+    def hold(loop: asyncio.AbstractEventLoop) -> Seats:
+        """Those of this loop, kept open until ``leave(-1)``. Call it in the thread of the loop."""
         of_loop: Any = loop  # a selector loop of asyncio, which has room for an attribute
         seats: Seats | None = getattr(of_loop, "_udpring_seats", None)
-        if seats is None or seats.closed or seats.pid != os.getpid():
+        if seats is not None:
+            seats.count += 1  # first: a collection may close the loop's last endpoint at any later call
+            if seats.closed or seats.pid != os.getpid():
+                seats.count -= 1
+                seats = None
+        if seats is None:
             seats = of_loop._udpring_seats = Seats()
+            seats.count = 1
         elif seats.thread != get_ident():
             seats.move()
         return seats

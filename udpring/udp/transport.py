@@ -92,7 +92,11 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         # thread share their buffers. uvloop cannot: libuv takes an ICMP error for the end of the socket.
         self._rx: RecvRing | Seat
         if tier == "mmsg" and polls_sockets(loop):
-            self._rx = Seat(sock, Seats.of(loop))
+            seats = Seats.hold(loop)
+            try:
+                self._rx = Seat(sock, seats)
+            finally:
+                seats.leave(-1)
         else:  # protocols do not use local addresses and TOS
             self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)
         self._tier = tier
