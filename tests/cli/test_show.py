@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,37 @@ def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
         silent.listen()
         with pytest.raises(uapi_client.UapiError, match=r"no answer within 0\.2 s"):
             uapi_client.UapiClient("wg0", tmp_path, timeout=0.2).get()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "piece", "pause"),
+    [
+        ("ANSWER_MAX", 1 << 20, f"public_key={KEY.hex()}\n".encode() * 500, 0.0),
+        ("ANSWER_SECONDS", 0.3, b"x", 0.01),
+    ],
+    ids=["bytes", "seconds"],
+)
+def test_answer_without_end_is_given_up(
+    limit: str, value: float, piece: bytes, pause: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was taken over may send one to ``udpring save`` of root."""
+    monkeypatch.setattr(uapi_client, limit, value)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "wg0.sock"))
+        listening.listen()
+
+        def talk() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                for _ in range(20000):
+                    connection.sendall(piece)
+                    time.sleep(pause)
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        with pytest.raises(uapi_client.UapiError, match="has no end"):
+            uapi_client.UapiClient("wg0", tmp_path, timeout=0.2).get()
+        talking.join()
 
 
 def test_no_right_to_the_socket_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

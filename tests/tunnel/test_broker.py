@@ -75,6 +75,19 @@ def test_ended_processes_make_room() -> None:
             assert broker.call("none") == []
 
 
+def test_node_leaves_a_broker_that_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("udpring.tunnel.broker.END_SECONDS", 0.2)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    broker = Broker.start(lambda control: serve(control, {"wait": Service(gate.read_text)}))
+    with _asked(broker, "wait"), gate.open("w"):
+        broker.close()
+        assert "still works after 0.2 s" in caplog.text
+    broker.close()
+
+
 def _asked(broker: Broker, service: str, **arguments: object) -> socket.socket:
     """Sends a request without waiting for its answer."""
     ours, theirs = socket.socketpair()

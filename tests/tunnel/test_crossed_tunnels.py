@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -76,6 +77,29 @@ def test_a_tunnel_is_asked_through_its_socket(
     assert found.fwmark == 51820
     assert found.endpoint_for(FAR) == SECOND
     assert set(found.owners.values()) == {KEY}
+
+
+def test_answer_of_a_tunnel_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossed_tunnels.uapi, "SOCKET_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(crossed_tunnels, "ANSWER_MAX", 1 << 20)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    piece, pieces = b"allowed_ip=10.0.0.0/8\n" * 1000, 500
+    sent: list[int] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "wg1.sock"))
+        listener.listen()
+
+        def talk() -> None:
+            with listener.accept()[0] as client, contextlib.suppress(OSError):
+                for number in range(pieces):
+                    client.sendall(piece)
+                    sent.append(number)
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        assert view_of("wg1") is None
+        talking.join()
+    assert len(sent) < pieces
 
 
 def test_the_kernels_tunnel_is_asked_with_wg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from udpring.tunnel import daemon, up_record
 from udpring.tunnel.attachment import keep_unset
 from udpring.tunnel.broker import Broker, Service, serve
 from udpring.tunnel.config import Config
-from udpring.tunnel.confinement import protect_memory
+from udpring.tunnel.confinement import protect_memory, restore_dumps
 from udpring.tunnel.hooks import HookScope, run_hooks
 from udpring.tunnel.interface import Plan, plan
 from udpring.tunnel.interface_setup import Setup, gather
@@ -40,7 +40,7 @@ def start(request: UpRequest) -> Broker:
 
 
 def _serve(control: socket.socket, request: UpRequest) -> None:
-    protect_memory()
+    protect_memory(children=True)
     files = SocketFiles()
     steps = _Steps(request, control)
     try:
@@ -65,7 +65,7 @@ class _Steps:
 
     def services(self) -> dict[str, Service]:
         return {
-            "hooks": Service(self.hooks, apart=True),
+            "hooks": Service(self.hooks, apart=True, confine=restore_dumps, heeds=True),
             "save": Service(self.save, apart=True),
             "load": Service(self.load),
             "endpoints": Service(self.endpoints),
@@ -77,7 +77,7 @@ class _Steps:
             "forget": Service(self.forget),
         }
 
-    def hooks(self, key: str) -> None:
+    def hooks(self, key: str, patience: int) -> None:
         """Runs the commands of PreUp, PostUp, PreDown or PostDown."""
         settings = self._config.interface
         every = {
@@ -88,7 +88,7 @@ class _Steps:
         }
         scope = HookScope(self._request.name, self._request.path, settings)
         try:
-            run_hooks(scope, key, every[key], attached=self._attached)
+            run_hooks(scope, key, every[key], attached=self._attached, patience=patience)
         finally:
             daemon.close_log()
 

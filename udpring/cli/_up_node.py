@@ -16,6 +16,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from udpring.cli._reload_report import changes, stays
@@ -28,6 +29,7 @@ from udpring.tunnel.broker import Broker
 from udpring.tunnel.config import InterfaceConfig
 from udpring.tunnel.confinement import Profile, complete
 from udpring.tunnel.node import Node
+from udpring.tunnel.patience import Patience
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.uapi_report import Report
@@ -35,6 +37,8 @@ from udpring.tunnel.uapi_report import Report
 if TYPE_CHECKING:
     from udpring.cli._metrics_server import MetricsServer
 
+HOOK_SECONDS = 60.0
+"""For the commands of the file on the way down, as for one of the way up that was interrupted."""
 MAX_NOTES = 32
 """Notes in the report of a reload."""
 
@@ -176,9 +180,28 @@ class _UpNode:
     # ---- hooks ----
 
     async def _hooks(self, key: str, hooks: tuple[str, ...]) -> None:
-        if hooks:
-            config, attached = self.node.config, self.attached
-            await run_blocking(lambda: self.steps.hooks(key, config, attached=attached), name="udpring-hooks")
+        """Runs them. They have no time limit until the interface is to go down."""
+        if not hooks:
+            return
+        config, attached = self.node.config, self.attached
+        with Patience() as patience:
+            work = partial(self.steps.hooks, key, config, attached=attached, patience=patience.descriptor)
+            running = asyncio.ensure_future(run_blocking(work, name="udpring-hooks"))
+            ends: list[asyncio.Future[Any]] = [running, self.stop]
+            try:
+                if key in ("PreUp", "PostUp"):
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not (await asyncio.wait({running}, timeout=HOOK_SECONDS))[0]:
+                    raise HostError(
+                        f"{key} did not end within {HOOK_SECONDS:g} s of the interface's end and was killed",
+                        cure="see what its commands wait for, or run them in the background",
+                    )
+            finally:
+                patience.end()
+                await asyncio.wait({running})
+                failed = running.exception()
+            if failed is not None:
+                raise failed
 
     async def _try_hooks(self, key: str, hooks: tuple[str, ...]) -> None:
         """On the way down a failed hook is logged and does not stop the others."""

@@ -40,8 +40,8 @@ class Steps(Protocol):
     attachment: Attachment
     outside: Outside
 
-    def hooks(self, key: str, config: Config, *, attached: bool) -> None:
-        """Runs the commands of ``key``, of this configuration."""
+    def hooks(self, key: str, config: Config, *, attached: bool, patience: int) -> None:
+        """Runs the commands of ``key``, of this configuration, until the descriptor ``patience`` is ready."""
 
     def save(self, config: Config) -> None:
         """Writes the running configuration to the file if ``SaveConfig`` says so."""
@@ -68,7 +68,7 @@ class OwnSteps:
         self.attachment: Attachment = Tun()
         self.outside = Outside()
 
-    def hooks(self, key: str, config: Config, *, attached: bool) -> None:
+    def hooks(self, key: str, config: Config, *, attached: bool, patience: int) -> None:
         settings = config.interface
         every = {
             "PreUp": settings.pre_up,
@@ -76,9 +76,8 @@ class OwnSteps:
             "PreDown": settings.pre_down,
             "PostDown": settings.post_down,
         }
-        run_hooks(
-            HookScope(self._request.name, self._request.path, settings), key, every[key], attached=attached
-        )
+        scope = HookScope(self._request.name, self._request.path, settings)
+        run_hooks(scope, key, every[key], attached=attached, patience=patience)
 
     def save(self, config: Config) -> None:
         if config.interface.save_config:
@@ -107,8 +106,8 @@ class BrokerSteps:
         self.attachment: Attachment = _BrokerTun(broker)
         self.outside = of_broker(broker)
 
-    def hooks(self, key: str, config: Config, *, attached: bool) -> None:
-        self._broker.call("hooks", key=key)
+    def hooks(self, key: str, config: Config, *, attached: bool, patience: int) -> None:
+        self._broker.call("hooks", key=key, patience=patience)
 
     def save(self, config: Config) -> None:
         self._broker.call("save")

@@ -20,11 +20,13 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from udpring.errors import ConfigError, HostError
+from udpring.tunnel.patience import ready_first
 from udpring.tunnel.refusals import cure_of
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ REQUEST_MAX = 65536
 _RESTART = "start the interface again"
 CHILDREN_MAX = 16
 """Processes at once. A node has four look-ups, the look at another tunnel and a step of its file."""
+END_SECONDS = 60.0
+"""The node's wait for the broker's end. A program that the broker runs has 30 seconds."""
 _CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
 
 log = logging.getLogger("udpring.node")
@@ -46,13 +50,14 @@ Work: TypeAlias = Callable[..., Any]
 @dataclass(frozen=True, slots=True)
 class Service:
     """``work(**arguments)`` returns what JSON can hold. ``apart``: it runs in a process of its own, beside
-    others. ``confine`` is called in that process first. ``abandoned``: the end of the
-    node ends it."""
+    others. ``confine`` is called in that process first. ``abandoned``: the end of the node ends it.
+    ``heeds``: it also gets ``patience``, a descriptor that is ready when the node waits no longer."""
 
     work: Work
     apart: bool = False
     confine: Callable[[], None] | None = None
     abandoned: bool = False
+    heeds: bool = False
 
 
 Services: TypeAlias = Mapping[str, Service]
@@ -90,9 +95,9 @@ class Broker:
         theirs.close()
         return cls(ours, process)
 
-    def call(self, service: str, **arguments: Any) -> Any:
-        """The service's result. Blocks. Raises HostError (the service failed, or the broker is gone) and
-        ConfigError."""
+    def call(self, service: str, *, patience: int | None = None, **arguments: Any) -> Any:
+        """The service's result. Blocks, until the descriptor ``patience`` is ready. Raises HostError (the
+        service failed, the broker is gone, or patience ended) and ConfigError."""
         request = json.dumps([service, arguments]).encode()
         if len(request) > REQUEST_MAX:
             raise HostError(f"a request {service} of {len(request)} bytes: at most {REQUEST_MAX}")
@@ -101,8 +106,12 @@ class Broker:
             with ours:
                 with theirs:
                     socket.send_fds(self._control, [request], [theirs.fileno()])
+                if not ready_first(ours.fileno(), patience):
+                    raise HostError(f"{service} did not end in time")
                 with ours.makefile("rb") as answer:
                     said = answer.read()
+        except HostError:
+            raise
         except OSError as gone:
             raise HostError(
                 f"the broker process does not answer: {gone}", errno=gone.errno or 0, cure=_RESTART
@@ -130,10 +139,20 @@ class Broker:
         )
 
     def close(self) -> None:
-        """Ends the broker, and waits for it. May be called again."""
+        """Ends the broker, and waits ``END_SECONDS`` for it. May be called again."""
         self._control.close()
+        until, pause = time.monotonic() + END_SECONDS, 0.001
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.process, 0)
+            while not os.waitpid(self.process, os.WNOHANG)[0]:
+                if time.monotonic() > until:
+                    log.error(
+                        "the broker (process %d) still works after %g s. It was left alone",
+                        self.process,
+                        END_SECONDS,
+                    )
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, 0.1)
 
 
 def serve(control: socket.socket, services: Services) -> None:
@@ -190,6 +209,8 @@ def _answer(
                 control.close()
                 if service.confine is not None:
                     service.confine()
+                if service.heeds:
+                    arguments["patience"] = answer.fileno()
                 _work(answer, service.work, arguments)
             finally:
                 os._exit(0)

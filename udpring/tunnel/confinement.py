@@ -30,7 +30,18 @@ from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, keep_only
 from udpring.tunnel.seccomp import Allow, Test, install, program
 from udpring.tunnel.system_calls import Architecture, this_architecture
 
-__all__ = ["NODE", "VARIABLE", "Profile", "begin", "complete", "hide", "protect_memory", "rules_of", "wanted"]
+__all__ = [
+    "NODE",
+    "VARIABLE",
+    "Profile",
+    "begin",
+    "complete",
+    "hide",
+    "protect_memory",
+    "restore_dumps",
+    "rules_of",
+    "wanted",
+]
 
 VARIABLE = "UDPRING_CONFINEMENT"
 NODE = (NET_ADMIN, NET_BIND_SERVICE)
@@ -76,6 +87,10 @@ _FILES = "open openat mkdir mkdirat unlink unlinkat rename renameat renameat2"
 _READING = "getdents64 readlink readlinkat flock"
 _O_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
+_DUMP_FILTER = Path("/proc/self/coredump_filter")
+_dumps_before: tuple[tuple[int, int], str] | None = None
+"""RLIMIT_CORE and the filter before ``protect_memory``."""
+
 log = logging.getLogger("udpring.node")
 
 
@@ -113,12 +128,27 @@ def begin(capabilities: Iterable[int] = NODE) -> None:
     protect_memory()
 
 
-def protect_memory() -> None:
+def protect_memory(*, children: bool = False) -> None:
     """No core dumps, no memory in one that is made all the same, and no reading or tracing of this process by
-    others of its user (PR_SET_DUMPABLE)."""
-    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
-    _try("core dumps", _empty_dumps)
+    others of its user (PR_SET_DUMPABLE). ``children``: a child may undo it by ``restore_dumps``."""
+    global _dumps_before
+    _, most = limit = resource.getrlimit(resource.RLIMIT_CORE)
+    with contextlib.suppress(OSError):
+        _dumps_before = limit, _DUMP_FILTER.read_text()
+    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, most if children else 0)))
+    _try("core dumps", lambda: _set_dump_filter("0"))
     hide()
+
+
+def restore_dumps() -> None:
+    """Gives the programs that this process starts the core dumps that it had before ``protect_memory``."""
+    if _dumps_before is None:
+        return
+    limit, text = _dumps_before
+    _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 1))  # else /proc/self is root's
+    _try("core dumps", lambda: _set_dump_filter(f"0x{text}"))
+    hide()
+    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, limit))
 
 
 def hide() -> None:
@@ -126,9 +156,9 @@ def hide() -> None:
     _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 0))
 
 
-def _empty_dumps() -> None:
-    with contextlib.suppress(FileNotFoundError):  # no /proc is mounted: the limit of above has to suffice
-        Path("/proc/self/coredump_filter").write_text("0")
+def _set_dump_filter(text: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # no /proc is mounted: the limit has to suffice
+        _DUMP_FILTER.write_text(text)
 
 
 def complete(profile: Profile) -> None:

@@ -20,12 +20,14 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from udpring.tunnel import uapi
 from udpring.tunnel.config import IPAddress, Network
+from udpring.tunnel.uapi_client import ANSWER_MAX, ANSWER_SECONDS
 
 __all__ = [
     "HOPS_MAX",
@@ -163,11 +165,13 @@ def _ask(connection: socket.socket) -> TunnelView:
     """The answer, read line by line into one piece of memory, which is zeroed at the end."""
     connection.sendall(b"get=1\n\n")
     view, key = TunnelView(), b""
-    room, held = bytearray(_ROOM), 0
+    room, held, size = bytearray(_ROOM), 0, 0
+    until = time.monotonic() + ANSWER_SECONDS
     try:
-        while True:
+        while size <= ANSWER_MAX and time.monotonic() < until:
             with memoryview(room) as free:
                 got = connection.recv_into(free[held:])
+            size += got
             start, end = 0, held + got
             while (stop := room.find(b"\n", start, end)) >= 0:
                 if stop == start or not got:
@@ -179,6 +183,7 @@ def _ask(connection: socket.socket) -> TunnelView:
             if not got or held == _ROOM:
                 raise ValueError("the answer has no end")
             room[:held] = room[start:end]
+        raise ValueError("the answer has no end")
     finally:
         room[:] = bytes(_ROOM)
 

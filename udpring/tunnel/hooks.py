@@ -8,16 +8,20 @@ exported.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from udpring.errors import HostError
 from udpring.tunnel.config import InterfaceConfig
+from udpring.tunnel.patience import ready_first
 
 __all__ = ["HookScope", "has_hooks", "run_hooks"]
 
@@ -69,19 +73,20 @@ class HookScope:
         return "".join(f"{line}\n" for line in lines)
 
 
-def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: bool = True) -> None:
+def run_hooks(
+    scope: HookScope, key: str, hooks: Iterable[str], *, attached: bool = True, patience: int | None = None
+) -> None:
     """Runs the hooks of ``key`` (PreUp, ...) one after another. They print to the standard streams.
 
-    There is no time limit. Raises HostError for the first that fails. ``attached=False``, for a process
-    without a terminal, puts the failed hook's standard error into the exception.
+    There is no time limit, but the hook is killed when the descriptor ``patience`` is ready. Raises HostError
+    for the first that fails. ``attached=False``, for a process without a terminal, puts the failed hook's
+    standard error into the exception.
     """
     for hook in hooks:
         _log.info("[#] %s", scope.text(hook))
         with os.fdopen(os.memfd_create("udpring-hook", os.MFD_CLOEXEC), "w+b") as written:
             try:
-                status = subprocess.run(
-                    scope.argv(hook), stderr=None if attached else written, check=False
-                ).returncode
+                status = _run(scope.argv(hook), None if attached else written, patience)
             except FileNotFoundError:
                 raise HostError("bash is not installed", cure="install it: apt-get install bash") from None
             if status:
@@ -91,3 +96,31 @@ def run_hooks(scope: HookScope, key: str, hooks: Iterable[str], *, attached: boo
                     f"{key} ended with {status}: {scope.text(hook)}{': ' if said else ''}{said}",
                     cure="correct the command. The hook fails if any part of it fails",
                 )
+
+
+def _run(argv: tuple[str, ...], errors: IO[bytes] | None, patience: int | None) -> int:
+    """The exit code."""
+    with subprocess.Popen(argv, stderr=errors) as process:
+        try:
+            if patience is not None:
+                handle = os.pidfd_open(process.pid)
+                try:
+                    if not ready_first(handle, patience):
+                        _kill(process.pid)
+                finally:
+                    os.close(handle)
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _kill(process: int) -> None:
+    """Ends a process and its descendants. A daemon that has left its parent is none of them."""
+    children = []
+    with contextlib.suppress(OSError):  # it has ended, or the kernel does not list children
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    for child in children:
+        _kill(int(child))

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +20,10 @@ from udpring.tunnel import uapi, uapi_report
 __all__ = ["UapiClient", "UapiError", "interfaces"]
 
 _CHUNK = 65536
+ANSWER_MAX = 128 << 20
+"""Bytes of an answer: 2 KiB for each of 65536 peers. A node that was taken over may send without end."""
+ANSWER_SECONDS = 60.0
+"""For the whole answer."""
 _UNKNOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTO)
 
 
@@ -47,8 +52,9 @@ class Answer(Protocol):
 class UapiClient:
     """Speaks to the process that serves one interface.
 
-    ``timeout`` is in seconds and bounds each step. Raises HostError if nothing answers (no such interface, no
-    privilege), UapiError if the request was refused, UapiProtocolError for a malformed answer.
+    ``timeout`` is in seconds and bounds each step. ANSWER_MAX and ANSWER_SECONDS bound an answer. Raises
+    HostError if nothing answers (no such interface, no privilege), UapiError if the request was refused or
+    the answer does not end, UapiProtocolError for a malformed answer.
     """
 
     def __init__(
@@ -129,14 +135,20 @@ class UapiClient:
             with self._connect() as connection:
                 with connection.makefile("wb", buffering=_CHUNK) as stream:
                     stream.writelines(request)
+                size, until = 0, time.monotonic() + max(ANSWER_SECONDS, self.timeout)
                 while not answer.done:
+                    if size > ANSWER_MAX or time.monotonic() > until:
+                        raise UapiError(
+                            f"{self.interface}: the answer has no end: {size} bytes so far", errno.EMSGSIZE
+                        )
                     data = connection.recv(_CHUNK)
+                    size += len(data)
                     if not data:
                         raise uapi.UapiProtocolError(
                             f"{self.interface}: the connection ended inside the answer"
                         )
                     answer.feed(data)
-        except HostError:
+        except (HostError, UapiError):
             raise
         except TimeoutError:
             raise UapiError(

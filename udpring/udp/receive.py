@@ -156,10 +156,10 @@ class RecvRing(Uncopied):
             raise ValueError(f"all sockets of a ring have one family, which is not that of {sock!r}")
         handle, why = self._usable(), reason()
         members.expect(sock)
-        number = lib.udpring_recv_add(handle, sock.fileno(), why)
-        if number < 0:
+        code = lib.udpring_recv_add(handle, sock.fileno(), why)
+        if code < 0:
             members.expect(None)
-        check(number, "adding a socket to a receive ring", why)
+        number = check(code, "adding a socket to a receive ring", why)
         if not self._family:
             self._family = family
             self._origin = members.origin(family == socket.AF_INET6)
