@@ -81,9 +81,9 @@ def filled(table: Table, case: Case) -> dict[bytes, list[IPv4Network]]:
     return found
 
 
-@pytest.mark.parametrize("case", peers.CASES, ids=str)
+@pytest.mark.parametrize("case", [*peers.CASES[:-1], Case(6500, 50_000)], ids=str)
 def test_table_has_peers_and_prefixes_of_case(case: Case) -> None:
-    found = filled(Table(peers.CASES[-1]), case)
+    found = filled(Table(Case(10_000, 130_000)), case)
     assert len(found) == case.peers
     assert sum(map(len, found.values())) == case.prefixes
     assert len({network for networks in found.values() for network in networks}) == case.prefixes

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from served import Served, serving, until
 
+from udpring.tunnel.directory_changes import ChangeFeed
 from udpring.tunnel.keys import generate_private_key, public_key
-from udpring.tunnel.shared_secrets import AT_ONCE
+from udpring.tunnel.shared_secrets import AT_ONCE, SharedSecrets
 from udpring.wireguard.peer import Peer
 
 KEYS = [public_key(generate_private_key()) for _ in range(3 * AT_ONCE)]
@@ -59,5 +63,39 @@ def test_closed_tunnel_computes_nothing(tmp_path: Path) -> None:
         await made.server.close()
         made.tunnel.close()
         assert made.tunnel._secrets._timer is None
+
+    asyncio.run(body())
+
+
+MANY = 200_000
+CPU_SECONDS = 6.0
+"""Some twenty times what each of these needs. With a search over the keys taken so far, they need more."""
+
+
+def test_many_peers_cost_each_the_same() -> None:
+    loop: Any = SimpleNamespace(call_later=lambda *_: None)
+    device: Any = SimpleNamespace(public_key=b"", by_id={})
+    secrets = SharedSecrets(device, loop=loop)
+    secrets.want(range(MANY))
+    began = time.thread_time()
+    while secrets._wanted and time.thread_time() - began < CPU_SECONDS:
+        secrets._work()
+    assert not secrets._wanted
+
+
+def test_many_announced_peers_cost_each_the_same() -> None:
+    async def body() -> None:
+        feed = ChangeFeed()
+        following = feed.follow()
+        first = asyncio.ensure_future(anext(following))
+        await asyncio.sleep(0)
+        keys = [number.to_bytes(32) for number in range(MANY)]
+        feed.announce(keys)
+        taken = [await first]
+        began = time.thread_time()
+        while len(taken) < MANY and time.thread_time() - began < CPU_SECONDS:
+            taken.append(await anext(following))
+        assert taken == keys
+        await following.aclose()
 
     asyncio.run(body())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 
 __all__ = ["ChangeFeed"]
@@ -13,7 +14,7 @@ class ChangeFeed:
     is bounded by the number of keys. Use it in one event loop."""
 
     def __init__(self) -> None:
-        self._followers: list[tuple[dict[bytes, None], asyncio.Event]] = []
+        self._followers: list[tuple[OrderedDict[bytes, None], asyncio.Event]] = []
 
     def announce(self, keys: Iterable[bytes]) -> None:
         """These peers were added, changed or removed."""
@@ -25,7 +26,7 @@ class ChangeFeed:
 
     async def follow(self) -> AsyncIterator[bytes]:
         """Announcements from the first step on."""
-        follower: tuple[dict[bytes, None], asyncio.Event] = ({}, asyncio.Event())
+        follower: tuple[OrderedDict[bytes, None], asyncio.Event] = (OrderedDict(), asyncio.Event())
         waiting, some = follower
         self._followers.append(follower)
         try:
@@ -33,8 +34,6 @@ class ChangeFeed:
                 await some.wait()
                 some.clear()
                 while waiting:
-                    key = next(iter(waiting))
-                    del waiting[key]
-                    yield key
+                    yield waiting.popitem(last=False)[0]
         finally:
             self._followers = [each for each in self._followers if each is not follower]

@@ -46,8 +46,7 @@ class SharedSecrets:
     def _work(self) -> None:
         self._timer = None
         for _ in range(min(AT_ONCE, len(self._wanted))):
-            number = next(iter(self._wanted))
-            del self._wanted[number]
+            number, _ = self._wanted.popitem()  # the last: before the first, a dict has holes to search
             peer = self._device.by_id.get(number)
             if peer is not None:
                 peer.prepare()

@@ -2,10 +2,11 @@
 
 1. Each case starts a pair of nodes and fills the tables of both over the UAPI: peers with random keys and
    random prefixes, among them the real one. All pairs stay up.
-2. In each run, each pair in turn carries datagrams at one rate to a thousand addresses in the real peer's
+2. The nodes do the work that follows their filling.
+3. In each run, each pair in turn carries datagrams at one rate to a thousand addresses in the real peer's
    prefixes, the same ones in every case. The cost is the CPU time of both nodes divided by the packets that
    arrived. The first run does not count, because a node does some work only once after it was filled.
-3. The ratio is a run's cost divided by the cost of the first case in the same run. The result is the median.
+4. The ratio is a run's cost divided by the cost of the first case in the same run. The result is the median.
 
 The prefixes are IPv4 like the traffic, from /22 to /32, at random places in an eighth of all addresses, so
 that the longest-match search finds no pattern.
@@ -43,6 +44,9 @@ BLOCK = 22
 """Prefix length of the block that contains one prefix."""
 DESTINATIONS = 1024
 PORT = 9000
+QUIET = 0.02
+"""CPU seconds a second of a pair that has done the work that follows its filling, as shared secrets."""
+QUIET_WAIT = 120.0
 DRAIN = 0.3
 """Seconds after the last datagram was sent, for datagrams in flight."""
 RECEIVE_BUFFER = 8 << 20
@@ -56,22 +60,22 @@ class Case:
     prefixes: int
 
 
-CASES = (Case(1, 1), Case(100, 1_300), Case(10_000, 130_000))
+CASES = (Case(1, 1), Case(100, 1_300), Case(10_000, 130_000), Case(65_000, 500_000))
+REAL = 13
+"""Prefixes of the real peer, in a case with several peers."""
 
 
 class Table:
-    """The prefixes of the largest case and their owners: ``real`` of the existing peer, and one of each other
-    peer. A smaller case has the first of them. ``destinations`` lie in the real peer's."""
+    """The prefixes of the largest case: ``real`` of the existing peer, ``others`` of the other peers. A smaller
+    case has the first of them. ``destinations`` lie in the real peer's."""
 
     def __init__(self, greatest: Case, seed: int = 0) -> None:
         chosen = random.Random(seed)
-        share = max(1, greatest.prefixes // greatest.peers)
         blocks = chosen.sample(range(1 << (BLOCK - ALL.prefixlen)), greatest.prefixes)
         places = [int(ALL.network_address) + (block << (32 - BLOCK)) for block in blocks]
-        self.share = share
-        self.real = [IPv4Network((place, 24)) for place in places[:share]]
+        self.real = [IPv4Network((place, 24)) for place in places[:REAL]]
         self.others = []
-        for place in places[share:]:
+        for place in places[REAL:]:
             length = chosen.randint(BLOCK, 32)
             inside = chosen.randrange(1 << (length - BLOCK)) << (32 - length)
             self.others.append(IPv4Network((place + inside, length)))
@@ -85,9 +89,10 @@ class Table:
         yield uapi.PeerBegin(real_key)
         for network in self.real if case.peers > 1 else [ALL]:
             yield _allowed(network)
-        for number in range(case.peers - 1):
+        peers, prefixes = case.peers - 1, case.prefixes - REAL
+        for number in range(peers):
             yield uapi.PeerBegin(secrets.token_bytes(32))
-            for network in self.others[number * self.share : (number + 1) * self.share]:
+            for network in self.others[number * prefixes // peers : (number + 1) * prefixes // peers]:
                 yield _allowed(network)
 
 
@@ -147,6 +152,17 @@ def _fill(pair: Pair, table: Table, case: Case) -> float:
     return took
 
 
+def _settle(pairs: Sequence[Pair]) -> None:
+    """Waits until the nodes are idle, or for QUIET_WAIT seconds."""
+    until = time.monotonic() + QUIET_WAIT
+    for pair in pairs:
+        used = QUIET
+        while used >= QUIET and time.monotonic() < until:
+            before = pair.cpu_seconds()
+            time.sleep(1.0)
+            used = pair.cpu_seconds() - before
+
+
 def measure_peers(
     program: Program, cases: Sequence[Case], rate: float, size: int, seconds: float, runs: int, say: Say
 ) -> dict[str, Any]:
@@ -163,6 +179,8 @@ def measure_peers(
             ground = stack.enter_context(Ground())
             pairs.append(stack.enter_context(Pair(ground, program)))
             filled.append(_fill(pairs[-1], table, case))
+        say("waiting until the nodes are idle")
+        _settle(pairs)
         for run in range(1 + runs):
             for case, pair, taken in zip(cases, pairs, samples, strict=True):
                 name = f"run {run}/{runs}" if run else "warming up"

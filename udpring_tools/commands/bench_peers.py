@@ -14,9 +14,9 @@ def register(subparsers: Subparsers) -> None:
     """Adds the subject."""
     parser = subparsers.add_parser(
         "peers",
-        help="measure the cost of a packet with 1, 100 and 10 000 peers",
-        description="Start a pair of nodes for each of three tables: 1 peer, 100 peers with 1 300 prefixes, "
-        "and 10 000 peers with 130 000 prefixes. Measure the CPU time of both nodes per packet "
+        help="measure the cost of a packet with 1 to 65 000 peers",
+        description="Start a pair of nodes for each of four tables: 1 peer, 100 peers with 1 300 prefixes, "
+        "10 000 peers with 130 000 prefixes, and 65 000 peers with 500 000 prefixes. Measure the CPU time of both nodes per packet "
         "in turn, at one rate, to addresses spread over the real peer's prefixes.",
     )
     add_run_options(parser, "case", runs=5)
