@@ -136,8 +136,8 @@ class Node:
     def spawn(self) -> None:
         """Starts the program in the foreground, logs its output, and waits until its UAPI answers.
 
-        wireguard-go is started again if its socket file vanished: `wg show interfaces` of another test unlinks a
-        file that nobody listens at, and wireguard-go listens shortly after it made the file.
+        wireguard-go is started again if its socket file vanished: `wg show interfaces` of another test
+        unlinks a file that nobody listens at, and wireguard-go listens shortly after it made the file.
         """
         for _ in range(5 if self.program is GO else 1):
             if self._launch():

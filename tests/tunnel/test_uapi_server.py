@@ -18,7 +18,6 @@ from served import Served, served, serving, until
 
 from udpring.errors import HostError
 from udpring.tunnel import socket_file, tunnel
-from udpring.tunnel import socket_file
 from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Histogram, PlaneStats
