@@ -66,8 +66,8 @@ REAL = 13
 
 
 class Table:
-    """The prefixes of the largest case: ``real`` of the existing peer, ``others`` of the other peers. A smaller
-    case has the first of them. ``destinations`` lie in the real peer's."""
+    """The prefixes of the largest case: ``real`` of the existing peer, ``others`` of the other peers. A
+    smaller case has the first of them. ``destinations`` lie in the real peer's."""
 
     def __init__(self, greatest: Case, seed: int = 0) -> None:
         chosen = random.Random(seed)

@@ -16,8 +16,8 @@ def register(subparsers: Subparsers) -> None:
         "peers",
         help="measure the cost of a packet with 1 to 65 000 peers",
         description="Start a pair of nodes for each of four tables: 1 peer, 100 peers with 1 300 prefixes, "
-        "10 000 peers with 130 000 prefixes, and 65 000 peers with 500 000 prefixes. Measure the CPU time of both nodes per packet "
-        "in turn, at one rate, to addresses spread over the real peer's prefixes.",
+        "10 000 peers with 130 000 prefixes, and 65 000 peers with 500 000 prefixes. Measure the CPU time "
+        "of both nodes per packet in turn, at one rate, to addresses spread over the real peer's prefixes.",
     )
     add_run_options(parser, "case", runs=5)
     parser.add_argument(
