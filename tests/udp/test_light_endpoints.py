@@ -86,6 +86,24 @@ def test_an_endpoint_costs_its_socket_and_little_memory() -> None:
         assert memory < 300 * 20 * 1024
 
 
+def test_a_transport_has_a_dictionary_only_when_needed() -> None:
+    """Most of the memory and of the time to open one would be that dictionary."""
+
+    async def main() -> None:
+        transport, _ = await udpring.open_datagram_endpoint(
+            Receiver, local_addr=("127.0.0.1", 0), tier="mmsg"
+        )
+        other: Any = transport
+        try:
+            assert vars(transport) == vars(transport._rx) == {}
+            other.of_the_program = 1
+            assert vars(transport) == {"of_the_program": 1}
+        finally:
+            transport.close()
+
+    asyncio.run(main())
+
+
 class Receiver(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.got: list[tuple[bytes, Any]] = []

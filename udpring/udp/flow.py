@@ -21,9 +21,10 @@ class Datagrams(Protocol):
     def resume_writing(self) -> None: ...
 
 
-class WriteLimits:
-    """The flow control of ``asyncio.WriteTransport``, in bytes, as a mix-in for a transport."""
+class WriteLimits(asyncio.Transport):
+    """A transport with the flow control of ``asyncio.WriteTransport``, in bytes."""
 
+    __slots__ = ("_high_water", "_loop", "_low_water", "_protocol", "_protocol_paused")
     _loop: asyncio.AbstractEventLoop
     _protocol: Datagrams
 

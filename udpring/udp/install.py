@@ -152,7 +152,8 @@ def _replacement(theirs: Endpoint, options: Callable[[], _Options | None]) -> En
             local_addr,
             remote_addr,
             **keywords,
-            **given._asdict(),
+            tier=given.tier,
+            send_at_once=given.send_at_once,
             as_uvloop=as_uvloop,
         )
 
@@ -175,6 +176,8 @@ def _for_rings(keywords: dict[str, Any]) -> bool:
 
 def _is_kernels(sockets: type) -> bool:
     """Whether sockets of this class send and receive by the kernel alone."""
+    if sockets.__module__ == "socket":
+        return True
     plain = next((each for each in sockets.__mro__ if each.__module__ == "socket"), None)
     return plain is not None and all(
         getattr(sockets, name) is getattr(plain, name) for name in _SOCKET_METHODS

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, MutableMapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 __all__ = ["Polls", "polls_sockets"]
 
@@ -26,7 +27,10 @@ def polls_sockets(loop: asyncio.AbstractEventLoop) -> bool:
         methods = ("_add_reader", "_remove_reader", "_add_writer", "_remove_writer")
         known = issubclass(loops, asyncio.SelectorEventLoop) and all(hasattr(loops, name) for name in methods)
         _known[loops] = known
-    return known and isinstance(getattr(loop, "_transports", None), MutableMapping)
+    if not known:
+        return False
+    transports: object = getattr(loop, "_transports", None)
+    return type(transports) is WeakValueDictionary or isinstance(transports, MutableMapping)
 
 
 class Polls:

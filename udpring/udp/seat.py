@@ -102,6 +102,8 @@ class Seats(Uncopied):
 class Seat(Uncopied):
     """What a transport uses of a receive ring, for one socket that its event loop polls. Tier mmsg."""
 
+    __slots__ = ("__dict__", "_call", "_number", "_one", "_origin", "_shared", "_sock")
+
     tier = "mmsg"
 
     def __init__(self, sock: socket.socket, seats: Seats) -> None:

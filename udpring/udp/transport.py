@@ -49,11 +49,12 @@ LONE_TURNS = 32
 _TIER = "mmsg"
 
 _NULL = ffi.NULL
+_NOTHING: Iterator[Any] = iter(())
 _SENDS_EMPTY = sys.version_info >= (3, 13)  # asyncio sends a datagram of length zero only from there on
 _WARN_AFTER = 5  # datagrams sent after closing
 
 
-class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
+class RingTransport(WriteLimits, asyncio.DatagramTransport):
     """The transport that ``open_datagram_endpoint`` returns. It is used in the loop's thread only.
 
     It has the methods of ``asyncio.DatagramTransport``, and of ``asyncio.Transport`` those for flow control.
@@ -62,7 +63,16 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
 
     # It owns the socket and both rings until ``connection_lost`` was called.
 
-    _sock: socket.socket | None = None  # also for a destructor after a failed constructor
+    # Slots make a transport small and quick to open. A program may still add attributes.
+    # fmt: off
+    __slots__ = (
+        "__dict__", "__weakref__", "_address", "_again", "_alone", "_as_uvloop", "_at_once", "_blocked",
+        "_bursts", "_closing", "_conn_lost", "_connected", "_delivering", "_dropped", "_family",
+        "_fileno", "_flushed", "_inbox", "_interrupted", "_ipv6", "_names", "_paused", "_payloads",
+        "_peer", "_polls", "_reading", "_ring_thread", "_rx", "_scheduled", "_sender", "_singles",
+        "_size", "_sock", "_tier", "_to",
+    )
+    # fmt: on
 
     def __init__(
         self,
@@ -81,6 +91,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         as_uvloop: ``sendto`` raises what uvloop's raises for a name and for what is no address.
         """
         super().__init__()
+        self._sock: socket.socket | None = None  # for the destructor, if this constructor fails
         self._loop = loop
         self._extra = extra_info(sock)
         self._connected = self._extra["peername"] is not None
@@ -111,7 +122,7 @@ class RingTransport(WriteLimits, asyncio.Transport, asyncio.DatagramTransport):
         self._ipv6 = sock.family == socket.AF_INET6
         self._reading = True  # neither paused nor closing
         self._paused = False
-        self._inbox: Iterator[tuple[bytes, Any]] = iter(())
+        self._inbox: Iterator[tuple[bytes, Any]] = _NOTHING
         self._interrupted = False  # it may have datagrams
         self._again = False  # one wake-up left datagrams that are read without another one
         self._singles = 0  # wake-ups in a row that brought a single datagram
