@@ -540,6 +540,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     sources = [
         native / "base.c",
+        native / "secret.c",
         native / "tunnel" / "crypto" / "aead.c",
         native / "tunnel" / "crypto" / "aead_selftest.c",
     ]

@@ -126,6 +126,17 @@ def begin(capabilities: Iterable[int] = NODE) -> None:
     _try("capabilities", lambda: keep_only(capabilities))
     _try("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
     protect_memory()
+    _hide_memory()
+
+
+def _hide_memory() -> None:
+    from udpring.tunnel.memory_hiding import hide_memory  # noqa: PLC0415 - a broker does not load the core
+
+    def hidden() -> None:
+        with contextlib.suppress(FileNotFoundError):  # no /proc is mounted
+            hide_memory()
+
+    _try("MADV_DONTDUMP", hidden)
 
 
 def protect_memory(*, children: bool = False) -> None:
@@ -169,6 +180,7 @@ def complete(profile: Profile) -> None:
         log.warning("no seccomp filter: none is known for %s", os.uname().machine)
         return
     _load_now(profile)
+    _hide_memory()
     steps = program(rules_of(profile, os.getpid()), architecture, missing=["clone3"])
     _try("seccomp filter", lambda: _install(steps, architecture))
 

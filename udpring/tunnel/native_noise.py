@@ -62,7 +62,10 @@ class NativeJob:
     def __init__(
         self, kind: int, what: str, read: Callable[[Any], bytes], keep: object, *, deferred: bool
     ) -> None:
-        self.computation = ffi.new("struct udpring_computation *")
+        made = lib.udpring_computation_new()
+        if made == ffi.NULL:
+            raise RingError("no memory for a step of a handshake", errno=errno.ENOMEM)
+        self.computation = ffi.gc(made, lib.udpring_computation_free)
         self.computation.kind = kind
         self.computation.result = -errno.EINPROGRESS
         self.deferred = deferred
@@ -88,7 +91,8 @@ class NativeJob:
         ffi.buffer(self.computation)[:] = bytes(ffi.sizeof("struct udpring_computation"))
 
     def __del__(self) -> None:
-        self.erase()  # nobody wanted the result
+        if hasattr(self, "computation"):
+            self.erase()  # nobody wanted the result
 
     def __repr__(self) -> str:
         return f"NativeJob({self._what})"

@@ -13,6 +13,7 @@ ffibuilder = core["make_builder"](
     [
         *core["sources"](HERE),
         *core["sources"](NATIVE, "base.c"),
+        *core["sources"](NATIVE, "secret.c"),
         *core["sources"](NATIVE, "tunnel/crypto/aead*.c"),
     ],
     ("bench_abi_hash", core["abi_hash"](NATIVE)),

@@ -69,6 +69,8 @@ struct udpring_computation {
     uint8_t remote[32], static_static[32], ephemeral[32], psk[32], keys[64];
     uint8_t timestamp[UDPRING_NOISE_TIMESTAMP], message[UDPRING_NOISE_RESPONSE];
 };
+struct udpring_computation *udpring_computation_new(void);            /* zeroes. NULL: no memory */
+void udpring_computation_free(struct udpring_computation *computation);   /* and zeroise. NULL is fine */
 void udpring_compute(struct udpring_computation *computation);   /* here and now */
 /* Starts them, once: 1 to 8. 0; -EINVAL; -ENOMEM, -ENOTSUP, -EAGAIN with the reason. They end with the plane. */
 int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, struct udpring_reason *why);

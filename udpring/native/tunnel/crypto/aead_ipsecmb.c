@@ -17,6 +17,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "../../secret.h"
+
 #include "aead.h"
 #include "aead_ipsecmb.h"
 
@@ -168,8 +170,7 @@ static void key_free(struct aead_key *key)
 {
     if (!key)
         return;
-    explicit_bzero(key, sizeof(struct ipsecmb_key));
-    free(key);
+    secret_free(key, sizeof(struct ipsecmb_key));
 }
 
 static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal)
@@ -177,7 +178,7 @@ static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], b
     int error = manager_ready(NULL);    /* now, so that no packet of this thread can fail for lack of it */
     if (error)
         return error == -ENOTSUP ? -EIO : error;
-    struct ipsecmb_key *made = calloc(1, sizeof(*made));
+    struct ipsecmb_key *made = secret_new(sizeof(*made));
     if (!made)
         return -ENOMEM;
     made->base.impl = &aead_ipsecmb;

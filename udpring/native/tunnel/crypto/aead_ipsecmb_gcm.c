@@ -7,11 +7,15 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
+#include "../../secret.h"
+
 #include "aead.h"
 #include "aead_ipsecmb.h"
 
 /* Without these the library uses tables in memory, which is slow and leaks the key through the cache. */
 #define FEATURES_WANTED (IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ)
+
+_Static_assert(_Alignof(struct gcm_key_data) <= SECRET_ALIGNMENT, "for aligned loads of the key");
 
 /* Owner: the keypair. Thread: one at a time. Freed, and zeroised, by gcm_key_free(). */
 struct gcm_key {
@@ -40,10 +44,9 @@ static int load(struct udpring_reason *why)
 
 static struct gcm_key *gcm_key_new(const uint8_t bytes[AEAD_KEY_BYTES])
 {
-    struct gcm_key *made = aligned_alloc(_Alignof(struct gcm_key), sizeof(*made));
+    struct gcm_key *made = secret_new(sizeof(*made));
     if (!made)
         return NULL;
-    memset(made, 0, sizeof(*made));
     made->base.impl = &aead_ipsecmb_gcm;
     IMB_AES256_GCM_PRE(manager, bytes, &made->expanded);
     return made;
@@ -51,8 +54,7 @@ static struct gcm_key *gcm_key_new(const uint8_t bytes[AEAD_KEY_BYTES])
 
 static void gcm_key_free(struct gcm_key *key)
 {
-    explicit_bzero(key, sizeof(*key));
-    free(key);
+    secret_free(key, sizeof(*key));
 }
 
 static void key_free(struct aead_key *key)

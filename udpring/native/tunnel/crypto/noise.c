@@ -1,11 +1,12 @@
 #include "noise.h"
 
+#include "../../secret.h"
+
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <pthread.h>
-#include <stdlib.h>
 
 #include "aead.h"
 
@@ -353,7 +354,7 @@ int noise_respond(struct udpring_handshake *handshake, const uint8_t *ephemeral,
 
 struct udpring_handshake *udpring_handshake_new(int32_t cipher)
 {
-    struct udpring_handshake *handshake = calloc(1, sizeof(*handshake));
+    struct udpring_handshake *handshake = secret_new(sizeof(*handshake));
     if (handshake)
         handshake->cipher = cipher;
     return handshake;
@@ -364,6 +365,15 @@ void udpring_handshake_free(struct udpring_handshake *handshake)
     if (!handshake)
         return;
     EVP_PKEY_free(handshake->ephemeral);   /* zeroises it */
-    OPENSSL_cleanse(handshake, sizeof(*handshake));
-    free(handshake);
+    secret_free(handshake, sizeof(*handshake));
+}
+
+struct udpring_computation *udpring_computation_new(void)
+{
+    return secret_new(sizeof(struct udpring_computation));
+}
+
+void udpring_computation_free(struct udpring_computation *computation)
+{
+    secret_free(computation, sizeof(*computation));
 }

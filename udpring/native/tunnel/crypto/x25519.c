@@ -1,5 +1,7 @@
 #include "x25519.h"
 
+#include "../../secret.h"
+
 #include <openssl/err.h>
 #include <stdlib.h>
 
@@ -7,6 +9,7 @@ EVP_PKEY *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public
 {
     size_t length = X25519_BYTES;
     EVP_PKEY *key = EVP_PKEY_new_raw_private_key_ex(NULL, "X25519", NULL, private_key, X25519_BYTES);
+    secret_see_heap();
     if (key && EVP_PKEY_get_raw_public_key(key, public_key, &length) == 1)
         return key;
     EVP_PKEY_free(key);

@@ -1,6 +1,6 @@
 #include "peer.h"
 
-#include <stdlib.h>
+#include "../../secret.h"
 
 static const struct key_limits limits[UDPRING_CIPHER_COUNT] = {
     [UDPRING_CIPHER_CHACHA20_POLY1305] = { WG_REKEY_AFTER_MESSAGES, WG_REJECT_AFTER_MESSAGES, UINT64_MAX, UINT64_MAX },
@@ -17,7 +17,7 @@ int keypair_new(struct keypair **made, uint32_t workers, const struct keypair_sp
     const struct aead_impl *aead = aead_chosen(spec->cipher);
     if (!aead)
         return -ENOTSUP;
-    struct keypair *keypair = calloc(1, sizeof(*keypair));
+    struct keypair *keypair = secret_new(sizeof(*keypair));
     if (!keypair)
         return -ENOMEM;
     pthread_mutex_init(&keypair->window_lock, NULL);
@@ -59,8 +59,7 @@ void keypair_free(struct keypair *keypair, struct index_table *indices)
         key_free(keypair->receiving[i]);
     }
     pthread_mutex_destroy(&keypair->window_lock);
-    explicit_bzero(keypair, sizeof(*keypair));
-    free(keypair);
+    secret_free(keypair, sizeof(*keypair));
 }
 
 void peer_keypair_add(struct peer *peer, struct keypair *keypair, struct index_table *indices)

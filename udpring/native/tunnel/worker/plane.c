@@ -1,4 +1,6 @@
 /* Opening and closing a plane. */
+#include "../../secret.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,17 +69,16 @@ static void plane_free(struct udpring_plane *plane)
     for (size_t i = 0; i < UR_ARRAY_LENGTH(locks); i++)
         pthread_mutex_destroy(locks[i]);
     pthread_cond_destroy(&plane->command_done);
-    explicit_bzero(plane, sizeof(*plane));
-    free(plane);
+    secret_free(plane, sizeof(*plane));
 }
 
 static struct udpring_plane *plane_new(const struct udpring_plane_options *options)
 {
-    struct udpring_plane *plane = calloc(1, sizeof(*plane));
+    struct udpring_plane *plane = secret_new(sizeof(*plane));   /* with the cookie secrets */
     uint32_t count = workers_wanted(options);
     struct worker *workers = calloc(count, sizeof(*workers));
     if (!plane || !workers) {
-        free(plane);
+        secret_free(plane, sizeof(*plane));
         free(workers);
         return NULL;
     }
