@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -81,6 +82,15 @@ def test_random_handshakes_agree(
         assert handshake.a.split() == handshake.b.split()[::-1]
         seen.add((a.public, b.public, a.shared_with(b.public), initiation, response, *handshake.a.split()))
     assert len(seen) == 1
+
+
+def test_threads_compute_shared_secrets_at_once() -> None:
+    """No thread meets the key object of another."""
+    ours = NativeStaticKey(os.urandom(32))
+    theirs = [StaticKey(os.urandom(32)) for _ in range(8)]
+    with ThreadPoolExecutor(len(theirs)) as pool:
+        found = list(pool.map(lambda key: {ours.shared_with(key.public) for _ in range(100)}, theirs))
+    assert found == [{key.shared_with(ours.public)} for key in theirs]
 
 
 @settings(max_examples=60, deadline=None)
