@@ -79,9 +79,10 @@ def answer(message: bytes, *, key: bytes = PEER_COOKIE_KEY, sender: bytes | None
     return b"\3" + message[1:4] + (message[4:8] if sender is None else sender) + nonce + sealed
 
 
-def own_initiation(bench: Bench) -> bytes:
+def own_initiation(bench: Bench, *, reserved: bool = False) -> bytes:
     index = ffi.new("uint32_t *")
-    assert lib.udpring_plane_index_new(bench.plane, bench.peer, index) == 0
+    owner = lib.UDPRING_PEER_NONE if reserved else bench.peer
+    assert lib.udpring_plane_indices(bench.plane, owner, index, 1) == 0
     return b"\1\0\0\0" + struct.pack("<I", index[0]) + secrets.token_bytes(108) + secrets.token_bytes(32)
 
 
@@ -123,6 +124,18 @@ def test_a_finished_handshake_waits_for_no_cookie(bench: Bench) -> None:
             assert bench.app.recv(100) == b"confirmed"
             bench.wait(lambda: any(e.kind == lib.UDPRING_EVENT_KEY_CONFIRMED for e in bench.events()))
         bench.dropped("bad_cookie", answer(message))
+
+
+def test_reserved_index_is_answered_once_its_initiation_was_sent(bench: Bench) -> None:
+    message = own_initiation(bench, reserved=True)
+    body = struct.pack("<I", 2) + b"them" + message[4:8] + secrets.token_bytes(48)
+    response = body + mac(MAC1_KEY, body) + bytes(16)
+    bench.dropped("unknown_index", response)
+    say(bench, message)
+    bench.send(response)
+    seen: list[bytes] = []
+    bench.wait(lambda: bool(seen.extend(handshakes(bench)) or seen))
+    assert seen == [response]
 
 
 def test_response_to_finished_handshake_is_dropped(bench: Bench) -> None:

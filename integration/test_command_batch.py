@@ -35,7 +35,7 @@ def batch(bench: Bench) -> CommandBatch:
 
 def new_index(bench: Bench) -> int:
     index = ffi.new("uint32_t *")
-    assert lib.udpring_plane_index_new(bench.plane, bench.peer, index) == 0
+    assert lib.udpring_plane_indices(bench.plane, bench.peer, index, 1) == 0
     return int(index[0])
 
 
@@ -69,6 +69,23 @@ def test_commands_run_in_order(bench: Bench, batch: CommandBatch) -> None:
         for turn in range(10):
             assert (bench.peer_socket if turn % 2 else other).recv(100) == b"message %d" % turn
     assert bench.state().rx_bytes == 10 * 148
+
+
+def test_reserved_index_is_the_first_peers_that_uses_it(bench: Bench, batch: CommandBatch) -> None:
+    many = ffi.new("uint32_t[]", 64)
+    before = bench.stats().keypairs
+    assert lib.udpring_plane_indices(bench.plane, lib.UDPRING_PEER_NONE, many, 64) == 0
+    assert len(set(many)) == 64
+    assert bench.stats().keypairs == before, "an index in reserve counted as a keypair"
+    put_keypair(bench, batch, many[0])
+    batch.index_release(many[1])
+    other = ffi.new("uint32_t *")
+    assert lib.udpring_plane_peer_add(bench.plane, other) == 0
+    batch.keypair(
+        other[0], SEND_KEY, RECEIVE_KEY, local_index=many[0], remote_index=1, initiator=True, birth=1
+    )
+    assert errnos(batch.run()) == [0, 0, errno.ENOENT]
+    assert bench.stats().keypairs == before + 1
 
 
 def test_a_failed_command_stops_no_other(bench: Bench, batch: CommandBatch) -> None:

@@ -160,7 +160,7 @@ class Bench:
     def key(self, *, initiator: bool = True, ahead: int = 0, remote: int = REMOTE_INDEX) -> int:
         """Installs a session, born `ahead` ns after now. Returns the plane's index."""
         index = ffi.new("uint32_t *")
-        assert lib.udpring_plane_index_new(self.plane, self.peer, index) == 0
+        assert lib.udpring_plane_indices(self.plane, self.peer, index, 1) == 0
         code = single_commands.keypair(
             self.plane,
             self.peer,

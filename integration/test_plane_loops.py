@@ -49,7 +49,7 @@ def data(bench: Bench, index: int = REMOTE_INDEX, size: int = 96) -> bytes:
 def handshake(kind: int) -> Message:
     def message(bench: Bench) -> bytes:
         index = ffi.new("uint32_t *")
-        assert lib.udpring_plane_index_new(bench.plane, bench.peer, index) == 0
+        assert lib.udpring_plane_indices(bench.plane, bench.peer, index, 1) == 0
         return struct.pack("<II", kind | bench.suite.mark, index[0]) + bytes(84)
 
     return message

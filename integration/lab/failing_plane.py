@@ -126,7 +126,7 @@ class Runner:
         self.prefixes(plane, peer[0])
         self.for_all_k(
             "index",
-            lambda: lib.udpring_plane_index_new(plane, peer[0], index),
+            lambda: lib.udpring_plane_indices(plane, peer[0], index, 1),
             settle=lambda: ignore(single_commands.index_release(plane, index[0])),
         )
         self.keypair(plane, peer[0])
@@ -157,7 +157,7 @@ class Runner:
         index = ffi.new("uint32_t *")
 
         def attempt() -> int:
-            code: int = lib.udpring_plane_index_new(plane, peer, index)
+            code: int = lib.udpring_plane_indices(plane, peer, index, 1)
             if code:
                 return code
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

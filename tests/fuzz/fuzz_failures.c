@@ -70,7 +70,7 @@ static int32_t new_key(uint32_t peer, uint32_t *index, bool initiator)
 {
     uint8_t keys[64] = {0};
     uint64_t sending = ++secrets, receiving = ++secrets;
-    int32_t result = udpring_plane_index_new(plane, peer, index);
+    int32_t result = udpring_plane_indices(plane, peer, index, 1);
     if (result < 0)
         return result;
     memcpy(keys, &sending, sizeof(sending));
@@ -147,7 +147,7 @@ static void wrong_commands(void)
     CLAIM(udpring_plane_endpoint(plane, NOBODY, &strange) == -EAFNOSUPPORT, "an address of no family");
     CLAIM(udpring_plane_prefixes_clear(plane, NOBODY) == -ENOENT, "nobody has prefixes");
     CLAIM(set_prefix(NOBODY, 10) == -ENOENT, "nobody gets prefixes");
-    CLAIM(udpring_plane_index_new(plane, NOBODY, &index) == -ENOENT, "nobody gets an index");
+    CLAIM(udpring_plane_indices(plane, NOBODY, &index, 1) == -ENOENT, "nobody gets an index");
     CLAIM(udpring_plane_index_release(plane, release) == -ENOENT, "no index is released");
     CLAIM(udpring_plane_keypair(plane, NOBODY, 0, keys, release, 1, 1, 0) == -ENOENT, "nobody has keys");
     CLAIM(udpring_plane_keypair(plane, NOBODY, 77, keys, release, 1, 1, 0) == -EINVAL, "a cipher of no number");

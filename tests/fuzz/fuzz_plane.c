@@ -164,7 +164,7 @@ static void new_session(struct input *input, uint8_t slot)
     uint8_t keys[64] = {0};
     if (model.sessions == SESSIONS)
         return;
-    CLAIM(udpring_plane_index_new(model.plane, model.life[life].id, &session->local) == 0, "an index");
+    CLAIM(udpring_plane_indices(model.plane, model.life[life].id, &session->local, 1) == 0, "an index");
     if ((choice & 0x1f) == 0x1f) {   /* the handshake was abandoned */
         CLAIM(udpring_plane_index_release(model.plane, session->local) == 0, "an index is released");
         return;

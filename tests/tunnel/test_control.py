@@ -19,6 +19,7 @@ from udpring._native import lib
 from udpring.errors import RingError
 from udpring.tunnel.command_batch import COMMANDS_MAX
 from udpring.tunnel.keys import generate_private_key, public_key
+from udpring.tunnel.native_noise import NativeJob, NativeStaticKey
 from udpring.tunnel.plane_values import Event, EventKind, SocketAddress
 from udpring.tunnel.tunnel import Tunnel
 from udpring.wireguard import events as protocol
@@ -581,6 +582,26 @@ def test_many_peers_due_at_once_are_read_together(loop: VirtualLoop, sides: tupl
     looks = a.plane.named("states_of")
     assert [len(peers) for _, peers, post_activity in looks if not post_activity] == [64, 37]
     assert not a.plane.named("peer_state")
+
+
+def test_peer_is_looked_at_once_its_response_is_computed(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
+    """An initiation changes no timer of a responder before its response is there."""
+    a, b = sides
+    held: list[protocol.Compute] = []
+    b.tunnel.control._outcomes._carry[protocol.Compute] = held.append
+    b.tunnel.device._identity = NativeStaticKey(b.key, deferred=True)
+    run_for(loop, 0.1)
+    b.plane.calls.clear()
+    wanted(a)
+    until(loop, lambda: held, 5)
+    run_for(loop, 1)
+    assert b.plane.named("authenticated")
+    assert not b.plane.named("states_of")
+    assert isinstance(held[0].job, NativeJob)
+    held[0].job.run()
+    b.tunnel.control.carry_out(held[0].then(loop.clock.boot(), loop.clock.wall()))
+    run_for(loop, 0.1)
+    assert b.plane.named("states_of")
 
 
 def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

@@ -42,6 +42,7 @@ PREFIX_BATCH = 4096
 """Allowed IPs in one command: each command stops the worker for less than a millisecond at this size."""
 
 _STATES_BATCH = 256
+_INDICES_IN_RESERVE = 64
 _TEXT_PIECE = 1 << 16
 # struct udpring_prefix: one pack is several times quicker than four assignments through cffi, and a set may
 # have 130 000 of them. Checked against the compiler's layout below.
@@ -102,6 +103,7 @@ class Plane:
         confined: bool = False,
     ) -> None:
         self._plane: Any = None
+        self._indices: list[int] = []
         options = ffi.new("struct udpring_plane_options *")
         encoded = name.encode()
         if not encoded or len(encoded) > 15:
@@ -384,10 +386,15 @@ class Plane:
     # ---- keys and handshakes ----
 
     def index_new(self, peer: int) -> int:
-        """A random receiver index that no handshake or keypair has. Raises RingError."""
-        index = ffi.new("uint32_t *")
-        check(lib.udpring_plane_index_new(self._handle(), peer, index), f"receiver index for peer {peer}")
-        return int(index[0])
+        """A random receiver index that no handshake or keypair has. It is the peer's once its initiation is
+        sent or its keypair installed. One command takes some in reserve, as each waits for the worker. Raises
+        RingError."""
+        if not self._indices:
+            reserve = ffi.new("uint32_t[]", _INDICES_IN_RESERVE)
+            code = lib.udpring_plane_indices(self._handle(), _PEER_NONE, reserve, _INDICES_IN_RESERVE)
+            check(code, f"receiver index for peer {peer}")
+            self._indices = list(reserve)
+        return self._indices.pop()
 
     def batch(self) -> CommandBatch:
         """An empty batch of commands: keypairs, messages, and what else follows from handshakes."""

@@ -196,6 +196,8 @@ class Compute:
     peer: int
     job: Job = field(repr=False, compare=False)
     then: Then = field(repr=False, compare=False)
+    timers: bool = True
+    """Whether a timer of the peer has changed already."""
 
 
 @record

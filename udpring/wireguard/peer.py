@@ -431,19 +431,15 @@ class Peer:
             return [Dropped(DropReason.REPLAYED_INITIATION, self.id)]
         if self._last_initiation is not None and now - self._last_initiation <= INITIATION_INTERVAL:
             return [Dropped(DropReason.INITIATION_FLOOD, self.id)]
-        if self._ours_goes_on(now):
-            self._timestamp_received = timestamp
-            self._last_initiation = now
-            return [
-                Authenticated(self.id, source, INITIATION_LENGTH),
-                Dropped(DropReason.CROSSED_INITIATION, self.id),
-            ]
         self._timestamp_received = timestamp
         self._last_initiation = now
+        authenticated = Authenticated(self.id, source, INITIATION_LENGTH)
+        if self._ours_goes_on(now):
+            return [authenticated, Dropped(DropReason.CROSSED_INITIATION, self.id)]
         self._handshake_sent(now)
         job = self._answering = responder.response_job(self._random(KEY_LENGTH), self._preshared_key)
         then = partial(self._response_written, job, responder, message.sender, source)
-        return [Authenticated(self.id, source, INITIATION_LENGTH), *self._computed(job, then, now, 0)]
+        return [authenticated, *self._computed(job, then, now, timers=False)]
 
     def _response_written(
         self, job: Job, responder: ResponderHandshake, remote_index: int, source: Source, now: int, _: int
@@ -480,8 +476,8 @@ class Peer:
             cipher=self._cipher,
         )
 
-    def _computed(self, job: Job, then: Then, now: int, wall: int) -> list[Outcome]:
-        return [Compute(self.id, job, then)] if job.deferred else then(now, wall)
+    def _computed(self, job: Job, then: Then, now: int, wall: int = 0, timers: bool = True) -> list[Outcome]:
+        return [Compute(self.id, job, then, timers)] if job.deferred else then(now, wall)
 
     def _handshake_sent(self, now: int) -> None:
         self._last_handshake_sent = now

@@ -358,9 +358,10 @@ int32_t udpring_plane_endpoint(struct udpring_plane *plane, uint32_t peer, const
 int32_t udpring_plane_prefixes(struct udpring_plane *plane, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
 int32_t udpring_plane_prefixes_clear(struct udpring_plane *plane, uint32_t peer);
 uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer, struct udpring_prefix *out, uint32_t max);
-/* A receiver index that no keypair or handshake has, random, for this peer; released by INDEX_RELEASE, or with the
- * keypair it became. */
-int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index);
+/* Receiver indices that no keypair or handshake has, random, for this peer; each is released by INDEX_RELEASE, or with the keypair it
+ * became. UDPRING_PEER_NONE: in reserve, until an initiation that names it is sent to a peer or it becomes a keypair. On failure there
+ * are none. */
+int32_t udpring_plane_indices(struct udpring_plane *plane, uint32_t peer, uint32_t *indices, uint32_t count);
 /* The answer to NESTED. returns: our packets to the peer come back to the interface with this destination; NULL: they do not.
  * 1: it is the peer's own, so that they loop, and are dropped; 0: they do not loop. */
 int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const struct udpring_address *returns);

@@ -63,8 +63,18 @@ int index_table_new(struct index_table *table, uint32_t peer, uint32_t *index)
     if (error)
         return error;
     table->entries[table->count++] = (struct index_entry){ .index = fresh, .peer = peer };
+    table->reserved += peer == UDPRING_PEER_NONE;
     *index = fresh;
     return 0;
+}
+
+bool index_table_claim(struct index_table *table, struct index_entry *entry, uint32_t peer)
+{
+    if (entry->peer == UDPRING_PEER_NONE && peer != UDPRING_PEER_NONE) {
+        entry->peer = peer;
+        table->reserved--;
+    }
+    return entry->peer == peer;
 }
 
 /* The last entry takes the place of the one that goes, so that the entries in use stay together. */
@@ -75,6 +85,7 @@ void index_table_remove(struct index_table *table, uint32_t index)
         return;
     uint32_t position = *found;
     id_map_remove(&table->slots, index);
+    table->reserved -= table->entries[position].peer == UDPRING_PEER_NONE;
     table->count--;
     if (position != table->count) {
         table->entries[position] = table->entries[table->count];

@@ -51,7 +51,7 @@ static int keypair(struct worker *worker, struct peer *peer, const struct udprin
 {
     struct udpring_plane *plane = worker->plane;
     struct index_entry *entry = index_table_find(&plane->indices, command->local_index);
-    if (!entry || entry->peer != peer->id)
+    if (!entry || !index_table_claim(&plane->indices, entry, peer->id))
         return -ENOENT;
     if (entry->keypair)
         return -EEXIST;
@@ -138,6 +138,16 @@ static void make_room(struct worker *worker)
     while (seal_reap(worker));
 }
 
+/* Before an initiation leaves: its answer names this index. */
+static void claim_index(struct worker *worker, const struct peer *peer, const struct udpring_command *command)
+{
+    if (command->message[0] != WG_TYPE_INITIATION || command->length != WG_INITIATION_BYTES)
+        return;
+    struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(command->message + 4));
+    if (entry)
+        (void)index_table_claim(&worker->plane->indices, entry, peer->id);
+}
+
 static int message(struct worker *worker, struct peer *peer, const struct udpring_command *command)
 {
     struct udpring_plane *plane = worker->plane;
@@ -150,6 +160,8 @@ static int message(struct worker *worker, struct peer *peer, const struct udprin
         to = NULL;   /* it was looked up when the message that this answers was found authentic */
     else if (to)
         interface_index = routes_reply_interface(&plane->routes, to, from ? from : to, interface_index);
+    if (peer)
+        claim_index(worker, peer, command);
     make_room(worker);
     int result = seal_message(worker, peer, command->message, command->length, command->tos, to, from, interface_index);
     if (result == 0 && peer && command->awaits_cookie)

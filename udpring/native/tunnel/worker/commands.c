@@ -129,21 +129,27 @@ uint32_t udpring_plane_prefixes_list(struct udpring_plane *plane, uint32_t peer,
 /* ---- indices ---- */
 
 struct index_arguments {
-    uint32_t peer;
-    uint32_t *index;
+    uint32_t peer, count;
+    uint32_t *indices;
 };
 
-static int run_index_new(struct worker *worker, void *argument)
+static int run_indices(struct worker *worker, void *argument)
 {
     struct udpring_plane *plane = worker->plane;
     struct index_arguments *arguments = argument;
-    if (!plane_peer(plane, arguments->peer))
+    int error = 0;
+    if (arguments->peer != UDPRING_PEER_NONE && !plane_peer(plane, arguments->peer))
         return -ENOENT;
-    return index_table_new(&plane->indices, arguments->peer, arguments->index);
+    uint32_t made = 0;
+    while (made < arguments->count && !(error = index_table_new(&plane->indices, arguments->peer, &arguments->indices[made])))
+        made++;
+    while (error && made)
+        index_table_remove(&plane->indices, arguments->indices[--made]);
+    return error;
 }
 
-int32_t udpring_plane_index_new(struct udpring_plane *plane, uint32_t peer, uint32_t *index)
+int32_t udpring_plane_indices(struct udpring_plane *plane, uint32_t peer, uint32_t *indices, uint32_t count)
 {
-    struct index_arguments arguments = {peer, index};
-    return plane_call(plane, run_index_new, &arguments);
+    struct index_arguments arguments = {peer, count, indices};
+    return plane_call(plane, run_indices, &arguments);
 }

@@ -140,7 +140,7 @@ static int run_stats(struct worker *worker, void *argument)
         .aead = (uint32_t)udpring_aead_chosen(UDPRING_CIPHER_CHACHA20_POLY1305),
         .peers = plane->peers_count,
         .prefixes = trie_count(plane->trie),
-        .keypairs = plane->indices.count,
+        .keypairs = plane->indices.count - plane->indices.reserved,
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,
         .mailbox_capacity = plane->mailbox.capacity,
