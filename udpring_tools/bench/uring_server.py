@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 from udpring.uring import Connection, Listener, Net, ProtocolNet, Reactor, Ring
+from udpring_tools._native import lib
 from udpring_tools.bench.uring_protocols import PROTOCOLS
 
 __all__ = ["SERVERS", "main"]
 
 BACKLOG = 1024
 BUFFERS, BUFFER_BYTES = 256, 16384
+EPOLL_BYTES = 1 << 18
 NET_OPTIONS: dict[str, dict[str, Any]] = {"echo": {}, "sink": {"buffers": 64, "buffer_bytes": 65536}}
 
 Server = Callable[[str, socket.socket], None]
@@ -125,6 +127,12 @@ def _protocols(work: str, sock: socket.socket) -> None:
         net.run()
 
 
+def _epoll(work: str, sock: socket.socket) -> None:
+    """No Python at all."""
+    code = lib.udpring_bench_epoll(sock.fileno(), EPOLL_BYTES, work == "echo")
+    raise OSError(-code, os.strerror(-code))
+
+
 SERVERS: dict[str, Server] = {
     "net": _net,
     "protocols": _protocols,
@@ -133,6 +141,7 @@ SERVERS: dict[str, Server] = {
     "uvloop": _uvloop,
     "streams": _streams,
     "ring": _ring,
+    "epoll": _epoll,
 }
 """By the way in which they serve."""
 

@@ -126,6 +126,7 @@ def echo_row(place: Place) -> Row:
             "uvloop": contender("uvloop", package("uvloop")),
             "asyncio": contender("asyncio"),
             "asyncio, block freed": contender("asyncio-freed"),
+            "epoll in C": contender("epoll"),
         },
     )
 
@@ -177,6 +178,7 @@ def sink_row(place: Place) -> Row:
             "uvloop, buffered": contender("uvloop", package("uvloop"), "sink-buffered"),
             "asyncio": contender("asyncio"),
             "asyncio, buffered": contender("asyncio", (), "sink-buffered"),
+            "epoll in C": contender("epoll"),
         },
     )
 

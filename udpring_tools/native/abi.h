@@ -29,4 +29,7 @@ int64_t udpring_bench_exchange(const int32_t *fds, uint32_t count, const uint8_t
 /* Sends pieces of `size` bytes on up to 64 connected sockets as fast as they are taken, for `ns`. Returns the number of
  * bytes, or -errno. */
 int64_t udpring_bench_pour(const int32_t *fds, uint32_t count, const uint8_t *data, uint32_t size, int64_t ns);
+/* Serves a listening TCP socket on epoll, with one buffer of `room` bytes (epoll_server.c): returns what it receives
+ * (`echo`), or drops it. Returns -errno when it cannot go on. */
+int32_t udpring_bench_epoll(int32_t listening, uint32_t room, int32_t echo);
 #endif
