@@ -99,8 +99,8 @@ def test_up_ends_in_time_with_a_stalled_standard_error(rig: Rig) -> None:
 
 BACKGROUND = """
 import sys
-from udpring.tunnel import daemon
-daemon.SYSLOG = sys.argv.pop(1)
+from udpring.tunnel import process_log
+process_log.SYSLOG = sys.argv.pop(1)
 from udpring.cli.wg import main
 sys.exit(main())
 """

@@ -21,7 +21,7 @@ from udpring.cli import _up_broker
 from udpring.cli._up_request import UpRequest
 from udpring.cli._up_steps import planned
 from udpring.errors import HostError
-from udpring.tunnel import daemon, outside
+from udpring.tunnel import broker_services, daemon
 from udpring.tunnel.broker import CHILDREN_MAX, Broker, Service, serve
 from udpring.tunnel.capabilities import held
 from udpring.tunnel.config import Config
@@ -128,11 +128,11 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Brok
 def test_look_up_has_no_rights(program: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of the user nor of a capability."""
 
-    def rights(endpoint: object) -> None:
+    def rights(host: str, port: int) -> None:
         raise HostError(f"user {os.getresuid()}, group {os.getresgid()}, {os.getgroups()}, {held()}")
 
-    monkeypatch.setattr(outside, "look_up_all", rights)
-    nobody = (outside.NOBODY,) * 3
+    monkeypatch.setattr(broker_services, "host_addresses", rights)
+    nobody = (broker_services.NOBODY,) * 3
     with closing(program()) as broker, pytest.raises(HostError) as said:
         broker.call("addresses", host="example.com", port=1)
     assert said.value.message == f"user {nobody}, group {nobody}, [], 0"
@@ -145,12 +145,12 @@ def test_look_up_is_nobody_where_groups_stay(monkeypatch: pytest.MonkeyPatch) ->
     def refused(groups: object) -> None:
         raise PermissionError(errno.EPERM, "setgroups")
 
-    def user(endpoint: object) -> None:
+    def user(host: str, port: int) -> None:
         raise HostError(f"user {os.getresuid()}, group {os.getresgid()}")
 
     monkeypatch.setattr(os, "setgroups", refused)
-    monkeypatch.setattr(outside, "look_up_all", user)
-    nobody = (outside.NOBODY,) * 3
+    monkeypatch.setattr(broker_services, "host_addresses", user)
+    nobody = (broker_services.NOBODY,) * 3
     with closing(Broker.start(daemon._help)) as broker, pytest.raises(HostError) as said:
         broker.call("addresses", host="example.com", port=1)
     assert said.value.message == f"user {nobody}, group {nobody}"
@@ -163,12 +163,12 @@ def test_look_up_ends_with_the_node(program: Callable[[], Broker], monkeypatch: 
         listening.bind(address)
         listening.listen()
 
-        def wait(endpoint: object) -> None:
+        def wait(host: str, port: int) -> None:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(address)
                 connection.recv(1)
 
-        monkeypatch.setattr(outside, "look_up_all", wait)
+        monkeypatch.setattr(broker_services, "host_addresses", wait)
         with closing(program()) as broker:
             _asked(broker, "addresses", host="example.com", port=1)
             listening.settimeout(20)
@@ -184,15 +184,37 @@ def test_look_up_loads_no_module_and_logs_nothing() -> None:
         """
 import sys
 from contextlib import closing
-from udpring.tunnel import outside
+from udpring.tunnel import broker_services
 from udpring.tunnel.broker import Broker, serve
-real = outside.look_up_all
-def look_up(endpoint):
+real = broker_services.host_addresses
+def look_up(host, port):
     sys.meta_path.clear()
-    return real(endpoint)
-outside.look_up_all = look_up
-with closing(Broker.start(lambda control: serve(control, outside.services(outside.SocketFiles())))) as broker:
+    return real(host, port)
+broker_services.host_addresses = look_up
+services = broker_services.services(broker_services.SocketFiles())
+with closing(Broker.start(lambda control: serve(control, services))) as broker:
     print(broker.call("addresses", host="127.0.0.1", port=5))
 """
     )
     assert (done.stdout, done.stderr) == ("[['7f000001', 5, 0]]\n", "")
+
+
+def test_broker_loads_little() -> None:
+    """It runs for as long as the node. Each of these takes from half a MiB to two."""
+    done = run_python(
+        """
+import sys
+from contextlib import closing
+from udpring.cli import wg
+from udpring.tunnel import broker_services, daemon
+from udpring.tunnel.broker import Broker
+broker_services.host_addresses = lambda host, port: [(" ".join(sys.modules).encode(), 0, 0)]
+with closing(Broker.start(daemon._help)) as broker:
+    broker.call("seal")
+    [[modules, _, _]] = broker.call("addresses", host="", port=0)
+loaded = set(bytes.fromhex(modules).decode().split())
+heavy = {"asyncio", "cryptography", "inspect", "logging", "ssl", "udpring._core"}
+print("json" in loaded, loaded & heavy)
+"""
+    )
+    assert (done.stdout, done.stderr) == ("True set()\n", "")

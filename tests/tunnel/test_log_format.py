@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from udpring.errors import ConfigError
-from udpring.tunnel import daemon
-from udpring.tunnel.log_format import JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
+from udpring.tunnel import process_log
+from udpring.tunnel.journal_log import JournalSink, JsonFormatter, MessageSink
+from udpring.tunnel.log_format import LogFormat, log_format
 from udpring.tunnel.log_writer import LogHandler
 
 
@@ -178,12 +179,12 @@ def test_format_is_chosen_by_the_stream() -> None:
 
 PROCESS = """
 import logging, sys
-from udpring.tunnel import daemon
+from udpring.tunnel import process_log
 from udpring.tunnel.log_format import LogFormat
-daemon.JOURNAL = sys.argv[2]
-daemon.setup_log("wg0", logging.INFO, foreground=True, style=LogFormat(sys.argv[1]))
+process_log.JOURNAL = sys.argv[2]
+process_log.setup_log("wg0", logging.INFO, foreground=True, style=LogFormat(sys.argv[1]))
 logging.getLogger("udpring.node").info("up")
-sys.exit(daemon.report(5, "the last\\nword", bounded=True))
+sys.exit(process_log.report(5, "the last\\nword", bounded=True))
 """
 
 
@@ -194,12 +195,12 @@ def _process(style: str, journal: str) -> subprocess.CompletedProcess[str]:
 
 def test_journal_needs_no_syslog(journal: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a process in the background."""
-    monkeypatch.setattr(daemon, "SYSLOG", "/nonexistent")
-    monkeypatch.setattr(daemon, "JOURNAL", journal.getsockname())
-    assert daemon._sink(False, LogFormat.TEXT) is None
-    assert isinstance(daemon._sink(False, LogFormat.JOURNALD), JournalSink)
-    monkeypatch.setattr(daemon, "JOURNAL", "/nonexistent")
-    assert daemon._sink(False, LogFormat.JOURNALD) is None
+    monkeypatch.setattr(process_log, "SYSLOG", "/nonexistent")
+    monkeypatch.setattr(process_log, "JOURNAL", journal.getsockname())
+    assert process_log._sink(False, LogFormat.TEXT) is None
+    assert isinstance(process_log._sink(False, LogFormat.JOURNALD), JournalSink)
+    monkeypatch.setattr(process_log, "JOURNAL", "/nonexistent")
+    assert process_log._sink(False, LogFormat.JOURNALD) is None
 
 
 def test_last_line_of_a_process_has_the_format(journal: socket.socket) -> None:

@@ -160,16 +160,16 @@ def test_write_within_goes_on_without_a_stalled_write() -> None:
 
 STALLED = """
 import logging, os, sys
-from udpring.tunnel import daemon
+from udpring.tunnel import process_log
 reading, writing = os.pipe()
 os.dup2(writing, 2)
-daemon.setup_log("wg0", logging.DEBUG, foreground=True)
+process_log.setup_log("wg0", logging.DEBUG, foreground=True)
 log = logging.getLogger("udpring.node")
 for number in range(10_000):
     log.info("line %d", number)
 logging.getLogger("asyncio").error("x" * 100)
 print("logged", flush=True)
-sys.exit(daemon.report(5, "the last word", bounded=True))
+sys.exit(process_log.report(5, "the last word", bounded=True))
 """
 
 

@@ -21,7 +21,8 @@ from udpring.tunnel import socket_file, tunnel
 from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Histogram, PlaneStats
-from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.socket_file import SocketFile
+from udpring.tunnel.socket_path import socket_path
 from udpring.tunnel.uapi_report import ReportParser
 from udpring.tunnel.uapi_values import PEER_KEYS
 from udpring.wireguard.cipher import Cipher

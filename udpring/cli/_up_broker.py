@@ -17,15 +17,15 @@ from typing import Any
 
 from udpring.cli._up_request import UpRequest, load
 from udpring.errors import HostError, UdpringError
-from udpring.tunnel import daemon, up_record
+from udpring.tunnel import daemon, process_log, up_record
 from udpring.tunnel.attachment import keep_unset
 from udpring.tunnel.broker import Broker, Service, serve
+from udpring.tunnel.broker_services import SocketFiles, services
 from udpring.tunnel.config import Config
-from udpring.tunnel.confinement import protect_memory, restore_dumps
+from udpring.tunnel.first_confinement import protect_memory, restore_dumps
 from udpring.tunnel.hooks import HookScope, run_hooks
 from udpring.tunnel.interface import Plan, plan
 from udpring.tunnel.interface_setup import Setup, gather
-from udpring.tunnel.outside import SocketFiles, services
 from udpring.tunnel.saved_config import save
 
 __all__ = ["start"]
@@ -48,7 +48,7 @@ def _serve(control: socket.socket, request: UpRequest) -> None:
     finally:
         steps.close()
         files.close()
-        daemon.close_log()
+        process_log.close_log()
 
 
 class _Steps:
@@ -90,7 +90,7 @@ class _Steps:
         try:
             run_hooks(scope, key, every[key], attached=self._attached, patience=patience)
         finally:
-            daemon.close_log()
+            process_log.close_log()
 
     def save(self) -> None:
         """Writes the running configuration to the file, if the file says so."""
@@ -150,7 +150,7 @@ class _Steps:
         if self._request.foreground:
             return
         self._attached = False
-        daemon.close_log()
+        process_log.close_log()
         daemon.leave_the_caller({self._control.fileno()})
 
     def forget(self) -> None:

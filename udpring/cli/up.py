@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks the configuration here, where errors can be seen, then starts the node."""
     import logging  # noqa: PLC0415
 
-    from udpring.tunnel import config, confinement, daemon  # noqa: PLC0415
+    from udpring.tunnel import config, confinement, daemon, process_log  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.log_format import log_format  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
@@ -104,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
 
         environment = os.environ if args.foreground else {}
         request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics)
-        daemon.setup_log(name, level, foreground=args.foreground, attached=not args.foreground, style=style)
+        process_log.setup_log(
+            name, level, foreground=args.foreground, attached=not args.foreground, style=style
+        )
         if not confined:
             return _serve(request, ready)
         with contextlib.closing(_up_broker.start(request)) as broker:  # while there is one thread
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             return _serve(request, ready, broker)
 
     if args.foreground:
-        return daemon.report(*work(lambda: None), bounded=True)
+        return process_log.report(*work(lambda: None), bounded=True)
     return daemon.detach(work, attached=True)
 
 

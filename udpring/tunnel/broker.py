@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.patience import ready_first
@@ -31,6 +29,7 @@ from udpring.tunnel.refusals import cure_of
 
 if TYPE_CHECKING:
     import asyncio
+    import logging
 
 __all__ = ["CHILDREN_MAX", "Broker", "Service", "Services"]
 
@@ -42,13 +41,10 @@ END_SECONDS = 60.0
 """The node's wait for the broker's end. A program that the broker runs has 30 seconds."""
 _CONFIG_PARTS = ("message", "file", "line", "column", "text", "cure")
 
-log = logging.getLogger("udpring.node")
-
 Work: TypeAlias = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """``work(**arguments)`` returns what JSON can hold. ``apart``: it runs in a process of its own, beside
     others. ``confine`` is called in that process first. ``abandoned``: the end of the node ends it.
     ``heeds``: it also gets ``patience``, a descriptor that is ready when the node waits no longer."""
@@ -132,7 +128,7 @@ class Broker:
 
     def _lost(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._control)
-        log.error(
+        _log().error(
             "the broker (process %d) has ended. What needs it fails from now on: names, reload, commands and "
             "the removal of routes, rules and DNS. Start the node again",
             self.process,
@@ -145,7 +141,7 @@ class Broker:
         with contextlib.suppress(ChildProcessError):
             while not os.waitpid(self.process, os.WNOHANG)[0]:
                 if time.monotonic() > until:
-                    log.error(
+                    _log().error(
                         "the broker (process %d) still works after %g s. It was left alone",
                         self.process,
                         END_SECONDS,
@@ -153,6 +149,12 @@ class Broker:
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
+
+
+def _log() -> logging.Logger:
+    import logging  # noqa: PLC0415 - the process of the broker does not need it
+
+    return logging.getLogger("udpring.node")
 
 
 def serve(control: socket.socket, services: Services) -> None:

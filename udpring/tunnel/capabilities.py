@@ -9,7 +9,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
 __all__ = ["KILL", "NET_ADMIN", "NET_BIND_SERVICE", "SETGID", "SETUID", "held", "keep_only"]
 
@@ -22,9 +21,10 @@ _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 
 def held() -> int:
     """The permitted capabilities of the calling thread, a bit each."""
-    for line in Path("/proc/thread-self/status").read_text().splitlines():
-        if line.startswith("CapPrm:"):
-            return int(line.split()[1], 16)
+    with open("/proc/thread-self/status", encoding="utf-8") as status:  # noqa: PTH123 - without pathlib
+        for line in status:
+            if line.startswith("CapPrm:"):
+                return int(line.split()[1], 16)
     return 0
 
 

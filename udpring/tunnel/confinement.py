@@ -13,20 +13,17 @@ host refuses is logged, and the node runs on without it. docs/least-privilege.md
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import logging
 import os
-import resource
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from enum import Flag, auto
-from pathlib import Path
 
-from udpring.errors import ConfigError
 from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, keep_only
+from udpring.tunnel.first_confinement import VARIABLE, attempt, hide, prctl, protect_memory, wanted
 from udpring.tunnel.seccomp import Allow, Test, install, program
 from udpring.tunnel.system_calls import Architecture, this_architecture
 
@@ -38,16 +35,14 @@ __all__ = [
     "complete",
     "hide",
     "protect_memory",
-    "restore_dumps",
     "rules_of",
     "wanted",
 ]
 
-VARIABLE = "UDPRING_CONFINEMENT"
 NODE = (NET_ADMIN, NET_BIND_SERVICE)
 """The capabilities of a node. The second one is for ports below 1024, which ``wg set`` may ask for."""
 
-_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_NO_NEW_PRIVS = 4, 15, 29, 38
+_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_NO_NEW_PRIVS = 15, 29, 38
 _PR_SET_VMA = 0x53564D41
 _PROT_EXEC, _CLONE_THREAD, _SOCK_TYPE = 0x4, 0x10000, 0xF
 _IOCTLS = {
@@ -87,10 +82,6 @@ _FILES = "open openat mkdir mkdirat unlink unlinkat rename renameat renameat2"
 _READING = "getdents64 readlink readlinkat flock"
 _O_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-_DUMP_FILTER = Path("/proc/self/coredump_filter")
-_dumps_before: tuple[tuple[int, int], str] | None = None
-"""RLIMIT_CORE and the filter before ``protect_memory``."""
-
 log = logging.getLogger("udpring.node")
 
 
@@ -107,24 +98,14 @@ class Profile(Flag):
     SERVER = READING
 
 
-def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether processes are confined: unless UDPRING_CONFINEMENT is ``off``. Raises ConfigError."""
-    value = environment.get(VARIABLE, "") or "on"
-    if value not in ("on", "off"):
-        raise ConfigError(
-            f"{VARIABLE} is neither on nor off", file="<environment>", text=value, cure="use on or off"
-        )
-    return value == "on"
-
-
 def begin(capabilities: Iterable[int] = NODE) -> None:
     """Gives up all capabilities but these, sets no_new_privs and keeps memory out of core dumps. For a
     process with one thread."""
     from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
 
     lib.udpring_steering_load()  # needs CAP_BPF. Without it the kernel's own choice of queues serves
-    _try("capabilities", lambda: keep_only(capabilities))
-    _try("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
+    attempt("capabilities", lambda: keep_only(capabilities))
+    attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
     protect_memory()
     _hide_memory()
 
@@ -136,40 +117,7 @@ def _hide_memory() -> None:
         with contextlib.suppress(FileNotFoundError):  # no /proc is mounted
             hide_memory()
 
-    _try("MADV_DONTDUMP", hidden)
-
-
-def protect_memory(*, children: bool = False) -> None:
-    """No core dumps, no memory in one that is made all the same, and no reading or tracing of this process by
-    others of its user (PR_SET_DUMPABLE). ``children``: a child may undo it by ``restore_dumps``."""
-    global _dumps_before
-    _, most = limit = resource.getrlimit(resource.RLIMIT_CORE)
-    with contextlib.suppress(OSError):
-        _dumps_before = limit, _DUMP_FILTER.read_text()
-    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, most if children else 0)))
-    _try("core dumps", lambda: _set_dump_filter("0"))
-    hide()
-
-
-def restore_dumps() -> None:
-    """Gives the programs that this process starts the core dumps that it had before ``protect_memory``."""
-    if _dumps_before is None:
-        return
-    limit, text = _dumps_before
-    _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 1))  # else /proc/self is root's
-    _try("core dumps", lambda: _set_dump_filter(f"0x{text}"))
-    hide()
-    _try("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, limit))
-
-
-def hide() -> None:
-    """No reading or tracing of this process by others of its user. A change of the user undoes this."""
-    _try("PR_SET_DUMPABLE", lambda: _prctl(_PR_SET_DUMPABLE, 0))
-
-
-def _set_dump_filter(text: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # no /proc is mounted: the limit has to suffice
-        _DUMP_FILTER.write_text(text)
+    attempt("MADV_DONTDUMP", hidden)
 
 
 def complete(profile: Profile) -> None:
@@ -182,11 +130,11 @@ def complete(profile: Profile) -> None:
     _load_now(profile)
     _hide_memory()
     steps = program(rules_of(profile, os.getpid()), architecture, missing=["clone3"])
-    _try("seccomp filter", lambda: _install(steps, architecture))
+    attempt("seccomp filter", lambda: _install(steps, architecture))
 
 
 def _install(steps: list[tuple[int, int, int, int]], architecture: Architecture) -> None:
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     install(steps, architecture)
 
 
@@ -261,17 +209,3 @@ def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
             yield (Test(0, family), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, protocol))
     yield (Test(0, socket.AF_UNIX), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, 0))
     yield (Test(0, socket.AF_NETLINK), Test(2, socket.NETLINK_ROUTE))
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def _try(what: str, step: Callable[[], object]) -> None:
-    try:
-        step()
-    except (OSError, ValueError) as refused:
-        log.warning("not confined by %s: %s", what, refused)

@@ -14,62 +14,48 @@ In the foreground there is no fork and the log goes to standard error.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from udpring.errors import ConfigError, HostError
-from udpring.tunnel import confinement
+from udpring.tunnel import first_confinement
 from udpring.tunnel.broker import Broker
-from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only
 from udpring.tunnel.decimal_text import parse_decimal
-from udpring.tunnel.log_format import JOURNAL, JournalSink, JsonFormatter, LogFormat, MessageSink, log_format
-from udpring.tunnel.log_writer import LAST_SECONDS, DescriptorSink, LogHandler, Sink, SyslogSink, write_within
+from udpring.tunnel.log_format import LogFormat, log_format
 from udpring.tunnel.refusals import cure_of, explained, run_loop
 
 if TYPE_CHECKING:
     import asyncio
+    import logging
+    import socket
 
     from udpring.tunnel.control import End
 
 __all__ = [
     "DaemonOptions",
-    "close_log",
     "detach",
     "leave_the_caller",
-    "report",
     "serve",
-    "setup_log",
     "start",
     "stop_signal",
 ]
 
-SYSLOG = "/dev/log"
-LEVELS = {
-    "verbose": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "error": logging.ERROR,
-    "silent": logging.CRITICAL + 1,
-}
+_DEBUG, _ERROR, _CRITICAL = 10, 40, 50
+"""Levels of ``logging``, which is not loaded before the broker process is made."""
+LEVELS = {"verbose": _DEBUG, "debug": _DEBUG, "error": _ERROR, "silent": _CRITICAL + 1}
 DONE, FAILED, MISUSED, HOST_CANNOT = 0, 1, 2, 3
 DESCRIPTOR_MAX = 2**31 - 1
 
-log = logging.getLogger("udpring.node")
 
-
-@dataclass(frozen=True, slots=True)
-class DaemonOptions:
+class DaemonOptions(NamedTuple):
     """How to run, by the environment and the command line."""
 
     interface: str
     foreground: bool = False
-    log_level: int = logging.ERROR
+    log_level: int = _ERROR
     tun_fd: int | None = None
     uapi_fd: int | None = None
     log_format: LogFormat = LogFormat.TEXT
@@ -88,11 +74,11 @@ class DaemonOptions:
         return cls(
             interface=interface,
             foreground=foreground or environment.get("WG_PROCESS_FOREGROUND") == "1",
-            log_level=LEVELS.get(environment.get("LOG_LEVEL", "").lower(), logging.ERROR),
+            log_level=LEVELS.get(environment.get("LOG_LEVEL", "").lower(), _ERROR),
             tun_fd=_descriptor(environment, "WG_TUN_FD"),
             uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
             log_format=log_format(log_format_asked, environment),
-            confined=confinement.wanted(environment),
+            confined=first_confinement.wanted(environment),
         )
 
     @property
@@ -119,7 +105,10 @@ def start(options: DaemonOptions) -> int:
     thread is started.
     """
     if options.foreground:
-        return report(*_run(options, lambda: None), bounded=True)
+        ended = _run(options, lambda: None)
+        from udpring.tunnel.process_log import report  # noqa: PLC0415
+
+        return report(*ended, bounded=True)
     return detach(
         lambda ready: _run(options, ready),
         keep=options.descriptors,
@@ -166,6 +155,8 @@ def detach(
     if word == "ready":
         return DONE
     os.waitpid(child, 0)
+    from udpring.tunnel.process_log import report  # noqa: PLC0415
+
     return report(int(word) if word.isdecimal() else FAILED, line or "the background process ended at once")
 
 
@@ -185,7 +176,7 @@ def _child(
 
     def ready() -> None:
         if attached and not reported:
-            close_log()  # for the caller to see
+            _close_log()  # for the caller to see
             leave_the_caller(keep)
         tell("ready")
 
@@ -199,12 +190,24 @@ def _child(
         if refusal is not None and not reported:
             code, line = HOST_CANNOT, str(refusal)
         else:
-            log.exception("the tunnel failed")
+            _log().exception("the tunnel failed")
             code, line = FAILED, f"{type(unexpected).__name__}: {unexpected}"
     with contextlib.suppress(OSError):
         tell(f"{code} {line}")
-    close_log()
+    _close_log()
     return code
+
+
+def _log() -> logging.Logger:
+    import logging  # noqa: PLC0415
+
+    return logging.getLogger("udpring.node")
+
+
+def _close_log() -> None:
+    from udpring.tunnel.process_log import close_log  # noqa: PLC0415
+
+    close_log()
 
 
 def leave_the_caller(keep: set[int]) -> None:
@@ -237,105 +240,17 @@ def _close_all_but(keep: set[int]) -> None:
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
-def report(code: int, line: str, *, bounded: bool = False) -> int:
-    """Prints an error as one line and returns the exit code. ``bounded``: a stalled standard error delays the
-    end of the process by one second at most."""
-    if code and line:
-        text = f"udpring: {' '.join(line.split())}"
-        if bounded and _structured is not None:
-            _structured.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, line, (), None))
-            _structured.close()
-        elif bounded:
-            sink = DescriptorSink(sys.stderr.fileno())
-            write_within(LAST_SECONDS, lambda: sink.write(logging.ERROR, text))
-        else:
-            print(text, file=sys.stderr)
-    return code
-
-
-_structured: logging.Handler | None = None
-"""Where the last line of a process in the foreground goes, unless the log is text."""
-
-
-def setup_log(
-    interface: str,
-    level: int,
-    *,
-    foreground: bool,
-    attached: bool = False,
-    style: LogFormat = LogFormat.TEXT,
-) -> None:
-    """The log: to standard error in the foreground, otherwise to syslog if there is one. JOURNALD goes to
-    the journal's socket, or without one to standard error with priorities, or to syslog. Call it after the
-    last fork. No line blocks its writer (``log_writer``).
-
-    With ``attached`` warnings go to standard error too, which belongs to the caller until the node is ready.
-    """
-    global _structured
-    handlers: list[logging.Handler] = []
-    sink = _sink(foreground, style) if foreground or level <= logging.CRITICAL else None
-    if sink is not None:
-        head = f"%(levelname)s: ({interface}) %(asctime)s" if foreground else f"({interface}) %(levelname)s"
-        handlers.append(_handler(sink, head))
-        if style is not LogFormat.TEXT:
-            handlers[-1].setFormatter(JsonFormatter("udpring", interface))
-            _structured = handlers[-1] if foreground else None
-    if attached:
-        handlers.append(_handler(DescriptorSink(sys.stderr.fileno()), "udpring: %(levelname)s:"))
-        handlers[-1].setLevel(logging.WARNING)
-    # Python's own loggers too: their output would go to a standard error that may block.
-    logging.captureWarnings(True)
-    for name in ("udpring", "asyncio", "py.warnings"):
-        logger = logging.getLogger(name)
-        logger.setLevel(level if name == "udpring" else max(level, logging.WARNING))
-        logger.propagate = False
-        for old in logger.handlers:
-            old.close()
-        logger.handlers[:] = handlers or [logging.NullHandler()]
-    sys.unraisablehook = _log_unraisable
-
-
-def _sink(foreground: bool, style: LogFormat) -> Sink | None:
-    """None: the host has no log. ``style``: of the lines that the sink gets."""
-    if foreground:
-        plain: Sink = DescriptorSink(sys.stderr.fileno())
-    elif Path(SYSLOG).exists():
-        plain = SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]")
-    elif style is LogFormat.JOURNALD and Path(JOURNAL).exists():
-        plain = DescriptorSink(sys.stderr.fileno())  # what the journal refuses is lost
-    else:
-        return None
-    if style is not LogFormat.JOURNALD:
-        return plain
-    return JournalSink(JOURNAL, MessageSink(plain, priorities=foreground))
-
-
-def _handler(sink: Sink, head: str) -> logging.Handler:
-    handler = LogHandler(sink)
-    handler.setFormatter(logging.Formatter(f"{head} %(message)s"))
-    return handler
-
-
-def _log_unraisable(what: sys.UnraisableHookArgs) -> None:
-    if what.exc_value is not None:
-        info = (what.exc_type, what.exc_value, what.exc_traceback)
-        with contextlib.suppress(MemoryError):  # it may be the reason of this call, too
-            log.error("%s", what.err_msg or "an exception was ignored", exc_info=info)
-
-
-def close_log() -> None:
-    """Waits a bounded time for the last lines."""
-    for handler in logging.getLogger("udpring").handlers:
-        handler.close()
-
-
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
     # Before there is a thread: a log line starts one.
     broker = Broker.start(_help) if options.confined else None
+    from udpring.tunnel.process_log import setup_log  # noqa: PLC0415
+
     setup_log(options.interface, options.log_level, foreground=options.foreground, style=options.log_format)
     try:
         if broker is not None:
-            confinement.begin()
+            from udpring.tunnel.confinement import begin  # noqa: PLC0415
+
+            begin()
         return _serve(options, ready, broker)
     finally:
         if broker is not None:
@@ -346,11 +261,12 @@ def _help(control: socket.socket) -> None:
     """The broker process. It keeps CAP_NET_ADMIN for ``wg``. A look-up runs as another user, which takes the
     other ones."""
     from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
-    from udpring.tunnel.outside import SocketFiles, services  # noqa: PLC0415
+    from udpring.tunnel.broker_services import SocketFiles, services  # noqa: PLC0415
+    from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only  # noqa: PLC0415
 
     with contextlib.suppress(OSError):
         keep_only([NET_ADMIN, KILL, SETGID, SETUID])
-    confinement.protect_memory()
+    first_confinement.protect_memory()
     files = SocketFiles()
     try:
         serve_node(control, services(files))
@@ -406,10 +322,10 @@ async def serve(
     from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
-    from udpring.tunnel.socket_file import SocketFile, socket_path  # noqa: PLC0415
+    from udpring.tunnel.socket_file import SocketFile  # noqa: PLC0415
+    from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path  # noqa: PLC0415
     from udpring.tunnel.timestamp_file import timestamp_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
-    from udpring.tunnel.uapi import SOCKET_DIRECTORY  # noqa: PLC0415
     from udpring.tunnel.uapi_server import UapiServer  # noqa: PLC0415
 
     loop = asyncio.get_running_loop()
@@ -431,7 +347,7 @@ async def serve(
             tunnel.start()
             server.start()
             stats = plane.stats()
-            log.debug(
+            _log().debug(
                 "%s is up: tier %s (%s), AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
                 tunnel.name,
                 stats.tier,
@@ -446,10 +362,7 @@ async def serve(
                 with contextlib.suppress(OSError):  # WG_UAPI_FD may have no file there
                     outside.made(path)
                 broker.call("seal")
-                profile = confinement.Profile.NODE
-                if kept:
-                    profile |= confinement.Profile.FILES
-                confinement.complete(profile)
+                _confine(writes_files=kept is not None)
                 broker.watch(loop)
             ready()
             manager.ready()
@@ -458,13 +371,21 @@ async def serve(
             end: End | None = None
             if not stop.done():
                 end = tunnel.gone.result() if tunnel.gone.done() else server.gone.result()
-            log.debug("%s ends: %s", tunnel.name, end.reason if end else signal.Signals(stop.result()).name)
+            _log().debug(
+                "%s ends: %s", tunnel.name, end.reason if end else signal.Signals(stop.result()).name
+            )
             return end
         finally:
             manager.stopping()
             await server.close()
     finally:
         tunnel.close()
+
+
+def _confine(*, writes_files: bool) -> None:
+    from udpring.tunnel.confinement import Profile, complete  # noqa: PLC0415
+
+    complete(Profile.NODE | Profile.FILES if writes_files else Profile.NODE)
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:

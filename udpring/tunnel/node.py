@@ -42,10 +42,10 @@ from udpring.tunnel.peers_on_demand import PeersOnDemand
 from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.rootless import AttachedRootless
-from udpring.tunnel.socket_file import SocketFile, socket_path
+from udpring.tunnel.socket_file import SocketFile
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
-from udpring.tunnel.uapi import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_server import Reporters, UapiServer
 from udpring.wireguard.device import Device
 

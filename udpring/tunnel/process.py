@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from udpring.errors import HostError
-from udpring.tunnel.socket_file import socket_path
-from udpring.tunnel.uapi import SOCKET_DIRECTORY
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path
 
 __all__ = ["end_server", "server_of"]
 

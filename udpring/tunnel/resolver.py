@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, TypeAlias
 
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Endpoint
+from udpring.tunnel.host_addresses import ADDRESSES_MAX, host_addresses
 from udpring.tunnel.plane_values import SocketAddress
 
 __all__ = ["ADDRESSES_MAX", "Addresses", "Resolver", "look_up", "look_up_all"]
@@ -23,8 +23,6 @@ __all__ = ["ADDRESSES_MAX", "Addresses", "Resolver", "look_up", "look_up_all"]
 AT_ONCE = 4
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-ADDRESSES_MAX = 16
-"""Addresses of one host that are used. Further ones are ignored."""
 
 Addresses: TypeAlias = tuple[SocketAddress, ...]
 
@@ -34,17 +32,7 @@ log = logging.getLogger("udpring.node")
 def look_up_all(endpoint: Endpoint) -> Addresses:
     """The addresses of the endpoint's host, in the resolver's order. Blocks. Raises OSError (gaierror) if
     there is none."""
-    addresses: dict[SocketAddress, None] = {}
-    for family, _, _, _, where in socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM):
-        if family == socket.AF_INET:
-            addresses[SocketAddress(socket.inet_aton(str(where[0])), int(where[1]))] = None
-        elif family == socket.AF_INET6 and len(where) == 4:
-            host = str(where[0]).partition("%")[0]
-            packed = socket.inet_pton(socket.AF_INET6, host)
-            addresses[SocketAddress(packed, int(where[1]), int(where[3]))] = None
-    if not addresses:
-        raise socket.gaierror(socket.EAI_NONAME, f"no IPv4 or IPv6 address for {endpoint.host}")
-    return tuple(addresses)[:ADDRESSES_MAX]
+    return tuple(SocketAddress(*each) for each in host_addresses(endpoint.host, endpoint.port))
 
 
 def look_up(endpoint: Endpoint) -> SocketAddress:

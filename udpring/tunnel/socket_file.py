@@ -20,7 +20,7 @@ from pathlib import Path
 from udpring.errors import HostError
 from udpring.tunnel.refusals import cure_of
 
-__all__ = ["SocketFile", "socket_path"]
+__all__ = ["SocketFile"]
 
 BACKLOG = 64
 POLL_SECONDS = 1.0
@@ -35,17 +35,6 @@ _IN_DELETE_SELF = 0x400
 _IN_MOVE_SELF = 0x800
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC
-
-
-def socket_path(directory: str | os.PathLike[str], interface: str) -> Path:
-    """The socket of an interface. Raises HostError for a name that is no file name."""
-    if not interface or "/" in interface or interface in (".", ".."):
-        raise HostError(
-            f"interface name {interface!r} cannot name a socket file",
-            errno=errno.EINVAL,
-            cure="choose another",
-        )
-    return Path(directory) / f"{interface}.sock"
 
 
 class SocketFile:

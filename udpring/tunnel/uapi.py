@@ -24,6 +24,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, assert_never
 
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY
 from udpring.tunnel.uapi_lines import MAX_LINE, Lines, UapiProtocolError
 from udpring.tunnel.uapi_values import (
     DEVICE_KEYS,
@@ -110,9 +111,6 @@ __all__ = [
     "format_set",
     "format_status",
 ]
-
-SOCKET_DIRECTORY = "/var/run/wireguard"
-"""Where ``wg`` looks for ``INTERFACE.sock``."""
 
 
 class RequestParser:

@@ -27,7 +27,7 @@ from typing import Any
 
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import keys
-from udpring.tunnel.uapi import SOCKET_DIRECTORY
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY
 from udpring_tools.bench import usage
 from udpring_tools.bench.comparison import summary
 from udpring_tools.bench.host import host_facts, load
