@@ -77,7 +77,7 @@ FIGURES = (
     Figure("rtt_idle_p99_ms", "round trip, idle, p99", "ms", "Round trip, idle", True, 3),
     Figure("rtt_loaded_p50_ms", "round trip, full TCP stream, p50", "ms", "Round trip, loaded", True, 3),
     Figure("rtt_loaded_p99_ms", "round trip, full TCP stream, p99", "ms", "Round trip, loaded", True, 3),
-    Figure("resident_mib", "resident memory, the larger node", "MiB", "Memory", True, 1),
+    Figure("resident_mib", "resident memory (PSS), the larger node", "MiB", "Memory", True, 1),
 )
 
 

@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 FIGURES = (
     Figure("start_ms", "start to socket ready", "ms", "", True, 1),
-    Figure("resident_mib", "resident memory, no peers", "MiB", "", True, 1),
+    Figure("resident_mib", "resident memory (PSS), no peers", "MiB", "", True, 1),
     Figure("setconf_s", "wg setconf", "s", "", True, 3),
     Figure("syncconf_s", "wg syncconf, unchanged", "s", "", True, 3),
     Figure("show_s", "wg show", "s", "", True, 3),

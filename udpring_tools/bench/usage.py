@@ -28,10 +28,13 @@ def cpu_seconds(session: int) -> float:
 
 
 def resident_mib(session: int) -> float:
-    """Resident memory (proc_pid_status(5), VmRSS)."""
+    """Resident memory, where a page that several processes share counts once among them (PSS, of
+    proc_pid_smaps_rollup(5))."""
     total = 0
     for pid, _ in _processes(session):
         with contextlib.suppress(OSError):
-            found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+            found = re.search(
+                r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+            )
             total += int(found[1]) if found else 0
     return total / 1024
