@@ -143,6 +143,22 @@ def test_free_threaded_python_is_refused(sdist: Path, tmp_path: Path) -> None:
     assert refused.stderr.startswith("udpring does not support free-threaded Python: ")
 
 
+def test_wheels_have_each_algorithm_of_the_core() -> None:
+    """A libcrypto of scripts/wheel-libraries without one of them would be found only by the user."""
+    asked = re.compile(r'(?:_fetch|_(?:private|public)_key_ex)\(NULL, (?:"([^"]+)"|OSSL_MAC_NAME_(\w+))')
+    names = {
+        "".join(found.groups("")).replace("-", "").lower()
+        for source in (TOP / "udpring" / "native").rglob("*.c")
+        for found in asked.finditer(source.read_text())
+    }
+    script = (TOP / "scripts" / "wheel-libraries").read_text()
+    listed = re.search(r"^algorithms=\((.*)\)$", script, re.MULTILINE)
+    assert listed is not None
+    checked = {word.removesuffix("_keyexch").replace("_ossl_", "") for word in listed[1].split()}
+    assert {"x25519", "blake2s256"} <= names
+    assert names == checked
+
+
 def test_the_wheel_serves_every_python_from_3_11(wheel: Path) -> None:
     assert wheel.name.startswith(f"udpring-{VERSION}-cp311-abi3-linux_")
 
