@@ -191,3 +191,20 @@ def test_plain_file_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.sock").touch()
     with pytest.raises(HostError, match="nothing serves"):
         server_of(tmp_path / f"{NAME}.sock")
+
+
+LOADED = """
+import gc, sys
+from udpring.tunnel import daemon
+daemon.load_modules()
+print(gc.isenabled(), gc.get_freeze_count() > 10_000, "udpring.tunnel.tunnel" in sys.modules)
+print(*sorted({"bz2", "cryptography", "difflib", "ssl", "udpring.tunnel.probe"} & set(sys.modules)))
+"""
+
+
+def test_node_loads_what_it_needs() -> None:
+    """And the garbage collector leaves that alone."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOADED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True True True\n\n", "")

@@ -16,15 +16,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-import shutil
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from udpring.records import record
 from udpring.tunnel import uapi
 from udpring.tunnel.config import IPAddress, Network
 from udpring.tunnel.uapi_client import ANSWER_MAX, ANSWER_SECONDS
@@ -64,7 +63,7 @@ class TunnelView:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hop:
     """A tunnel on the way, and the endpoint that it sends to."""
 
@@ -210,6 +209,9 @@ def _endpoint(view: TunnelView, key: bytes, value: str) -> None:
 
 def _ask_wg(interface: str) -> TunnelView | None:
     """The same for the kernel's WireGuard, without its keys."""
+    import shutil  # noqa: PLC0415 - with the modules of compression, which most nodes never use
+    import subprocess  # noqa: PLC0415
+
     if not shutil.which("wg"):
         return None
     view = TunnelView()
@@ -230,6 +232,8 @@ def _ask_wg(interface: str) -> TunnelView | None:
 
 
 def _wg(interface: str, what: str) -> str:
+    import subprocess  # noqa: PLC0415
+
     return subprocess.run(
         ["wg", "show", interface, what], capture_output=True, text=True, timeout=_TIMEOUT, check=True
     ).stdout

@@ -14,6 +14,7 @@ In the foreground there is no fork and the log goes to standard error.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -241,12 +242,15 @@ def _close_all_but(keep: set[int]) -> None:
 
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
-    # Before there is a thread: a log line starts one.
+    # Before there is a thread: a log line starts one. Before most modules are loaded: it needs few of them.
     broker = Broker.start(_help) if options.confined else None
-    from udpring.tunnel.process_log import setup_log  # noqa: PLC0415
-
-    setup_log(options.interface, options.log_level, foreground=options.foreground, style=options.log_format)
     try:
+        load_modules()
+        from udpring.tunnel.process_log import setup_log  # noqa: PLC0415
+
+        setup_log(
+            options.interface, options.log_level, foreground=options.foreground, style=options.log_format
+        )
         if broker is not None:
             from udpring.tunnel.confinement import begin  # noqa: PLC0415
 
@@ -283,7 +287,6 @@ def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | N
         up = True
 
     try:
-        _load_asyncio()
         end = run_loop(lambda: serve(options, is_up, broker))
     except ConfigError as wrong:
         return MISUSED, str(wrong)
@@ -295,6 +298,18 @@ def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | N
     if end is not None and end.failed:
         return FAILED, end.reason
     return DONE, ""
+
+
+def load_modules() -> None:
+    """Imports what a node needs. The garbage collector looks at none of it, then or later: modules are no
+    garbage, and they are most of a node's objects."""
+    gc.disable()
+    try:
+        _load_asyncio()
+        from udpring.tunnel import confinement, outside, process_log, uapi_server  # noqa: F401, PLC0415
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _load_asyncio() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from udpring.records import record
 from udpring.tunnel.broker import Broker
 from udpring.tunnel.config import Endpoint
 from udpring.tunnel.crossed_tunnels import TunnelView, ViewOf, view_of
@@ -20,7 +20,7 @@ from udpring.tunnel.resolver import Addresses, look_up_all
 __all__ = ["Outside", "of_broker"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outside:
     """``addresses``: of an endpoint's host. ``tunnel``: the state of another tunnel. ``made`` and ``remove``:
     a socket file of the node was made, and is to be removed. All may block."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import traceback
 
-from udpring.tunnel import config_parser  # noqa: F401 - a reload parses
 from udpring.tunnel.native_noise import NativeStaticKey
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.noise import NoiseError

@@ -15,8 +15,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from udpring.records import record
 from udpring.tunnel.system_calls import NEWEST, Architecture
 
 __all__ = ["Allow", "Instruction", "Test", "install", "program"]
@@ -30,7 +30,7 @@ Instruction = tuple[int, int, int, int]
 """code, jump if true, jump if false, value (struct sock_filter)"""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Test:
     """Whether an argument has a value: ``(word & mask) == value``. ``below``: whether it is less.
     ``other``: whether it is not equal. ``high``: of the upper 32 bits of the argument."""
@@ -56,7 +56,7 @@ class Test:
         return steps
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allow:
     """Allows a call where all tests of one of the ``cases`` pass. No cases: always. ``error``: of all other
     cases."""

@@ -7,7 +7,8 @@ architecture does not have is missing in its table. Calls from number 424 on hav
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from udpring.records import record
 
 __all__ = ["ARCHITECTURES", "NEWEST", "Architecture", "this_architecture"]
 
@@ -61,7 +62,7 @@ membarrier 283 statx 291 rseq 293 eventfd2 19 flock 32
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Architecture:
     """``machine``: as uname(2) calls it. ``audit``: AUDIT_ARCH_* of linux/audit.h, as filters see it."""
 

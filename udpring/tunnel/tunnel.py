@@ -17,11 +17,12 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from udpring._native import lib
 from udpring.errors import RingError
+from udpring.records import record
 from udpring.tunnel.bounded_memory import BoundedMemory
 from udpring.tunnel.ciphers import aead_in_words, require_cipher
 from udpring.tunnel.control import BootClock, Control, ControlStats, End, PlaneIndices
@@ -46,7 +47,7 @@ MAX_PEERS: int = lib.UDPRING_PEERS_MAX
 log = logging.getLogger("udpring.node")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TunnelStats:
     """All counters of a tunnel: packets (``plane``), handshakes and timers (``control``), and the events that
     slow readers of ``Node.events`` lost (``events_lost``)."""
@@ -56,7 +57,7 @@ class TunnelStats:
     events_lost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Departed:
     """Kept of a peer that left: the timestamp of its last initiation, and its endpoint."""
 

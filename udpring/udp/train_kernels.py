@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from udpring.records import record
 
 __all__ = ["KERNEL_FAULTS", "KernelFault", "train_fault"]
 
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KernelFault:
     """``first``, ``last``: the versions with the fault. ``mended``: the one after them."""
 

@@ -7,7 +7,7 @@ outcomes in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
 
@@ -273,7 +273,7 @@ Then = Callable[[int, int], list[Outcome]]
 """How to go on after a computation, with the boot time and the wall time by then."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeerStamps:
     """The plane's state of a peer, as far as timers read it. Times: boot ns, 0 = never.
 
