@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,6 +15,8 @@ import pytest
 from lab import GO, SUBJECT, Node, Rig, until
 from lab.host import UDPRING
 from prometheus_client.parser import text_string_to_metric_families
+
+from udpring.tunnel.capabilities import DAC_OVERRIDE
 
 _FETCHED = Path(__file__).parent.parent / "build" / "promtool"
 PROMTOOL = shutil.which("promtool") or (str(_FETCHED) if _FETCHED.exists() else None)
@@ -105,3 +111,48 @@ def test_figures_agree_with_wg_and_the_interface(rig: Rig) -> None:
         timeout=60,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def _scraped(path: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with client.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert b" 200 " in head.splitlines()[0], head
+    return body.decode()
+
+
+def test_confined_exporter_serves_and_removes_its_file(rig: Rig) -> None:
+    """It has no right to open a file for writing, to start a program or to make a network socket."""
+    tunnel = rig.tunnel((SUBJECT, GO))
+    tunnel.ping()
+    path = rig.directory / "metrics"
+    command = tunnel.a.space.argv(*UDPRING, "exporter", tunnel.a.interface, "--listen", str(path))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout
+            assert running.stdout.readline() == f"metrics at {path}\n"
+            for _ in range(2):
+                assert _metrics(_scraped(path))[("udpring_scrape_success",)] == 1
+            [process] = [each for each in tunnel.a.space.pids() if _seccomp(each) and _is_exporter(each)]
+            status = Path(f"/proc/{process}/status").read_text()
+            fields = dict(re.findall(r"^(\w+):\s*(\S+)$", status, re.MULTILINE))
+            assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
+            assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << DAC_OVERRIDE}
+            os.kill(process, signal.SIGTERM)
+            assert running.wait(60) == 0
+            assert running.stderr
+            assert running.stderr.read() == ""
+        finally:
+            running.kill()
+    assert not path.exists()
+
+
+def _seccomp(process: int) -> bool:
+    return "Seccomp:\t2" in Path(f"/proc/{process}/status").read_text()
+
+
+def _is_exporter(process: int) -> bool:
+    return b"exporter" in Path(f"/proc/{process}/cmdline").read_bytes()

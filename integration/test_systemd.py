@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ ip link set lo up
 systemctl start udpring@probe0; echo "start $?"
 pid=$(systemctl show -p MainPID --value udpring@probe0)
 until grep -q 'Seccomp:.*2' /proc/$pid/status; do sleep 0.05; done
-cat /proc/$pid/task/*/status | grep CapEff | sort -u
+cat /proc/$pid/task/*/status | grep -E '^(CapEff|Uid)' | sort -u
 wg show probe0 allowed-ips
 ip -4 rule show lookup main | grep suppress
 nft list tables
@@ -54,6 +56,22 @@ systemctl show -p Result udpring@probe0
 ip link show probe0 2>&1
 grep ListenPort /etc/wireguard/probe0.conf
 echo END
+"""
+LIFE = (
+    "start 0", f"{PEER}\t0.0.0.0/0", "table ip udpring-probe0", "net.ipv4.conf.all.src_valid_mark = 1",
+    "reload 0", "40777", "set 0", "stop 0", "Result=success", 'Device "probe0" does not exist.', "ListenPort = 40888",
+)  # fmt: skip
+AS_USER = f"""
+echo 'udpring:x:900:900::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
+echo 'udpring:x:900:' >>/etc/group
+program={Path(sys.executable).with_name("udpring")}
+setpriv --reuid=900 --regid=900 --clear-groups $program --version || echo unreadable
+mkdir -p /etc/systemd/system/udpring@.service.d
+cat >/etc/systemd/system/udpring@.service.d/user.conf <<'UNIT'
+{{drop_in}}UNIT
+systemctl daemon-reload
+touch /etc/wireguard/probe0.conf
+chown -R udpring /etc/wireguard
 """
 
 
@@ -80,15 +98,15 @@ def test_unit_is_valid(tmp_path: Path) -> None:
     assert "udpring" not in done.stderr
 
 
-def test_node_runs_under_systemd(tmp_path: Path) -> None:
-    """It starts with routes, rules and firewall, is confined, reloads, changes its port, stops and saves."""
-    (tmp_path / "probe").write_text(PROBE)
-    (tmp_path / "unit").mkdir()
+def _said(folder: Path, probe: str) -> tuple[str, str]:
+    """What a probe and the nodes say under a systemd that is started for it."""
+    (folder / "probe").write_text(probe)
+    (folder / "unit").mkdir()
     enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net")
     script = TOP / "integration" / "lab" / "systemd_root.sh"
-    words = (*enter, "bash", str(script), str(TOP), str(_installed(tmp_path / "unit")), str(tmp_path))
-    log = tmp_path / "probe.log"
-    with (tmp_path / "console").open("w") as console:
+    words = (*enter, "bash", str(script), str(TOP), str(_installed(folder / "unit")), str(folder))
+    log = folder / "probe.log"
+    with (folder / "console").open("w") as console:
         root = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
 
     def said() -> str:
@@ -100,19 +118,35 @@ def test_node_runs_under_systemd(tmp_path: Path) -> None:
     finally:
         root.send_signal(signal.SIGKILL)
         root.wait(30)
-        clean = ("unshare", "--mount", "bash", str(script), "--clean", str(tmp_path))
+        clean = ("unshare", "--mount", "bash", str(script), "--clean", str(folder))
         until(lambda: subprocess.run(clean, check=False).returncode == 0, "its cgroups are gone")
     text = said()
-    console_text = (tmp_path / "console").read_text()
+    console_text = (folder / "console").read_text()
     if not text and "mount" in console_text:
         pytest.skip(f"this host mounts no root for systemd: {console_text.splitlines()[0]}")
-    node = (tmp_path / "node.log").read_text()
-    for line in (
-        "start 0", f"CapEff:\t{1 << 12:016x}", f"{PEER}\t0.0.0.0/0", "table ip udpring-probe0",
-        "net.ipv4.conf.all.src_valid_mark = 1", "reload 0", "40777", "set 0", "stop 0", "Result=success",
-        'Device "probe0" does not exist.', "ListenPort = 40888",
-    ):  # fmt: skip
+    node = folder / "node.log"
+    return text, node.read_text() if node.exists() else ""
+
+
+def test_node_runs_under_systemd(tmp_path: Path) -> None:
+    """It starts with routes, rules and firewall, is confined, reloads, changes its port, stops and saves."""
+    text, node = _said(tmp_path, PROBE)
+    for line in (*LIFE, f"CapEff:\t{1 << 12:016x}", "Uid:\t0\t0\t0\t0"):
         assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
     assert "PostUp of probe0" in node
     assert "not confined" not in node
     assert not os.path.lexists("/etc/wireguard/probe0.conf"), "the host's files are untouched"
+
+
+def test_node_runs_as_a_user_of_its_own(tmp_path: Path) -> None:
+    """The same life, by the drop-in of docs/least-privilege.md. A wg of root configures the node."""
+    page = (TOP / "docs" / "least-privilege.md").read_text()
+    drop_in = re.search(r"^    \[Service\]\n    User=.*\n(    .*\n)*", page, re.MULTILINE)
+    assert drop_in
+    text, node = _said(tmp_path, AS_USER.format(drop_in=textwrap.dedent(drop_in[0])) + PROBE)
+    if "unreadable" in text:
+        pytest.skip("other users may not read this checkout")
+    for line in (*LIFE, f"CapEff:\t{1 << 12:016x}", "Uid:\t900\t900\t900\t900"):
+        assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
+    assert "PostUp of probe0" in node
+    assert "not confined" not in node

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
+import socket
+from pathlib import Path
 
 from udpring.cli import Subparsers
 
@@ -18,7 +22,8 @@ def register(subparsers: Subparsers) -> None:
         description="Serve metrics of running interfaces by HTTP, in the format of OpenMetrics, until "
         "Ctrl-C. The names of wireguard_* are those of prometheus_wireguard_exporter, of any userspace "
         "WireGuard. udpring_* are counters and states of udpring's nodes, as udpring stats prints them. "
-        "Needs prometheus-client: pip install 'udpring[metrics]'.",
+        "Needs prometheus-client: pip install 'udpring[metrics]'. After the start the process can only read "
+        "and answer (UDPRING_CONFINEMENT=off: docs/least-privilege.md).",
     )
     parser.add_argument(
         "interfaces", nargs="*", metavar="IFACE", help="only these interfaces (default: all that run)"
@@ -42,20 +47,50 @@ def run(args: argparse.Namespace) -> int:
         metrics_text,
         require_client,
     )
+    from udpring.tunnel import confinement  # noqa: PLC0415
 
     require_client()
     if args.once:
         print(metrics_text(args.interfaces), end="")
         return 0
+    confined = confinement.wanted(os.environ)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # of all threads; sigwait takes them
     try:
         server = MetricsServer(MetricsAddress.parse(args.listen), args.interfaces)
+        remover = _Remover(server.address.path) if confined and server.address.path else None
         try:
+            if confined:
+                confinement.confine_server()
             server.serve()
             print(f"metrics at {server.address}", flush=True)
             signal.sigwait(_ENDS)
         finally:
             server.close()
+            if remover is not None:
+                remover.close()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
+
+
+class _Remover:
+    """A process that removes the socket file of a confined exporter, which may not. It ends with it."""
+
+    def __init__(self, path: str) -> None:
+        """Raises HostError. Call it while there is one thread."""
+        from udpring.tunnel.broker import Broker, serve  # noqa: PLC0415
+
+        found = Path(path).lstat()
+
+        def wait(control: socket.socket) -> None:
+            serve(control, {})
+            with contextlib.suppress(OSError):
+                there = Path(path).lstat()
+                if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+                    Path(path).unlink()
+
+        self._broker = Broker.start(wait)
+
+    def close(self) -> None:
+        """Waits until it is removed."""
+        self._broker.close()

@@ -10,9 +10,9 @@ import os
 import struct
 from collections.abc import Iterable
 
-__all__ = ["KILL", "NET_ADMIN", "NET_BIND_SERVICE", "SETGID", "SETUID", "held", "keep_only"]
+__all__ = ["DAC_OVERRIDE", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "SETGID", "SETUID", "held", "keep_only"]
 
-KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN = 5, 6, 7, 10, 12
+DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN = 1, 5, 6, 7, 10, 12
 """CAP_* of linux/capability.h."""
 
 _VERSION_3 = 0x20080522

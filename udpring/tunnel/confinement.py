@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable
 from enum import Flag, auto
 
-from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, keep_only
+from udpring.tunnel.capabilities import DAC_OVERRIDE, NET_ADMIN, NET_BIND_SERVICE, keep_only
 from udpring.tunnel.first_confinement import VARIABLE, attempt, hide, prctl, protect_memory, wanted
 from udpring.tunnel.seccomp import Allow, Test, install, program
 from udpring.tunnel.system_calls import Architecture, this_architecture
@@ -108,6 +108,14 @@ def begin(capabilities: Iterable[int] = NODE) -> None:
     attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
     protect_memory()
     _hide_memory()
+
+
+def confine_server() -> None:
+    """Confines a process that reads files and serves, such as ``udpring exporter``, and has one thread.
+    CAP_DAC_OVERRIDE stays, to read files and reach sockets of other users."""
+    attempt("capabilities", lambda: keep_only([DAC_OVERRIDE]))
+    protect_memory()
+    complete(Profile.SERVER)
 
 
 def _hide_memory() -> None:
