@@ -3,6 +3,7 @@ the node itself works."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -126,6 +127,17 @@ def test_intruder_has_only_sockets_of_a_node(tunnel: Tunnel, attempt: Attempt) -
     ):
         assert attempt(made.format(int(family), int(kind), protocol)) == -errno.EAFNOSUPPORT
     assert attempt(made.format(int(socket.AF_INET), int(socket.SOCK_DGRAM), 0)) > 0
+
+
+def test_intruder_makes_no_socket_file(tunnel: Tunnel, attempt: Attempt, tmp_path: Path) -> None:
+    """Nor by a socket that is allowed. Where Landlock is, which a filter cannot replace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(444, None, 0, 1) < 2:
+        pytest.skip("this kernel has no Landlock with links between folders (5.19)")
+    path = tmp_path / "made"
+    for made in ("socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)", "socket.socketpair()[0]"):
+        assert attempt(f"{made}.bind({str(path)!r})") == -errno.EACCES
+    assert not path.exists()
 
 
 def test_every_thread_has_the_filter_and_two_capabilities(tunnel: Tunnel, attempt: Attempt) -> None:

@@ -59,7 +59,8 @@ echo END
 """
 LIFE = (
     "start 0", f"{PEER}\t0.0.0.0/0", "table ip udpring-probe0", "net.ipv4.conf.all.src_valid_mark = 1",
-    "reload 0", "40777", "set 0", "stop 0", "Result=success", 'Device "probe0" does not exist.', "ListenPort = 40888",
+    "reload 0", "40777", "set 0", "stop 0", "Result=success", 'Device "probe0" does not exist.',
+    "ListenPort = 40888",
 )  # fmt: skip
 AS_USER = f"""
 echo 'udpring:x:900:900::/nonexistent:/usr/sbin/nologin' >>/etc/passwd

@@ -50,14 +50,14 @@ def _serve(listening: socket.socket) -> None:
                 lines.flush()
 
 
-def _start_with_intruder(tunnel: Tunnel) -> None:
-    _start(tunnel)
-    listening = socket.socket(socket.AF_UNIX)
+if __name__ == "__main__":
+    listening = socket.socket(socket.AF_UNIX)  # before the node is confined
     listening.bind(os.environ["UDPRING_INTRUDER"])
     listening.listen()
-    threading.Thread(target=_serve, args=(listening,), daemon=True).start()
 
+    def _start_with_intruder(tunnel: Tunnel) -> None:
+        _start(tunnel)
+        threading.Thread(target=_serve, args=(listening,), daemon=True).start()
 
-if __name__ == "__main__":
     setattr(Tunnel, "start", _start_with_intruder)  # noqa: B010 - mypy refuses to assign a method
     sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from lab.space import Space, until
+from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE
+from udpring.tunnel.system_calls import this_architecture
 
 UAPI = Path("/var/run/wireguard")
 
@@ -49,6 +52,14 @@ def _subject() -> Program:
 SUBJECT = _subject()
 #: The other implementation that it must work with.
 GO = Program("wireguard-go", (shutil.which("wireguard-go") or "wireguard-go",))
+
+
+RIGHTS = 1 << NET_ADMIN | 1 << NET_BIND_SERVICE
+
+
+def _status(process: int) -> dict[str, str]:
+    text = Path(f"/proc/{process}/status").read_text()
+    return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -187,8 +198,22 @@ class Node:
         """Process, configuration, addresses, link up."""
         self.spawn()
         self.configure()
+        self._check_confinement()
         self.bring_up()
         return self
+
+    def _check_confinement(self) -> None:
+        """The tests are about nodes under their filter and with few capabilities. It is in force before the
+        first answer of the UAPI."""
+        env = {**os.environ, **dict(self.program.env)}
+        off = env.get("UDPRING_CONFINEMENT") == "off" or this_architecture() is None
+        if self.program.argv != SUBJECT.argv or off or os.environ.get("UDPRING_WG_PROGRAM"):
+            return
+        assert self.process
+        node, here = (_status(pid) for pid in (self.process.pid, os.getpid()))
+        assert node["Seccomp"] == "2"
+        assert int(node.get("Seccomp_filters", 1)) > int(here.get("Seccomp_filters", 0))
+        assert int(node["CapEff"], 16) | RIGHTS == RIGHTS
 
     def bring_up(self) -> None:
         for each in self.inner:

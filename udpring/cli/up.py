@@ -8,14 +8,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from udpring.cli import Subparsers
 from udpring.errors import ConfigError, HostError, UdpringError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from udpring.cli._up_request import UpRequest
     from udpring.tunnel.broker import Broker
     from udpring.tunnel.config import Config
@@ -73,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from udpring.tunnel import config, confinement, daemon, process_log  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.log_format import log_format  # noqa: PLC0415
+    from udpring.tunnel.socket_path import SOCKET_DIRECTORY  # noqa: PLC0415
     from udpring.tunnel.trusted_file import require_trusted  # noqa: PLC0415
 
     name, path = config.locate(args.file)
@@ -110,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         if not confined:
             return _serve(request, ready)
         with contextlib.closing(_up_broker.start(request)) as broker:  # while there is one thread
-            confinement.begin()
+            listening = [Path(metrics.path).parent] if metrics is not None and metrics.path else []
+            confinement.begin([SOCKET_DIRECTORY, *listening])
             return _serve(request, ready, broker)
 
     if args.foreground:

@@ -24,6 +24,7 @@ from enum import Flag, auto
 
 from udpring.tunnel.capabilities import DAC_OVERRIDE, NET_ADMIN, NET_BIND_SERVICE, keep_only
 from udpring.tunnel.first_confinement import VARIABLE, attempt, hide, prctl, protect_memory, wanted
+from udpring.tunnel.landlock import forbid_special_files
 from udpring.tunnel.seccomp import Allow, Test, install, program
 from udpring.tunnel.system_calls import Architecture, this_architecture
 
@@ -98,14 +99,19 @@ class Profile(Flag):
     SERVER = READING
 
 
-def begin(capabilities: Iterable[int] = NODE) -> None:
-    """Gives up all capabilities but these, sets no_new_privs and keeps memory out of core dumps. For a
-    process with one thread."""
+def begin(sockets: Iterable[str | os.PathLike[str]]) -> None:
+    """Gives up all capabilities but those of a node, sets no_new_privs and keeps memory out of core dumps.
+    From now on the process makes no special files, but sockets in these folders. For a process with one
+    thread."""
     from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
 
     lib.udpring_steering_load()  # needs CAP_BPF. Without it the kernel's own choice of queues serves
-    attempt("capabilities", lambda: keep_only(capabilities))
+    attempt("capabilities", lambda: keep_only(NODE))
     attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
+    try:
+        forbid_special_files(sockets)
+    except OSError as refused:
+        log.debug("not confined by Landlock: %s", refused)  # many kernels lack it
     protect_memory()
     _hide_memory()
 

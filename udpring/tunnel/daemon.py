@@ -253,8 +253,9 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
         )
         if broker is not None:
             from udpring.tunnel.confinement import begin  # noqa: PLC0415
+            from udpring.tunnel.socket_path import SOCKET_DIRECTORY  # noqa: PLC0415
 
-            begin()
+            begin([SOCKET_DIRECTORY])
         return _serve(options, ready, broker)
     finally:
         if broker is not None:
