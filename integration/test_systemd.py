@@ -141,7 +141,7 @@ def test_node_runs_under_systemd(tmp_path: Path) -> None:
 
 def test_node_runs_as_a_user_of_its_own(tmp_path: Path) -> None:
     """The same life, by the drop-in of docs/least-privilege.md. A wg of root configures the node."""
-    page = (TOP / "docs" / "least-privilege.md").read_text()
+    page = (TOP / "docs/least-privilege.md").read_text()
     drop_in = re.search(r"^    \[Service\]\n    User=.*\n(    .*\n)*", page, re.MULTILINE)
     assert drop_in
     text, node = _said(tmp_path, AS_USER.format(drop_in=textwrap.dedent(drop_in[0])) + PROBE)
