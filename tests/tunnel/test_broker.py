@@ -199,22 +199,38 @@ with closing(Broker.start(lambda control: serve(control, services))) as broker:
     assert (done.stdout, done.stderr) == ("[['7f000001', 5, 0]]\n", "")
 
 
-def test_broker_loads_little() -> None:
-    """It runs for as long as the node. Each of these takes from half a MiB to two."""
-    done = run_python(
-        """
+LOADED = """
 import sys
 from contextlib import closing
+from pathlib import Path
 from udpring.cli import wg
 from udpring.tunnel import broker_services, daemon
 from udpring.tunnel.broker import Broker
+def of_wg():
+    return Broker.start(daemon._help)
+def of_up():
+    from udpring.cli import _up_broker
+    from udpring.cli._up_request import UpRequest
+    from udpring.tunnel.config import Config
+    config = Config.loads(sys.argv[1])
+    return _up_broker.start(UpRequest("udr-none", Path("/nowhere"), config, True, False, {}))
 broker_services.host_addresses = lambda host, port: [(" ".join(sys.modules).encode(), 0, 0)]
-with closing(Broker.start(daemon._help)) as broker:
+with closing(START()) as broker:
     broker.call("seal")
     [[modules, _, _]] = broker.call("addresses", host="", port=0)
 loaded = set(bytes.fromhex(modules).decode().split())
-heavy = {"asyncio", "cryptography", "inspect", "logging", "ssl", "udpring._core"}
-print("json" in loaded, loaded & heavy)
+print("json" in loaded, loaded & HEAVY)
 """
+
+
+@pytest.mark.parametrize("program", ["wg", "up"])
+def test_broker_loads_little(program: str) -> None:
+    """It runs for as long as the node. Each of these takes from half a MiB to two."""
+    heavy = {"asyncio", "cryptography", "ssl", "udpring._core"}
+    if program == "wg":
+        heavy |= {"inspect", "logging"}
+    done = run_python(
+        f"import sys; sys.argv[1:] = [{CONFIG!r}]"
+        + LOADED.replace("START", f"of_{program}").replace("HEAVY", repr(heavy))
     )
     assert (done.stdout, done.stderr) == ("True set()\n", "")

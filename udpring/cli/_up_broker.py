@@ -18,13 +18,12 @@ from typing import Any
 from udpring.cli._up_request import UpRequest, load
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, process_log, up_record
-from udpring.tunnel.attachment import keep_unset
 from udpring.tunnel.broker import Broker, Service, serve
 from udpring.tunnel.broker_services import SocketFiles, services
 from udpring.tunnel.config import Config
 from udpring.tunnel.first_confinement import protect_memory, restore_dumps
 from udpring.tunnel.hooks import HookScope, run_hooks
-from udpring.tunnel.interface import Plan, plan
+from udpring.tunnel.interface import Plan, keep_unset, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.saved_config import save
 

@@ -130,6 +130,9 @@ def _show_steps(name: str, path: Path, loaded: Config) -> int:
 
 
 def _serve(request: UpRequest, ready: Callable[[], None], broker: Broker | None = None) -> tuple[int, str]:
+    from udpring.tunnel.daemon import load_modules  # noqa: PLC0415
+
+    load_modules("udpring.cli._up_node")
     from udpring.cli._up_node import run_node  # noqa: PLC0415
     from udpring.tunnel.refusals import explained, run_loop  # noqa: PLC0415
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config, InterfaceConfig, IPAddress, Network
 from udpring.tunnel.control_values import End
-from udpring.tunnel.interface import Plan, needs_default_table, plan
+from udpring.tunnel.interface import keep_unset, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.link import Link, LinkWatch
 from udpring.tunnel.plane import Plane
 
-__all__ = ["Attached", "Attachment", "PlaneSettings", "Tun", "TunPlane", "keep_unset"]
+__all__ = ["Attached", "Attachment", "PlaneSettings", "Tun", "TunPlane"]
 
 DEFAULT_NAME = "udpring%d"
 """The kernel puts a number in place of %d."""
@@ -166,17 +166,3 @@ class _AttachedTun(TunPlane):
         setup, self._setup = self._setup, None
         if setup is not None:
             await run_blocking(setup.undo, name="udpring-undo")
-
-
-def keep_unset(config: Config, live: Plan) -> Config:
-    """Keeps the MTU and the mark that were chosen before. A new look-up would find routes through the tunnel
-    itself."""
-    settings = config.interface
-    return replace(
-        config,
-        interface=replace(
-            settings,
-            mtu=live.mtu if settings.mtu is None else settings.mtu,
-            fwmark=settings.fwmark or (live.fwmark if needs_default_table(config) else 0),
-        ),
-    )

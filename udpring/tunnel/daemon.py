@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ __all__ = [
     "DaemonOptions",
     "detach",
     "leave_the_caller",
+    "load_modules",
     "serve",
     "start",
     "stop_signal",
@@ -301,13 +303,16 @@ def _serve(options: DaemonOptions, ready: Callable[[], None], broker: Broker | N
     return DONE, ""
 
 
-def load_modules() -> None:
-    """Imports what a node needs. The garbage collector looks at none of it, then or later: modules are no
-    garbage, and they are most of a node's objects."""
+def load_modules(*more: str) -> None:
+    """Imports what a node needs, and ``more``. The garbage collector looks at none of it, then or later:
+    modules are no garbage, and they are most of a node's objects."""
     gc.disable()
     try:
         _load_asyncio()
         from udpring.tunnel import confinement, outside, process_log, uapi_server  # noqa: F401, PLC0415
+
+        for name in more:
+            importlib.import_module(name)
     finally:
         gc.freeze()
         gc.enable()

@@ -19,7 +19,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from udpring.errors import HostError
@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "Step",
     "interface_mtu",
+    "keep_unset",
     "needs_default_table",
     "plan",
     "route_step",
@@ -315,3 +316,17 @@ def _iptables(interface: str, program: str, addresses: Iterable[str], mark: int)
         return Command((f"{program}-restore", "-n"), "".join(f"{line}\n" for line in lines))
 
     return Step(restore("-I"), restore("-D"))
+
+
+def keep_unset(config: Config, live: Plan) -> Config:
+    """Keeps the MTU and the mark that were chosen before. A new look-up would find routes through the tunnel
+    itself."""
+    settings = config.interface
+    return replace(
+        config,
+        interface=replace(
+            settings,
+            mtu=live.mtu if settings.mtu is None else settings.mtu,
+            fwmark=settings.fwmark or (live.fwmark if needs_default_table(config) else 0),
+        ),
+    )

@@ -16,12 +16,12 @@ from typing import Literal
 
 from udpring._native import lib
 from udpring.errors import HostError
-from udpring.tunnel.attachment import Attached, PlaneSettings, keep_unset
+from udpring.tunnel.attachment import Attached, PlaneSettings
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.config import Config, InterfaceConfig, IPAddress, Network
 from udpring.tunnel.control_values import End
 from udpring.tunnel.inside_link import InsideLink
-from udpring.tunnel.interface import Plan, plan
+from udpring.tunnel.interface import Plan, keep_unset, plan
 from udpring.tunnel.interface_setup import Setup, gather
 from udpring.tunnel.link import LinkWatch
 from udpring.tunnel.namespaces import Namespaces
