@@ -143,6 +143,16 @@ def test_free_threaded_python_is_refused(sdist: Path, tmp_path: Path) -> None:
     assert refused.stderr.startswith("udpring does not support free-threaded Python: ")
 
 
+def test_cibuildwheel_builds_for_both_libraries_and_processors() -> None:
+    """By its own reading of pyproject.toml. It needs no container for that."""
+    ask = (sys.executable, "-P", "-m", "cibuildwheel", "--platform", "linux", "--print-build-identifiers")
+    assert run(*ask, cwd=TOP).split() == [
+        f"cp311-{library}_{processor}"
+        for library in ("manylinux", "musllinux")
+        for processor in ("x86_64", "aarch64")
+    ]
+
+
 def test_wheels_have_each_algorithm_of_the_core() -> None:
     """A libcrypto of scripts/wheel-libraries without one of them would be found only by the user."""
     asked = re.compile(r'(?:_fetch|_(?:private|public)_key_ex)\(NULL, (?:"([^"]+)"|OSSL_MAC_NAME_(\w+))')

@@ -167,6 +167,20 @@ def test_missing_forced_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     assert "rot13" in lacks(found)["a library for chacha20-poly1305"]["cure"]
 
 
+def test_without_x25519_no_node_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL without its default provider. ipsec-mb could still encrypt packets."""
+    only_base = tmp_path / "openssl.cnf"
+    only_base.write_text(
+        "openssl_conf = init\n[init]\nproviders = used\n[used]\nbase = active\n[active]\nactivate = 1\n"
+    )
+    monkeypatch.setenv("OPENSSL_CONF", str(only_base))
+    found = probed()
+    assert found["handshake"]["works"] is False
+    assert found["can_run_node"] is False
+    assert lacks(found)["handshakes"]["cure"] == found["handshake"]["reason"]
+    assert "X25519" in found["handshake"]["reason"]
+
+
 def test_small_buffers_matter_only_without_the_right_to_more() -> None:
     found = udpring.probe()
     limits = tunnel_probe.Limits(212992, 8 << 20, None, 0)

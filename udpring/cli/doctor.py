@@ -80,6 +80,7 @@ def _rows(found: HostProbe) -> Iterator[Row]:
         for library in aead.libraries:
             used = f" (in use: {aead.why})" if library.name == aead.library else ""
             yield "AEAD", f"  {library.name}", _state(library), library.reason + used
+    yield "handshake", found.handshake.name, _state(found.handshake), found.handshake.reason
     yield "CPU", "features", "-", " ".join(found.system.cpu_features) or "none that udpring uses"
     tun = found.tun
     yield "TUN", "device", _state(tun.device), tun.device.reason

@@ -17,6 +17,7 @@ from pathlib import Path
 from udpring._native import ffi, lib, reason, reason_text
 from udpring.errors import HostError
 from udpring.tunnel.ciphers import CIPHER_NUMBERS
+from udpring.tunnel.handshake_probe import probe_handshake
 from udpring.tunnel.namespaces import Namespaces
 from udpring.tunnel.plane_values import TUN_OFFLOADS
 from udpring.tunnel.refusals import require_descriptors
@@ -144,6 +145,8 @@ class HostProbe:
     """Programs that `udpring up` may need, in the order of ``_UP_TOOLS``."""
     rootless: Feature = _NOT_TRIED
     """Whether a node can be attached to namespaces of its own, and which device it then has."""
+    handshake: Feature = _NOT_TRIED
+    """Whether handshakes can be computed."""
 
     @property
     def can_run_node(self) -> bool:
@@ -182,6 +185,7 @@ class HostProbe:
             "capabilities": dict(self.capabilities),
             "limits": asdict(self.limits),
             "iproute2": self.iproute2.as_dict(),
+            "handshake": self.handshake.as_dict(),
             "rootless": self.rootless.as_dict(),
             "up_tools": {each.name: each.as_dict() for each in self.up_tools},
         }
@@ -207,6 +211,7 @@ def probe() -> HostProbe:
         iproute2=_iproute2(),
         up_tools=_up_tools(),
         rootless=_rootless(),
+        handshake=probe_handshake(),
     )
 
 
@@ -350,6 +355,8 @@ def _missing_for_good(found: HostProbe) -> list[Missing]:
     if not found.udp.tier:
         reasons = "; ".join(f"{tier.name}: {tier.reason}" for tier in found.udp.tiers)
         missing.append(Missing("a tier", "no datagram can be moved", reasons, True))
+    if not found.handshake and found.handshake is not _NOT_TRIED:
+        missing.append(Missing("handshakes", "no session begins", found.handshake.reason, True))
     for aead in found.aead:
         if not aead.library:
             default = aead.cipher == Cipher.CHACHA20_POLY1305
