@@ -303,6 +303,50 @@ def test_130000_prefixes_in_and_out(trie: Trie) -> None:
     assert (done[0], trie.count) == (count, 0)
 
 
+def test_large_trie_follows_every_change(trie: Trie) -> None:
+    """The search in a large trie begins at a table by the first 16 bits. Prefixes of all lengths come, move
+    and go, and the trie shrinks and grows across the size from which it has the table."""
+    chance = random.Random(16)
+    model: dict[tuple[int, int], int] = {}
+
+    def some_address() -> int:
+        return chance.choice((0x0A000000, 0x0A000000, 0xC0000000)) | chance.getrandbits(24)
+
+    def change(remove: bool) -> int:
+        cidr = chance.choice((chance.randint(0, 18), chance.randint(14, 32), chance.randint(20, 32)))
+        address = some_address()
+        if remove:
+            address, cidr = chance.choice(list(model))
+            address <<= 32 - cidr
+        key, peer = (address >> (32 - cidr), cidr), model.get((address >> (32 - cidr), cidr))
+        if remove and peer is not None:
+            trie.remove(peer, f"{ipaddress.IPv4Address(address)}/{cidr}")
+            del model[key]
+        else:
+            model[key] = chance.randrange(40)
+            trie.insert(model[key], f"{ipaddress.IPv4Address(address)}/{cidr}")
+        return address
+
+    def expected(address: int) -> int | None:
+        keys = ((address >> (32 - cidr), cidr) for cidr in range(32, -1, -1))
+        return next((model[key] for key in keys if key in model), None)
+
+    for size in (1500, 900, 1300, 0, 1100):
+        while len(model) != size:
+            changed = change(remove=len(model) > size), change(remove=chance.random() < 0.5 and bool(model))
+            for address in (*changed, some_address()):
+                assert trie.lookup(ipaddress.IPv4Address(address)) == expected(address)
+            if chance.random() < 0.002:
+                gone = chance.randrange(40)
+                trie.remove_peer(gone)
+                model = {key: peer for key, peer in model.items() if peer != gone}
+            if size == 0 and len(model) < 40:
+                for peer in range(40):
+                    trie.remove_peer(peer)
+                model = {}
+        assert trie.count == len(model)
+
+
 def test_memory_is_given_back(trie: Trie) -> None:
     """An empty trie holds no memory, and filling and emptying repeatedly does not leak."""
     array = ffi.new("struct udpring_prefix[]", 20_000)

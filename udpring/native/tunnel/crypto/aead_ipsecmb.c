@@ -97,9 +97,14 @@ static int manager_new(struct udpring_reason *why)
     return 0;
 }
 
-static int manager_ready(struct udpring_reason *why)
+static int manager_ready(IMB_MGR **manager, struct udpring_reason *why)
 {
-    return ur_likely(own_manager != NULL) ? 0 : manager_new(why);
+    *manager = own_manager;
+    if (ur_likely(*manager != NULL))
+        return 0;
+    int error = manager_new(why);
+    *manager = own_manager;
+    return error;
 }
 
 static bool find(void *library, const char *name, void *function, struct udpring_reason *why)
@@ -175,7 +180,8 @@ static void key_free(struct aead_key *key)
 
 static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal)
 {
-    int error = manager_ready(NULL);    /* now, so that no packet of this thread can fail for lack of it */
+    IMB_MGR *manager;
+    int error = manager_ready(&manager, NULL);    /* now, so that no packet of this thread can fail for lack of it */
     if (error)
         return error == -ENOTSUP ? -EIO : error;
     struct ipsecmb_key *made = secret_new(sizeof(*made));
@@ -188,8 +194,9 @@ static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], b
     return 0;
 }
 
-/* One packet of `text` bytes without its tag, which goes to `tag`. */
+/* One packet of `text` bytes without its tag, which goes to `tag`. `manager`: this thread's; a look-up is a call. */
 struct task {
+    IMB_MGR *manager;
     const uint8_t *key, *nonce, *aad, *in;
     uint8_t *out, *tag;
     uint32_t aad_length, text;
@@ -198,7 +205,7 @@ struct task {
 
 static int run(const struct task *task)
 {
-    IMB_MGR *manager = own_manager;
+    IMB_MGR *manager = task->manager;
     IMB_JOB *job = IMB_GET_NEXT_JOB(manager);
     job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
     job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
@@ -241,7 +248,7 @@ static void work(struct aead_key *key, struct aead_op *ops, unsigned count)
     const struct ipsecmb_key *own = (const struct ipsecmb_key *)key;
     uint8_t nonce[AEAD_NONCE_BYTES];
     struct task task = { .key = own->bytes, .nonce = nonce, .seal = own->seal };
-    int error = manager_ready(NULL);
+    int error = manager_ready(&task.manager, NULL);
     for (unsigned i = 0; i < count; i++) {
         struct aead_op *op = &ops[i];
         if (ur_unlikely(error)) {
@@ -271,11 +278,12 @@ static int one_shot(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t 
 {
     if (!seal && length < AEAD_TAG_BYTES)
         return -EBADMSG;
-    int error = manager_ready(NULL);
+    IMB_MGR *manager;
+    int error = manager_ready(&manager, NULL);
     if (error)
         return error == -ENOTSUP ? -EIO : error;
-    struct task task = { .key = key, .nonce = nonce, .aad = aad, .aad_length = aad_length, .in = data, .out = data,
-                         .text = seal ? length : length - AEAD_TAG_BYTES, .seal = seal };
+    struct task task = { .manager = manager, .key = key, .nonce = nonce, .aad = aad, .aad_length = aad_length, .in = data,
+                         .out = data, .text = seal ? length : length - AEAD_TAG_BYTES, .seal = seal };
     if (!seal)
         return open_checked(&task);
     task.tag = data + length;

@@ -1,9 +1,12 @@
 #include "allowed_ips.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define FIRST_CAPACITY 64u
+#define HUGE_FROM_BYTES (4u << 20)
 
 _Static_assert(sizeof(struct allowed_ips_node) == 48, "a node and its children fit well into cache lines");
 _Static_assert(ALLOWED_IPS_MAX <= ID_MAP_MAX, "the map has room for a peer a prefix");
@@ -57,6 +60,15 @@ static int key_of(const struct udpring_prefix *prefix, struct key *key)
 
 /* ---- the pool of nodes ---- */
 
+/* A search of a large trie reads nodes at random: with small pages, each is also a miss of the page tables' cache. */
+static void in_huge_pages(void *memory, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)memory + bytes) & ~(page - 1);
+    if (bytes >= HUGE_FROM_BYTES)
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE);    /* -EINVAL: the kernel has none */
+}
+
 static int reserve_two(struct trie *trie)
 {
     if (trie->free_count + (trie->capacity - trie->used) >= 2)
@@ -67,6 +79,7 @@ static int reserve_two(struct trie *trie)
         return -ENOMEM;
     trie->nodes = nodes;
     trie->capacity = capacity;
+    in_huge_pages(nodes, capacity * sizeof(*nodes));
     if (!trie->used)
         trie->used = 1;    /* position 0 means none */
     return 0;
@@ -100,6 +113,7 @@ static void release_if_empty(struct trie *trie)
     if (trie->prefixes)
         return;
     free(trie->nodes);
+    free(trie->starts);
     id_map_close(&trie->lists);
     memset(trie, 0, sizeof(*trie));
 }
@@ -204,7 +218,10 @@ static int insert(struct trie *trie, const struct key *key, uint32_t peer, bool 
     else if (!counts)
         list_take(trie, at);
     trie->prefixes += counts;
-    return list_add(trie, at, peer);
+    int error = list_add(trie, at, peer);
+    if (!key->v6)
+        trie_starts_update(trie, key->high, key->cidr);
+    return error;
 }
 
 /* A node with fewer than two children and no peer has no reason to be. */
@@ -223,9 +240,12 @@ static void prune(struct trie *trie, uint32_t at)
 
 static void remove_node(struct trie *trie, uint32_t at)
 {
+    struct allowed_ips_node gone = trie->nodes[at];
     list_take(trie, at);
     trie->prefixes--;
     prune(trie, at);
+    if (!gone.v6)
+        trie_starts_update(trie, gone.high, gone.cidr);
 }
 
 static void remove_prefix(struct trie *trie, const struct key *key, uint32_t peer)
@@ -247,6 +267,7 @@ void trie_free(struct trie *trie)
     if (!trie)
         return;
     free(trie->nodes);
+    free(trie->starts);
     id_map_close(&trie->lists);
     free(trie);
 }

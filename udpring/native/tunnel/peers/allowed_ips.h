@@ -11,6 +11,7 @@
 #include "id_map.h"
 
 #define ALLOWED_IPS_MAX (1u << 22)    /* prefixes; past it insertion says -ENOMEM */
+#define ALLOWED_IPS_STARTS (1u << 16)
 
 /* Positions are indices into trie->nodes; 0 is none. */
 struct allowed_ips_node {
@@ -22,6 +23,12 @@ struct allowed_ips_node {
     uint8_t cidr, v6;
 };
 
+/* Where the search for an IPv4 address begins, by its first 16 bits: the upper levels of a large trie are passed at once. */
+struct allowed_ips_start {
+    uint32_t at;                   /* the topmost node of at least 16 bits that begins with these; 0: none */
+    uint32_t peer;                 /* of the longest prefix below 16 bits that covers them; UDPRING_PEER_NONE: none */
+};
+
 /* Owner: the plane, or a test. Thread: one at a time. Freed by trie_free(). */
 struct trie {
     struct allowed_ips_node *nodes;   /* [capacity]; moves when it grows, freed when the trie is empty */
@@ -30,6 +37,7 @@ struct trie {
     uint32_t free_count;
     uint32_t prefixes;
     struct id_map lists;              /* peer -> first node of its list */
+    struct allowed_ips_start *starts; /* [ALLOWED_IPS_STARTS]; NULL: the trie has always been small, or there was no memory */
 };
 
 struct trie *trie_new(void);
@@ -38,6 +46,8 @@ void trie_free(struct trie *trie);
 int32_t trie_apply(struct trie *trie, const struct udpring_prefix *prefixes, uint32_t count, uint32_t *done);
 void trie_remove_peer(struct trie *trie, uint32_t peer);
 uint32_t trie_lookup(const struct trie *trie, uint16_t family, const uint8_t *ip);   /* longest match */
+/* A prefix of `cidr` bits in `high` came, went or has another peer (allowed_ips_starts.c). */
+void trie_starts_update(struct trie *trie, uint64_t high, unsigned cidr);
 /* The prefixes of one peer, IPv4 first, each family in ascending order; returns how many there are, fills up to max. */
 uint32_t trie_list(const struct trie *trie, uint32_t peer, struct udpring_prefix *out, uint32_t max);
 uint32_t trie_count(const struct trie *trie);
@@ -52,8 +62,13 @@ static inline uint64_t allowed_ips_word(const uint8_t *bytes)
 static inline uint32_t allowed_ips_lookup4(const struct trie *trie, const uint8_t ip[4])
 {
     uint64_t key = (uint64_t)((uint32_t)ip[0] << 24 | (uint32_t)ip[1] << 16 | (uint32_t)ip[2] << 8 | ip[3]) << 32;
-    uint32_t found = UDPRING_PEER_NONE;
-    for (uint32_t at = trie->root[0]; at;) {
+    uint32_t found = UDPRING_PEER_NONE, at = trie->root[0];
+    if (trie->starts) {
+        const struct allowed_ips_start *start = &trie->starts[key >> 48];
+        found = start->peer;
+        at = start->at;
+    }
+    while (at) {
         const struct allowed_ips_node *node = &trie->nodes[at];
         if ((node->high ^ key) >> 1 >> (63 - node->cidr))    /* in two steps: a shift by 64 is undefined */
             break;

@@ -1,7 +1,5 @@
 #include "checksum.h"
 
-#include <arpa/inet.h>
-
 /* The loop below is plain C; the compiler makes one version of it for each of these and the loader picks (ifunc).
  * One build must run on any x86-64; elsewhere the baseline's vectors serve. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
@@ -42,16 +40,9 @@ uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length)
     return (sum & 0xffffffffu) + (sum >> 32);
 }
 
-uint64_t checksum_pseudo(const uint8_t *addresses, size_t address_bytes, uint8_t protocol, uint32_t length)
-{
-    uint32_t tail[2] = {htonl(length), htonl(protocol)};
-    uint64_t sum = checksum_add(0, addresses, address_bytes);
-    return checksum_add(sum, (const uint8_t *)tail, sizeof(tail));
-}
-
 void checksum_ipv4_header(uint8_t *header, size_t bytes)
 {
     header[10] = header[11] = 0;
-    uint16_t sum = (uint16_t)~checksum_fold(checksum_add(0, header, bytes));
+    uint16_t sum = (uint16_t)~checksum_fold(checksum_few(header, bytes / 4));
     memcpy(header + 10, &sum, sizeof(sum));
 }

@@ -70,11 +70,11 @@ static bool checksums_hold(const struct parsed *p)
     if ((p->protocol == IPPROTO_TCP && get16(p->packet + p->transport + TCP_CHECKSUM) == 0xffff) ||
         (!p->v6 && get16(p->packet + 10) == 0xffff))
         return false;
-    uint64_t sum = p->v6 ? checksum_pseudo(p->packet + 8, 32, p->protocol, bytes)
-                         : checksum_pseudo(p->packet + 12, 8, p->protocol, bytes);
+    uint64_t sum = p->v6 ? checksum_pseudo(p->packet + 8, true, p->protocol, bytes)
+                         : checksum_pseudo(p->packet + 12, false, p->protocol, bytes);
     if (checksum_fold(checksum_add(sum, p->packet + p->transport, bytes)) != 0xffff)
         return false;
-    return p->v6 || checksum_fold(checksum_add(0, p->packet, 20)) == 0xffff;
+    return p->v6 || checksum_fold(checksum_few(p->packet, 5)) == 0xffff;
 }
 
 static bool same_flow(const struct coalesce_flow *flow, const struct parsed *p)

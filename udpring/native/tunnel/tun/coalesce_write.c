@@ -30,8 +30,8 @@ static uint32_t checksum_offset(const struct coalesce_flow *flow)
 static uint64_t pseudo_header(const struct coalesce_flow *flow, uint32_t length)
 {
     uint32_t bytes = length - flow->transport;
-    return flow->v6 ? checksum_pseudo(flow->packet + 8, 32, flow->protocol, bytes)
-                    : checksum_pseudo(flow->packet + 12, 8, flow->protocol, bytes);
+    return flow->v6 ? checksum_pseudo(flow->packet + 8, true, flow->protocol, bytes)
+                    : checksum_pseudo(flow->packet + 12, false, flow->protocol, bytes);
 }
 
 /* The header of the super-packet: lengths of the whole, and the pseudo-header's sum where the checksum goes. */

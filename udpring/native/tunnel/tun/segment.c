@@ -70,7 +70,7 @@ int segment_open(struct segmenter *segmenter, const struct vnet_header *vnet, ui
     if (bytes < least || segmenter->header > SEGMENT_HEADER_MAX || segmenter->header > length || !segmenter->segment)
         return -EINVAL;
     memcpy(segmenter->saved, packet, segmenter->header);
-    segmenter->addresses = segmenter->v6 ? checksum_add(0, packet + 8, 32) : checksum_add(0, packet + 12, 8);
+    segmenter->addresses = segmenter->v6 ? checksum_few(packet + 8, 8) : checksum_few(packet + 12, 2);
     return 0;
 }
 
@@ -103,8 +103,7 @@ static void fill_transport(const struct segmenter *segmenter, uint8_t *packet, u
         field = transport + UDP_CHECKSUM;
     }
     field[0] = field[1] = 0;
-    uint32_t tail[2] = {htonl(bytes), htonl(segmenter->protocol)};
-    uint64_t sum = checksum_add(segmenter->addresses, (const uint8_t *)tail, sizeof(tail));
+    uint64_t sum = segmenter->addresses + htonl(bytes) + htonl(segmenter->protocol);
     uint16_t folded = (uint16_t)~checksum_fold(checksum_add(sum, transport, bytes));
     if (folded == 0 && segmenter->protocol == IPPROTO_UDP)
         folded = 0xffff;
