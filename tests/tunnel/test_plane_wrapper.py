@@ -10,6 +10,7 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seccomp import run_python
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError, ConfigError, HostError
@@ -206,3 +207,27 @@ def test_libraries_are_named_for_the_ciphers_in_use() -> None:
     assert aead_in_words([]) == aead_in_words([chacha]) == chosen_aead()
     both = f"chacha20-poly1305 by {chosen_aead(chacha)}, aes-256-gcm by {chosen_aead(aes)}"
     assert aead_in_words([aes]) == aead_in_words([chacha, aes]) == aead_in_words() == both
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_threads_end_before_the_process(forked: bool) -> None:
+    """Also without a close. At exit OpenSSL frees what they use. A forked child has none to end."""
+    done = run_python(
+        f"""
+import ctypes, os, sys, warnings
+from udpring.tunnel.handshake_threads import HandshakeThreads
+from udpring.tunnel.plane import Plane
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(libc.system, ctypes.c_char_p(b"ls /proc/$PPID/task | wc -l"), None)
+plane = Plane("left", queues=(1 << 20, 1 << 22))
+threads = HandshakeThreads(plane)
+if not {forked}:
+    del plane, threads
+assert len(os.listdir("/proc/self/task")) > 2
+warnings.simplefilter("ignore")
+if {forked} and os.fork():
+    assert os.wait()[1] == 0
+    os._exit(0)
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")

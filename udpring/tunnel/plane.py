@@ -10,6 +10,7 @@ Times are ``int`` nanoseconds of CLOCK_BOOTTIME, 0 = never. Any method may raise
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import struct
@@ -136,6 +137,8 @@ class Plane:
         if plane == ffi.NULL:
             raise _host_error(code[0], f"interface {name}", reason_text(why))
         self._plane = plane
+        self._process = os.getpid()
+        _open.add(self)
         self._events: Any = None
 
     @property
@@ -145,6 +148,7 @@ class Plane:
     def close(self) -> None:
         """Stops the workers, closes sockets and TUN device, zeroises the keys. May be called again."""
         plane, self._plane = self._plane, None
+        _open.discard(self)
         if plane is not None:
             lib.udpring_plane_close(plane)
 
@@ -464,3 +468,14 @@ def _bytes(value: bytes | None, length: int) -> Any:
     if len(value) != length:
         raise ValueError(f"{length} bytes are needed, not {len(value)}")
     return ffi.from_buffer("uint8_t[]", value)
+
+
+_open: set[Plane] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """At exit OpenSSL frees what the threads use. A forked child has no threads of its parent's planes."""
+    for plane in list(_open):
+        if plane._process == os.getpid():
+            plane.close()

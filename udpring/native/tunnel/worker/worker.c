@@ -166,7 +166,9 @@ static void serve_commands_only(struct worker *worker)
 {
     for (;;) {
         worker->now = ur_clock_ns(CLOCK_BOOTTIME);
+        exclusive_enter(worker);       /* a command may close rings, whose queues the statistics read */
         worker_run_commands(worker);   /* before the first wait, too: a pause in a shortage may have taken the wake-up */
+        exclusive_leave(worker);
         if (worker->quit)
             return;
         struct pollfd wake = {.fd = worker->wake_fd, .events = POLLIN};
