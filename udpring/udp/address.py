@@ -34,6 +34,7 @@ __all__ = [
     "known_name",
     "look_up_name",
     "numeric_to_core",
+    "sources",
     "to_core",
 ]
 
@@ -312,6 +313,14 @@ class SourceList(AddressList[Address]):
         if packed == packed[: LAYOUT.size] * len(payloads):  # often one flow: a train
             return zip(payloads, repeat(self[0]), strict=False)
         return zip(payloads, self, strict=True)
+
+
+def sources(packed: bytes, ipv6: bool) -> SourceList:
+    """The list for whole packed addresses. ``ipv6``: of an AF_INET6 socket."""
+    made = SourceList.__new__(SourceList)
+    made._ipv6 = ipv6
+    made._packed = packed
+    return made
 
 
 def joined(packed: list[bytes], family: int) -> Address | AddressList | None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, overload
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError
-from udpring.udp.address import SourceList, host_from_core
+from udpring.udp.address import SourceList, host_from_core, sources
 from udpring.udp.origin import Origin
 from udpring.udp.packet import FIELDS, RECORD, Packet, of_train
 from udpring.udp.uncopied import Uncopied
@@ -91,12 +91,15 @@ class Batch(Uncopied, Sequence[Packet]):
 
     def _column(self, place: int) -> memoryview:
         """One of the core's columns, for these datagrams."""
-        self._live()
         raw = self._columns_raw
         if raw is None:
+            self._live()
             face = self._face
-            raw = memoryview(b"" if face is None else bytes(_buffer(face.columns, 12 * face.count))).cast("I")
+            raw = memoryview(b"" if face is None else _buffer(face.columns, 12 * face.count)[:]).cast("I")
             self._columns_raw = raw
+        if self._picked is None:
+            count = self._count
+            return raw[place * count : (place + 1) * count]
         count = len(raw) // 3
         return self._pick(raw[place * count : (place + 1) * count])
 
@@ -109,15 +112,15 @@ class Batch(Uncopied, Sequence[Packet]):
 
     def _spread(self, field: str) -> bytes:
         """The bytes of one field of ``struct udpring_packet`` for each datagram, one after the other."""
-        self._live()
         face = self._face
         if face is None:
+            self._live()
             return b""
         offset, size = FIELDS[field]
-        count = face.count
         if face.message_count == 1:  # one datagram, or one train
             alone: bytes = _buffer(face.messages, RECORD)[offset : offset + size]
-            return alone * (count if self._picked is None else len(self._picked))
+            return alone * self._count
+        count = face.count
         out = bytearray(count * size)
         lib.udpring_batch_spread(face, offset, size, ffi.from_buffer(out))
         if self._picked is None:
@@ -181,7 +184,7 @@ class Batch(Uncopied, Sequence[Packet]):
     @property
     def addresses(self) -> SourceList:
         """The source of each. ``SendRing`` takes this list as it is."""
-        return SourceList.of_packed(self._spread("source"), _AF_INET6 if self._origin.ipv6 else _AF_INET)
+        return sources(self._spread("source"), self._origin.ipv6)
 
     @property
     def socket_numbers(self) -> memoryview:
