@@ -61,6 +61,9 @@ static int receive(uint32_t max, int64_t timeout_ns)
     return code;
 }
 
+static struct udpring_alone alone;        /* of single datagrams */
+static struct udpring_address known;      /* their last source */
+
 /* A batch that was not taken, because a signal handler raised, is returned again. */
 static void receive_again(void)
 {
@@ -71,21 +74,25 @@ static void receive_again(void)
     if (udpring_recv_batch(model.call))
         return;
     const struct udpring_batch *first = model.call->batch;
-    CLAIM(udpring_recv_one(model.call) == -EAGAIN, "a datagram overtakes a batch");
+    CLAIM(udpring_recv_one(&alone) == -EAGAIN, "a datagram overtakes a batch");
     CLAIM(udpring_recv_batch(model.call) == 0 && model.call->batch == first, "a batch is lost");
     take_batch();
 }
 
 static void receive_one(void)
 {
-    int code = udpring_recv_one(model.call);
+    int code = udpring_recv_one(&alone);
     if (code == -EAGAIN)
         return;
     CLAIM(code >= 0, "one datagram: %d", code);
     uint32_t length = (uint32_t)code % UDPRING_ONE_MORE;
-    CLAIM(!memcmp(&model.call->source, &front()->source, sizeof(model.call->source)), "another source");
+    CLAIM(!memcmp(&alone.source, &front()->source, sizeof(alone.source)), "another source");
+    CLAIM(alone.other == (memcmp(&alone.source, &known, sizeof(known)) != 0) && alone.other == !!(code & UDPRING_ONE_OTHER),
+          "a change of the source is not told");
+    known = alone.source;
+    alone.other = false;
     CLAIM(model.at + 1 == front()->count, "a train is not one datagram");   /* a remaining part of a train may be one */
-    take_one(model.call->one, length);
+    take_one(alone.payload, length);
 }
 
 static void release(uint32_t which)
@@ -119,7 +126,7 @@ static void intrude(bool fork)
     ring_thread += !fork;
     ring_forks += fork;
     CLAIM(udpring_recv_batch(model.call) == -EXDEV, "a stranger receives");
-    CLAIM(udpring_recv_one(model.call) == -EAGAIN, "a stranger receives one");
+    CLAIM(udpring_recv_one(&alone) == -EAGAIN, "a stranger receives one");
     CLAIM(fork || udpring_recv_close(model.recv) == -EXDEV, "a stranger closes");
     ring_thread -= !fork;
     ring_forks -= fork;

@@ -145,7 +145,7 @@ static void intrude(uint8_t choice)
     CLAIM(udpring_send_check(send_model.send) == -EXDEV, "a stranger may send");
     CLAIM(udpring_send_submit(send_model.send, &face) == -EXDEV && !face.taken, "a stranger's job is taken");
     CLAIM(udpring_send_run(send_model.send, NULL, 1, 0) == -EXDEV, "a stranger may run");
-    CLAIM(udpring_send_one(send_model.send, &choice, 1, NULL, 1) == 1, "a stranger sends");
+    CLAIM(udpring_send_one(send_model.send, &choice, 1, NULL) == 1, "a stranger sends");
     CLAIM(udpring_send_abandon(send_model.send, &face) == -EXDEV, "a stranger abandons");
     CLAIM(fork || udpring_send_close(send_model.send) == -EXDEV, "a stranger closes");
     CLAIM(udpring_send_pending(send_model.send) == pending, "a stranger changed something");

@@ -369,7 +369,7 @@ void jobs_send_one(struct input *input)
     *job = (struct job){.live = true, .first = number, .face = {.count = 1}};
     *item = (struct item){.length = length, .job = JOBS, .destination = to};
     uint64_t accepted = send_model.accepted;
-    int code = udpring_send_one(send_model.send, data, length, connected ? NULL : bytes + 1, choice & 128);
+    int code = udpring_send_one(send_model.send, data, length, connected ? NULL : bytes + 1);
     free(data);
     job->live = false;
     CLAIM((code == 0) == (send_model.accepted != accepted), "a datagram ends with %d", code);

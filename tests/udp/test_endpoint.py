@@ -18,6 +18,7 @@ import pytest
 import uvloop
 
 import udpring
+import udpring.udp.transport as transport_module
 from udpring.udp.transport import DATAGRAMS_A_TURN, FLUSH_DATAGRAMS, LONE_TURNS
 
 from .conftest import BOUND
@@ -511,9 +512,6 @@ class Full:
         self.ring, self.room = ring, 0
         self.sent: list[bytes] = []
 
-    def _send_one(self, data: bytes, packed: bytes | None) -> int:
-        return 1
-
     def send_batch(self, payloads: list[bytes], address: Any, timeout: float) -> udpring.SendReport:
         assert timeout == 0
         going, self.room = payloads[: self.room], max(0, self.room - len(payloads))
@@ -527,6 +525,14 @@ class Full:
         self.ring.close()
 
 
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No datagram is sent at once."""
+    for call in ("_answer", "_send_alone"):
+        monkeypatch.setattr(transport_module, call, lambda *_: 1)
+
+
+@pytest.mark.usefixtures("no_room")
 def test_wait_for_room_without_a_descriptor_ends_it(tier: str) -> None:
     """uvloop waits with a duplicate of the socket."""
 
@@ -551,6 +557,7 @@ def test_wait_for_room_without_a_descriptor_ends_it(tier: str) -> None:
     uvloop.run(main())
 
 
+@pytest.mark.usefixtures("no_room")
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_a_full_socket_pauses_the_protocol(how: str, run: Callable[..., Any], ours: Open) -> None:
     async def main() -> None:

@@ -12,27 +12,31 @@ from typing import Any
 import pytest
 
 import udpring
+import udpring.udp.transport as transport_module
+from udpring._native import lib
+from udpring.udp.address import from_core
+from udpring.udp.alone import ONE_MORE, ONE_OTHER
 from udpring.udp.seat import Seat
 from udpring.udp.transport import DATAGRAMS_A_TURN
 
 from .conftest import BOUND
-from .test_endpoint import LOOPS, Open, Recorder, compared, ours, run, turns
+from .test_endpoint import LOOPS, Open, Recorder, compared, no_room, ours, run, turns
 
-__all__ = ["ours", "run"]  # fixtures
+__all__ = ["no_room", "ours", "run"]  # fixtures
 
 
 class Counting:
-    """Wraps a ring and counts its calls."""
+    """Counts the calls of these functions, which return 0 or more where they have done their work."""
 
-    def __init__(self, ring: Any, *names: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, *names: str) -> None:
         self.counts = dict.fromkeys(names, 0)
         for name in names:
-            setattr(ring, name, self._counted(name, getattr(ring, name)))
+            monkeypatch.setattr(owner, name, self._counted(name, getattr(owner, name)))
 
     def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **keywords: Any) -> Any:
             result = call(*arguments, **keywords)
-            self.counts[name] += 1
+            self.counts[name] += not isinstance(result, int) or result >= 0
             return result
 
         return counted
@@ -48,28 +52,105 @@ class Answering(Recorder):
 
 
 @pytest.mark.parametrize("family", ["127.0.0.1", "::1"])
-def test_sparse_datagrams_go_past_the_batches(family: str, run: Callable[..., Any], ours: Open) -> None:
+def test_sparse_datagrams_go_past_the_batches(
+    family: str, run: Callable[..., Any], ours: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         server_transport, server = await ours(Answering, local_addr=(family, 0))
-        received = Counting(server_transport._rx, "recv_batch", "_take_one")
-        server_transport._sender = udpring.SendRing(server_transport._sock)  # of its own
-        sent = Counting(server_transport._tx, "send_batch", "_send_one")
+        ring = Counting(monkeypatch, server_transport._rx, "recv_batch")
         transport, client = await ours(Recorder, remote_addr=server_transport.get_extra_info("sockname")[:2])
+        calls = Counting(monkeypatch, transport_module, "_receive_one", "_answer")
         for number in range(30):
             transport.sendto(b"1")
             await client.until(2 + number)
         assert client.calls[1:] == [("received", b"0", "tuple")] * 30
         # A tier that wakes without a datagram may also look for a batch.
-        assert received.counts["_take_one"] >= 20
-        assert sent.counts["_send_one"] >= 10
-        assert sent.counts["_send_one"] + sent.counts["send_batch"] == 30
-        sums = server_transport._tx.stats, server_transport._rx.stats
+        assert calls.counts["_receive_one"] >= 40, "both of them"
+        assert calls.counts["_answer"] >= 20
+        assert ring.counts["recv_batch"] <= 10 or server_transport._rx.tier != "mmsg"
         every = 2 if isinstance(server_transport._rx, Seat) else 1  # a seat counts for both endpoints
-        assert [(one["packets"], one["bytes"]) for one in sums] == [(30, 30), (30 * every, 30 * every)]
+        stats = server_transport._rx.stats
+        assert (stats["packets"], stats["bytes"]) == (30 * every, 30 * every)
         transport.close()
         server_transport.close()
         await client.until_lost()
         await server.until_lost()
+
+    run(main())
+
+
+def test_each_answer_goes_to_its_own_source(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        server_transport, server = await ours(Answering, local_addr=("127.0.0.1", 0))
+        where = server_transport.get_extra_info("sockname")
+        sources = [await ours(Recorder, remote_addr=where) for _ in range(3)]
+        for number in range(24):
+            transport, client = sources[number // 2 % 3]
+            before = len(client.calls)
+            transport.sendto(b"1")
+            await client.until(before + 1)
+        assert [len(client.calls) for _, client in sources] == [1 + 8] * 3
+        for transport, _ in sources:
+            transport.close()
+        server_transport.close()
+        await server.until_lost()
+
+    run(main())
+
+
+def test_a_new_source_is_told_until_it_is_seen(make_socket: Callable[..., socket.socket]) -> None:
+    """An exception in the program may come between."""
+    sink, first, second = make_socket(), make_socket(), make_socket()
+    with udpring.RecvRing(sink, tier="mmsg") as ring:
+        alone = ring._alone(False)
+        for source, news in ((first, True), (first, True), (second, True), (second, False), (first, True)):
+            source.sendto(b"datagram", sink.getsockname())
+            code = lib.udpring_recv_one(alone.memory)
+            assert code == len(b"datagram") + ONE_OTHER * news
+            assert alone.payload[:8] == b"datagram"
+            assert from_core(alone.source[:], False) == source.getsockname()
+            if source is second:
+                alone.memory.other = False
+        alone.close()
+        first.sendto(b"datagram", sink.getsockname())
+        assert lib.udpring_recv_one(alone.memory) == -errno.EAGAIN
+
+
+def test_single_datagrams_look_for_company_at_times(make_socket: Callable[..., socket.socket]) -> None:
+    """So a transport returns to batches, although it takes one datagram a call."""
+    sink, source = make_socket(), make_socket()
+    with udpring.RecvRing(sink, tier="mmsg") as ring:
+        alone = ring._alone(False)
+        for _ in range(40):
+            source.sendto(b"x", sink.getsockname())
+        told = 0
+        for left in reversed(range(40)):
+            code = lib.udpring_recv_one(alone.memory)
+            assert code > 0
+            assert left or not code & ONE_MORE
+            told += bool(code & ONE_MORE)
+        assert told == 2
+        assert lib.udpring_recv_one(alone.memory) == -errno.EAGAIN
+
+
+def test_a_burst_of_single_datagrams_ends_the_sparse_way(
+    run: Callable[..., Any], ours: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        where = transport.get_extra_info("sockname")
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+            for number in range(6):
+                source.sendto(b"x", where)
+                await client.until(2 + number)
+            calls = Counting(monkeypatch, transport_module, "_receive_one")
+            for _ in range(200):
+                source.sendto(b"x", where)
+        await client.until(1 + 206)
+        assert calls.counts["_receive_one"] <= 20
+        transport.close()
+        await client.until_lost()
 
     run(main())
 
@@ -242,11 +323,10 @@ def test_a_port_that_closes_amid_sparse_traffic(run: Callable[..., Any], ours: O
     run(main())
 
 
+@pytest.mark.usefixtures("no_room")
 def test_a_full_socket_queues_what_would_go_at_once(run: Callable[..., Any], ours: Open) -> None:
     async def main() -> None:
         server_transport, server = await ours(Answering, local_addr=("127.0.0.1", 0))
-        server_transport._sender = udpring.SendRing(server_transport._sock)  # of its own
-        server_transport._tx._send_one = lambda *_: 1
         transport, client = await ours(Recorder, remote_addr=server_transport.get_extra_info("sockname"))
         for number in range(6):
             transport.sendto(b"2")

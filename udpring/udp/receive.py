@@ -13,19 +13,20 @@ from typing import Any, Self
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, RingError
-from udpring.udp.address import LAYOUT, family_of
+from udpring.udp.address import family_of
+from udpring.udp.alone import Alone
 from udpring.udp.batch import Batch
 from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way
 from udpring.udp.origin import Members, Origin, SocketOrigin
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.uncopied import Uncopied
-from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
+from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds
 
 __all__ = ["RecvRing"]
 
 _MOST = 1 << 30  # datagrams per call; far more than possible
 _SOL_UDP, _UDP_GRO = 17, 104
-_ONE_MORE = int(lib.UDPRING_ONE_MORE)
+_recv_batch = lib.udpring_recv_batch
 
 
 class RecvRing(Uncopied):
@@ -128,8 +129,6 @@ class RecvRing(Uncopied):
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
         self._call = lib.udpring_recv_call(self._handle)  # part of the handle: valid only while that is held
-        one = ffi.addressof(self._call, "source")
-        self._one = ffi.buffer(one, LAYOUT.size + len(self._call.one))  # the same
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
         try:
@@ -224,8 +223,8 @@ class RecvRing(Uncopied):
             call = self._call
             call.max = max_packets if max_packets < _MOST else _MOST
             while True:
-                call.timeout_ns = wait_slice(left)
-                code = lib.udpring_recv_batch(call)
+                call.timeout_ns = left if 0 <= left < WAIT_SLICE_NS else WAIT_SLICE_NS
+                code = _recv_batch(call)
                 if code == 0:
                     return Batch(call, self._origin)
                 if code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS:
@@ -248,7 +247,7 @@ class RecvRing(Uncopied):
             call = self._call
             call.max = max_packets
             call.timeout_ns = 0
-            code = lib.udpring_recv_batch(call)
+            code = _recv_batch(call)
             if code == 0:
                 return Batch(call, self._origin)
         finally:
@@ -256,20 +255,9 @@ class RecvRing(Uncopied):
             del handle  # keep it until here: `call` is part of it
         return None if code == -errno.ETIME else self.recv_batch(max_packets, 0) or None
 
-    def _take_one(self) -> tuple[bytes, bytes, bool] | None:
-        """A single datagram, without a batch and without waiting. The caller polls the socket itself.
-
-        Returns its payload, its packed address, and whether more has arrived. None: call ``recv_batch``.
-        """
-        handle = self._handle  # keep it alive
-        if handle is None:
-            return None
-        code = lib.udpring_recv_one(self._call)
-        if code < 0:
-            return None
-        one = self._one
-        size = LAYOUT.size
-        return one[size : size + code % _ONE_MORE], one[:size], code >= _ONE_MORE
+    def _alone(self, connected: bool) -> Alone:
+        """For single datagrams, of a caller that polls the socket itself."""
+        return Alone(self._usable(), 0, self._origin.ipv6, connected)
 
     def _change_thread(self) -> None:
         """Makes this thread the owner, of tier mmsg. The caller knows that no other thread uses the ring."""

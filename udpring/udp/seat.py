@@ -18,7 +18,7 @@ from typing import Any
 
 from udpring._native import check, ffi, lib, reason
 from udpring.errors import ClosedError, WrongThreadError
-from udpring.udp.address import LAYOUT
+from udpring.udp.alone import Alone
 from udpring.udp.batch import Batch
 from udpring.udp.origin import SocketOrigin
 from udpring.udp.send import SendRing
@@ -26,8 +26,6 @@ from udpring.udp.tiers import counters
 from udpring.udp.uncopied import Uncopied
 
 __all__ = ["Seat", "Seats"]
-
-_ONE_MORE = int(lib.UDPRING_ONE_MORE)
 
 
 class Seats(Uncopied):
@@ -43,8 +41,6 @@ class Seats(Uncopied):
         check(lib.udpring_recv_open(opened, options, why), "opening the receive ring of an event loop", why)
         self.handle: Any = ffi.gc(opened[0], lib.udpring_recv_free)
         self.call = lib.udpring_recv_call(self.handle)  # part of the handle: valid only while that is held
-        one = ffi.addressof(self.call, "source")
-        self.one = ffi.buffer(one, LAYOUT.size + len(self.call.one))  # the same
         self.sender: SendRing | None = None  # for batches of the endpoint whose socket is `sends_on`
         self.sends_on: socket.socket | None = None
         self.pid = os.getpid()
@@ -102,7 +98,7 @@ class Seats(Uncopied):
 class Seat(Uncopied):
     """What a transport uses of a receive ring, for one socket that its event loop polls. Tier mmsg."""
 
-    __slots__ = ("__dict__", "_call", "_number", "_one", "_origin", "_shared", "_sock")
+    __slots__ = ("__dict__", "_call", "_number", "_origin", "_shared", "_sock")
 
     tier = "mmsg"
 
@@ -111,7 +107,6 @@ class Seat(Uncopied):
         self._sock = sock
         self._origin = SocketOrigin(sock, sock.family == socket.AF_INET6)
         self._call = seats.call
-        self._one = seats.one
         self._shared: Seats | None = seats
         seats.count += 1
         try:
@@ -151,19 +146,11 @@ class Seat(Uncopied):
             check(code, "receiving")
         return Batch(None, self._origin)
 
-    def _take_one(self) -> tuple[bytes, bytes, bool] | None:
-        """As that of ``RecvRing``."""
+    def _alone(self, connected: bool) -> Alone:
+        """For its single datagrams."""
         shared = self._shared
-        if shared is None:
-            return None
-        call = self._call
-        call.number = self._number
-        code = lib.udpring_recv_one(call)
-        if code < 0:
-            return None
-        one = self._one
-        size = LAYOUT.size
-        return one[size : size + code % _ONE_MORE], one[:size], code >= _ONE_MORE
+        assert shared is not None
+        return Alone(shared.handle, self._number, self._origin.ipv6, connected)
 
     def _icmp_errors(self) -> list[OSError]:
         """ICMP errors of the last call, oldest first."""

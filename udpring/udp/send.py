@@ -217,18 +217,6 @@ class SendRing(Uncopied):
         check(lib.udpring_send_move(self._handle), "moving a send ring to another thread")
         self._turns = turns_here()
 
-    def _send_one(self, data: bytes, packed: bytes | None) -> int:
-        """Sends one datagram for the socket's owner, to a packed address or the peer. Returns 0 or its
-        -errno.
-
-        1: not possible now, send it as a batch.
-        """
-        handle = self._handle
-        if handle is None or self._busy or self._closing:
-            return 1
-        code: int = lib.udpring_send_one(handle, data, len(data), packed or ffi.NULL, 1)
-        return code
-
     def _use(self, sock: socket.socket) -> None:
         """From now on it sends on this socket. Not while datagrams are pending."""
         check(lib.udpring_send_use(self._usable(), sock.fileno()), "sending on the socket of an endpoint")
@@ -260,7 +248,7 @@ class SendRing(Uncopied):
             packed = ffi.NULL
         else:
             return None
-        code: int = lib.udpring_send_one(handle, data, size, packed, 0)
+        code: int = lib.udpring_send_one(handle, data, size, packed)
         if code == 0:
             return SendReport(1)
         return None if code > 0 else SendReport(0, [(0, OSError(-code, os.strerror(-code)))])

@@ -24,6 +24,7 @@ from typing import Any
 from udpring._native import ffi, lib
 from udpring.errors import WrongThreadError
 from udpring.udp.address import Address, from_core, joined, numeric_to_core
+from udpring.udp.alone import ONE_MORE, ONE_OTHER, Alone
 from udpring.udp.endpoint_socket import extra_info
 from udpring.udp.flow import Datagrams, WriteLimits
 from udpring.udp.names import NameQueue
@@ -50,6 +51,10 @@ _TIER = "mmsg"
 
 _NULL = ffi.NULL
 _NOTHING: Iterator[Any] = iter(())
+_NOBODY = object()  # no address is this one
+_receive_one = lib.udpring_recv_one
+_answer = lib.udpring_answer
+_send_alone = lib.udpring_send_alone
 _SENDS_EMPTY = sys.version_info >= (3, 13)  # asyncio sends a datagram of length zero only from there on
 _WARN_AFTER = 5  # datagrams sent after closing
 
@@ -66,11 +71,11 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
     # Slots make a transport small and quick to open. A program may still add attributes.
     # fmt: off
     __slots__ = (
-        "__dict__", "__weakref__", "_address", "_again", "_alone", "_as_uvloop", "_at_once", "_blocked",
-        "_bursts", "_closing", "_conn_lost", "_connected", "_delivering", "_dropped", "_family",
-        "_fileno", "_flushed", "_inbox", "_interrupted", "_ipv6", "_names", "_paused", "_payloads",
-        "_peer", "_polls", "_reading", "_ring_thread", "_rx", "_scheduled", "_sender", "_singles",
-        "_size", "_sock", "_tier", "_to",
+        "__dict__", "__weakref__", "_address", "_again", "_alone", "_answer_to", "_as_uvloop", "_at_once",
+        "_blocked", "_bursts", "_closing", "_conn_lost", "_connected", "_delivering", "_dropped", "_family",
+        "_fileno", "_flushed", "_inbox", "_interrupted", "_ipv6", "_memory", "_names", "_one", "_packed",
+        "_paused", "_payload", "_payloads", "_peer", "_polls", "_reading", "_ring_thread", "_rx",
+        "_scheduled", "_sender", "_singles", "_size", "_sock", "_sparse", "_tier", "_to",
     )
     # fmt: on
 
@@ -116,6 +121,7 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         except BaseException:
             self._rx.close()
             raise
+        self._one: Alone | None = None  # made by _has_memory()
         self._sender: SendRing | None = None  # made for the first batch, unless it is that of the seats
         self._ring_thread = get_ident()  # which has the rings
         self._fileno = sock.fileno  # -1 once the program has closed the socket
@@ -125,9 +131,9 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._inbox: Iterator[tuple[bytes, Any]] = _NOTHING
         self._interrupted = False  # it may have datagrams
         self._again = False  # one wake-up left datagrams that are read without another one
+        self._sparse = False  # datagrams come one at a time: none waits here, and no later turn looks
         self._singles = 0  # wake-ups in a row that brought a single datagram
         self._alone = False  # one such datagram is with the protocol, and the first answer is sent at once
-        self._peer: tuple[bytes, Any] = b"", None  # its source
         self._payloads: list[bytes] = []
         self._to: list[bytes] = []  # packed, one each; none on a connected socket
         self._size = 0  # bytes queued
@@ -135,9 +141,8 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._at_once = send_at_once
         self._as_uvloop = as_uvloop
         self._scheduled = False  # a flush comes with the next turn
-        self._bursts = (
-            0  # turns with a single datagram to come after one with several, until one is sent at once
-        )
+        # Turns with a single datagram to come after one with several, until one is sent at once.
+        self._bursts = 0
         self._flushed = 0  # datagrams that this turn queued and that have left
         self._delivering = False  # a flush follows when the protocol has the received datagrams
         self._blocked = False  # the loop waits for it
@@ -191,23 +196,33 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         return self._sender
 
     def _read_ready(self) -> None:
-        if self._again:
+        room = DATAGRAMS_A_TURN
+        sparse = self._sparse
+        if sparse:
+            code = _receive_one(self._memory)
+            if code >= 0:
+                if code >= ONE_MORE:
+                    code = self._see_peer(code)
+                self._delivering = True
+                self._alone = not self._payloads
+                try:
+                    self._protocol.datagram_received(self._payload[:code], self._peer)
+                except Exception as error:
+                    self._tell_loop("Exception in callback datagram_received()", error)
+                finally:
+                    self._delivering = self._alone = False
+                    if self._payloads:
+                        self._flush()
+                if self._sparse or not self._reading:
+                    return
+                room -= 1
+        elif self._again:
             return
         if get_ident() != self._thread:
             self._follow()
-        room = DATAGRAMS_A_TURN
         if self._interrupted and self._deliver():
             self._look_again()
             return
-        sparse = self._singles >= SINGLES
-        if sparse:
-            one = self._rx._take_one()
-            if one is not None:
-                data, packed, more = one
-                self._deliver_one(data, packed)
-                if not more or not self._reading:
-                    return
-                room -= 1
         try:
             batch = self._rx.recv_batch(room, 0)
             errors = self._rx._icmp_errors()
@@ -220,14 +235,45 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         count = len(batch)
         if count:
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
+            self._sparse = self._singles >= SINGLES and self._has_memory()
             self._inbox = batch.addresses.paired_with(batch.payloads())
             batch.release()
             self._deliver()
+
+    def _has_memory(self) -> bool:
+        """For single datagrams. Most transports of a program with very many never need it."""
+        if self._one is None:
+            one = self._rx._alone(self._connected)
+            self._memory, self._payload = one.memory, one.payload
+            self._peer: Any = None  # the source of the last one
+            self._packed: bytes | None = None  # the same, packed
+            # What `sendto` is given for the answer: the source, or None on a connected socket.
+            self._answer_to: Any = None if self._connected else _NOBODY
+            self._one = one
+        return True
+
+    def _see_peer(self, code: int) -> int:
+        """A single datagram has another source than the one before, or is not the only one. Returns its
+        length."""
+        if code >= ONE_OTHER:
+            code -= ONE_OTHER
+            assert self._one is not None
+            packed = self._one.source[:]
+            self._peer = from_core(packed, self._ipv6)
+            self._packed = packed
+            self._memory.other = False
+            if not self._connected:
+                self._answer_to = _NOBODY if self._address else self._peer
+        if code >= ONE_MORE:
+            code -= ONE_MORE
+            self._sparse = False
+        return code
 
     def _look_again(self) -> None:
         """The ring may have datagrams that the descriptor does not signal."""
         if not self._again:
             self._again = True
+            self._sparse = False
             self._loop.call_soon(self._read_again)
 
     def _read_again(self) -> None:
@@ -235,30 +281,20 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         if self._reading:
             self._read_ready()
 
+    def _report_code(self, code: int) -> None:
+        self._report_error(OSError(-code, os.strerror(-code)))
+
     def _report_error(self, refused: OSError) -> None:
         try:
             self._protocol.error_received(refused)
         except Exception as error:
             self._tell_loop("Exception in callback error_received()", error)
 
-    def _deliver_one(self, data: bytes, packed: bytes) -> None:
-        if packed != self._peer[0]:
-            self._peer = packed, from_core(packed, self._family == socket.AF_INET6)
-        self._delivering = True
-        self._alone = not self._payloads
-        try:
-            self._protocol.datagram_received(data, self._peer[1])
-        except Exception as error:
-            self._tell_loop("Exception in callback datagram_received()", error)
-        finally:
-            self._delivering = self._alone = False
-            if self._payloads:
-                self._flush()
-
     def _deliver(self) -> bool:
         """Hands received datagrams to the protocol. False when there were none."""
         self._interrupted = not self._reading  # error_received() may have paused or closed
         if self._interrupted:
+            self._sparse = False
             return True
         any_ = False
         self._delivering = True
@@ -271,9 +307,11 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
                     self._tell_loop("Exception in callback datagram_received()", error)
                 if not self._reading:
                     self._interrupted = True
+                    self._sparse = False
                     break
         except BaseException:  # KeyboardInterrupt: the others follow in the next turn, if there is one
             self._interrupted = True
+            self._sparse = False
             self._loop.call_soon(self._deliver)
             raise
         finally:
@@ -290,6 +328,15 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         See ``open_datagram_endpoint``. Raises TypeError (no buffer), ValueError (another address than the one
         that the endpoint was made for).
         """
+        if self._alone and addr is self._answer_to and type(data) is bytes and data:
+            descriptor = self._fileno()
+            if descriptor >= 0:
+                self._alone = False
+                code = _answer(self._memory, descriptor, data, len(data))
+                if code <= 0:
+                    if code:
+                        self._report_code(code)
+                    return
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if not data and not _SENDS_EMPTY:
@@ -306,8 +353,8 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         data = bytes(data)
         packed = None
         if not self._connected:
-            if self._alone and addr is self._peer[1]:
-                packed = self._peer[0]
+            if self._alone and addr is self._answer_to:
+                packed = self._packed
             else:
                 try:
                     packed = numeric_to_core(addr, self._family)
@@ -332,15 +379,12 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
             self._loop.call_soon(self._end_turn)
         if alone and not self._payloads:
             self._alone = False
-            if self._sender is not None:
-                code = self._sender._send_one(data, packed)
-            else:
-                code = lib.udpring_send_alone(self._fileno(), self._ipv6, data, len(data), packed or _NULL)
+            code = _send_alone(self._fileno(), self._ipv6, data, len(data), packed or _NULL)
             if code > 0 and self._fileno() < 0:
                 code = -errno.EBADF
             if code <= 0:
                 if code:
-                    self._report_error(OSError(-code, os.strerror(-code)))
+                    self._report_code(code)
                 return
         if packed is not None:
             self._to.append(packed)
@@ -450,6 +494,7 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         if self._closing:
             return
         self._closing = True
+        self._alone = False
         self._reading = False
         self._stop_reading()
         if not self._payloads and not self._names:
@@ -476,6 +521,7 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._payloads, self._to, self._size = [], [], 0
         if not self._closing:
             self._closing = True
+            self._alone = False
             self._reading = False
             self._stop_reading()
         self._lose(error)
@@ -502,6 +548,8 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
             self._names.close()
         if not isinstance(self._rx, Seat):
             self._follow()
+        if self._one is not None:
+            self._one.close()
         self._rx.close()
         if self._sender is not None:
             self._sender.close()

@@ -219,10 +219,9 @@ static int take_one(struct udp_batches *batches, struct udpring_address *source,
     return (int)length;
 }
 
-int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room)
+int udp_batches_one(struct udp_batches *batches, uint32_t messages, struct udpring_address *source, uint8_t *to, uint32_t room)
 {
-    /* Harvest two messages: this shows at no cost whether more than one is waiting. */
-    if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, 2))
+    if (!udp_batches_waiting(batches) && !harvest(batches, UINT32_MAX, messages))
         return -EAGAIN;
     return take_one(batches, source, to, room);
 }

@@ -50,9 +50,10 @@ uint32_t udp_batches_drop(struct udp_batches *batches, uint32_t socket);
 int udp_batches_gather(struct udp_batches *batches, uint32_t max, struct udp_share *share) UR_MUST_CHECK;
 /* Gathers what one socket has, whole messages that hold about `max` datagrams, and nothing else. */
 int udp_batches_gather_from(struct udp_batches *batches, uint32_t socket, uint32_t max, struct udp_share *share) UR_MUST_CHECK;
-/* Takes one single datagram of at most `room` bytes that no batch shares. Returns its length, or -EAGAIN with nothing
- * changed. */
-int udp_batches_one(struct udp_batches *batches, struct udpring_address *source, uint8_t *to, uint32_t room) UR_MUST_CHECK;
+/* Takes one single datagram of at most `room` bytes that no batch shares. Harvests up to `messages` if none is ready. Returns its
+ * length, or -EAGAIN with nothing changed. */
+int udp_batches_one(struct udp_batches *batches, uint32_t messages, struct udpring_address *source, uint8_t *to,
+                    uint32_t room) UR_MUST_CHECK;
 /* The same from one of the sockets that the caller polls. */
 int udp_batches_one_from(struct udp_batches *batches, uint32_t socket, struct udpring_address *source, uint8_t *to,
                          uint32_t room) UR_MUST_CHECK;

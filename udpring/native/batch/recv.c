@@ -26,6 +26,7 @@
 #define WAKE_TOKEN 0
 #define COPY_LIMIT_DEFAULT (256u << 20)
 #define CHECKED_IN_A_WAIT 256u     /* sockets of many that a wait without an event looks at, */
+#define LOOK_EVERY 16u             /* single datagrams, until one call looks whether another one waits */
 #define CHECKED_AGAIN_NS 10000000u /* but after this time at the earliest where it did not wait at all: the look takes 0.1 ms */
 
 /* Owner and thread: see abi.h. Freed when closed and the last batch is released. */
@@ -34,6 +35,7 @@ struct udpring_recv {
     struct udp_handle_socket socket;  /* of a ring with one socket */
     bool many, passive;               /* the sockets come and go; the caller polls them */
     uint8_t wants;                    /* enum udp_socket_wants, for sockets that come */
+    uint32_t alone;                   /* datagrams of udpring_recv_one, for LOOK_EVERY */
     uint64_t checked_ns;              /* of many: the last look at CHECKED_IN_A_WAIT of them */
     atomic_bool closed;               /* the thread that sets it ends the receive side, once */
     struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
@@ -360,25 +362,34 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     return 0;
 }
 
-int32_t udpring_recv_one(struct udpring_recv_call *call)
+int32_t udpring_recv_one(struct udpring_alone *alone)
 {
-    struct udpring_recv *recv = call->recv;
-    if (udp_handle_check(&recv->owner) || !recv->rx || call->batch)
+    struct udpring_recv *recv = alone->recv;
+    if (!recv || udp_handle_check(&recv->owner) || !recv->rx || recv->call.batch)
         return -EAGAIN;
     udp_batches_reclaim(&recv->batches);
+    struct udpring_address source;
     int length;
     if (recv->passive) {
-        length = udp_batches_one_from(&recv->batches, call->number, &call->source, call->one, sizeof(call->one));
-        publish(recv);
-        return length >= 0 && recv->rx->icmp.count ? length + UDPRING_ONE_MORE : length;
+        length = udp_batches_one_from(&recv->batches, alone->number, &source, alone->payload, sizeof(alone->payload));
+    } else {
+        udp_rx_notify(recv->rx);
+        /* A second completion shows at no cost that more is waiting. A second message costs its part of a recvmmsg. */
+        length = udp_batches_one(&recv->batches, recv->kernel_raises ? 2 : 1, &source, alone->payload, sizeof(alone->payload));
     }
-    udp_rx_notify(recv->rx);
-    length = udp_batches_one(&recv->batches, &call->source, call->one, sizeof(call->one));
-    if (length >= 0 && (udp_batches_waiting(&recv->batches) || recv->rx->icmp.count))
-        length += UDPRING_ONE_MORE;
     publish(recv);
-    prepare_poll(recv);
-    return length;
+    if (!recv->passive)
+        prepare_poll(recv);
+    if (length < 0)
+        return length;
+    bool more = udp_batches_waiting(&recv->batches) || recv->rx->icmp.count;
+    if (!more && !recv->kernel_raises && ++recv->alone % LOOK_EVERY == 0)
+        more = udp_rx_waits(recv->rx, alone->number);
+    if (memcmp(&alone->source, &source, sizeof(source)) != 0) {
+        alone->source = source;
+        alone->other = true;
+    }
+    return length + (more ? UDPRING_ONE_MORE : 0) + (alone->other ? UDPRING_ONE_OTHER : 0);
 }
 
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to)

@@ -170,9 +170,9 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
     return 0;
 }
 
-int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address, int32_t mine)
+int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address)
 {
-    if (send_check(send) || send->unfinished || (!mine && udp_handle_check_socket(&send->socket)))
+    if (send_check(send) || send->unfinished || udp_handle_check_socket(&send->socket))
         return 1;
     struct udpring_address to;
     if (address)

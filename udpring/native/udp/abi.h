@@ -120,10 +120,20 @@ struct udpring_recv_call {
     uint32_t count;
     uint32_t max;                       /* datagrams */
     uint32_t number;                    /* options.passive: of the socket. Then a call never waits, and `max` is approximate */
-    struct udpring_address source;      /* the datagram of udpring_recv_one: its source, directly followed by the payload */
-    uint8_t one[2048];
 };
-#define UDPRING_ONE_MORE 65536          /* added to the result of udpring_recv_one: more datagrams or an ICMP error wait */
+/* Single datagrams of one socket, without batches: the last one that was received.
+ * Owner: the caller, who sets the first line. Thread: the ring's. Freed by the caller. */
+struct udpring_alone {
+    struct udpring_recv *recv;          /* NULL once the ring is closed */
+    uint32_t number;                    /* options.passive: of the socket */
+    uint8_t ipv6, connected;            /* the family of the socket is AF_INET6; it has a peer */
+    uint8_t other;                      /* `source` changed. The caller clears it */
+    struct udpring_address source;      /* directly followed by the payload */
+    uint8_t payload[2048];
+};
+/* Added to the result of udpring_recv_one: more datagrams or an ICMP error wait; `other` is set. */
+#define UDPRING_ONE_MORE 65536
+#define UDPRING_ONE_OTHER 131072
 struct udpring_recv_usage {
     uint64_t leased, lease_limit;       /* slots that batches keep, and may keep */
     uint64_t copies, copy_limit;        /* bytes of copies that batches keep, and may keep */
@@ -145,10 +155,10 @@ struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
  * its number is in use again), -ENOLINK (one of several sockets has ended: udpring_recv_ended()), or the error that ended
  * receiving. */
 int32_t udpring_recv_batch(struct udpring_recv_call *call);
-/* Copies one datagram into the call, without a batch and without waiting. Returns its length. -EAGAIN: no datagram seems to be
- * ready, or it is a train, too long, or an error; use udpring_recv_batch instead. The caller must know that the socket is open
- * and that something has arrived. */
-int32_t udpring_recv_one(struct udpring_recv_call *call);
+/* Receives one datagram without a batch and without waiting. Returns its length, plus UDPRING_ONE_*. -EAGAIN: no datagram seems to be
+ * ready, or it is a train, too long, or an error, or the ring is closed; use udpring_recv_batch instead. The caller must know that
+ * the socket is open and that something has arrived. */
+int32_t udpring_recv_one(struct udpring_alone *alone);
 /* Copies one field of each datagram's message (`bytes` bytes at `offset` of struct udpring_packet) into the array `to`. */
 void udpring_batch_spread(const struct udpring_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *to);
 /* `base` is ignored. It is there because a garbage collector passes it to its destructor. */
@@ -172,6 +182,8 @@ const char *udpring_recv_reason(const struct udpring_recv *recv);
 void udpring_recv_stats(const struct udpring_recv *recv, struct udpring_rx_stats *stats);
 void udpring_recv_usage(const struct udpring_recv *recv, struct udpring_recv_usage *usage);
 
+/* Sends one datagram to the source of the last one of udpring_recv_one. `fd`: of its socket. Result as of udpring_send_alone(). */
+int32_t udpring_answer(const struct udpring_alone *alone, int32_t fd, const uint8_t *data, uint64_t length);
 /* Sends one datagram on a socket without a ring. `ipv6`: its family is AF_INET6. Returns 0, its -errno, or 1: not possible now, or
  * not so. */
 int32_t udpring_send_alone(int32_t fd, int32_t ipv6, const uint8_t *data, uint64_t length, const uint8_t *address);
@@ -221,9 +233,8 @@ int32_t udpring_send_use(struct udpring_send *send, int32_t fd);
 int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *job);
 /* Sends one datagram at once, without a job. Returns 0 or its -errno. 1: nothing was done (sends are pending, the buffer is
  * full, the ring cannot be used, ...), so submit the datagram instead. `address`: NULL, or a struct udpring_address that may be
- * unaligned. `mine`: the caller knows that the socket is open. */
-int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address,
-                         int32_t mine);
+ * unaligned. */
+int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address);
 /* Sends until the submitted `job` has ended. With a NULL job: until `finished` jobs have ended since the ring was opened. 0;
  * -ETIME or -EINTR: call again, or abandon the job; -ECANCELED: woken to be closed. timeout_ns: negative for no limit, 0 to
  * send without waiting. */

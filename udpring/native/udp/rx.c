@@ -1,6 +1,7 @@
 #include "rx.h"
 
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "../uring/graveyard.h"
@@ -202,6 +203,15 @@ unsigned udp_rx_harvest_from(struct udp_rx *rx, uint32_t index, struct udpring_p
 int udp_rx_member_error(struct udp_rx *rx, uint32_t index, bool look)
 {
     return rx->set ? rx_set_member_error(rx->set, index, look) : -EINVAL;
+}
+
+bool udp_rx_waits(const struct udp_rx *rx, uint32_t index)
+{
+    int bytes = 0;
+    if (rx->set && index >= rx->set->capacity)
+        return false;
+    int fd = rx->set ? rx->set->member[index].socket.fd : rx->fd[0];
+    return ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 void udp_rx_check(struct udp_rx *rx, uint32_t sockets)

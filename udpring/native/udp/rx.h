@@ -85,6 +85,8 @@ bool udp_rx_any_ended(const struct udp_rx *rx);
 unsigned udp_rx_harvest_from(struct udp_rx *rx, uint32_t index, struct udpring_packet *packets, unsigned max);
 /* 0, or -errno: the socket was closed (looks only with `look`), shut down, or has never been added. */
 int udp_rx_member_error(struct udp_rx *rx, uint32_t index, bool look) UR_MUST_CHECK;
+/* Whether a datagram that is not empty waits in the socket. The socket of `index` with options.many, else the first one. */
+bool udp_rx_waits(const struct udp_rx *rx, uint32_t index);
 /* Looks whether the next `sockets` sockets, in turn, are still open: the kernel reports a close to nobody. */
 void udp_rx_check(struct udp_rx *rx, uint32_t sockets);
 

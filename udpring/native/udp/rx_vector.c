@@ -50,10 +50,20 @@ static void refill(const struct udp_rx *rx, struct udp_rx_vector *vector, uint32
         vector->prepared = at;
 }
 
+/* As recvmmsg of one message, at less cost. */
+static int receive_one(int fd, struct udp_rx_vector *vector)
+{
+    ssize_t length = recvmsg(fd, &vector->header[0].msg_hdr, MSG_DONTWAIT);
+    if (length < 0)
+        return -1;
+    vector->header[0].msg_len = (unsigned)length;
+    return 1;
+}
+
 int udp_rx_vector_receive(struct udp_rx *rx, struct udp_rx_vector *vector, int fd, uint32_t socket, uint32_t *drops,
                           struct udpring_packet *packets, uint32_t room)
 {
-    int got = recvmmsg(fd, vector->header, room, MSG_DONTWAIT, NULL);
+    int got = room == 1 ? receive_one(fd, vector) : recvmmsg(fd, vector->header, room, MSG_DONTWAIT, NULL);
     if (got < 0)
         return -errno;
     for (int i = 0; i < got; i++) {

@@ -69,6 +69,12 @@ int32_t udpring_send_alone(int32_t fd, int32_t ipv6, const uint8_t *data, uint64
     return length > UDP_TX_LENGTH_MAX ? 1 : send_to(fd, ipv6 ? AF_INET6 : AF_INET, data, length, address ? &to : NULL);
 }
 
+int32_t udpring_answer(const struct udpring_alone *alone, int32_t fd, const uint8_t *data, uint64_t length)
+{
+    const struct udpring_address *to = alone->connected ? NULL : &alone->source;
+    return length > UDP_TX_LENGTH_MAX ? 1 : send_to(fd, alone->ipv6 ? AF_INET6 : AF_INET, data, length, to);
+}
+
 int udp_tx_send_now(struct udp_tx *tx, const uint8_t *data, uint64_t length, const struct udpring_address *to)
 {
     if (!udp_tx_idle(tx) || length > UDP_TX_LENGTH_MAX || udp_tx_zero_copy_wants(tx, length))
