@@ -198,7 +198,7 @@ import gc, sys
 from udpring.tunnel import daemon
 daemon.load_modules()
 print(gc.isenabled(), gc.get_freeze_count() > 10_000, "udpring.tunnel.tunnel" in sys.modules)
-print(*sorted({"bz2", "cryptography", "difflib", "ssl", "udpring.tunnel.probe"} & set(sys.modules)))
+print(*sorted({"bz2", "cryptography", "difflib", "ssl", "udpring.tunnel.config"} & set(sys.modules)))
 """
 
 

@@ -22,11 +22,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from udpring.records import record
 from udpring.tunnel import uapi
-from udpring.tunnel.config import IPAddress, Network
 from udpring.tunnel.uapi_client import ANSWER_MAX, ANSWER_SECONDS
+
+if TYPE_CHECKING:
+    from udpring.tunnel.config import IPAddress, Network
 
 __all__ = [
     "HOPS_MAX",
@@ -71,7 +74,7 @@ class Hop:
     endpoint: IPAddress
 
 
-RouteInterface = Callable[[IPAddress, int], str | None]
+RouteInterface: TypeAlias = "Callable[[IPAddress, int], str | None]"
 ViewOf = Callable[[str], TunnelView | None]
 
 

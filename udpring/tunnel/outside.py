@@ -9,15 +9,24 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from udpring.records import record
 from udpring.tunnel.broker import Broker
-from udpring.tunnel.config import Endpoint
 from udpring.tunnel.crossed_tunnels import TunnelView, ViewOf, view_of
 from udpring.tunnel.plane_values import SocketAddress
-from udpring.tunnel.resolver import Addresses, look_up_all
+
+if TYPE_CHECKING:
+    from udpring.tunnel.config import Endpoint
+    from udpring.tunnel.resolver import Addresses
 
 __all__ = ["Outside", "of_broker"]
+
+
+def _look_up(endpoint: Endpoint) -> Addresses:
+    from udpring.tunnel.resolver import look_up_all  # noqa: PLC0415 - wg sets no names
+
+    return look_up_all(endpoint)
 
 
 @record
@@ -25,7 +34,7 @@ class Outside:
     """``addresses``: of an endpoint's host. ``tunnel``: the state of another tunnel. ``made`` and ``remove``:
     a socket file of the node was made, and is to be removed. All may block."""
 
-    addresses: Callable[[Endpoint], Addresses] = look_up_all
+    addresses: Callable[[Endpoint], Addresses] = _look_up
     tunnel: ViewOf = view_of
     made: Callable[[Path], None] = lambda path: None
     remove: Callable[[Path], None] = Path.unlink
