@@ -110,21 +110,23 @@ class Outcomes:
 
     def carry_out(self, outcomes: Iterable[protocol.Outcome]) -> None:
         """Now, or with the others at the end of ``gathered``."""
-        if len(self._batch) > COMMANDS_MAX - COMMANDS_OF_AN_EVENT:
+        batch = self._batch
+        if len(batch) > COMMANDS_MAX - COMMANDS_OF_AN_EVENT:
             self._run()
         try:
             for outcome in outcomes:
                 peer = getattr(outcome, "peer", None)
                 if peer is not None and _concerns_timers(outcome):
                     self._touch(peer)
-                if len(self._batch) == COMMANDS_MAX:
+                before = len(batch)
+                if before == COMMANDS_MAX:
                     self._run()
-                before = len(self._batch)
+                    before = len(batch)
                 try:
                     self._carry[type(outcome)](outcome)
                 except RingError as refused:  # of a command that does not go in a batch
                     self._failed(outcome, refused)
-                if len(self._batch) > before:
+                if len(batch) > before:
                     self._queued.append(outcome)
         finally:
             if not self._gathering:

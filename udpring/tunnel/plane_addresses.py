@@ -10,13 +10,15 @@ from udpring.tunnel.plane_values import SocketAddress
 
 __all__ = ["address_of", "new_address"]
 
+_AF_INET, _AF_INET6 = int(socket.AF_INET), int(socket.AF_INET6)  # an enumeration compares slowly
+
 
 def address_of(raw: Any) -> SocketAddress | None:
     """The address in a C struct; None where it has none."""
     family = raw.family
-    if family == socket.AF_INET:
+    if family == _AF_INET:
         return SocketAddress(bytes(ffi.buffer(raw.ip, 4)), raw.port)
-    if family == socket.AF_INET6:
+    if family == _AF_INET6:
         return SocketAddress(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
     return None
 

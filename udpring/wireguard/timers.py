@@ -150,7 +150,11 @@ class Timers:
 
     def deadline(self, state: PeerStamps) -> int | None:
         """The earliest deadline; None: none until a stamp changes."""
-        return min((at for _, at in self._all(state) if at is not None), default=None)
+        earliest: int | None = None
+        for _, at in self._all(state):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def due(self, now: int, state: PeerStamps) -> set[Timer]:
         """The timers that are due at ``now``. They are taken: the same stamp does not fire again, and

@@ -117,6 +117,15 @@ static void hkdf(struct symmetric *state, const uint8_t *material, size_t length
     OPENSSL_cleanse(block, sizeof(block));
 }
 
+/* Where another key follows before any is used: the whitepaper's KDF1 in place of KDF2. */
+static void mix_chain(struct symmetric *state, const uint8_t material[X25519_BYTES])
+{
+    uint8_t derived[NOISE_HASH_BYTES] = {0};
+    hkdf(state, material, X25519_BYTES, derived, 1);
+    memcpy(state->chaining_key, derived, NOISE_HASH_BYTES);
+    OPENSSL_cleanse(derived, sizeof(derived));
+}
+
 static void mix_key(struct symmetric *state, const uint8_t material[X25519_BYTES])
 {
     uint8_t derived[2 * NOISE_HASH_BYTES] = {0};
@@ -136,7 +145,9 @@ static void mix_key_and_hash(struct symmetric *state, const uint8_t psk[X25519_B
     OPENSSL_cleanse(derived, sizeof(derived));
 }
 
-static void mix_shared(struct symmetric *state, EVP_PKEY *key, const uint8_t public_key[X25519_BYTES])
+/* mix: mix_key(), or mix_chain() if the key is not used. */
+static void mix_shared(struct symmetric *state, EVP_PKEY *key, const uint8_t public_key[X25519_BYTES],
+                       void (*mix)(struct symmetric *, const uint8_t *))
 {
     uint8_t shared[X25519_BYTES] = {0};
     if (state->failed)
@@ -145,7 +156,7 @@ static void mix_shared(struct symmetric *state, EVP_PKEY *key, const uint8_t pub
     if (result)
         fail(state, result);
     else
-        mix_key(state, shared);
+        mix(state, shared);
     OPENSSL_cleanse(shared, sizeof(shared));
 }
 
@@ -153,7 +164,7 @@ static void mix_shared(struct symmetric *state, EVP_PKEY *key, const uint8_t pub
 static void mix_ephemeral(struct symmetric *state, const uint8_t public_key[X25519_BYTES])
 {
     mix_hash(state, public_key, X25519_BYTES);
-    mix_key(state, public_key);
+    mix_chain(state, public_key);
 }
 
 static const uint8_t first_nonce[AEAD_NONCE_BYTES];
@@ -261,7 +272,7 @@ int noise_initiate(struct udpring_handshake *handshake, const struct udpring_sta
         fail(&state, -ENOMEM);
     if (!state.failed) {
         mix_ephemeral(&state, message);
-        mix_shared(&state, private_key, remote);
+        mix_shared(&state, private_key, remote, mix_key);
         encrypt_and_hash(&state, key->public_key, X25519_BYTES, message + X25519_BYTES);
         mix_key(&state, static_static);
         encrypt_and_hash(&state, timestamp, UDPRING_NOISE_TIMESTAMP, message + X25519_BYTES + NOISE_SEALED_KEY);
@@ -282,8 +293,8 @@ int noise_finish(const struct udpring_handshake *handshake, const struct udpring
     uint8_t nothing[NOISE_TAG_BYTES], both[2 * NOISE_HASH_BYTES] = {0};
     if (step_open(&state, handshake, UDPRING_HANDSHAKE_INITIATED) == 0) {
         mix_ephemeral(&state, response);
-        mix_shared(&state, handshake->ephemeral, response);
-        mix_shared(&state, key->key, response);
+        mix_shared(&state, handshake->ephemeral, response, mix_chain);
+        mix_shared(&state, key->key, response, mix_chain);
         mix_key_and_hash(&state, psk);
         decrypt_and_hash(&state, response + X25519_BYTES, NOISE_TAG_BYTES, nothing);
         split(&state, both);
@@ -302,7 +313,7 @@ int32_t udpring_handshake_open(struct udpring_handshake *handshake, const struct
     uint8_t remote[NOISE_SEALED_KEY];
     if (begin(&state, handshake, key->public_key) == 0) {
         mix_ephemeral(&state, initiation);
-        mix_shared(&state, key->key, initiation);
+        mix_shared(&state, key->key, initiation, mix_key);
         decrypt_and_hash(&state, initiation + X25519_BYTES, NOISE_SEALED_KEY, remote);
     }
     if (!state.failed) {
@@ -334,8 +345,8 @@ int noise_respond(struct udpring_handshake *handshake, const uint8_t *ephemeral,
         fail(&state, -ENOMEM);
     if (!state.failed) {
         mix_ephemeral(&state, message);
-        mix_shared(&state, private_key, handshake->message);   /* begins with the initiator's ephemeral key */
-        mix_shared(&state, private_key, handshake->remote);
+        mix_shared(&state, private_key, handshake->message, mix_chain);   /* begins with the initiator's ephemeral key */
+        mix_shared(&state, private_key, handshake->remote, mix_chain);
         mix_key_and_hash(&state, psk);
         encrypt_and_hash(&state, NULL, 0, message + X25519_BYTES);
         split(&state, keys);
