@@ -16,7 +16,7 @@ from udpring.tunnel.config import Config
 from udpring.wireguard import messages, noise
 from udpring.wireguard.constants import IDENTIFIER
 from udpring.wireguard.cookie import mac1_key, mac1_valid
-from udpring_tools.bench import handshakes, peers, samples, setup, spray
+from udpring_tools.bench import handshakes, loop_delay, peers, samples, setup, spray
 from udpring_tools.bench.comparison import summary
 from udpring_tools.bench.peers import Case, Table
 from udpring_tools.bench.table import figures_grid
@@ -39,6 +39,8 @@ HOST = {
     "seconds": 5,
     "runs": 3,
 }
+NO_OTHERS: dict[str, Any] = {"against": [], "loop": None}
+"""A result of ``bench handshakes`` of udpring alone."""
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -246,14 +248,42 @@ def test_the_table_of_handshakes() -> None:
     answered = [{"handshakes_s": 2000.0, "answered_percent": 100.0, "cookie_replies": 0.0}]
     result = HOST | handshakes.summary(answered, kept, 1e5)
     assert json.loads(json.dumps(result)) == result
-    text = bench_handshakes.as_table(result)
+    text = bench_handshakes.as_table(result | NO_OTHERS)
     assert "2000 handshakes/s answered, - ms" in text
     assert text.splitlines()[-1].split() == ["right-mac1", "1.00", "100000", "0.25", "0.33"]
+
+
+def test_table_of_handshakes_compares_with_another_program() -> None:
+    ours = [{"handshakes_s": 3000.0, "cpu_ms_per_handshake": 0.2}]
+    theirs = [{"handshakes_s": 2000.0, "cpu_ms_per_handshake": 0.4}]
+    nothing: dict[str, list[dict[str, float]]] = {phase: [] for phase in handshakes.PHASES}
+    other = handshakes.against("other", theirs, ours)
+    result = HOST | handshakes.summary(ours, nothing, 1e5) | NO_OTHERS | {"against": [other]}
+    assert "2000 and 0.400 ms by other: ours is 1.50 of its rate and 0.50 of its time" in (
+        bench_handshakes.as_table(result)
+    )
+
+
+def test_table_of_handshakes_has_the_delays_of_the_loop() -> None:
+    delay = {"quiet": {"p50_ms": 0.1, "p99_ms": 0.5}, "right-mac1": {"p50_ms": 0.2, "p99_ms": 1.5}}
+    nothing: dict[str, list[dict[str, float]]] = {phase: [] for phase in handshakes.PHASES}
+    delays = loop_delay.delays_summary({name: [sample] for name, sample in delay.items()}, 1e4)
+    result = HOST | handshakes.summary([], nothing, 1e5) | NO_OTHERS | {"loop": delays}
+    lines = bench_handshakes.as_table(result).splitlines()
+    assert lines[-1].split() == ["right-mac1", "0.20", "1.50", "-", "-"]
+
+
+def test_delays_of_a_loop_are_measured_under_a_flood() -> None:
+    kept = loop_delay.measure_delays(1000, 0.3, 1, lambda text: None)
+    assert list(kept) == list(loop_delay.SITUATIONS)
+    for (sample,) in kept.values():
+        assert 0 < sample["p50_ms"] <= sample["p99_ms"]
+    assert kept["right-mac1"][0]["flood_packets_s"] > 0
 
 
 def test_omitted_part_is_null_and_not_shown() -> None:
     nothing: dict[str, list[dict[str, float]]] = {phase: [] for phase in handshakes.PHASES}
     result = HOST | handshakes.summary([{"handshakes_s": 1.0}], nothing, 1e5)
     assert result["flood"] is None
-    assert "flood" not in bench_handshakes.as_table(result)
-    assert "handshakes/s" not in bench_handshakes.as_table({**result, "handshakes": None})
+    assert "flood" not in bench_handshakes.as_table(result | NO_OTHERS)
+    assert "handshakes/s" not in bench_handshakes.as_table({**result, **NO_OTHERS, "handshakes": None})

@@ -1,4 +1,4 @@
-"""Handshakes that a node answers in a second, and its throughput during a flood of bogus ones.
+"""Handshakes that a node answers in a second, and its throughput and event loop during a flood of bogus ones.
 
 Handshakes. A node has a thousand peers, and the benchmark has their keys. It makes valid initiations before
 the clock starts, because the initiator's half of the work is not the node's. It sends them with a fixed
@@ -10,6 +10,8 @@ Flood. One TCP stream goes through a pair of nodes, in four situations:
    stream the CPU time of the generator and of the kernel.
 3. ``wrong-mac1``: the generator floods the node with random bytes of an initiation's length and type.
 4. ``right-mac1``: the same with a valid mac1, which needs only the node's public key.
+Loop. The delays of an event loop under forged initiations (``loop_delay``).
+
 Ratios are to the rates of ``quiet`` and ``unrelated``. The flood has a link of its own, without segmentation
 offload: packets of many senders would not be joined either.
 """
@@ -30,12 +32,13 @@ from udpring.wireguard.cookie import MacSigner
 from udpring.wireguard.tai64n import next_timestamp
 from udpring_tools.bench import spray, traffic
 from udpring_tools.bench.host import host_facts, load
+from udpring_tools.bench.loop_delay import delays_summary, measure_delays
 from udpring_tools.bench.pair import PORT, Ground, Pair
 from udpring_tools.bench.program import Program
 from udpring_tools.bench.samples import ratio, spread
 from udpring_tools.bench.space import join, require_tools
 
-__all__ = ["PHASES", "Initiators", "measure_handshakes"]
+__all__ = ["PHASES", "Initiators", "against", "measure_handshakes"]
 
 Say = Callable[[str], None]
 Sample = dict[str, float]
@@ -48,6 +51,8 @@ ANSWER_WAIT = 1.0
 PHASES = ("quiet", "unrelated", "wrong-mac1", "right-mac1")
 FLOOD = ("10.98.0.1", "10.98.0.2")
 UNRELATED_PORT = 9
+LOOP_RATE = 10_000.0
+"""Forged initiations a second in part ``loop``."""
 LEAD = 3.0
 """Seconds that a flood lasts longer than the stream: iperf3 takes a moment to begin and to end."""
 
@@ -110,6 +115,37 @@ def exchange(
     return responses, cookies, last - began
 
 
+def measure_rates(
+    programs: Sequence[Program], runs: int, say: Say, facts: dict[str, Any]
+) -> dict[str, list[Sample]]:
+    """The samples of each program, which take turns. ``facts``: gets those of the first one. Raises
+    HostError, UdpringError."""
+    kept: dict[str, list[Sample]] = {program.name: [] for program in programs}
+    for run in range(runs):
+        for program in programs if run % 2 == 0 else reversed(programs):
+            say(f"run {run + 1}/{runs}: {PEERS * PER_PEER} handshakes with {program.name}")
+            with _answering(program) as (pair, initiators):
+                kept[program.name].append(_handshakes(pair, initiators))
+                if program is programs[0]:
+                    facts |= pair.facts()
+    return kept
+
+
+@contextlib.contextmanager
+def _answering(program: Program) -> Iterator[tuple[Pair, Initiators]]:
+    """A pair of its nodes, one of which knows the initiators."""
+    with Ground() as ground, Pair(ground, program) as pair:
+        _join_flood(ground)
+        initiators = Initiators(pair.public_keys[1])
+        pair.nodes[1].uapi.set([uapi.PeerBegin(key) for key in initiators.public_keys])
+        yield pair, initiators
+
+
+def _join_flood(ground: Ground) -> None:
+    join(ground.here, ground.there, [[f"{address}/24"] for address in FLOOD], link="flood")
+    ground.here.command("ip", "link", "set", "flood", "gso_max_segs", "1")
+
+
 def _handshakes(pair: Pair, initiators: Initiators) -> Sample:
     ready = initiators.initiations()
     before = pair.nodes[1].cpu_seconds()
@@ -160,39 +196,56 @@ def _phase(pair: Pair, phase: str, rate: float, seconds: float) -> Sample:
 
 
 def measure_handshakes(
-    program: Program,
+    programs: Sequence[Program],
     rate: float,
     seconds: float,
     runs: int,
     say: Say,
-    parts: Sequence[str] = ("rate", "flood"),
+    parts: Sequence[str] = ("rate", "flood", "loop"),
 ) -> dict[str, Any]:
-    """Measures. ``parts`` may omit one. Raises HostError, UdpringError."""
-    require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
-    facts, before = host_facts(), load()
-    answered: list[Sample] = []
+    """Measures. ``programs``: the first one is udpring, and the others are measured in part ``rate`` alone.
+    ``parts`` may omit some. Raises HostError, UdpringError."""
+    if set(parts) != {"loop"}:
+        require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
+    facts: dict[str, Any] = host_facts() | dict.fromkeys(("tier", "tier_reason", "workers", "aead"))
+    before = load()
+    answered: dict[str, list[Sample]] = {program.name: [] for program in programs}
+    if "rate" in parts:
+        answered = measure_rates(programs, runs, say, facts)
     kept: dict[str, list[Sample]] = {phase: [] for phase in PHASES}
-    with Ground() as ground, Pair(ground, program) as pair:
-        join(ground.here, ground.there, [[f"{address}/24"] for address in FLOOD], link="flood")
-        ground.here.command("ip", "link", "set", "flood", "gso_max_segs", "1")
-        initiators = Initiators(pair.public_keys[1])
-        pair.nodes[1].uapi.set([uapi.PeerBegin(key) for key in initiators.public_keys])
-        for run in range(runs):
-            if "rate" in parts:
-                say(f"run {run + 1}/{runs}: {PEERS * PER_PEER} handshakes")
-                answered.append(_handshakes(pair, initiators))
-            for phase in PHASES if "flood" in parts else ():
-                say(f"run {run + 1}/{runs}: one TCP stream, flood: {phase}")
-                kept[phase].append(_phase(pair, phase, rate, seconds))
-        node = pair.nodes[0]
-        return {
-            **facts,
-            "load_average": [before, load()],
-            **node.facts(),
-            "seconds": seconds,
-            "runs": runs,
-            **summary(answered, kept, rate),
-        }
+    if "flood" in parts:
+        with Ground() as ground, Pair(ground, programs[0]) as pair:
+            _join_flood(ground)
+            facts |= pair.facts()
+            for run in range(runs):
+                for phase in PHASES:
+                    say(f"run {run + 1}/{runs}: one TCP stream, flood: {phase}")
+                    kept[phase].append(_phase(pair, phase, rate, seconds))
+    delayed = measure_delays(LOOP_RATE, seconds, runs, say) if "loop" in parts else None
+    ours = answered[programs[0].name]
+    return {
+        **facts,
+        "load_average": [before, load()],
+        "seconds": seconds,
+        "runs": runs,
+        **summary(ours, kept, rate),
+        "against": [against(each.name, answered[each.name], ours) for each in programs[1:]],
+        "loop": None if delayed is None else delays_summary(delayed, LOOP_RATE),
+    }
+
+
+def against(name: str, samples: Sequence[Sample], ours: Sequence[Sample]) -> dict[str, Any]:
+    """Another program's rate, and ours in relation to it."""
+
+    def column(of: Sequence[Sample], key: str) -> list[float | None]:
+        return [sample.get(key) for sample in of]
+
+    figures = ("handshakes_s", "cpu_ms_per_handshake")
+    return {
+        "name": name,
+        **{key: spread(column(samples, key)) for key in figures},
+        **{f"{key}_ratio": ratio(column(ours, key), column(samples, key)) for key in figures},
+    }
 
 
 def summary(answered: Sequence[Sample], kept: dict[str, list[Sample]], rate: float) -> dict[str, Any]:

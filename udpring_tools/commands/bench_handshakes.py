@@ -1,4 +1,4 @@
-"""``udpring bench handshakes``: handshakes per second, and forwarding during a flood of bogus ones."""
+"""``udpring bench handshakes``: handshakes a second, and what a flood of bogus ones does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from udpring.cli import Subparsers
 from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress
 
-PARTS = ("rate", "flood")
+PARTS = ("rate", "flood", "loop")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -19,7 +19,16 @@ def register(subparsers: Subparsers) -> None:
         help="measure handshakes a second, and forwarding under a flood of bogus ones",
         description="Measure how many valid handshakes a node answers in a second. Measure how much of its "
         "rate a TCP stream keeps while bogus initiations arrive: random bytes, and random bytes "
-        "with a valid mac1.",
+        "with a valid mac1. Measure how much later the event loop of a program runs while 10000 of the "
+        "latter arrive in a second.",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="also measure the handshakes of this program, compatible with wireguard-go, with its arguments, "
+        "in turn. May be repeated",
     )
     add_run_options(parser, "TCP stream", runs=3)
     parser.add_argument(
@@ -35,13 +44,15 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures and prints. Progress goes to standard error."""
     from udpring_tools.bench.handshakes import measure_handshakes  # noqa: PLC0415
-    from udpring_tools.bench.program import Program  # noqa: PLC0415
+    from udpring_tools.bench.program import Program, distinct  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
 
-    become_root(args.words, progress)
     parts = (args.only,) if args.only else PARTS
+    programs = distinct([Program.ours(), *map(Program.parse, args.against)])
+    if parts != ("loop",):
+        become_root(args.words, progress)
     with ended_by_signals():
-        result = measure_handshakes(Program.ours(), args.rate, args.seconds, args.runs, progress, parts)
+        result = measure_handshakes(programs, args.rate, args.seconds, args.runs, progress, parts)
     print(json.dumps(result) if args.json else as_table(result))
     return 0
 
@@ -59,6 +70,13 @@ def as_table(result: dict[str, Any]) -> str:
             f"{_median(figures['answered_percent'], 1)} % of the initiations",
             "",
         ]
+    for other in result["against"]:
+        text += [
+            f"{_median(other['handshakes_s'], 0)} and {_median(other['cpu_ms_per_handshake'], 3)} ms by "
+            f"{other['name']}: ours is {_ratio(other['handshakes_s_ratio'])} of its rate and "
+            f"{_ratio(other['cpu_ms_per_handshake_ratio'])} of its time",
+            "",
+        ]
     if flood:
         lines = [["flood", "TCP Gbit/s", "bogus/s", "of quiet", "of unrelated"]]
         for row in flood["phases"]:
@@ -68,11 +86,25 @@ def as_table(result: dict[str, Any]) -> str:
                     row["phase"],
                     _median(row["gbit_s"], 2),
                     _median(row["flood_packets_s"], 0),
-                    *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+                    *map(_ratio, ratios),
                 ]
             )
-        text += [f"{flood['rate']} bogus initiations a second requested", "", grid(lines, left=1)]
+        text += [f"{flood['rate']} bogus initiations a second requested", "", grid(lines, left=1), ""]
+    if result["loop"]:
+        lines = [["event loop", "delay p50 ms", "p99 ms", "CPU %", "bogus/s"]]
+        for row in result["loop"]["situations"]:
+            figures = [
+                _median(row["p50_ms"], 2),
+                _median(row["p99_ms"], 2),
+                _median(row["loop_cpu_percent"], 1),
+            ]
+            lines.append([row["situation"], *figures, _median(row["flood_packets_s"], 0)])
+        text += [grid(lines, left=1)]
     return "\n".join(text).rstrip()
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def _median(figure: dict[str, Any] | None, digits: int) -> str:
