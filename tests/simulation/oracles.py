@@ -106,7 +106,7 @@ class Oracles:
                 self.fail(f"node {life.number} holds {len(life.plane.indices)} indices for {peers} peers")
             if len(control._deadlines) > peers or len(control._deadlines._heap) > 64 + 4 * peers + 1:
                 self.fail(f"node {life.number} holds {len(control._deadlines._heap)} deadlines")
-            if max((len(control._touched), len(control._seen), len(control._requested))) > peers:
+            if max((len(control._looks), len(control._seen), len(control._requested))) > peers:
                 self.fail(f"node {life.number} remembers more peers than there are")
             if any(len(peer.staged) > STAGED_MAX for peer in life.plane.peers.values()):
                 self.fail(f"node {life.number} stages more than {STAGED_MAX}")

@@ -98,6 +98,21 @@ def test_forged_initiations_post_no_event(live: Live) -> None:
     assert event.message == genuine
 
 
+def test_every_result_of_a_burst_is_announced(live: Live) -> None:
+    """The event loop is woken once for several, and also for those that forged initiations follow."""
+    genuine = live.initiation()
+    forged = with_mac1(live.own.public, genuine[:8] + os.urandom(108) + bytes(32))
+    for number in range(1, 40):
+        burst = [live.initiation(), *[forged] * (number % 12)] * 2
+        for message in burst:
+            live.socket.send(message)
+        seen: list[bytes] = []
+        while len(seen) < 2:
+            assert select.select([live.plane.fileno()], [], [], WAIT)[0], "nobody was woken for a result"
+            seen += [event.message for event in live.plane.events() if event.kind == EventKind.HANDSHAKE]
+        assert seen == [burst[0]] * 2
+
+
 def test_event_of_an_earlier_key_is_opened_anew(live: Live) -> None:
     live.socket.send(live.initiation())
     (event,) = live.events(1)

@@ -6,8 +6,8 @@ The flow of one turn:
 2. Each event goes to ``wireguard.Device`` or its peer, with the time. A list of outcomes comes back.
 3. Outcomes become plane commands. Those of the whole turn are executed in order, in one crossing
    (``outcomes.py``).
-4. After the turn, the stamps of the peers concerned are read, and their next deadlines put into one heap with
-   one ``call_at`` timer.
+4. Soon after the turn, the stamps of the peers concerned are read (``looks.py``), and their next deadlines
+   put into one heap with one ``call_at`` timer.
 5. When the timer fires, peers whose deadline has come get ``on_timer``. Outcomes are executed again.
 
 The plane stamps times instead of re-arming timers. A peer with traffic is checked every ``POLL`` (ten
@@ -37,6 +37,7 @@ from udpring.tunnel.deadlines import Deadlines
 from udpring.tunnel.flood_gate import FloodGate
 from udpring.tunnel.handshake_threads import HandshakeThreads
 from udpring.tunnel.link import Link, LinkFactory
+from udpring.tunnel.looks import Looks
 from udpring.tunnel.nesting import Nesting
 from udpring.tunnel.node_events import NodeEvents
 from udpring.tunnel.outcomes import Outcomes
@@ -112,8 +113,7 @@ class Control:
         self._timer_at = 0
         self._waiting: deque[Event] = deque()
         self._again: asyncio.Handle | None = None
-        self._touched: dict[int, None] = {}
-        self._look: asyncio.Handle | None = None
+        self._looks = Looks(loop, self._look_at_touched)
         self._requested: set[int] = set()
         self._resuming: set[int] = set()
         self._loops = RoutingLoops(plane, self.report, label)
@@ -148,6 +148,7 @@ class Control:
     def start(self) -> None:
         """Begins to read events. The plane must be open. Call it in the event loop's thread."""
         self._running = True
+        self._looks.start()
         self._events.start()
         self._link.start(self._loop)
         self.show_identity()
@@ -163,12 +164,12 @@ class Control:
         self._nesting.stop()
         self._trains.stop()
         self._events.stop()
-        for handle in (self._timer, self._again, self._look):
+        for handle in (self._timer, self._again):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._again = self._look = None
+        self._timer = self._again = None
         self._waiting.clear()
-        self._touched.clear()
+        self._looks.stop()
         self._outcomes.clear()
         self.gone.cancel()
 
@@ -307,19 +308,16 @@ class Control:
     # ---- timers ----
 
     def touch(self, peer: int) -> None:
-        """Checks the peer's timers once, at the end of this turn."""
-        if not self._link.up:
-            return
-        self._touched[peer] = None
-        if self._look is None and self._running:
-            self._look = self._loop.call_soon(self._look_at_touched)
+        """Checks the peer's timers once, soon."""
+        if self._link.up:
+            self._looks.want(peer)
 
     def request_handshake(self, peer: int) -> None:
         """The peer has just been set up. Packets staged for it may start a handshake at once."""
         if not self._link.up:
             return
         self._requested.add(peer)
-        self.touch(peer)
+        self._looks.want(peer, at_once=True)
 
     def try_new_path(self, number: int) -> None:
         """The peer may be reached in another way now: sends an initiation as soon as one may be sent."""
@@ -340,17 +338,11 @@ class Control:
         self._loops.forget(peer)
         self._events.forget(peer)
         self._trains.forget(peer)
-        self._touched.pop(peer, None)
+        self._looks.forget(peer)
         self._seen.pop(peer, None)
 
     def _look_at_touched(self) -> None:
-        self._look = None
-        peers = list(self._touched)[:TIMERS_A_TURN]
-        for peer in peers:
-            del self._touched[peer]
-        self._run_timers(peers)
-        if self._touched and self._look is None and self._running:
-            self._look = self._loop.call_soon(self._look_at_touched)
+        self._run_timers(self._looks.take(TIMERS_A_TURN))
 
     def _timer_fired(self) -> None:
         self._timer = None
@@ -376,7 +368,7 @@ class Control:
                     self._timers_failed(number)
         for number in ran:
             del states[number]
-            self._touched.pop(number, None)  # outcomes touched the peer, which is being checked right now
+            self._looks.forget(number)  # outcomes touched the peer, which is being checked right now
         states |= self._states(ran)
         now = self.clock.boot()
         idle = [number for number, state in states.items() if not self._is_busy(state, now)]

@@ -16,6 +16,9 @@
 
 enum { NOISE_OFFSET = 8 };   /* of an initiation: type, sender */
 
+/* While more waits, the event loop is woken once for so many. They take a millisecond. */
+enum { TOLD_TOGETHER = 8 };
+
 void handshake_threads_init(struct handshake_threads *threads)
 {
     pthread_mutex_init(&threads->lock, NULL);
@@ -100,14 +103,15 @@ uint32_t udpring_plane_computed(struct udpring_plane *plane, uint64_t *numbers, 
     return taken;
 }
 
+/* With the lock, which it gives away meanwhile. */
 static void run_computation(struct udpring_plane *plane, struct udpring_computation *job)
 {
     struct handshake_threads *threads = &plane->handshakes;
+    pthread_mutex_unlock(&threads->lock);
     udpring_compute(job);
     pthread_mutex_lock(&threads->lock);
     append(&threads->done_first, &threads->done_last, job);
-    pthread_mutex_unlock(&threads->lock);
-    mailbox_signal(&plane->mailbox);
+    threads->untold++;
 }
 
 /* ---- initiations ---- */
@@ -131,44 +135,47 @@ bool handshake_threads_take(struct worker *worker, const struct udpring_event *i
     return true;
 }
 
-static void post(struct udpring_plane *plane, const struct udpring_event *event)
+/* Whether there was room. The caller wakes the event loop. */
+static bool post(struct udpring_plane *plane, const struct udpring_event *event)
 {
     struct handshake_threads *threads = &plane->handshakes;
     pthread_mutex_lock(&plane->mailbox_lock);
     struct udpring_event *place = mailbox_next(&plane->mailbox);
     if (place) {
         *place = *event;
-        mailbox_post(&plane->mailbox);
+        mailbox_put(&plane->mailbox);
     }
     pthread_mutex_unlock(&plane->mailbox_lock);
     if (place) {
         count(&threads->events);
-        return;
+        return true;
     }
     udpring_handshake_free(event->handshake);
     count(&threads->events_lost);
     count(&threads->mailbox_full);
+    return false;
 }
 
-static void open_initiation(struct udpring_plane *plane, struct udpring_event *event, const struct udpring_static_key *key)
+/* Whether it became an event. */
+static bool open_initiation(struct udpring_plane *plane, struct udpring_event *event, const struct udpring_static_key *key)
 {
     bool marked = wg_le32(event->message) & WG_MARK_AES_256_GCM;
     struct udpring_handshake *handshake = udpring_handshake_new(marked ? UDPRING_CIPHER_AES_256_GCM : UDPRING_CIPHER_CHACHA20_POLY1305);
     int result = handshake ? udpring_handshake_open(handshake, key, event->message + NOISE_OFFSET) : -ENOMEM;
     if (result == 0) {
         event->handshake = handshake;
-        post(plane, event);
-        return;
+        return post(plane, event);
     }
     udpring_handshake_free(handshake);
-    if (result == -EBADMSG || result == -EINVAL)
-        count(&plane->handshakes.unauthenticated);
-    else
-        post(plane, event);   /* Python opens it, and reports what the library lacks */
+    if (result != -EBADMSG && result != -EINVAL)
+        return post(plane, event);   /* Python opens it, and reports what the library lacks */
+    count(&plane->handshakes.unauthenticated);
+    return false;
 }
 
 /* ---- the threads ---- */
 
+/* With the lock, which it gives away meanwhile. */
 static void run_initiation(struct udpring_plane *plane)
 {
     struct handshake_threads *threads = &plane->handshakes;
@@ -179,11 +186,22 @@ static void run_initiation(struct udpring_plane *plane)
     if (key)
         static_key_hold(key);
     pthread_mutex_unlock(&threads->lock);
-    if (key)
-        open_initiation(plane, &event, key);
-    else
-        post(plane, &event);
+    bool posted = key ? open_initiation(plane, &event, key) : post(plane, &event);
     udpring_static_key_free(key);
+    pthread_mutex_lock(&threads->lock);
+    threads->untold += posted || threads->untold;   /* a flood of forged ones holds up no result */
+}
+
+/* With the lock, which it gives away meanwhile. */
+static void wake_event_loop(struct udpring_plane *plane)
+{
+    struct handshake_threads *threads = &plane->handshakes;
+    bool more = threads->first || threads->head != threads->tail;
+    if (!threads->untold || (more && threads->untold < TOLD_TOGETHER))
+        return;
+    threads->untold = 0;
+    pthread_mutex_unlock(&threads->lock);
+    mailbox_signal(&plane->mailbox);
     pthread_mutex_lock(&threads->lock);
 }
 
@@ -196,9 +214,7 @@ static void *thread_main(void *argument)
     while (!threads->quit) {
         struct udpring_computation *job = take(&threads->first, &threads->last);
         if (job) {
-            pthread_mutex_unlock(&threads->lock);
             run_computation(plane, job);
-            pthread_mutex_lock(&threads->lock);
         } else if (threads->head != threads->tail) {
             run_initiation(plane);
         } else {
@@ -206,6 +222,7 @@ static void *thread_main(void *argument)
             pthread_cond_wait(&threads->wake, &threads->lock);
             threads->sleeping--;
         }
+        wake_event_loop(plane);
     }
     pthread_mutex_unlock(&threads->lock);
     return NULL;

@@ -56,9 +56,14 @@ void mailbox_signal(struct mailbox *mailbox)
     }
 }
 
-void mailbox_post(struct mailbox *mailbox)
+void mailbox_put(struct mailbox *mailbox)
 {
     __atomic_store_n(&mailbox->tail, mailbox->tail + 1, __ATOMIC_SEQ_CST);
+}
+
+void mailbox_post(struct mailbox *mailbox)
+{
+    mailbox_put(mailbox);
     mailbox_signal(mailbox);
 }
 

@@ -28,6 +28,8 @@ void mailbox_close(struct mailbox *mailbox);
 /* The next free event, to be filled and posted, or NULL when the mailbox is full. */
 struct udpring_event *mailbox_next(struct mailbox *mailbox);
 void mailbox_post(struct mailbox *mailbox);
+/* The same, without waking the consumer: mailbox_signal() has to follow. */
+void mailbox_put(struct mailbox *mailbox);
 /* Wakes the consumer, once until it takes events. Any thread. */
 void mailbox_signal(struct mailbox *mailbox);
 /* Always has room. The consumer takes these before other events. */
