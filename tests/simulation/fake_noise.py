@@ -12,6 +12,7 @@ from hashlib import blake2s
 from typing import Any
 
 from udpring.wireguard import noise
+from udpring.wireguard.cookie import xopen
 
 NO_PSK = noise.NO_PSK
 NoiseError, InvalidKeyError, UnauthenticatedError = (
@@ -49,6 +50,9 @@ class StaticKey:
 
     def shared_with(self, public: bytes) -> bytes:
         return b"".join(sorted((self.public, public)))
+
+    def open_cookie(self, key: bytes, nonce: bytes, sealed: bytes, mac1: bytes) -> bytes | None:
+        return xopen(key, nonce, sealed, mac1)
 
     def initiator(self, remote: bytes, **_: Any) -> Initiator:
         return Initiator(self, remote)

@@ -296,7 +296,9 @@ def test_address_serves_where_the_name_before_it_has_none(planes: Planes) -> Non
 
 def test_peer_that_initiates_needs_no_look_up(planes: Planes, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("udpring.tunnel.resolver.socket.getaddrinfo", lambda *words, **_: asked.append(words))
+    monkeypatch.setattr(
+        "udpring.tunnel.host_addresses.socket.getaddrinfo", lambda *words, **_: asked.append(words)
+    )
 
     async def body(live: Live) -> None:
         live.arrives(live.initiation())
