@@ -89,6 +89,16 @@ def test_node_may(architecture: Architecture, call: str) -> None:
 
 
 @both
+def test_thread_may_schedule_itself_alone(architecture: Architecture) -> None:
+    node = Filter(architecture)
+    assert node.verdict("sched_setattr", 0) == bpf.ALLOW
+    assert node.verdict("sched_setattr", PROCESS) == REFUSED
+    assert node.verdict("getpriority", os.PRIO_PROCESS, 0) == bpf.ALLOW
+    assert node.verdict("getpriority", os.PRIO_PROCESS, PROCESS) == REFUSED
+    assert node.verdict("getpriority", os.PRIO_USER, 0) == REFUSED
+
+
+@both
 def test_sockets_are_those_of_a_node(architecture: Architecture) -> None:
     flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     node = Filter(architecture)

@@ -188,6 +188,11 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
+    if Profile.NODE in profile:  # a worker sets the time slice of its own thread
+        rules += [
+            Allow("sched_setattr", ((Test(0, 0),),)),
+            Allow("getpriority", ((Test(0, os.PRIO_PROCESS), Test(1, 0)),)),
+        ]
     if Profile.READING in profile:
         rules += [Allow(call) for call in _READING.split()]
     if Profile.FILES in profile:

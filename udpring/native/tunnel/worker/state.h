@@ -51,6 +51,7 @@
 #include "moderation.h"
 #include "pacing.h"
 #include "shortage.h"
+#include "time_slice.h"
 
 /* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.
  * Owner: the plane's free list, the open train, or the send ring while in flight. Thread: the worker. Freed with the plane. */
@@ -136,6 +137,7 @@ struct worker {
     uint64_t mtu_checked_ns;
     struct moderation out_moderation, in_moderation;
     struct pacing pacing;
+    struct time_slice time_slice;
     uint64_t single_datagrams;          /* read from the TUN device: UDP packets that were no super-packet */
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
