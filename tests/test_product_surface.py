@@ -20,14 +20,17 @@ TOP = Path(__file__).resolve().parent.parent
 
 
 def used_by(*packages: str) -> set[str]:
-    """The names that Python modules take from a compiled module: ``lib.name``, or ``core.name``."""
-    return {
-        node.attr
-        for package in packages
-        for path in (TOP / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-    }
+    """The names that Python modules take from a compiled module: ``lib.name``, or ``core.name``, or the name of a
+    function whose address is taken (``ffi.addressof``)."""
+    names = set()
+    for package in packages:
+        for path in (TOP / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute):
+                    names.add(node.attr)
+                elif isinstance(node, ast.Constant) and str(node.value).startswith("udpring_"):
+                    names.add(str(node.value))
+    return names
 
 
 def functions(lib: Any) -> set[str]:
