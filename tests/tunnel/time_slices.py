@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -29,9 +30,11 @@ def kernel_has_slices() -> bool:
     return (major, minor) >= (6, 12)
 
 
-def worker_threads() -> list[int]:
-    """Of this process."""
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    return [
-        int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == "udpring-worker"
-    ]
+def worker_threads() -> set[int]:
+    """Of this process. A thread may end meanwhile."""
+    found = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().strip() == "udpring-worker":
+                found.add(int(task.name))
+    return found
