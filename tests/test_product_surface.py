@@ -20,8 +20,8 @@ TOP = Path(__file__).resolve().parent.parent
 
 
 def used_by(*packages: str) -> set[str]:
-    """The names that Python modules take from a compiled module: ``lib.name``, or ``core.name``, or the name of a
-    function whose address is taken (``ffi.addressof``)."""
+    """The names that Python modules take from a compiled module: ``lib.name``, ``core.name``, or a function's
+    name for ``ffi.addressof``."""
     names = set()
     for package in packages:
         for path in (TOP / package).rglob("*.py"):
