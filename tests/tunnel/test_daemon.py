@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,7 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from udpring.cli import wg
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.daemon import LEVELS, DaemonOptions
 from udpring.tunnel.process import end_server, server_of
@@ -195,10 +200,13 @@ def test_plain_file_is_no_socket(tmp_path: Path) -> None:
 
 LOADED = """
 import gc, sys
+from udpring.cli import wg
 from udpring.tunnel import daemon
+wg.words_of(["-f", "wg0"])
 daemon.load_modules()
 print(gc.isenabled(), gc.get_freeze_count() > 10_000, "udpring.tunnel.tunnel" in sys.modules)
-print(*sorted({"bz2", "cryptography", "difflib", "ssl", "udpring.tunnel.config"} & set(sys.modules)))
+unwanted = {"argparse", "bz2", "cryptography", "difflib", "ssl", "udpring.tunnel.config"}
+print(*sorted(unwanted & set(sys.modules)))
 """
 
 
@@ -208,3 +216,27 @@ def test_node_loads_what_it_needs() -> None:
         [sys.executable, "-P", "-c", LOADED], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("True True True\n\n", "")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["-f", "--foreground", "wg0", "", "-", "-x", "--", "--log-format", "json"]),
+        max_size=4,
+    )
+)
+def test_usual_arguments_are_read_as_by_argparse(words: list[str]) -> None:
+    def by_argparse() -> object:
+        with contextlib.redirect_stderr(io.StringIO()):
+            taken = wg.parser().parse_args(words)
+        return taken.interface, taken.foreground, taken.log_format
+
+    try:
+        expected = by_argparse()
+    except SystemExit:
+        expected = None
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = wg.words_of(words)
+    except SystemExit:
+        found = None
+    assert found == expected

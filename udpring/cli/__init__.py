@@ -8,11 +8,13 @@ ConfigError (2), HostError (3) or another UdpringError (1), which ``main`` print
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
-from typing import TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["Subparsers", "open_standard_streams"]
 

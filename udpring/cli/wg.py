@@ -7,16 +7,19 @@ deleted, or when the socket file is removed. Then it removes both.
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from udpring import __version__, cli
 from udpring.errors import ConfigError, UdpringError
 from udpring.tunnel.daemon import HOST_CANNOT, MISUSED, DaemonOptions, start
 from udpring.tunnel.refusals import explained
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["main", "parser"]
 
@@ -70,6 +73,8 @@ def reserve(size: int) -> mmap.mmap:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the arguments."""
+    import argparse  # noqa: PLC0415
+
     made = argparse.ArgumentParser(
         prog="udpring-wg",
         description="Run one WireGuard interface as a process. Configure it with wg. A drop-in for "
@@ -87,14 +92,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    reading = parser()
-    taken = reading.parse_args(arguments)
-    name: str = taken.interface
+    name, foreground, log_format = words_of(sys.argv[1:] if arguments is None else arguments)
     if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
-        reading.error(
+        parser().error(
             f"argument IFACE: {name!r} is not an interface name. It needs 1 to 15 bytes of UTF-8 without '/'"
         )
-    return start(DaemonOptions.read(name, taken.foreground, os.environ, taken.log_format))
+    return start(DaemonOptions.read(name, foreground, os.environ, log_format))
+
+
+def words_of(words: Sequence[str]) -> tuple[str, bool, str | None]:
+    """The interface, whether to stay in the foreground, and the format of the log.
+
+    The usual ``[-f] IFACE`` is read without argparse, which takes half a MiB of each node and each broker.
+    """
+    *flags, name = words or ("",)
+    if name[:1] not in ("", "-") and all(flag in ("-f", "--foreground") for flag in flags):
+        return name, bool(flags), None
+    taken = parser().parse_args(words)
+    return taken.interface, taken.foreground, taken.log_format
 
 
 def _is_utf8(name: str) -> bool:
