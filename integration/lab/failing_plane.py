@@ -25,6 +25,7 @@ from faults import Faults
 from udpring._native import ffi, lib, reason, reason_text
 
 K_MOST = 4000
+KEYPAIRS_MOST = 500
 KEYS = bytes(range(64))
 
 
@@ -153,20 +154,26 @@ class Runner:
             settle=lambda: ignore(lib.udpring_plane_prefixes_clear(plane, peer)),
         )
 
-    def keypair(self, plane: Any, peer: int) -> None:
-        index = ffi.new("uint32_t *")
+    def keypair(self, plane: Any, first: int) -> None:
+        """Each of another peer until a call is made: memory for keys is mapped for many at once, and that of
+        a keypair serves the next one of its peer."""
+        peer, index = ffi.new("uint32_t *", first), ffi.new("uint32_t *")
 
         def attempt() -> int:
-            code: int = lib.udpring_plane_indices(plane, peer, index, 1)
+            code: int = lib.udpring_plane_indices(plane, peer[0], index, 1)
             if code:
                 return code
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            code = single_commands.keypair(plane, peer, 0, KEYS, index[0], 7, 1, now)
+            code = single_commands.keypair(plane, peer[0], 0, KEYS, index[0], 7, 1, now)
             if code < 0:
                 assert single_commands.index_release(plane, index[0]) == 0, "a failed key kept its index"
             return code
 
-        self.for_all_k("keypair", attempt, settle=lambda: None)
+        for _ in range(KEYPAIRS_MOST):
+            self.for_all_k("keypair", attempt, settle=lambda: None)
+            if self.failed["keypair"]:
+                break
+            assert lib.udpring_plane_peer_add(plane, peer) == 0
 
     def bind(self, plane: Any) -> None:
         port, why = ffi.new("uint16_t *"), reason()
