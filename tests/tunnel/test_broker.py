@@ -59,7 +59,7 @@ def test_processes_at_once_are_bounded(tmp_path: Path) -> None:
     """A node that was taken over may ask without end."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    waiting = Service(gate.read_text, apart=True, abandoned=True)
+    waiting = Service(gate.read_text, own_process=True, abandoned=True)
     with closing(Broker.start(lambda control: serve(control, {"wait": waiting}))) as broker:
         asked = [_asked(broker, "wait") for _ in range(CHILDREN_MAX)]
         with pytest.raises(HostError, match="at once"):
@@ -70,7 +70,8 @@ def test_processes_at_once_are_bounded(tmp_path: Path) -> None:
 
 
 def test_ended_processes_make_room() -> None:
-    with closing(Broker.start(lambda control: serve(control, {"none": Service(list, apart=True)}))) as broker:
+    services = {"none": Service(list, own_process=True)}
+    with closing(Broker.start(lambda control: serve(control, services))) as broker:
         for _ in range(2 * CHILDREN_MAX):
             assert broker.call("none") == []
 

@@ -115,8 +115,13 @@ class Receiver(asyncio.DatagramProtocol):
         self.arrived.set()
 
 
-def test_an_error_queue_does_not_keep_the_loop_busy(make_socket: MakeSocket) -> None:
-    """A send takes the error of the one before, and its entry stays in the queue."""
+def test_an_error_queue_does_not_keep_the_loop_busy(
+    make_socket: MakeSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A send takes the error of the one before, and its entry stays in the queue.
+
+    The loop polls the socket itself on the default tier only: a forced tier gives each endpoint a ring."""
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
 
     async def main() -> None:
         sock, gone = make_socket(), make_socket()
@@ -169,8 +174,9 @@ def test_batches_of_a_turn_leave_by_their_own_sockets() -> None:
     asyncio.run(main())
 
 
-def test_the_loop_refuses_readers_of_the_program() -> None:
-    """As it does for the sockets of its own transports."""
+def test_the_loop_refuses_readers_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for its own transports. It polls the socket itself on the default tier only."""
+    monkeypatch.delenv("UDPRING_TIER", raising=False)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

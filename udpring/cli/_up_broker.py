@@ -64,8 +64,8 @@ class _Steps:
 
     def services(self) -> dict[str, Service]:
         return {
-            "hooks": Service(self.hooks, apart=True, confine=restore_dumps, heeds=True),
-            "save": Service(self.save, apart=True),
+            "hooks": Service(self.hooks, own_process=True, confine=restore_dumps, cancellable=True),
+            "save": Service(self.save, own_process=True),
             "load": Service(self.load),
             "endpoints": Service(self.endpoints),
             "plan": Service(self.plan),

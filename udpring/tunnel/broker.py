@@ -45,15 +45,15 @@ Work: TypeAlias = Callable[..., Any]
 
 
 class Service(NamedTuple):
-    """``work(**arguments)`` returns what JSON can hold. ``apart``: it runs in a process of its own, beside
-    others. ``confine`` is called in that process first. ``abandoned``: the end of the node ends it.
-    ``heeds``: it also gets ``patience``, a descriptor that is ready when the node waits no longer."""
+    """``work(**arguments)`` returns what JSON can hold. ``own_process``: it runs in a process of its own,
+    beside others. ``confine`` is called in that process first. ``abandoned``: the end of the node ends it.
+    ``cancellable``: it also gets ``patience``, a descriptor that is ready when the node waits no longer."""
 
     work: Work
-    apart: bool = False
+    own_process: bool = False
     confine: Callable[[], None] | None = None
     abandoned: bool = False
-    heeds: bool = False
+    cancellable: bool = False
 
 
 Services: TypeAlias = Mapping[str, Service]
@@ -195,7 +195,7 @@ def _answer(
     service = services.get(name)
     if service is None:
         _send(answer, None, HostError(f"no service {name}"))
-    elif not service.apart:
+    elif not service.own_process:
         _work(answer, service.work, arguments)
     elif len(running) >= CHILDREN_MAX:
         text = f"{name}: the broker has {CHILDREN_MAX} processes at once already"
@@ -211,7 +211,7 @@ def _answer(
                 control.close()
                 if service.confine is not None:
                     service.confine()
-                if service.heeds:
+                if service.cancellable:
                     arguments["patience"] = answer.fileno()
                 _work(answer, service.work, arguments)
             finally:

@@ -61,8 +61,8 @@ class SocketFiles:
 def services(files: SocketFiles) -> Services:
     """For any confined node."""
     return {
-        "addresses": Service(_addresses, apart=True, confine=_become_nobody, abandoned=True),
-        "tunnel": Service(_tunnel, apart=True, abandoned=True),
+        "addresses": Service(_addresses, own_process=True, confine=_become_nobody, abandoned=True),
+        "tunnel": Service(_tunnel, own_process=True, abandoned=True),
         "made": Service(files.made),
         "seal": Service(files.seal),
         "remove": Service(files.remove),

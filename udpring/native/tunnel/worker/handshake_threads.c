@@ -17,7 +17,7 @@
 enum { NOISE_OFFSET = 8 };   /* of an initiation: type, sender */
 
 /* While more waits, the event loop is woken once for so many. They take a millisecond. */
-enum { TOLD_TOGETHER = 8 };
+enum { SIGNALLED_TOGETHER = 8 };
 
 void handshake_threads_init(struct handshake_threads *threads)
 {
@@ -111,7 +111,7 @@ static void run_computation(struct udpring_plane *plane, struct udpring_computat
     udpring_compute(job);
     pthread_mutex_lock(&threads->lock);
     append(&threads->done_first, &threads->done_last, job);
-    threads->untold++;
+    threads->unsignalled++;
 }
 
 /* ---- initiations ---- */
@@ -189,7 +189,7 @@ static void run_initiation(struct udpring_plane *plane)
     bool posted = key ? open_initiation(plane, &event, key) : post(plane, &event);
     udpring_static_key_free(key);
     pthread_mutex_lock(&threads->lock);
-    threads->untold += posted || threads->untold;   /* a flood of forged ones holds up no result */
+    threads->unsignalled += posted || threads->unsignalled;   /* a flood of forged ones holds up no result */
 }
 
 /* With the lock, which it gives away meanwhile. */
@@ -197,9 +197,9 @@ static void wake_event_loop(struct udpring_plane *plane)
 {
     struct handshake_threads *threads = &plane->handshakes;
     bool more = threads->first || threads->head != threads->tail;
-    if (!threads->untold || (more && threads->untold < TOLD_TOGETHER))
+    if (!threads->unsignalled || (more && threads->unsignalled < SIGNALLED_TOGETHER))
         return;
-    threads->untold = 0;
+    threads->unsignalled = 0;
     pthread_mutex_unlock(&threads->lock);
     mailbox_signal(&plane->mailbox);
     pthread_mutex_lock(&threads->lock);

@@ -24,7 +24,7 @@ struct handshake_threads {
     struct udpring_computation *first, *last;             /* of Python, not yet computed */
     struct udpring_computation *done_first, *done_last;   /* computed, not yet taken */
     uint32_t computations;              /* in both lists, or being computed */
-    uint32_t untold;                    /* computed since the first result that the event loop was not woken for */
+    uint32_t unsignalled;               /* computed since the first result that the event loop was not woken for */
     uint32_t opens;                     /* atomic to look at: there is a key */
     uint64_t events, events_lost, unauthenticated, mailbox_full;   /* atomic counters */
 };
