@@ -1,4 +1,4 @@
-"""Addresses that come and go, told by rtnetlink in a namespace of their own."""
+"""Addresses that come and go, announced by rtnetlink in a namespace of their own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ commands = json.loads(sys.argv[2])
 
 async def main():
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    notified = asyncio.Event()
     calls = []
-    changes = NetworkChanges(lambda: (calls.append(1), told.set()), loop=loop)
+    changes = NetworkChanges(lambda: (calls.append(1), notified.set()), loop=loop)
     changes.start()
     for command in commands:
         for line in command:
             subprocess.run(["ip", *line.split()], check=True)
-        await asyncio.wait_for(told.wait(), 30)
-        told.clear()
+        await asyncio.wait_for(notified.wait(), 30)
+        notified.clear()
     changes.stop()
     print(json.dumps(len(calls)))
 

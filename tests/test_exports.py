@@ -52,9 +52,9 @@ def test_version_is_the_builds() -> None:
 
 def test_names_in_texts_exist() -> None:
     """Each ``udpring.Name`` that a message or a docstring tells the user is public."""
-    told = {
+    listed = {
         name
         for path in (TOP / "udpring").rglob("*.py")
         for name in re.findall(r"\budpring\.([A-Z]\w*)", path.read_text())
     }
-    assert {"Cipher", "Node"} <= told <= set(udpring.__all__)
+    assert {"Cipher", "Node"} <= listed <= set(udpring.__all__)

@@ -49,14 +49,14 @@ def test_hook_without_end_is_killed_on_the_way_down(
 ) -> None:
     """With its children. One of the way up only when the interface is to go down."""
     monkeypatch.setattr(_up_node, "HOOK_SECONDS", 0.5)
-    told = tmp_path / "told"
-    os.mkfifo(told)
-    asked = request_for(tmp_path, f"{key} = (echo begun; exec sleep 1000) > {told} & wait")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    asked = request_for(tmp_path, f"{key} = (echo begun; exec sleep 1000) > {fifo} & wait")
 
     async def main() -> None:
         node = _up_node._UpNode(asked, steps_of(asked))
         running = asyncio.ensure_future(node._hooks(key, ("hook",)))
-        lines = await asyncio.to_thread(told.open)
+        lines = await asyncio.to_thread(fifo.open)
         with lines:
             assert await asyncio.to_thread(lines.readline) == "begun\n"
             if key == "PostUp":

@@ -88,7 +88,7 @@ static void receive_one(void)
     uint32_t length = (uint32_t)code % UDPRING_ONE_MORE;
     CLAIM(!memcmp(&alone.source, &front()->source, sizeof(alone.source)), "another source");
     CLAIM(alone.other == (memcmp(&alone.source, &known, sizeof(known)) != 0) && alone.other == !!(code & UDPRING_ONE_OTHER),
-          "a change of the source is not told");
+          "a change of the source is not reported");
     known = alone.source;
     alone.other = false;
     CLAIM(model.at + 1 == front()->count, "a train is not one datagram");   /* a remaining part of a train may be one */

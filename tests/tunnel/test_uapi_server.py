@@ -260,26 +260,26 @@ async def test_a_cipher_is_set_shown_and_taken_off_again(here: Served) -> None:
 
 @serving
 async def test_offload_of_a_peer_overrides_the_device(here: Served) -> None:
-    def told() -> list[tuple[int, bool]]:
+    def notified() -> list[tuple[int, bool]]:
         calls, here.plane.calls = here.plane.named("trains"), []
         return [(peer, on) for _, peer, on in calls]
 
     await here.set(f"public_key={KEY_A}", f"public_key={KEY_B}")
     a, b = here.peer(KEY_A), here.peer(KEY_B)
     assert "offload" not in await here.ask("get=1\n\n")
-    assert told() == []
+    assert notified() == []
     assert await here.set("offload=off", f"public_key={KEY_A}", "offload=on") == "errno=0\n\n"
-    assert told() == [(a, False), (b, False), (a, True)]
+    assert notified() == [(a, False), (b, False), (a, True)]
     text = await here.ask("get=1\n\n")
     assert text.startswith("offload=off\n") or "\noffload=off\npublic_key=" in text
     assert text.count("offload=") == 2
     assert await here.set("offload=on") == "errno=0\n\n"
-    assert told() == [(b, True)]
+    assert notified() == [(b, True)]
     assert await here.set(f"public_key={KEY_A}", "offload=auto") == "errno=0\n\n"
-    assert told() == [(a, True)]
+    assert notified() == [(a, True)]
     here.plane.trains_reason = "this kernel damages them"
     assert await here.set("offload=auto") == "errno=0\n\n"
-    assert told() == [(a, False), (b, False)]
+    assert notified() == [(a, False), (b, False)]
     assert "offload" not in await here.ask("get=1\n\n")
     assert await here.set("offload=yes") == f"errno=-{errno.EINVAL}\n\n"
 

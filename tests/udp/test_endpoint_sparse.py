@@ -123,13 +123,13 @@ def test_single_datagrams_look_for_company_at_times(make_socket: Callable[..., s
         alone = ring._alone(False)
         for _ in range(40):
             source.sendto(b"x", sink.getsockname())
-        told = 0
+        marked = 0
         for left in reversed(range(40)):
             code = lib.udpring_recv_one(alone.memory)
             assert code > 0
             assert left or not code & ONE_MORE
-            told += bool(code & ONE_MORE)
-        assert told == 2
+            marked += bool(code & ONE_MORE)
+        assert marked == 2
         assert lib.udpring_recv_one(alone.memory) == -errno.EAGAIN
 
 

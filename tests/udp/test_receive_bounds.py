@@ -200,11 +200,11 @@ def test_connected_socket_receives_only_from_its_peer(
 def test_stats_may_be_read_while_another_thread_receives(tier: str, pair4: Pair) -> None:
     done = threading.Event()
     with RecvRing(pair4.sink, buffers=8, tier=tier) as ring:
-        readings: list[int] = []
+        counts: list[int] = []
 
         def read() -> None:
             while not done.is_set():
-                readings.append(ring.stats["packets"])
+                counts.append(ring.stats["packets"])
                 assert 0 <= ring.leased <= 4
 
         thread = threading.Thread(target=read)
@@ -216,5 +216,5 @@ def test_stats_may_be_read_while_another_thread_receives(tier: str, pair4: Pair)
         finally:
             done.set()
             thread.join()
-        assert readings == sorted(readings)
+        assert counts == sorted(counts)
         assert ring.stats["packets"] == 300

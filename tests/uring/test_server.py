@@ -238,10 +238,10 @@ def test_shutdown_tells_waiting_handlers(
 def test_failing_on_drain_stops_no_other(
     options: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[bool] = []
+    drained: list[bool] = []
 
     def fail_to_end(connection: Connection) -> None:
-        told.append(connection.draining)
+        drained.append(connection.draining)
         connection.close_soon()
         raise ValueError("the handler's mistake")
 
@@ -256,7 +256,7 @@ def test_failing_on_drain_stops_no_other(
         assert server.shutdown(PATIENCE) == 0
         for sock in clients:
             assert everything(sock) == b""
-    assert told == [True] * 3
+    assert drained == [True] * 3
     assert caplog.text.count("on_drain of a connection failed") == 3
 
 

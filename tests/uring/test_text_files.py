@@ -65,7 +65,7 @@ def test_any_calls_do_as_in_io(
     content: str,
     calls: list[tuple[Any, ...]],
 ) -> None:
-    """Before a write both are told where they are: ``io`` would write behind what it has read ahead."""
+    """Before a write both get their positions: ``io`` would write behind what it has read ahead."""
     path = scratch / "file"
     path.write_bytes(content.encode(encoding, "replace"))
     other = path.with_name("other")

@@ -1,4 +1,4 @@
-"""``Patience``: lets a thread that waits in poll(2) be told to wait no longer."""
+"""``Patience``: ends the wait of a thread in poll(2)."""
 
 from __future__ import annotations
 

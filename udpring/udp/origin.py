@@ -74,7 +74,7 @@ class Members:
         return tuple(self._numbers)
 
     def expect(self, sock: Socket | None) -> None:
-        """Call before the core is told about a socket. None: the core refused it."""
+        """Call before the core gets a socket. None: the core refused it."""
         self._adding = sock
 
     def add(self, number: int, sock: Socket) -> None:

@@ -40,7 +40,7 @@ class Round:
     cpu_ns: int = 0
 
     def add(self, burst: int, arrived: int, began: int, between: int, ended: int) -> None:
-        """One burst, with three readings of the clock around its two parts."""
+        """One burst, with the clock read before, between and after its two parts."""
         self.sent += burst
         self.lost += burst - arrived
         self.send_ns += between - began

@@ -41,7 +41,7 @@ struct udpring_send {
     atomic_bool woken;                  /* another thread wants to close; set before `wake` is written */
     int epoll;                          /* for event loops; -1: not requested yet */
     int polled;                         /* the socket in it, or -1 */
-    bool calls_again;                   /* it is readable, since it could not be told what to wait for */
+    bool calls_again;                   /* it is readable, since the kernel refused to wait for the socket */
     bool trains;
     struct send_job *first, *last;      /* queue of jobs that are not completely pushed */
     struct send_job *spare;

@@ -84,7 +84,7 @@ static bool unwatch_member(struct udp_rx_set *set, uint32_t index)
 }
 
 /* Until then the kernel keeps the socket open, and its port taken. Some may be cancelled twice, which does no harm. */
-static void cancel_the_rest(struct uring_set *uring)
+static void cancel_others(struct uring_set *uring)
 {
     if (ur_likely(!uring->uncancelled))
         return;
@@ -183,7 +183,7 @@ static int set_wait(struct udp_rx *rx, int64_t timeout_ns)
         nanosleep(&pause, NULL);
         rx->short_of_memory = false;   /* the wait below may return early, and leave it */
     }
-    cancel_the_rest(uring);
+    cancel_others(uring);
     bool readable = rx_set_readable(&uring->set);
     int code = uring_rx_wait(rx, readable ? 0 : timeout_ns);
     return readable && code == -ETIME ? 0 : code;

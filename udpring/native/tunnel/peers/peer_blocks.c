@@ -156,7 +156,7 @@ static enum line next_line(struct text *text, struct text *line)
     return LINE_WHOLE;
 }
 
-/* Whether the block ends here. *more: that cannot be told yet. */
+/* Whether the block ends here. *more: not known yet. */
 static bool ends(const struct text *text, uint32_t *more)
 {
     size_t left = (size_t)(text->end - text->at), length = sizeof(begin) - 1;
