@@ -8,14 +8,14 @@
 #define IDLE_BYTES 65536u     /* larger ones are freed */
 #define COLUMNS 3             /* offsets, lengths, ends */
 
-/* Owner: its udp_batches; between build and return, the holder. Thread: the owner's, or the holder's. Freed by the udp_batches.
+/* Owner: its udp_batches. Between build and return, the holder. Thread: the owner's, or the holder's. Freed by the udp_batches.
  * `memory` contains the messages, the columns, and for a copy also the datagrams. */
 struct udp_batch {
     struct udpring_batch face;
     struct udpring_recv *recv;
     struct udp_batch *next;           /* in `idle` or `returned` */
     size_t room;                      /* bytes of memory */
-    bool copy;                        /* the datagrams are in `memory`; false: in leased slots */
+    bool copy;                        /* the datagrams are in `memory`. false: in leased slots */
     _Alignas(struct udpring_packet) uint8_t memory[];
 };
 

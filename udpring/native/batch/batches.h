@@ -25,7 +25,7 @@ struct udp_batches {
     struct udp_batch *idle;           /* batches for reuse */
     uint32_t head, tail, capacity;
     uint32_t idle_count;
-    uint32_t a_message;               /* recent datagrams per message; determines how many messages to harvest */
+    uint32_t a_message;               /* recent datagrams per message. Determines how many messages to harvest */
     struct udpring_recv_usage usage;
     uint64_t drops_reported;
     bool whole_trains;
@@ -35,7 +35,7 @@ struct udp_batches {
 /* The contents of the next batch, from ready[head] on. */
 struct udp_share {
     uint32_t messages, datagrams;
-    uint32_t last_count;              /* datagrams to take from the last message; 0: all */
+    uint32_t last_count;              /* datagrams to take from the last message. 0: all */
     uint64_t payload;                 /* bytes */
 };
 
@@ -57,7 +57,7 @@ int udp_batches_one(struct udp_batches *batches, uint32_t messages, struct udpri
 /* The same from one of the sockets that the caller polls. */
 int udp_batches_one_from(struct udp_batches *batches, uint32_t socket, struct udpring_address *source, uint8_t *to,
                          uint32_t room) UR_MUST_CHECK;
-/* Whether datagrams are ready without a harvest; whether a reclaim would take back slots. */
+/* Whether datagrams are ready without a harvest. Whether a reclaim would take back slots. */
 bool udp_batches_waiting(const struct udp_batches *batches);
 bool udp_batches_returned(const struct udp_batches *batches);
 /* -ENOMEM: the ready messages stay ready. */

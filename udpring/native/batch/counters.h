@@ -4,7 +4,7 @@
 #define UDPRING_BATCH_COUNTERS_H
 #include "../base.h"
 
-/* Owner's thread only. Both structs consist of uint64_t; `bytes` is their size. */
+/* Owner's thread only. Both structs consist of uint64_t. `bytes` is their size. */
 static inline void udp_counters_publish(void *published, const void *counters, size_t bytes)
 {
     uint64_t *to = published;

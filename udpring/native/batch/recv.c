@@ -33,25 +33,25 @@
 struct udpring_recv {
     struct udp_handle_owner owner;
     struct udp_handle_socket socket;  /* of a ring with one socket */
-    bool many, passive;               /* the sockets come and go; the caller polls them */
+    bool many, passive;               /* the sockets come and go. The caller polls them */
     uint8_t wants;                    /* enum udp_socket_wants, for sockets that come */
     uint32_t alone;                   /* datagrams of udpring_recv_one, for LOOK_EVERY */
     uint64_t checked_ns;              /* of many: the last look at CHECKED_IN_A_WAIT of them */
     atomic_bool closed;               /* the thread that sets it ends the receive side, once */
-    struct udp_rx *rx;                /* NULL after close; for the owner's thread, or the thread that closes */
+    struct udp_rx *rx;                /* NULL after close. For the owner's thread, or the thread that closes */
     struct udpring_rx_stats published;   /* for any thread: udp_counters_read() */
     struct udpring_recv_usage published_usage;   /* like `published` */
     struct udp_slots slots;           /* after close, until the last batch is released */
     struct udp_batches batches;
     struct udpring_recv_call call;
     int wake;                         /* eventfd */
-    int event;                        /* eventfd: readable while recv_batch would return at once; see prepare_poll() */
-    _Atomic int pollable;             /* result of udpring_recv_fileno; -1: not called yet */
-    bool raised;                      /* the owner wrote to `event` and did not clear it since; owner's thread */
+    int event;                        /* eventfd: readable while recv_batch would return at once. See prepare_poll() */
+    _Atomic int pollable;             /* result of udpring_recv_fileno. -1: not called yet */
+    bool raised;                      /* the owner wrote to `event` and did not clear it since. Owner's thread */
     atomic_bool hungry;               /* a release must write to `event` */
-    atomic_bool risen;                /* a thread wrote to `event` since it was cleared; does not cover the kernel's writes */
+    atomic_bool risen;                /* a thread wrote to `event` since it was cleared. Does not cover the kernel's writes */
     bool kernel_raises;               /* the kernel may write to `event` at any time */
-    _Atomic(struct udpring_batch *) given;   /* the last batch until its release; its caller may not have taken it */
+    _Atomic(struct udpring_batch *) given;   /* the last batch until its release. Its caller may not have taken it */
     atomic_uint references;           /* one for the handle and one for each batch not yet released */
 };
 
@@ -409,7 +409,7 @@ void udpring_batch_release(struct udpring_batch *batch, const uint8_t *base)
     struct udpring_batch *given = batch;
     atomic_compare_exchange_strong_explicit(&recv->given, &given, NULL, memory_order_relaxed, memory_order_relaxed);
     udp_batches_return(&recv->batches, batch);
-    if (atomic_load(&recv->hungry))   /* read after the push; prepare_poll() sets it before it checks the list */
+    if (atomic_load(&recv->hungry))   /* read after the push. prepare_poll() sets it before it checks the list */
         raise_event(recv);
     unreference(recv);
 }

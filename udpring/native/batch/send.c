@@ -277,7 +277,7 @@ static int end(struct udpring_send *send, bool tell)
     if (atomic_exchange(&send->closed, true))
         return 0;
     if (send->owner.forks != ur_fork_count())
-        tell = false;   /* the parent owns the jobs; this child's slots read as zero */
+        tell = false;   /* the parent owns the jobs. This child's slots read as zero */
     if (tell)
         send_drop(send, NULL, -ECANCELED);
     publish(send);

@@ -24,7 +24,7 @@
 /* The results of one thread in a round. Owner: that thread. Nothing to free. */
 struct share {
     struct udp_tx_direct direct;
-    uint32_t ended, failed;       /* datagrams with a result; datagrams whose result is an error */
+    uint32_t ended, failed;       /* datagrams with a result. Datagrams whose result is an error */
 };
 
 /* Owner: the udpring_send. Thread: as noted for each group. Freed by send_fan_close(). */
@@ -43,7 +43,7 @@ struct send_fan {
     /* Written by all that take part. */
     atomic_uint next;             /* position */
     atomic_bool full;             /* stop: further sends would fail */
-    uint8_t left[SEND_WINDOW];    /* by position in the window; only the thread that claimed a position writes it */
+    uint8_t left[SEND_WINDOW];    /* by position in the window. Only the thread that claimed a position writes it */
     uint32_t threads;             /* the owner's */
     pthread_t thread[UDPRING_SEND_HELPERS_MAX];
 };

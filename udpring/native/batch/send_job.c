@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#define PROBES_MAX 32u   /* probes of the table for one datagram; after more the window ends before it */
+#define PROBES_MAX 32u   /* probes of the table for one datagram. After more the window ends before it */
 
 /* Makes room for the arrays of `count` datagrams. */
 static int make_room(struct send_job *job, uint32_t count)
@@ -22,7 +22,7 @@ static int make_room(struct send_job *job, uint32_t count)
     return 0;
 }
 
-/* Takes the caller's lengths. All datagrams must be inside the data; without offsets they must use all of it. */
+/* Takes the caller's lengths. All datagrams must be inside the data. Without offsets they must use all of it. */
 static int take_lengths(struct send_job *job, uint32_t *copy)
 {
     const struct udpring_send_job *face = job->face;
@@ -118,7 +118,7 @@ uint64_t send_address_hash(const struct udpring_address *address, uint64_t seed)
     return (uint64_t)(second >> 64) ^ (uint64_t)second;
 }
 
-/* Links the datagrams from index `start` on by destination. Returns how many it linked; *groups: the number of groups. */
+/* Links the datagrams from index `start` on by destination. Returns how many it linked. *groups: the number of groups. */
 static uint32_t link_groups(const struct send_job *job, struct send_plan *plan, uint32_t start, uint32_t count,
                             uint32_t *groups)
 {

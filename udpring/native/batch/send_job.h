@@ -18,17 +18,17 @@ struct send_job {
     struct send_job *next;        /* in the queue of jobs that are not completely pushed, or in the list of spare jobs */
     void *memory;                 /* the arrays, room for `capacity` datagrams */
     uint32_t capacity;
-    const uint32_t *lengths;      /* [count] by index, a copy; NULL: face->length */
-    const uint64_t *offsets;      /* [count] by index, a copy; NULL: one after the other */
-    uint32_t *order;              /* [planned] index by position; NULL: the same */
-    struct iovec *vector;         /* [planned] by position; NULL: flat */
-    uint32_t planned, at;         /* positions laid out; position of the next to push */
+    const uint32_t *lengths;      /* [count] by index, a copy. NULL: face->length */
+    const uint64_t *offsets;      /* [count] by index, a copy. NULL: one after the other */
+    uint32_t *order;              /* [planned] index by position. NULL: the same */
+    struct iovec *vector;         /* [planned] by position. NULL: flat */
+    uint32_t planned, at;         /* positions laid out. Position of the next to push */
     bool control;                 /* its datagrams need control messages (source, interface, TOS or TTL) */
     uint32_t last;                /* length of the last datagram when `lengths` is NULL */
-    uint64_t flat;                /* flat: offset of position `at`; gathered without offsets: of index `planned` */
+    uint64_t flat;                /* flat: offset of position `at`. Gathered without offsets: of index `planned` */
 };
 
-/* Datagrams that leave in one send. If gathered, they have `vectors` pieces from `vector` on; adjacent pieces are merged. */
+/* Datagrams that leave in one send. If gathered, they have `vectors` pieces from `vector` on. Adjacent pieces are merged. */
 struct send_train {
     const uint8_t *data;          /* flat */
     struct iovec *vector;         /* gathered */

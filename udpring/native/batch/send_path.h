@@ -9,13 +9,13 @@
 
 #include "../udp/abi.h"
 
-#define SEND_PATHS 1024u          /* remembered at once; a power of two */
+#define SEND_PATHS 1024u          /* remembered at once. A power of two */
 #define SEND_PATH_NONE UINT32_MAX
 
 struct send_path {
     struct udpring_address to;
     uint32_t proven;              /* trains of segments up to this size were sent */
-    uint32_t refused;             /* trains of segments from this size on were refused; 0: none */
+    uint32_t refused;             /* trains of segments from this size on were refused. 0: none */
     uint32_t outstanding;         /* unproven trains that have no result yet */
     uint32_t highest;             /* largest segment among them */
     uint64_t forget;              /* CLOCK_MONOTONIC ns: when `refused` expires, because routes change */
@@ -23,7 +23,7 @@ struct send_path {
 
 /* Owner: the udpring_send it is embedded in. Thread: its owner's. Freed by send_paths_free(). */
 struct send_paths {
-    struct send_path *path;       /* [SEND_PATHS] by hash; a new destination replaces one without outstanding trains */
+    struct send_path *path;       /* [SEND_PATHS] by hash. A new destination replaces one without outstanding trains */
     uint64_t seed;
     uint32_t outstanding;         /* of all */
 };

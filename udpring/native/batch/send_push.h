@@ -24,7 +24,7 @@ struct send_piece {
     struct send_train train;
     uint32_t path;                /* of an unproven train */
     uint32_t next;                /* in the list of trains to send again */
-    uint32_t again, left;         /* of a refused train: datagrams pushed one by one so far; datagrams without a result */
+    uint32_t again, left;         /* of a refused train: datagrams pushed one by one so far. Datagrams without a result */
 };
 
 /* Owner: the caller of udpring_send_open(). Thread: the opener's, except where noted. Freed by udpring_send_free(). */
@@ -32,14 +32,14 @@ struct udpring_send {
     struct udp_handle_owner owner;
     struct udp_handle_socket socket;
     atomic_bool closed;                 /* the thread that sets it ends the send side, once */
-    struct udp_tx *tx;                  /* NULL after close; for the owner's thread, or the thread that closes */
+    struct udp_tx *tx;                  /* NULL after close. For the owner's thread, or the thread that closes */
     struct udpring_tx_stats published;  /* for any thread: udp_counters_read() */
-    uint64_t pending;                   /* written by the owner; read by any thread, relaxed */
+    uint64_t pending;                   /* written by the owner. Read by any thread, relaxed */
     int32_t zero_copy;                  /* like `pending`: UDPRING_ZC_* */
     uint64_t helped;                    /* like `pending`: datagrams sent by helpers */
-    _Atomic int wake;                   /* eventfd, made for the first wait or poll: send_wake_fd(); -1: none yet */
-    atomic_bool woken;                  /* another thread wants to close; set before `wake` is written */
-    int epoll;                          /* for event loops; -1: not requested yet */
+    _Atomic int wake;                   /* eventfd, made for the first wait or poll: send_wake_fd(). -1: none yet */
+    atomic_bool woken;                  /* another thread wants to close. Set before `wake` is written */
+    int epoll;                          /* for event loops. -1: not requested yet */
     int polled;                         /* the socket in it, or -1 */
     bool calls_again;                   /* it is readable, since the kernel refused to wait for the socket */
     bool trains;
@@ -50,7 +50,7 @@ struct udpring_send {
     uint32_t pieces, free_count;
     uint32_t *free;                     /* stack */
     uint32_t again_first, again_last;   /* refused trains, in order */
-    uint64_t unfinished, finished;      /* datagrams without a result; jobs that ended */
+    uint64_t unfinished, finished;      /* datagrams without a result. Jobs that ended */
     struct send_paths paths;
     struct send_plan plan;
     struct send_fan *fan;               /* NULL: no helpers */

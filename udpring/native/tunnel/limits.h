@@ -5,13 +5,13 @@
 #include "messages.h"
 
 enum {
-    OUT_SLOTS = 256,            /* packets on their way out; each is a send slot too */
+    OUT_SLOTS = 256,            /* packets on their way out. Each is a send slot too */
     OUT_SLOTS_RESERVED = 32,    /* of these, never given to TUN reads: handshakes and keepalives get through under load */
-    /* Kept free before a read where trains are off. Each segment of a super-packet then takes a slot; segments without a slot
+    /* Kept free before a read where trains are off. Each segment of a super-packet then takes a slot. Segments without a slot
      * are staged (STAGED_MAX). Segments of 256 bytes and more always find a place. */
     OUT_SLOTS_SINGLY = OUT_SLOTS_RESERVED + 128,
     OUT_DATA_MAX = 65535,       /* any MTU */
-    /* One page-aligned stride per slot: header, packet, padding and tag; untouched pages cost nothing. */
+    /* One page-aligned stride per slot: header, packet, padding and tag. Untouched pages cost nothing. */
     OUT_SLOT_BYTES = 65536 + 4096,
     RX_BATCH = 32,              /* packets handled between two looks at the TUN device and the commands, */
     INBOX_BYTES = 256 << 10,    /* and this much, so that the other direction gets its turn within a millisecond */
@@ -29,12 +29,12 @@ enum {
     WANTED_ENTRIES = 1024,      /* destinations without a peer that are known, of each worker: asked for, or refused */
     WANTED_WAYS = 4,
     WANTED_MAX = 256,           /* of these, asked for at once */
-    WANTED_BYTES_MAX = 4 << 20, /* of packets that wait for such an answer, in equal shares; STAGED_MAX for a destination */
+    WANTED_BYTES_MAX = 4 << 20, /* of packets that wait for such an answer, in equal shares. STAGED_MAX for a destination */
     WANTED_QUESTION_NS = 1000000,   /* one question in this time: 1000 a second, of each worker */
     WANTED_BURST = 256,         /* and so many at once */
     MAILBOX_DEFAULT = 4096,
     HANDSHAKE_THREADS_MAX = 8,  /* as many initiations may wait for them as the mailbox holds */
-    COMPUTATIONS_MAX = 1024,    /* of Python's handshakes, that the threads have at once; more are computed by the caller */
+    COMPUTATIONS_MAX = 1024,    /* of Python's handshakes, that the threads have at once. More are computed by the caller */
     HANDSHAKE_NS = 30000,       /* while data flows, one handshake message is looked at in this time: 33 000 a second */
     HANDSHAKE_BURST = 512,      /* and so many at once: an eighth of the mailbox */
     HANDSHAKE_READ_NS = 10000,  /* while data flows, one datagram is read from the handshake sockets in this time */
@@ -50,21 +50,21 @@ enum {
     PEERS_MAX = UDPRING_PEERS_MAX,        /* at most 1 << 20: the slot bits of a peer id */
     WORKERS_MAX = UDPRING_WORKERS_MAX,
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
-    CHANGES_MAX = 256,          /* changes of the tables that packets have asked for; more are asked for again */
-    MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather; it stops below half of that */
+    CHANGES_MAX = 256,          /* changes of the tables that packets have asked for. More are asked for again */
+    MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
     PACING_DATAGRAMS = 24,      /* delivered between two yields: a quarter of what a default socket buffer holds of full size */
     SHORTAGE_DOUBLINGS = 6,     /* of the pause between passes that fail for lack of memory: 64 ms at most */
-    ROUTES_ASKED_MAX = 64,      /* peers that roamed and wait for a look-up; beyond, all are looked up */
+    ROUTES_ASKED_MAX = 64,      /* peers that roamed and wait for a look-up. Beyond, all are looked up */
     ROUTES_BATCH = 64,          /* peers copied while the workers are stopped once, for route look-ups */
     ROUTES_SLOTS_A_PASS = 4096, /* and places in the table of peers that are searched for them */
     ROUTES_NOTICES_A_ROUND = 256,
     ROUTES_KNOWN = 16,          /* interfaces that are known to be tunnels, or not */
     ROUTES_STALE_MAX = 8,       /* answers to earlier look-ups that are passed over */
     ROUTES_PAUSE = 9,           /* the watch thread pauses for this many times its CPU time */
-    VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known; answers of others go by the main table */
+    VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known. Answers of others go by the main table */
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
 };
@@ -74,7 +74,7 @@ enum {
 #define COOKIE_SECRET_NS (120 * NS_PER_S)
 /* A peer asks the control loop for a handshake no more often than this. */
 #define WANTED_INTERVAL_NS (NS_PER_S / 2)
-/* Packets wait so long for a peer; an answer "no" is kept so long at most. */
+/* Packets wait so long for a peer. An answer "no" is kept so long at most. */
 #define WANTED_NS (60 * NS_PER_S)
 #define WANTED_REFUSED_NS (120 * NS_PER_S)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
@@ -87,7 +87,7 @@ enum {
 /* of one peer in this time by each worker, the first train of a session apart. */
 #define TRAINS_DOUBT_NS (NS_PER_S / 100)
 #define ROAMED_INTERVAL_NS (UDPRING_ROAMED_MS * (NS_PER_S / 1000))
-/* Data flows if any worker has moved some within this time; it is looked at so often. */
+/* Data flows if any worker has moved some within this time. It is looked at so often. */
 #define DATA_FLOWS_NS (NS_PER_S / 50)
 #define DATA_STAMP_NS (NS_PER_S / 1000)
 /* How often the interface's MTU is looked up while packets flow (it may change where no netlink message reaches us). */
@@ -105,7 +105,7 @@ enum {
 /* A pass that fails for lack of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
-/* Python is asked again whether packets loop through another tunnel: while they do, or while there is no answer; while they do
+/* Python is asked again whether packets loop through another tunnel: while they do, or while there is no answer. While they do
  * not. */
 #define NESTING_ASK_NS NS_PER_S
 #define NESTING_CLEAR_NS (10 * NS_PER_S)

@@ -1,5 +1,5 @@
-/* WireGuard's wire format and limits as the data plane needs them. Source: WireGuard whitepaper, sections 5.4 and 6;
- * for AES-256-GCM docs/aes-256-gcm.md. */
+/* WireGuard's wire format and limits as the data plane needs them. Source: WireGuard whitepaper, sections 5.4 and 6.
+ * For AES-256-GCM docs/aes-256-gcm.md. */
 #ifndef UDPRING_TUNNEL_MESSAGES_H
 #define UDPRING_TUNNEL_MESSAGES_H
 #include "../base.h"

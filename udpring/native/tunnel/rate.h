@@ -23,7 +23,7 @@ static inline uint32_t rate_refill(struct rate *rate, uint64_t now, uint64_t tok
     return rate->tokens;
 }
 
-/* How many ns until there are `wanted`; 0: there are. */
+/* How many ns until there are `wanted`. 0: there are. */
 static inline int64_t rate_lacks(const struct rate *rate, uint64_t token_ns, uint32_t wanted)
 {
     return rate->tokens < wanted ? (int64_t)((wanted - rate->tokens) * token_ns) : 0;

@@ -16,11 +16,11 @@ enum udpring_tier {
     UDPRING_TIERS(UDPRING_TIER_NUMBER)
     UDPRING_TIER_COUNT
 };
-/* The name of a tier; "?" for an unknown number. */
+/* The name of a tier. "?" for an unknown number. */
 const char *udpring_tier_name(uint32_t tier);
 /* The tier of that name, or -EINVAL. */
 int32_t udpring_tier_parse(const char *name);
-/* 0 when this tier (not AUTO) has carried a datagram over loopback in this process; else its -errno, with the reason. */
+/* 0 when this tier (not AUTO) has carried a datagram over loopback in this process. Else its -errno, with the reason. */
 int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why);
 
 /* An address of a UDP endpoint. IPv4 is in ip[0..3] and the rest is zero, so that memcmp compares addresses.
@@ -40,42 +40,42 @@ struct udpring_address {
 struct udpring_packet {
     uint8_t *data;
     uint32_t length;            /* bytes in data */
-    uint32_t segment_size;      /* 0: a single datagram; else the GRO segment size */
+    uint32_t segment_size;      /* 0: a single datagram. Else the GRO segment size */
     uint32_t slot;              /* return it with release() */
-    uint32_t interface_index;   /* arrived on; 0 unknown */
+    uint32_t interface_index;   /* arrived on. 0 unknown */
     uint16_t flags;
-    uint8_t tos;                /* IP_TOS / IPV6_TCLASS octet; ECN is its low two bits */
+    uint8_t tos;                /* IP_TOS / IPV6_TCLASS octet. ECN is its low two bits */
     struct udpring_address source;
-    struct udpring_address local;   /* the address it was sent to (pktinfo); port 0; family 0 = unknown */
+    struct udpring_address local;   /* the address it was sent to (pktinfo). Port 0. Family 0 = unknown */
     uint32_t socket_index;      /* of the socket in the options of open, or the number that udpring_recv_add gave it */
-    uint64_t timestamp;         /* time of arrival in the kernel, CLOCK_REALTIME ns (SO_TIMESTAMPNS); 0 = not enabled */
+    uint64_t timestamp;         /* time of arrival in the kernel, CLOCK_REALTIME ns (SO_TIMESTAMPNS). 0 = not enabled */
 };
 
-/* Counters of a receive side; each only grows. All count datagrams, except `trains` (UDP_GRO) and `wakeups` (calls). */
+/* Counters of a receive side. Each only grows. All count datagrams, except `trains` (UDP_GRO) and `wakeups` (calls). */
 struct udpring_rx_stats {
     uint64_t packets, bytes, trains, wakeups;
     uint64_t truncated, control_truncated, zero_length;
     uint64_t starved;           /* multishot ended because no buffer was left, or the user held the whole pool */
-    uint64_t icmp_errors;       /* ECONNREFUSED, EHOSTUNREACH, ... delivered to the socket; receiving goes on */
+    uint64_t icmp_errors;       /* ECONNREFUSED, EHOSTUNREACH, ... delivered to the socket. Receiving goes on */
     uint64_t transient_errors;  /* EAGAIN, EINTR, ENOMEM */
     uint64_t removed;           /* received, but their socket was removed before they were fetched */
     uint64_t stale;             /* completions or releases for a slot that was not in flight / not held: ignored */
     uint64_t kernel_drops;      /* datagrams dropped because the socket buffer was full (SO_RXQ_OVFL), as last reported */
 };
 
-/* Counters of a send side; each only grows. All count datagrams, except `trains` (UDP_SEGMENT) and `submits` (calls). */
+/* Counters of a send side. Each only grows. All count datagrams, except `trains` (UDP_SEGMENT) and `submits` (calls). */
 struct udpring_tx_stats {
     uint64_t packets, bytes, trains, submits;
-    uint64_t split;             /* trains that the route refused; their datagrams are sent one by one */
+    uint64_t split;             /* trains that the route refused. Their datagrams are sent one by one */
     uint64_t requeued;          /* EAGAIN / ENOBUFS: kept in order and tried again */
     uint64_t source_dropped;    /* EINVAL with a sticky source: sent again without it */
     uint64_t unreachable, refused, denied, too_big, no_buffers, other_errors;
-    uint64_t zero_copy, zero_copied;    /* sends by zero copy; how many of them the kernel copied after all */
+    uint64_t zero_copy, zero_copied;    /* sends by zero copy. How many of them the kernel copied after all */
     uint64_t zero_copy_refused;         /* refused by zero copy, sent again with a copy */
 };
 
 /* Receiving for Python: a receive side, and batches that outlive it.
- * Owner: the caller of udpring_recv_open(). Thread: the opener's; others and a forked child get -EXDEV. Exceptions:
+ * Owner: the caller of udpring_recv_open(). Thread: the opener's. Others and a forked child get -EXDEV. Exceptions:
  * udpring_batch_release, wake, close and free (see there), and stats and usage, which any thread may read, as of the owner's
  * last call. Freed by udpring_recv_free() and the release of the last batch. */
 struct udpring_recv;
@@ -86,14 +86,14 @@ struct udpring_recv;
 struct udpring_recv_options {
     int32_t fd;
     uint32_t tier, slots, slot_bytes, cq_entries;   /* as struct udp_rx_options */
-    uint32_t lease_limit;               /* slots that batches may keep; further packets are copied; 0 = half of the slots */
-    uint64_t copy_limit;                /* bytes of such copies; more gives -ENOBUFS; 0 = 256 MiB */
+    uint32_t lease_limit;               /* slots that batches may keep. Further packets are copied. 0 = half of the slots */
+    uint64_t copy_limit;                /* bytes of such copies. More gives -ENOBUFS. 0 = 256 MiB */
     uint8_t gro;                        /* UDPRING_GRO_* */
     uint8_t whole_trains;               /* a train stays one datagram of its batch, with its segment_size */
     uint8_t timestamps;                 /* SO_TIMESTAMPNS while open */
-    uint8_t many;                       /* the sockets come by udpring_recv_add; fd is ignored */
+    uint8_t many;                       /* the sockets come by udpring_recv_add. fd is ignored */
     uint8_t passive;                    /* with `many`, tier mmsg: the caller polls the sockets, and call.number says which to read */
-    uint8_t locals, tos;                /* switch on IP_PKTINFO and IP_RECVTOS; else leave them as they are */
+    uint8_t locals, tos;                /* switch on IP_PKTINFO and IP_RECVTOS. Else leave them as they are */
 };
 /* `count` datagrams, each base[offset .. offset + length), from `message_count` messages. A message that is a train gives
  * several consecutive datagrams, unless whole_trains is set.
@@ -126,12 +126,12 @@ struct udpring_recv_call {
 struct udpring_alone {
     struct udpring_recv *recv;          /* NULL once the ring is closed */
     uint32_t number;                    /* options.passive: of the socket */
-    uint8_t ipv6, connected;            /* the family of the socket is AF_INET6; it has a peer */
+    uint8_t ipv6, connected;            /* the family of the socket is AF_INET6. It has a peer */
     uint8_t other;                      /* `source` changed. The caller clears it */
     struct udpring_address source;      /* directly followed by the payload */
     uint8_t payload[2048];
 };
-/* Added to the result of udpring_recv_one: more datagrams or an ICMP error wait; `other` is set. */
+/* Added to the result of udpring_recv_one: more datagrams or an ICMP error wait. `other` is set. */
 #define UDPRING_ONE_MORE 65536
 #define UDPRING_ONE_OTHER 131072
 struct udpring_recv_usage {
@@ -156,7 +156,7 @@ struct udpring_recv_call *udpring_recv_call(struct udpring_recv *recv);
  * receiving. */
 int32_t udpring_recv_batch(struct udpring_recv_call *call);
 /* Receives one datagram without a batch and without waiting. Returns its length, plus UDPRING_ONE_*. -EAGAIN: no datagram seems to be
- * ready, or it is a train, too long, or an error, or the ring is closed; use udpring_recv_batch instead. The caller must know that
+ * ready, or it is a train, too long, or an error, or the ring is closed. Use udpring_recv_batch instead. The caller must know that
  * the socket is open and that something has arrived. */
 int32_t udpring_recv_one(struct udpring_alone *alone);
 /* Copies one field of each datagram's message (`bytes` bytes at `offset` of struct udpring_packet) into the array `to`. */
@@ -206,22 +206,22 @@ struct udpring_send_options {
 #define UDPRING_SEND_ORDERED 1          /* keep the order across destinations: only neighbours form a train */
 #define UDPRING_SEND_TOS 2              /* `tos` counts even when it is 0 */
 #define UDPRING_SEND_PLAIN 4            /* no trains */
-/* A batch to send. The caller fills it; the core writes the last two lines. Datagram i starts at data + offset i and has
+/* A batch to send. The caller fills it. The core writes the last two lines. Datagram i starts at data + offset i and has
  * length i. All memory must stay valid until `ended` == count, except `lengths` and `offsets`, which submit copies.
  * Owner: the caller. Thread: the ring's. Freed by the caller, once ended. */
 struct udpring_send_job {
     const uint8_t *data;                /* all datagrams are inside data[0 .. bytes) */
     uint64_t bytes;
-    const void *offsets;                /* NULL: consecutive, using all of data; else [count] of offset_bytes each */
+    const void *offsets;                /* NULL: consecutive, using all of data. Else [count] of offset_bytes each */
     const uint32_t *lengths;            /* [count]; NULL: `length` each, and without offsets the last may be shorter */
     const struct udpring_address *addresses;   /* [address_count]: 0 (connected socket), 1 for all datagrams, or count */
-    int32_t *results;                   /* [count]: 0 = sent, or -errno; submit sets all to 0 */
-    struct udpring_address source;      /* family 0: the kernel chooses; the port is ignored */
+    int32_t *results;                   /* [count]: 0 = sent, or -errno. Submit sets all to 0 */
+    struct udpring_address source;      /* family 0: the kernel chooses. The port is ignored */
     uint32_t count, address_count, length;
     uint32_t interface_index;           /* 0: any */
     uint8_t offset_bytes;               /* 4 or 8 */
     uint8_t tos, ttl, flags;            /* ttl 0: the socket's */
-    uint32_t ended, failed;             /* datagrams with a result; datagrams whose result is an error */
+    uint32_t ended, failed;             /* datagrams with a result. Datagrams whose result is an error */
     uint32_t taken;                     /* 1: submit accepted the job */
 };
 int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_options *options,
@@ -235,12 +235,12 @@ int32_t udpring_send_submit(struct udpring_send *send, struct udpring_send_job *
  * full, the ring cannot be used, ...), so submit the datagram instead. `address`: NULL, or a struct udpring_address that may be
  * unaligned. */
 int32_t udpring_send_one(struct udpring_send *send, const uint8_t *data, uint64_t length, const uint8_t *address);
-/* Sends until the submitted `job` has ended. With a NULL job: until `finished` jobs have ended since the ring was opened. 0;
- * -ETIME or -EINTR: call again, or abandon the job; -ECANCELED: woken to be closed. timeout_ns: negative for no limit, 0 to
+/* Sends until the submitted `job` has ended. With a NULL job: until `finished` jobs have ended since the ring was opened. 0.
+ * -ETIME or -EINTR: call again, or abandon the job. -ECANCELED: woken to be closed. timeout_ns: negative for no limit, 0 to
  * send without waiting. */
 int32_t udpring_send_run(struct udpring_send *send, const struct udpring_send_job *job, uint64_t finished,
                          int64_t timeout_ns);
-/* Gives up the unsent datagrams of this job: their result is -EAGAIN. Afterwards ended == count; else the result is -EBUSY. */
+/* Gives up the unsent datagrams of this job: their result is -EAGAIN. Afterwards ended == count. Else the result is -EBUSY. */
 int32_t udpring_send_abandon(struct udpring_send *send, struct udpring_send_job *job);
 /* The number of jobs that ended since the ring was opened. */
 uint64_t udpring_send_finished(const struct udpring_send *send);

@@ -1,5 +1,5 @@
 /* Ancillary data of UDP messages, both ways. Sources: cmsg(3), ip(7), ipv6(7), udp(7).
- * Nothing here keeps state; any thread may call it on its own memory. */
+ * Nothing here keeps state. Any thread may call it on its own memory. */
 #ifndef UDPRING_UDP_CMSG_H
 #define UDPRING_UDP_CMSG_H
 #include "../base.h"   /* include first: it defines _GNU_SOURCE */
@@ -12,7 +12,7 @@
 #define UDP_CMSG_BUILD_BYTES 120  /* UDP_SEGMENT 24 + TOS or TCLASS 24 + TTL or HOPLIMIT 24 + IPV6_PKTINFO 40 + spare room */
 
 /* Reads pktinfo, TOS / TCLASS, the GRO segment size and the timestamp from `control` into `packet`. Fields without a control
- * message stay unchanged. Every cmsg_len is checked against the remaining length; an invalid one ends the parsing.
+ * message stay unchanged. Every cmsg_len is checked against the remaining length. An invalid one ends the parsing.
  * *drops is set if SO_RXQ_OVFL is present. `control` must be aligned as struct cmsghdr. */
 void udp_cmsg_parse(const uint8_t *control, size_t length, struct udpring_packet *packet, uint32_t *drops);
 

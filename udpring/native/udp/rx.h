@@ -4,7 +4,7 @@
  *   udp_rx_wait()     re-arms the free slots, submits and waits in one io_uring_enter(2) (or ppoll)
  *   udp_rx_harvest()  turns the completions that are ready, up to max, into struct udpring_packet
  *   ... the caller works on packet.data in place ...
- *   udp_rx_release()  gives the slot back; it may be armed again
+ *   udp_rx_release()  gives the slot back. It may be armed again
  *
  * Owner: the caller of open. Thread: the one that opened it, for every call. Freed by udp_rx_close(). */
 #ifndef UDPRING_UDP_RX_H
@@ -18,12 +18,12 @@
 struct udp_rx;
 
 struct udp_rx_options {
-    uint32_t tier;                    /* UDPRING_TIER_*. AUTO falls back and says why; a tier given by name fails */
-    uint32_t slots;                   /* per socket: buffers in flight; 0 = 64, at most 2048. With `many` in all; 0 = 256 */
-    uint32_t slot_bytes;              /* payload room per slot; 0 = 65536 */
-    uint32_t sockets;                 /* 1 or 2; 0 with `many` */
+    uint32_t tier;                    /* UDPRING_TIER_*. AUTO falls back and says why. A tier given by name fails */
+    uint32_t slots;                   /* per socket: buffers in flight. 0 = 64, at most 2048. With `many` in all. 0 = 256 */
+    uint32_t slot_bytes;              /* payload room per slot. 0 = 65536 */
+    uint32_t sockets;                 /* 1 or 2. 0 with `many` */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; the caller closes them */
-    bool many;                        /* the sockets come by udp_rx_add(); they share the slots */
+    bool many;                        /* the sockets come by udp_rx_add(). They share the slots */
     bool passive;                     /* with `many` on tier mmsg: the caller polls the sockets: udp_rx_harvest_from() */
     bool pollable;                    /* the caller will use udp_rx_pollable() */
     bool direct;                      /* the io_uring tiers take what is there by recvmmsg, and arm a receive to wait */
@@ -31,11 +31,11 @@ struct udp_rx_options {
     bool gro_may_fail;                /* go on without UDP_GRO where the kernel refuses it */
     bool secret;                      /* the slots will hold secrets: a forked child finds zeros in their memory */
     bool timestamps;                  /* SO_TIMESTAMPNS on the sockets while open, see packet.timestamp */
-    uint32_t cq_entries;              /* completion queue of the io_uring tiers; 0 = room for every buffer */
+    uint32_t cq_entries;              /* completion queue of the io_uring tiers. 0 = room for every buffer */
 };
 
 int udp_rx_open(struct udp_rx **rx, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-/* R5; NULL is fine. False: operations did not end within the bound, so the slots are leaked. */
+/* R5. NULL is fine. False: operations did not end within the bound, so the slots are leaked. */
 bool udp_rx_close(struct udp_rx *rx);
 uint32_t udp_rx_tier(const struct udp_rx *rx);
 /* Why no better tier was taken. Empty when the best one runs, or when the caller named a tier. */
@@ -61,7 +61,7 @@ void udp_rx_queues(const struct udp_rx *rx, uint64_t *bytes, uint64_t *limit);
 
 /* For callers that wait in an event loop. Returns a descriptor, or -errno. The descriptor is readable while udp_rx_wait() would
  * return at once. `event` is an eventfd of the caller that outlives the receive side. The result is `event` itself, or an epoll
- * descriptor that contains it; udp_rx_close() closes the latter. Before each wait:
+ * descriptor that contains it. udp_rx_close() closes the latter. Before each wait:
  *   1. Call udp_rx_prepare_poll(), which arms and submits. True: a socket has no buffer to receive into, and the next release
  *      must lead to another call.
  *   2. Clear the eventfd.
@@ -72,7 +72,7 @@ bool udp_rx_pending(const struct udp_rx *rx);
 /* The oldest ICMP error (errno) that was not fetched yet, or 0. The last 16 are kept. */
 int udp_rx_icmp_error(struct udp_rx *rx);
 
-/* With options.many. add: the index of the socket, for packet.socket_index, or -errno (-EEXIST: it is there already; -ENOSPC: too
+/* With options.many. add: the index of the socket, for packet.socket_index, or -errno (-EEXIST: it is there already. -ENOSPC: too
  * many). The caller prepares the socket before, and removes it before closing it. remove: -ENOENT. Packets that were harvested
  * stay valid. Afterwards another socket may get the index. */
 int64_t udp_rx_add(struct udp_rx *rx, int fd, struct udpring_reason *why) UR_MUST_CHECK;

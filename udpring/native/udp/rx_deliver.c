@@ -38,7 +38,7 @@ enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error)
     case EBADF: case ENOTSOCK: case EFAULT: case EINVAL: case ESHUTDOWN: case ENOSYS:
         rx->fatal = -error;
         return UDP_RX_FATAL;
-    default:   /* ICMP errors: one event each; reading it clears it */
+    default:   /* ICMP errors: one event each. Reading it clears it */
         rx->stats.icmp_errors++;
         udp_rx_keep_error(rx, error);
         return UDP_RX_ICMP;

@@ -139,7 +139,7 @@ static int mmsg_wait(struct udp_rx *rx, int64_t timeout_ns)
     return something ? 0 : -ETIME;
 }
 
-/* One recvmmsg. Returns how many datagrams were received; 0 ends this socket's turn. */
+/* One recvmmsg. Returns how many datagrams were received. 0 ends this socket's turn. */
 static unsigned receive(struct mmsg_rx *mmsg, uint32_t index, struct udpring_packet *packets, unsigned max)
 {
     struct mmsg_socket *socket = &mmsg->socket[index];

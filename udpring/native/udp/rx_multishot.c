@@ -28,7 +28,7 @@ struct multishot_socket {
     struct ur_bufring buffers;
     uint32_t available;        /* buffers in the kernel's ring */
     uint32_t window;           /* target number of buffers in the ring */
-    uint32_t taken, peak, passes;   /* buffers used in this pass and in the largest one; passes since the last fit */
+    uint32_t taken, peak, passes;   /* buffers used in this pass and in the largest one. Passes since the last fit */
     bool armed, starved;
 };
 

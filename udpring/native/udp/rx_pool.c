@@ -10,7 +10,7 @@
  *
  * Renewal: after 128 wakes without a datagram (APOLL_MAX_RETRY) the kernel moves an operation to a worker thread, which
  * receives concurrently, so that its datagrams arrive out of order. So an operation that has waited long is cancelled and armed
- * again. A cancel misses an operation that the kernel is about to retry; the next renewal checks it again.
+ * again. A cancel misses an operation that the kernel is about to retry. The next renewal checks it again.
  *
  * Errors: an entry in the error queue (IP_RECVERR, transmit timestamps) makes the kernel retry all operations at once, up to
  * all 128 times, and then no cancel finds them. So a poll for errors reports the entries, and they are read from the queue. */
@@ -39,7 +39,7 @@ struct slot_header {
 
 struct pool_window {
     uint32_t most;             /* operations that should be in flight */
-    uint32_t taken, peak, passes;   /* datagrams of this pass and of the largest one; passes since the last fit */
+    uint32_t taken, peak, passes;   /* datagrams of this pass and of the largest one. Passes since the last fit */
     bool renewed;              /* in this pass, operations ended because they were cancelled */
 };
 
@@ -102,7 +102,7 @@ static void fit_window(struct pool_rx *pool, uint32_t socket)
     if (window->most > all)
         window->most = all;
     if (pool->uring.rx.direct)
-        window->most = 1;   /* it ends the wait and brings the first datagram; the others are received directly */
+        window->most = 1;   /* it ends the wait and brings the first datagram. The others are received directly */
 }
 
 /* Cancels the operations that waited through RENEW_WAKES wakes. Each completes as cancelled or with a datagram, in order. */
@@ -116,7 +116,7 @@ static void renew(struct pool_rx *pool, uint32_t socket)
         return;
     uint32_t old = wakes->renewed;
     wakes->renewed = wakes->now;
-    if (ur_unlikely(wakes->now > UINT32_MAX / 2)) {   /* restart the count; all operations count as new */
+    if (ur_unlikely(wakes->now > UINT32_MAX / 2)) {   /* restart the count. All operations count as new */
         for (uint32_t i = 0; i < uring->rx.slots.count; i++)
             pool->armed_at[i] = pool->armed_at[i] != NOT_WAITING;
         for (uint32_t i = 0; i < uring->rx.sockets; i++)

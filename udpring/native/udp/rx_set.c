@@ -277,7 +277,7 @@ static void be_quiet(struct udp_rx_set *set, uint32_t index)
         rx_set_end(set, index, ESHUTDOWN);
 }
 
-/* One turn of a socket. Returns how many datagrams it had; 0 and `short_of_memory` ends the pass. */
+/* One turn of a socket. Returns how many datagrams it had. 0 and `short_of_memory` ends the pass. */
 static unsigned take_turn(struct udp_rx_set *set, uint32_t index, struct udpring_packet *packets, uint32_t room)
 {
     struct udp_rx_member *member = &set->member[index];

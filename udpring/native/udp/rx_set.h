@@ -44,14 +44,14 @@ struct udp_rx_set {
     struct udp_rx *rx;
     struct udp_rx_vector vector;
     struct udp_rx_member *member;      /* [capacity] */
-    uint32_t capacity, count, idle;    /* count: active and ended ones; idle: the first free one, linked by `next` */
+    uint32_t capacity, count, idle;    /* count: active and ended ones. idle: the first free one, linked by `next` */
     struct udp_rx_members ready, ended;
     uint32_t *at_fd;                   /* [fds]: 1 + the index of the socket with this descriptor, 0: none */
     uint32_t fds;
     uint32_t check_at;                 /* the member that rx_set_check() looks at next */
     bool starved;                      /* this starvation is already counted */
-    /* The tier's part. grow: makes room for this many members. watch: 0 or -errno; the index is part of what it reports. unwatch:
-     * true when the index is free at once; else the tier calls rx_set_left(). */
+    /* The tier's part. grow: makes room for this many members. watch: 0 or -errno. The index is part of what it reports. unwatch:
+     * true when the index is free at once. Else the tier calls rx_set_left(). */
     int (*grow)(struct udp_rx_set *set, uint32_t capacity);
     int (*watch)(struct udp_rx_set *set, uint32_t index);
     bool (*unwatch)(struct udp_rx_set *set, uint32_t index);
@@ -60,7 +60,7 @@ struct udp_rx_set {
 int rx_set_open(struct udp_rx_set *set, struct udp_rx *rx, struct udpring_reason *why) UR_MUST_CHECK;
 /* Leaves the sockets as they are, if the caller is the process that opened the set. */
 void rx_set_close(struct udp_rx_set *set);
-/* The index of the socket; -EEXIST: it is a member; -ENOSPC: there are too many. */
+/* The index of the socket. -EEXIST: it is a member. -ENOSPC: there are too many. */
 int64_t rx_set_add(struct udp_rx_set *set, int fd, struct udpring_reason *why);
 /* -ENOENT: no such member. */
 int rx_set_remove(struct udp_rx_set *set, uint32_t index);

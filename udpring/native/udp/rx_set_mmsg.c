@@ -19,8 +19,8 @@
 struct mmsg_set {
     struct udp_rx rx;
     struct udp_rx_set set;
-    int epoll;                     /* the sockets; -1: open failed */
-    int outer;                     /* `epoll` and the caller's eventfd, for callers that wait in an event loop; -1: none */
+    int epoll;                     /* the sockets. -1: open failed */
+    int outer;                     /* `epoll` and the caller's eventfd, for callers that wait in an event loop. -1: none */
     bool look;                     /* `epoll` may have reports */
     struct { int fd; uint32_t events; } watch[UDP_RX_WATCHES];
     uint32_t watching;             /* bit mask of the active tokens */

@@ -59,8 +59,8 @@ struct udp_rx {
     uint32_t per_socket, slot_bytes, sockets;
     int fd[UDP_RX_SOCKETS_MAX];
     uint32_t drops[UDP_RX_SOCKETS_MAX];   /* the socket's count of drops, modulo 2^32 */
-    struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to switch off at close; NULL: leave */
-    struct udp_rx_set *set;           /* the sockets of options.many; else NULL */
+    struct udp_switch *gro[UDP_RX_SOCKETS_MAX], *timestamps[UDP_RX_SOCKETS_MAX];   /* to switch off at close. NULL: leave */
+    struct udp_rx_set *set;           /* the sockets of options.many. Else NULL */
     bool gro_wanted, gro_may_fail, timestamps_wanted;   /* as in the options */
     uint32_t cq_entries;              /* as in the options */
     uint32_t forks;                   /* ur_fork_count() at open: a forked child does not change the sockets */
@@ -86,7 +86,7 @@ struct udp_rx_message {
     uint32_t *drops;                  /* the socket's count of drops so far, modulo 2^32 */
 };
 
-/* The socket's count of drops up to now; 0 where the kernel does not tell. */
+/* The socket's count of drops up to now. 0 where the kernel does not tell. */
 uint32_t udp_rx_drops_of(int fd);
 /* Opens this tier without a check whether it works on this host. The options must be valid. */
 int udp_rx_open_tier(struct udp_rx **rx, uint32_t tier, const struct udp_rx_options *options, struct udpring_reason *why) UR_MUST_CHECK;
@@ -98,7 +98,7 @@ void udp_rx_deliver(struct udp_rx *rx, struct udpring_packet *packet, uint32_t s
 /* Keeps an errno for udp_rx_icmp_error. */
 void udp_rx_keep_error(struct udp_rx *rx, int error);
 
-/* Closes and passes the slots to a caller that still has data in them. base is NULL when receives did not end; the slots are
+/* Closes and passes the slots to a caller that still has data in them. base is NULL when receives did not end. The slots are
  * then leaked. */
 bool udp_rx_close_keeping_slots(struct udp_rx *rx, struct udp_slots *slots);
 
@@ -107,7 +107,7 @@ enum udp_rx_error { UDP_RX_TRANSIENT, UDP_RX_ICMP, UDP_RX_FATAL };
 enum udp_rx_error udp_rx_fail(struct udp_rx *rx, int error);
 
 #define UDP_RX_ERRORS_A_PASS 16   /* ICMP errors read from one socket before the next socket's turn */
-/* Reads the error queue (IP_RECVERR) of a socket; otherwise every poll would return POLLERR at once. Returns how many. */
+/* Reads the error queue (IP_RECVERR) of a socket. Otherwise every poll would return POLLERR at once. Returns how many. */
 unsigned udp_rx_drain_errors(int fd);
 /* The same after a receive returned an error. With IP_RECVERR that error is also in the queue, and must count only once. */
 void udp_rx_drain_reported(struct udp_rx *rx, int fd);

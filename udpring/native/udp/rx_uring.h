@@ -11,10 +11,10 @@
  * datagram, because other operations of the pool took them. */
 struct udp_backoff {
     uint32_t run;          /* memory errors since the last datagram */
-    uint64_t until;        /* CLOCK_MONOTONIC ns; 0: no pause */
+    uint64_t until;        /* CLOCK_MONOTONIC ns. 0: no pause */
 };
 
-/* Owner, thread, freed: as struct udp_rx, which it begins with; a tier's struct begins with this one. */
+/* Owner, thread, freed: as struct udp_rx, which it begins with. A tier's struct begins with this one. */
 struct uring_rx {
     struct udp_rx rx;
     struct ur_ring ring;
@@ -42,7 +42,7 @@ unsigned uring_rx_direct(struct uring_rx *uring, uint32_t socket, struct udpring
 
 /* Call before the ring is closed: cancels by user_data on kernels that cannot cancel all operations at once (before 5.19). */
 void uring_cancel_old(struct ur_ops *ops, struct ur_ring *ring);
-/* The ring and the two op tables; `receives` is the number of receive operations. */
+/* The ring and the two op tables. `receives` is the number of receive operations. */
 int uring_rx_open(struct uring_rx *uring, uint32_t receives, struct udpring_reason *why) UR_MUST_CHECK;
 /* Closes the ring and frees the tables. False: operations did not end within the bound. */
 bool uring_rx_close(struct uring_rx *uring);

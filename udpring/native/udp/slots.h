@@ -9,12 +9,12 @@
 struct udp_slots {
     uint8_t *base;        /* NULL: none */
     size_t bytes;
-    uint32_t stride;      /* from slot to slot; a multiple of 64 */
+    uint32_t stride;      /* from slot to slot. A multiple of 64 */
     uint32_t count;
 };
 
 int udp_slots_map(struct udp_slots *slots, uint32_t count, uint32_t header_bytes, uint32_t payload_bytes) UR_MUST_CHECK;
-void udp_slots_wipe_on_fork(struct udp_slots *slots);   /* Linux 4.14 or newer; on older kernels the child gets copies */
+void udp_slots_wipe_on_fork(struct udp_slots *slots);   /* Linux 4.14 or newer. On older kernels the child gets copies */
 void udp_slots_unmap(struct udp_slots *slots);
 
 static inline uint8_t *udp_slot(const struct udp_slots *slots, uint32_t slot)

@@ -18,7 +18,7 @@ struct udp_split;
  * the rest. */
 int udp_socket_group(int (*fd)[2], uint32_t count, int separate[2], const struct udp_split *split, uint16_t *port,
                      uint32_t fwmark, struct udpring_reason *why) UR_MUST_CHECK;
-/* AF_INET or AF_INET6; -EPROTOTYPE if fd is not a UDP socket. */
+/* AF_INET or AF_INET6. -EPROTOTYPE if fd is not a UDP socket. */
 int udp_socket_family(int fd, struct udpring_reason *why) UR_MUST_CHECK;
 int udp_socket_mark(const int fd[2], uint32_t fwmark) UR_MUST_CHECK;
 /* Sets the options of a receiving socket that the user made: counting of drops, and the control messages that `wants` names.

@@ -1,7 +1,7 @@
 /* The group's program sees the UDP payload at offset 0 and the IP header at SKF_NET_OFF. It returns the index of a socket in
  * the group. A load beyond the end returns 0, so datagrams shorter than four bytes go to the separate socket. An index without
  * a socket would not drop the datagram: the kernel falls back to a hash of the addresses. A socket's filter sees the UDP header
- * first. It returns the number of bytes to keep; 0 drops the datagram. Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF,
+ * first. It returns the number of bytes to keep. 0 drops the datagram. Sources: socket(7) SO_ATTACH_REUSEPORT_CBPF,
  * Documentation/networking/filter.rst, net/core/sock_reuseport.c. */
 #include "socket_split.h"
 

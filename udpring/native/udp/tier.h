@@ -1,4 +1,4 @@
-/* The names of the tiers. Python reads UDPRING_TIER (udp/tiers.py); the core gets a number. */
+/* The names of the tiers. Python reads UDPRING_TIER (udp/tiers.py). The core gets a number. */
 #ifndef UDPRING_UDP_TIER_H
 #define UDPRING_UDP_TIER_H
 #include "../base.h"

@@ -11,7 +11,7 @@
 #include "rx_tier.h"
 #include "socket.h"
 
-#define PROBE_WAIT_NS 2000000000   /* loopback delivers in microseconds; a tier that needs this long is broken */
+#define PROBE_WAIT_NS 2000000000   /* loopback delivers in microseconds. A tier that needs this long is broken */
 #define LOOPBACK_WAIT_MS 500
 #define PROBE_SLOTS 8
 
@@ -159,7 +159,7 @@ int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why)
     return works(tier, why);
 }
 
-/* Appends "NAME: why; " to a list of reasons. */
+/* Appends "NAME: why. " to a list of reasons. */
 static void add_reason(char reasons[UDP_TIER_REASON_BYTES], uint32_t tier, const struct udpring_reason *why)
 {
     size_t used = strlen(reasons);

@@ -17,7 +17,7 @@ int udp_tx_send_direct(const struct udp_tx *tx, const struct udp_tx_item *item, 
     if (ur_unlikely(error == EINTR || (error && slot.segment_size)))
         return UDP_TX_LEFT;
     if (!error && (size_t)sent != item->length)
-        error = EIO;   /* the kernel sends whole datagrams only; a partial send must not count as success */
+        error = EIO;   /* the kernel sends whole datagrams only. A partial send must not count as success */
     if (ur_unlikely(error)) {
         udp_tx_count_error(&direct->stats, error, udp_tx_datagrams(&slot));
         return -error;

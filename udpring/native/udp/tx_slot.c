@@ -37,7 +37,7 @@ enum udp_tx_verdict udp_tx_take_result(struct udp_tx *tx, uint32_t index, int32_
 {
     struct udp_tx_slot *slot = udp_tx_slot(tx, index);
     if (ur_unlikely(result >= 0 && (uint32_t)result != slot->length))
-        result = -EIO;   /* the kernel sends whole datagrams only; a partial send must not count as success */
+        result = -EIO;   /* the kernel sends whole datagrams only. A partial send must not count as success */
     if (ur_likely(result >= 0)) {
         tx->stats.packets += udp_tx_datagrams(slot);
         tx->stats.bytes += (uint32_t)result;

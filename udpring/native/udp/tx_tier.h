@@ -13,7 +13,7 @@
 
 #define UDP_TX_SLOTS_DEFAULT 256
 #define UDP_TX_SLOTS_MAX 4096
-#define UDP_TX_LENGTH_MAX 65527    /* an IPv6 payload less the UDP header; IPv4's 65507 is checked by the kernel */
+#define UDP_TX_LENGTH_MAX 65527    /* an IPv6 payload less the UDP header. IPv4's 65507 is checked by the kernel */
 #define UDP_TX_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 
 /* One pending send. The kernel may read all of it until the operation has ended, so it is in mapped memory (R5). */
@@ -39,7 +39,7 @@ struct udp_tx_slot {
  * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
 struct udp_tx_zero_copy {
     int outcome;                 /* UDPRING_ZC_* */
-    bool wanted, works;          /* requested; supported by the host */
+    bool wanted, works;          /* requested. Supported by the host */
     bool paused;                 /* all sends were copied or refused: try only now and then */
     uint32_t copied, refused;    /* in a row */
     uint32_t passed;             /* operations that could have used it, while paused */
@@ -58,8 +58,8 @@ struct udp_tx_tier {
     int (*open)(struct udp_tx *tx, struct udpring_reason *why);
     bool (*close)(struct udp_tx *tx);      /* false: sends did not end within the bound */
     int (*flush)(struct udp_tx *tx);
-    void (*collect)(struct udp_tx *tx);    /* handles completions without a flush; NULL: the tier has none */
-    int (*notice)(struct udp_tx *tx);      /* descriptor, readable when completions are ready; -1. NULL: no completions */
+    void (*collect)(struct udp_tx *tx);    /* handles completions without a flush. NULL: the tier has none */
+    int (*notice)(struct udp_tx *tx);      /* descriptor, readable when completions are ready. -1. NULL: no completions */
 };
 
 extern const struct udp_tx_tier udp_tx_uring, udp_tx_mmsg;
@@ -104,7 +104,7 @@ static inline void udp_tx_finish(struct udp_tx *tx, uint32_t slot)
 }
 
 enum udp_tx_verdict {
-    UDP_TX_ENDED,     /* queued for udp_tx_reap(); remove it from its queue */
+    UDP_TX_ENDED,     /* queued for udp_tx_reap(). Remove it from its queue */
     UDP_TX_RESEND,    /* changed, or never tried: send it again at once, in its place */
     UDP_TX_PARK,      /* the socket can send nothing now */
 };

@@ -129,7 +129,7 @@ static void queue_socket(struct uring_tx *uring, uint32_t index)
         prepare(uring, sqe, index, slot);
         count++;
         if (ur_unlikely(send->zero_copy))
-            break;   /* if refused, it is sent again; later packets of this submission would overtake it */
+            break;   /* if refused, it is sent again. Later packets of this submission would overtake it */
     } while (count < queue->count && buffer->charged < buffer->size && !buffer->alone);
     queue->submitted = count;
     queue->answered = 0;

@@ -7,21 +7,21 @@
 /* ---- a ring with owned operations ----
  * Flow: udpring_ring_put() copies what the kernel may read into an operation slot, or notes who holds it. udpring_ring_wait() submits and waits.
  * udpring_ring_harvest() returns completions with pointers into the slots, and frees the slots of those before.
- * Owner: the caller of open. Thread: the one that opened (or enabled) it; others get -EXDEV. Freed by udpring_ring_free(). */
+ * Owner: the caller of open. Thread: the one that opened (or enabled) it. Others get -EXDEV. Freed by udpring_ring_free(). */
 struct udpring_ring;
 
 #define UDPRING_SLOTS_MAX 1048576u
 
 struct udpring_ring_options {
-    uint32_t entries;        /* submission queue; 0 = 256 */
-    uint32_t cq_entries;     /* completion queue; 0 = 4 x entries */
-    uint32_t slots;          /* operations at a time; 0 = the size of the completion queue; at most UDPRING_SLOTS_MAX */
+    uint32_t entries;        /* submission queue. 0 = 256 */
+    uint32_t cq_entries;     /* completion queue. 0 = 4 x entries */
+    uint32_t slots;          /* operations at a time. 0 = the size of the completion queue. At most UDPRING_SLOTS_MAX */
     uint32_t flags_deny;     /* IORING_SETUP_* bits not to request */
     uint32_t flags_want;     /* of UDPRING_SETUP_*: R_DISABLED, SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32, CQE_MIXED */
-    uint32_t sq_thread_idle; /* milliseconds; 0 = 1000 */
+    uint32_t sq_thread_idle; /* milliseconds. 0 = 1000 */
     uint32_t sq_thread_cpu;  /* with SQ_AFF */
     uint32_t wq_fd;          /* with ATTACH_WQ: of the other ring */
-    uint32_t workers[2];     /* the most io-wq threads, bounded and unbounded; 0 = 4 */
+    uint32_t workers[2];     /* the most io-wq threads, bounded and unbounded. 0 = 4 */
 };
 
 struct udpring_ring_info {
@@ -41,13 +41,13 @@ struct udpring_ring_info {
 
 int32_t udpring_ring_open(struct udpring_ring **ring, const struct udpring_ring_options *options, struct udpring_reason *why);
 int32_t udpring_ring_enable(struct udpring_ring *ring);
-/* 0; > 0: this many operations did not end within 2 s, and their memory went to the graveyard; -EXDEV: the caller is not the
- * owner, and the owner thread still runs; nothing was done. Idempotent. */
+/* 0. > 0: this many operations did not end within 2 s, and their memory went to the graveyard. -EXDEV: the caller is not the
+ * owner, and the owner thread still runs. Nothing was done. Idempotent. */
 int32_t udpring_ring_close(struct udpring_ring *ring);
 /* Frees all memory. Call after close, in any thread. The memory of a ring that is not closed is leaked and counted. After a close
  * every other call but this one returns -EBADF or does nothing, and what the last harvest returned stays readable. */
 void udpring_ring_free(struct udpring_ring *ring);
-int32_t udpring_ring_fd(const struct udpring_ring *ring);   /* any thread; -EBADF after close */
+int32_t udpring_ring_fd(const struct udpring_ring *ring);   /* any thread. -EBADF after close */
 /* An eventfd of the ring, made at the first call, that is readable from a completion or from work that will produce one until
  * udpring_ring_attend(). -EBUSY: the program registered its own. */
 int32_t udpring_ring_fileno(struct udpring_ring *ring);
@@ -243,8 +243,8 @@ enum udpring_kind {
  *           memory of the ring, and the completion shows it)
  *   pin     not 0: the kernel uses `memory` itself. The caller keeps it until udpring_ring_released() has returned the pin as often
  *           as operations were queued with it
- * Returns the user_data of the operation (> 0), or -errno with the cause in udpring_ring_why(). -ENOBUFS: all slots are busy;
- * -E2BIG: a chain of linked operations does not fit into the submission queue; -EAGAIN: the kernel takes no entry; -EINVAL,
+ * Returns the user_data of the operation (> 0), or -errno with the cause in udpring_ring_why(). -ENOBUFS: all slots are busy.
+ * -E2BIG: a chain of linked operations does not fit into the submission queue. -EAGAIN: the kernel takes no entry. -EINVAL,
  * -ERANGE: the arguments. */
 int64_t udpring_ring_put(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off, uint64_t addr,
                          uint32_t len, uint32_t op_flags, uint64_t extra, const uint8_t *memory, uint64_t size, uint64_t pin);
@@ -257,7 +257,7 @@ int64_t udpring_ring_put_message(struct udpring_ring *ring, uint32_t operation, 
 int64_t udpring_ring_put_vector(struct udpring_ring *ring, uint32_t operation, uint32_t flags, int32_t fd, uint64_t off,
                                 uint32_t op_flags, uint64_t extra, uint8_t *const *memory, const uint64_t *sizes, uint32_t count,
                                 uint64_t pin);
-/* Many operations of one kind in one call, with the arguments of udpring_ring_put(). A column is an array of `count` values; NULL:
+/* Many operations of one kind in one call, with the arguments of udpring_ring_put(). A column is an array of `count` values. NULL:
  * the single value beside it is everyone's. The memory of operation i is `length` or lengths[i] bytes at starts[i], or at i x length
  * without starts. */
 struct udpring_columns {
@@ -274,9 +274,9 @@ struct udpring_columns {
     uint64_t size;
     uint64_t *tickets;             /* gets their user_data */
 };
-/* How many were queued: fewer than count when slots or entries ran out; or -errno, with none queued. */
+/* How many were queued: fewer than count when slots or entries ran out. Or -errno, with none queued. */
 int32_t udpring_ring_put_many(struct udpring_ring *ring, const struct udpring_columns *columns, uint64_t pin);
-const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed; empty: the errno says it */
+const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed. empty: the errno says it */
 /* The pins of operations that ended or were retracted since the last call, with the number of operations. At most
  * UDPRING_HARVEST_MAX of them. */
 int32_t udpring_ring_released(struct udpring_ring *ring, uint64_t *pins, uint32_t *counts);
@@ -295,12 +295,12 @@ struct udpring_completion {
     uint64_t user_data;
     int32_t result;          /* >= 0, or -errno */
     uint32_t flags;          /* IORING_CQE_F_* */
-    const uint8_t *data;     /* the bytes read or received; NULL: none. Valid until the next harvest */
+    const uint8_t *data;     /* the bytes read or received. NULL: none. Valid until the next harvest */
     const uint8_t *name, *control;
     uint32_t length, name_length, control_length;
     uint32_t message_flags;  /* RECVMSG: MSG_TRUNC, MSG_CTRUNC, ... */
     uint32_t expired;        /* 1: a timer that ran out: its -ETIME is no failure */
-    uint32_t lent, group;    /* of a group with views: what udpring_ring_claim() takes, and the group; else 0 */
+    uint32_t lent, group;    /* of a group with views: what udpring_ring_claim() takes, and the group. Else 0 */
     uint64_t extra[2];       /* of a completion of 32 bytes (CQE32, CQE_MIXED): the second half */
 };
 /* Returns up to max (at most UDPRING_HARVEST_MAX) completions. Settles those of the previous call first. Does not enter the
@@ -333,7 +333,7 @@ struct udpring_results {
 /* Harvests into columns, without the data. Returns how many. Completions may be left, see udpring_ring_released(). */
 int32_t udpring_ring_harvest_columns(struct udpring_ring *ring, const struct udpring_results *out);
 /* udpring_ring_wait(), udpring_ring_attend() and udpring_ring_harvest_columns() in one. How many completions, fewer than `want`
- * when the time was up; or the -errno of the wait, with none taken. */
+ * when the time was up. Or the -errno of the wait, with none taken. */
 int32_t udpring_ring_turn(struct udpring_ring *ring, uint32_t want, int64_t timeout_ns, const struct udpring_results *out);
 
 enum udpring_group {
@@ -346,12 +346,12 @@ enum udpring_group {
  * caller, kept until the group is removed or the ring drained and closed. Else NULL, and the ring has its own. */
 int32_t udpring_ring_provide(struct udpring_ring *ring, uint32_t group, uint32_t count, uint32_t bytes, uint32_t kind,
                              uint8_t *memory, struct udpring_reason *why);
-/* -ENOENT: there is none; -EBUSY: an operation that is queued or in flight draws from it, or the kernel has buffers of a LEGACY
+/* -ENOENT: there is none. -EBUSY: an operation that is queued or in flight draws from it, or the kernel has buffers of a LEGACY
  * group. */
 int32_t udpring_ring_unprovide(struct udpring_ring *ring, uint32_t group);
 /* Of a LEGACY group, for each buffer: 1 if the kernel has it, else 0. Up to max. Returns how many buffers it has. */
 int32_t udpring_ring_given(struct udpring_ring *ring, uint32_t group, uint8_t *given, uint32_t max);
-/* Copies data into the next buffer of a SENDS group. 0; -ENOBUFS: all buffers wait to be sent; -EMSGSIZE: none, or more than a
+/* Copies data into the next buffer of a SENDS group. 0. -ENOBUFS: all buffers wait to be sent. -EMSGSIZE: none, or more than a
  * buffer holds. */
 int32_t udpring_ring_fill(struct udpring_ring *ring, uint32_t group, const uint8_t *memory, uint64_t size);
 int32_t udpring_ring_unsent(struct udpring_ring *ring, uint32_t group);   /* buffers that are not known to be sent */
@@ -373,7 +373,7 @@ uint64_t udpring_ring_fixed_oldest(const struct udpring_ring *ring);
 /* Busy polling of network queues in waits, for so many microseconds (6.9). Negative: off. */
 int32_t udpring_ring_napi(struct udpring_ring *ring, int64_t busy_poll_us, int32_t prefer);
 /* Changes the sizes of the queues, which keep their entries (6.13, with DEFER_TASKRUN). Submits first. -EINVAL: not possible
- * here; -EOVERFLOW: more completions wait than the new queue holds; -ENOTRECOVERABLE: the new queues could not be mapped, and
+ * here. -EOVERFLOW: more completions wait than the new queue holds. -ENOTRECOVERABLE: the new queues could not be mapped, and
  * the ring is closed. */
 int32_t udpring_ring_resize(struct udpring_ring *ring, uint32_t entries, uint32_t cq_entries);
 int32_t udpring_ring_files_clear(struct udpring_ring *ring);
@@ -407,7 +407,7 @@ uint64_t udpring_graveyard_blocks(void);
     each(NAPI, "napi")                           /* busy polling */ \
     each(RESIZE, "resize")                       /* of the queues */ \
     each(SEND_ZC, "send_zc")                     /* code: UDPRING_ZC_* */ \
-    each(SENDMSG_ZC, "sendmsg_zc")               /* of a train (UDP_SEGMENT); code: UDPRING_ZC_* */
+    each(SENDMSG_ZC, "sendmsg_zc")               /* of a train (UDP_SEGMENT). code: UDPRING_ZC_* */
 
 enum udpring_feature {
 #define UDPRING_FEATURE_NUMBER(symbol, name) UDPRING_FEATURE_##symbol,
@@ -422,7 +422,7 @@ enum udpring_feature {
 #define UDPRING_ZC_UNTRIED 5       /* of a send ring: available, but no payload was long enough yet */
 struct udpring_feature_result {
     int32_t works;                 /* 1, 0 */
-    int32_t code;                  /* 0, or -errno of the failed call; SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
+    int32_t code;                  /* 0, or -errno of the failed call. SEND_ZC, SENDMSG_ZC: UDPRING_ZC_* */
     struct udpring_reason reason;  /* the observation, or the cause of the failure and the cure */
 };
 /* Writes 1 for each IORING_OP_* that the kernel knows (IORING_REGISTER_PROBE), 0 for the others. Up to max. Returns how many

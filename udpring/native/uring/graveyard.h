@@ -4,7 +4,7 @@
 #define UDPRING_URING_GRAVEYARD_H
 #include "../base.h"
 
-/* Takes the memory over; it is never freed. NULL is fine. */
+/* Takes the memory over. It is never freed. NULL is fine. */
 void ur_graveyard_leak(void *memory, size_t bytes);
 uint64_t ur_graveyard_bytes(void);
 uint64_t ur_graveyard_blocks(void);

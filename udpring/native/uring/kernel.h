@@ -306,7 +306,7 @@ struct io_uring_params {
 struct io_uring_getevents_arg {
     uint64_t sigmask;
     uint32_t sigmask_sz;
-    uint32_t min_wait_usec;        /* 6.12, IORING_FEAT_MIN_TIMEOUT; padding before */
+    uint32_t min_wait_usec;        /* 6.12, IORING_FEAT_MIN_TIMEOUT. Padding before */
     uint64_t ts;
 };
 

@@ -19,7 +19,7 @@
 #define UR_FIXED_MAX 1024
 
 /* The memory that the kernel may access for one operation. Owner: the ring's slot table, from queue to settle. Thread: the
- * ring's owner. Freed: `block` goes back to the pool by settle after the terminal completion; the table by close, or leaked if
+ * ring's owner. Freed: `block` goes back to the pool by settle after the terminal completion. The table by close, or leaked if
  * operations did not end. */
 struct ur_slot {
     struct msghdr header;
@@ -27,10 +27,10 @@ struct ur_slot {
     struct sockaddr_storage name;
     struct __kernel_timespec time;
     socklen_t name_length;
-    uint8_t *block;            /* from the pool; NULL: none */
+    uint8_t *block;            /* from the pool. NULL: none */
     size_t block_bytes;
     uint64_t fixed_epoch;      /* when it was equipped. Tells which registered buffer its index meant */
-    uint64_t pin;              /* memory of the caller that the kernel may access; 0: none */
+    uint64_t pin;              /* memory of the caller that the kernel may access. 0: none */
     /* What a completion shows: min(result x unit, room) bytes at `out`, or all of it when unit is 0. */
     const uint8_t *out;
     uint32_t room, unit;
@@ -42,7 +42,7 @@ struct ur_slot {
     uint32_t buffers;
 };
 
-/* Provided buffers of one group; memory NULL: a free place. Owner: the ring. Thread: its owner. Freed with it. */
+/* Provided buffers of one group. Memory NULL: a free place. Owner: the ring. Thread: its owner. Freed with it. */
 struct ur_group {
     struct ur_bufring ring;
     uint8_t *memory;           /* count x bytes, mapped */
@@ -65,7 +65,7 @@ struct udpring_ring {
     struct iovec fixed[UR_FIXED_MAX];
     uint32_t fixed_count;
     uint64_t fixed_epoch;      /* number of times that registered buffers were replaced or unregistered */
-    int eventfd;               /* of udpring_ring_fileno(); -1: none yet */
+    int eventfd;               /* of udpring_ring_fileno(). -1: none yet */
     dev_t anonymous;           /* with eventfd: the device of anonymous inodes */
     bool nests;                /* an operation may have polled another eventfd: see notify.c */
     uint64_t silent;           /* number of silent operations: gives the low bits of their user_data */
@@ -100,7 +100,7 @@ struct ur_request {
 
 /* Refuses what could make the kernel access memory that the operation does not own, and what cannot be meant. 0 or -errno. */
 int ur_request_check(struct udpring_ring *self, const struct ur_request *request);
-/* Equips a slot with the memory of the operation: takes a block, copies into it. 0 or -errno; then the slot has to be
+/* Equips a slot with the memory of the operation: takes a block, copies into it. 0 or -errno. Then the slot has to be
  * released. */
 int ur_slot_equip(struct udpring_ring *self, struct ur_slot *slot, const struct ur_request *request);
 /* Fills a zeroed SQE, except user_data. slot: NULL for operations without one. */

@@ -6,7 +6,7 @@
 #include "../base.h"
 
 #define UR_POOL_LEAST 64u          /* bytes of the smallest class */
-#define UR_POOL_CLASSES 15u        /* up to 1 MiB; longer blocks are not kept */
+#define UR_POOL_CLASSES 15u        /* up to 1 MiB. Longer blocks are not kept */
 #define UR_POOL_KEPT (8u << 20)    /* bytes that a ring keeps at most in blocks that no operation uses */
 
 struct ur_pool {

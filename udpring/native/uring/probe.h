@@ -25,7 +25,7 @@ struct probe {
     struct udpring_feature_result *results;
     uint64_t serial;               /* user_data of the newest operation */
     int receiver, sender;          /* a pair of sockets: the receiver gets the sender's datagrams */
-    struct sockaddr_in to;         /* the receiver's address; family 0: the pair is connected (no loopback here) */
+    struct sockaddr_in to;         /* the receiver's address. Family 0: the pair is connected (no loopback here) */
     struct msghdr header;
     struct iovec vector;
     struct sockaddr_storage name;

@@ -26,15 +26,15 @@
 #define UR_DENY_SINGLE_MMAP (1u << 30)
 
 struct ur_ring_options {
-    uint32_t entries;     /* SQ entries wanted; 0 = 256; at least 8; rounded up to a power of two, clamped to 32768 */
-    uint32_t cq_entries;  /* CQ entries wanted; 0 = 4 x entries; fewer than the SQ's is -EINVAL; clamped to 65536 */
+    uint32_t entries;     /* SQ entries wanted. 0 = 256. At least 8. Rounded up to a power of two, clamped to 32768 */
+    uint32_t cq_entries;  /* CQ entries wanted. 0 = 4 x entries. Fewer than the SQ's is -EINVAL. Clamped to 65536 */
     uint32_t flags_deny;  /* IORING_SETUP_* bits never to request (tests and fallbacks): flag sets with one of them are
                            * skipped. Also UR_DENY_* */
     bool visible_work;    /* with DEFER_TASKRUN also TASKRUN_FLAG, for callers that wait on an eventfd (ur_work_pending) */
     bool disabled;        /* start with R_DISABLED: the thread that calls ur_ring_enable() becomes the owner */
     uint32_t flags_want;  /* of SQPOLL, SQ_AFF, ATTACH_WQ, SQE128, CQE32, CQE_MIXED: required, so a kernel without one refuses the ring */
     uint32_t sq_thread_idle, sq_thread_cpu, wq_fd;   /* of io_uring_setup(2), for these flags */
-    uint32_t workers[2];  /* the most io-wq threads, bounded and unbounded; 0 = 4 */
+    uint32_t workers[2];  /* the most io-wq threads, bounded and unbounded. 0 = 4 */
 };
 
 enum ur_ring_state {
@@ -51,7 +51,7 @@ struct ur_ring {
      * equal, because the kernel moves its head only during our io_uring_enter(2). */
     struct io_uring_sqe *sqes;
     uint32_t sq_head, sq_sent, sq_tail, sq_mask, sq_entries;
-    uint32_t sqe_shift, cqe_shift;     /* 1 with SQE128, CQE32; else 0 */
+    uint32_t sqe_shift, cqe_shift;     /* 1 with SQE128, CQE32. Else 0 */
     /* Completion queue. */
     const struct io_uring_cqe *cqes;
     uint32_t *cq_khead, *cq_ktail;     /* NULL when not open */
@@ -62,7 +62,7 @@ struct ur_ring {
 
     uint32_t *sq_khead, *sq_ktail;
     const uint32_t *sq_kflags, *cq_koverflow;
-    int fd;                            /* of the ring; valid only when DISABLED or LIVE */
+    int fd;                            /* of the ring. Valid only when DISABLED or LIVE */
     enum ur_ring_state state;
     uint32_t setup_flags, features;    /* as the kernel granted them */
     uint64_t owner;                    /* ur_thread_number() */
@@ -70,7 +70,7 @@ struct ur_ring {
     uint32_t forks;                    /* ur_fork_count() at open */
     uint32_t deny;                     /* of the options: UR_DENY_* */
     uint32_t workers[2];               /* the most io-wq threads, bounded and unbounded */
-    int iowq_error;                    /* of IOWQ_MAX_WORKERS: 0 or -errno; not fatal */
+    int iowq_error;                    /* of IOWQ_MAX_WORKERS: 0 or -errno. Not fatal */
     uint32_t halvings;                 /* number of times that ENOMEM halved the entries */
     int undrained;                     /* after close: operations that did not end within the bound */
     uint32_t asked_entries, asked_cq_entries;   /* of the options, as they were given */
@@ -83,13 +83,13 @@ struct ur_ring {
 /* Opens with the best flag set that the kernel takes. On ENOMEM halves the entries, down to 8. -EPERM / -ENOSYS / -ENOMEM / ...
  * with the cause (sysctl, seccomp, memlock, old kernel) in `why`. NULL options: the defaults. */
 int ur_ring_open(struct ur_ring *ring, const struct ur_ring_options *options, struct udpring_reason *why) UR_MUST_CHECK;
-/* 0; -EBADF: closed; -EINVAL: not opened with `disabled`, or already enabled. */
+/* 0. -EBADF: closed. -EINVAL: not opened with `disabled`, or already enabled. */
 int ur_ring_enable(struct ur_ring *ring) UR_MUST_CHECK;
 /* Submits, then changes the sizes of the queues. See udpring_ring_resize(). */
 int ur_ring_resize(struct ur_ring *ring, uint32_t entries, uint32_t cq_entries) UR_MUST_CHECK;
 /* Closes a ring whose queues are lost. Its operations in flight count as not ended. Returns their number. */
 int ur_ring_abandon(struct ur_ring *ring);
-/* 0 when the caller may use the ring. -EBADF: closed or never opened; -EXDEV: another thread or a forked child;
+/* 0 when the caller may use the ring. -EBADF: closed or never opened. -EXDEV: another thread or a forked child.
  * -EBADFD: not enabled yet. */
 int ur_ring_usable(const struct ur_ring *ring);
 
@@ -99,12 +99,12 @@ int ur_ring_usable(const struct ur_ring *ring);
 int ur_ring_stop(struct ur_ring *ring);
 /* R5: stops, cancels everything, drains with a bound, unregisters, unmaps, closes. Returns 0, or the number of operations
  * that did not end within the bound. Their memory must then go to ur_graveyard_leak and never be freed. Idempotent.
- * -EXDEV: the caller is not the owner and the owner thread still runs; nothing was done. Once the owner thread has ended, no
+ * -EXDEV: the caller is not the owner and the owner thread still runs. Nothing was done. Once the owner thread has ended, no
  * thread can cancel: the ring is closed without cancelling, and the operations in flight are returned as not ended.
  * In a forked child only the child's descriptor is closed, and 0 returned: the child's memory is its own copy. */
 int ur_ring_close(struct ur_ring *ring);
 
-/* Calls io_uring_register(2). Returns its result or -errno; -EXDEV and -EBADF as ur_ring_usable. */
+/* Calls io_uring_register(2). Returns its result or -errno. -EXDEV and -EBADF as ur_ring_usable. */
 int ur_ring_register(struct ur_ring *ring, enum io_uring_register_op opcode, const void *argument, uint32_t count);
 
 /* Submits all queued entries (to_submit = tail - head, always). Returns how many the kernel took, or -errno. With SQPOLL the
@@ -113,8 +113,8 @@ int ur_ring_register(struct ur_ring *ring, enum io_uring_register_op opcode, con
 int ur_submit(struct ur_ring *ring);
 /* Submits so that n entries are free. 0, -EAGAIN: the kernel takes none, or not enough. n <= sq_entries. */
 int ur_make_room(struct ur_ring *ring, unsigned n);
-/* Submits, then waits until `want` completions are ready or `timeout_ns` has passed (negative: no limit; 0: poll, which still
- * runs task work). Returns 0, -ETIME, -EINTR (a signal; the caller decides) or another -errno. Among these:
+/* Submits, then waits until `want` completions are ready or `timeout_ns` has passed (negative: no limit. 0: poll, which still
+ * runs task work). Returns 0, -ETIME, -EINTR (a signal. The caller decides) or another -errno. Among these:
  *   -EAGAIN (no memory) and -EBUSY (completion queue full, overflow backlog) are back-pressure: reap, then call again.
  *   -EBADR: the kernel had no memory to keep completions of a full queue, so some are lost (ur_cq_lost).
  * `want` is limited to the size of the completion queue. Completions that ur_cq_advance() has not passed yet count. */
@@ -201,7 +201,7 @@ static inline bool ur_work_pending(const struct ur_ring *ring)
     return ur_relaxed(ring->sq_kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
 }
 
-/* The i-th ready completion, 0 = oldest; i < ur_cq_ready(). Valid until ur_cq_advance() has passed it. */
+/* The i-th ready completion, 0 = oldest. i < ur_cq_ready(). Valid until ur_cq_advance() has passed it. */
 static inline const struct io_uring_cqe *ur_cq_at(const struct ur_ring *ring, unsigned i)
 {
     return &ring->cqes[((ring->cq_head + i) & ring->cq_mask) << ring->cqe_shift];

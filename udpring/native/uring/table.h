@@ -13,29 +13,29 @@ enum ur_memory {
     UR_MEMORY_POLL,          /* none. op_flags are poll events */
     UR_MEMORY_MESSAGE,       /* none. off is the message to another ring, of 56 bits */
     UR_MEMORY_SEND_FD,       /* none. off is the message, addr the registered file to send */
-    UR_MEMORY_COMMAND,       /* the bytes of a command, which the SQE holds; and pinned memory that the command names */
+    UR_MEMORY_COMMAND,       /* the bytes of a command, which the SQE holds. And pinned memory that the command names */
     UR_MEMORY_SHOTS,         /* from here on only a completion says when the memory is free, or the last of several. None here */
-    UR_MEMORY_IN,            /* addr: bytes that the kernel reads, copied or pinned; len: how many */
-    UR_MEMORY_OUT,           /* addr: bytes that the kernel writes, the slot's or pinned; len: how many */
-    UR_MEMORY_NAME,          /* addr: a socket address, copied; off: its length */
+    UR_MEMORY_IN,            /* addr: bytes that the kernel reads, copied or pinned. len: how many */
+    UR_MEMORY_OUT,           /* addr: bytes that the kernel writes, the slot's or pinned. len: how many */
+    UR_MEMORY_NAME,          /* addr: a socket address, copied. off: its length */
     UR_MEMORY_ACCEPT,        /* addr: room for a socket address, off: for its length, both in the slot */
     UR_MEMORY_PATH,          /* addr: a path, copied */
     UR_MEMORY_TWO_PATHS,     /* addr, off: two paths, copied. The caller separates them by a NUL */
-    UR_MEMORY_OPEN,          /* addr: a path, copied; off: struct open_how, from off (flags), len (mode) and addr (resolve) */
-    UR_MEMORY_STATX,         /* addr: a path, copied; off: struct statx, in the block */
-    UR_MEMORY_FILES,         /* addr: descriptors, copied, and written back; len: how many */
-    UR_MEMORY_EVENTS,        /* addr: struct epoll_event, in the block; len: how many */
+    UR_MEMORY_OPEN,          /* addr: a path, copied. off: struct open_how, from off (flags), len (mode) and addr (resolve) */
+    UR_MEMORY_STATX,         /* addr: a path, copied. off: struct statx, in the block */
+    UR_MEMORY_FILES,         /* addr: descriptors, copied, and written back. len: how many */
+    UR_MEMORY_EVENTS,        /* addr: struct epoll_event, in the block. len: how many */
     UR_MEMORY_SIGINFO,       /* off: siginfo_t, in the block */
     UR_MEMORY_TWO_FILES,     /* addr: two descriptors, in the block */
-    UR_MEMORY_XATTR_GET,     /* addr: a name, copied; off: len bytes in the block; addr3: a path behind the name, or none */
-    UR_MEMORY_XATTR_SET,     /* addr: a name, copied; addr3: a path or none, copied; off: a value of len bytes, copied */
+    UR_MEMORY_XATTR_GET,     /* addr: a name, copied. off: len bytes in the block. addr3: a path behind the name, or none */
+    UR_MEMORY_XATTR_SET,     /* addr: a name, copied. addr3: a path or none, copied. off: a value of len bytes, copied */
     UR_MEMORY_OPTION_GET,    /* addr3: len bytes in the block. off: the command, addr: level and option */
     UR_MEMORY_OPTION_SET,    /* addr3: bytes, copied */
     UR_MEMORY_WORD,          /* addr: a futex of 32 bits, pinned. addr becomes its mask */
-    UR_MEMORY_PAGES,         /* addr: whole pages, pinned; len: how many bytes */
-    UR_MEMORY_VECTOR,        /* addr: struct iovec, copied, of pinned memory; len: how many */
-    UR_MEMORY_MESSAGE_OUT,   /* addr: struct msghdr in the slot. Payload copied or pinned; name and control data copied */
-    UR_MEMORY_MESSAGE_IN,    /* addr: struct msghdr in the slot. Payload in the block or pinned; room for name and control data */
+    UR_MEMORY_PAGES,         /* addr: whole pages, pinned. len: how many bytes */
+    UR_MEMORY_VECTOR,        /* addr: struct iovec, copied, of pinned memory. len: how many */
+    UR_MEMORY_MESSAGE_OUT,   /* addr: struct msghdr in the slot. Payload copied or pinned. Name and control data copied */
+    UR_MEMORY_MESSAGE_IN,    /* addr: struct msghdr in the slot. Payload in the block or pinned. Room for name and control data */
     UR_MEMORY_MESSAGE_GROUP, /* addr: struct msghdr in the slot. Each message goes to a provided buffer */
     UR_MEMORY_GROUP,         /* a provided buffer */
     UR_MEMORY_GROUP_SEND,    /* provided buffers with data to send */

@@ -9,19 +9,19 @@
 #define UDPRING_NOISE_TIMESTAMP 12
 
 struct udpring_static_key;
-/* Of 32 bytes, clamped by the caller; writes the public key. NULL: no memory, or OpenSSL has no X25519. */
+/* Of 32 bytes, clamped by the caller. Writes the public key. NULL: no memory, or OpenSSL has no X25519. */
 struct udpring_static_key *udpring_static_key_new(const uint8_t *private_key, uint8_t *public_key);
 /* Zeroises the key once nothing uses it. NULL is fine. */
 void udpring_static_key_free(struct udpring_static_key *key);
-/* The shared secret with a public key. 0; -EINVAL: the public key has small order; -ENOMEM. */
+/* The shared secret with a public key. 0. -EINVAL: the public key has small order. -ENOMEM. */
 int32_t udpring_static_key_shared(const struct udpring_static_key *key, const uint8_t *public_key, uint8_t *shared);
 
 enum udpring_handshake_step {
     UDPRING_HANDSHAKE_NEW,
     UDPRING_HANDSHAKE_INITIATED,       /* message has the initiation */
     UDPRING_HANDSHAKE_OPENED,          /* remote has the static key that the initiator claims */
-    UDPRING_HANDSHAKE_PROVED,          /* the initiator has it; timestamp is authentic */
-    UDPRING_HANDSHAKE_RESPONDED        /* message has the response; keys has the sending and the receiving key */
+    UDPRING_HANDSHAKE_PROVED,          /* the initiator has it. timestamp is authentic */
+    UDPRING_HANDSHAKE_RESPONDED        /* message has the response. keys has the sending and the receiving key */
 };
 
 /* One handshake of one side. Owner: who made it. Thread: one at a time, but several may finish it at once. Freed, and zeroised, by
@@ -38,20 +38,20 @@ struct udpring_handshake {
 };
 struct udpring_handshake *udpring_handshake_new(int32_t cipher);   /* NULL: no memory */
 void udpring_handshake_free(struct udpring_handshake *handshake);  /* NULL is fine */
-/* The cheap steps of a responder; udpring_compute() has the others. 0, or nothing has changed: -EBADMSG: the tag is wrong; -EINVAL: a
- * public key has small order, or there is no such cipher; -EPROTO: not the next step; -ENOTSUP: OpenSSL lacks an algorithm; -ENOMEM,
+/* The cheap steps of a responder. udpring_compute() has the others. 0, or nothing has changed: -EBADMSG: the tag is wrong. -EINVAL: a
+ * public key has small order, or there is no such cipher. -EPROTO: not the next step. -ENOTSUP: OpenSSL lacks an algorithm. -ENOMEM,
  * -EIO. static_static: the shared secret of both static keys. */
 int32_t udpring_handshake_open(struct udpring_handshake *handshake, const struct udpring_static_key *key, const uint8_t *initiation);
 int32_t udpring_handshake_prove(struct udpring_handshake *handshake, const uint8_t *static_static);
 
 /* The cookie, of 16 bytes, in a reply of 64 bytes to the message with this mac1. key: HASH("cookie--" || the sender's public key).
- * 0; -EBADMSG: not authentic; -ENOTSUP, -ENOMEM. Any thread. */
+ * 0. -EBADMSG: not authentic. -ENOTSUP, -ENOMEM. Any thread. */
 int32_t udpring_cookie_open(const uint8_t *key, const uint8_t *reply, const uint8_t *mac1, uint8_t *cookie);
 
 /* ---- handshake threads: they compute messages, so that the event loop does not ---- */
 enum udpring_computation_kind {
     UDPRING_COMPUTE_INITIATE = 1,    /* handshake, key, remote, static_static, ephemeral, timestamp */
-    UDPRING_COMPUTE_FINISH,          /* handshake, key, message (the response), psk; out: keys */
+    UDPRING_COMPUTE_FINISH,          /* handshake, key, message (the response), psk. out: keys */
     UDPRING_COMPUTE_RESPOND          /* handshake, ephemeral, psk */
 };
 
@@ -72,13 +72,13 @@ struct udpring_computation {
 struct udpring_computation *udpring_computation_new(void);            /* zeroes. NULL: no memory */
 void udpring_computation_free(struct udpring_computation *computation);   /* and zeroise. NULL is fine */
 void udpring_compute(struct udpring_computation *computation);   /* here and now */
-/* Starts them, once: 1 to 8. 0; -EINVAL; -ENOMEM, -ENOTSUP, -EAGAIN with the reason. They end with the plane. */
+/* Starts them, once: 1 to 8. 0. -EINVAL; -ENOMEM, -ENOTSUP, -EAGAIN with the reason. They end with the plane. */
 int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, struct udpring_reason *why);
-/* The key that admitted initiations are opened with, before they become events; held by the plane too. Those that do not open are
+/* The key that admitted initiations are opened with, before they become events. Held by the plane too. Those that do not open are
  * dropped. NULL: they become events as they are, as do all under load. number: the caller's, for events. -ENOTSUP: no threads. */
 int32_t udpring_plane_handshake_key(struct udpring_plane *plane, struct udpring_static_key *key, uint32_t number);
-/* 0: it is computed, and then the eventfd of the events is raised; -EAGAIN: too many are (or there are no threads). */
+/* 0: it is computed, and then the eventfd of the events is raised. -EAGAIN: too many are (or there are no threads). */
 int32_t udpring_plane_compute(struct udpring_plane *plane, struct udpring_computation *computation);
-/* The numbers of up to max that are done, in the order in which they were; the caller owns them again. Never blocks. */
+/* The numbers of up to max that are done, in the order in which they were. The caller owns them again. Never blocks. */
 uint32_t udpring_plane_computed(struct udpring_plane *plane, uint64_t *numbers, uint32_t max);
 #endif

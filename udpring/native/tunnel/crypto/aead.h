@@ -1,8 +1,8 @@
 /* The AEADs for the packets of the tunnel: one table of functions, an entry for each cipher of each library.
  *
- * ChaCha20-Poly1305 (RFC 8439) is WireGuard's; AES-256-GCM (NIST SP 800-38D) is for peers that are set so at both ends
+ * ChaCha20-Poly1305 (RFC 8439) is WireGuard's. AES-256-GCM (NIST SP 800-38D) is for peers that are set so at both ends
  * (messages.h). The nonce is 32 zero bits, then the 64-bit counter: little-endian for ChaCha20-Poly1305 (whitepaper 5.4.6),
- * big-endian for AES-256-GCM (Noise specification, section 12); no associated data.
+ * big-endian for AES-256-GCM (Noise specification, section 12). No associated data.
  * seal and open take an array, in place, so that a library that works on several packets at once gets a whole train. */
 #ifndef UDPRING_TUNNEL_CRYPTO_AEAD_H
 #define UDPRING_TUNNEL_CRYPTO_AEAD_H
@@ -20,8 +20,8 @@
  * freed: nothing is kept after the call. Thread: the one that calls. */
 struct aead_op {
     const uint8_t *in;
-    uint8_t *out;       /* seal: length + 16 bytes; open: length - 16 */
-    uint32_t length;    /* of in: seal: the plaintext; open: tag included */
+    uint8_t *out;       /* seal: length + 16 bytes. open: length - 16 */
+    uint32_t length;    /* of in: seal: the plaintext. open: tag included */
     uint64_t counter;
     int32_t result;     /* 0, or -EBADMSG: does not authenticate (out is then garbage), or -EIO: the library failed */
 };
@@ -36,7 +36,7 @@ struct aead_key {
 };
 
 struct aead_impl {
-    const char *name;           /* of the library: "openssl"; one entry a cipher */
+    const char *name;           /* of the library: "openssl". One entry a cipher */
     enum udpring_cipher cipher;
     /* Loads the library. Called once, first. 0, or -errno with the reason (not installed, forbidden). */
     int (*load)(struct udpring_reason *why);
@@ -44,16 +44,16 @@ struct aead_impl {
     bool (*suits)(struct udpring_reason *why);
     /* A key lives for one direction: `seal` says which. -ENOMEM, -EIO. The bytes remain the caller's to zeroise. */
     int (*key_new)(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], bool seal);
-    void (*key_free)(struct aead_key *key);   /* zeroises; NULL is fine */
+    void (*key_free)(struct aead_key *key);   /* zeroises. NULL is fine */
     void (*seal)(struct aead_key *key, struct aead_op *ops, unsigned count);
     void (*open)(struct aead_key *key, struct aead_op *ops, unsigned count);
-    /* For handshakes and tests: any nonce, associated data, in place; `data` is laid out as in aead_op. 0, -EBADMSG, -EIO, -ENOMEM. */
+    /* For handshakes and tests: any nonce, associated data, in place. `data` is laid out as in aead_op. 0, -EBADMSG, -EIO, -ENOMEM. */
     int (*one_shot)(bool seal, const uint8_t key[AEAD_KEY_BYTES], const uint8_t nonce[AEAD_NONCE_BYTES],
                     const uint8_t *aad, uint32_t aad_length, uint8_t *data, uint32_t length);
 };
 
 /* The implementation of a cipher in use: the first in the table that loads, suits the CPU and passes its self-test, or that
- * of the library which the environment variable UDPRING_AEAD names. Found once, at the first call; any thread. NULL if
+ * of the library which the environment variable UDPRING_AEAD names. Found once, at the first call. Any thread. NULL if
  * there is none: aead_why() says why. */
 const struct aead_impl *aead_chosen(enum udpring_cipher cipher);
 /* Why the chosen one was chosen and others were not, in words. */
@@ -62,7 +62,7 @@ const char *aead_why(enum udpring_cipher cipher);
 /* OpenSSL's, for single messages of handshakes. Any thread. NULL: it does not load. */
 const struct aead_impl *aead_of_openssl(enum udpring_cipher cipher);
 
-/* Number `which` of the table, loaded. 0; -EINVAL: there is none of that number; another -errno: it does not load. */
+/* Number `which` of the table, loaded. 0. -EINVAL: there is none of that number. Another -errno: it does not load. */
 int aead_numbered(int32_t which, const struct aead_impl **impl, struct udpring_reason *why) UR_MUST_CHECK;
 
 static inline void aead_nonce(uint8_t nonce[AEAD_NONCE_BYTES], enum udpring_cipher cipher, uint64_t counter)

@@ -6,7 +6,7 @@
  * spread this cipher over several buffers: a job is done when its submission returns, and a burst is no faster than single
  * jobs. So each packet is one job, and no job stays in the queue.
  *
- * A manager (200 KB) has a queue and so belongs to one thread. Each thread makes its own with its first key; the end of the
+ * A manager (200 KB) has a queue and so belongs to one thread. Each thread makes its own with its first key. The end of the
  * thread frees it. A key is just 32 bytes, so any thread may use it, one at a time. */
 #ifdef UDPRING_IPSECMB
 #ifndef _GNU_SOURCE
@@ -31,7 +31,7 @@
 #define LIBRARY SONAME(2)
 #endif
 
-/* The CPU feature that makes Poly1305 fast; without it the library uses general registers. */
+/* The CPU feature that makes Poly1305 fast. Without it the library uses general registers. */
 #define FEATURES_WANTED (IMB_FEATURE_AVX512_SKX | IMB_FEATURE_AVX512_IFMA)
 
 struct ipsecmb_key {
@@ -40,7 +40,7 @@ struct ipsecmb_key {
     bool seal;
 };
 
-/* Set once by ipsecmb_library(), before all else; the library stays for the life of the process. */
+/* Set once by ipsecmb_library(), before all else. The library stays for the life of the process. */
 static IMB_MGR *(*manager_alloc)(uint64_t flags);
 static void (*manager_free)(IMB_MGR *manager);
 static void (*manager_init)(IMB_MGR *manager, IMB_ARCH *arch);
@@ -194,7 +194,7 @@ static int key_new(struct aead_key **key, const uint8_t bytes[AEAD_KEY_BYTES], b
     return 0;
 }
 
-/* One packet of `text` bytes without its tag, which goes to `tag`. `manager`: this thread's; a look-up is a call. */
+/* One packet of `text` bytes without its tag, which goes to `tag`. `manager`: this thread's. A look-up is a call. */
 struct task {
     IMB_MGR *manager;
     const uint8_t *key, *nonce, *aad, *in;
@@ -232,7 +232,7 @@ static int run(const struct task *task)
     return -EIO;
 }
 
-/* task->text is set; the tag sent along stands behind it. */
+/* task->text is set. The tag sent along stands behind it. */
 static int open_checked(struct task *task)
 {
     uint8_t computed[AEAD_TAG_BYTES];

@@ -6,7 +6,7 @@
 
 #include "../../base.h"
 
-/* Finds the library; does nothing once that has worked. Called from load() alone, which is one thread at a time.
+/* Finds the library. Does nothing once that has worked. Called from load() alone, which is one thread at a time.
  * 0, or -ENOTSUP with the reason. */
 int ipsecmb_library(struct udpring_reason *why) UR_MUST_CHECK;
 

@@ -2,7 +2,7 @@
  *
  * By the library's direct interface: one packet takes all of the CPU's width, so there is nothing to gain from a queue.
  * Its functions keep nothing in the manager, so one manager, made at load and kept, serves all threads. A key is expanded
- * once (rounds and the powers for GHASH, 1 KB); any thread may use it, one at a time. */
+ * once (rounds and the powers for GHASH, 1 KB). Any thread may use it, one at a time. */
 #ifdef UDPRING_IPSECMB
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -20,11 +20,11 @@ _Static_assert(_Alignof(struct gcm_key_data) <= SECRET_ALIGNMENT, "for aligned l
 /* Owner: the keypair. Thread: one at a time. Freed, and zeroised, by gcm_key_free(). */
 struct gcm_key {
     struct aead_key base;
-    struct gcm_context_data context;    /* of the packet in work; here, so that it ends with the key */
+    struct gcm_context_data context;    /* of the packet in work. Here, so that it ends with the key */
     struct gcm_key_data expanded;       /* aligned to 64 bytes by its type */
 };
 
-static const IMB_MGR *manager;    /* made by load() and kept for the life of the process; read only */
+static const IMB_MGR *manager;    /* made by load() and kept for the life of the process. Read only */
 
 static int load(struct udpring_reason *why)
 {

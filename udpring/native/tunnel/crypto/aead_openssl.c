@@ -1,6 +1,6 @@
 /* ChaCha20-Poly1305 and AES-256-GCM by OpenSSL 3 (EVP): the implementations every host has.
  *
- * The cipher is fetched once and the key schedule set once a key; a packet sets the nonce alone. Each of these rules
+ * The cipher is fetched once and the key schedule set once a key. A packet sets the nonce alone. Each of these rules
  * costs a factor of 1.5 to 4 when it is broken (openssl#20625, openssl#17064). */
 #include "../../secret.h"
 
@@ -11,7 +11,7 @@
 
 #include "aead.h"
 
-/* By enum udpring_cipher; fetched by load() and kept for the life of the process. */
+/* By enum udpring_cipher. Fetched by load() and kept for the life of the process. */
 static EVP_CIPHER *fetched[UDPRING_CIPHER_COUNT];
 
 struct openssl_key {

@@ -79,7 +79,7 @@ static const struct known_answer *const answers[UDPRING_CIPHER_COUNT] = {
 static const uint8_t test_key[AEAD_KEY_BYTES] = RFC_KEY;
 
 /* Packets as the tunnel seals them: nonce from the counter, no associated data, byte i of the plaintext is
- * 7 * i + length. The tags, by cipher, are from `cryptography` (tests/tunnel/test_aead.py makes them again); as a tag authenticates
+ * 7 * i + length. The tags, by cipher, are from `cryptography` (tests/tunnel/test_aead.py makes them again). As a tag authenticates
  * the ciphertext, a right one speaks for all of it. */
 static const struct packet {
     uint32_t length;

@@ -11,7 +11,7 @@
 #define COOKIE_REPLY_BYTES 64
 #define COOKIE_NONCE_BYTES 24
 
-/* A ChaCha20-Poly1305 context, and one of ChaCha20 that makes its key; both keyed anew for each reply.
+/* A ChaCha20-Poly1305 context, and one of ChaCha20 that makes its key. Both keyed anew for each reply.
  * Owner: who embeds it. Thread: one. Freed, and zeroised, by cookie_sealer_close(). */
 struct cookie_sealer {
     EVP_CIPHER *cipher, *block_cipher;
@@ -19,7 +19,7 @@ struct cookie_sealer {
 };
 
 int cookie_sealer_open(struct cookie_sealer *sealer, struct udpring_reason *why) UR_MUST_CHECK;   /* 0, -ENOMEM, -ENOTSUP */
-void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent; fine on a zeroed sealer */
+void cookie_sealer_close(struct cookie_sealer *sealer);   /* idempotent. Fine on a zeroed sealer */
 
 /* The reply to a message whose sender index and mac1 are given. key: HASH("cookie--" || our public key). 0, -EIO. */
 int cookie_reply_make(struct cookie_sealer *sealer, const uint8_t key[32], const uint8_t nonce[COOKIE_NONCE_BYTES],

@@ -26,7 +26,7 @@ void mac_engine_close(struct mac_engine *engine)
     memset(engine, 0, sizeof(*engine));
 }
 
-/* Keying anew resets the context; the size of the output stays as it was set. */
+/* Keying anew resets the context. The size of the output stays as it was set. */
 static int mac(struct mac_engine *engine, const uint8_t *key, size_t key_length, const uint8_t *bytes, size_t length,
                uint8_t out[MAC_BYTES])
 {

@@ -17,7 +17,7 @@ struct mac_engine {
 };
 
 int mac_engine_open(struct mac_engine *engine, struct udpring_reason *why) UR_MUST_CHECK;   /* 0, -ENOMEM, -ENOTSUP */
-void mac_engine_close(struct mac_engine *engine);    /* idempotent; fine on a zeroed engine */
+void mac_engine_close(struct mac_engine *engine);    /* idempotent. Fine on a zeroed engine */
 
 /* A handshake message ends in mac1 (16 bytes), mac2 (16 bytes). true: the mac is right. false: it is wrong, the message is
  * too short to hold it, or the library failed. Compared in constant time. */

@@ -9,7 +9,7 @@
 
 /* Owner: a keypair, and freed with it. Thread: the worker. */
 struct replay_window {
-    uint64_t last;                      /* greatest counter accepted; 0 also before the first */
+    uint64_t last;                      /* greatest counter accepted. 0 also before the first */
     uint64_t bits[REPLAY_BITS / 64];    /* seen counters, by counter % REPLAY_BITS */
 };
 

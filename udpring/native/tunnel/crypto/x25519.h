@@ -22,6 +22,6 @@ void static_key_hold(struct udpring_static_key *key);
 
 /* A private key of 32 random bytes. *public_key is its public key. NULL: no memory, or OpenSSL has no X25519. */
 EVP_PKEY *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES]) UR_MUST_CHECK;
-/* The shared secret. 0; -EINVAL: it would be all zero, as the public key has small order (RFC 7748, 6.1); -ENOMEM. */
+/* The shared secret. 0. -EINVAL: it would be all zero, as the public key has small order (RFC 7748, 6.1). -ENOMEM. */
 int x25519_shared(EVP_PKEY *key, const uint8_t public_key[X25519_BYTES], uint8_t shared[X25519_BYTES]) UR_MUST_CHECK;
 #endif

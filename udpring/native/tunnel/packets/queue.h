@@ -2,7 +2,7 @@
  *
  * Each packet lies in one piece behind a record of 16 bytes. The bytes behind it, up to the next multiple of 16, are free: the
  * consumer may pad the packet there and encrypt it in place. A record that does not fit before the end of the memory begins at
- * its start; a record without a packet fills the end.
+ * its start. A record without a packet fills the end.
  *
  * The producer's packets are visible after packet_queue_publish(). The consumer's room is visible after packet_queue_release().
  *
@@ -11,7 +11,7 @@
 #define UDPRING_TUNNEL_PACKETS_QUEUE_H
 #include "../../base.h"
 
-#define PACKET_RECORD 16u             /* bytes before each packet; all positions are multiples of it */
+#define PACKET_RECORD 16u             /* bytes before each packet. All positions are multiples of it */
 #define PACKET_END 0xffffffffu        /* length of the record that fills the end of the memory */
 #define PACKET_MAX 65535u             /* bytes of a packet */
 #define PACKET_CACHE_LINE 64
@@ -19,7 +19,7 @@
 /* The producer writes it before it is published, and then the consumer reads it. */
 struct packet_record {
     uint32_t length;
-    uint32_t peer;              /* the sender; unused for packets from the program */
+    uint32_t peer;              /* the sender. Unused for packets from the program */
     uint8_t unused[8];
 };
 

@@ -17,7 +17,7 @@ void id_map_close(struct id_map *map)
     memset(map, 0, sizeof(*map));
 }
 
-/* The slot of this id, or the empty one where it would go. The map must have slots; one in two is empty. */
+/* The slot of this id, or the empty one where it would go. The map must have slots. One in two is empty. */
 static uint32_t probe(const struct id_map *map, uint32_t id)
 {
     uint32_t at = home(map, id);

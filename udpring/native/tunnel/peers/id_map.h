@@ -3,7 +3,7 @@
 #define UDPRING_TUNNEL_PEERS_ID_MAP_H
 #include "../../base.h"
 
-#define ID_MAP_MAX (1u << 23)    /* entries; a map that would grow past it says -ENOSPC */
+#define ID_MAP_MAX (1u << 23)    /* entries. A map that would grow past it says -ENOSPC */
 
 struct id_map_slot {
     uint32_t id, value;

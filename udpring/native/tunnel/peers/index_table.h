@@ -10,7 +10,7 @@
 struct index_entry {
     uint32_t index;
     uint32_t peer;    /* UDPRING_PEER_NONE: in reserve */
-    void *keypair;    /* NULL while it is a handshake's; set and owned by the user of the table */
+    void *keypair;    /* NULL while it is a handshake's. Set and owned by the user of the table */
 };
 
 /* Owner: the plane. Thread: the worker. Freed by index_table_close(), which does not touch what keypair points to. */
@@ -23,7 +23,7 @@ struct index_table {
 
 int index_table_open(struct index_table *table) UR_MUST_CHECK;
 void index_table_close(struct index_table *table);
-/* O(1). The entry is valid until the next new or remove; NULL if no entry has the index. */
+/* O(1). The entry is valid until the next new or remove. NULL if no entry has the index. */
 struct index_entry *index_table_find(const struct index_table *table, uint32_t index);
 /* A random index that nothing in the table has. 0, -ENOMEM, -ENOSPC (INDEX_TABLE_MAX in use), -EIO (no randomness). */
 int index_table_new(struct index_table *table, uint32_t peer, uint32_t *index) UR_MUST_CHECK;

@@ -49,7 +49,7 @@ struct keypair {
 };
 
 /* The last handshake message sent to a peer, as a cookie reply names it.
- * Owner: the peer. Thread: changed while all workers are stopped; `waits` is atomic. Nothing to free. */
+ * Owner: the peer. Thread: changed while all workers are stopped. `waits` is atomic. Nothing to free. */
 struct cookie_awaited {
     bool waits;
     uint8_t mark[3];                    /* the bytes behind its type */
@@ -58,7 +58,7 @@ struct cookie_awaited {
     uint8_t key[MAC_KEY_BYTES];         /* HASH("cookie--" || the peer's public key) */
 };
 
-/* The longest segment of a train that a peer's route has taken; a longer one may still be refused (a smaller path MTU). */
+/* The longest segment of a train that a peer's route has taken. A longer one may still be refused (a smaller path MTU). */
 typedef uint16_t trains_t;
 #define TRAINS_NOT_ASKED ((trains_t)0)
 #define TRAINS_REFUSED UINT16_MAX    /* no trains go to this peer */
@@ -70,11 +70,11 @@ struct peer {
     uint8_t nesting;            /* enum nesting of nesting.c, for WAY_OTHER_TUNNEL */
     bool check_pending;         /* the watch thread has been asked for its route */
     struct udpring_address endpoint;
-    struct udpring_address heard_on;   /* where its last authentic packet came to; family 0: nowhere */
+    struct udpring_address heard_on;   /* where its last authentic packet came to. Family 0: nowhere */
     uint32_t heard_by;          /* and the interface */
-    uint32_t interface_index;   /* to send by; 0: the routes decide */
-    struct udpring_address source;     /* to send from; family 0: the kernel chooses (routes.h) */
-    uint32_t leaves_by;         /* by the last look-up; 0: no route */
+    uint32_t interface_index;   /* to send by. 0: the routes decide */
+    struct udpring_address source;     /* to send from. Family 0: the kernel chooses (routes.h) */
+    uint32_t leaves_by;         /* by the last look-up. 0: no route */
     uint32_t path_version;      /* raised when an input of the route look-up changes */
     uint64_t roamed_ns;         /* when ROAMED was last posted */
     struct keypair *previous, *current, *next;
@@ -85,8 +85,8 @@ struct peer {
     uint64_t wanted_ns;         /* when HANDSHAKE_WANTED was last posted */
     bool owed_again;
     bool loops;                 /* packets to it loop back (paths.c, nesting.c), which was reported */
-    uint64_t came_back_ns;      /* when a message to it came out of our own TUN device, within CAME_BACK_LOOK_NS; 0: never */
-    uint64_t nesting_asked_ns;  /* when NESTED was last posted; 0: the next packet asks */
+    uint64_t came_back_ns;      /* when a message to it came out of our own TUN device, within CAME_BACK_LOOK_NS. 0: never */
+    uint64_t nesting_asked_ns;  /* when NESTED was last posted. 0: the next packet asks */
     trains_t trains;            /* asked anew when it roams or has a new key */
     uint64_t probe_group, probe_ns;    /* train_probe.c: the keepalives that may be a probe, and when the first came */
     uint8_t probe_seen;         /* of that group, by place */

@@ -29,7 +29,7 @@ static void enter_list(struct staging_all *all, struct staging *staging, uint32_
     all->steps |= 1ull << step;
 }
 
-/* The queue holds so many bytes now; `held`: it was in a list before. */
+/* The queue holds so many bytes now. `held`: it was in a list before. */
 static void weighs(struct staging_all *all, struct staging *staging, uint32_t bytes, bool held)
 {
     uint32_t step = bytes / STAGING_STEP_BYTES;

@@ -10,7 +10,7 @@
 #include "staging.h"
 
 struct wanted_key {
-    uint64_t high, low;               /* the address; IPv4: in the upper half of `high` */
+    uint64_t high, low;               /* the address. IPv4: in the upper half of `high` */
     bool v6;
 };
 

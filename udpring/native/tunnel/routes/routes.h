@@ -24,9 +24,9 @@
 struct path_query {
     struct udpring_address endpoint;
     struct udpring_address heard_on;   /* family 0: nowhere yet */
-    uint32_t heard_by;                 /* the interface; 0: unknown */
+    uint32_t heard_by;                 /* the interface. 0: unknown */
     uint32_t mark;
-    uint32_t bound_to;                 /* the interface that the sockets are bound to; 0: none */
+    uint32_t bound_to;                 /* the interface that the sockets are bound to. 0: none */
     uint16_t port;
 };
 
@@ -40,10 +40,10 @@ enum way {
 /* How packets leave for an endpoint. Owner and thread: the caller. Nothing to free. */
 struct path {
     struct udpring_address source;     /* family 0: the kernel chooses */
-    uint32_t interface_index;          /* to name when sending: a VRF, or that of a link-local address; else 0 */
-    uint32_t leaves_by;                /* by which packets leave then; 0: no route, or unknown */
+    uint32_t interface_index;          /* to name when sending: a VRF, or that of a link-local address. Else 0 */
+    uint32_t leaves_by;                /* by which packets leave then. 0: no route, or unknown */
     enum way way;
-    uint32_t generation;               /* of the routes that this was found in; see routes_have_changed() */
+    uint32_t generation;               /* of the routes that this was found in. See routes_have_changed() */
 };
 
 /* Whether an interface is a tunnel. Owner: struct routes. Thread: under its lock. Nothing to free. */
@@ -54,26 +54,26 @@ struct known_interface {
 
 /* Owner: the plane. Thread: the watch thread but where said. Freed by routes_close(). */
 struct routes {
-    int lookup_fd, notice_fd;          /* rtnetlink sockets of the plane's network namespace; -1: denied */
+    int lookup_fd, notice_fd;          /* rtnetlink sockets of the plane's network namespace. -1: denied */
     int wake_fd;                       /* eventfd: something was asked for, or it is to stop */
     int tun_fd;                        /* the plane's */
     bool no_interface;                 /* the plane has none, so no route leads back to it */
     dev_t space_device;                /* the network namespace that they are in */
     ino_t space_inode;
-    struct udpring_reason why;         /* why there are no look-ups; empty: there are */
+    struct udpring_reason why;         /* why there are no look-ups. empty: there are */
     pthread_t thread;
     bool running;                      /* the plane's creator */
     bool stop;                         /* atomic */
     uint32_t tunnel;                   /* atomic: the TUN device's index, 0 where it is in another namespace */
 
-    pthread_mutex_t lock;              /* protects lookup_fd and the members below; held while the kernel is asked */
+    pthread_mutex_t lock;              /* protects lookup_fd and the members below. Held while the kernel is asked */
     uint32_t sequence;
     uint32_t generation;               /* atomic to read: one more for each round of notices */
     bool hears_links;                  /* notices of links come, and are read */
-    struct known_interface known[ROUTES_KNOWN];   /* as asked in this generation; unused where no such notices come */
+    struct known_interface known[ROUTES_KNOWN];   /* as asked in this generation. Unused where no such notices come */
 
     pthread_mutex_t links_lock;        /* never held for long */
-    /* By interface. Changed with that lock held and while all workers are stopped; either is enough to read. */
+    /* By interface. Changed with that lock held and while all workers are stopped. Either is enough to read. */
     struct link_note *vrf_slaves;
     uint32_t vrf_slaves_count, vrf_slaves_capacity;
 
@@ -93,7 +93,7 @@ void routes_close(struct routes *routes);
 
 /* Any thread but a worker's. */
 void routes_choose(struct routes *routes, const struct path_query *query, struct path *path);
-/* The interface to name in a reply, without a look-up: a VRF, or that of a link-local address; else 0. By workers, or with the
+/* The interface to name in a reply, without a look-up: a VRF, or that of a link-local address. Else 0. By workers, or with the
  * lock of the links held. */
 uint32_t routes_reply_interface(const struct routes *routes, const struct udpring_address *to, const struct udpring_address *from,
                                 uint32_t interface_index);

@@ -1,7 +1,7 @@
 #include "checksum.h"
 
-/* The loop below is plain C; the compiler makes one version of it for each of these and the loader picks (ifunc).
- * One build must run on any x86-64; elsewhere the baseline's vectors serve. */
+/* The loop below is plain C. The compiler makes one version of it for each of these and the loader picks (ifunc).
+ * One build must run on any x86-64. Elsewhere the baseline's vectors serve. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
 #define VECTOR_VERSIONS __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), optimize("O3")))

@@ -18,7 +18,7 @@ struct parsed {
     uint8_t *packet;
     uint32_t length, header, transport, payload, hash;
     uint8_t protocol;
-    bool v6, flow, mergeable;   /* flow: has ports, may follow others of its flow; mergeable: may be part of a super-packet */
+    bool v6, flow, mergeable;   /* flow: has ports, may follow others of its flow. mergeable: may be part of a super-packet */
 };
 
 static void parse_transport(struct parsed *p)
@@ -53,7 +53,7 @@ static struct parsed parse(uint8_t *packet, uint32_t length)
     } else {
         p.protocol = packet[9];
         p.transport = (packet[0] & 15u) * 4u;
-        /* Options are not repeated by every segmentation; a fragment has no transport header to go by. */
+        /* Options are not repeated by every segmentation. A fragment has no transport header to go by. */
         if (p.transport != 20 || (get16(packet + 6) & 0x3fff))
             return p;
     }
@@ -85,12 +85,12 @@ static bool same_flow(const struct coalesce_flow *flow, const struct parsed *p)
            memcmp(flow->packet + flow->transport, p->packet + p->transport, 4) == 0;
 }
 
-/* The fields of the IP header that all segments share; an IPv4 identification that counts up by one each. */
+/* The fields of the IP header that all segments share. An IPv4 identification that counts up by one each. */
 static bool same_ip(const struct coalesce_flow *flow, const struct parsed *p)
 {
     const uint8_t *first = flow->packet, *next = p->packet;
     if (p->v6)
-        return memcmp(first, next, 4) == 0 && first[7] == next[7];   /* version, class, flow label; hop limit */
+        return memcmp(first, next, 4) == 0 && first[7] == next[7];   /* version, class, flow label. Hop limit */
     return first[1] == next[1] && first[6] == next[6] && first[8] == next[8] &&
            get16(next + 4) == ((get16(first + 4) + (uint32_t)(flow->count - 1)) & 0xffff);
 }

@@ -13,9 +13,9 @@
 #define CODEL_INTERVAL_NS 100000000ull
 
 struct codel {
-    uint64_t first_above_ns;    /* when the wait will have been too long for an interval; 0: it is not too long */
+    uint64_t first_above_ns;    /* when the wait will have been too long for an interval. 0: it is not too long */
     uint64_t drop_next_ns;
-    uint32_t count, last_count; /* drops since the state began; when it began last */
+    uint32_t count, last_count; /* drops since the state began. When it began last */
     bool dropping;
 };
 

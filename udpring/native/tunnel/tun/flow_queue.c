@@ -146,7 +146,7 @@ static struct flow_packet *shift(struct flow_queue *queue, struct flow *flow, ui
     return packet;
 }
 
-/* Marks it, which is as good as a drop; false: it was dropped. */
+/* Marks it, which is as good as a drop. false: it was dropped. */
 static bool marked(struct flow_queue *queue, struct flow_packet *packet)
 {
     if (ecn_mark(packet->packet)) {

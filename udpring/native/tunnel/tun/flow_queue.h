@@ -62,7 +62,7 @@ struct flow_queue {
 /* 0, -ENOMEM, or the error of getrandom(2). */
 int flow_queue_open(struct flow_queue **opened) UR_MUST_CHECK;
 void flow_queue_close(struct flow_queue *queue);
-/* Where the next packet is read to; NULL: the queue is full. The packet may be used there without being put. */
+/* Where the next packet is read to. NULL: the queue is full. The packet may be used there without being put. */
 static inline uint8_t *flow_queue_room(const struct flow_queue *queue)
 {
     return ur_likely(queue->spare_count) ? queue->packet[queue->spare[queue->spare_count - 1]].packet : NULL;

@@ -33,7 +33,7 @@ static int complete_checksum(const struct vnet_header *vnet, uint8_t *packet, ui
     if (start >= length || field + 2 > length)
         return -EINVAL;
     uint16_t sum = (uint16_t)~checksum_fold(checksum_add(0, packet + start, length - start));
-    /* Zero means "none" in UDP over IPv4 and is invalid over IPv6 (RFC 768, RFC 8200 8.1); as a sum the two are one. */
+    /* Zero means "none" in UDP over IPv4 and is invalid over IPv6 (RFC 768, RFC 8200 8.1). As a sum the two are one. */
     if (sum == 0)
         sum = 0xffff;
     memcpy(packet + field, &sum, sizeof(sum));

@@ -9,7 +9,7 @@
 /* Walks a super-packet in place: each segment's header is written over the end of the payload before it, which the caller
  * has sealed by then, so payload is never copied. Owner, thread: the caller, on its stack. Nothing to free. */
 struct segmenter {
-    uint8_t *packet;            /* the super-packet; destroyed by the walk */
+    uint8_t *packet;            /* the super-packet. Destroyed by the walk */
     uint32_t length;
     uint32_t header;            /* bytes of IP and transport header */
     uint32_t transport;         /* where the transport header starts */

@@ -38,7 +38,7 @@ static int query_socket(const struct tun *tun)
     if (here >= 0 && setns(there, CLONE_NEWNET) == 0) {
         fd = any_socket();
         if (setns(here, CLONE_NEWNET) != 0) {
-            /* Cannot happen while we hold the right to enter a namespace we came from; sockets must not be opened
+            /* Cannot happen while we hold the right to enter a namespace we came from. Sockets must not be opened
              * in the wrong one, so nothing may go on from here. */
             close(fd);
             fd = -1;

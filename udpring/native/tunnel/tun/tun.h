@@ -16,9 +16,9 @@
 
 struct tun {
     int fd;
-    int query_fd;               /* a socket in the device's network namespace, for its MTU; -1 until needed */
+    int query_fd;               /* a socket in the device's network namespace, for its MTU. -1 until needed */
     uint32_t mtu;               /* as last looked up */
-    uint32_t offloads;          /* TUN_F_*: the super-packets that the kernel may hand over; 0: single packets only */
+    uint32_t offloads;          /* TUN_F_*: the super-packets that the kernel may hand over. 0: single packets only */
     bool many;                  /* IFF_MULTI_QUEUE */
     bool elsewhere;             /* query_fd was given, and stays: the device is in a namespace that this process cannot enter */
     bool vnet;                  /* a struct vnet_header goes before each packet, either way */
@@ -30,7 +30,7 @@ struct tun {
 
 /* Creates the interface (name may hold %d) with this MTU. `offload`: super-packets both ways, as far as the kernel takes
  * them.
- * -EBUSY: the name is taken; -EPERM: no right; -ENOENT, -EACCES: no device node, or not for us; each with the cure in `why`. */
+ * -EBUSY: the name is taken. -EPERM: no right. -ENOENT, -EACCES: no device node, or not for us. Each with the cure in `why`. */
 int tun_open(struct tun *tun, const char *name, uint32_t mtu, bool offload, bool many, struct udpring_reason *why) UR_MUST_CHECK;
 /* Duplicates descriptors that somebody else opened, who keeps his: of a TUN device, or a packet socket (tun_packet.c) at the far
  * end of the interface `name`. query_fd: a socket of the interface's namespace, or -1. */
@@ -54,7 +54,7 @@ void tun_close(struct tun *tun);
 /* Bytes of one packet or super-packet, -EAGAIN when there is none, -EBADFD when the interface is gone.
  * There are VNET_HEADER + LINK_HEADER bytes of room before `packet`. */
 ssize_t tun_read(struct tun *tun, struct vnet_header *vnet, uint8_t *packet, size_t room);
-/* One packet in pieces; parts[0] is left free for the header. 0, or -errno (-EIO: the interface is down). */
+/* One packet in pieces. parts[0] is left free for the header. 0, or -errno (-EIO: the interface is down). */
 int tun_write(const struct tun *tun, struct vnet_header *vnet, struct iovec *parts, int count);
 /* Looks up name and MTU anew, in whichever namespace the interface is now. */
 void tun_refresh(struct tun *tun);

@@ -13,7 +13,7 @@ struct set_mode {
     struct nlattr name_attribute;
     char name[IFNAMSIZ];
     struct nlattr families, ipv6, mode_attribute;
-    uint8_t mode[4];    /* the first byte; attributes end at multiples of four */
+    uint8_t mode[4];    /* the first byte. Attributes end at multiples of four */
 };
 _Static_assert(offsetof(struct set_mode, families) % 4 == 0, "attributes begin at multiples of four");
 

@@ -4,7 +4,7 @@
  *   must stay in order with the datagrams sent after them.
  *
  * The kernel's own choice follows the queue on which the other direction of the flow was written last, so it moves.
- * Sources: tun(4), bpf(2), Documentation/bpf/instruction-set.rst; TUNSETSTEERINGEBPF (Linux 4.16). */
+ * Sources: tun(4), bpf(2), Documentation/bpf/instruction-set.rst. TUNSETSTEERINGEBPF (Linux 4.16). */
 #include "../../base.h"
 
 #include <linux/bpf.h>
@@ -17,7 +17,7 @@
 #include "tun.h"
 
 #define INSN(op, d, s, o, i) ((struct bpf_insn){.code = (op), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
-/* Loads from the packet into r0, in host order; they need the context in r6 and spoil r1 to r5. */
+/* Loads from the packet into r0, in host order. They need the context in r6 and spoil r1 to r5. */
 #define LOAD(size, at) INSN(BPF_LD | (size) | BPF_ABS, 0, 0, 0, at)
 #define LOAD_AT(size, reg, at) INSN(BPF_LD | (size) | BPF_IND, 0, reg, 0, at)
 #define COPY(d, s) INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)

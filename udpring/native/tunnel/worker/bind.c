@@ -62,7 +62,7 @@ static int run_bound(struct worker *worker, void *argument)
 int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t fwmark, struct udpring_reason *why)
 {
     int result;
-    if (*port && *port == plane_port(plane)) {   /* the node holds this port already; it cannot be bound twice */
+    if (*port && *port == plane_port(plane)) {   /* the node holds this port already. It cannot be bound twice */
         result = udpring_plane_mark(plane, fwmark);
         return result < 0 ? ur_fail(why, result, "fwmark %u: UDP socket refuses SO_MARK, which needs CAP_NET_ADMIN: %s", fwmark, strerror(-result))
                           : result;
@@ -80,7 +80,7 @@ int32_t udpring_plane_bind(struct udpring_plane *plane, uint16_t *port, uint32_t
     }
     for (uint32_t i = 0; i < plane->worker_count; i++) {
         int adopted = worker_call(&plane->workers[i], run_adopt, &arguments);
-        result = result ? result : adopted;   /* that worker ends, and says so; the others go over like it */
+        result = result ? result : adopted;   /* that worker ends, and says so. The others go over like it */
     }
     plane_call(plane, run_bound, &arguments);
     return result;

@@ -105,7 +105,7 @@ void cookies_ask(struct worker *worker, const struct udpring_packet *packet, con
                           reply) != 0)
         return;
     memcpy(reply + 1, message + 1, 3);   /* with the marking of the message that it answers */
-    /* The socket counts a refused send; the sender will ask again. */
+    /* The socket counts a refused send. The sender will ask again. */
     (void)seal_message(worker, NULL, reply, sizeof(reply), 0, &packet->source, &packet->local,
                        routes_reply_interface(&worker->plane->routes, &packet->source, &packet->local, packet->interface_index));
 }

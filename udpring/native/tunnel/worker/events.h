@@ -10,7 +10,7 @@ void event_post(struct worker *worker);
 void plane_post(struct worker *worker, uint32_t kind, struct peer *peer);
 void plane_post_later(struct worker *worker, uint32_t kind, struct peer *peer);
 bool plane_deferred_due(const struct worker *worker);   /* false: nothing waits, or whoever makes room wakes this worker */
-void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost; once a worker, or plane */
+void plane_post_end(struct worker *worker, uint32_t kind, int32_t result);   /* never lost. Once a worker, or plane */
 void plane_tell_refusals(struct worker *worker); /* of each pass: that super-packets are no longer made, once a plane */
 bool plane_want_handshake(struct worker *worker, struct peer *peer);   /* false: the mailbox is full */
 #endif

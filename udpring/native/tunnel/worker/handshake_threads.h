@@ -16,10 +16,10 @@ struct handshake_threads {
     pthread_t thread[HANDSHAKE_THREADS_MAX];
     uint32_t count, sleeping;
     bool quit;
-    struct udpring_static_key *key;     /* opens initiations; NULL: Python does */
+    struct udpring_static_key *key;     /* opens initiations. NULL: Python does */
     uint32_t key_number;
     struct udpring_event *initiations;  /* [capacity], admitted and not yet opened */
-    uint32_t capacity;                  /* a power of two; 0: no threads */
+    uint32_t capacity;                  /* a power of two. 0: no threads */
     uint32_t head, tail;                /* atomic to look at */
     struct udpring_computation *first, *last;             /* of Python, not yet computed */
     struct udpring_computation *done_first, *done_last;   /* computed, not yet taken */

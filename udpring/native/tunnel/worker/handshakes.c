@@ -1,4 +1,4 @@
-/* 1. watch: an empty socket is polled once; no receive is armed on it
+/* 1. watch: an empty socket is polled once. No receive is armed on it
  * 2. pass: a readable socket is read in batches, and each message is handled like any other (inbound.c)
  * 3. while data flows, reading has a rate limit, far above what the control loop can answer. Beyond the limit nothing is read
  *    and the node is under load. The socket's small buffer then overflows in the kernel, at no cost here

@@ -10,7 +10,7 @@
 
 extern const struct udp_split handshakes_split;
 
-/* Takes the sockets over; both -1 is fine. On failure, too: close it. */
+/* Takes the sockets over. Both -1 is fine. On failure, too: close it. */
 int handshakes_open(struct handshakes *handshakes, const int fd[2], bool gro, struct udpring_reason *why) UR_MUST_CHECK;
 /* Also the sockets. Counters are kept. */
 void handshakes_close(struct handshakes *handshakes);

@@ -1,8 +1,8 @@
 /* In: UDP -> TUN.
- *   1. type and length; handshake messages go to the control loop (admission.c)
- *   2. receiver index -> keypair -> its peer; marked for another cipher, too old, or a counter seen before: drop
- *   3. open in place; only an authentic packet changes window, keypairs, endpoint and stamps
- *   4. check inner length and version; the allowed-IPs trie must give this peer for the inner source
+ *   1. type and length. Handshake messages go to the control loop (admission.c)
+ *   2. receiver index -> keypair -> its peer. Marked for another cipher, too old, or a counter seen before: drop
+ *   3. open in place. Only an authentic packet changes window, keypairs, endpoint and stamps
+ *   4. check inner length and version. The allowed-IPs trie must give this peer for the inner source
  *      copy congestion marks from the outer header to the inner one                (ecn.h)
  *   5. coalesce with earlier packets of its flow, write to the TUN device   (coalesce.c)
  *      without a device: into the queue to the program                      (packets/ports.c) */

@@ -14,7 +14,7 @@
 #include "../../base.h"
 
 struct moderation {
-    uint64_t window_ns, items, passes;  /* when the window began, and the counters then; 0: none has */
+    uint64_t window_ns, items, passes;  /* when the window began, and the counters then. 0: none has */
     uint64_t expected;                  /* the rate that waiting must not spoil: the least of the windows before it began */
     uint64_t wait_ns;                   /* 0: not waiting */
     uint64_t not_before_ns;             /* waiting has spoilt a rate: not again until then */

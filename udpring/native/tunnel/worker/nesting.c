@@ -28,7 +28,7 @@ static bool may_multiply(const uint8_t *packet, uint32_t length)
     return protocol == IPPROTO_UDP && length > header + 8 && packet[header + 8] == WG_TYPE_DATA;
 }
 
-/* Several workers may find it due; one asks. */
+/* Several workers may find it due. One asks. */
 static void ask(struct worker *worker, struct peer *peer, uint64_t interval)
 {
     uint64_t asked = __atomic_load_n(&peer->nesting_asked_ns, __ATOMIC_RELAXED);

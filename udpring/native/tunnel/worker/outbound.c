@@ -1,10 +1,10 @@
 /* Out: TUN -> UDP.
- *   1. read packets and super-packets (TSO, USO); sort by flow what has to wait   (flow_queue.c)
+ *   1. read packets and super-packets (TSO, USO). Sort by flow what has to wait   (flow_queue.c)
  *      take the next one apart in place                                          (segment.c)
  *      a message of our own that would loop: drop it                             (own_messages.c)
- *   2. allowed-IPs gives the peer; no session: stage it and ask for a handshake   (staged.c)
+ *   2. allowed-IPs gives the peer. No session: stage it and ask for a handshake   (staged.c)
  *      no peer, and there is a directory: keep it and ask for the peer            (wanted.c)
- *   3. pad, seal, push to the send ring; it comes back at reap                   (seal.c)
+ *   3. pad, seal, push to the send ring. It comes back at reap                   (seal.c)
  * Reads stop when the queue of flows is full. The interface's own queue then holds the rest.
  * Without a device the packets come from the program's queue, which pushes back likewise (packets/ports.h). */
 #include "outbound.h"

@@ -16,7 +16,7 @@ struct pacing {
     uint64_t not_before_ns;
 };
 
-/* Whether to yield now. `datagrams`: delivered so far; only grows. */
+/* Whether to yield now. `datagrams`: delivered so far. Only grows. */
 bool pacing_due(struct pacing *pacing, uint64_t now, uint64_t datagrams);
 /* It was done, and took this long. */
 void pacing_gave_way(struct pacing *pacing, uint64_t began, uint64_t ended);

@@ -1,5 +1,5 @@
 /* A command: the lines of peers in the answer to a get request of the UAPI (www.wireguard.com/xplatform). Endpoints, byte counts and
- * allowed IPs are the plane's own; the caller says the rest. A call writes as much as there is room for, so the caller decides how
+ * allowed IPs are the plane's own. The caller says the rest. A call writes as much as there is room for, so the caller decides how
  * long the workers stand still. */
 #include <arpa/inet.h>
 #include <stdlib.h>

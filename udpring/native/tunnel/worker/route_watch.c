@@ -1,8 +1,8 @@
 /* The thread that watches the kernel's routes for the plane (routes.h).
  *
  * 1. wait for rtnetlink, or for a request of a worker
- * 2. read all notices. One about routes only says that something changed; one about a link says whether it is in a VRF
- * 3. look up the requested peers, or all of them. Worker 0 copies a batch of peers between two passes; this thread looks it
+ * 2. read all notices. One about routes only says that something changed. One about a link says whether it is in a VRF
+ * 3. look up the requested peers, or all of them. Worker 0 copies a batch of peers between two passes. This thread looks it
  *    up, and gives the answers back with the next batch
  * 4. pause for nine times the CPU time of that, at least 2 ms and at most half a second
  * So a single change is followed at once, and many changes cost at most a tenth of a CPU for most peer tables. Time spent waiting for a
@@ -33,10 +33,10 @@ struct check {
 /* A batch between this thread and worker 0. Owner: the watch thread, on its stack. Nothing to free. */
 struct batch {
     struct check checks[ROUTES_BATCH];
-    uint32_t count;                    /* looked up, to be handed over; then those to look up next */
+    uint32_t count;                    /* looked up, to be handed over. Then those to look up next */
     uint32_t asked[ROUTES_ASKED_MAX];
     uint32_t asked_count, asked_next;
-    bool sweep;                        /* all peers, from `slot` on; else the requested ones */
+    bool sweep;                        /* all peers, from `slot` on. Else the requested ones */
     uint32_t slot;
     bool more;
 };

@@ -1,7 +1,7 @@
 /* Sealed packets on their way to the send ring.
  *   1. pad, seal with the next nonce straight into a send slot, behind its header: the one copy is the cipher's own
  *   2. packets of one peer and one size that follow each other share a slot: a train (UDP_SEGMENT)
- *   3. push the slot to the send ring; reap gives it back. A train that the route refuses goes again in pieces */
+ *   3. push the slot to the send ring. Reap gives it back. A train that the route refuses goes again in pieces */
 #include "seal.h"
 
 #include <netinet/in.h>
@@ -67,7 +67,7 @@ static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
         (void)udp_tx_flush(worker->tx);   /* the next send reports a lost socket, too */
     while (seal_reap(worker));
     struct peer *peer = plane_peer(worker->plane, id);
-    if (!peer || udp_tx_parked(worker->tx) >= 0)   /* the train waits in a full socket; the next one asks */
+    if (!peer || udp_tx_parked(worker->tx) >= 0)   /* the train waits in a full socket. The next one asks */
         return;
     trains_t taken = __atomic_load_n(&peer->trains, __ATOMIC_RELAXED);
     while (taken < segment &&   /* not TRAINS_REFUSED, which no segment is longer than */
@@ -257,7 +257,7 @@ int seal_train(struct worker *worker, struct peer *peer, const uint8_t *bytes, u
 }
 
 /* The route takes no trains of this size (a smaller MTU, a device without checksum offload): the same packets once more,
- * each by itself, and no trains to this peer until it roams or has a new key. Their slot comes back with the last of them;
+ * each by itself, and no trains to this peer until it roams or has a new key. Their slot comes back with the last of them.
  * false: none could be sent, which is counted. */
 static bool resend_split(struct worker *worker, uint32_t slot)
 {

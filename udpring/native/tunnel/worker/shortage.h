@@ -6,7 +6,7 @@
 #include "../../base.h"
 
 struct shortage {
-    uint64_t since;             /* CLOCK_BOOTTIME of the first failing pass in a row; 0: the last one succeeded */
+    uint64_t since;             /* CLOCK_BOOTTIME of the first failing pass in a row. 0: the last one succeeded */
     uint32_t passes;            /* in a row */
 };
 

@@ -6,14 +6,14 @@
  *   2. inbound       receive ring -> open -> checks -> TUN            (inbox.c, inbound.c)
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
  *   4. handshakes    messages on the handshake sockets                 (handshakes.c)
- *   5. flush, reap   one enter for all sends; slots are free again
+ *   5. flush, reap   one enter for all sends. Slots are free again
  *   6. wait          on the receive ring: packets, the TUN device, the wake eventfd
  *
  * Who may change what. A single worker (the default on small machines) owns everything, without locks. With several:
- *   - a struct worker belongs to its own thread;
+ *   - a struct worker belongs to its own thread.
  *   - the tables (peers, prefixes, indices, keypairs, endpoints) change only while all workers are stopped between two passes
  *     (gate.c). Worker 0 then runs commands, and the changes that packets asked for (changes.c). Within a pass the tables
- *     are read without a lock;
+ *     are read without a lock.
  *   - values that every packet changes are atomic (nonces, stamps, byte counts) or have a lock (replay window).
  *
  * Owner: Python's Plane object. Freed by udpring_plane_close(). */
@@ -57,10 +57,10 @@
  * Owner: the plane's free list, the open train, or the send ring while in flight. Thread: the worker. Freed with the plane. */
 struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
-    uint32_t peer;              /* the receiver; UDPRING_PEER_NONE: a cookie reply to no peer */
+    uint32_t peer;              /* the receiver. UDPRING_PEER_NONE: a cookie reply to no peer */
     uint32_t packets;
     bool data;                  /* not only keepalives and handshakes */
-    uint32_t in_flight;         /* operations that read from it after a refused train was split; else 0 */
+    uint32_t in_flight;         /* operations that read from it after a refused train was split. Else 0 */
     struct udp_tx_item item;
 };
 
@@ -68,7 +68,7 @@ struct worker;
 
 /* The sockets of handshake messages. Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
 struct handshakes {
-    int fd[2];                  /* IPv4, IPv6; -1: the host lacks it, or data and handshakes share sockets */
+    int fd[2];                  /* IPv4, IPv6. -1: the host lacks it, or data and handshakes share sockets */
     struct udp_rx *rx;          /* NULL: they share sockets. Always of tier mmsg: unread messages then overflow in the kernel */
     bool watching[2];
     bool more;                  /* a socket may hold messages */
@@ -88,7 +88,7 @@ struct inbox {
 /* New sockets and rings for a worker. Owner: the thread that opens them, until they are adopted or discarded.
  * Thread: that worker's. Freed by worker_rings_discard(). */
 struct worker_rings {
-    int fd[2];                  /* -1: none; likewise those of handshakes */
+    int fd[2];                  /* -1: none. Likewise those of handshakes */
     uint8_t socket_of[2];
     struct udp_rx *rx;
     struct udp_tx *tx;
@@ -119,12 +119,12 @@ struct worker {
     bool started;                       /* under command_lock: it has set up its rings, or failed to */
     int start_result;
     struct udpring_reason start_reason;
-    pthread_mutex_t running;            /* held through a pass when there are several workers; see gate.c */
+    pthread_mutex_t running;            /* held through a pass when there are several workers. See gate.c */
 
     bool quit;
-    struct tun tun;                     /* its queue of the device; else its descriptor is port->sent */
-    struct packet_port *port;           /* in place of the device; NULL: there is one */
-    int fd[2];                          /* IPv4, IPv6; -1: the host lacks it */
+    struct tun tun;                     /* its queue of the device. Else its descriptor is port->sent */
+    struct packet_port *port;           /* in place of the device. NULL: there is one */
+    int fd[2];                          /* IPv4, IPv6. -1: the host lacks it */
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
     struct udp_rx *rx;
     struct udp_tx *tx;
@@ -142,7 +142,7 @@ struct worker {
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
 
-    struct flow_queue *flows;           /* of packets of the device; NULL: there is a port */
+    struct flow_queue *flows;           /* of packets of the device. NULL: there is a port */
     uint8_t *out_memory;
     int train;                          /* the slot that more packets may join, or -1 */
     struct out_slot out[OUT_SLOTS];
@@ -152,7 +152,7 @@ struct worker {
     uint32_t deferred_slot;              /* where to look for those first */
     struct staging_all staged;          /* of all peers */
     struct wanted_table *wanted;        /* NULL: there is no directory to ask */
-    struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots; first: atomic */
+    struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots. first: atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct rate strays;                 /* handshake messages that may be looked at among data */
@@ -166,7 +166,7 @@ struct worker {
     uint64_t trains_doubted_ns;         /* when this worker last asked about trains in the middle of a session */
 
     struct udpring_plane_stats stats;   /* read by others while it is stopped */
-    struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed; of the present one as of the last pass */
+    struct udpring_rx_stats rx_before, rx_seen;   /* of rings that a re-bind closed. Of the present one as of the last pass */
     struct udpring_tx_stats tx_before, tx_seen;
 };
 
@@ -176,7 +176,7 @@ struct change {
     uint32_t peer;
     uint32_t index;                     /* CONFIRM: our index of the keypair that was used first */
     uint32_t interface_index;           /* ROAM */
-    struct udpring_address endpoint, local;   /* ROAM; SOURCE_LOST: the source */
+    struct udpring_address endpoint, local;   /* ROAM. SOURCE_LOST: the source */
 };
 
 /* The secret of the cookies that this node sends, and the secret before it, which stays valid for the same time.
@@ -199,13 +199,13 @@ struct udpring_plane {
     struct udpring_plane_options options;
     char name[16];
     char tier_reason[UDPRING_REASON_BYTES];
-    struct udpring_reason sharing_reason;   /* why handshakes have no sockets of their own; empty: they have */
+    struct udpring_reason sharing_reason;   /* why handshakes have no sockets of their own. empty: they have */
     uint32_t port;                      /* atomic */
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
     struct packet_ports *ports;         /* NULL: there is a TUN device */
-    int group[WORKERS_MAX][2];          /* new sockets of the workers; else -1 */
-    int group_handshakes[2];                 /* new handshake sockets of worker 0; else -1 */
+    int group[WORKERS_MAX][2];          /* new sockets of the workers. Else -1 */
+    int group_handshakes[2];                 /* new handshake sockets of worker 0. Else -1 */
 
     /* several workers only */
     pthread_mutex_t gate;               /* held by worker 0 while the others are stopped */
@@ -214,9 +214,9 @@ struct udpring_plane {
     struct change changes[CHANGES_MAX];
     uint32_t change_count;              /* atomic to look at */
 
-    /* changed only while all workers are stopped; read by all */
+    /* changed only while all workers are stopped. Read by all */
     uint32_t fwmark;
-    uint32_t bound_to[2];               /* the interface that the sockets are bound to (ip vrf exec); 0: none */
+    uint32_t bound_to[2];               /* the interface that the sockets are bound to (ip vrf exec). 0: none */
     struct peer **peers;                /* [peers_capacity] by slot */
     uint32_t peers_capacity, peers_count;
     uint32_t *peer_generation;          /* [peers_capacity] */

@@ -15,7 +15,7 @@ struct attributes {
     uint64_t flags;
     int32_t nice;
     uint32_t priority;
-    uint64_t runtime, deadline, period;    /* runtime: the slice; 0: the kernel's own. Ignored before Linux 6.12 */
+    uint64_t runtime, deadline, period;    /* runtime: the slice. 0: the kernel's own. Ignored before Linux 6.12 */
 };
 
 void time_slice_shorten(struct time_slice *slice, bool shorten)
@@ -25,7 +25,7 @@ void time_slice_shorten(struct time_slice *slice, bool shorten)
     struct attributes attributes = {.size = sizeof(attributes), .flags = KEEP_POLICY, .runtime = shorten ? TIME_SLICE_NS : 0};
     slice->is_short = shorten;
     errno = 0;
-    attributes.nice = getpriority(PRIO_PROCESS, 0);    /* of this thread; else the call would reset it */
+    attributes.nice = getpriority(PRIO_PROCESS, 0);    /* of this thread. Else the call would reset it */
     /* Refused by a sandbox, or the user gave the thread a real-time policy: it keeps what it has. */
     slice->refused = errno || syscall(SYS_sched_setattr, 0, &attributes, 0) != 0;
 }

@@ -1,5 +1,5 @@
 /* Packets to destinations without a peer. Without a directory (UDPRING_PLANE_ASKS) they are dropped. With one:
- *   1. the first packet to a destination is kept and posts one PEER_WANTED event; more are kept behind it
+ *   1. the first packet to a destination is kept and posts one PEER_WANTED event. More are kept behind it
  *   2. the control loop asks the directory. It adds the peer, and its allowed IPs release the packets to it
  *   3. or it answers "no": the packets are dropped, and so are more of that destination for a while, without a question
  * Destinations, packets, bytes, questions a second and time have bounds (limits.h), so a program that sends packets into

@@ -57,7 +57,7 @@ static void see_watched(struct worker *worker)
         uint64_t count;
         worker->watching_wake = false;
         if (read(worker->wake_fd, &count, sizeof(count)) < 0)
-            count = 0;   /* another pass took it; the list of commands is looked at anyway */
+            count = 0;   /* another pass took it. The list of commands is looked at anyway */
     }
     if (fired & 1u << TOKEN_TUN) {
         worker->watching_tun = false;

@@ -6,7 +6,7 @@
 /* ---- connections whose accepting and receiving stay armed ----
  * Flow: udpring_net_turn() gives the buffers of the previous turn back, starts what the program asked for since, waits, and fills
  * the columns of struct udpring_net_events. The other calls only note what the program wants.
- * Owner: the caller of open. Thread: the one that opened it; others get -EXDEV, except from udpring_net_wake(). Freed by
+ * Owner: the caller of open. Thread: the one that opened it. Others get -EXDEV, except from udpring_net_wake(). Freed by
  * udpring_net_free(). */
 struct udpring_net;
 
@@ -71,8 +71,8 @@ struct udpring_net_info {
 /* The caller keeps the columns until close, and the memory until close has returned 0. */
 int32_t udpring_net_open(struct udpring_net **net, const struct udpring_net_options *options, struct udpring_net_events *events,
                          struct udpring_reason *why);
-/* Closes all connections and waits for their operations. 0; > 0: this many did not end within 2 s. Then their memory went to the
- * graveyard, and the caller keeps the memory for ever. -EXDEV: the caller is not the owner, and the owner thread still runs; nothing was
+/* Closes all connections and waits for their operations. 0. > 0: this many did not end within 2 s. Then their memory went to the
+ * graveyard, and the caller keeps the memory for ever. -EXDEV: the caller is not the owner, and the owner thread still runs. Nothing was
  * done. Idempotent. */
 int32_t udpring_net_close(struct udpring_net *net);
 /* Call after close. */
@@ -87,17 +87,17 @@ void udpring_net_wake(struct udpring_net *net);
 int32_t udpring_net_listen(struct udpring_net *net, int32_t fd);
 /* 0, -ENOENT. Afterwards the caller may close the socket. */
 int32_t udpring_net_unlisten(struct udpring_net *net, uint32_t number);
-/* Takes a connected stream socket over. Its id, or -ENOSPC, -errno; then the socket stays the caller's. No OPENED follows. */
+/* Takes a connected stream socket over. Its id, or -ENOSPC, -errno. Then the socket stays the caller's. No OPENED follows. */
 int64_t udpring_net_add(struct udpring_net *net, int32_t fd);
 
 /* rows + notice_rows (0: the time is over), or -errno: -EINTR, a signal. timeout_ns: negative without limit, 0 does not wait. */
 int32_t udpring_net_turn(struct udpring_net *net, int64_t timeout_ns);
 
-/* Queues a copy. Returns the bytes in the connection's queue, or -ENOENT: it is gone; -EPIPE: it is closing, or was half-closed;
- * -ENOBUFS: more than queue_bytes, so it is aborted; -ENOMEM, with nothing queued. */
+/* Queues a copy. Returns the bytes in the connection's queue, or -ENOENT: it is gone. -EPIPE: it is closing, or was half-closed.
+ * -ENOBUFS: more than queue_bytes, so it is aborted. -ENOMEM, with nothing queued. */
 int64_t udpring_net_send(struct udpring_net *net, uint64_t id, const uint8_t *data, uint64_t length);
 /* Piece i: lengths[i] bytes at starts[i] of data to ids[i]. data NULL: of the received memory. Returns how many pieces could not be
- * queued, for the reasons above; or -ERANGE: a piece lies outside, and none is queued. A piece that finds no memory aborts its
+ * queued, for the reasons above. Or -ERANGE: a piece lies outside, and none is queued. A piece that finds no memory aborts its
  * connection, because later pieces must not overtake it. */
 int64_t udpring_net_send_many(struct udpring_net *net, const uint64_t *ids, const uint64_t *starts, const uint32_t *lengths,
                               uint32_t count, const uint8_t *data, uint64_t size);

@@ -4,7 +4,7 @@
 #define UDPRING_URING_NET_ACCEPTING_H
 #include "state.h"
 
-/* Arms and cancels as the listeners need it. Returns the ns until it has to be called again, after a shortage; -1: no limit. */
+/* Arms and cancels as the listeners need it. Returns the ns until it has to be called again, after a shortage. -1: no limit. */
 int64_t net_accepting_advance(struct udpring_net *net);
 void net_accepting_done(struct udpring_net *net, const struct io_uring_cqe *cqe);
 /* A connection was accepted, or accept failed with -result. Both backends. */

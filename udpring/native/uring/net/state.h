@@ -33,12 +33,12 @@ enum net_sending {
 struct net_connection {
     int fd;
     uint32_t generation;
-    int error;                       /* why it ends; 0: as asked */
+    int error;                       /* why it ends. 0: as asked */
     uint32_t flight;                 /* bytes of the send under way, in the head of the queue */
     struct net_chunk *head, *tail;
     uint64_t queued;                 /* bytes */
     uint32_t next_free;
-    uint32_t interest;               /* epoll: events asked for; 0: not registered */
+    uint32_t interest;               /* epoll: events asked for. 0: not registered */
     uint32_t ended_turn;             /* the low bits of `turns` when `ending` was set */
     uint8_t sending;                 /* enum net_sending */
     /* under way */
@@ -81,9 +81,9 @@ struct udpring_net {
     uint32_t turns;
     struct udpring_net_info info;
     struct ur_ring ring;             /* not open with readiness */
-    int poll_fd;                     /* epoll; -1 with io_uring */
+    int poll_fd;                     /* epoll. -1 with io_uring */
     int wake_fd;                     /* eventfd(2): udpring_net_wake() */
-    int event_fd;                    /* io_uring: for udpring_net_fileno(); -1: none */
+    int event_fd;                    /* io_uring: for udpring_net_fileno(). -1: none */
     int timer_fd;                    /* epoll: ends a pause of accepting, for udpring_net_fileno(). io_uring: -1 */
     struct __kernel_timespec pause;  /* io_uring: of the timeout that does the same */
     bool pause_armed;
@@ -91,7 +91,7 @@ struct udpring_net {
     bool wake_armed;
     bool known_ends, bundles;
     bool hasty;                      /* something follows a silent send of this round */
-    int failed;                      /* io_uring: error of a round that also had events; the next turn returns it */
+    int failed;                      /* io_uring: error of a round that also had events. The next turn returns it */
     bool open, stopping;
     uint64_t owner;                  /* ur_thread_number() */
     int32_t owner_tid;
