@@ -45,7 +45,7 @@ def signs(tunnel: Tunnel) -> tuple[int, int]:
     return int(plane["drops"]["codel"]), int(plane["congestion_marks"])
 
 
-def test_standing_queue_of_a_stream_without_ecn_is_dropped_from(tunnel: Tunnel) -> None:
+def test_codel_drops_where_a_stream_lacks_ecn(tunnel: Tunnel) -> None:
     tunnel.a.space.run("sysctl", "-qw", "net.ipv4.tcp_ecn=0")
     stream = TcpStream(tunnel.a.space, tunnel.b.space, tunnel.b.inner4)
     until(lambda: signs(tunnel)[0] > 0, "CoDel drops")

@@ -97,7 +97,7 @@ def test_programs_that_up_needs_are_listed(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_kernel_that_damages_trains_is_named_with_its_cure(tmp_path: Path) -> None:
+def test_doctor_names_a_kernel_that_damages_trains(tmp_path: Path) -> None:
     shim = build(Path(__file__).parents[1] / "other_kernel.c", tmp_path)
     lines = doctor(LD_PRELOAD=preload(shim), KERNEL_RELEASE="7.0.2-6-pve").stdout.splitlines()
     assert "Linux 7.0.2-6-pve" in lines[0]

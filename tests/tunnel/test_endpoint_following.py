@@ -280,7 +280,7 @@ def test_endpoint_that_worked_is_tried_first(pair: Pair) -> None:
     assert pair.endpoint == THERE
 
 
-def test_address_is_used_until_the_name_before_it_is_known(pair: Pair) -> None:
+def test_address_serves_until_the_preferred_name_resolves(pair: Pair) -> None:
     late = Endpoint("late.example", 2000)
     pair.follows(late, Endpoint("10.0.0.3", 2000))
     assert pair.endpoint == ELSEWHERE

@@ -73,7 +73,7 @@ def test_forgotten_peer_is_not_looked_at(looking: Looking) -> None:
     assert [peers for _, peers in looking.seen] == [[2]]
 
 
-def test_looks_begin_with_the_start_and_end_with_the_stop(looking: Looking) -> None:
+def test_looks_last_from_start_to_stop(looking: Looking) -> None:
     looking.looks.want(1)
     looking.looks.stop()
     looking.looks.want(2)

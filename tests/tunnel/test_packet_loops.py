@@ -41,7 +41,7 @@ class Relay(asyncio.DatagramProtocol):
         return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + host + host + udp
 
 
-def test_own_messages_from_the_program_are_dropped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_own_messages_are_dropped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         async with node(config(1, 0)) as second:
             loop = asyncio.get_running_loop()

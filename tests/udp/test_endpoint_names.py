@@ -148,7 +148,7 @@ def test_look_up_holds_nothing_but_its_datagrams(resolver: Resolver, receivers: 
     run(main())
 
 
-def test_old_address_serves_while_the_name_is_looked_up_again(
+def test_old_address_serves_during_a_new_lookup(
     resolver: Resolver, receivers: list[socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(address, "NAME_SECONDS", 0.0)

@@ -161,7 +161,7 @@ def test_impossible_numbers_are_refused(ring: Ring) -> None:
         ring.prepare("read", array("i", [0, 1]), offsets=array("Q", [0]), buffer=bytearray(9))
 
 
-def test_turn_returns_what_is_there_when_the_time_is_up(ring: Ring) -> None:
+def test_turn_returns_completions_at_the_timeout(ring: Ring) -> None:
     done = ring.columns(4)
     assert done.turn(1, 0) == 0
     ring.queue_many("nop", -1, count=2)
