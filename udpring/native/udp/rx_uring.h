@@ -2,7 +2,7 @@
 #ifndef UDPRING_UDP_RX_URING_H
 #define UDPRING_UDP_RX_URING_H
 #include "../uring/ops.h"
-#include "../uring/ring.h"
+#include "../uring/queue.h"
 
 #include "rx_vector.h"
 

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "ring.h"
+#include "queue.h"
 
 int ur_ops_open(struct ur_ops *ops, enum ur_kind kind, uint32_t count)
 {

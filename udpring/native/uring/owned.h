@@ -12,7 +12,7 @@
 #include "bufring.h"
 #include "ops.h"
 #include "pool.h"
-#include "ring.h"
+#include "queue.h"
 #include "table.h"
 
 #define UR_GROUPS_MAX 16

@@ -8,7 +8,7 @@
 
 #include "abi.h"
 #include "bufring.h"
-#include "ring.h"
+#include "queue.h"
 
 #define UR_PROBE_WAIT_NS 1000000000ll
 #define UR_PROBE_BUFFERS 8

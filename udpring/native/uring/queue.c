@@ -1,5 +1,5 @@
 /* Submission and waiting, by io_uring_enter(2). */
-#include "ring.h"
+#include "queue.h"
 #include "sys.h"
 #include "thread.h"
 

@@ -111,8 +111,6 @@ int ur_ring_register(struct ur_ring *ring, enum io_uring_register_op opcode, con
  * kernel's thread takes them, and is woken if it sleeps.
  * EINTR is retried. EAGAIN and EBUSY leave the rest queued and return the number taken so far. */
 int ur_submit(struct ur_ring *ring);
-/* Submits so that n entries are free. 0, -EAGAIN: the kernel takes none, or not enough. n <= sq_entries. */
-int ur_make_room(struct ur_ring *ring, unsigned n);
 /* Submits, then waits until `want` completions are ready or `timeout_ns` has passed (negative: no limit. 0: poll, which still
  * runs task work). Returns 0, -ETIME, -EINTR (a signal. The caller decides) or another -errno. Among these:
  *   -EAGAIN (no memory) and -EBUSY (completion queue full, overflow backlog) are back-pressure: reap, then call again.
@@ -176,15 +174,6 @@ static inline struct io_uring_sqe *ur_sqe(struct ur_ring *ring)
     if (ur_unlikely(ring->sqe_shift))
         memset(sqe + 1, 0, sizeof(*sqe));
     return sqe;
-}
-
-/* The same, but submits first when the SQ is full. NULL only when the kernel takes no entry. */
-static inline struct io_uring_sqe *ur_sqe_or_submit(struct ur_ring *ring)
-{
-    struct io_uring_sqe *sqe = ur_sqe(ring);
-    if (ur_likely(sqe != NULL))
-        return sqe;
-    return ur_make_room(ring, 1) == 0 ? ur_sqe(ring) : NULL;
 }
 
 /* The number of ready entries of the completion queue: with CQE_MIXED a completion may have two, otherwise each has one. Does

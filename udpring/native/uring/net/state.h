@@ -7,7 +7,7 @@
 #include "../../base.h"
 
 #include "../bufring.h"
-#include "../ring.h"
+#include "../queue.h"
 
 #include "abi.h"
 
