@@ -1,5 +1,6 @@
 /* Submission and waiting, by io_uring_enter(2). */
 #include "queue.h"
+
 #include "sys.h"
 #include "thread.h"
 
