@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import SUBJECT, Node, Program, Rig
+from lab.intrusion import Attempt, connected
 from lab.rig import Tunnel
 
 from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE
@@ -26,8 +25,6 @@ pytestmark = pytest.mark.skipif(not NUMBERS, reason=f"no filter for {os.uname().
 RIGHTS = 1 << NET_ADMIN | 1 << NET_BIND_SERVICE
 #: linux/socket.h up to AF_MCTP. A node has AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK.
 FAMILIES = set(range(1, 46)) - {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
-
-Attempt = Callable[[str], Any]
 
 
 def _intruded(directory: Path, **environment: str) -> Program:
@@ -43,30 +40,8 @@ def tunnel(rig: Rig, tmp_path: Path) -> Tunnel:
 
 @pytest.fixture
 def attempt(tunnel: Tunnel, tmp_path: Path) -> Iterator[Attempt]:
-    with _connected(tmp_path) as within:
+    with connected(tmp_path / "intruder") as within:
         yield within
-
-
-class _connected:
-    """Runs expressions inside the node."""
-
-    def __init__(self, directory: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(60)
-        self._socket.connect(str(directory / "intruder"))
-        self._lines = self._socket.makefile("rw")
-
-    def __enter__(self) -> Attempt:
-        return self.run
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._socket.close()
-
-    def run(self, code: str) -> Any:
-        self._lines.write(code + "\n")
-        self._lines.flush()
-        return json.loads(self._lines.readline())
 
 
 def _threads(node: Node) -> list[dict[str, str]]:
@@ -170,6 +145,6 @@ def test_ports_change_without_new_rings(tunnel: Tunnel) -> None:
 
 def test_variable_switches_the_confinement_off(rig: Rig, tmp_path: Path) -> None:
     tunnel = rig.tunnel((_intruded(tmp_path, UDPRING_CONFINEMENT="off"), SUBJECT))
-    with _connected(tmp_path) as attempt:
+    with connected(tmp_path / "intruder") as attempt:
         assert attempt("os.close(os.open('/etc/passwd', 0))") is None
     assert {status["Seccomp"] for status in _threads(tunnel.a)} == {"0"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import re
@@ -9,11 +11,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import GO, SUBJECT, Node, Rig, until
 from lab.host import UDPRING
+from lab.intrusion import connected
 from prometheus_client.parser import text_string_to_metric_families
 
 from udpring.tunnel.capabilities import DAC_OVERRIDE
@@ -148,6 +153,36 @@ def test_confined_exporter_serves_and_removes_its_file(rig: Rig) -> None:
         finally:
             running.kill()
     assert not path.exists()
+
+
+def _made_by_intruder(directory: Path, confinement: str) -> list[Any]:
+    """What an intruder in the exporter may do: make a socket file, read a file, write one."""
+    script, way, made = Path(__file__).parent / "lab" / "intruder.py", directory / "way", directory / "made"
+    environment = {**os.environ, "UDPRING_INTRUDER": str(way), "UDPRING_CONFINEMENT": confinement}
+    command = (sys.executable, "-P", str(script), "exporter", "--listen", str(directory / "metrics"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            assert running.stdout
+            assert running.stdout.readline()
+            with connected(way) as attempt:
+                return [
+                    attempt(f"socket.socket(socket.AF_UNIX).bind({str(made)!r})"),
+                    attempt("os.close(os.open('/etc/passwd', os.O_RDONLY))"),
+                    attempt(f"os.close(os.open({str(directory / 'file')!r}, os.O_WRONLY | os.O_CREAT))"),
+                ]
+        finally:
+            running.terminate()
+            running.wait(60)
+            way.unlink()
+            made.unlink(missing_ok=True)
+
+
+def test_intruder_in_the_exporter_makes_no_files(tmp_path: Path) -> None:
+    """Nor socket files, where Landlock is."""
+    assert _made_by_intruder(tmp_path, "off") == [None, None, None]
+    landlock = ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) >= 2
+    expected = [-errno.EACCES if landlock else None, None, -errno.EPERM]
+    assert _made_by_intruder(tmp_path, "on") == expected
 
 
 def _seccomp(process: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import signal
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     reason="no systemd (scripts/bootstrap installs it)",
 )
 
-PROBE = f"""
+FILE = f"""
 cat >/etc/wireguard/probe0.conf <<CONFIG
 [Interface]
 PrivateKey = {PRIVATE}
@@ -39,6 +41,8 @@ Endpoint = 127.0.0.1:9
 CONFIG
 chmod 600 /etc/wireguard/probe0.conf
 ip link set lo up
+"""
+PROBE = f"""{FILE}
 systemctl start udpring@probe0; echo "start $?"
 pid=$(systemctl show -p MainPID --value udpring@probe0)
 until grep -q 'Seccomp:.*2' /proc/$pid/status; do sleep 0.05; done
@@ -62,6 +66,33 @@ LIFE = (
     "reload 0", "40777", "set 0", "stop 0", "Result=success", 'Device "probe0" does not exist.',
     "ListenPort = 40888",
 )  # fmt: skip
+INTRUDED = f"""{FILE}
+mkdir -p /etc/systemd/system/udpring@.service.d
+tries() {{
+cat >/etc/systemd/system/udpring@.service.d/intruder.conf <<UNIT
+[Service]
+Environment=UDPRING_INTRUDER=/run/wireguard/intruder UDPRING_CONFINEMENT=$1
+ExecStart=
+ExecStart={sys.executable} -P {TOP}/integration/lab/intruder.py up --foreground %i
+UNIT
+systemctl daemon-reload
+systemctl start udpring@probe0; echo "start $?"
+{sys.executable} -P - <<'CODE'
+import socket
+with socket.socket(socket.AF_UNIX) as there, there.makefile("rw") as lines:
+    there.connect("/run/wireguard/intruder")
+    for path in ("/tmp/made", "/run/wireguard/made"):
+        lines.write("socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).bind(%r)\\n" % path)
+        lines.flush()
+        print(path, lines.readline().strip())
+CODE
+systemctl stop udpring@probe0
+rm -f /run/wireguard/intruder /run/wireguard/made
+}}
+tries off
+tries on
+echo END
+"""
 AS_USER = f"""
 echo 'udpring:x:900:900::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 echo 'udpring:x:900:' >>/etc/group
@@ -151,3 +182,14 @@ def test_node_runs_as_a_user_of_its_own(tmp_path: Path) -> None:
         assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
     assert "PostUp of probe0" in node
     assert "not confined" not in node
+
+
+def test_landlock_holds_under_the_unit(tmp_path: Path) -> None:
+    """Code in the node makes no socket file in the unit's own /tmp, which an unconfined node may do."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(444, None, 0, 1) < 2:
+        pytest.skip("this kernel has no Landlock with links between folders (5.19)")
+    text, node = _said(tmp_path, INTRUDED)
+    unconfined = ["start 0", "/tmp/made null", "/run/wireguard/made null"]
+    confined = ["start 0", f"/tmp/made -{errno.EACCES}", "/run/wireguard/made null"]
+    assert text.splitlines() == [*unconfined, *confined, "END"], node

@@ -1,4 +1,5 @@
-"""``udpring-wg`` with an intruder: a thread that runs Python code which comes over a UNIX socket.
+"""``udpring-wg``, or a command of ``udpring``, with an intruder: a thread that runs Python code which comes
+over a UNIX socket.
 
 It stands for an attacker who runs code in a node. For tests that try what a confined node may do. Run as a
 program. $UDPRING_INTRUDER names the socket.
@@ -14,10 +15,13 @@ import sys
 import threading
 from typing import Any
 
-from udpring.cli.wg import main
+from udpring.cli import main as commands
+from udpring.cli import wg
+from udpring.cli._metrics_server import MetricsServer
 from udpring.tunnel.tunnel import Tunnel
 
 _start = Tunnel.start
+_serve_metrics = MetricsServer.serve
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -59,5 +63,10 @@ if __name__ == "__main__":
         _start(tunnel)
         threading.Thread(target=_serve, args=(listening,), daemon=True).start()
 
+    def _serve_with_intruder(server: MetricsServer) -> None:
+        _serve_metrics(server)
+        threading.Thread(target=_serve, args=(listening,), daemon=True).start()
+
     setattr(Tunnel, "start", _start_with_intruder)  # noqa: B010 - mypy refuses to assign a method
-    sys.exit(main())
+    setattr(MetricsServer, "serve", _serve_with_intruder)  # noqa: B010
+    sys.exit(commands.main() if sys.argv[1] in ("run", "proxy", "up", "exporter") else wg.main())

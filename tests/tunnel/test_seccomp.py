@@ -60,6 +60,7 @@ def test_each_program_is_valid(architecture: Architecture) -> None:
         Profile.NODE,
         Profile.NODE | Profile.FILES,
         Profile.NODE | Profile.READING,
+        Profile.ROOTLESS,
         Profile.SERVER,
     ):
         steps = Filter(architecture, profile).steps
@@ -134,6 +135,21 @@ def test_server_may_read_files_and_has_only_unix_sockets(architecture: Architect
     assert server.verdict("socket", socket.AF_UNIX, socket.SOCK_STREAM) == bpf.ALLOW
     assert server.verdict("socket", socket.AF_INET, socket.SOCK_STREAM) == NO_FAMILY
     assert server.verdict("execve") == REFUSED
+
+
+@both
+def test_rootless_node_binds_nothing_and_signals_by_descriptors(architecture: Architecture) -> None:
+    node = Filter(architecture, Profile.ROOTLESS)
+    for call in ("bind", "listen", "execve", "openat", "ptrace", "setns", "unshare", "io_uring_setup"):
+        assert node.verdict(call) == REFUSED, call
+        assert Filter(architecture).verdict("pidfd_send_signal") == REFUSED
+    assert node.verdict("kill", 1, 9) == REFUSED
+    assert node.verdict("pidfd_send_signal", 7, 15, 0, 0) == bpf.ALLOW
+    assert node.verdict("splice", *range(6)) == bpf.ALLOW
+    assert node.verdict("fcntl", 3, 1031, 1 << 20) == bpf.ALLOW  # F_SETPIPE_SZ
+    assert node.verdict("ioctl", 3, 0x540F) == bpf.ALLOW  # TIOCGPGRP
+    assert node.verdict("ioctl", 3, 0x5412) == REFUSED  # TIOCSTI
+    assert node.verdict("socket", socket.AF_INET, socket.SOCK_STREAM, 0) == NO_FAMILY
 
 
 @both

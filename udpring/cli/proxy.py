@@ -6,11 +6,14 @@ import argparse
 import asyncio
 import ipaddress
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udpring.cli import Subparsers
 from udpring.errors import ConfigError, HostError
 from udpring.tunnel.decimal_text import parse_decimal
+
+if TYPE_CHECKING:
+    from udpring.tunnel.broker import Broker
 
 SOCKS_PORT = 1080
 CONNECTIONS_MAX = 1024
@@ -59,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     listening = len(listeners) + len(forwards)
     needed = ROOTLESS_DESCRIPTORS + listening + CONNECTION_DESCRIPTORS
     connections = max(1, min(CONNECTIONS_MAX, (limit - needed) // CONNECTION_DESCRIPTORS))
-    return run_loop(lambda: _run(args, listeners, forwards, connections), needed)
+    from udpring.cli._rootless import helper  # noqa: PLC0415
+
+    with helper() as broker:
+        return run_loop(lambda: _run(args, broker, listeners, forwards, connections), needed)
 
 
 def local(text: str, option: str) -> tuple[str, int]:
@@ -99,22 +105,24 @@ def forward(text: str) -> tuple[str, int, str, int]:
 
 async def _run(
     args: argparse.Namespace,
+    broker: Broker | None,
     listeners: list[tuple[str, int]],
     forwards: list[tuple[str, int, str, int]],
     connections: int,
 ) -> int:
-    from udpring.cli._rootless import node_of  # noqa: PLC0415
+    from udpring.cli._rootless import confine, node_of  # noqa: PLC0415
     from udpring.tunnel.daemon import stop_signal  # noqa: PLC0415
     from udpring.tunnel.proxy import Proxy  # noqa: PLC0415
 
     stop = stop_signal(asyncio.get_running_loop())
-    async with node_of(args) as node:
+    async with node_of(args, broker) as node:
         proxy = Proxy(node, connections=connections)
         try:
             for host, port in listeners:
                 _say("SOCKS 5", *proxy.socks(host, port))
             for host, port, to_host, to_port in forwards:
                 _say(f"{to_host} port {to_port}", *proxy.forward(host, port, to_host, to_port))
+            confine(broker)
             _say_bound(connections)
             lost = asyncio.ensure_future(node.wait())
             ends: list[asyncio.Future[Any]] = [stop, lost]

@@ -13,10 +13,13 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udpring.cli import Subparsers
 from udpring.errors import HostError
+
+if TYPE_CHECKING:
+    from udpring.tunnel.broker import Broker
 
 NOT_FOUND = 127
 """As of a shell."""
@@ -46,51 +49,65 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from udpring.cli._rootless import helper  # noqa: PLC0415
     from udpring.tunnel.refusals import ROOTLESS_DESCRIPTORS, run_loop  # noqa: PLC0415
 
-    return run_loop(lambda: _run(args), ROOTLESS_DESCRIPTORS)
+    with helper() as broker:
+        return run_loop(lambda: _run(args, broker), ROOTLESS_DESCRIPTORS)
 
 
-async def _run(args: argparse.Namespace) -> int:
-    from udpring.cli._rootless import node_of  # noqa: PLC0415
+async def _run(args: argparse.Namespace, broker: Broker | None) -> int:
+    from udpring.cli._rootless import confine, node_of  # noqa: PLC0415
 
-    async with node_of(args) as node:
+    async with node_of(args, broker) as node:
         try:
             child = await node.spawn(*args.program)
         except FileNotFoundError:
             print(f"udpring: {args.program[0]}: no such program", file=sys.stderr)
             return NOT_FOUND
+        signals = _Signals(child.pid)
+        confine(broker)
         loop = asyncio.get_running_loop()
         for number in PASSED_ON:
-            loop.add_signal_handler(number, _pass_on, child, number)
+            loop.add_signal_handler(number, signals.pass_on, number)
         ended, lost = asyncio.ensure_future(child.wait()), asyncio.ensure_future(node.wait())
         ends: list[asyncio.Future[Any]] = [ended, lost]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
-            await _end(child, ended)
+            await _end(signals, ended)
             raise HostError(f"the tunnel ended, and {args.program[0]} was ended: {lost.result().reason}")
         lost.cancel()
         code = ended.result()
         return 128 - code if code < 0 else code
 
 
-def _pass_on(child: asyncio.subprocess.Process, number: int) -> None:
-    """A signal from the terminal has reached the program already, which is of the same process group."""
-    if number in FROM_TERMINAL:
+class _Signals:
+    """Sends signals to the program by descriptors, which a confined process may use: it can neither open the
+    terminal nor signal a process by its number."""
+
+    def __init__(self, process: int) -> None:
+        self._group = os.getpgrp()
+        self._program = self._terminal = -1
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            self._program = os.pidfd_open(process)
         with contextlib.suppress(OSError):
-            terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-            try:
-                if os.tcgetpgrp(terminal) == os.getpgrp():
-                    return
-            finally:
-                os.close(terminal)
-    with contextlib.suppress(ProcessLookupError):
-        child.send_signal(number)
+            self._terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+
+    def pass_on(self, number: int) -> None:
+        """A signal from the terminal has reached the program already, which is of the same process group."""
+        with contextlib.suppress(OSError):
+            if number in FROM_TERMINAL and os.tcgetpgrp(self._terminal) == self._group:
+                return
+        self.send(number)
+
+    def send(self, number: int) -> None:
+        """To the program, unless it has ended."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._program, number)
 
 
-async def _end(child: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
-        if not (await asyncio.wait({ended}, timeout=END_WAIT))[0]:
-            child.kill()
+async def _end(signals: _Signals, ended: asyncio.Future[int]) -> None:
+    signals.send(signal.SIGTERM)
+    if not (await asyncio.wait({ended}, timeout=END_WAIT))[0]:
+        signals.send(signal.SIGKILL)
     await ended

@@ -160,7 +160,7 @@ def _log() -> logging.Logger:
 def serve(control: socket.socket, services: Services) -> None:
     """Serves until the other end closes. Signals do not end it: the service manager sends them to all
     processes, and the node still needs it on its way down."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)  # unlike SIG_IGN, programs that it starts do not inherit this
     running: dict[int, Service] = {}
     while True:

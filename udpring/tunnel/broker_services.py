@@ -14,12 +14,12 @@ from typing import Any
 
 from udpring.errors import HostError
 from udpring.tunnel.broker import Service, Services
-from udpring.tunnel.capabilities import keep_only
-from udpring.tunnel.first_confinement import hide
+from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only
+from udpring.tunnel.first_confinement import hide, protect_memory
 from udpring.tunnel.host_addresses import host_addresses
 from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name
 
-__all__ = ["SocketFiles", "services"]
+__all__ = ["SocketFiles", "drop_rights", "look_ups", "services"]
 
 NOBODY = 65534
 
@@ -58,11 +58,26 @@ class SocketFiles:
                 self.remove(interface)
 
 
-def services(files: SocketFiles) -> Services:
-    """For any confined node."""
+def drop_rights() -> None:
+    """Of the broker process. CAP_NET_ADMIN stays for ``wg``, and what a look-up needs to become another user.
+    Memory is kept out of core dumps."""
+    with contextlib.suppress(OSError):
+        keep_only([NET_ADMIN, KILL, SETGID, SETUID])
+    protect_memory()
+
+
+def look_ups() -> Services:
+    """For any confined node. A rootless one takes no others."""
     return {
         "addresses": Service(_addresses, own_process=True, confine=_become_nobody, abandoned=True),
         "tunnel": Service(_tunnel, own_process=True, abandoned=True),
+    }
+
+
+def services(files: SocketFiles) -> Services:
+    """For a confined node with a socket file."""
+    return {
+        **look_ups(),
         "made": Service(files.made),
         "seal": Service(files.seal),
         "remove": Service(files.remove),

@@ -33,7 +33,9 @@ __all__ = [
     "VARIABLE",
     "Profile",
     "begin",
+    "begin_rootless",
     "complete",
+    "complete_rootless",
     "hide",
     "protect_memory",
     "rules_of",
@@ -63,6 +65,7 @@ _IOCTLS = {
 }
 _FCNTL = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL)
 """Not F_SETOWN and F_SETSIG, by which the kernel sends a signal of one's choice to any process."""
+_F_SETPIPE_SZ, _TIOCGPGRP = 1031, 0x540F
 _REGISTRATIONS = (19, 22, 23, 24)
 """IORING_REGISTER_IOWQ_MAX_WORKERS, _PBUF_RING, IORING_UNREGISTER_PBUF_RING, IORING_REGISTER_SYNC_CANCEL."""
 _NETFILTER = 64
@@ -75,10 +78,11 @@ timerfd_settime futex sched_yield nanosleep clock_nanosleep clock_gettime clock_
 close_range dup dup2 dup3 pipe2 fstat lseek stat lstat newfstatat statx access faccessat2 getcwd munmap
 mremap brk madvise rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend
 sigaltstack set_robust_list set_tid_address rseq membarrier sched_getaffinity getcpu sysinfo uname getrandom
-getpid getppid gettid getuid geteuid getgid getegid getrusage capget connect accept accept4 bind listen
+getpid getppid gettid getuid geteuid getgid getegid getrusage capget connect accept accept4
 shutdown getsockname getpeername getsockopt restart_syscall exit exit_group wait4 waitid inotify_init1
 inotify_add_watch inotify_rm_watch fsync fdatasync
 """
+_BINDING = "bind listen"
 _FILES = "open openat mkdir mkdirat unlink unlinkat rename renameat renameat2"
 _READING = "getdents64 readlink readlinkat flock"
 _O_CHANGES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -90,13 +94,19 @@ class Profile(Flag):
     """What a process is for, which decides what it may do.
 
     NODE: no files. With FILES it may write files, for timestamps. With READING it may read files and has UNIX
-    stream sockets, for metrics. SERVER: READING without the sockets of a node.
+    stream sockets, for metrics. SERVER: READING without the sockets of a node. ROOTLESS: NODE without
+    bind(2), so it makes no socket files either. It signals processes that it has descriptors of, and moves
+    bytes between connections.
     """
 
     NODE = auto()
+    ROOTLESS = auto()
     FILES = auto()
     READING = auto()
     SERVER = READING
+
+
+_WITH_NODE = Profile.NODE | Profile.ROOTLESS
 
 
 def begin(sockets: Iterable[str | os.PathLike[str]]) -> None:
@@ -108,18 +118,41 @@ def begin(sockets: Iterable[str | os.PathLike[str]]) -> None:
     lib.udpring_steering_load()  # needs CAP_BPF. Without it the kernel's own choice of queues serves
     attempt("capabilities", lambda: keep_only(NODE))
     attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
+    _forbid_special_files(sockets)
+    protect_memory()
+    _hide_memory()
+
+
+def _forbid_special_files(sockets: Iterable[str | os.PathLike[str]]) -> None:
     try:
         forbid_special_files(sockets)
     except OSError as refused:
         log.debug("not confined by Landlock: %s", refused)  # many kernels lack it
+
+
+def begin_rootless() -> None:
+    """The capabilities of a node that is rootless, if it has any. For a process with one thread.
+
+    no_new_privs and what else a program of the user would inherit come with ``complete_rootless``.
+    """
+    from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
+
+    lib.udpring_steering_load()
+    attempt("capabilities", lambda: keep_only(NODE))
+
+
+def complete_rootless() -> None:
+    """Confines a process with a rootless node that runs, after it has started its programs."""
     protect_memory()
-    _hide_memory()
+    complete(Profile.ROOTLESS)
 
 
 def confine_server() -> None:
     """Confines a process that reads files and serves, such as ``udpring exporter``, and has one thread.
     CAP_DAC_OVERRIDE stays, to read files and reach sockets of other users."""
     attempt("capabilities", lambda: keep_only([DAC_OVERRIDE]))
+    attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))  # Landlock needs it
+    _forbid_special_files(())
     protect_memory()
     complete(Profile.SERVER)
 
@@ -156,7 +189,7 @@ def _load_now(profile: Profile) -> None:
     import linecache  # noqa: F401, PLC0415
     import traceback  # noqa: F401, PLC0415
 
-    if Profile.NODE in profile:
+    if profile & _WITH_NODE:
         from udpring.tunnel.rehearsal import rehearse  # noqa: PLC0415
 
         rehearse()
@@ -169,6 +202,9 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
     """The calls of a profile, the frequent ones first. ``process``: its own number, the only one that it may
     signal."""
     rules = [Allow(call) for call in _ALWAYS.split()]
+    rootless = Profile.ROOTLESS in profile
+    commands = (*_FCNTL, _F_SETPIPE_SZ) if rootless else _FCNTL
+    requests = (*_IOCTLS.values(), _TIOCGPGRP) if rootless else _IOCTLS.values()
     rules += [
         # Rings are restricted when they are made (native/uring/confined.c), and no others can be made.
         Allow("io_uring_register", tuple((Test(1, number),) for number in _REGISTRATIONS)),
@@ -181,18 +217,22 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
             "prctl",
             tuple((Test(0, option),) for option in (_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_VMA)),
         ),
-        Allow("fcntl", tuple((Test(1, command),) for command in _FCNTL)),
+        Allow("fcntl", tuple((Test(1, command),) for command in commands)),
         Allow("prlimit64", ((Test(2, 0), Test(2, 0, high=True)),)),
-        Allow("ioctl", tuple((Test(1, number),) for number in _IOCTLS.values())),
+        Allow("ioctl", tuple((Test(1, number),) for number in requests)),
         Allow("socketpair", ((Test(0, socket.AF_UNIX),),)),
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
-    if Profile.NODE in profile:  # a worker sets the time slice of its own thread
+    if profile & _WITH_NODE:  # a worker sets the time slice of its own thread
         rules += [
             Allow("sched_setattr", ((Test(0, 0),),)),
             Allow("getpriority", ((Test(0, os.PRIO_PROCESS), Test(1, 0)),)),
         ]
+    if rootless:
+        rules += [Allow("splice"), Allow("pidfd_send_signal")]
+    else:
+        rules += [Allow(call) for call in _BINDING.split()]
     if Profile.READING in profile:
         rules += [Allow(call) for call in _READING.split()]
     if Profile.FILES in profile:
@@ -221,7 +261,7 @@ def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
     manager. Streams would reach other services of the host, such as D-Bus."""
     if Profile.READING in profile:
         yield (Test(0, socket.AF_UNIX),)
-    if Profile.NODE not in profile:
+    if not profile & _WITH_NODE:
         return
     for family in (socket.AF_INET, socket.AF_INET6):
         for protocol in (0, socket.IPPROTO_UDP):

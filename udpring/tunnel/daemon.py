@@ -265,15 +265,11 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
 
 
 def _help(control: socket.socket) -> None:
-    """The broker process. It keeps CAP_NET_ADMIN for ``wg``. A look-up runs as another user, which takes the
-    other ones."""
+    """The broker process."""
     from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
-    from udpring.tunnel.broker_services import SocketFiles, services  # noqa: PLC0415
-    from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only  # noqa: PLC0415
+    from udpring.tunnel.broker_services import SocketFiles, drop_rights, services  # noqa: PLC0415
 
-    with contextlib.suppress(OSError):
-        keep_only([NET_ADMIN, KILL, SETGID, SETUID])
-    first_confinement.protect_memory()
+    drop_rights()
     files = SocketFiles()
     try:
         serve_node(control, services(files))

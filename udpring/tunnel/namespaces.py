@@ -163,7 +163,8 @@ class Namespaces:
                 self._socket.close()
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            with contextlib.suppress(PermissionError):  # of a confined program: the closed socket ends it
+                process.kill()
             process.wait()
         if self._spaces:
             self.query.close()

@@ -40,12 +40,14 @@ class Rootless:
 
     device: ``tun``, ``packet`` (a veth pair with packet sockets), or ``auto``: the first that this host
         allows.
+    confined: for a process that a seccomp filter confines later (``confinement``).
     """
 
-    def __init__(self, device: Literal["auto", "tun", "packet"] = "auto") -> None:
+    def __init__(self, device: Literal["auto", "tun", "packet"] = "auto", *, confined: bool = False) -> None:
         if device not in ("auto", "tun", "packet"):
             raise ValueError(f"{device!r} is not a device: use auto, tun or packet")
         self.device = device
+        self._confined = confined
 
     async def open(self, settings: PlaneSettings) -> Attached:
         """Makes the namespaces, the interface and the plane."""
@@ -70,6 +72,7 @@ class Rootless:
                 listen_port=settings.listen_port,
                 fwmark=settings.fwmark,
                 asks=settings.asks,
+                confined=self._confined,
             )
         except HostError as refused:
             spaces.close()
