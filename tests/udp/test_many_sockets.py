@@ -157,9 +157,7 @@ def test_a_closed_socket_leaves_and_the_others_go_on(
         assert by_socket(take(ring, 19)) == {sink: [b"on"] for sink in ring.sockets}
 
 
-def test_a_new_socket_may_reuse_a_number(
-    tier: str, make_socket: MakeSocket, outside: socket.socket
-) -> None:
+def test_a_new_socket_may_reuse_a_number(tier: str, make_socket: MakeSocket, outside: socket.socket) -> None:
     old = make_socket()
     with RecvRing([old], tier=tier) as ring:
         number = old.fileno()
