@@ -43,7 +43,7 @@ NAMES = (
 )
 WAIT = 60.0
 CELL, LINE, MARGIN = 8.43, 18, 12
-STYLES = {1: "font-weight:bold", 2: "opacity:.55", 4: "text-decoration:underline"}
+STYLES = {1: "font-weight:bold", 2: "opacity:.55", 4: "text-decoration:underline", 32: "fill:#8ccf7e"}
 BACK, FORE = "#16181d", "#d7dae0"
 
 _SGR = re.compile("\x1b\\[([0-9;]*)m")
@@ -67,8 +67,8 @@ def spans(line: str, now: set[int]) -> Iterator[tuple[frozenset[int], str]]:
         for code in (int(each or 0) for each in match[1].split(";")):
             if code == 0:
                 now.clear()
-            elif code in (22, 24, 27):
-                now -= {22: {1, 2}, 24: {4}, 27: {7}}[code]
+            elif code in (22, 24, 27, 39):
+                now -= {22: {1, 2}, 24: {4}, 27: {7}, 39: {32}}[code]
             else:
                 now.add(code)
     if at < len(line):

@@ -12,8 +12,10 @@ from udpring.cli._traffic_table import SORTS, Line, Section, as_lines, cut
 
 __all__ = ["View"]
 
-_STYLES = {"title": "\x1b[1m", "head": "\x1b[4m", "silent": "\x1b[2m", "keys": "\x1b[7m"}
-"""SGR: bold, underlined, faint, reversed."""
+_STYLES = {
+    "title": "\x1b[1m", "head": "\x1b[4m", "alive": "\x1b[32m", "silent": "\x1b[2m", "keys": "\x1b[7m",
+}  # fmt: skip
+"""SGR: bold, underlined, green, faint, reversed."""
 
 
 class View:
