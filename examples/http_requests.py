@@ -11,8 +11,10 @@ import http
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import h11
-
+try:
+    import h11
+except ImportError:
+    raise SystemExit("this example parses by the package h11: pip install h11") from None
 try:
     import httptools
 except ImportError:

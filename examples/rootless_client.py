@@ -7,8 +7,11 @@ import socket
 import sys
 from typing import Any
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+try:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver, ResolveResult
+except ImportError:
+    raise SystemExit("this example is a client of the package aiohttp: pip install aiohttp") from None
 
 import udpring
 

@@ -8,7 +8,10 @@ import argparse
 import asyncio
 import sys
 
-from aiohttp import web
+try:
+    from aiohttp import web
+except ImportError:
+    raise SystemExit("this example is a server of the package aiohttp: pip install aiohttp") from None
 
 import udpring
 

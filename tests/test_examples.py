@@ -462,6 +462,32 @@ def test_relay_forgets_the_client_that_was_silent_for_longest() -> None:
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
 
 
+FOREIGN = ("aiohttp", "h11", "httptools", "uvloop", "trio", "anyio", "prometheus_client")
+"""Packages that a host with udpring may lack."""
+ABSENT = "import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); sys.argv = sys.argv[1:2]; {run}"
+RUN = "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in PROGRAMS if name.startswith("http") or "aiohttp" in (EXAMPLES / name).read_text()],
+)
+def test_missing_packages_are_named(name: str) -> None:
+    done = run("-c", ABSENT.format(run=RUN), EXAMPLES / name, *FOREIGN)
+    assert done.returncode == 1
+    assert re.fullmatch(r"this example .* pip install \w+\n", done.stderr), done.stderr
+
+
+def test_examples_import_no_other_packages() -> None:
+    roots = {
+        found
+        for path in EXAMPLES.glob("*.py")
+        for found in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
+    }
+    examples = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert roots - examples - sys.stdlib_module_names - {"udpring"} <= set(FOREIGN)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_wrong_arguments_print_the_usage(name: str) -> None:
     """Or, where the words could be meant, a line that says what is wrong with them."""

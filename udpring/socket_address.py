@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+from typing import Any, TypeAlias
 
-__all__ = ["Address", "scope_number"]
+__all__ = ["Address", "SocketName", "scope_number"]
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """(host, port), or for IPv6 (host, port, flowinfo, scope_id)."""
+SocketName: TypeAlias = Any
+"""The address of a socket of any family, as ``socket.getsockname`` returns it. Its type there is Any too: a
+program knows the family, and a union would refuse ``socket.create_connection(server.address)``."""
 
 
 def scope_number(zone: str) -> int:

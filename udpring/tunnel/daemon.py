@@ -365,10 +365,10 @@ async def serve(
             server.start()
             stats = plane.stats()
             _log().debug(
-                "%s is up: tier %s (%s), AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
+                "%s is up: tier %s%s, AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
                 tunnel.name,
                 stats.tier,
-                plane.tier_reason,
+                f" ({plane.tier_reason})" if plane.tier_reason else "",
                 aead_in_words(),
                 stats.workers,
                 "" if stats.workers == 1 else "s",

@@ -20,6 +20,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
@@ -136,7 +137,7 @@ class Node(Inside, PacketsOfNode):
         self._end: asyncio.Future[End] | None = None
         self._events = NodeEvents()
 
-    async def __aenter__(self) -> Node:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -213,10 +214,10 @@ class Node(Inside, PacketsOfNode):
         await self._apply_interface(self._config)
         self._applied = tunnel.settings
         log.debug(
-            "%s is up: tier %s (%s), AEAD %s, UDP port %d",
+            "%s is up: tier %s%s, AEAD %s, UDP port %d",
             tunnel.name,
             self.tier,
-            plane.tier_reason,
+            f" ({plane.tier_reason})" if plane.tier_reason else "",
             self.aead,
             tunnel.listen_port,
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from socket import socket as Socket
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Self, overload
 
 from udpring._native import ffi, lib
 from udpring.errors import ClosedError
@@ -262,7 +262,7 @@ class Batch(Uncopied, Sequence[Packet]):
         self._records_raw = None
         self._count = 0
 
-    def __enter__(self) -> Batch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -465,7 +465,7 @@ class RecvRing(Uncopied):
         self._end_wait()
         check(code, "closing a receive ring")
 
-    def __enter__(self) -> RecvRing:
+    def __enter__(self) -> Self:
         if self.closed:
             raise ClosedError("this receive ring was closed")
         return self

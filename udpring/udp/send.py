@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import warnings
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, RingError
@@ -567,7 +567,7 @@ class SendRing(Uncopied):
         self._end_waits()
         check(code, "closing a send ring")
 
-    def __enter__(self) -> SendRing:
+    def __enter__(self) -> Self:
         if self.closed:
             raise ClosedError(CLOSED)
         return self

@@ -10,7 +10,7 @@ import stat
 import types
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from udpring.errors import ClosedError
 from udpring.uring.call import Payload
@@ -208,7 +208,7 @@ class File:
         self._ahead, self._at = b"", 0
         await close_descriptor(self._reactor, fd)
 
-    async def __aenter__(self) -> File:
+    async def __aenter__(self) -> Self:
         self.fileno()
         return self
 

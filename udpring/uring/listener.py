@@ -8,9 +8,10 @@ import socket
 import types
 import warnings
 from collections.abc import AsyncIterator
+from typing import Self
 
 from udpring.errors import ClosedError
-from udpring.uring.completion import MessageAddress
+from udpring.socket_address import SocketName
 from udpring.uring.reactor import Reactor
 from udpring.uring.shots import Shots
 from udpring.uring.streams import Connection
@@ -101,11 +102,10 @@ class Listener:
         return self._reactor.shots(name, self._socket)
 
     @property
-    def address(self) -> MessageAddress:
+    def address(self) -> SocketName:
         """The address that it listens on."""
         self.fileno()
-        address: MessageAddress = self._socket.getsockname()
-        return address
+        return self._socket.getsockname()
 
     @property
     def closed(self) -> bool:
@@ -171,7 +171,7 @@ class Listener:
         self._shots.close()
         self._socket.close()
 
-    async def __aenter__(self) -> Listener:
+    async def __aenter__(self) -> Self:
         self.fileno()
         return self
 

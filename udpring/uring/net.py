@@ -25,11 +25,11 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError, WrongThreadError
-from udpring.uring.completion import MessageAddress
+from udpring.socket_address import SocketName
 from udpring.uring.listener import BACKLOG, listening_socket
 from udpring.uring.net_turn import NetInfo, Turn
 from udpring.uring.operations import nanoseconds
@@ -108,7 +108,7 @@ class Net:
 
     # -- life --
 
-    def open(self) -> Net:
+    def open(self) -> Self:
         """Opens it in this thread. A second call does nothing."""
         if self._closed:
             raise ClosedError("this net is closed: make a new one")
@@ -191,7 +191,7 @@ class Net:
         self._early.clear()
         self._listeners.clear()
 
-    def __enter__(self) -> Net:
+    def __enter__(self) -> Self:
         return self.open()
 
     def __exit__(
@@ -235,9 +235,7 @@ class Net:
 
     # -- sockets --
 
-    def listen(
-        self, host: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False
-    ) -> MessageAddress:
+    def listen(self, host: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False) -> SocketName:
         """Accepts connections on a TCP address. Port 0: the kernel chooses. Returns the address. Raises
         OSError.
 
@@ -245,8 +243,7 @@ class Net:
         """
         sock = listening_socket(host, port, backlog=backlog, reuse_port=reuse_port)
         self.listen_on(sock)
-        address: MessageAddress = sock.getsockname()
-        return address
+        return sock.getsockname()
 
     def listen_unix(self, path: str | bytes, *, backlog: int = BACKLOG) -> None:
         """Accepts connections on a Unix socket. The file at ``path`` stays after ``close``. Raises
@@ -274,7 +271,7 @@ class Net:
         self._listeners[number] = sock
 
     @property
-    def listeners(self) -> dict[int, MessageAddress]:
+    def listeners(self) -> dict[int, SocketName]:
         """The numbers of the listeners, and their addresses."""
         return {number: sock.getsockname() for number, sock in self._listeners.items()}
 

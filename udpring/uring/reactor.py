@@ -20,7 +20,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from udpring.errors import ClosedError, HostError, RingError, WrongThreadError
 from udpring.uring.call import Call
@@ -98,7 +98,7 @@ class Reactor:
 
     # -- life --
 
-    def open(self) -> Reactor:
+    def open(self) -> Self:
         """Opens the ring in the running loop. ``async with`` does so too."""
         if self._closed:
             raise ClosedError("this reactor is closed: make a new one")
@@ -131,7 +131,7 @@ class Reactor:
         self.backend = "readiness"
         return ReadinessRing(slots=self._slots)
 
-    async def __aenter__(self) -> Reactor:
+    async def __aenter__(self) -> Self:
         self.open()
         self._token = _current.set(self)
         return self

@@ -7,7 +7,7 @@ import itertools
 import mmap
 import os
 from collections.abc import AsyncIterator, Iterable
-from typing import NoReturn
+from typing import NoReturn, TypeVar, cast
 
 from udpring._native import lib
 from udpring.uring.files import File, FilePath, open_file
@@ -18,6 +18,9 @@ from udpring.uring.reactor import Reactor
 from udpring.uring.ring import Ring
 
 __all__ = ["read_files"]
+
+PathT = TypeVar("PathT", bound=FilePath)
+"""The caller gets its own paths back: of str, where it gave str."""
 
 AHEAD_MAX = 1024
 _LINK, _READ_FLAGS = int(Flag.LINK), Flag.FIXED_FILE
@@ -32,12 +35,12 @@ _MAPPED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE  # one fault
 
 
 async def read_files(
-    paths: Iterable[FilePath],
+    paths: Iterable[PathT],
     *,
     size: int = 1 << 20,
     ahead: int = 2,
     reactor: Reactor | None = None,
-) -> AsyncIterator[tuple[FilePath, memoryview]]:
+) -> AsyncIterator[tuple[PathT, memoryview]]:
     """The path and the content of each file, in their order: ``async for path, data in read_files(paths)``.
 
     ``data`` is valid until the next step, because its memory then gets another file. Fresh memory for each
@@ -78,7 +81,7 @@ async def read_files(
             if reading.length > size:  # it did not fit
                 async with open_file(reading.path, reactor=reactor) as file:
                     data = memoryview(await file.readall())
-            yield reading.path, data
+            yield cast("PathT", reading.path), data
             chains.free()
             for path in itertools.islice(waiting, 1):
                 chains.begin(path)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError, RingError, WrongThreadError
@@ -249,7 +249,7 @@ class Ring(Operations, Registered):
                 stacklevel=3,
             )
 
-    def __enter__(self) -> Ring:
+    def __enter__(self) -> Self:
         self._handle()
         return self
 

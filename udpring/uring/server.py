@@ -10,10 +10,10 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from udpring.errors import ClosedError, UdpringError
-from udpring.uring.completion import MessageAddress
+from udpring.socket_address import SocketName
 from udpring.uring.listener import BACKLOG
 from udpring.uring.reactor import Reactor
 from udpring.uring.worker import Handler, ThreadWorker, WorkerMetrics, WorkerOptions, placeholder
@@ -70,7 +70,7 @@ class Server:
         self._workers: list[ThreadWorker | ProcessWorker] = []
         self._last = WorkerMetrics()
         self._socket = placeholder(host, port, share=share_port)
-        self._address: MessageAddress = self._socket.getsockname()
+        self._address: SocketName = self._socket.getsockname()
         self._port: int = self._socket.getsockname()[1]
         options = WorkerOptions(host, self._port, backlog, connections, receive_armed, reactor)
         kind = ProcessWorker if processes else ThreadWorker
@@ -84,7 +84,7 @@ class Server:
             raise
 
     @property
-    def address(self) -> MessageAddress:
+    def address(self) -> SocketName:
         """The address that it listens on."""
         return self._address
 
@@ -163,7 +163,7 @@ class Server:
             worker.stop()
         self._socket.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -10,9 +10,10 @@ import time
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from udpring.errors import ClosedError
+from udpring.socket_address import SocketName
 from udpring.uring.call import STOPPED, Payload
 from udpring.uring.completion import Completion, MessageAddress
 from udpring.uring.descriptors import close_descriptor, close_soon
@@ -100,7 +101,7 @@ class Connection:
         if fd >= 0:
             close_soon(self._reactor, fd)
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Self:
         self.fileno()
         return self
 
@@ -126,18 +127,16 @@ class Connection:
         return socket.socket(fileno=os.dup(self.fileno()))
 
     @property
-    def local_address(self) -> MessageAddress:
+    def local_address(self) -> SocketName:
         """The address of this end (getsockname(2))."""
         with self._borrowed() as sock:
-            address: MessageAddress = sock.getsockname()
-        return address
+            return sock.getsockname()
 
     @property
-    def peer_address(self) -> MessageAddress:
+    def peer_address(self) -> SocketName:
         """The address of the other end (getpeername(2))."""
         with self._borrowed() as sock:
-            address: MessageAddress = sock.getpeername()
-        return address
+            return sock.getpeername()
 
     def set_option(self, level: int, option: int, value: int | bytes) -> None:
         """Sets a socket option (setsockopt(2))."""

@@ -10,7 +10,7 @@ import locale
 import os
 import types
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from udpring.uring.results import Stat
 
@@ -254,7 +254,7 @@ class TextFile:
 
     # -- as the file below --
 
-    async def __aenter__(self) -> TextFile:
+    async def __aenter__(self) -> Self:
         self.buffer.fileno()
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from udpring.errors import ClosedError
 from udpring.uring.completion import Completion
@@ -93,7 +93,7 @@ class ReactorThread:
         if first:
             self._loop.call_soon_threadsafe(self._stop.set)
 
-    def __enter__(self) -> ReactorThread:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
