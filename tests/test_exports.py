@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.version import Version
 
 import udpring
 from udpring import _version
+from udpring.cli import main
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -50,11 +54,52 @@ def test_version_is_the_builds() -> None:
     assert Version(udpring.__version__) > Version("0.1")
 
 
+def texts() -> Iterator[str]:
+    """Messages, help and docstrings of the product, in Python and in C."""
+    for path in (TOP / "udpring").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    for path in (TOP / "udpring" / "native").rglob("*.[ch]"):
+        yield from re.findall(r'"((?:[^"\\\n]|\\.)*)"', path.read_text())
+
+
+def exists(path: str) -> bool:
+    """Whether the names after ``udpring`` lead to a module or to an attribute."""
+    found: object = udpring
+    for at, name in enumerate(names := path.split(".")):
+        if not hasattr(found, name):
+            try:
+                importlib.import_module(".".join(("udpring", *names[: at + 1])))
+            except ImportError:
+                return False
+        found = getattr(found, name)
+    return True
+
+
+FILES_AND_LOGGERS = {"log", "sock", "fish", "node", "proxy", "uapi"}
+
+
 def test_names_in_texts_exist() -> None:
-    """Each ``udpring.Name`` that a message or a docstring tells the user is public."""
-    listed = {
-        name
-        for path in (TOP / "udpring").rglob("*.py")
-        for name in re.findall(r"\budpring\.([A-Z]\w*)", path.read_text())
+    """Each ``udpring.name``, and each ``Class.name`` of a public class."""
+    named = {name for text in texts() for name in re.findall(r"\budpring\.([A-Za-z_][\w.]*\w)", text)}
+    assert {"Cipher", "Node", "uring"} <= named
+    assert not {name for name in named - FILES_AND_LOGGERS if not exists(name)}
+    classes = "|".join(name for name in udpring.__all__ if inspect.isclass(getattr(udpring, name)))
+    of_classes = {
+        found for text in texts() for found in re.findall(rf"(?<![\w.])((?:{classes})\.[a-z]\w*)", text)
     }
-    assert {"Cipher", "Node"} <= listed <= set(udpring.__all__)
+    assert {"Config.load", "Node.socket"} <= of_classes
+    assert not {name for name in of_classes if not exists(name)}
+
+
+def test_a_name_that_does_not_exist_is_seen() -> None:
+    assert exists("Config.load")
+    assert exists("uring.server.Server")
+    assert not exists("Cypher")
+    assert not exists("Config.lode")
+
+
+def test_commands_in_texts_exist() -> None:
+    words = {found for text in texts() for found in re.findall(r"(?:`|: )udpring ([a-z]+)", text)}
+    assert {"up", "down", "doctor"} <= words <= {*main.command_names(), "itself"}
