@@ -29,7 +29,7 @@ enum udpring_handshake_step {
 struct udpring_handshake {
     int32_t cipher;                    /* UDPRING_CIPHER_* */
     uint32_t step;                     /* UDPRING_HANDSHAKE_* */
-    void *ephemeral;                   /* of an initiator: its private key, an EVP_PKEY, until it is freed */
+    void *ephemeral;                   /* of an initiator: its private key, a struct x25519_key, until it is freed */
     uint8_t chaining_key[32], hash[32];
     uint8_t remote[32];                /* of a responder: the initiator's static key */
     uint8_t keys[64];

@@ -146,7 +146,7 @@ static void mix_key_and_hash(struct symmetric *state, const uint8_t psk[X25519_B
 }
 
 /* mix: mix_key(), or mix_chain() if the key is not used. */
-static void mix_shared(struct symmetric *state, EVP_PKEY *key, const uint8_t public_key[X25519_BYTES],
+static void mix_shared(struct symmetric *state, struct x25519_key *key, const uint8_t public_key[X25519_BYTES],
                        void (*mix)(struct symmetric *, const uint8_t *))
 {
     uint8_t shared[X25519_BYTES] = {0};
@@ -267,7 +267,7 @@ int noise_initiate(struct udpring_handshake *handshake, const struct udpring_sta
 {
     struct symmetric state = {0};
     uint8_t message[UDPRING_NOISE_INITIATION];
-    EVP_PKEY *private_key = NULL;
+    struct x25519_key *private_key = NULL;
     if (begin(&state, handshake, remote) == 0 && !(private_key = x25519_private(ephemeral, message)))
         fail(&state, -ENOMEM);
     if (!state.failed) {
@@ -278,7 +278,7 @@ int noise_initiate(struct udpring_handshake *handshake, const struct udpring_sta
         encrypt_and_hash(&state, timestamp, UDPRING_NOISE_TIMESTAMP, message + X25519_BYTES + NOISE_SEALED_KEY);
     }
     if (state.failed) {
-        EVP_PKEY_free(private_key);
+        x25519_free(private_key);
     } else {
         memcpy(handshake->message, message, sizeof(message));
         handshake->ephemeral = private_key;
@@ -340,7 +340,7 @@ int noise_respond(struct udpring_handshake *handshake, const uint8_t *ephemeral,
 {
     struct symmetric state = {0};
     uint8_t message[UDPRING_NOISE_RESPONSE], keys[2 * NOISE_HASH_BYTES] = {0};
-    EVP_PKEY *private_key = NULL;
+    struct x25519_key *private_key = NULL;
     if (step_open(&state, handshake, UDPRING_HANDSHAKE_PROVED) == 0 && !(private_key = x25519_private(ephemeral, message)))
         fail(&state, -ENOMEM);
     if (!state.failed) {
@@ -351,7 +351,7 @@ int noise_respond(struct udpring_handshake *handshake, const uint8_t *ephemeral,
         encrypt_and_hash(&state, NULL, 0, message + X25519_BYTES);
         split(&state, keys);
     }
-    EVP_PKEY_free(private_key);
+    x25519_free(private_key);
     if (!state.failed) {
         memcpy(handshake->message, message, sizeof(message));
         memcpy(handshake->keys, keys + NOISE_HASH_BYTES, NOISE_HASH_BYTES);   /* the responder sends with the initiator's receiving key */
@@ -375,7 +375,7 @@ void udpring_handshake_free(struct udpring_handshake *handshake)
 {
     if (!handshake)
         return;
-    EVP_PKEY_free(handshake->ephemeral);   /* zeroises it */
+    x25519_free(handshake->ephemeral);   /* zeroises it */
     secret_free(handshake, sizeof(*handshake));
 }
 

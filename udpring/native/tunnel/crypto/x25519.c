@@ -10,50 +10,83 @@
 
 static const uint8_t base_point[X25519_BYTES] = {9};   /* RFC 7748, section 4.1 */
 
-/* ---- the public key of the other side ----
- * One object a thread, which takes each key in turn: to make one takes 3 us, to set its bytes next to nothing. It holds nothing secret.
- * Owner: the thread, at whose end it is freed. */
-static pthread_key_t peer_of_thread;
+/* ---- what each thread keeps ----
+ * `peer` takes the public key of the other side, one after the other: to make an object takes 3 us, to set its bytes next to nothing.
+ * `maker` makes private keys: OpenSSL looks the algorithm up by its name for a new context, which takes 3 to 8 us. Neither holds a
+ * secret. Owner: the thread, at whose end both are freed. */
+struct of_thread {
+    EVP_PKEY *peer;
+    EVP_PKEY_CTX *maker;
+};
+static pthread_key_t slot;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool has_slot;
 
-static void peer_free(void *peer)
+static void of_thread_free(void *memory)
 {
-    EVP_PKEY_free(peer);
+    struct of_thread *kept = memory;
+    EVP_PKEY_free(kept->peer);
+    EVP_PKEY_CTX_free(kept->maker);
+    free(kept);
 }
 
 static void make_slot(void)
 {
-    has_slot = pthread_key_create(&peer_of_thread, peer_free) == 0;
+    has_slot = pthread_key_create(&slot, of_thread_free) == 0;
 }
 
-/* NULL: no memory. The next call in this thread changes it. */
-static EVP_PKEY *peer_with(const uint8_t public_key[X25519_BYTES])
+/* NULL: no memory. */
+static struct of_thread *of_this_thread(void)
 {
     pthread_once(&once, make_slot);
-    EVP_PKEY *peer = has_slot ? pthread_getspecific(peer_of_thread) : NULL;
-    if (!peer) {
-        peer = EVP_PKEY_new_raw_public_key_ex(NULL, "X25519", NULL, base_point, X25519_BYTES);
-        if (!peer || !has_slot || pthread_setspecific(peer_of_thread, peer) != 0) {
-            EVP_PKEY_free(peer);
-            return NULL;
-        }
-    }
-    return EVP_PKEY_set1_encoded_public_key(peer, public_key, X25519_BYTES) == 1 ? peer : NULL;
+    struct of_thread *kept = has_slot ? pthread_getspecific(slot) : NULL;
+    if (kept || !has_slot || !(kept = calloc(1, sizeof(*kept))))
+        return kept;
+    kept->peer = EVP_PKEY_new_raw_public_key_ex(NULL, "X25519", NULL, base_point, X25519_BYTES);
+    kept->maker = EVP_PKEY_CTX_new_from_name(NULL, "X25519", NULL);
+    if (kept->peer && kept->maker && EVP_PKEY_fromdata_init(kept->maker) == 1 && pthread_setspecific(slot, kept) == 0)
+        return kept;
+    of_thread_free(kept);
+    return NULL;
 }
 
-int x25519_shared(EVP_PKEY *key, const uint8_t public_key[X25519_BYTES], uint8_t shared[X25519_BYTES])
+/* ---- shared secrets ---- */
+
+static EVP_PKEY_CTX *context_take(struct x25519_key *key)
+{
+    EVP_PKEY_CTX *context = __atomic_exchange_n(&key->spare, NULL, __ATOMIC_ACQUIRE);
+    if (context)
+        return context;
+    context = EVP_PKEY_CTX_new_from_pkey(NULL, key->key, NULL);
+    if (context && EVP_PKEY_derive_init(context) == 1)
+        return context;
+    EVP_PKEY_CTX_free(context);
+    return NULL;
+}
+
+static void context_give_back(struct x25519_key *key, EVP_PKEY_CTX *context)
+{
+    EVP_PKEY_CTX *none = NULL;
+    if (!__atomic_compare_exchange_n(&key->spare, &none, context, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        EVP_PKEY_CTX_free(context);
+}
+
+int x25519_shared(struct x25519_key *key, const uint8_t public_key[X25519_BYTES], uint8_t shared[X25519_BYTES])
 {
     size_t length = X25519_BYTES;
     int result = -ENOMEM;
-    EVP_PKEY *peer = peer_with(public_key);
-    EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+    const struct of_thread *kept = of_this_thread();
+    EVP_PKEY_CTX *context = kept ? context_take(key) : NULL;
     /* Without the library's own check of the peer's key: it would repeat the test for a zero result, which the derivation makes. */
-    if (peer && context && EVP_PKEY_derive_init(context) == 1 && EVP_PKEY_derive_set_peer_ex(context, peer, 0) == 1)
+    if (context && EVP_PKEY_set1_encoded_public_key(kept->peer, public_key, X25519_BYTES) == 1 &&
+        EVP_PKEY_derive_set_peer_ex(context, kept->peer, 0) == 1)
         result = EVP_PKEY_derive(context, shared, &length) == 1 && length == X25519_BYTES ? 0 : -EINVAL;
-    if (result)
+    if (result) {
         ERR_clear_error();
-    EVP_PKEY_CTX_free(context);
+        EVP_PKEY_CTX_free(context);
+    } else {
+        context_give_back(key, context);
+    }
     return result;
 }
 
@@ -69,30 +102,51 @@ static EVP_PKEY *private_alone(const uint8_t private_key[X25519_BYTES])
         OSSL_PARAM_construct_end(),
     };
     EVP_PKEY *key = NULL;
-    EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "X25519", NULL);
-    if (context && EVP_PKEY_fromdata_init(context) == 1)
-        (void)EVP_PKEY_fromdata(context, &key, EVP_PKEY_KEYPAIR, parameters);
-    EVP_PKEY_CTX_free(context);
+    const struct of_thread *kept = of_this_thread();
+    if (kept)
+        (void)EVP_PKEY_fromdata(kept->maker, &key, EVP_PKEY_KEYPAIR, parameters);
     secret_see_heap();
     if (!key)
         ERR_clear_error();
     return key;
 }
 
-EVP_PKEY *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES])
+/* Where the placeholder is refused. */
+static EVP_PKEY *private_whole(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES])
 {
     size_t length = X25519_BYTES;
-    EVP_PKEY *key = private_alone(private_key);
-    if (key && x25519_shared(key, base_point, public_key) == 0)
-        return key;
-    EVP_PKEY_free(key);
-    key = EVP_PKEY_new_raw_private_key_ex(NULL, "X25519", NULL, private_key, X25519_BYTES);
+    EVP_PKEY *key = EVP_PKEY_new_raw_private_key_ex(NULL, "X25519", NULL, private_key, X25519_BYTES);
     secret_see_heap();
     if (key && EVP_PKEY_get_raw_public_key(key, public_key, &length) == 1)
         return key;
     EVP_PKEY_free(key);
     ERR_clear_error();
     return NULL;
+}
+
+struct x25519_key *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES])
+{
+    struct x25519_key *made = calloc(1, sizeof(*made));
+    if (!made)
+        return NULL;
+    made->key = private_alone(private_key);
+    if (made->key && x25519_shared(made, base_point, public_key) == 0)
+        return made;
+    EVP_PKEY_free(made->key);
+    made->key = private_whole(private_key, public_key);
+    if (made->key)
+        return made;
+    free(made);
+    return NULL;
+}
+
+void x25519_free(struct x25519_key *key)
+{
+    if (!key)
+        return;
+    EVP_PKEY_CTX_free(key->spare);
+    EVP_PKEY_free(key->key);
+    free(key);
 }
 
 /* ---- the static key ---- */
@@ -118,7 +172,7 @@ void udpring_static_key_free(struct udpring_static_key *key)
 {
     if (!key || __atomic_sub_fetch(&key->references, 1, __ATOMIC_ACQ_REL))
         return;
-    EVP_PKEY_free(key->key);
+    x25519_free(key->key);
     free(key);
 }
 

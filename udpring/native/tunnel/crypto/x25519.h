@@ -9,11 +9,16 @@
 
 #define X25519_BYTES 32
 
-/* A private key and its public key.
- * Owner: counted, as Python and handshakes under way share it. Thread: any, as it never changes. Freed, and zeroised by OpenSSL, with
- * the last reference. */
-struct udpring_static_key {
+/* A private key. Owner: who made it. Thread: any, also several at once. Freed, and zeroised by OpenSSL, by x25519_free(). */
+struct x25519_key {
     EVP_PKEY *key;
+    EVP_PKEY_CTX *spare;   /* atomic: for the next derivation, as to set one up takes 1.2 us. NULL: none yet, or a thread has it */
+};
+
+/* A private key and its public key.
+ * Owner: counted, as Python and handshakes under way share it. Thread: any, as it never changes. Freed with the last reference. */
+struct udpring_static_key {
+    struct x25519_key *key;
     uint8_t public_key[X25519_BYTES];
     uint32_t references;   /* atomic */
 };
@@ -21,7 +26,8 @@ struct udpring_static_key {
 void static_key_hold(struct udpring_static_key *key);
 
 /* A private key of 32 random bytes. *public_key is its public key. NULL: no memory, or OpenSSL has no X25519. */
-EVP_PKEY *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES]) UR_MUST_CHECK;
+struct x25519_key *x25519_private(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES]) UR_MUST_CHECK;
 /* The shared secret. 0. -EINVAL: it would be all zero, as the public key has small order (RFC 7748, 6.1). -ENOMEM. */
-int x25519_shared(EVP_PKEY *key, const uint8_t public_key[X25519_BYTES], uint8_t shared[X25519_BYTES]) UR_MUST_CHECK;
+int x25519_shared(struct x25519_key *key, const uint8_t public_key[X25519_BYTES], uint8_t shared[X25519_BYTES]) UR_MUST_CHECK;
+void x25519_free(struct x25519_key *key);   /* NULL is fine */
 #endif
