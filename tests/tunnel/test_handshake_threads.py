@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import select
 import socket
@@ -98,19 +100,38 @@ def test_forged_initiations_post_no_event(live: Live) -> None:
     assert event.message == genuine
 
 
-def test_every_result_of_a_burst_is_announced(live: Live) -> None:
-    """The event loop is woken once for several, and also for those that forged initiations follow."""
+@pytest.mark.parametrize("threads", [(1, 1), (2, 1), (4, 2)], ids=str)
+def test_every_result_of_a_burst_is_announced(
+    threads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop is woken once for several, and also for those that forged initiations follow. Fewer
+    threads open initiations than there are."""
+    monkeypatch.setattr("udpring.tunnel.handshake_threads._threads", lambda: threads)
+    with contextlib.closing(Live()) as live:
+        _bursts(live)
+
+
+def _bursts(live: Live) -> None:
     genuine = live.initiation()
     forged = with_mac1(live.own.public, genuine[:8] + os.urandom(108) + bytes(32))
     for number in range(1, 40):
         burst = [live.initiation(), *[forged] * (number % 12)] * 2
         for message in burst:
             live.socket.send(message)
+        job = live.own.initiator(live.own.public).initiation_job(os.urandom(32), STAMP)
+        assert live.threads.submit(job, lambda now, wall: [])
         seen: list[bytes] = []
-        while len(seen) < 2:
+        computed = 0
+        while len(seen) < 2 or not computed:
             assert select.select([live.plane.fileno()], [], [], WAIT)[0], "nobody was woken for a result"
             seen += [event.message for event in live.plane.events() if event.kind == EventKind.HANDSHAKE]
-        assert seen == [burst[0]] * 2
+            computed += len(live.threads.take())
+        assert (seen, computed) == ([burst[0]] * 2, 1)
+
+
+def test_some_thread_must_open_initiations() -> None:
+    with contextlib.closing(Plane("threads", queues=(1 << 20, 1 << 22))) as plane:
+        assert lib.udpring_plane_handshake_threads(plane.handle(), 2, 0, ffi.NULL) == -errno.EINVAL
 
 
 def test_event_of_an_earlier_key_is_opened_anew(live: Live) -> None:

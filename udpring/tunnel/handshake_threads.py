@@ -28,9 +28,11 @@ THREADS_MAX: Final = 8
 _TAKEN_AT_ONCE: Final = 64
 
 
-def _threads() -> int:
-    """As many as half of the CPUs that this process may use."""
-    return min(max(len(os.sched_getaffinity(0)) // 2, 1), THREADS_MAX)
+def _threads() -> tuple[int, int]:
+    """One for each CPU that this process may use, and those that open initiations at a time: half of them, so
+    forged ones leave the others free."""
+    threads = min(len(os.sched_getaffinity(0)), THREADS_MAX)
+    return threads, max(threads // 2, 1)
 
 
 class HandshakeThreads:
@@ -45,7 +47,7 @@ class HandshakeThreads:
         self._pending: dict[int, tuple[NativeJob, Then]] = {}
         self._done = ffi.new("uint64_t[]", _TAKEN_AT_ONCE)
         why = reason()
-        code = lib.udpring_plane_handshake_threads(plane.handle(), _threads(), why)
+        code = lib.udpring_plane_handshake_threads(plane.handle(), *_threads(), why)
         if code < 0:
             raise HostError(reason_text(why), errno=-code, cure=cure_of(-code))
 

@@ -1,5 +1,6 @@
 /* 1. A worker hands over an initiation that it admitted (admission.c). Python hands over computations of its own handshakes.
- * 2. A thread takes the oldest computation, or else the oldest initiation.
+ * 2. A thread takes the oldest computation, or else the oldest initiation. Only some of the threads open initiations at a time. The others
+ *    are free for handshakes that Python has found authentic, so forged ones never hold more than those CPUs.
  * 3. An initiation that opens becomes an event, with the handshake. Any other is dropped here and counted, so a flood of them
  *    costs the event loop nothing.
  * 4. Numbers of finished computations wait in a list, and the mailbox's eventfd says so.
@@ -28,6 +29,19 @@ void handshake_threads_init(struct handshake_threads *threads)
 uint32_t handshake_threads_depth(const struct handshake_threads *threads)
 {
     return __atomic_load_n(&threads->tail, __ATOMIC_RELAXED) - __atomic_load_n(&threads->head, __ATOMIC_RELAXED);
+}
+
+/* With the lock. */
+static bool may_open(const struct handshake_threads *threads)
+{
+    return threads->head != threads->tail && threads->opening < threads->openers;
+}
+
+/* With the lock. */
+static void wake_another(struct handshake_threads *threads)
+{
+    if (threads->sleeping && (threads->first || may_open(threads)))
+        pthread_cond_signal(&threads->wake);
 }
 
 static void count(uint64_t *counter)
@@ -84,8 +98,7 @@ int32_t udpring_plane_compute(struct udpring_plane *plane, struct udpring_comput
     if (threads->count && threads->computations < COMPUTATIONS_MAX) {
         threads->computations++;
         append(&threads->first, &threads->last, computation);
-        if (threads->sleeping)
-            pthread_cond_signal(&threads->wake);
+        wake_another(threads);
         result = 0;
     }
     pthread_mutex_unlock(&threads->lock);
@@ -107,6 +120,7 @@ uint32_t udpring_plane_computed(struct udpring_plane *plane, uint64_t *numbers, 
 static void run_computation(struct udpring_plane *plane, struct udpring_computation *job)
 {
     struct handshake_threads *threads = &plane->handshakes;
+    wake_another(threads);
     pthread_mutex_unlock(&threads->lock);
     udpring_compute(job);
     pthread_mutex_lock(&threads->lock);
@@ -126,8 +140,7 @@ bool handshake_threads_take(struct worker *worker, const struct udpring_event *i
     if (room) {
         threads->initiations[threads->tail & (threads->capacity - 1)] = *initiation;
         __atomic_store_n(&threads->tail, threads->tail + 1, __ATOMIC_RELAXED);
-        if (threads->sleeping)
-            pthread_cond_signal(&threads->wake);
+        wake_another(threads);
     }
     pthread_mutex_unlock(&threads->lock);
     if (!room)
@@ -185,10 +198,13 @@ static void run_initiation(struct udpring_plane *plane)
     event.key_number = threads->key_number;
     if (key)
         static_key_hold(key);
+    threads->opening++;
+    wake_another(threads);
     pthread_mutex_unlock(&threads->lock);
     bool posted = key ? open_initiation(plane, &event, key) : post(plane, &event);
     udpring_static_key_free(key);
     pthread_mutex_lock(&threads->lock);
+    threads->opening--;
     threads->unsignalled += posted || threads->unsignalled;   /* a flood of forged ones holds up no result */
 }
 
@@ -215,7 +231,7 @@ static void *thread_main(void *argument)
         struct udpring_computation *job = take(&threads->first, &threads->last);
         if (job) {
             run_computation(plane, job);
-        } else if (threads->head != threads->tail) {
+        } else if (may_open(threads)) {
             run_initiation(plane);
         } else {
             threads->sleeping++;
@@ -228,10 +244,10 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, struct udpring_reason *why)
+int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, uint32_t openers, struct udpring_reason *why)
 {
     struct handshake_threads *threads = &plane->handshakes;
-    if (threads->count || !wanted || wanted > HANDSHAKE_THREADS_MAX)
+    if (threads->count || !wanted || wanted > HANDSHAKE_THREADS_MAX || !openers)
         return -EINVAL;
     int result = noise_load(why);
     if (result < 0)
@@ -240,6 +256,7 @@ int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wa
     if (!threads->initiations)
         return ur_fail(why, -ENOMEM, "no memory for handshakes");
     threads->capacity = plane->mailbox.capacity;
+    threads->openers = openers;
     /* Signals are the embedding program's: none may land on a thread. */
     sigset_t all, before;
     sigfillset(&all);

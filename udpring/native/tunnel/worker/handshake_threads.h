@@ -15,6 +15,7 @@ struct handshake_threads {
     pthread_cond_t wake;
     pthread_t thread[HANDSHAKE_THREADS_MAX];
     uint32_t count, sleeping;
+    uint32_t openers, opening;          /* so many may open initiations at a time, and do */
     bool quit;
     struct udpring_static_key *key;     /* opens initiations. NULL: Python does */
     uint32_t key_number;
