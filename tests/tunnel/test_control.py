@@ -584,8 +584,12 @@ def test_many_peers_due_at_once_are_read_together(loop: VirtualLoop, sides: tupl
     assert not a.plane.named("peer_state")
 
 
-def test_peer_is_looked_at_once_its_response_is_computed(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:
-    """An initiation changes no timer of a responder before its response is there."""
+@pytest.mark.parametrize(("seconds", "looks"), [(None, True), (600, True), (500, False)])
+def test_peer_is_looked_at_once_its_response_is_computed(
+    loop: VirtualLoop, sides: tuple[Side, Side], seconds: int | None, looks: bool
+) -> None:
+    """An initiation changes no timer of a responder before its response is there. A response sets the one of
+    540 seconds, so a check that comes before is early enough."""
     a, b = sides
     held: list[protocol.Compute] = []
     b.tunnel.control._outcomes._carry[protocol.Compute] = held.append
@@ -599,9 +603,12 @@ def test_peer_is_looked_at_once_its_response_is_computed(loop: VirtualLoop, side
     assert not b.plane.named("states_of")
     assert isinstance(held[0].job, NativeJob)
     held[0].job.run()
+    b.plane.lossy = lambda message: True
+    if seconds is not None:
+        b.tunnel.control._deadlines.set(b.peer, loop.clock.boot() + seconds * SECOND)
     b.tunnel.control.carry_out(held[0].then(loop.clock.boot(), loop.clock.wall()))
     run_for(loop, 0.1)
-    assert b.plane.named("states_of")
+    assert bool(b.plane.named("states_of")) is looks
 
 
 def test_rebinding_keeps_mark_and_present_port(loop: VirtualLoop, sides: tuple[Side, Side]) -> None:

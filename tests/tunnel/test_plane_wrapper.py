@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from udpring.tunnel.ciphers import aead_in_words, chosen_aead
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_addresses import address_of, new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier
-from udpring.tunnel.plane_reading import DROP_NAMES
+from udpring.tunnel.plane_reading import DROP_NAMES, event_of
 from udpring.tunnel.plane_values import EventKind, Prefix, SocketAddress
 from udpring.udp.tiers import TIERS
 from udpring.wireguard.cipher import Cipher
@@ -31,13 +32,17 @@ scoped = st.builds(
 )
 
 
+def unpacked(raw: Any) -> SocketAddress | None:
+    return address_of(raw.family, raw.port, raw.scope_id, bytes(ffi.buffer(raw.ip)))
+
+
 @given(st.one_of(addresses, scoped))
 def test_addresses_cross_into_c_and_back(address: SocketAddress) -> None:
     raw = new_address(address)
-    assert address_of(raw) == address
+    assert unpacked(raw) == address
     assert bytes(ffi.buffer(raw.ip)) == address.ip.ljust(16, b"\0"), "the rest is zero: memcmp tells equality"
     assert new_address(None) == ffi.NULL
-    assert address_of(ffi.new("struct udpring_address *")) is None
+    assert unpacked(ffi.new("struct udpring_address *")) is None
 
 
 @given(addresses)
@@ -82,18 +87,18 @@ def test_events_are_decoded() -> None:
     raw.length = 5
     raw.now_ns = 77
     ffi.memmove(raw.message, b"hello", 5)
-    event = Plane._event(raw)
+    event = event_of(raw)
     assert (event.kind, event.peer, event.message, event.now) == (EventKind.HANDSHAKE, None, b"hello", 77)
     assert (event.under_load, event.source) == (True, None)
     raw.peer, raw.flags, raw.length = 3, lib.UDPRING_EVENT_MAC2_VALID, 0
-    event = Plane._event(raw)
+    event = event_of(raw)
     assert (event.peer, event.message, event.under_load) == (3, b"", False)
 
 
 def test_an_impossible_length_reads_no_further_than_the_message() -> None:
     raw = ffi.new("struct udpring_event *")
     raw.length = 0xFFFFFFFF
-    assert len(Plane._event(raw).message) == lib.UDPRING_MESSAGE_MAX
+    assert len(event_of(raw).message) == lib.UDPRING_MESSAGE_MAX
 
 
 @pytest.mark.parametrize("name", ["", "sixteen-bytes-xx", "ä" * 8])
@@ -218,7 +223,9 @@ import ctypes, os, sys, warnings
 from udpring.tunnel.handshake_threads import HandshakeThreads
 from udpring.tunnel.plane import Plane
 libc = ctypes.CDLL(None)
-libc.__cxa_atexit(libc.system, ctypes.c_char_p(b"ls /proc/$PPID/task | wc -l"), None)
+libc.strdup.restype = ctypes.c_void_p
+command = libc.strdup(b"ls /proc/$PPID/task | wc -l")  # Python's own bytes may be freed by then
+libc.__cxa_atexit(libc.system, ctypes.c_void_p(command), None)
 plane = Plane("left", queues=(1 << 20, 1 << 22))
 threads = HandshakeThreads(plane)
 if not {forked}:

@@ -132,6 +132,7 @@ class Control:
             reports=HandshakeReports(self.stats, self.report, label, self._events),
             is_up=lambda: self._link.up,
             touch=self.touch,
+            is_checked=self._is_checked,
             removed=self._peer_removed,
             key_unknown=lambda initiation: self.key_unknown(initiation),
             compute=lambda outcome: self._handshakes.compute(outcome),
@@ -311,6 +312,11 @@ class Control:
         """Checks the peer's timers once, soon."""
         if self._link.up:
             self._looks.want(peer)
+
+    def _is_checked(self, peer: int, until: int) -> bool:
+        """Whether a check of its timers comes until then."""
+        deadline = self._deadlines.get(peer)
+        return deadline is not None and deadline <= until
 
     def request_handshake(self, peer: int) -> None:
         """The peer has just been set up. Packets staged for it may start a handshake at once."""

@@ -24,6 +24,7 @@ __all__ = ["NativeInitiator", "NativeJob", "NativeResponder", "NativeStaticKey"]
 _INITIATION: Final = int(lib.UDPRING_NOISE_INITIATION)
 _RESPONSE: Final = int(lib.UDPRING_NOISE_RESPONSE)
 _TIMESTAMP: Final = int(lib.UDPRING_NOISE_TIMESTAMP)
+_BLANK: Final = bytes(ffi.sizeof("struct udpring_computation"))
 _BEFORE_NONCE: Final = bytes(8)
 """Of a cookie reply: its type and the receiver index, which are not authenticated."""
 _EARLY: Final = "a response is read once, after the initiation was written"
@@ -31,6 +32,8 @@ _EARLY: Final = "a response is read once, after the initiation was written"
 
 def _raise_unless_done(code: int, what: str) -> None:
     """Raises what the reference raises. Another code is a failure of the library."""
+    if code >= 0:
+        return
     if code == -errno.EBADMSG:
         raise UnauthenticatedError("the tag is wrong")
     if code == -errno.EINVAL:
@@ -57,7 +60,7 @@ class NativeJob:
     """``struct udpring_computation``, and what to do with its result. Owner: the protocol. While handshake
     threads compute it, they alone use ``computation``."""
 
-    __slots__ = ("_keep", "_read", "_what", "computation", "deferred")
+    __slots__ = ("_erased", "_keep", "_read", "_what", "computation", "deferred")
 
     def __init__(
         self, kind: int, what: str, read: Callable[[Any], bytes], keep: object, *, deferred: bool
@@ -66,6 +69,7 @@ class NativeJob:
         if made == ffi.NULL:
             raise RingError("no memory for a step of a handshake", errno=errno.ENOMEM)
         self.computation = ffi.gc(made, lib.udpring_computation_free)
+        self._erased = False
         self.computation.kind = kind
         self.computation.result = -errno.EINPROGRESS
         self.deferred = deferred
@@ -88,10 +92,11 @@ class NativeJob:
 
     def erase(self) -> None:
         """Zeroises the keys in it."""
-        ffi.buffer(self.computation)[:] = bytes(ffi.sizeof("struct udpring_computation"))
+        ffi.memmove(self.computation, _BLANK, len(_BLANK))
+        self._erased = True
 
     def __del__(self) -> None:
-        if hasattr(self, "computation"):
+        if not getattr(self, "_erased", True):
             self.erase()  # nobody wanted the result
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from udpring.tunnel.control_reports import HandshakeReports
 from udpring.tunnel.control_values import BootClock, ControlStats, Following, Route
 from udpring.tunnel.plane import Plane
 from udpring.wireguard import events as protocol
+from udpring.wireguard.constants import ERASE_AFTER_TIME
 from udpring.wireguard.device import Device
 from udpring.wireguard.unknown import UnknownInitiation
 
@@ -31,11 +32,17 @@ COMMANDS_OF_AN_EVENT = 8
 """An event or timer has fewer. They go in the same batch, as a keepalive depends on the keypair before it."""
 
 
+_LATER = (protocol.Authenticated, protocol.InstallKeypair)
+"""A receipt makes deadlines later. ``_install_keypair`` has the rule for keypairs."""
+
+
 def _concerns_timers(outcome: protocol.Outcome) -> bool:
     """Whether a deadline of the peer may be earlier now. To look at a peer takes some 15 us."""
     if isinstance(outcome, protocol.Compute):
         return outcome.timers
-    return not isinstance(outcome, protocol.Authenticated)  # a receipt makes deadlines later
+    if isinstance(outcome, protocol.SendMessage):
+        return outcome.to is None  # else it is a response, which comes with a keypair
+    return not isinstance(outcome, _LATER)
 
 
 class _Report(Protocol):
@@ -46,9 +53,10 @@ class _Report(Protocol):
 
 class Outcomes:
     """``is_up``: whether the interface is; while it is down nothing is sent. ``touch`` is called with each
-    peer that an outcome is about, ``removed`` with one that the protocol removed, ``key_unknown`` with an
-    initiation of an unknown key, ``compute`` with a job for other threads, ``authenticated`` after each
-    authentic handshake message. ``following`` is notified of handshakes with and without an answer."""
+    peer that an outcome is about. ``is_checked``: whether its timers are checked until a time anyway.
+    ``removed`` is called with a peer that the protocol removed, ``key_unknown`` with an initiation of an
+    unknown key, ``compute`` with a job for other threads, ``authenticated`` after each authentic handshake
+    message. ``following`` is notified of handshakes with and without an answer."""
 
     def __init__(
         self,
@@ -61,6 +69,7 @@ class Outcomes:
         reports: HandshakeReports,
         is_up: Callable[[], bool],
         touch: Callable[[int], None],
+        is_checked: Callable[[int, int], bool],
         removed: Callable[[int], None],
         key_unknown: Callable[[UnknownInitiation], None],
         compute: Callable[[protocol.Compute], None],
@@ -74,6 +83,7 @@ class Outcomes:
         self._report = report
         self._is_up = is_up
         self._touch = touch
+        self._is_checked = is_checked
         self._removed = removed
         self._reports = reports
         self._following = following
@@ -199,6 +209,9 @@ class Outcomes:
         self._stats.messages_sent += 1
 
     def _install_keypair(self, outcome: protocol.InstallKeypair) -> None:
+        # A responder's one new deadline is that of erasing the keys. Mostly another check comes before.
+        if outcome.initiator or not self._is_checked(outcome.peer, outcome.birth + ERASE_AFTER_TIME):
+            self._touch(outcome.peer)
         self._batch.keypair(
             outcome.peer,
             outcome.send_key,

@@ -21,9 +21,9 @@ from udpring._native import check, ffi, lib, reason, reason_text
 from udpring.errors import ClosedError, HostError
 from udpring.tunnel.command_batch import CommandBatch
 from udpring.tunnel.peer_blocks import BLOCKS_MAX, PeerBlocks
-from udpring.tunnel.plane_addresses import address_of, new_address
+from udpring.tunnel.plane_addresses import new_address
 from udpring.tunnel.plane_options import offload_flags, plane_tier, workers_asked
-from udpring.tunnel.plane_reading import peer_state, plane_stats
+from udpring.tunnel.plane_reading import event_of, peer_state, plane_stats
 from udpring.tunnel.plane_values import Event, EventKind, PeerState, PlaneStats, Prefix, SocketAddress
 from udpring.tunnel.refusals import cure_of
 from udpring.udp.train_kernels import train_fault
@@ -50,7 +50,6 @@ _TEXT_PIECE = 1 << 16
 _PREFIX = struct.Struct("=16sHBBI")
 assert _PREFIX.size == ffi.sizeof("struct udpring_prefix")
 _PEER_NONE: int = lib.UDPRING_PEER_NONE
-_MESSAGE_MAX: int = lib.UDPRING_MESSAGE_MAX
 
 
 def _host_error(code: int, what: str, why: str) -> HostError:
@@ -207,26 +206,7 @@ class Plane:
             self._events = ffi.new("struct udpring_event[]", maximum)
         buffer = self._events
         count = lib.udpring_plane_events(handle, buffer, maximum)
-        return [self._event(buffer[position]) for position in range(count)]
-
-    @staticmethod
-    def _event(raw: Any) -> Event:
-        peer = raw.peer
-        length = min(raw.length, _MESSAGE_MAX)
-        return Event(
-            kind=raw.kind,
-            peer=None if peer == _PEER_NONE else peer,
-            message=bytes(ffi.buffer(raw.message, length)) if length else b"",
-            source=address_of(raw.source),
-            local=address_of(raw.local),
-            interface_index=raw.interface_index,
-            under_load=bool(raw.flags & lib.UDPRING_EVENT_UNDER_LOAD),
-            loops=bool(raw.flags & lib.UDPRING_EVENT_LOOPS),
-            result=raw.result,
-            now=raw.now_ns,
-            handshake=ffi.gc(raw.handshake, lib.udpring_handshake_free) if raw.handshake else None,
-            key_number=raw.key_number,
-        )
+        return [event_of(buffer + position) for position in range(count)]
 
     # ---- sockets and identity ----
 
@@ -421,7 +401,7 @@ class Plane:
             return []
         raw = ffi.new("struct udpring_peer_state[]", len(peers))
         count = lib.udpring_plane_states_of(self._handle(), peers, len(peers), post_activity, raw)
-        return [peer_state(raw[position]) for position in range(count)]
+        return [peer_state(raw + position) for position in range(count)]
 
     def peer_states(self) -> list[PeerState]:
         """The states of all peers, in few commands."""
@@ -432,7 +412,7 @@ class Plane:
         first = 0
         while True:
             count = lib.udpring_plane_peer_states(handle, first, raw, _STATES_BATCH, following)
-            states.extend(peer_state(raw[position]) for position in range(count))
+            states.extend(peer_state(raw + position) for position in range(count))
             first = following[0]
             if not first:
                 return states

@@ -13,13 +13,12 @@ __all__ = ["address_of", "new_address"]
 _AF_INET, _AF_INET6 = int(socket.AF_INET), int(socket.AF_INET6)  # an enumeration compares slowly
 
 
-def address_of(raw: Any) -> SocketAddress | None:
-    """The address in a C struct; None where it has none."""
-    family = raw.family
+def address_of(family: int, port: int, scope_id: int, ip: bytes) -> SocketAddress | None:
+    """The address in these fields of a C struct. None where it has none."""
     if family == _AF_INET:
-        return SocketAddress(bytes(ffi.buffer(raw.ip, 4)), raw.port)
+        return SocketAddress(ip[:4], port)
     if family == _AF_INET6:
-        return SocketAddress(bytes(ffi.buffer(raw.ip, 16)), raw.port, raw.scope_id)
+        return SocketAddress(ip, port, scope_id)
     return None
 
 

@@ -56,6 +56,10 @@ class Device:
         self._cookie_key = b""
         self._by_key: dict[bytes, Peer] = {}
         self._by_id: dict[int, Peer] = {}
+        self.peers: Mapping[bytes, Peer] = MappingProxyType(self._by_key)
+        """By public key."""
+        self.by_id: Mapping[int, Peer] = MappingProxyType(self._by_id)
+        """By the plane's number."""
         self._with_cipher: Counter[Cipher] = Counter()
         self._limiter = RateLimiter()
         self.paused = False
@@ -107,16 +111,6 @@ class Device:
         return outcomes
 
     # ---- peers ----
-
-    @property
-    def peers(self) -> Mapping[bytes, Peer]:
-        """By public key."""
-        return MappingProxyType(self._by_key)
-
-    @property
-    def by_id(self) -> Mapping[int, Peer]:
-        """By the plane's number."""
-        return MappingProxyType(self._by_id)
 
     def add_peer(
         self, peer: int, public_key: bytes, now: int, *, initiation: UnknownInitiation | None = None
