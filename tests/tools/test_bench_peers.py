@@ -7,10 +7,12 @@ import json
 import socket
 import threading
 from ipaddress import IPv4Address, IPv4Network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from udpring.errors import UdpringError
 from udpring.tunnel import keys, uapi
 from udpring.tunnel.config import Config
 from udpring.wireguard import messages, noise
@@ -39,7 +41,7 @@ HOST = {
     "seconds": 5,
     "runs": 3,
 }
-NO_OTHERS: dict[str, Any] = {"against": [], "loop": None}
+NO_OTHERS: dict[str, Any] = {"against": [], "loop": None, "tables": None}
 """A result of ``bench handshakes`` of udpring alone."""
 
 
@@ -271,6 +273,39 @@ def test_table_of_handshakes_has_the_delays_of_the_loop() -> None:
     result = HOST | handshakes.summary([], nothing, 1e5) | NO_OTHERS | {"loop": delays}
     lines = bench_handshakes.as_table(result).splitlines()
     assert lines[-1].split() == ["right-mac1", "0.20", "1.50", "-", "-"]
+
+
+def test_handshakes_among_many_peers_are_compared() -> None:
+    kept = {case: [{"cpu_ms_per_handshake": cost}] for case, cost in (("alone", 0.2), ("among", 0.3))}
+    grown = handshakes.tables_summary(kept)
+    nothing: dict[str, list[dict[str, float]]] = {phase: [] for phase in handshakes.PHASES}
+    result = HOST | handshakes.summary([], nothing, 1e5) | NO_OTHERS | {"tables": grown}
+    text = bench_handshakes.as_table(result)
+    assert "each with 1000 peers, 0.300 with 65000 others and 500000 prefixes: 1.50 times that" in text
+
+
+class Working:
+    """Uses CPU time for a while."""
+
+    program = SimpleNamespace(name="working")
+
+    def __init__(self, *used: float) -> None:
+        self._used = iter(used)
+        self.looks = 0
+
+    def cpu_seconds(self) -> float:
+        self.looks += 1
+        return next(self._used)
+
+
+def test_handshakes_wait_for_an_idle_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakes, "IDLE_FOR", 0.0)
+    node: Any = Working(0.0, 0.5, 1.0, 1.01)
+    handshakes._until_idle(node)
+    assert node.looks == 4
+    monkeypatch.setattr(handshakes, "IDLE_WAIT", 0.0)
+    with pytest.raises(UdpringError, match="working is still busy"):
+        handshakes._until_idle(node=Working(0.0))  # type: ignore[arg-type]
 
 
 def test_delays_of_a_loop_are_measured_under_a_flood() -> None:

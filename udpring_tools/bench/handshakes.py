@@ -1,8 +1,12 @@
 """Handshakes that a node answers in a second, and its throughput and event loop during a flood of bogus ones.
 
 Handshakes. A node has a thousand peers, and the benchmark has their keys. It makes valid initiations before
-the clock starts, because the initiator's half of the work is not the node's. It sends them with a fixed
-number unanswered, small enough that the node does not consider itself under load. It counts responses.
+the clock starts, because the initiator's half of the work is not the node's. It waits until the node is idle,
+because programs compute a shared secret with each new peer at different times. It sends the initiations with
+a fixed number unanswered, small enough that the node does not consider itself under load. It counts
+responses.
+
+Tables. The same thousand peers of a node with or without many other peers and prefixes (``TABLE``), in turn.
 
 Flood. One TCP stream goes through a pair of nodes, in four situations:
 1. ``quiet``: without a flood.
@@ -25,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from udpring.errors import UdpringError
 from udpring.tunnel import keys, uapi
 from udpring.wireguard import messages, noise
 from udpring.wireguard.constants import IDENTIFIER, KEY_LENGTH
@@ -34,7 +39,8 @@ from udpring_tools.bench import spray, traffic
 from udpring_tools.bench.host import host_facts, load
 from udpring_tools.bench.loop_delay import delays_summary, measure_delays
 from udpring_tools.bench.pair import PORT, Ground, Pair
-from udpring_tools.bench.program import Program
+from udpring_tools.bench.peers import Case, Table
+from udpring_tools.bench.program import NodeProcess, Program
 from udpring_tools.bench.samples import ratio, spread
 from udpring_tools.bench.space import join, require_tools
 
@@ -51,6 +57,12 @@ ANSWER_WAIT = 1.0
 PHASES = ("quiet", "unrelated", "wrong-mac1", "right-mac1")
 FLOOD = ("10.98.0.1", "10.98.0.2")
 UNRELATED_PORT = 9
+TABLE = Case(65_000, 500_000)
+IDLE_FOR = 1.5
+"""Seconds. Longer than a node of udpring waits before it begins with shared secrets."""
+IDLE_CPU = 0.01
+"""Seconds in that time. One tick of the counter."""
+IDLE_WAIT = 180.0
 LOOP_RATE = 10_000.0
 """Forged initiations a second in part ``loop``."""
 LEAD = 3.0
@@ -131,12 +143,27 @@ def measure_rates(
     return kept
 
 
+def measure_tables(program: Program, runs: int, say: Say) -> dict[str, list[Sample]]:
+    """The samples without (``alone``) and with the other peers (``among``), in turn. Raises HostError,
+    UdpringError."""
+    kept: dict[str, list[Sample]] = {"alone": [], "among": []}
+    table = Table(TABLE)
+    for run in range(runs):
+        for case in kept if run % 2 == 0 else reversed(kept):
+            say(f"run {run + 1}/{runs}: {PEERS * PER_PEER} handshakes, {case}")
+            with _answering(program, table if case == "among" else None) as (pair, initiators):
+                kept[case].append(_handshakes(pair, initiators))
+    return kept
+
+
 @contextlib.contextmanager
-def _answering(program: Program) -> Iterator[tuple[Pair, Initiators]]:
-    """A pair of its nodes, one of which knows the initiators."""
+def _answering(program: Program, table: Table | None = None) -> Iterator[tuple[Pair, Initiators]]:
+    """A pair of its nodes, one of which knows the initiators, and the peers of the table."""
     with Ground() as ground, Pair(ground, program) as pair:
         _join_flood(ground)
         initiators = Initiators(pair.public_keys[1])
+        if table is not None:
+            pair.nodes[1].uapi.set(table.operations(TABLE, pair.public_keys[0]))
         pair.nodes[1].uapi.set([uapi.PeerBegin(key) for key in initiators.public_keys])
         yield pair, initiators
 
@@ -146,8 +173,21 @@ def _join_flood(ground: Ground) -> None:
     ground.here.command("ip", "link", "set", "flood", "gso_max_segs", "1")
 
 
+def _until_idle(node: NodeProcess) -> None:
+    """Raises UdpringError if it never is."""
+    deadline = time.monotonic() + IDLE_WAIT
+    used = node.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(IDLE_FOR)
+        before, used = used, node.cpu_seconds()
+        if used - before <= IDLE_CPU * 1.5:
+            return
+    raise UdpringError(f"{node.program.name} is still busy {IDLE_WAIT:g} s after it got its peers")
+
+
 def _handshakes(pair: Pair, initiators: Initiators) -> Sample:
     ready = initiators.initiations()
+    _until_idle(pair.nodes[1])
     before = pair.nodes[1].cpu_seconds()
 
     def run() -> tuple[int, int, float]:
@@ -204,7 +244,7 @@ def measure_handshakes(
     parts: Sequence[str] = ("rate", "flood", "loop"),
 ) -> dict[str, Any]:
     """Measures. ``programs``: the first one is udpring, and the others are measured in part ``rate`` alone.
-    ``parts`` may omit some. Raises HostError, UdpringError."""
+    ``parts`` may omit some, and name ``tables``. Raises HostError, UdpringError."""
     if set(parts) != {"loop"}:
         require_tools("ip", "nsenter", "unshare", "setpriv", "ping", "iperf3")
     facts: dict[str, Any] = host_facts() | dict.fromkeys(("tier", "tier_reason", "workers", "aead"))
@@ -221,6 +261,7 @@ def measure_handshakes(
                 for phase in PHASES:
                     say(f"run {run + 1}/{runs}: one TCP stream, flood: {phase}")
                     kept[phase].append(_phase(pair, phase, rate, seconds))
+    grown = measure_tables(programs[0], runs, say) if "tables" in parts else None
     delayed = measure_delays(LOOP_RATE, seconds, runs, say) if "loop" in parts else None
     ours = answered[programs[0].name]
     return {
@@ -230,6 +271,7 @@ def measure_handshakes(
         "runs": runs,
         **summary(ours, kept, rate),
         "against": [against(each.name, answered[each.name], ours) for each in programs[1:]],
+        "tables": None if grown is None else tables_summary(grown),
         "loop": None if delayed is None else delays_summary(delayed, LOOP_RATE),
     }
 
@@ -245,6 +287,21 @@ def against(name: str, samples: Sequence[Sample], ours: Sequence[Sample]) -> dic
         "name": name,
         **{key: spread(column(samples, key)) for key in figures},
         **{f"{key}_ratio": ratio(column(ours, key), column(samples, key)) for key in figures},
+    }
+
+
+def tables_summary(kept: dict[str, list[Sample]]) -> dict[str, Any]:
+    """Both cases, and the ratio of the CPU times."""
+    figures = ("handshakes_s", "cpu_ms_per_handshake")
+    columns = {
+        case: {key: [sample.get(key) for sample in samples] for key in figures}
+        for case, samples in kept.items()
+    }
+    return {
+        "peers": TABLE.peers,
+        "prefixes": TABLE.prefixes,
+        **{case: {key: spread(column[key]) for key in figures} for case, column in columns.items()},
+        **{f"{key}_ratio": ratio(columns["among"][key], columns["alone"][key]) for key in figures},
     }
 
 
