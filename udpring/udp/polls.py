@@ -1,20 +1,36 @@
 """How a datagram transport has its event loop poll for it.
 
-A selector loop of asyncio polls the socket itself, as it does for its own transports, and refuses the
-program's readers for it. So an endpoint needs no descriptor but its socket. In other loops (uvloop) the
-receive ring's descriptor is polled for reading, and a duplicate of the socket's for writing.
+1. A selector loop of asyncio polls the socket itself, as it does for its own transports, and refuses the
+   program's readers for it (``SocketPolls``).
+2. Other loops (uvloop) cannot: libuv takes an ICMP error for the end of the socket. The sockets are in epoll
+   instances, and the loop polls these (``EpollPolls``, ``EpollSet``). The first endpoints of a loop have one
+   each, which saves a system call for each wake-up. All others share one.
+3. A transport with a receive ring of its own has the ring's descriptor polled for reading, and a duplicate of
+   the socket's for writing (``RingPolls``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
+import select
 import socket
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-__all__ = ["Polls", "polls_sockets"]
+__all__ = ["EpollPolls", "EpollSet", "EpollSets", "Polls", "RingPolls", "SocketPolls", "polls_sockets"]
+
+Callback = Callable[[], None]
+
+#: Endpoints of a loop that have an epoll instance of their own.
+LONE_ENDPOINTS = 16
+#: Sockets that one look at an epoll instance reports. The others follow in the loop's next turn.
+REPORTS_A_TURN = 64
+
+_READS, _WRITES = select.EPOLLIN, select.EPOLLOUT
 
 _known: dict[type, bool] = {}  # classes of loops
 
@@ -33,48 +49,265 @@ def polls_sockets(loop: asyncio.AbstractEventLoop) -> bool:
     return type(transports) is WeakValueDictionary or isinstance(transports, MutableMapping)
 
 
-class Polls:
-    """The polls of one transport."""
+class Polls(Protocol):
+    """The polls of one transport. Used in the loop's thread."""
 
-    __slots__ = ("_direct", "_loop", "_reading", "_socket", "_writing")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: object, reading: int | None
-    ) -> None:
-        """``reading``: the descriptor to poll for reading. None: the socket's, where ``polls_sockets``."""
-        self._loop: Any = loop
-        self._socket = sock
-        self._direct = reading is None
-        self._reading = sock.fileno() if reading is None else reading
-        self._writing = self._reading if self._direct else -1
-        if self._direct:
-            own: Any = loop
-            own._transports[self._reading] = transport  # the loop refuses other readers of it
-
-    def read(self, callback: Callable[[], None]) -> None:
-        """From now on."""
-        add = self._loop._add_reader if self._direct else self._loop.add_reader
-        add(self._reading, callback)
+    def read(self, callback: Callback) -> None:
+        """From now on. Raises OSError."""
 
     def stop_reading(self) -> None:
         """Not polled: no effect."""
-        remove = self._loop._remove_reader if self._direct else self._loop.remove_reader
-        remove(self._reading)
 
-    def write(self, callback: Callable[[], None]) -> None:
-        """From now on, while the socket has room."""
-        if self._writing < 0:
-            self._writing = os.dup(self._socket.fileno())
-        add = self._loop._add_writer if self._direct else self._loop.add_writer
-        add(self._writing, callback)
+    def write(self, callback: Callback) -> None:
+        """From now on, while the socket has room. Raises OSError."""
 
     def stop_writing(self) -> None:
         """Not polled: no effect."""
-        remove = self._loop._remove_writer if self._direct else self._loop.remove_writer
-        remove(self._writing)
 
     def close(self) -> None:
         """Call when both have stopped."""
-        if not self._direct and self._writing >= 0:
+
+
+class SocketPolls:
+    """The loop polls the socket, where ``polls_sockets``."""
+
+    __slots__ = ("_descriptor", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: object) -> None:
+        self._loop: Any = loop
+        self._descriptor = sock.fileno()
+        own: Any = loop
+        own._transports[self._descriptor] = transport  # the loop refuses other readers of it
+
+    def read(self, callback: Callback) -> None:
+        """See Polls."""
+        self._loop._add_reader(self._descriptor, callback)
+
+    def stop_reading(self) -> None:
+        """See Polls."""
+        self._loop._remove_reader(self._descriptor)
+
+    def write(self, callback: Callback) -> None:
+        """See Polls."""
+        self._loop._add_writer(self._descriptor, callback)
+
+    def stop_writing(self) -> None:
+        """See Polls."""
+        self._loop._remove_writer(self._descriptor)
+
+    def close(self) -> None:
+        """See Polls."""
+
+
+class RingPolls:
+    """The loop polls the descriptor of a receive ring, and a duplicate of the socket."""
+
+    __slots__ = ("_loop", "_reading", "_socket", "_writing")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, reading: int) -> None:
+        """``reading``: the descriptor of the ring."""
+        self._loop = loop
+        self._socket = sock
+        self._reading = reading
+        self._writing = -1
+
+    def read(self, callback: Callback) -> None:
+        """See Polls."""
+        self._loop.add_reader(self._reading, callback)
+
+    def stop_reading(self) -> None:
+        """See Polls."""
+        self._loop.remove_reader(self._reading)
+
+    def write(self, callback: Callback) -> None:
+        """See Polls."""
+        if self._writing < 0:
+            self._writing = os.dup(self._socket.fileno())
+        self._loop.add_writer(self._writing, callback)
+
+    def stop_writing(self) -> None:
+        """See Polls."""
+        self._loop.remove_writer(self._writing)
+
+    def close(self) -> None:
+        """See Polls."""
+        if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
+
+
+class EpollSet:
+    """An epoll instance with sockets of endpoints, polled by their event loop. Used in the loop's thread."""
+
+    __slots__ = ("_callback", "_epoll", "_members", "_pid", "_stale")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._pid = os.getpid()
+        self._members: dict[int, EpollPolls] = {}  # polled now, by descriptor
+        self._callback: Callback | None = None  # what the loop calls
+        self._stale = False  # it may have a socket of nobody
+
+    def update(self, member: EpollPolls) -> None:
+        """Polls the member's socket for what it now waits for. Raises OSError: the socket was closed, or the
+        kernel has no memory."""
+        if os.getpid() != self._pid:
+            return  # a forked child shares the instance with its parent
+        number, members = member.descriptor, self._members
+        wanted = member.wanted
+        if members.get(number) is member:
+            try:
+                if wanted:
+                    self._epoll.modify(number, wanted)
+                else:
+                    del members[number]
+                    self._epoll.unregister(number)
+            except OSError:  # the program closed the socket, of which a duplicate may be open
+                members.pop(number, None)
+                self._stale = True
+                self._have_called(member.loop)
+                raise
+        elif wanted:
+            # Likewise, if this socket has the number of another member.
+            if members.pop(number, None) or (self._stale and not members):
+                self._renew(member.loop)
+            self._epoll.register(number, wanted)
+            members[number] = member
+        self._have_called(member.loop)
+
+    def _have_called(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has the loop call the only reader, or the function for several."""
+        callback: Callback | None = self._look if self._members else None
+        context = None
+        if len(self._members) == 1:
+            (only,) = self._members.values()
+            if not only.writer and not self._stale:
+                callback, context = only.reader, only.context.copy()  # the context may be entered now
+        if callback == self._callback:
+            return
+        self._callback = callback
+        if callback is None:
+            loop.remove_reader(self._epoll.fileno())
+        else:
+            (context or contextvars.Context()).run(loop.add_reader, self._epoll.fileno(), callback)
+
+    def _look(self) -> None:
+        members = self._members
+        for number, events in self._epoll.poll(0, REPORTS_A_TURN):
+            member = members.get(number)
+            if member is None:
+                if self._stale and members:
+                    self._renew(next(iter(members.values())).loop)
+                continue
+            if member.reader and events & ~_WRITES:
+                member.context.run(member.reader)
+            if member.writer and events & ~_READS:
+                member.context.run(member.writer)
+
+    def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leaves sockets of nobody behind, which no call removes."""
+        if self._callback is not None:
+            loop.remove_reader(self._epoll.fileno())
+            self._callback = None
+        self._epoll.close()
+        self._epoll = select.epoll()
+        self._stale = False
+        for number, member in self._members.items():
+            with contextlib.suppress(OSError):  # closed as well, and nobody knows yet
+                self._epoll.register(number, member.wanted)
+        self._have_called(loop)
+
+    def close(self) -> None:
+        """When no socket is in it."""
+        self._epoll.close()
+
+
+class EpollSets:
+    """The epoll instances of an event loop. Owner: its seats."""
+
+    __slots__ = ("_lone", "_shared")
+
+    def __init__(self) -> None:
+        self._lone = 0  # instances with one endpoint
+        self._shared: EpollSet | None = None
+
+    def polls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> EpollPolls:
+        """For the socket of an endpoint. Raises OSError (no descriptor for an instance)."""
+        if self._lone < LONE_ENDPOINTS:
+            alone = EpollPolls(loop, sock, EpollSet(), self)
+            self._lone += 1
+            return alone
+        if self._shared is None:
+            self._shared = EpollSet()
+        return EpollPolls(loop, sock, self._shared, None)
+
+    def end(self, alone: EpollSet) -> None:
+        """An instance with one endpoint, which is closed."""
+        alone.close()
+        self._lone -= 1
+
+    def close(self) -> None:
+        """When no endpoint is left."""
+        if self._shared is not None:
+            self._shared.close()
+
+
+class EpollPolls:
+    """The loop polls the socket by an ``EpollSet``."""
+
+    __slots__ = ("_set", "_sets", "context", "descriptor", "loop", "reader", "writer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, several: EpollSet, sets: EpollSets | None
+    ) -> None:
+        """``sets``: where ``several`` ends with this endpoint. None: others have it too."""
+        self.loop = loop
+        self.descriptor = sock.fileno()
+        self.reader: Callback | None = None
+        self.writer: Callback | None = None
+        self.context = contextvars.copy_context()  # of whoever opens the endpoint
+        self._set = several
+        self._sets = sets
+
+    @property
+    def wanted(self) -> int:
+        """What epoll reports of it."""
+        return (_READS if self.reader else 0) | (_WRITES if self.writer else 0)
+
+    def read(self, callback: Callback) -> None:
+        """See Polls."""
+        self.reader = callback
+        try:
+            self._set.update(self)
+        except OSError:
+            self.reader = None
+            raise
+
+    def stop_reading(self) -> None:
+        """See Polls."""
+        if self.reader:
+            self.reader = None
+            with contextlib.suppress(OSError):
+                self._set.update(self)
+
+    def write(self, callback: Callback) -> None:
+        """See Polls."""
+        self.writer = callback
+        try:
+            self._set.update(self)
+        except OSError:
+            self.writer = None
+            raise
+
+    def stop_writing(self) -> None:
+        """See Polls."""
+        if self.writer:
+            self.writer = None
+            with contextlib.suppress(OSError):
+                self._set.update(self)
+
+    def close(self) -> None:
+        """See Polls."""
+        sets, self._sets = self._sets, None
+        if sets is not None:
+            sets.end(self._set)

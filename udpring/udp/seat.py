@@ -2,8 +2,8 @@
 
 The event loop polls the sockets, so a receive never waits, and its buffers are free again when the endpoint
 has copied the payloads. The same holds for a batch that is sent without waiting. So the endpoints of a loop
-share one receive handle with its buffers, and one send ring. A socket costs no descriptor beyond its own, and
-a few bytes.
+share one receive handle with its buffers, one send ring, and the epoll instances that some loops need
+(``polls.py``). A socket costs no descriptor beyond its own, and a few bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from udpring.errors import ClosedError, WrongThreadError
 from udpring.udp.alone import Alone
 from udpring.udp.batch import Batch
 from udpring.udp.origin import SocketOrigin
+from udpring.udp.polls import EpollSets, Polls, SocketPolls, polls_sockets
 from udpring.udp.send import SendRing
 from udpring.udp.tiers import counters
 from udpring.udp.uncopied import Uncopied
@@ -43,6 +44,7 @@ class Seats(Uncopied):
         self.call = lib.udpring_recv_call(self.handle)  # part of the handle: valid only while that is held
         self.sender: SendRing | None = None  # for batches of the endpoint whose socket is `sends_on`
         self.sends_on: socket.socket | None = None
+        self.polled: EpollSets | None = None  # made where the loop does not poll sockets
         self.pid = os.getpid()
         self.thread = get_ident()
         self.count = 0
@@ -50,9 +52,15 @@ class Seats(Uncopied):
         self.closed = False
 
     @staticmethod
+    def fit(loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the loop has room for an attribute, as the loops of asyncio and uvloop have."""
+        return hasattr(loop, "__dict__")
+
+    @staticmethod
     def hold(loop: asyncio.AbstractEventLoop) -> Seats:
-        """Those of this loop, kept open until ``leave(-1)``. Call it in the thread of the loop."""
-        of_loop: Any = loop  # a selector loop of asyncio, which has room for an attribute
+        """Those of this loop, which must ``fit``, kept open until ``leave(-1)``. Call it in the loop's
+        thread."""
+        of_loop: Any = loop
         seats: Seats | None = getattr(of_loop, "_udpring_seats", None)
         if seats is not None:
             seats.count += 1  # first: a collection may close the loop's last endpoint at any later call
@@ -65,6 +73,14 @@ class Seats(Uncopied):
         elif seats.thread != get_ident():
             seats.move()
         return seats
+
+    def polls(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: object) -> Polls:
+        """For the socket of an endpoint of the loop. Raises OSError (no descriptor for it)."""
+        if polls_sockets(loop):
+            return SocketPolls(loop, sock, transport)
+        if self.polled is None:
+            self.polled = EpollSets()
+        return self.polled.polls(loop, sock)
 
     def move(self) -> None:
         """Makes this thread the owner. The caller knows that the loop runs here or not at all."""
@@ -87,6 +103,8 @@ class Seats(Uncopied):
         sender, self.sender = self.sender, None
         if sender is not None:
             sender.close()
+        if self.polled is not None:
+            self.polled.close()
         lib.udpring_recv_close(self.handle)
 
     def forget_departed(self) -> None:
@@ -127,6 +145,12 @@ class Seat(Uncopied):
         """Makes this thread the owner, also of the loop's other seats."""
         if self._shared is not None:
             self._shared.move()
+
+    def polls(self, loop: asyncio.AbstractEventLoop, transport: object) -> Polls:
+        """How ``loop`` polls the socket for the transport. Raises OSError (no descriptor for it)."""
+        shared = self._shared
+        assert shared is not None
+        return shared.polls(loop, self._sock, transport)
 
     def recv_batch(self, max_packets: int, timeout: float) -> Batch:
         """What is there: whole trains, with about ``max_packets`` datagrams. ``timeout`` is 0.

@@ -28,7 +28,7 @@ from udpring.udp.alone import ONE_MORE, ONE_OTHER, Alone
 from udpring.udp.endpoint_socket import extra_info
 from udpring.udp.flow import Datagrams, WriteLimits
 from udpring.udp.names import NameQueue
-from udpring.udp.polls import Polls, polls_sockets
+from udpring.udp.polls import Polls, RingPolls
 from udpring.udp.receive import RecvRing
 from udpring.udp.seat import Seat, Seats
 from udpring.udp.send import SendRing
@@ -104,23 +104,8 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._address = address
         self._protocol: Datagrams = protocol
         tier = tier or forced_tier() or _TIER
-        # Tier mmsg has no receives in flight, so the loop may poll the socket itself, and the endpoints of a
-        # thread share their buffers. uvloop cannot: libuv takes an ICMP error for the end of the socket.
-        self._rx: RecvRing | Seat
-        if tier == "mmsg" and polls_sockets(loop):
-            seats = Seats.hold(loop)
-            try:
-                self._rx = Seat(sock, seats)
-            finally:
-                seats.leave(-1)
-        else:  # protocols do not use local addresses and TOS
-            self._rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)
+        self._rx, self._polls = _ways(loop, sock, self, tier)
         self._tier = tier
-        try:
-            self._polls = Polls(loop, sock, self, None if isinstance(self._rx, Seat) else self._rx.fileno())
-        except BaseException:
-            self._rx.close()
-            raise
         self._one: Alone | None = None  # made by _has_memory()
         self._sender: SendRing | None = None  # made for the first batch, unless it is that of the seats
         self._ring_thread = get_ident()  # which has the rings
@@ -158,7 +143,10 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
 
     def _start_reading(self) -> None:
         if self._reading:
-            self._polls.read(self._read_ready)
+            try:
+                self._polls.read(self._read_ready)
+            except OSError as error:
+                self._fatal_error(error, "Fatal read error on datagram transport")
 
     def is_reading(self) -> bool:
         """Whether it receives: it is not paused and not closing."""
@@ -593,6 +581,27 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else self._rx.tier
         return f"<udpring datagram transport {state} {self._extra['sockname']}>"
+
+
+def _ways(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: RingTransport, tier: str
+) -> tuple[RecvRing | Seat, Polls]:
+    """How a transport receives, and how its loop polls for it."""
+    # Tier mmsg has no receives in flight. So the sockets themselves are polled, and endpoints share buffers.
+    rx: RecvRing | Seat
+    if tier == "mmsg" and Seats.fit(loop):
+        seats = Seats.hold(loop)
+        try:
+            rx = Seat(sock, seats)
+        finally:
+            seats.leave(-1)
+    else:  # protocols do not use local addresses and TOS
+        rx = RecvRing(sock, tier=tier, local_addresses=False, tos=False)
+    try:
+        return rx, rx.polls(loop, transport) if isinstance(rx, Seat) else RingPolls(loop, sock, rx.fileno())
+    except BaseException:
+        rx.close()
+        raise
 
 
 def _opened(waiter: asyncio.Future[None]) -> None:
