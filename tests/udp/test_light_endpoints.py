@@ -23,7 +23,7 @@ from udpring._native import lib
 from udpring.udp.endpoint_socket import _numeric
 from udpring.udp.seat import Seat, Seats
 
-from .conftest import BOUND, send_train
+from .conftest import BOUND, SOL_UDP, UDP_GRO, cut, send_train
 
 LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 MakeSocket = Callable[..., socket.socket]
@@ -228,6 +228,9 @@ def test_a_train_is_left_to_the_batch(make_socket: MakeSocket) -> None:
     first, second, source = make_socket(), make_socket(), make_socket()
     shared = Seats()
     seats = Seat(first, shared), Seat(second, shared)
+    for sock, seat in zip((first, second), seats, strict=True):
+        send_train(source, sock.getsockname(), b"t" * 400, 100)  # from now on trains come
+        assert seat.recv_batch(64, 0).payloads() == [b"t" * 100] * 4
     for fetched in (True, False):
         send_train(source, first.getsockname(), b"t" * 900, 100)
         source.sendto(b"other", second.getsockname())
@@ -240,6 +243,49 @@ def test_a_train_is_left_to_the_batch(make_socket: MakeSocket) -> None:
     assert not seats[0].recv_batch(64, 0)
     for seat in seats:
         seat.close()
+
+
+def test_trains_come_once_datagrams_come_together(make_socket: MakeSocket) -> None:
+    """Until then a single datagram costs less."""
+
+    def trains(sock: socket.socket) -> int:
+        return sock.getsockopt(SOL_UDP, UDP_GRO)
+
+    sink, other, source = make_socket(), make_socket(), make_socket()
+    shared = Seats()
+    seat, calm = Seat(sink, shared), Seat(other, shared)
+    for _ in range(20):
+        for each, to in ((seat, sink), (calm, other)):
+            source.sendto(b"single", to.getsockname())
+            assert lib.udpring_recv_one(each._alone(False).memory) & 0xFFFF == 6
+    source.sendto(b"empty follows", sink.getsockname())
+    source.sendto(b"", sink.getsockname())
+    assert seat.recv_batch(64, 0).payloads() == [b"empty follows", b""]
+    assert not trains(sink)
+    send_train(source, sink.getsockname(), b"t" * 450, 100)
+    assert seat.recv_batch(64, 0).payloads() == cut(b"t" * 450, 100)
+    assert trains(sink)
+    assert not trains(other)
+    assert seat.stats["trains"] == 0
+    send_train(source, sink.getsockname(), b"t" * 450, 100)
+    assert lib.udpring_recv_one(seat._alone(False).memory) == -errno.EAGAIN
+    assert seat.recv_batch(64, 0).payloads() == cut(b"t" * 450, 100)
+    assert seat.stats["trains"] == 1
+    seat.close()
+    assert not trains(sink)
+    calm.close()
+
+
+def test_trains_of_the_programs_own_are_cut(make_socket: MakeSocket) -> None:
+    """It has switched UDP_GRO on for its socket, which stays so."""
+    sink, source = make_socket(), make_socket()
+    sink.setsockopt(SOL_UDP, UDP_GRO, 1)
+    seat = Seat(sink, Seats())
+    send_train(source, sink.getsockname(), b"t" * 250, 100)
+    assert lib.udpring_recv_one(seat._alone(False).memory) == -errno.EAGAIN
+    assert seat.recv_batch(64, 0).payloads() == cut(b"t" * 250, 100)
+    seat.close()
+    assert sink.getsockopt(SOL_UDP, UDP_GRO)
 
 
 def test_a_closed_socket_ends_its_seat_alone(make_socket: MakeSocket) -> None:

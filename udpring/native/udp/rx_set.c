@@ -6,6 +6,7 @@
 #include "../uring/thread.h"
 
 #define CAPACITY_LEAST 16u
+#define GATHERED_LEAST 4u    /* datagrams at once, from which on it pays that the kernel joins them */
 #define ERRORS_MOST 65536u   /* read from the error queue of a socket in one turn */
 
 int rx_set_open(struct udp_rx_set *set, struct udp_rx *rx, struct udpring_reason *why)
@@ -105,10 +106,25 @@ static int make_room_for_fd(struct udp_rx_set *set, uint32_t fd)
     return 0;
 }
 
+/* Trains need control data, which makes a single datagram dearer. So a caller that polls the sockets gets trains only once
+ * datagrams come several at a time. */
+static bool trains_may_wait(const struct udp_rx *rx)
+{
+    return rx->passive && rx->gro_may_fail && rx->slot_bytes >= UDP_RX_SLOT_BYTES_MAX;
+}
+
+static bool has_trains(int fd)
+{
+    int value = 0;
+    socklen_t length = sizeof(value);
+    return !getsockopt(fd, SOL_UDP, UDP_GRO, &value, &length) && value;
+}
+
 static int switch_on(const struct udp_rx *rx, struct udp_rx_member *member, struct udpring_reason *why)
 {
     const struct udp_handle_socket *socket = &member->socket;
-    int code = rx->gro_wanted ? udp_switch_on_socket(socket, SOL_UDP, UDP_GRO, &member->gro) : 0;
+    member->trains = !trains_may_wait(rx) || has_trains(socket->fd);
+    int code = rx->gro_wanted && member->trains ? udp_switch_on_socket(socket, SOL_UDP, UDP_GRO, &member->gro) : 0;
     if (code && !rx->gro_may_fail)
         return ur_fail(why, code, "UDP_GRO cannot be switched on (kernel 5.0 or newer): %s", strerror(-code));
     code = rx->timestamps_wanted ? udp_switch_on_socket(socket, SOL_SOCKET, SO_TIMESTAMPNS, &member->timestamps) : 0;
@@ -337,8 +353,15 @@ unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpr
     if (ur_unlikely(!room || rx_set_member_error(set, index, false)))
         return 0;
     rx_set_mark(set, index, POLLERR);   /* if it has no datagram, its error queue may be why it was readable */
+    struct udp_rx_member *member = &set->member[index];
+    set->vector.plain = !member->trains;
     unsigned count = take_turn(set, index, packets, room);
     not_ready(set, index);   /* the caller polls it again */
+    if (ur_unlikely(count >= GATHERED_LEAST && !member->trains && member->state == UDP_RX_MEMBER_ACTIVE)) {
+        member->trains = true;   /* first, because one may arrive at once */
+        if (set->rx->gro_wanted && udp_switch_on_socket(&member->socket, SOL_UDP, UDP_GRO, &member->gro))
+            member->gro = NULL;   /* none come, which is no error */
+    }
     return count;
 }
 

@@ -53,9 +53,14 @@ static void refill(const struct udp_rx *rx, struct udp_rx_vector *vector, uint32
 /* As recvmmsg of one message, at less cost. */
 static int receive_one(int fd, struct udp_rx_vector *vector)
 {
-    ssize_t length = recvmsg(fd, &vector->header[0].msg_hdr, MSG_DONTWAIT);
+    struct msghdr *header = &vector->header[0].msg_hdr;
+    ssize_t length = vector->plain ? recvfrom(fd, vector->iov[0].iov_base, vector->iov[0].iov_len, MSG_DONTWAIT,
+                                              header->msg_name, &header->msg_namelen)
+                                   : recvmsg(fd, header, MSG_DONTWAIT);
     if (length < 0)
         return -1;
+    if (vector->plain)
+        header->msg_controllen = 0;   /* prepare() sets it again */
     vector->header[0].msg_len = (unsigned)length;
     return 1;
 }
