@@ -234,6 +234,9 @@ class Batch(Uncopied, Sequence[Packet]):
 
     def payloads(self) -> list[bytes]:
         """A copy of each payload."""
+        face = self._face
+        if self._count == 1 and self._picked is None and face is not None:  # it is all that the batch holds
+            return [_buffer(self._anchor, face.bytes)[:]]
         view = self._live()
         return [
             view[start:end].tobytes()

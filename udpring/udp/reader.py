@@ -103,7 +103,10 @@ class LoopReader:
 
     def wait_again(self) -> LoopReader | None:
         """The same without a time limit, if the running loop watches it. Otherwise None."""
-        return self.wait(LOOK_SECONDS) if self.loop is not None and self.loop is _running_loop() else None
+        loop = self.loop
+        if loop is None or loop is not _running_loop():
+            return None
+        return self if self._look is not None else self.wait(LOOK_SECONDS)
 
     def __await__(self) -> Generator[LoopReader, None, bool]:
         self._outcome = None

@@ -240,9 +240,11 @@ class RecvRing(Uncopied):
 
     def _poll(self, max_packets: int) -> Batch | None:
         """``recv_batch`` without a wait. None stands for an empty batch."""
-        if not 0 < max_packets < _MOST:
+        handle = self._handle
+        usual = not self._closing and handle is not None and not self._busy and get_ident() == self._thread
+        if not usual or not 0 < max_packets < _MOST:
             return self.recv_batch(max_packets, 0) or None
-        handle = self._begin()
+        self._busy = True
         try:
             call = self._call
             call.max = max_packets
@@ -331,8 +333,9 @@ class RecvRing(Uncopied):
     async def _receive(self, max_packets: int, timeout: float | None, iterating: bool = False) -> Batch:
         if self._awaited:
             raise RuntimeError("another task is waiting on this ring. Let one task receive and distribute")
-        never = timeout is None or nanoseconds(timeout) < 0
-        deadline = None if never or timeout is None else time.monotonic() + timeout
+        deadline = None
+        if timeout is not None and nanoseconds(timeout) >= 0:
+            deadline = time.monotonic() + timeout
         wait: Awaitable[bool] | None = None
         self._awaited = True
         try:
