@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +17,38 @@ from udpring.cli._command_tree import Command, all_commands
 from udpring.cli._completion import SHELLS
 from udpring.cli._man_page import man_page
 
+TOP = Path(__file__).resolve().parents[2]
+
 
 def walk(command: Command) -> Iterator[Command]:
     yield command
     for child in command.children:
         yield from walk(child)
+
+
+OF_OTHERS = {"--comment", "--src-type", "--mark", "--save-mark", "--restore-mark", "--now"}
+"""Options of iptables and systemctl that texts name."""
+
+
+def test_options_in_texts_exist() -> None:
+    """Each ``--option`` that a message, a help text or a docstring of the product names."""
+    known = {
+        flag
+        for each in all_commands()
+        for command in walk(each)
+        for option in command.options
+        for flag in option.flags
+    }
+    named = {
+        found
+        for path in (TOP / "udpring").rglob("*.py")
+        if "native" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for found in re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value)
+    }
+    assert {"--dry-run", "--json", "--metrics"} <= named
+    assert not named - known - OF_OTHERS
 
 
 def run(*words: str | Path, stdin: str = "") -> str:
