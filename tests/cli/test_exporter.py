@@ -160,6 +160,11 @@ def test_scrapes_over_tcp(node: Node, where: str) -> None:
         server.close()
 
 
+def test_address_of_another_host_is_explained() -> None:
+    with pytest.raises(HostError, match="ip address show"):
+        MetricsServer(MetricsAddress.parse("192.0.2.77:9586"))
+
+
 def test_scrape_over_unix_socket(node: Node, tmp_path: Path) -> None:
     """A file that a killed process left is replaced. A live one is not."""
     path = tmp_path / "metrics"

@@ -54,6 +54,7 @@ _CURES = {
     errno.EDQUOT: "free space there, or raise the quota",
     errno.EROFS: "mount a writable filesystem there: mount -t tmpfs tmpfs DIRECTORY",
     errno.EADDRINUSE: "choose another ListenPort, or stop the program that has this one: ss -lnup",
+    errno.EADDRNOTAVAIL: "choose an address that this host has: ip address show",
     errno.ENOTSUP: "install OpenSSL 3 with its default provider: see udpring doctor",
 }
 
