@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +86,51 @@ def test_streams_and_signals_are_passed_on(packet_place: Place) -> None:
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 stream.close()
+
+
+WAITS = """
+import os, signal
+os.setpgrp()
+numbers = {signal.SIGINT, signal.SIGUSR1, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+print("ready", flush=True)
+number = 0
+while number != signal.SIGTERM:
+    number = signal.sigwait(numbers)
+    print(f"<{number}>", flush=True)
+"""
+
+
+def test_ctrl_c_is_not_passed_on(packet_place: Place) -> None:
+    """The terminal sends it to the process group of the command, where the program is too. This program has
+    left the group, so it shows what the command sends."""
+    main, end = pty.openpty()
+    child = subprocess.Popen(
+        ["setsid", "--ctty", *words(packet_place, sys.executable, "-P", "-c", WAITS)],
+        env=packet_place.env, cwd="/", stdin=end, stdout=end, stderr=end,
+    )  # fmt: skip
+    os.close(end)
+    said = b""
+
+    def until_it_says(word: bytes) -> None:
+        nonlocal said
+        while word not in said:
+            said += os.read(main, 4096)
+
+    try:
+        until_it_says(b"ready")
+        os.write(main, b"\x03")
+        until_it_says(b"^C")  # the signal was sent before the echo
+        child.send_signal(signal.SIGUSR1)
+        until_it_says(b"<10>")
+        child.terminate()
+        until_it_says(b"<15>")
+        assert child.wait(60) == 0
+        assert re.findall(rb"<.*?>", said) == [b"<10>", b"<15>"]
+    finally:
+        child.kill()
+        child.wait(30)
+        os.close(main)
 
 
 FILTER = "(ip or ip6) and (not host 127.0.0.1 or port 53)"
