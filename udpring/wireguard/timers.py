@@ -150,13 +150,16 @@ class Timers:
 
     def deadline(self, state: PeerStamps) -> int | None:
         """The earliest deadline; None: none until a stamp changes."""
-        return min([at for at in self._all(state) if at is not None], default=None)
+        earliest: int | None = None
+        for _, at in self._all(state):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def due(self, now: int, state: PeerStamps) -> set[Timer]:
         """The timers that are due at ``now``. They are taken: the same stamp does not fire again, and
         RETRANSMIT and ERASE are disarmed."""
-        armed = zip(Timer, self._all(state), strict=True)
-        fired = {timer for timer, at in armed if at is not None and at <= now}
+        fired = {timer for timer, at in self._all(state) if at is not None and at <= now}
         if Timer.RETRANSMIT in fired:
             self.retransmit_at = None
         if Timer.ERASE in fired:
@@ -170,14 +173,13 @@ class Timers:
             self._persistent_since = now
         return fired
 
-    def _all(self, state: PeerStamps) -> tuple[int | None, ...]:
-        """When each Timer is due, in their order."""
+    def _all(self, state: PeerStamps) -> tuple[tuple[Timer, int | None], ...]:
         return (
-            self.retransmit_at,
-            self._new_handshake(state),
-            self._keepalive(state),
-            self._persistent(state),
-            self.erase_at,
+            (Timer.RETRANSMIT, self.retransmit_at),
+            (Timer.NEW_HANDSHAKE, self._new_handshake(state)),
+            (Timer.KEEPALIVE, self._keepalive(state)),
+            (Timer.PERSISTENT, self._persistent(state)),
+            (Timer.ERASE, self.erase_at),
         )
 
     def _new_handshake(self, state: PeerStamps) -> int | None:
