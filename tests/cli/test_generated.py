@@ -26,6 +26,19 @@ def walk(command: Command) -> Iterator[Command]:
         yield from walk(child)
 
 
+def test_variables_of_the_environment_are_documented() -> None:
+    page = (TOP / "docs/commands.md").read_text()
+    texts = [
+        path.read_text()
+        for pattern in ("*.py", "*.c")
+        for path in (TOP / "udpring").rglob(pattern)
+        if path.name not in ("build.py", "journal_log.py")  # variables of a build, fields of the journal
+    ]
+    read = {name for text in texts for name in re.findall(r'"(UDPRING_[A-Z_]+)"', text)}
+    assert {"UDPRING_TIER", "UDPRING_AEAD", "UDPRING_CONFINEMENT"} <= read
+    assert not {name for name in read if f"`{name}=" not in page}
+
+
 OF_OTHERS = {"--comment", "--src-type", "--mark", "--save-mark", "--restore-mark", "--now"}
 """Options of iptables and systemctl that texts name."""
 

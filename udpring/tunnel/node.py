@@ -20,7 +20,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from udpring.errors import ClosedError
 from udpring.tunnel.attachment import Attached, Attachment, PlaneSettings, Tun
@@ -137,7 +136,7 @@ class Node(Inside, PacketsOfNode):
         self._end: asyncio.Future[End] | None = None
         self._events = NodeEvents()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Node:
         await self.start()
         return self
 
