@@ -18,6 +18,7 @@ from lab import Rig, until
 from lab.intrusion import Attempt, connected
 from lab.rootless import DEVICES, NAME, Place, rootless_place, web_server
 
+from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, SETFCAP
 from udpring.tunnel.system_calls import this_architecture
 
 NUMBERS = found.numbers if (found := this_architecture()) else {}
@@ -142,3 +143,23 @@ def test_intruder_gets_nothing_from_proxy(place: Place) -> None:
             assert (place.directory / "got").read_bytes() == content
             process.terminate()
             assert process.wait(60) == 0, place.said()
+
+
+def test_program_of_root_has_no_privilege_inside(rig: Rig, readable: dict[str, str]) -> None:
+    """The file may belong to another user."""
+    with rootless_place(rig, readable, "packet") as place:
+        tunnel = place.tunnel
+        script = (
+            f"ping -c 1 -W 60 {tunnel.b.inner4} && grep Cap /proc/self/status; grep Cap /proc/$PPID/status"
+        )
+        words = ("run", str(place.file), "--", "sh", "-c", script)
+        done = subprocess.run(
+            tunnel.a.space.argv(sys.executable, "-P", "-m", "udpring.cli.main", *words),
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = re.findall(r"^Cap(?:Prm|Eff|Amb):\t(\w+)$", done.stdout, re.MULTILINE)
+        inside, command = found[:3], found[3:]
+        assert {int(each, 16) for each in inside} == {0}
+        rights = 1 << NET_ADMIN | 1 << NET_BIND_SERVICE | 1 << SETFCAP
+        assert [int(each, 16) | rights for each in command] == [rights] * 3

@@ -1,8 +1,9 @@
 """Shared by ``udpring run`` and ``udpring proxy``: their file, a rootless node from it, and its confinement.
 
-1. ``helper`` forks a broker and gives up capabilities, while there is one thread.
-2. The node of ``node_of`` starts, with the process that holds its namespaces. ``run`` starts its program.
-3. ``confine`` binds the process: a program of the user would inherit it if it came earlier.
+1. ``helper`` forks a broker, which has no keys.
+2. ``node_of`` reads the file. Then, while there is one thread, it gives up capabilities, which root has.
+3. The node starts, with the process that holds its namespaces. ``run`` starts its program.
+4. ``confine`` binds the process: a program of the user would inherit it if it came earlier.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ def helper() -> Iterator[Broker | None]:
         yield None
         return
     with contextlib.closing(Broker.start(_help)) as broker:
-        confinement.begin_rootless()
         yield broker
 
 
@@ -64,7 +64,8 @@ def confine(broker: Broker | None) -> None:
 
 
 def node_of(args: argparse.Namespace, broker: Broker | None) -> Node:
-    """The node, not started. Prints the settings of the file that do not apply. Raises ConfigError."""
+    """The node, not started. Prints the settings of the file that do not apply. Raises ConfigError. For a
+    process with one thread."""
     path = args.file
     if config.INTERFACE_NAME.fullmatch(path) and not Path(path).exists():
         path = str(config.locate(path)[1])
@@ -74,5 +75,7 @@ def node_of(args: argparse.Namespace, broker: Broker | None) -> Node:
         raise ConfigError("[Interface] has no Address", file=path, cure="give the tunnel's end an address")
     if has_hooks(settings):
         print(f"udpring: {path}: PreUp, PostUp, PreDown and PostDown are not run", file=sys.stderr)
+    if broker is not None:
+        confinement.begin_rootless()
     outside = Outside() if broker is None else of_broker(broker)
     return Node(loaded, attachment=Rootless(args.device, confined=broker is not None), outside=outside)

@@ -10,9 +10,19 @@ import os
 import struct
 from collections.abc import Iterable
 
-__all__ = ["DAC_OVERRIDE", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "SETGID", "SETUID", "held", "keep_only"]
+__all__ = [
+    "DAC_OVERRIDE",
+    "KILL",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+    "held",
+    "keep_only",
+]
 
-DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN = 1, 5, 6, 7, 10, 12
+DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, SETFCAP = 1, 5, 6, 7, 10, 12, 31
 """CAP_* of linux/capability.h."""
 
 _VERSION_3 = 0x20080522

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable
 from enum import Flag, auto
 
-from udpring.tunnel.capabilities import DAC_OVERRIDE, NET_ADMIN, NET_BIND_SERVICE, keep_only
+from udpring.tunnel.capabilities import DAC_OVERRIDE, NET_ADMIN, NET_BIND_SERVICE, SETFCAP, keep_only
 from udpring.tunnel.first_confinement import VARIABLE, attempt, hide, prctl, protect_memory, wanted
 from udpring.tunnel.landlock import forbid_special_files
 from udpring.tunnel.seccomp import Allow, Test, install, program
@@ -133,12 +133,13 @@ def _forbid_special_files(sockets: Iterable[str | os.PathLike[str]]) -> None:
 def begin_rootless() -> None:
     """The capabilities of a node that is rootless, if it has any. For a process with one thread.
 
+    Root needs CAP_SETFCAP to be root in a user namespace. The filter leaves no call that it allows.
     no_new_privs and what else a program of the user would inherit come with ``complete_rootless``.
     """
     from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
 
     lib.udpring_steering_load()
-    attempt("capabilities", lambda: keep_only(NODE))
+    attempt("capabilities", lambda: keep_only([*NODE, SETFCAP]))
 
 
 def complete_rootless() -> None:

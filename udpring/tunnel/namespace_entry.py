@@ -17,6 +17,7 @@ import sys
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+PR_SET_SECUREBITS, SECBIT_NOROOT, SECBIT_NOROOT_LOCKED = 28, 1, 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -84,6 +85,8 @@ def enter(user: str, net: str, space: str, rights: str, dashes: str, *program: s
         if rights == "keep":
             keep_rights()
         else:
+            # Else a program of root would have all rights of the user namespace again.
+            libc.prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED, 0, 0, 0)
             default_signals()
     except (Refused, OSError) as refused:
         print(f"udpring: the namespaces of the node cannot be entered: {refused}", file=sys.stderr)
