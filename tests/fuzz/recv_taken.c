@@ -144,6 +144,18 @@ uint64_t sum_of(const struct udpring_batch *batch)
     return sum;
 }
 
+/* The call tells the columns of few datagrams once more. */
+static void check_few(const struct udpring_batch *batch, const struct udpring_packet *spread)
+{
+    const uint8_t *few = model.call->few;
+    size_t columns = batch->count * UDPRING_RECV_COLUMNS_BYTES;
+    if (batch->count > UDPRING_RECV_FEW)
+        return;
+    CLAIM(!memcmp(few, batch->columns, columns), "other columns in the call");
+    for (uint32_t i = 0; i < batch->count; i++)
+        CLAIM(!memcmp(few + columns + i * sizeof(spread->source), &spread[i].source, sizeof(spread->source)), "another source in the call");
+}
+
 void take_batch(void)
 {
     struct udpring_batch *batch = model.call->batch;
@@ -151,6 +163,7 @@ void take_batch(void)
     CLAIM(batch && batch->count && batch->count <= 512, "a batch of %u", batch ? batch->count : 0);
     CLAIM(batch->base == model.call->base && batch->bytes == model.call->bytes && batch->count == model.call->count, "another batch");
     udpring_batch_spread(batch, 0, sizeof(spread[0]), (uint8_t *)spread);
+    check_few(batch, spread);
     for (uint32_t i = 0; i < batch->count; i++) {
         uint32_t offset = batch->columns[i], length = batch->columns[batch->count + i];
         CLAIM(batch->columns[2 * batch->count + i] == offset + length && offset + (uint64_t)length <= batch->bytes, "columns");

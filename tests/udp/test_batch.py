@@ -348,3 +348,30 @@ def test_address_of_a_packet_is_never_optional(make_socket: Callable[..., socket
     sock = make_socket()
     assert Packet(memoryview(b""), nowhere, SocketOrigin(sock, ipv6=False)).address == ("0.0.0.0", 0)
     assert Packet(memoryview(b""), nowhere, SocketOrigin(sock, ipv6=True)).address == ("::", 0, 0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 40])
+def test_columns_of_few_and_many_agree(tier: str, pair: Pair, count: int) -> None:
+    """The core gives the columns of few datagrams in another way than those of many."""
+    payloads = [os.urandom(1 + number % 7) for number in range(count)]
+    with RecvRing(pair.sink, tier=tier) as ring:
+        for payload in payloads:
+            pair.source.sendto(payload, pair.to)
+        (batch,) = gather(ring, count)
+        pair.source.sendto(b"next", pair.to)
+        (following,) = gather(ring, 1)
+        data, offsets, lengths = batch.data, batch.offsets, batch.lengths
+        assert [len(column) for column in (offsets, lengths, batch.addresses)] == [count] * 3
+        assert [bytes(data[at : at + size]) for at, size in zip(offsets, lengths, strict=True)] == payloads
+        assert list(lengths) == [len(payload) for payload in payloads]
+        assert list(batch.addresses) == [pair.seen_source] * count
+        assert batch.payloads() == payloads
+        assert [bytes(packet) for packet in batch] == payloads
+        assert batch[count // 2 :].payloads() == payloads[count // 2 :]
+        assert list(batch[::-1].lengths) == list(lengths)[::-1]
+        assert following.payloads() == [b"next"]
+        batch.release()
+        with pytest.raises(ClosedError):
+            _ = batch.addresses
+        with pytest.raises(ClosedError):
+            _ = batch.lengths

@@ -20,7 +20,7 @@ from udpring.udp.loops import BATCHES_A_TURN, LOOK_SECONDS, Watch, give_way
 from udpring.udp.origin import Members, Origin, SocketOrigin
 from udpring.udp.tiers import counters, tier_name, tier_number
 from udpring.udp.uncopied import Uncopied
-from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds
+from udpring.udp.waiting import WAIT_SLICE_NS, nanoseconds, wait_slice
 
 __all__ = ["RecvRing"]
 
@@ -71,6 +71,11 @@ class RecvRing(Uncopied):
 
     _instead = "each thread or process makes its own, on a socket of its own"
 
+    # What the call was filled in for last. A program mostly asks for the same again.
+    _max: int | None = None
+    _timeout: float | None = None
+    _left = -1
+
     def __init__(
         self,
         sock: socket.socket | Iterable[socket.socket],
@@ -116,10 +121,8 @@ class RecvRing(Uncopied):
         options.lease_limit = _bounded("lease_limit", lease_limit)
         options.copy_limit = _bounded("copy_limit", copy_limit, 1 << 63)
         options.cq_entries = _bounded("cq_entries", cq_entries)
-        options.whole_trains = whole_trains
-        options.timestamps = timestamps
-        options.locals = local_addresses
-        options.tos = tos
+        options.whole_trains, options.timestamps = whole_trains, timestamps
+        options.locals, options.tos = local_addresses, tos
         if gro is None:
             options.gro = lib.UDPRING_GRO_OFF if 0 < buffer_size < 65536 else lib.UDPRING_GRO_TRY
         else:
@@ -129,6 +132,7 @@ class RecvRing(Uncopied):
         check(lib.udpring_recv_open(opened, options, why), "opening a receive ring", why)
         self._handle = ffi.gc(opened[0], lib.udpring_recv_free)
         self._call = lib.udpring_recv_call(self._handle)  # part of the handle: valid only while that is held
+        self._few = ffi.buffer(self._call.few)  # likewise
         self._tier = tier_name(lib.udpring_recv_tier(self._handle))
         self._tier_reason: str = ffi.string(lib.udpring_recv_reason(self._handle)).decode("utf-8", "replace")
         try:
@@ -211,51 +215,61 @@ class RecvRing(Uncopied):
         it was shut down for reading; ENOBUFS when the program keeps more packets than ``copy_limit`` allows.
         A wait notices the first two within a fifth of a second.
         """
-        if max_packets < 1:
-            raise ValueError(f"max_packets must be at least 1: {max_packets}")
-        left = -1
-        deadline = 0
-        if timeout is not None:
-            left = nanoseconds(timeout)
-            deadline = time.monotonic_ns() + left if left > 0 else 0
-        handle = self._begin()
+        handle = self._handle
+        if self._busy or self._closing or handle is None or get_ident() != self._thread:
+            self._refuse()
+        self._busy = True
         try:
-            call = self._call
-            call.max = max_packets if max_packets < _MOST else _MOST
-            while True:
-                call.timeout_ns = left if 0 <= left < WAIT_SLICE_NS else WAIT_SLICE_NS
-                code = _recv_batch(call)
-                if code == 0:
-                    return Batch(call, self._origin)
-                if code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS:
-                    return Batch(None, self._origin)
-                if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
-                    self._fail(code)
-                if deadline:
-                    left = max(0, deadline - time.monotonic_ns())
-                handle = self._usable()
+            if max_packets != self._max or timeout != self._timeout:
+                self._ask(max_packets, timeout)
+            code = _recv_batch(self._call)
+            return self._wait_on(code) if code else Batch(self._call, self._few, self._origin)
         finally:
             self._busy = False
             del handle  # keep it until here: `call` is part of it
 
+    def _ask(self, max_packets: int, timeout: float | None) -> None:
+        """Fills in the call."""
+        if max_packets < 1:
+            raise ValueError(f"max_packets must be at least 1: {max_packets}")
+        left = -1 if timeout is None else nanoseconds(timeout)
+        self._max = None  # a signal handler may raise in the middle
+        self._call.max = max_packets if max_packets < _MOST else _MOST
+        self._call.timeout_ns = wait_slice(left)
+        self._timeout, self._left, self._max = timeout, left, max_packets
+
+    def _wait_on(self, code: int) -> Batch:
+        """After a call that returned this code, with no batch."""
+        call, left = self._call, self._left
+        deadline = (call.began_ns or time.monotonic_ns()) + left if left > 0 else 0
+        while code:
+            if code == -errno.ETIME and 0 <= left <= WAIT_SLICE_NS:
+                return Batch(None, None, self._origin)
+            if code not in (-errno.EINTR, -errno.ECANCELED, -errno.ETIME):
+                self._fail(code)
+            if deadline:
+                left = max(0, deadline - time.monotonic_ns())
+            self._usable()
+            self._max = None  # the next call fills it in again
+            call.timeout_ns = wait_slice(left)
+            code = _recv_batch(call)
+        return Batch(call, self._few, self._origin)
+
     def _poll(self, max_packets: int) -> Batch | None:
         """``recv_batch`` without a wait. None stands for an empty batch."""
         handle = self._handle
-        usual = not self._closing and handle is not None and not self._busy and get_ident() == self._thread
-        if not usual or not 0 < max_packets < _MOST:
-            return self.recv_batch(max_packets, 0) or None
+        if self._busy or self._closing or handle is None or get_ident() != self._thread:
+            self._refuse()
         self._busy = True
         try:
-            call = self._call
-            call.max = max_packets
-            call.timeout_ns = 0
-            code = _recv_batch(call)
-            if code == 0:
-                return Batch(call, self._origin)
+            if max_packets != self._max or self._timeout != 0:
+                self._ask(max_packets, 0)
+            if not (code := _recv_batch(self._call)):
+                return Batch(self._call, self._few, self._origin)
+            return None if code == -errno.ETIME else self._wait_on(code) or None
         finally:
             self._busy = False
             del handle  # keep it until here: `call` is part of it
-        return None if code == -errno.ETIME else self.recv_batch(max_packets, 0) or None
 
     def _alone(self, connected: bool) -> Alone:
         """For single datagrams, of a caller that polls the socket itself."""
@@ -266,17 +280,12 @@ class RecvRing(Uncopied):
         check(lib.udpring_recv_move(self._handle), "moving a receive ring to another thread")
         self._thread = get_ident()
 
-    def _begin(self) -> Any:
-        """Begins a call of the owner and returns the handle."""
-        handle = self._handle
-        if self._closing or handle is None:
-            return self._usable()
+    def _refuse(self) -> None:
+        """Raises why it cannot receive now."""
+        self._usable()
         if get_ident() != self._thread:
             check(-errno.EXDEV, "receiving")
-        if self._busy:
-            raise RuntimeError("recv_batch was called from a signal handler while it runs on the same ring")
-        self._busy = True
-        return handle
+        raise RuntimeError("recv_batch was called from a signal handler while it runs on the same ring")
 
     def _fail(self, code: int) -> None:
         if code == -errno.ENOLINK:

@@ -42,6 +42,7 @@ class Seats(Uncopied):
         check(lib.udpring_recv_open(opened, options, why), "opening the receive ring of an event loop", why)
         self.handle: Any = ffi.gc(opened[0], lib.udpring_recv_free)
         self.call = lib.udpring_recv_call(self.handle)  # part of the handle: valid only while that is held
+        self.few = ffi.buffer(self.call.few)  # likewise
         self.sender: SendRing | None = None  # for batches of the endpoint whose socket is `sends_on`
         self.sends_on: socket.socket | None = None
         self.polled: EpollSets | None = None  # made where the loop does not poll sockets
@@ -116,7 +117,7 @@ class Seats(Uncopied):
 class Seat(Uncopied):
     """What a transport uses of a receive ring, for one socket that its event loop polls. Tier mmsg."""
 
-    __slots__ = ("__dict__", "_call", "_number", "_origin", "_shared", "_sock")
+    __slots__ = ("__dict__", "_call", "_few", "_number", "_origin", "_shared", "_sock")
 
     tier = "mmsg"
 
@@ -124,7 +125,7 @@ class Seat(Uncopied):
         self._number = -1
         self._sock = sock
         self._origin = SocketOrigin(sock, sock.family == socket.AF_INET6)
-        self._call = seats.call
+        self._call, self._few = seats.call, seats.few
         self._shared: Seats | None = seats
         seats.count += 1
         try:
@@ -165,10 +166,10 @@ class Seat(Uncopied):
         call.max = max_packets
         code = lib.udpring_recv_batch(call)
         if code == 0:
-            return Batch(call, self._origin)
+            return Batch(call, self._few, self._origin)
         if code != -errno.ETIME:
             check(code, "receiving")
-        return Batch(None, self._origin)
+        return Batch(None, None, self._origin)
 
     def _alone(self, connected: bool) -> Alone:
         """For its single datagrams."""

@@ -6,7 +6,6 @@
 
 #define IDLE_MAX 16u          /* batches kept for reuse */
 #define IDLE_BYTES 65536u     /* larger ones are freed */
-#define COLUMNS 3             /* offsets, lengths, ends */
 
 /* Owner: its udp_batches. Between build and return, the holder. Thread: the owner's, or the holder's. Freed by the udp_batches.
  * `memory` contains the messages, the columns, and for a copy also the datagrams. */
@@ -328,7 +327,7 @@ int udp_batches_build(struct udp_batches *batches, const struct udp_share *share
                       struct udpring_batch **built)
 {
     size_t messages_bytes = share->messages * sizeof(struct udpring_packet);
-    size_t columns_bytes = (size_t)share->datagrams * COLUMNS * sizeof(uint32_t);
+    size_t columns_bytes = (size_t)share->datagrams * UDPRING_RECV_COLUMNS_BYTES;
     struct udp_batch *batch = NULL;
     bool copy = !may_lease(batches, share);
     if (copy)

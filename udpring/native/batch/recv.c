@@ -161,10 +161,9 @@ static int check_quiet(struct udpring_recv *recv, bool waited)
 }
 
 /* Waits for the first datagram, unless one is ready. */
-static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
+static int wait_and_gather(struct udpring_recv *recv, struct udpring_recv_call *call, struct udp_share *share)
 {
-    int64_t timeout_ns = call->timeout_ns;
-    int64_t deadline = timeout_ns > 0 ? (int64_t)ur_clock_ns(CLOCK_MONOTONIC) + timeout_ns : 0;
+    int64_t timeout_ns = call->timeout_ns, deadline = 0;
     uint32_t max = call->max ? call->max : 1;
     int code;
     while (!(code = udp_batches_gather(&recv->batches, max, share)) && !share->messages) {
@@ -178,6 +177,10 @@ static int wait_and_gather(struct udpring_recv *recv, const struct udpring_recv_
             return -ENOLINK;
         int64_t left = timeout_ns;
         if (timeout_ns > 0) {
+            if (!deadline) {   /* not before: a datagram that is there needs no clock */
+                call->began_ns = (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
+                deadline = call->began_ns + timeout_ns;
+            }
             left = deadline - (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
             left = left > 0 ? left : 0;
         }
@@ -214,7 +217,7 @@ static int gather_from(struct udpring_recv *recv, const struct udpring_recv_call
 }
 
 /* What is there of any socket, or a wait for it. */
-static int gather(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udp_share *share)
+static int gather(struct udpring_recv *recv, struct udpring_recv_call *call, struct udp_share *share)
 {
     int code = check_open(recv);
     if (code)
@@ -227,7 +230,7 @@ static int gather(struct udpring_recv *recv, const struct udpring_recv_call *cal
     return wait_and_gather(recv, call, share);
 }
 
-static int next_batch(struct udpring_recv *recv, const struct udpring_recv_call *call, struct udpring_batch **batch)
+static int next_batch(struct udpring_recv *recv, struct udpring_recv_call *call, struct udpring_batch **batch)
 {
     struct udp_share share = {0};
     int code = recv->passive ? gather_from(recv, call, &share) : gather(recv, call, &share);
@@ -333,12 +336,25 @@ int32_t udpring_recv_error(struct udpring_recv *recv)
     return recv->rx ? udp_rx_icmp_error(recv->rx) : 0;
 }
 
+/* The columns of a batch of few datagrams, into the call. */
+static void tell_few(struct udpring_recv_call *call, const struct udpring_batch *batch)
+{
+    _Static_assert(sizeof(call->few) == UDPRING_RECV_FEW * UDPRING_RECV_FEW_BYTES, "room for each");
+    _Static_assert(UDPRING_RECV_FEW_BYTES == UDPRING_RECV_COLUMNS_BYTES + sizeof(struct udpring_address), "of each");
+    size_t columns = (size_t)batch->count * UDPRING_RECV_COLUMNS_BYTES;
+    if (batch->count > UDPRING_RECV_FEW)
+        return;
+    memcpy(call->few, batch->columns, columns);
+    udpring_batch_spread(batch, offsetof(struct udpring_packet, source), sizeof(struct udpring_address), call->few + columns);
+}
+
 int32_t udpring_recv_batch(struct udpring_recv_call *call)
 {
     struct udpring_recv *recv = call->recv;
     int code = udp_handle_check(&recv->owner);
     if (code)
         return code;
+    call->began_ns = 0;
     if (!recv->rx)
         return -ECANCELED;
     struct udpring_batch *batch = call->batch;
@@ -358,6 +374,7 @@ int32_t udpring_recv_batch(struct udpring_recv_call *call)
     call->base = batch->base;
     call->bytes = batch->bytes;
     call->count = batch->count;
+    tell_few(call, batch);
     atomic_store_explicit(&recv->given, batch, memory_order_relaxed);
     return 0;
 }

@@ -73,17 +73,44 @@ static bool push_again(struct udpring_send *send)
     return true;
 }
 
-/* Sends a single datagram without a slot if it cannot overtake a pending send. One sendto(2) costs less than one operation of a
- * ring (docs/performance.md). False: push it as usual. */
-static bool send_lone(struct udpring_send *send, struct send_job *job, const struct udpring_address *to,
-                      struct send_train *train)
+/* Cuts the next train as its destination takes it, and returns the destination. */
+static const struct udpring_address *cut_next(struct udpring_send *send, const struct send_job *job, struct send_train *train)
 {
-    int code = udp_tx_send_now(send->tx, send_train_datagram(train, 0), train->length, to);
-    if (ur_unlikely(code > 0))
+    const struct udpring_address *to = send_job_address(job, send_job_index(job, job->at));
+    bool trains = send->trains && !(job->face->flags & UDPRING_SEND_PLAIN);
+    send_job_cut(job, trains ? udp_tx_segments_max() : 1, SEND_TRAIN_BYTES, train);
+    if (train->count > 1 && !send_path_takes(&send->paths, to, train->segment))
+        send_job_cut(job, 1, 0, train);
+    return to;
+}
+
+/* Sends single datagrams without slots, `train` and those behind it. None can overtake a pending send, because there is none.
+ * sendmmsg(2) costs less than operations of a ring (docs/performance.md). False: none was sent, push the first as usual. */
+static bool send_singles(struct udpring_send *send, struct send_job *job, const struct udpring_address *to,
+                         struct send_train train)
+{
+    struct udp_tx_singles *singles = &send->singles;
+    uint32_t first = train.first, ended;
+    uint64_t flat = job->flat;
+    if (!udp_tx_idle(send->tx))
         return false;
-    send_job_advance(job, train);
-    give_result(send, job, train->first, 1, code);
-    return true;
+    singles->count = 0;
+    while (train.count == 1 &&
+           udp_tx_singles_add(send->tx, singles, send_train_datagram(&train, 0), train.length, to)) {
+        send_job_advance(job, &train);
+        if (job->at == job->planned)
+            break;
+        to = cut_next(send, job, &train);
+    }
+    ended = udp_tx_send_singles(send->tx, singles);
+    for (uint32_t i = 0; i < ended; i++) {
+        give_result(send, job, first + i, 1, singles->result[i]);
+        flat += singles->piece[i].iov_len;
+    }
+    job->at = first + ended;   /* those that did not end come next */
+    if (!job->vector)
+        job->flat = flat;
+    return ended > 0;
 }
 
 /* Pushes the next train of a job. False: not possible now. */
@@ -96,16 +123,12 @@ static bool push_train(struct udpring_send *send, struct send_job *job)
         if (send->fan && send_fan_out(send, job))
             return true;
     }
-    const struct udpring_address *to = send_job_address(job, send_job_index(job, job->at));
-    bool trains = send->trains && !(job->face->flags & UDPRING_SEND_PLAIN);
     struct send_train train;
-    send_job_cut(job, trains ? udp_tx_segments_max() : 1, SEND_TRAIN_BYTES, &train);
-    if (train.count > 1 && !send_path_takes(&send->paths, to, train.segment))
-        send_job_cut(job, 1, 0, &train);
+    const struct udpring_address *to = cut_next(send, job, &train);
     uint32_t segment = train.count > 1 ? train.segment : 0;
     if (send_path_must_wait(&send->paths, to, segment, job->face->flags & UDPRING_SEND_ORDERED))
         return false;
-    if (!job->control && train.count == 1 && send_lone(send, job, to, &train))
+    if (!job->control && train.count == 1 && send_singles(send, job, to, train))
         return true;
     struct udp_tx_item item;
     int code = send_make_item(send, job, to, &item);

@@ -8,6 +8,7 @@
 
 #include "../udp/handle.h"
 #include "../udp/tx.h"
+#include "../udp/tx_singles.h"
 
 #include "send_job.h"
 #include "send_path.h"
@@ -53,6 +54,7 @@ struct udpring_send {
     uint64_t unfinished, finished;      /* datagrams without a result. Jobs that ended */
     struct send_paths paths;
     struct send_plan plan;
+    struct udp_tx_singles singles;      /* for the length of a call */
     struct send_fan *fan;               /* NULL: no helpers */
 };
 

@@ -107,11 +107,15 @@ struct udpring_batch {
     uint64_t kernel_drops;              /* reported since the previous batch */
     uint8_t whole_trains;
 };
-/* The arguments of one receive, in one struct: a call with one argument is the cheapest from Python.
+#define UDPRING_RECV_FEW 16            /* a batch of up to this many datagrams has its columns also in the call */
+#define UDPRING_RECV_COLUMNS_BYTES 12  /* of a datagram: offset, length and end, a uint32_t each */
+#define UDPRING_RECV_FEW_BYTES 36      /* of a datagram in the call: the same, and its struct udpring_address */
+/* The arguments of one receive, in one struct: a call with one argument is the cheapest from Python. It leaves them as they are.
  * Owner: the ring. Thread: the opener's. Freed with the handle. */
 struct udpring_recv_call {
     struct udpring_recv *recv;
     int64_t timeout_ns;                 /* negative none, 0 poll */
+    int64_t began_ns;                   /* CLOCK_MONOTONIC when the last call began to wait. 0: it did not, or timeout_ns was not positive */
     /* Set when a batch is returned. The caller sets it to NULL after taking the batch over. If it is still set at the next
      * call, that call returns the same batch. So no batch is lost when a signal handler raises in between. */
     struct udpring_batch *batch;
@@ -120,6 +124,9 @@ struct udpring_recv_call {
     uint32_t count;
     uint32_t max;                       /* datagrams */
     uint32_t number;                    /* options.passive: of the socket. Then a call never waits, and `max` is approximate */
+    /* If `count` is at most UDPRING_RECV_FEW: offsets[count], lengths[count], ends[count] and the source of each. So Python
+     * reads them with one copy, which pays for batches of few datagrams. */
+    uint8_t few[576];                   /* UDPRING_RECV_FEW * UDPRING_RECV_FEW_BYTES */
 };
 /* Single datagrams of one socket, without batches: the last one that was received.
  * Owner: the caller, who sets the first line. Thread: the ring's. Freed by the caller. */

@@ -56,7 +56,7 @@ static int send_to(int fd, uint8_t family, const uint8_t *data, uint64_t length,
     }
     ssize_t sent = sendto(fd, data, length, UDP_TX_FLAGS, name_length ? (struct sockaddr *)&name : NULL, name_length);
     int error = sent < 0 ? errno : 0;
-    if (error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error))
+    if (udp_tx_must_queue(error))
         return 1;
     return !error && (uint64_t)sent != length ? -EIO : -error;
 }

@@ -147,4 +147,10 @@ static inline bool udp_tx_fatal(int32_t result)
 {
     return result == -EBADF || result == -ENOTSOCK;
 }
+
+/* The error is not the datagram's own, or may be over soon: the queues handle it. */
+static inline bool udp_tx_must_queue(int error)
+{
+    return error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error);
+}
 #endif
