@@ -40,12 +40,12 @@ __all__ = ["FIGURES", "measure_setup"]
 Say = Callable[[str], None]
 
 FIGURES = (
-    Figure("start_ms", "start to socket ready", "ms", "", True, 1),
-    Figure("resident_mib", "resident memory (PSS), no peers", "MiB", "", True, 1),
-    Figure("setconf_s", "wg setconf", "s", "", True, 3),
-    Figure("syncconf_s", "wg syncconf, unchanged", "s", "", True, 3),
-    Figure("show_s", "wg show", "s", "", True, 3),
-    Figure("peers_mib", "memory above no peers", "MiB", "", True, 1),
+    Figure("start_ms", "start to socket ready", "ms", "Start", True, 1),
+    Figure("resident_mib", "resident memory (PSS), no peers", "MiB", "Memory", True, 1),
+    Figure("setconf_s", "wg setconf", "s", "Commands, with all peers", True, 3),
+    Figure("syncconf_s", "wg syncconf, unchanged", "s", "Commands, with all peers", True, 3),
+    Figure("show_s", "wg show", "s", "Commands, with all peers", True, 3),
+    Figure("peers_mib", "memory above no peers", "MiB", "Memory", True, 1),
 )
 START_WAIT = 20.0
 COMMAND_WAIT = 120.0

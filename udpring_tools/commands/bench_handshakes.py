@@ -7,7 +7,13 @@ import json
 from typing import Any
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress
+from udpring_tools.commands.measuring import (
+    Between,
+    add_plot_option,
+    add_run_options,
+    ended_by_signals,
+    progress,
+)
 
 PARTS = ("rate", "flood", "loop")
 LONG_PARTS = ("tables",)
@@ -46,21 +52,28 @@ def register(subparsers: Subparsers) -> None:
         choices=PARTS + LONG_PARTS,
         help="measure only this part. tables, which takes minutes, is measured only so",
     )
+    add_plot_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints. Progress goes to standard error."""
+    from udpring_tools.bench import plot  # noqa: PLC0415
     from udpring_tools.bench.handshakes import measure_handshakes  # noqa: PLC0415
     from udpring_tools.bench.program import Program, distinct  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
 
     parts = (args.only,) if args.only else PARTS
     programs = distinct([Program.ours(), *map(Program.parse, args.against)])
+    if args.plot:
+        plot.require_drawable(args.plot)
     if parts != ("loop",):
         become_root(args.words, progress)
     with ended_by_signals():
         result = measure_handshakes(programs, args.rate, args.seconds, args.runs, progress, parts)
     print(json.dumps(result) if args.json else as_table(result))
+    if args.plot:
+        plot.draw(result, args.plot)
+        progress(f"drawn: {args.plot}")
     return 0
 
 

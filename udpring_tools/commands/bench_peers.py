@@ -7,7 +7,13 @@ import json
 from typing import Any
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress
+from udpring_tools.commands.measuring import (
+    Between,
+    add_plot_option,
+    add_run_options,
+    ended_by_signals,
+    progress,
+)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -37,19 +43,26 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--largest", type=Between(1, 100_000), metavar="N", help="leave out cases with more than N peers"
     )
+    add_plot_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints. Progress goes to standard error."""
+    from udpring_tools.bench import plot  # noqa: PLC0415
     from udpring_tools.bench.peers import CASES, measure_peers  # noqa: PLC0415
     from udpring_tools.bench.program import Program  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
 
     cases = [case for case in CASES if case.peers <= (args.largest or case.peers)]
+    if args.plot:
+        plot.require_drawable(args.plot)
     become_root(args.words, progress)
     with ended_by_signals():
         result = measure_peers(Program.ours(), cases, args.rate, args.size, args.seconds, args.runs, progress)
     print(json.dumps(result) if args.json else as_table(result))
+    if args.plot:
+        plot.draw(result, args.plot)
+        progress(f"drawn: {args.plot}")
     return 0
 
 

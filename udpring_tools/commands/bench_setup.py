@@ -6,7 +6,7 @@ import argparse
 import json
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, add_plot_option, ended_by_signals, progress
 
 
 def register(subparsers: Subparsers) -> None:
@@ -36,19 +36,26 @@ def register(subparsers: Subparsers) -> None:
         help="number of runs, of which the median is taken (default: 5)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    add_plot_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints. Progress goes to standard error."""
+    from udpring_tools.bench import plot  # noqa: PLC0415
     from udpring_tools.bench.program import Program, distinct  # noqa: PLC0415
     from udpring_tools.bench.setup import FIGURES, measure_setup  # noqa: PLC0415
     from udpring_tools.bench.space import become_root  # noqa: PLC0415
     from udpring_tools.bench.table import figures_grid  # noqa: PLC0415
 
     programs = distinct([Program.ours(), *map(Program.parse, args.against)])
+    if args.plot:
+        plot.require_drawable(args.plot)
     become_root(args.words, progress)
     with ended_by_signals():
         result = measure_setup(programs, args.peers, args.runs, progress)
+    if args.plot:
+        plot.draw(result, args.plot)
+        progress(f"drawn: {args.plot}")
     if args.json:
         print(json.dumps(result))
         return 0

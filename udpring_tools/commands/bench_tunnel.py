@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from udpring.cli import Subparsers
 from udpring.wireguard.cipher import Cipher
-from udpring_tools.commands.measuring import Between, add_run_options, ended_by_signals, progress, tier
+from udpring_tools.commands.measuring import (
+    Between,
+    add_plot_option,
+    add_run_options,
+    ended_by_signals,
+    progress,
+    tier,
+)
 
 MEASURES = ("rtt", "rtt_loaded", "tcp", "pps", "memory")
 """The same as in bench/measures.py, which is slow to import. A test compares them."""
@@ -67,9 +73,7 @@ def register(subparsers: Subparsers) -> None:
         metavar="NAMES",
         help=f"measure only these: {','.join(MEASURES)}",
     )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
-    )
+    add_plot_option(parser)
 
 
 def _measures(text: str) -> tuple[str, ...]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress, tier
+from udpring_tools.commands.measuring import Between, add_plot_option, ended_by_signals, progress, tier
 
 PATTERNS = ("to-1", "to-64", "to-1000", "sockets-64")
 SIZES = ("64", "200", "1200", "1400")
@@ -52,9 +51,7 @@ def register(subparsers: Subparsers) -> None:
         help=f"a short run: {QUICK_SECONDS} seconds, {QUICK_ROUNDS} rounds, {' and '.join(QUICK_SIZES)} B",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
-    )
+    add_plot_option(parser)
 
 
 def _chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

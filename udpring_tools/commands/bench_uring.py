@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from udpring.cli import Subparsers
-from udpring_tools.commands.measuring import Between, ended_by_signals, progress
+from udpring_tools.commands.measuring import Between, add_plot_option, ended_by_signals, progress
 
 ROWS = ("nops", "reads", "files", "echo", "sink", "http")
 """The same as in udpring_tools.bench.uring, which is slow to import. A test compares them."""
@@ -54,9 +54,7 @@ def register(subparsers: Subparsers) -> None:
         "needs O_DIRECT (default: that of temporary files)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
-    )
+    add_plot_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:

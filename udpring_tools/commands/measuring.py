@@ -7,11 +7,12 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from udpring.tunnel.decimal_text import parse_decimal
 
-__all__ = ["Between", "add_run_options", "ended_by_signals", "progress", "tier"]
+__all__ = ["Between", "add_plot_option", "add_run_options", "ended_by_signals", "progress", "tier"]
 
 
 class Between:
@@ -53,6 +54,13 @@ def add_run_options(parser: argparse.ArgumentParser, seconds_of: str, runs: int)
         help=f"number of runs, of which the median is taken (default: {runs})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def add_plot_option(parser: argparse.ArgumentParser) -> None:
+    """``--plot``, for ``plot.require_drawable`` before the measurement and ``plot.draw`` after it."""
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw the result (needs udpring[plot])"
+    )
 
 
 def progress(text: str) -> None:
