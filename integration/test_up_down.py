@@ -356,6 +356,23 @@ def test_broker_undoes_the_set_up_of_a_killed_node(host: Host, name: str) -> Non
     assert not list(Path("/var/run/wireguard").glob(f"{name}.*"))
 
 
+def test_broker_survives_the_quit_key_of_a_terminal(host: Host, name: str) -> None:
+    """Ctrl-\\ sends SIGQUIT to the node and to its broker, which undoes what the node set up."""
+    before = host.surroundings()
+    words = host.space.argv(*UDPRING, "up", "--foreground", str(host.file(name, text())))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        try:
+            assert running.stderr is not None
+            while "is up" not in (line := running.stderr.readline()):
+                assert line, "it ended"
+            assert host.surroundings() != before
+            os.killpg(running.pid, signal.SIGQUIT)
+            until(lambda: not host.space.pids(), "the broker has ended")
+        finally:
+            running.kill()
+    assert host.surroundings() == before
+
+
 # ---- reload and save ----
 
 

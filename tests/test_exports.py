@@ -6,14 +6,17 @@ import ast
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from packaging.version import Version
 
 import udpring
 from udpring import _version
 from udpring.cli import main
+from udpring.tunnel import config
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -52,6 +55,26 @@ def test_public_classes_and_functions_are_documented() -> None:
 def test_version_is_the_builds() -> None:
     assert udpring.__version__ == _version.version
     assert Version(udpring.__version__) > Version("0.1")
+
+
+def within(hint: object) -> Iterator[object]:
+    """A type and the types in it, such as those of a union."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from within(part)
+
+
+@pytest.mark.parametrize(
+    "made", [udpring.Config, udpring.InterfaceConfig, udpring.PeerConfig, udpring.Endpoint, udpring.Rootless]
+)
+def test_programs_build_a_config_of_public_types(made: type) -> None:
+    """A type of udpring that a program has to make has a public name."""
+    hints = typing.get_type_hints(made.__init__, localns=vars(config))  # type: ignore[misc]
+    public = [getattr(udpring, name) for name in udpring.__all__]
+    for name, hint in hints.items():
+        for each in within(hint):
+            if inspect.isclass(each) and each.__module__.startswith("udpring."):
+                assert each in public, (name, each)
 
 
 def texts() -> Iterator[str]:
