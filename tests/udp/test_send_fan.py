@@ -84,7 +84,8 @@ def test_one_to_each_of_many_destinations(tier: str, make_socket: Make) -> None:
 
         until_helped(tx, step)
         stats = tx.stats
-        assert stats["packets"] == stats["submits"] == rounds * 200
+        assert stats["packets"] == rounds * 200
+        assert 2 * stats["submits"] <= stats["packets"]  # a call of sendmmsg for several
         assert stats["bytes"] == rounds * sum(map(len, payloads))
         assert 0 < stats["helped"] <= stats["packets"]
         assert tx.pending == 0
@@ -164,7 +165,7 @@ def test_without_trains_helpers_send_singles(tier: str, make_socket: Make) -> No
 
         until_helped(tx, step)
         stats = tx.stats
-        assert stats["submits"] == stats["packets"]
+        assert 2 * stats["submits"] <= stats["packets"]  # a call of sendmmsg for several
         assert stats["trains"] == 0
 
 

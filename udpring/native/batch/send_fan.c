@@ -2,7 +2,7 @@
  * destinations cannot form a train, so each takes a whole pass through the kernel. Only more CPUs make this faster.
  *
  * 1. The owner opens a round, wakes helpers, and takes part. Each thread claims the next few positions of the window and sends
- *    them without the queues (udp_tx_send_direct). A late helper finds nothing to claim, and no thread waits for it.
+ *    them without the queues (udp_tx_send_singles, udp_tx_send_direct). A late helper finds nothing to claim, and no thread waits for it.
  * 2. The datagrams of a destination are adjacent. The thread that claims the first of them sends all, which keeps their order.
  * 3. If a datagram cannot be sent at once (the buffer is full, a train is refused), it is left, with all behind it to the same
  *    destination.
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "../udp/tx.h"
+#include "../udp/tx_singles.h"
 
 #define CLAIM 16u                 /* positions per claim: about 40 us of sending, the longest wait of the owner */
 #define WORTH_WAKING 64u          /* datagrams a thread: waking a thread costs as much as sending a few */
@@ -80,6 +81,33 @@ static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *co
     return udp_tx_send_direct(send->tx, &item, &share->direct);
 }
 
+/* Sends datagrams that join no train, from `cursor` on, by one call. Returns how many have a result. 0: send the next one alone. */
+static uint32_t send_singles(struct send_fan *fan, struct send_job *cursor, struct share *share)
+{
+    const struct udpring_send *send = fan->send;
+    UR_UNINITIALIZED struct udp_tx_singles singles;
+    uint32_t first = cursor->at;
+    singles.count = 0;
+    if (cursor->control || atomic_load_explicit(&fan->full, memory_order_relaxed))
+        return 0;
+    for (; cursor->at < cursor->planned; cursor->at++) {
+        struct send_train train;
+        send_job_cut(cursor, send->trains ? udp_tx_segments_max() : 1, SEND_TRAIN_BYTES, &train);
+        if (train.count > 1 || !udp_tx_singles_add(send->tx, &singles, train.vector->iov_base, train.length,
+                                                   address_at(cursor, cursor->at)))
+            break;
+    }
+    uint32_t ended = singles.count > 1 ? udp_tx_send_singles(send->tx, &singles, &share->direct) : 0;
+    for (uint32_t i = 0; i < ended; i++) {
+        share->ended++;
+        if (ur_unlikely(singles.result[i])) {
+            share->failed++;
+            cursor->face->results[cursor->order[first + i]] = singles.result[i];
+        }
+    }
+    return ended;
+}
+
 /* Sends positions [at, end). No destination in it continues beyond it. */
 static void send_claim(struct send_fan *fan, uint32_t at, uint32_t end, struct share *share)
 {
@@ -87,7 +115,12 @@ static void send_claim(struct send_fan *fan, uint32_t at, uint32_t end, struct s
     cursor.planned = end;
     while (at < end) {
         cursor.at = at;
-        uint32_t count;
+        uint32_t count = send_singles(fan, &cursor, share);
+        if (count) {
+            at += count;
+            continue;
+        }
+        cursor.at = at;
         int code = send_next(fan, &cursor, &count, share);
         if (ur_unlikely(code > 0)) {
             if (code == UDP_TX_FULL)

@@ -90,6 +90,7 @@ static bool send_singles(struct udpring_send *send, struct send_job *job, const 
                          struct send_train train)
 {
     struct udp_tx_singles *singles = &send->singles;
+    struct udp_tx_direct direct = {0};
     uint32_t first = train.first, ended;
     uint64_t flat = job->flat;
     if (!udp_tx_idle(send->tx))
@@ -102,7 +103,8 @@ static bool send_singles(struct udpring_send *send, struct send_job *job, const 
             break;
         to = cut_next(send, job, &train);
     }
-    ended = udp_tx_send_singles(send->tx, singles);
+    ended = udp_tx_send_singles(send->tx, singles, &direct);
+    udp_tx_count_direct(send->tx, &direct);
     for (uint32_t i = 0; i < ended; i++) {
         give_result(send, job, first + i, 1, singles->result[i]);
         flat += singles->piece[i].iov_len;

@@ -23,21 +23,21 @@ bool udp_tx_singles_add(const struct udp_tx *tx, struct udp_tx_singles *singles,
 }
 
 /* The kernel took this one. It sends whole datagrams only, and a partial send must not count as success. */
-static void end_single(struct udp_tx *tx, struct udp_tx_singles *singles, uint32_t at)
+static void end_single(struct udp_tx_singles *singles, uint32_t at, struct udp_tx_direct *direct)
 {
     uint64_t length = singles->piece[at].iov_len;
     if (ur_unlikely(singles->header[at].msg_len != length)) {
         singles->result[at] = -EIO;
-        udp_tx_count_error(&tx->stats, EIO, 1);
+        udp_tx_count_error(&direct->stats, EIO, 1);
         return;
     }
     singles->result[at] = 0;
-    tx->stats.packets++;
-    tx->stats.bytes += length;
-    tx->direct_charge += udp_tx_charge(length, 1);
+    direct->stats.packets++;
+    direct->stats.bytes += length;
+    direct->charge += udp_tx_charge(length, 1);
 }
 
-uint32_t udp_tx_send_singles(struct udp_tx *tx, struct udp_tx_singles *singles)
+uint32_t udp_tx_send_singles(const struct udp_tx *tx, struct udp_tx_singles *singles, struct udp_tx_direct *direct)
 {
     uint32_t at = 0;
     while (at < singles->count) {
@@ -45,12 +45,12 @@ uint32_t udp_tx_send_singles(struct udp_tx *tx, struct udp_tx_singles *singles)
         int error = sent < 0 ? errno : 0;
         if (ur_unlikely(udp_tx_must_queue(error) || !sent))
             break;
-        tx->stats.submits++;
+        direct->stats.submits++;
         for (int i = 0; i < sent; i++)
-            end_single(tx, singles, at++);
+            end_single(singles, at++, direct);
         if (ur_unlikely(error)) {   /* of the first message of the call */
             singles->result[at++] = -error;
-            udp_tx_count_error(&tx->stats, error, 1);
+            udp_tx_count_error(&direct->stats, error, 1);
         }
     }
     return at;

@@ -10,7 +10,7 @@
 
 #define UDP_TX_SINGLES 64
 
-/* Owner: the caller. Thread: the owner's of the `tx` that it is used with. Nothing to free. */
+/* Owner: the caller. Thread: one at a time. Nothing to free. */
 struct udp_tx_singles {
     uint32_t count;
     int32_t result[UDP_TX_SINGLES];   /* of those that ended: 0 or -errno */
@@ -21,6 +21,7 @@ struct udp_tx_singles {
 /* Adds one, to an address or (NULL) to the peer. False: there is no room, or it must be pushed instead. */
 bool udp_tx_singles_add(const struct udp_tx *tx, struct udp_tx_singles *singles, const uint8_t *data, uint64_t length,
                         const struct udpring_address *to);
-/* Sends them at once on socket 0, whose queue must be empty. Returns how many ended. The next one must be pushed. */
-uint32_t udp_tx_send_singles(struct udp_tx *tx, struct udp_tx_singles *singles);
+/* Sends them at once on socket 0. Any thread may call it, as udp_tx_send_direct(). Returns how many ended. The next one must be
+ * pushed. */
+uint32_t udp_tx_send_singles(const struct udp_tx *tx, struct udp_tx_singles *singles, struct udp_tx_direct *direct);
 #endif
