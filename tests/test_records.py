@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from udpring.records import record
+from udpring.records import mutable_record, record
 
 
 @record
@@ -141,6 +141,66 @@ def test_dataclass_may_inherit_from_a_record() -> None:
     made = Inheriting(1, b"s", more=5)
     assert is_dataclass(Made)
     assert asdict(made) == {"number": 1, "secret": b"s", "name": "x", "note": None, "more": 5}
+
+
+@record
+class Extending(Made):
+    more: int = field(kw_only=True)
+    note: str | None = "changed"
+
+
+def test_record_inherits_fields() -> None:
+    made = Extending(1, b"s", more=5)
+    assert asdict(made) == {"number": 1, "secret": b"s", "name": "x", "note": "changed", "more": 5}
+    assert Extending.__slots__ == ("more",)  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises(TypeError, match="positional"):
+        Extending(1, b"s", "x", "note", 5)  # type: ignore[call-arg, misc]
+
+
+@mutable_record
+class Counted:
+    """Its words."""
+
+    number: int
+    secret: bytes = field(default=b"", repr=False)
+    found: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class CountedKnown:
+    """Its words."""
+
+    number: int
+    secret: bytes = field(default=b"", repr=False)
+    found: dict[str, int] = field(default_factory=dict)
+
+
+def test_mutable_record_is_as_the_dataclass() -> None:
+    made, known = Counted(1), CountedKnown(1)
+    made.number = known.number = 3
+    made.found["x"] = known.found["x"] = 1
+    assert repr(made) == repr(known).replace("CountedKnown", "Counted")
+    assert asdict(made) == asdict(known)
+    assert inspect.signature(Counted) == inspect.signature(CountedKnown)
+    assert Counted(1) == Counted(1, found={}) != made
+    assert Counted(1).found is not Counted(1).found
+    assert Counted.__hash__ is CountedKnown.__hash__ is None
+    assert not hasattr(made, "__dict__")
+
+
+def test_initialiser_is_made_at_first_use() -> None:
+    @record
+    class Late:
+        number: int
+
+    before = vars(Late)["__init__"]
+    assert not inspect.isfunction(before)
+    assert Late(2).number == 2
+    after = vars(Late)["__init__"]
+    assert inspect.isfunction(after)
+    assert inspect.ismethod(before.__get__(Late(3)))  # of a thread that looked before
+    assert vars(Late)["__init__"] is after
 
 
 def test_default_factory_is_refused() -> None:

@@ -1,9 +1,11 @@
-"""``record``: what ``dataclass(frozen=True, slots=True)`` makes of a class of values, in a tenth of the time.
+"""Classes of values that take little time to define: ``record`` for what does not change, ``mutable_record``.
 
-``dataclass`` compiles six functions for each class. A program with sixty of them spends more time on that
-than on anything else before it is ready. Here only ``__init__`` is compiled. The other functions are the same
-for all classes. ``dataclasses.fields``, ``asdict`` and ``replace`` work, and so do patterns, ``copy`` and
-``pickle``. There are no default factories, and no fields are inherited.
+They are what ``dataclass(frozen=True, slots=True)`` and ``dataclass(slots=True)`` make, in a thirtieth of the
+time. ``dataclass`` compiles up to six functions for each class. A program with seventy of them spends more
+time on that than on anything else before it is ready. Here ``__init__`` is compiled when it is first used, so
+a class that a process never makes an object of costs nothing more. The other functions are the same for all
+classes. ``dataclasses.fields``, ``asdict`` and ``replace`` work, and so do patterns, ``copy`` and ``pickle``.
+A record inherits the fields of its bases. Its fields have no default factories.
 """
 
 from __future__ import annotations
@@ -12,67 +14,105 @@ import dataclasses
 from dataclasses import MISSING, Field, FrozenInstanceError, field
 from typing import Any, TypeVar, dataclass_transform
 
-__all__ = ["record"]
+__all__ = ["mutable_record", "record"]
 
 T = TypeVar("T")
 
-_PARAMETERS: Any = None
+_parameters: dict[bool, Any] = {}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
     """Makes the class a frozen dataclass with slots."""
+    return _made(cls, _METHODS | _FROZEN, frozen=True)
+
+
+@dataclass_transform(field_specifiers=(field,))
+def mutable_record(cls: type[T]) -> type[T]:
+    """Makes the class a dataclass with slots, whose fields may be set and have default factories."""
+    return _made(cls, _METHODS | {"__hash__": None}, frozen=False)
+
+
+def _made(cls: type[T], methods: dict[str, Any], *, frozen: bool) -> type[T]:
     namespace = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-    fields = _fields(namespace)
-    namespace |= _METHODS | {name: namespace[name] for name in _METHODS if name in vars(cls)}
-    namespace["__slots__"] = names = tuple(fields)
-    namespace["__match_args__"] = names
+    own = _own_fields(namespace, frozen=frozen)
+    inherited: dict[str, Field[Any]] = {}
+    for base in reversed(cls.__mro__[1:]):
+        inherited |= vars(base).get("__dataclass_fields__", {})
+    fields = inherited | own
+    namespace |= methods | {name: namespace[name] for name in methods if name in vars(cls)}
+    namespace["__slots__"] = tuple(name for name in own if name not in inherited)
+    namespace["__match_args__"] = tuple(name for name, each in fields.items() if not each.kw_only)
     namespace["__dataclass_fields__"] = fields
-    namespace["__dataclass_params__"] = _parameters()
+    namespace["__dataclass_params__"] = _parameters_of(frozen)
     make: Any = type(cls)
     made: Any = make(cls.__name__, cls.__bases__, namespace)
     made.__qualname__ = cls.__qualname__
-    made.__init__ = _initialiser(made, fields)
+    made.__init__ = _FirstUse(made)
     result: type[T] = made
     return result
 
 
-def _fields(namespace: dict[str, Any]) -> dict[str, Field[Any]]:
+def _own_fields(namespace: dict[str, Any], *, frozen: bool) -> dict[str, Field[Any]]:
     """Of the annotations, which are in order. Takes their defaults out of the class."""
     found: dict[str, Field[Any]] = {}
     for name, annotation in namespace.get("__annotations__", {}).items():
         given = namespace.pop(name, MISSING)
         each: Any = given if isinstance(given, Field) else field(default=given)
-        if each.default_factory is not MISSING:
+        if frozen and each.default_factory is not MISSING:
             raise TypeError(f"{name}: a record has no default factories")
-        each.name, each.type, each.kw_only = name, annotation, False
+        each.name, each.type, each.kw_only = name, annotation, each.kw_only is True
         each._field_type = dataclasses._FIELD  # type: ignore[attr-defined]
         found[name] = each
     return found
 
 
-def _parameters() -> Any:
-    """``__dataclass_params__``, which a dataclass that inherits from a record looks at."""
-    global _PARAMETERS
-    if _PARAMETERS is None:
-        some: Any = dataclasses.dataclass(frozen=True)(type("_Any", (), {}))
-        _PARAMETERS = some.__dataclass_params__
-    return _PARAMETERS
+def _parameters_of(frozen: bool) -> Any:
+    """``__dataclass_params__``, from a class for which nothing else is made. A dataclass that inherits from a
+    record sees there whether that is frozen."""
+    if frozen not in _parameters:
+        parameters = dataclasses.dataclass(init=False, repr=False, eq=False, match_args=False, frozen=frozen)
+        some: Any = parameters(type("_Any", (), {"__doc__": "else dataclass makes a signature"}))
+        _parameters[frozen] = some.__dataclass_params__
+    return _parameters[frozen]
+
+
+class _FirstUse:
+    """In the place of ``__init__`` until somebody uses that. Threads that meet here make the same twice."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        made = self._made
+        initialiser = _initialiser(made, made.__dataclass_fields__)
+        if isinstance(vars(made)["__init__"], _FirstUse):
+            made.__init__ = initialiser
+        return initialiser.__get__(instance, owner)
 
 
 def _initialiser(made: Any, fields: dict[str, Field[Any]]) -> Any:
-    names: dict[str, Any] = {}
-    arguments, body = ["self"], []
+    names: dict[str, Any] = {"_factory": _FACTORY}
+    arguments: dict[bool, list[str]] = {False: [], True: []}
+    body = []
     for name, each in fields.items():
-        names[f"_set_{name}"] = vars(made)[name].__set__
-        body.append(f"_set_{name}(self, {name})")
-        arguments.append(name)
+        names[f"_set_{name}"] = getattr(made, name).__set__
+        argument, value = name, name
         if each.default is not MISSING:
             names[f"_default_{name}"] = each.default
-            arguments[-1] = f"{name}=_default_{name}"
+            argument = f"{name}=_default_{name}"
+        elif each.default_factory is not MISSING:
+            names[f"_make_{name}"] = each.default_factory
+            argument, value = f"{name}=_factory", f"_make_{name}() if {name} is _factory else {name}"
+        arguments[each.kw_only is True].append(argument)
+        body.append(f"_set_{name}(self, {value})")
     if hasattr(made, "__post_init__"):
         body.append("self.__post_init__()")
-    exec(f"def __init__({', '.join(arguments)}):\n {'; '.join(body) or 'pass'}", names)
+    keywords = ["*", *arguments[True]] if arguments[True] else []
+    listed = ", ".join(["self", *arguments[False], *keywords])
+    exec(f"def __init__({listed}):\n {'; '.join(body) or 'pass'}", names)
     initialiser = names["__init__"]
     initialiser.__qualname__ = f"{made.__qualname__}.__init__"
     initialiser.__annotations__ = {name: each.type for name, each in fields.items()} | {"return": None}
@@ -119,12 +159,12 @@ def _set_state(self: Any, state: list[Any]) -> None:
         object.__setattr__(self, name, value)
 
 
+_FACTORY: Any = getattr(dataclasses, "_HAS_DEFAULT_FACTORY", "<factory>")
+"""The default of an argument whose value a factory makes: as ``dataclass`` shows it in a signature."""
+_FROZEN: dict[str, Any] = {"__hash__": _hash, "__setattr__": _set, "__delattr__": _delete}
 _METHODS: dict[str, Any] = {
     "__eq__": _eq,
-    "__hash__": _hash,
     "__repr__": _repr,
-    "__setattr__": _set,
-    "__delattr__": _delete,
     "__replace__": _replace,  # for copy.replace, from Python 3.13 on
     "__getstate__": _get_state,
     "__setstate__": _set_state,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from udpring.records import record
+from udpring.records import mutable_record, record
 from udpring.tunnel.plane import Plane
 from udpring.tunnel.plane_values import PeerState, SocketAddress
 
@@ -41,7 +41,7 @@ class End:
     failed: bool = False
 
 
-@dataclass(slots=True)
+@mutable_record
 class ControlStats:
     """Counters of the control loop. They only grow."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Any
 
@@ -132,11 +132,11 @@ class Event:
     """Of the key that it was opened with."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PeerState(PeerStamps):
     """The plane's state of a peer (``struct udpring_peer_state``)."""
 
-    peer: int
+    peer: int = field(kw_only=True)
     staged: int = 0
     rx_bytes: int = 0
     tx_bytes: int = 0

@@ -20,9 +20,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from udpring.errors import RingError
+from udpring.records import mutable_record
 from udpring.tunnel.control_reports import Report
 from udpring.tunnel.plane import Plane
 
@@ -39,7 +39,7 @@ SILENT_ROUNDS = 3
 """After so many unanswered rounds the peer is taken for another implementation, and asked no more."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Probed:
     sent_at: float = 0.0
     in_round: bool = False

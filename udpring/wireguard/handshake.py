@@ -9,8 +9,10 @@ computed by other threads before, and the protocol asks for that (``events.Compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
+
+from udpring.records import mutable_record
 
 from .cipher import Cipher
 
@@ -96,7 +98,7 @@ class IndexTable(Protocol):
         """A new random index for this peer, until it is released or its keypair ends."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class Outgoing:
     """Our initiation that waits for its response."""
 

@@ -7,7 +7,9 @@ somebody who only knows a registered public key cannot become a peer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from udpring.records import mutable_record
 
 from . import noise
 from .events import DropReason, Source
@@ -17,7 +19,7 @@ from .messages import Initiation
 __all__ = ["UnknownInitiation"]
 
 
-@dataclass(slots=True)
+@mutable_record
 class UnknownInitiation:
     """Made by ``Device.receive``. ``public_key``: the identity that the sender claims."""
 
