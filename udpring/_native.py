@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from typing import Any
 
-from udpring._abi import abi_hash
 from udpring.errors import HostError, RingError, WrongThreadError
 
 try:
@@ -27,13 +25,18 @@ except ImportError as missing:
 ffi: Any = _core.ffi
 lib: Any = _core.lib
 
-# A wheel has no abi.h: its module and Python code were built together.
-_here = Path(__file__).parent
-if abi_hash(_here / "native") not in ("", ffi.string(lib.udpring_abi_hash()).decode()):
-    raise HostError(
-        f"the compiled module {_core.__file__} was built from other abi.h files than {_here}/native has",
-        cure="build it again: scripts/bootstrap",
-    )
+# A wheel has no sources: its module and Python code were built together.
+_native = os.path.join(os.path.dirname(__file__), "native")
+if os.path.exists(os.path.join(_native, "abi.h")):
+    from pathlib import Path
+
+    from udpring._abi import abi_hash
+
+    if abi_hash(Path(_native)) != ffi.string(lib.udpring_abi_hash()).decode():
+        raise HostError(
+            f"the compiled module {_core.__file__} was built from other abi.h files than {_native} has",
+            cure="build it again: scripts/bootstrap",
+        )
 
 # Codes that concern the host rather than this call, and their cures.
 _HOST_CURES = {

@@ -22,7 +22,7 @@ from udpring.tunnel.control_values import ControlStats
 from udpring.tunnel.keys import generate_private_key, public_key
 from udpring.tunnel.plane_values import Histogram, PlaneStats
 from udpring.tunnel.socket_file import SocketFile
-from udpring.tunnel.socket_path import socket_path
+from udpring.tunnel.socket_path import socket_name
 from udpring.tunnel.uapi_report import ReportParser
 from udpring.tunnel.uapi_values import PEER_KEYS
 from udpring.wireguard.cipher import Cipher
@@ -521,14 +521,14 @@ def test_wg_show_cannot_remove_a_starting_socket(tmp_path: Path, monkeypatch: py
     monkeypatch.undo()
     assert taken.is_ours
     assert [each.name for each in tmp_path.iterdir()] == ["wg0.sock"]
-    assert taken.path.stat().st_mode & 0o777 == 0o700
+    assert Path(taken.path).stat().st_mode & 0o777 == 0o700
     taken.close()
 
 
 def test_what_cannot_be_a_socket_file(tmp_path: Path) -> None:
     for name in ("", ".", "..", "a/b"):
         with pytest.raises(HostError):
-            socket_path(tmp_path, name)
+            socket_name(tmp_path, name)
     with pytest.raises(HostError, match="longer"):
         SocketFile(tmp_path / ("x" * 120))
     (tmp_path / "file").touch()

@@ -7,6 +7,7 @@ deleted, or when the socket file is removed. Then it removes both.
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import sys
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING
 
 from udpring import __version__, cli
 from udpring.errors import ConfigError, UdpringError
-from udpring.tunnel.daemon import HOST_CANNOT, MISUSED, DaemonOptions, start
-from udpring.tunnel.refusals import explained
 
 if TYPE_CHECKING:
     import argparse
@@ -40,12 +39,15 @@ exit status: 0 done, 1 failed, 2 bad usage or environment, 3 refused by the host
 name taken)"""
 
 
+MISUSED, HOST_CANNOT = 2, 3
+"""Exit codes of all commands (``cli``)."""
 ROOM = 4 << 20
 """Bytes for the end of a process that has run out of memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    gc.disable()  # until load_modules. Modules are no garbage, and to look at them takes 4 % of the start
     room = []
     try:
         room.append(reserve(ROOM))
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return HOST_CANNOT
     except Exception as failed:
         room.clear()
+        from udpring.tunnel.refusals import explained  # noqa: PLC0415
+
         refusal = explained(failed)
         if refusal is None:
             raise
@@ -92,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    from udpring.tunnel.daemon import DaemonOptions, start  # noqa: PLC0415 - after gc.disable
+
     name, foreground, log_format = words_of(sys.argv[1:] if arguments is None else arguments)
     if not 1 <= len(os.fsencode(name)) <= 15 or "/" in name or name in (".", "..") or not _is_utf8(name):
         parser().error(

@@ -50,7 +50,7 @@ class SocketFiles:
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(name)
             if (found.st_dev, found.st_ino) == inode:
-                os.unlink(name)  # noqa: PTH108 - without pathlib
+                os.unlink(name)
 
     def close(self) -> None:
         for interface in list(self._made):

@@ -16,15 +16,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
-from udpring.records import record
+from udpring.records import mutable_record, record
 from udpring.tunnel import uapi
 from udpring.tunnel.uapi_client import ANSWER_MAX, ANSWER_SECONDS
 
@@ -49,7 +49,7 @@ _ROOM = 65536
 _SECRET = (b"private_key=", b"preshared_key=")
 
 
-@dataclass(slots=True)
+@mutable_record
 class TunnelView:
     """The forwarding state of a tunnel: ``peers`` by prefix, and each peer's endpoint."""
 
@@ -136,11 +136,10 @@ def route_interface(address: IPAddress, fwmark: int) -> str | None:
 
 def view_of(interface: str) -> TunnelView | None:
     """The forwarding state of a running tunnel. None: the interface is no tunnel, or may not be queried."""
-    path = Path(uapi.SOCKET_DIRECTORY) / f"{interface}.sock"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
             connection.settimeout(_TIMEOUT)
-            connection.connect(str(path))
+            connection.connect(f"{uapi.SOCKET_DIRECTORY}/{interface}.sock")
             return _ask(connection) if _is_here(connection) else None
     except (OSError, ValueError):
         return _ask_wg(interface)
@@ -157,7 +156,7 @@ def _is_here(connection: socket.socket) -> bool:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid = struct.unpack("3i", raw)[0]
     try:
-        theirs, ours = Path(f"/proc/{pid}/ns/net").stat(), Path("/proc/thread-self/ns/net").stat()
+        theirs, ours = os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/thread-self/ns/net")
     except OSError:
         return True  # no privilege to find out
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)

@@ -340,7 +340,7 @@ async def serve(
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile  # noqa: PLC0415
-    from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path  # noqa: PLC0415
+    from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name  # noqa: PLC0415
     from udpring.tunnel.timestamp_file import timestamp_path  # noqa: PLC0415
     from udpring.tunnel.tunnel import Tunnel  # noqa: PLC0415
     from udpring.tunnel.uapi_server import UapiServer  # noqa: PLC0415
@@ -357,7 +357,7 @@ async def serve(
     try:
         kept = timestamp_path(None, tunnel.name)
         tunnel.keep_timestamps(kept)
-        path = socket_path(SOCKET_DIRECTORY, tunnel.name)
+        path = socket_name(SOCKET_DIRECTORY, tunnel.name)
         file = await SocketFile.open(path, descriptor=options.uapi_fd, remove=outside.remove)
         server = UapiServer(tunnel, file)
         try:

@@ -7,12 +7,12 @@ import re
 
 __all__ = ["parse_decimal"]
 
-_DIGITS = re.compile(r"[0-9]{1,640}", re.ASCII)
+_DIGITS = r"[0-9]{1,640}"
 
 
 def parse_decimal(text: str, most: int, least: int = 0) -> int | None:
     """The number, if the text is ASCII digits and from ``least`` to ``most``. None otherwise."""
-    if not _DIGITS.fullmatch(text):
+    if not re.fullmatch(_DIGITS, text):
         return None
     number = int(text)
     return number if least <= number <= most else None

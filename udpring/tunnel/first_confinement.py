@@ -38,7 +38,7 @@ def protect_memory(*, children: bool = False) -> None:
     others of its user (PR_SET_DUMPABLE). ``children``: a child may undo it by ``restore_dumps``."""
     global _dumps_before
     _, most = limit = resource.getrlimit(resource.RLIMIT_CORE)
-    with contextlib.suppress(OSError), open(_DUMP_FILTER, encoding="utf-8") as kept:  # noqa: PTH123
+    with contextlib.suppress(OSError), open(_DUMP_FILTER, encoding="utf-8") as kept:
         _dumps_before = limit, kept.read()
     attempt("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, most if children else 0)))
     attempt("core dumps", lambda: _set_dump_filter("0"))
@@ -63,7 +63,7 @@ def hide() -> None:
 
 def _set_dump_filter(text: str) -> None:
     no_proc = contextlib.suppress(FileNotFoundError)  # no /proc is mounted: the limit has to suffice
-    with no_proc, open(_DUMP_FILTER, "w", encoding="utf-8") as chosen:  # noqa: PTH123
+    with no_proc, open(_DUMP_FILTER, "w", encoding="utf-8") as chosen:
         chosen.write(text)
 
 

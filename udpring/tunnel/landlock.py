@@ -8,12 +8,10 @@ Sources: landlock(7), linux/landlock.h. The calls have one number on every archi
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
 __all__ = ["forbid_special_files"]
 
@@ -35,21 +33,23 @@ def forbid_special_files(sockets: Iterable[str | os.PathLike[str]]) -> None:
     rules = _call(_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
     try:
         for folder in sockets:
-            _allow(rules, Path(folder))
+            _allow(rules, os.path.abspath(folder))
         _call(_RESTRICT_SELF, rules, 0)
     finally:
         os.close(rules)
 
 
-def _allow(rules: int, folder: Path) -> None:
-    for each in (folder, *folder.parents):
-        with contextlib.suppress(FileNotFoundError):
-            opened = os.open(each, os.O_PATH | os.O_CLOEXEC)
-            try:
-                _call(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", _MAKE_SOCK | _REFER, opened), 0)
-            finally:
-                os.close(opened)
-            return
+def _allow(rules: int, folder: str) -> None:
+    try:
+        opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if folder != "/":
+            _allow(rules, os.path.dirname(folder))
+        return
+    try:
+        _call(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", _MAKE_SOCK | _REFER, opened), 0)
+    finally:
+        os.close(opened)
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:

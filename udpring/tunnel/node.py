@@ -18,7 +18,6 @@ import ipaddress
 import logging
 import os
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 from udpring.errors import ClosedError
@@ -43,7 +42,7 @@ from udpring.tunnel.plane_options import plane_tier, workers_asked
 from udpring.tunnel.resolver import Resolver
 from udpring.tunnel.rootless import AttachedRootless
 from udpring.tunnel.socket_file import SocketFile
-from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi_server import Reporters, UapiServer
@@ -203,7 +202,7 @@ class Node(Inside, PacketsOfNode):
         if attached.gone is not None:
             attached.gone.add_done_callback(self._ended)
         if self._uapi:
-            path = socket_path(SOCKET_DIRECTORY, tunnel.name)
+            path = socket_name(SOCKET_DIRECTORY, tunnel.name)
             self._server = UapiServer(tunnel, await self._socket_file(path), reporters=self._reporters)
             self._server.gone.add_done_callback(self._ended)
             self._server.start()
@@ -221,7 +220,7 @@ class Node(Inside, PacketsOfNode):
             tunnel.listen_port,
         )
 
-    async def _socket_file(self, path: Path) -> SocketFile:
+    async def _socket_file(self, path: str) -> SocketFile:
         file = await SocketFile.open(path, remove=self._outside.remove)
         self._outside.made(path)
         return file

@@ -7,14 +7,15 @@ By default the node does it in a thread. A confined node may not, so ``of_broker
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from udpring.records import record
 from udpring.tunnel.broker import Broker
 from udpring.tunnel.crossed_tunnels import TunnelView, ViewOf, view_of
 from udpring.tunnel.plane_values import SocketAddress
+from udpring.tunnel.socket_path import interface_of
 
 if TYPE_CHECKING:
     from udpring.tunnel.config import Endpoint
@@ -36,8 +37,8 @@ class Outside:
 
     addresses: Callable[[Endpoint], Addresses] = _look_up
     tunnel: ViewOf = view_of
-    made: Callable[[Path], None] = lambda path: None
-    remove: Callable[[Path], None] = Path.unlink
+    made: Callable[[str], None] = lambda path: None
+    remove: Callable[[str], None] = os.unlink
 
 
 def of_broker(broker: Broker) -> Outside:
@@ -60,6 +61,6 @@ def of_broker(broker: Broker) -> Outside:
     return Outside(
         addresses,
         tunnel,
-        lambda path: broker.call("made", interface=path.stem),
-        lambda path: broker.call("remove", interface=path.stem),
+        lambda path: broker.call("made", interface=interface_of(path)),
+        lambda path: broker.call("remove", interface=interface_of(path)),
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from udpring.errors import HostError
-from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_path
+from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name
 
 __all__ = ["end_server", "server_of"]
 
@@ -134,7 +134,7 @@ def end_server(
 
     Raises HostError: there is no server, it may not be signalled, or it does not end in time.
     """
-    path = socket_path(directory, interface)
+    path = Path(socket_name(directory, interface))
     process = server_of(path)
     try:
         # A pidfd, because the number of an ended process may be reused.

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import sys
-from pathlib import Path
 
 from udpring.tunnel.journal_log import JOURNAL, JournalSink, JsonFormatter, MessageSink
 from udpring.tunnel.log_format import LogFormat
@@ -84,9 +83,9 @@ def _sink(foreground: bool, style: LogFormat) -> Sink | None:
     """None: the host has no log. ``style``: of the lines that the sink gets."""
     if foreground:
         plain: Sink = DescriptorSink(sys.stderr.fileno())
-    elif Path(SYSLOG).exists():
+    elif os.path.exists(SYSLOG):
         plain = SyslogSink(SYSLOG, f"udpring-wg[{os.getpid()}]")
-    elif style is LogFormat.JOURNALD and Path(JOURNAL).exists():
+    elif style is LogFormat.JOURNALD and os.path.exists(JOURNAL):
         plain = DescriptorSink(sys.stderr.fileno())  # what the journal refuses is lost
     else:
         return None

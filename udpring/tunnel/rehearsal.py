@@ -3,6 +3,7 @@ are loaded. A confined process cannot open their files later."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 
@@ -22,9 +23,11 @@ def rehearse() -> None:
         responder.read_static(first)
         responder.read_payload(first)
         response = responder.write_response(os.urandom(32), b"")
-        try:
+        with contextlib.suppress(NoiseError):
             initiator.read_response(response[:-1] + bytes([response[-1] ^ 1]))
-        except NoiseError:
-            traceback.format_exc()
         initiator.read_response(response)
     one.open_cookie(os.urandom(32), bytes(24), bytes(32), bytes(16))
+    try:
+        raise NoiseError("a rehearsal")  # here, so that the sources of no other module are read for its lines
+    except NoiseError:
+        traceback.format_exc()

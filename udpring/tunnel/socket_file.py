@@ -15,10 +15,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from udpring.errors import HostError
 from udpring.tunnel.refusals import cure_of
+from udpring.tunnel.socket_path import interface_of
 
 __all__ = ["SocketFile"]
 
@@ -45,12 +45,12 @@ class SocketFile:
 
     def __init__(
         self,
-        path: Path,
+        path: str | os.PathLike[str],
         *,
         descriptor: int | None = None,
-        remove: Callable[[Path], None] = Path.unlink,
+        remove: Callable[[str], None] = os.unlink,
     ) -> None:
-        self.path = path
+        self.path = path = os.fspath(path)
         self._remove = remove
         self._watch: int | None = None
         self._poll: asyncio.TimerHandle | None = None
@@ -73,10 +73,10 @@ class SocketFile:
     @classmethod
     async def open(
         cls,
-        path: Path,
+        path: str | os.PathLike[str],
         *,
         descriptor: int | None = None,
-        remove: Callable[[Path], None] = Path.unlink,
+        remove: Callable[[str], None] = os.unlink,
     ) -> SocketFile:
         """As the constructor, but waits ``PATIENCE_SECONDS`` for a socket in use to disappear.
 
@@ -148,15 +148,15 @@ class SocketFile:
         self.socket.close()
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def _inode(path: str) -> tuple[int, int] | None:
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: str) -> socket.socket:
     if len(os.fsencode(path)) > PATH_BYTES:
         raise HostError(
             f"{path}: longer than {PATH_BYTES} bytes",
@@ -170,7 +170,7 @@ def _listen(path: Path) -> socket.socket:
         text = f"no UNIX socket for {path}: {refused.strerror}"
         raise HostError(text, errno=number, cure=cure_of(number)) from None
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         # The file gets the socket's own mode less the umask (net/unix/af_unix.c unix_bind). So others can
         # never open it, and the process's umask is unchanged.
         os.fchmod(listening.fileno(), 0o700)
@@ -181,21 +181,21 @@ def _listen(path: Path) -> socket.socket:
             raise
         number = refused.errno or 0
         text = f"{path}: {refused.strerror or refused}"
-        raise HostError(text, errno=number, cure=_cure(number, path.parent)) from refused
+        raise HostError(text, errno=number, cure=_cure(number, os.path.dirname(path))) from refused
     return listening
 
 
-def _publish(listening: socket.socket, path: Path) -> None:
+def _publish(listening: socket.socket, path: str) -> None:
     """Listens, and only then makes the file.
 
     ``wg show`` unlinks a socket file that refuses connections, as one between bind(2) and listen(2) does. So
     the socket is bound in a directory of its own, under the same name: /proc/net/unix shows that one.
     """
-    private = path.parent / f".{os.urandom(4).hex()}"
-    private.mkdir(mode=0o700)
-    bound = private / path.name
+    private = os.path.join(os.path.dirname(path), f".{os.urandom(4).hex()}")
+    os.mkdir(private, mode=0o700)
+    bound = os.path.join(private, os.path.basename(path))
     try:
-        listening.bind(os.fspath(bound))
+        listening.bind(bound)
         listening.listen(BACKLOG)
         try:
             os.link(bound, path)
@@ -203,11 +203,12 @@ def _publish(listening: socket.socket, path: Path) -> None:
             _remove_stale(path)
             os.link(bound, path)
     finally:
-        bound.unlink(missing_ok=True)
-        private.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(bound)
+        os.rmdir(private)
 
 
-def _cure(number: int, directory: Path) -> str:
+def _cure(number: int, directory: str) -> str:
     if number in (errno.EACCES, errno.EPERM):
         return f"run it as root, with the right to write to {directory}"
     if number == errno.EROFS:
@@ -217,25 +218,27 @@ def _cure(number: int, directory: Path) -> str:
     return cure_of(number)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: str) -> None:
     """Unlinks a socket file without a listener."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.setblocking(False)
-            probe.connect(os.fspath(path))
+            probe.connect(path)
         except BlockingIOError:
             pass  # its queue is full, so a process listens
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
             return
+    interface = interface_of(path)
     raise HostError(
-        f"interface {path.stem} is in use: a process answers at {path}",
+        f"interface {interface} is in use: a process answers at {path}",
         errno=errno.EADDRINUSE,
-        cure=f"choose another name, or take it down: udpring down {path.stem}, or remove that file",
+        cure=f"choose another name, or take it down: udpring down {interface}, or remove that file",
     )
 
 
-def _inotify(path: Path) -> int | None:
+def _inotify(path: str) -> int | None:
     """An inotify descriptor that becomes readable when the links or the name of the file change. None: there
     is none."""
     try:

@@ -1,17 +1,13 @@
-"""Where the UAPI socket of an interface is. A broker process uses this without ``pathlib``."""
+"""Where the UAPI socket of an interface is. As text, without ``pathlib``."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from udpring.errors import HostError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["SOCKET_DIRECTORY", "socket_name", "socket_path"]
+__all__ = ["SOCKET_DIRECTORY", "interface_of", "socket_name"]
 
 SOCKET_DIRECTORY = "/var/run/wireguard"
 """Where ``wg`` looks for ``INTERFACE.sock``."""
@@ -28,8 +24,6 @@ def socket_name(directory: str | os.PathLike[str], interface: str) -> str:
     return f"{os.fspath(directory)}/{interface}.sock"
 
 
-def socket_path(directory: str | os.PathLike[str], interface: str) -> Path:
-    """``socket_name`` as a path."""
-    from pathlib import Path  # noqa: PLC0415
-
-    return Path(socket_name(directory, interface))
+def interface_of(name: str) -> str:
+    """The interface that a socket with this file name is of."""
+    return os.path.basename(name).removesuffix(".sock")

@@ -25,19 +25,22 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from udpring._native import lib
 from udpring.errors import HostError
 from udpring.tunnel.blocking import run_blocking
 from udpring.tunnel.flood_gate import FloodGate
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["SAVE_SECONDS", "TimestampFile", "timestamp_path"]
 
 SAVE_SECONDS = 5.0
 ENTRIES_MAX: int = lib.UDPRING_PEERS_MAX
 HEAD = "udpring timestamps 1"
-_LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{24})")
+_LINE = r"([0-9a-f]{64}) ([0-9a-f]{24})"
 _BYTES_MAX = (ENTRIES_MAX + 2) * 90
 
 log = logging.getLogger("udpring.node")
@@ -48,7 +51,11 @@ Timestamps = dict[bytes, bytes]
 def timestamp_path(directory: str | os.PathLike[str] | None, interface: str) -> Path | None:
     """The file of an interface. ``directory`` None: that of ``UDPRING_TIMESTAMPS``, if it is set."""
     folder = os.environ.get("UDPRING_TIMESTAMPS", "") if directory is None else os.fspath(directory)
-    return Path(folder).absolute() / f"{interface}.timestamps" if folder else None
+    if not folder:
+        return None
+    from pathlib import Path  # noqa: PLC0415 - few nodes keep timestamps
+
+    return Path(folder).absolute() / f"{interface}.timestamps"
 
 
 class TimestampFile:
@@ -170,7 +177,7 @@ def _parse(data: bytes) -> Timestamps:
         raise ValueError("its first or last line is damaged")
     timestamps: Timestamps = {}
     for number, line in enumerate(lines[1:-2], 2):
-        found = _LINE.fullmatch(line)
+        found = re.fullmatch(_LINE, line)
         if found is None:
             raise ValueError(f"line {number} is damaged")
         timestamps[bytes.fromhex(found[1])] = bytes.fromhex(found[2])

@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from udpring._native import lib
 from udpring.errors import RingError
@@ -39,6 +39,9 @@ from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.device import Device
 from udpring.wireguard.peer import Peer
 from udpring.wireguard.unknown import UnknownInitiation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["MAX_PEERS", "Tunnel", "TunnelStats"]
 

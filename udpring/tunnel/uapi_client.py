@@ -11,7 +11,6 @@ import socket
 import stat
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal, Protocol
 
 from udpring.errors import HostError, UdpringError
@@ -66,7 +65,7 @@ class UapiClient:
         if not interface or "/" in interface or "\0" in interface:
             raise HostError(f"{interface!r} is not an interface name", errno=errno.EINVAL)
         self.interface = interface
-        self.path = Path(directory) / f"{interface}.sock"
+        self.path = f"{os.fspath(directory)}/{interface}.sock"
         self.timeout = timeout
 
     def get(self) -> uapi.DeviceInfo:
@@ -107,7 +106,7 @@ class UapiClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(self.timeout)
         try:
-            connection.connect(os.fspath(self.path))
+            connection.connect(self.path)
         except PermissionError as failed:
             connection.close()
             raise HostError(
@@ -164,6 +163,8 @@ def interfaces(directory: str | os.PathLike[str] = uapi.SOCKET_DIRECTORY) -> lis
     """The names of the interfaces that a process serves. A socket file without a server is left out, not
     removed."""
     found = []
+    from pathlib import Path  # noqa: PLC0415 - a node does not call this
+
     for path in sorted(Path(directory).glob("*.sock")):
         try:
             if not stat.S_ISSOCK(path.stat().st_mode):

@@ -207,7 +207,7 @@ class BadValueError(Exception):
 
 SCOPE_ID_MAX = 0xFFFFFFFF
 """Of an interface's number in a link-local address."""
-_SCOPE = re.compile(r"[^\s/%\[\]]{1,15}")  # IFNAMSIZ - 1
+_SCOPE = r"[^\s/%\[\]]{1,15}"  # IFNAMSIZ - 1
 
 
 def parse_number(value: str, most: int) -> int:
@@ -272,7 +272,7 @@ def parse_endpoint(value: str) -> tuple[bytes, int, str]:
     host, percent, scope = (host[1:-1] if bracketed else host).partition("%")
     if scope.isdecimal() and parse_decimal(scope, SCOPE_ID_MAX) is None:
         raise BadValueError(f"the scope is not the number of an interface: at most {SCOPE_ID_MAX}")
-    if bracketed != (":" in host) or (percent and (not bracketed or not _SCOPE.fullmatch(scope))):
+    if bracketed != (":" in host) or (percent and (not bracketed or not re.fullmatch(_SCOPE, scope))):
         raise BadValueError("neither IPV4:PORT nor [IPV6]:PORT nor [IPV6%SCOPE]:PORT")
     _, ip = _address(host)
     port = parse_number(port_text, 0xFFFF)

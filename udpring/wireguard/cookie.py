@@ -8,12 +8,11 @@ messages to one peer and keeps the cookie that the peer sent.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import struct
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from .blake2s import blake2s
 from .constants import (
     COOKIE_LATENCY,
     COOKIE_SECRET_LIFETIME,
@@ -33,21 +32,23 @@ OpenCookie: TypeAlias = Callable[[bytes, bytes, bytes, bytes], bytes | None]
 
 def mac1_key(public_key: bytes) -> bytes:
     """The key of mac1 in messages to the owner of this public key."""
-    return hashlib.blake2s(LABEL_MAC1 + public_key).digest()
+    return blake2s(LABEL_MAC1 + public_key).digest()
 
 
 def cookie_key(public_key: bytes) -> bytes:
     """The key of cookie replies from the owner of this public key."""
-    return hashlib.blake2s(LABEL_COOKIE + public_key).digest()
+    return blake2s(LABEL_COOKIE + public_key).digest()
 
 
 def mac(key: bytes, data: bytes) -> bytes:
     """Keyed BLAKE2s of 16 bytes (not HMAC)."""
-    return hashlib.blake2s(data, key=key, digest_size=MAC_LENGTH).digest()
+    return blake2s(data, key=key, digest_size=MAC_LENGTH).digest()
 
 
 def mac1_valid(key: bytes, message: bytes) -> bool:
     """Whether an initiation or response (with both macs) has the right mac1; in constant time."""
+    import hmac  # noqa: PLC0415 - the core of a node does this, and hmac loads OpenSSL
+
     return hmac.compare_digest(mac(key, message[:-32]), message[-32:-16])
 
 

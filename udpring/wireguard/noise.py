@@ -18,14 +18,13 @@ been used.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from udpring.errors import UdpringError
 
+from .blake2s import blake2s
 from .cipher import Cipher
 from .constants import KEY_LENGTH, TAG_LENGTH
 from .cookie import xopen
@@ -149,7 +148,7 @@ class SymmetricState:
     def __init__(self, prologue: bytes, cipher: Cipher) -> None:
         name = cipher.construction
         self._cipher = cipher
-        self._hash = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.blake2s(name).digest()
+        self._hash = name.ljust(32, b"\0") if len(name) <= 32 else blake2s(name).digest()
         self._chaining_key = self._hash
         self._key = b""
         self._nonce = 0
@@ -165,7 +164,7 @@ class SymmetricState:
         return twin
 
     def mix_hash(self, data: bytes) -> None:
-        self._hash = hashlib.blake2s(self._hash + data).digest()
+        self._hash = blake2s(self._hash + data).digest()
 
     def mix_key(self, material: bytes) -> None:
         self._chaining_key, self._key = _hkdf(self._chaining_key, material, 2)
@@ -210,12 +209,14 @@ class SymmetricState:
 
 def _hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...]:
     """HMAC-BLAKE2s, not keyed BLAKE2s (Noise section 4.3)."""
+    import hmac  # noqa: PLC0415 - a node computes handshakes in C, and hmac loads OpenSSL
+
     # The constructor, not the name: by name OpenSSL looks the hash up in each call.
-    secret = hmac.digest(chaining_key, material, hashlib.blake2s)
+    secret = hmac.digest(chaining_key, material, blake2s)
     keys: list[bytes] = []
     last = b""
     for number in range(1, outputs + 1):
-        last = hmac.digest(secret, last + bytes((number,)), hashlib.blake2s)
+        last = hmac.digest(secret, last + bytes((number,)), blake2s)
         keys.append(last)
     return tuple(keys)
 

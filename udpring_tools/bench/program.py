@@ -157,7 +157,7 @@ class NodeProcess:
         while True:
             if self._process.poll() is not None:
                 raise self._failure(f"ended at once (exit code {self._process.returncode})")
-            if self.uapi.path.exists():
+            if Path(self.uapi.path).exists():
                 with contextlib.suppress(UdpringError):
                     self.uapi.get()
                     if not self.program.elsewhere or _INSIDE.search(self._words()):
@@ -192,7 +192,7 @@ class NodeProcess:
                     self._process.wait(STOP_WAIT)
                     break
         finally:
-            self.uapi.path.unlink(missing_ok=True)
+            Path(self.uapi.path).unlink(missing_ok=True)
             if self._process.stdout:
                 self._process.stdout.close()
             self._log.close()
