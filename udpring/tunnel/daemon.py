@@ -268,11 +268,14 @@ def _help(control: socket.socket) -> None:
     """The broker process."""
     from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
     from udpring.tunnel.broker_services import SocketFiles, drop_rights, services  # noqa: PLC0415
+    from udpring.tunnel.start_code import code_of_process, give_back  # noqa: PLC0415
 
     drop_rights()
     files = SocketFiles()
     try:
-        serve_node(control, services(files))
+        every = services(files)
+        give_back(code_of_process())
+        serve_node(control, every)
     finally:
         files.close()
 
@@ -401,8 +404,11 @@ async def serve(
 
 def _confine(*, writes_files: bool) -> None:
     from udpring.tunnel.confinement import Profile, complete  # noqa: PLC0415
+    from udpring.tunnel.start_code import code_of_process, give_back  # noqa: PLC0415
 
+    code = code_of_process()
     complete(Profile.NODE | Profile.FILES if writes_files else Profile.NODE)
+    give_back(code)
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
