@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import udpring
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import keys
 from udpring.tunnel.socket_path import SOCKET_DIRECTORY
@@ -63,6 +64,12 @@ def configuration(peers: int) -> str:
             f"AllowedIPs = 10.{high >> 8}.{high & 255}.{low}/32\n"
         )
     return "".join(text)
+
+
+def installation() -> str:
+    """How the udpring that is measured is installed. A start from a checkout is slower: it compares the core
+    with its sources, and ``site`` loads the finder of an editable installation."""
+    return "checkout" if (Path(udpring.__file__).parent / "native" / "abi.h").exists() else "wheel"
 
 
 def _answers(path: Path) -> bool:
@@ -146,6 +153,7 @@ def measure_setup(programs: Sequence[Program], peers: int, runs: int, say: Say) 
     return {
         **facts,
         "load_average": [before, load()],
+        "installation": installation(),
         "runs": runs,
         "peers": peers,
         **summary(taken, figures=FIGURES),

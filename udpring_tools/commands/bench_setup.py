@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     before, after = result["load_average"]
     print(
-        f"udpring {result['udpring']}, {result['peers']} peers\n"
+        f"udpring {result['udpring']} ({result['installation']}), {result['peers']} peers\n"
         f"Linux {result['kernel']}, {result['cpu']}, {result['cpus']} CPUs\n"
         f"{result['began']}: median of {result['runs']} runs; load average {before:g} before, "
         f"{after:g} after\n\n{figures_grid(result, FIGURES)}"
