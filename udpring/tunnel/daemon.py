@@ -366,18 +366,19 @@ async def serve(
         try:
             tunnel.start()
             server.start()
-            stats = plane.stats()
-            _log().debug(
-                "%s is up: tier %s%s, AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
-                tunnel.name,
-                stats.tier,
-                f" ({plane.tier_reason})" if plane.tier_reason else "",
-                aead_in_words(),
-                stats.workers,
-                "" if stats.workers == 1 else "s",
-                tunnel.listen_port,
-                path,
-            )
+            if _log().isEnabledFor(_DEBUG):
+                stats = plane.stats()
+                _log().debug(
+                    "%s is up: tier %s%s, AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
+                    tunnel.name,
+                    stats.tier,
+                    f" ({plane.tier_reason})" if plane.tier_reason else "",
+                    aead_in_words(),
+                    stats.workers,
+                    "" if stats.workers == 1 else "s",
+                    tunnel.listen_port,
+                    path,
+                )
             if broker is not None:
                 with contextlib.suppress(OSError):  # WG_UAPI_FD may have no file there
                     outside.made(path)

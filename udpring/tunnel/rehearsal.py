@@ -7,6 +7,7 @@ import contextlib
 import os
 import traceback
 
+from udpring.tunnel.ciphers import aead_in_words
 from udpring.tunnel.native_noise import NativeStaticKey
 from udpring.wireguard.cipher import Cipher
 from udpring.wireguard.noise import NoiseError
@@ -16,6 +17,7 @@ __all__ = ["rehearse"]
 
 def rehearse() -> None:
     """Loads everything."""
+    aead_in_words()  # loads the library of each cipher
     for cipher in Cipher:
         one, other = NativeStaticKey(os.urandom(32)), NativeStaticKey(os.urandom(32))
         initiator, responder = one.initiator(other.public, cipher=cipher), other.responder(cipher)
