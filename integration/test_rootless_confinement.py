@@ -41,7 +41,7 @@ ATTEMPTS = (
     "socket.socketpair()[0].bind('/tmp/udpring-was-here')",
     "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(('127.0.0.1', 0))",
 )
-FAMILIES = (socket.AF_PACKET, socket.AF_VSOCK, 38)
+FAMILIES = (socket.AF_UNIX, socket.AF_PACKET, socket.AF_VSOCK, 38)
 
 
 @pytest.fixture(params=sorted(DEVICES))

@@ -150,6 +150,11 @@ def test_rootless_node_binds_nothing_and_signals_by_descriptors(architecture: Ar
     assert node.verdict("ioctl", 3, 0x540F) == bpf.ALLOW  # TIOCGPGRP
     assert node.verdict("ioctl", 3, 0x5412) == REFUSED  # TIOCSTI
     assert node.verdict("socket", socket.AF_INET, socket.SOCK_STREAM, 0) == NO_FAMILY
+    assert node.verdict("socket", socket.AF_UNIX, socket.SOCK_DGRAM, 0) == NO_FAMILY
+    flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    assert node.verdict("socketpair", socket.AF_UNIX, socket.SOCK_STREAM | flags) == bpf.ALLOW
+    assert node.verdict("socketpair", socket.AF_UNIX, socket.SOCK_SEQPACKET) == bpf.ALLOW
+    assert node.verdict("socketpair", socket.AF_UNIX, socket.SOCK_DGRAM) == REFUSED
 
 
 @both

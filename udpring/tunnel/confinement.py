@@ -95,8 +95,8 @@ class Profile(Flag):
 
     NODE: no files. With FILES it may write files, for timestamps. With READING it may read files and has UNIX
     stream sockets, for metrics. SERVER: READING without the sockets of a node. ROOTLESS: NODE without
-    bind(2), so it makes no socket files either. It signals processes that it has descriptors of, and moves
-    bytes between connections.
+    bind(2) and UNIX sockets, so it makes no socket files and reaches none. It signals processes that it has
+    descriptors of, and moves bytes between connections.
     """
 
     NODE = auto()
@@ -221,7 +221,7 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         Allow("fcntl", tuple((Test(1, command),) for command in commands)),
         Allow("prlimit64", ((Test(2, 0), Test(2, 0, high=True)),)),
         Allow("ioctl", tuple((Test(1, number),) for number in requests)),
-        Allow("socketpair", ((Test(0, socket.AF_UNIX),),)),
+        Allow("socketpair", tuple(_pairs(rootless))),
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
@@ -257,6 +257,15 @@ def _options() -> tuple[tuple[Test, ...], ...]:
     )
 
 
+def _pairs(connected: bool) -> Iterable[tuple[Test, ...]]:
+    """``connected``: those alone that cannot be connected to another socket of the host."""
+    if not connected:
+        yield (Test(0, socket.AF_UNIX),)
+        return
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        yield (Test(0, socket.AF_UNIX), Test(1, kind, mask=_SOCK_TYPE))
+
+
 def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
     """Families, types and protocols. UNIX sockets of a node are datagram sockets: syslog and the service
     manager. Streams would reach other services of the host, such as D-Bus."""
@@ -267,5 +276,6 @@ def _sockets(profile: Profile) -> Iterable[tuple[Test, ...]]:
     for family in (socket.AF_INET, socket.AF_INET6):
         for protocol in (0, socket.IPPROTO_UDP):
             yield (Test(0, family), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, protocol))
-    yield (Test(0, socket.AF_UNIX), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, 0))
+    if Profile.ROOTLESS not in profile:
+        yield (Test(0, socket.AF_UNIX), Test(1, socket.SOCK_DGRAM, mask=_SOCK_TYPE), Test(2, 0))
     yield (Test(0, socket.AF_NETLINK), Test(2, socket.NETLINK_ROUTE))
