@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from udpring.cli import main as cli
 from udpring.errors import ConfigError, HostError
 from udpring.wireguard.cipher import Cipher
-from udpring_tools.bench import comparison, host, measures, plot, space, table, traffic
+from udpring_tools.bench import comparison, host, measures, plot, program, space, table, traffic
 from udpring_tools.bench.program import Program, distinct
 from udpring_tools.commands import bench, bench_tunnel
 
@@ -364,3 +364,12 @@ def test_unwritable_plot_path_fails_at_once(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "picture.png"):
         with pytest.raises(ConfigError, match="cannot be written"):
             plot.require_drawable(path)
+
+
+@pytest.mark.parametrize(("words", "reason"), [("", None), (" (io_uring is denied)", "io_uring is denied")])
+def test_tier_is_read_from_the_log(words: str, reason: str | None) -> None:
+    """The daemon names a reason only if there is one."""
+    line = f"wg0 is up: tier mmsg{words}, AEAD aes-256-gcm by openssl, 2 workers, UDP port 5, UAPI at /run/x"
+    found = program._UP.search(line)
+    assert found
+    assert found.groups() == ("mmsg", reason, "aes-256-gcm by openssl", "2")

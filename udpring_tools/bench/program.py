@@ -30,7 +30,7 @@ STOP_WAIT = 10.0
 UAPI_WAIT = 60.0
 """For one answer. Some benchmarks set 10 000 peers at once."""
 _INSIDE = re.compile(r"inside of process (\d+)")
-_UP = re.compile(r"is up: tier (\S+) \((.*)\), AEAD (.+), (\d+) workers?, UDP port")
+_UP = re.compile(r"is up: tier (\S+?)(?: \((.*)\))?, AEAD (.+), (\d+) workers?, UDP port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class NodeProcess:
             raise
         said = _UP.search(self._words())
         self.tier: str | None = said[1] if said else None
-        self.tier_reason: str | None = said[2] if said else None
+        self.tier_reason: str | None = said[2] or "" if said else None
         # Of all ciphers: "chacha20-poly1305 by openssl, aes-256-gcm by openssl".
         libraries = dict(each.split(" by ", 1) for each in said[3].split(", ")) if said else {}
         self.workers: int | None = int(said[4]) if said else None
