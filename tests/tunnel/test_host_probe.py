@@ -55,6 +55,24 @@ def test_what_it_says_agrees_with_what_is_used() -> None:
     assert found.can_run_node == bool(found.tun.device)
 
 
+@pytest.mark.parametrize(
+    ("machine", "line", "found"),
+    [
+        ("x86_64", "flags\t\t: fpu avx2 avx512_vbmi avx512ifma", ("avx2", "avx512ifma")),
+        ("aarch64", "Features\t: fp asimd aes pmull", ("aes", "pmull", "asimd")),
+        ("aarch64", "flags\t\t: fpu avx2 avx512ifma", ()),  # qemu-user shows the host's file
+    ],
+)
+def test_cpu_features_are_of_its_processor(
+    machine: str, line: str, found: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
+    there = os.uname()
+    monkeypatch.setattr(tunnel_probe, "_PROC", tmp_path)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*there[:4], machine)))
+    assert tunnel_probe._system().cpu_features == found
+
+
 def test_every_answer_has_a_reason() -> None:
     found = udpring.probe()
     features = [*found.uring.features, *found.udp.tiers, found.udp.segment, found.udp.gro]

@@ -37,6 +37,8 @@ _CPU_FEATURES = (
     *("aes", "pclmulqdq", "avx", "avx2", "avx512f", "avx512ifma", "vaes", "vpclmulqdq"),
     *("pmull", "asimd", "sve"),
 )
+_CPU_FLAGS = {"x86_64": "flags"}
+"""The line of /proc/cpuinfo that has them, where it is not "Features"."""
 _SOCKET_BUFFER = 7 << 20
 """The buffer that a node requests (native/udp/socket.c). Exceeding the limits needs CAP_NET_ADMIN."""
 _PROC = Path("/proc")
@@ -227,12 +229,14 @@ def _read(path: Path) -> str:
 
 def _system() -> System:
     text = _read(_PROC / "cpuinfo")
+    machine = os.uname().machine
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    # Under qemu-user, the file is about the host's CPU, whose instructions this process cannot use.
+    flags = re.search(rf"^{_CPU_FLAGS.get(machine, 'Features')}\s*:\s*(.+)$", text, re.MULTILINE)
     has = set(flags[1].replace("avx512_", "avx512").split()) if flags else set()
     return System(
         kernel=os.uname().release,
-        machine=os.uname().machine,
+        machine=machine,
         cpu=model[1] if model else "",
         cpus=len(os.sched_getaffinity(0)),
         cpu_features=tuple(name for name in _CPU_FEATURES if name in has),
