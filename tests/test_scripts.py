@@ -32,6 +32,25 @@ def test_only_bootstrap_installs_software() -> None:
     assert found == {"bootstrap", "wheel-test"}  # the latter into a root file system of its own
 
 
+def test_wheel_test_names_wheels_that_it_cannot_run(tmp_path: Path) -> None:
+    for name, cause in (
+        ("udpring-1-cp311-abi3-musllinux_1_2_x86_64.whl", "is for no Debian on x86-64 or arm64"),
+        ("udpring-1.tar.gz", "is for no Debian on x86-64 or arm64"),
+        ("no.whl", "scripts/wheel OUTDIR builds it"),
+    ):
+        if name != "no.whl":
+            (tmp_path / name).touch()
+        refused = subprocess.run(
+            [TOP / "scripts" / "wheel-test", tmp_path / name],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert refused.returncode == 2
+        assert cause in refused.stderr
+
+
 def test_hooks_of_a_commit_are_steps_of_check() -> None:
     steps = set(re.findall(r"^  (\w+)  ", check("--help").stdout, re.MULTILINE))
     hooks = re.findall(r"^        entry: (.*)$", (TOP / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
