@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,71 @@ def test_node_loads_what_it_needs(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("True True True\n\n", "")
+
+
+LATER = {
+    # Before the confinement.
+    "udpring.cli.wg",
+    "udpring.tunnel.confinement",
+    "udpring.tunnel.daemon",
+    "udpring.tunnel.process_log",
+    "udpring.tunnel.refusals",
+    "udpring.tunnel.timestamp_file",
+    # In the broker, or in a node without one, which is not confined in this way.
+    "udpring.tunnel.broker_services",
+    "udpring.tunnel.crossed_tunnels",
+    "udpring.tunnel.outside",
+    # Not by a node: clients, and handshakes without the core.
+    "udpring.tunnel.keys",
+    "udpring.tunnel.uapi_client",
+    "udpring.wireguard.blake2s",
+    "udpring.wireguard.cookie",
+    "udpring.wireguard.noise",
+}
+"""Modules of a node whose functions may import what is not loaded yet."""
+
+
+def imports_of_functions(path: Path) -> Iterator[str]:
+    """The modules that functions of this file import."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name for alias in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    assert not node.level
+                    yield node.module or ""
+
+
+def test_a_confined_node_imports_nothing() -> None:
+    """It may open no files. What its functions import has been loaded, also the check of mac1."""
+    code = """
+import sys
+from udpring.cli import wg
+from udpring.tunnel import daemon
+daemon.load_modules()
+from udpring.tunnel.rehearsal import rehearse
+rehearse()
+before = set(sys.modules)
+from udpring.wireguard.cookie import MacSigner, mac1_key, mac1_valid
+assert mac1_valid(mac1_key(bytes(32)), MacSigner(bytes(32)).sign(bytes(116), 0))
+assert set(sys.modules) == before, set(sys.modules) - before
+print(*sorted(before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    ours = {name for name in loaded if name.startswith("udpring.") and name not in LATER}
+    assert len(ours) > 50
+    missing = {}
+    for name in ours:
+        path = Path(udpring.__file__).parent.parent / (name.replace(".", "/") + ".py")
+        late = set(imports_of_functions(path)) - loaded if path.exists() else set()
+        if late:
+            missing[name] = late
+    assert not missing
 
 
 @given(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from .blake2s import blake2s
+from .constant_time import compare_digest
 from .constants import (
     COOKIE_LATENCY,
     COOKIE_SECRET_LIFETIME,
@@ -47,9 +48,7 @@ def mac(key: bytes, data: bytes) -> bytes:
 
 def mac1_valid(key: bytes, message: bytes) -> bool:
     """Whether an initiation or response (with both macs) has the right mac1; in constant time."""
-    import hmac  # noqa: PLC0415 - the core of a node does this, and hmac loads OpenSSL
-
-    return hmac.compare_digest(mac(key, message[:-32]), message[-32:-16])
+    return compare_digest(mac(key, message[:-32]), message[-32:-16])
 
 
 class MacSigner:
