@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import GO, SUBJECT, Rig, Tunnel, until
+from lab import GO, SUBJECT, Node, Program, Rig, Tunnel, until
 from lab.counters import counters, watched
+from lab.weight import nice_of_session, sessions
+
+from udpring.tunnel.worker_weight import DEFAULT
 
 pytestmark = pytest.mark.skipif(SUBJECT.name == GO.name, reason="counts what udpring counts")
 
@@ -109,3 +112,45 @@ def test_readers_get_their_turn(rig: Rig, tmp_path: Path) -> None:
             source.send(struct.pack("!I", number))
         assert drained(sink, 99) == list(range(100))
     until(lambda: counters(tunnel.b)["plane"]["yields"] > 0, "the worker gives way")
+
+
+def node_nice(node: Node) -> int:
+    assert node.process
+    return nice_of_session(node.process.pid)
+
+
+def leading(program: Program) -> Program:
+    """In a session of its own."""
+    return Program(program.name, ("setsid", *program.argv), program.env)
+
+
+@sessions
+def test_session_is_raised_unless_many_datagrams_come(rig: Rig, tmp_path: Path) -> None:
+    """The node is confined: its broker writes the file."""
+    tunnel = rig.tunnel((leading(watched(tmp_path)), SUBJECT))
+    tunnel.ping()
+    assert node_nice(tunnel.a) == DEFAULT
+    deadline = time.monotonic() + 60
+    with sockets(tunnel) as (source, _):
+        while node_nice(tunnel.a) != 0:
+            before = counters(tunnel.a)["plane"]
+            for _ in range(20_000):
+                source.send(bytes(48))
+            after = counters(tunnel.a)["plane"]
+            passes = after["passes"] - before["passes"]
+            if after["tun_packets_in"] - before["tun_packets_in"] >= 32 * passes:
+                return  # a worker slower than the sender finds enough datagrams each time
+            assert time.monotonic() < deadline, f"{after['pauses']} pauses"
+
+    def raised() -> bool:
+        tunnel.ping()  # an idle worker looks at nothing
+        return node_nice(tunnel.a) == DEFAULT
+
+    until(raised, "the session is raised again", timeout=60)
+
+
+@sessions
+def test_variable_leaves_the_session_alone(rig: Rig) -> None:
+    tunnel = rig.tunnel((leading(SUBJECT.with_env(UDPRING_NICE="0")), SUBJECT))
+    tunnel.ping()
+    assert node_nice(tunnel.a) == 0

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from lab import Rig, until
 from lab.host import UDPRING, Host
+from lab.weight import nice_of_session, sessions
 
 from udpring.tunnel import keys
 from udpring.tunnel.config import Config
+from udpring.tunnel.worker_weight import DEFAULT
 
 PRIVATE = keys.to_base64(keys.generate_private_key())
 PUBLIC = keys.to_base64(keys.public_key(keys.generate_private_key()))
@@ -327,6 +329,17 @@ def test_node_has_two_capabilities_and_a_filter(host: Host, name: str) -> None:
     for status in _statuses(process):
         assert status["NoNewPrivs"] == "1"
         assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd")} == {RIGHTS}
+
+
+@sessions
+def test_node_raises_its_own_session_alone(host: Host, name: str) -> None:
+    """Not the session of the caller, which it leaves at the end of its start."""
+    before = nice_of_session(os.getpid())
+    assert host.udpring("up", str(host.file(name, text()))).returncode == 0
+    (process,) = host.space.leaders()
+    until(lambda: nice_of_session(process) == DEFAULT, "the session is raised")
+    assert nice_of_session(os.getpid()) == before
+    assert host.udpring("down", name).returncode == 0
 
 
 def test_down_needs_no_right_to_trace(host: Host, name: str) -> None:

@@ -103,6 +103,8 @@ def test_udpring_wg_names_a_bad_descriptor(
         ("UDPRING_WORKERS", "17", "from 1 to 16"),
         ("UDPRING_WORKERS", "two", "from 1 to 16"),
         ("UDPRING_OFFLOADS", "some", "all, tun, udp, none"),
+        ("UDPRING_NICE", "5", "from -20 to 0"),
+        ("UDPRING_NICE", "-21", "from -20 to 0"),
     ],
 )
 def test_a_wrong_setting_in_the_environment_is_bad_usage(

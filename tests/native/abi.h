@@ -47,10 +47,17 @@ int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter); 
 /* ---- the time slice of the calling thread (time_slice.h): is_short as it was, and as it becomes; -1: refused ---- */
 int32_t udpring_time_slice_shorten(int32_t is_short, int32_t shorten);
 
+/* ---- the weight of two workers (weight.h), which takes group_fd. see: by the calling thread. It returns the nice value in force ---- */
+struct udpring_weight;
+struct udpring_weight *udpring_weight_new(int32_t nice, int32_t group_fd, int32_t group_usual);
+void udpring_weight_free(struct udpring_weight *weight);
+int32_t udpring_weight_see(struct udpring_weight *weight, uint32_t worker, int32_t many, uint64_t now_ns);
+
 /* ---- when a worker pauses or yields (moderation.h, pacing.h) ---- */
 struct udpring_moderation;
 struct udpring_moderation *udpring_moderation_new(void);
 void udpring_moderation_free(struct udpring_moderation *moderation);
+int32_t udpring_moderation_many(const struct udpring_moderation *moderation);
 uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t now_ns, uint64_t items, uint64_t passes);
 struct udpring_pacing;
 struct udpring_pacing *udpring_pacing_new(void);

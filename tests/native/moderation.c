@@ -23,3 +23,8 @@ uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t
 {
     return moderation_wait(&moderation->moderation, now_ns, items, passes);
 }
+
+int32_t udpring_moderation_many(const struct udpring_moderation *moderation)
+{
+    return moderation->moderation.many;
+}

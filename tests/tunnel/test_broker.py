@@ -192,7 +192,7 @@ def look_up(host, port):
     sys.meta_path.clear()
     return real(host, port)
 broker_services.host_addresses = look_up
-services = broker_services.services(broker_services.SocketFiles())
+services = broker_services.services(broker_services.SocketFiles(), broker_services.NodeWeight(0))
 with closing(Broker.start(lambda control: serve(control, services))) as broker:
     print(broker.call("addresses", host="127.0.0.1", port=5))
 """
@@ -208,7 +208,7 @@ from udpring.cli import wg
 from udpring.tunnel import broker_services, daemon
 from udpring.tunnel.broker import Broker
 def of_wg():
-    return Broker.start(daemon._help)
+    return Broker.start(lambda control: daemon._help(control, -10))
 def of_up():
     from udpring.cli import _up_broker
     from udpring.cli._up_request import UpRequest

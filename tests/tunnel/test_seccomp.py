@@ -94,9 +94,10 @@ def test_thread_may_schedule_itself_alone(architecture: Architecture) -> None:
     node = Filter(architecture)
     assert node.verdict("sched_setattr", 0) == bpf.ALLOW
     assert node.verdict("sched_setattr", PROCESS) == REFUSED
-    assert node.verdict("getpriority", os.PRIO_PROCESS, 0) == bpf.ALLOW
-    assert node.verdict("getpriority", os.PRIO_PROCESS, PROCESS) == REFUSED
-    assert node.verdict("getpriority", os.PRIO_USER, 0) == REFUSED
+    for call in ("getpriority", "setpriority"):
+        assert node.verdict(call, os.PRIO_PROCESS, 0) == bpf.ALLOW
+        assert node.verdict(call, os.PRIO_PROCESS, PROCESS) == REFUSED
+        assert node.verdict(call, os.PRIO_USER, 0) == REFUSED
 
 
 @both

@@ -19,7 +19,7 @@ from udpring.cli._up_request import UpRequest, load
 from udpring.errors import HostError, UdpringError
 from udpring.tunnel import daemon, process_log, up_record
 from udpring.tunnel.broker import Broker, Service, serve
-from udpring.tunnel.broker_services import SocketFiles, services
+from udpring.tunnel.broker_services import NodeWeight, SocketFiles, services
 from udpring.tunnel.config import Config
 from udpring.tunnel.first_confinement import protect_memory, restore_dumps
 from udpring.tunnel.hooks import HookScope, run_hooks
@@ -40,11 +40,12 @@ def start(request: UpRequest) -> Broker:
 
 def _serve(control: socket.socket, request: UpRequest) -> None:
     protect_memory(children=True)
-    files = SocketFiles()
+    files, weight = SocketFiles(), NodeWeight(request.nice)
     steps = _Steps(request, control)
     try:
-        serve(control, {**services(files), **steps.services()})
+        serve(control, {**services(files, weight), **steps.services()}, weight.notice)
     finally:
+        weight.close()
         steps.close()
         files.close()
         process_log.close_log()

@@ -33,6 +33,7 @@ from udpring.tunnel.patience import Patience
 from udpring.tunnel.service_manager import ServiceManager
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.uapi_report import Report
+from udpring.tunnel.worker_weight import WorkerWeight
 
 if TYPE_CHECKING:
     from udpring.cli._metrics_server import MetricsServer
@@ -103,9 +104,11 @@ class _UpNode:
                 if isinstance(self.steps, BrokerSteps):
                     await run_blocking(self.steps.leave, name="udpring-leave")
                     ready()  # it opens files
+                    await self._raise_workers()
                     await self._confine(self.steps)
                 else:
                     ready()
+                    await self._raise_workers()
                 self.manager.ready()
                 self.up = True
                 failure = await self._serve()
@@ -117,6 +120,11 @@ class _UpNode:
         if not self.handed_over.done():
             await self._try_hooks("PostDown", node.config.interface.post_down)
         return failure
+
+    async def _raise_workers(self) -> None:
+        """Once the process has left its caller's session."""
+        weight = WorkerWeight(self.request.nice)
+        await run_blocking(lambda: weight.apply(self.node, self.steps.broker), name="udpring-weight")
 
     async def _confine(self, steps: BrokerSteps) -> None:
         profile = Profile.NODE

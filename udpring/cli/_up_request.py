@@ -28,6 +28,8 @@ class UpRequest:
     allow_hooks: bool
     environment: Mapping[str, str]
     metrics: MetricsAddress | None = None
+    nice: int = 0
+    """Of the workers (``worker_weight``)."""
 
 
 def load(request: UpRequest) -> Config:

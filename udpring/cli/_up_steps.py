@@ -39,6 +39,7 @@ class Steps(Protocol):
 
     attachment: Attachment
     outside: Outside
+    broker: Broker | None
 
     def hooks(self, key: str, config: Config, *, attached: bool, patience: int) -> None:
         """Runs the commands of ``key``, of this configuration, until the descriptor ``patience`` is ready."""
@@ -65,6 +66,7 @@ class OwnSteps:
     def __init__(self, request: UpRequest) -> None:
         self._request = request
         self._record: up_record.UpRecord | None = None
+        self.broker: Broker | None = None
         self.attachment: Attachment = Tun()
         self.outside = Outside()
 
@@ -103,6 +105,7 @@ class BrokerSteps:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self.broker: Broker | None = broker
         self.attachment: Attachment = _BrokerTun(broker)
         self.outside = of_broker(broker)
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks the configuration here, where errors can be seen, then starts the node."""
     import logging  # noqa: PLC0415
 
-    from udpring.tunnel import config, confinement, daemon, process_log  # noqa: PLC0415
+    from udpring.tunnel import config, confinement, daemon, process_log, worker_weight  # noqa: PLC0415
     from udpring.tunnel.hooks import has_hooks  # noqa: PLC0415
     from udpring.tunnel.log_format import log_format  # noqa: PLC0415
     from udpring.tunnel.socket_path import SOCKET_DIRECTORY  # noqa: PLC0415
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     level = logging.DEBUG if args.verbose else logging.INFO
     style = log_format(args.log_format, os.environ)
 
+    nice = worker_weight.nice_asked(os.environ)
     confined = confinement.wanted({confinement.VARIABLE: "off"} if args.unconfined else os.environ)
 
     def work(ready: Callable[[], None]) -> tuple[int, str]:
@@ -103,10 +104,11 @@ def run(args: argparse.Namespace) -> int:
         from udpring.cli._up_request import UpRequest  # noqa: PLC0415
 
         environment = os.environ if args.foreground else {}
-        request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics)
+        request = UpRequest(name, path, loaded, args.foreground, args.allow_hooks, environment, metrics, nice)
         process_log.setup_log(
             name, level, foreground=args.foreground, attached=not args.foreground, style=style
         )
+        worker_weight.WorkerWeight(nice).prepare()
         if not confined:
             return _serve(request, ready)
         with contextlib.closing(_up_broker.start(request)) as broker:  # while there is one thread

@@ -33,6 +33,8 @@ EPILOG = """environment:
   UDPRING_LOG_FORMAT=text|json|journald   lines of the log. Default: journald where the journal reads
                                    standard error, else text
   UDPRING_WORKERS=N                worker threads, 1 to 16. Default: by the number of cores
+  UDPRING_NICE=N                   nice value of the workers under load, -20 to 0. 0 leaves it as it is.
+                                   Default: -10, where the host permits that
   UDPRING_CONFINEMENT=off          keep all capabilities and system calls after the start. Default: on
 
 exit status: 0 done, 1 failed, 2 bad usage or environment, 3 refused by the host (not root, no TUN device,

@@ -8,6 +8,9 @@ The flow:
 3. A service that may take long runs in a child of its own. The others run one after another, and may keep
    state.
 
+A message without a socket is a notice: no answer follows. The core sends the nice value of the node's session
+in this way (``session_weight``).
+
 Requests are what the node says, which may have been taken over by an attacker. So a service takes numbers,
 addresses and host names, and never a command, a path or an object. Answers are trusted.
 """
@@ -57,6 +60,7 @@ class Service(NamedTuple):
 
 
 Services: TypeAlias = Mapping[str, Service]
+Notice: TypeAlias = Callable[[bytes], None]
 
 
 class Broker:
@@ -90,6 +94,10 @@ class Broker:
                 os._exit(code)
         theirs.close()
         return cls(ours, process)
+
+    def fileno(self) -> int:
+        """The socket, for notices."""
+        return self._control.fileno()
 
     def call(self, service: str, *, patience: int | None = None, **arguments: Any) -> Any:
         """The service's result. Blocks, until the descriptor ``patience`` is ready. Raises HostError (the
@@ -157,7 +165,7 @@ def _log() -> logging.Logger:
     return logging.getLogger("udpring.node")
 
 
-def serve(control: socket.socket, services: Services) -> None:
+def serve(control: socket.socket, services: Services, notice: Notice = lambda said: None) -> None:
     """Serves until the other end closes. Signals do not end it: the service manager sends them to all
     processes, and the node still needs it on its way down."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
@@ -167,6 +175,8 @@ def serve(control: socket.socket, services: Services) -> None:
         request, descriptors, _, _ = socket.recv_fds(control, REQUEST_MAX, 1)
         if not request:
             break
+        if not descriptors:
+            notice(request)
         for descriptor in descriptors:
             with socket.socket(fileno=descriptor) as answer:
                 _answer(control, answer, request, services, running)

@@ -17,11 +17,14 @@ from udpring.tunnel.broker import Service, Services
 from udpring.tunnel.capabilities import KILL, NET_ADMIN, SETGID, SETUID, keep_only
 from udpring.tunnel.first_confinement import hide, protect_memory
 from udpring.tunnel.host_addresses import host_addresses
+from udpring.tunnel.session_weight import SessionWeight
 from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name
 
-__all__ = ["SocketFiles", "drop_rights", "look_ups", "services"]
+__all__ = ["NodeWeight", "SocketFiles", "drop_rights", "look_ups", "services"]
 
 NOBODY = 65534
+_NOTICE_MAX = 8
+"""Bytes of a nice value."""
 
 
 class SocketFiles:
@@ -58,11 +61,11 @@ class SocketFiles:
                 self.remove(interface)
 
 
-def drop_rights() -> None:
+def drop_rights(*more: int) -> None:
     """Of the broker process. CAP_NET_ADMIN stays for ``wg``, and what a look-up needs to become another user.
-    Memory is kept out of core dumps."""
+    Memory is kept out of core dumps. ``more``: further capabilities that stay."""
     with contextlib.suppress(OSError):
-        keep_only([NET_ADMIN, KILL, SETGID, SETUID])
+        keep_only([NET_ADMIN, KILL, SETGID, SETUID, *more])
     protect_memory()
 
 
@@ -74,10 +77,33 @@ def look_ups() -> Services:
     }
 
 
-def services(files: SocketFiles) -> Services:
+class NodeWeight:
+    """The weight of the session of the node, this process's parent. ``nice``: the value that it may have
+    beside its usual one. 0: none. ``notice`` is for ``broker.serve``."""
+
+    def __init__(self, nice: int) -> None:
+        self._nice = nice
+        self._session = SessionWeight(os.getppid())
+
+    def notice(self, said: bytes) -> None:
+        """A nice value that a worker of the node wants now."""
+        with contextlib.suppress(HostError, ValueError):
+            self._session.set(int(said[:_NOTICE_MAX]))
+
+    def weigh(self) -> int:
+        """Raises the session. Returns its usual nice value. From now on ``notice`` changes between the two.
+        Raises HostError."""
+        return self._session.permit(self._nice)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def services(files: SocketFiles, weight: NodeWeight) -> Services:
     """For a confined node with a socket file."""
     return {
         **look_ups(),
+        "weigh": Service(weight.weigh),
         "made": Service(files.made),
         "seal": Service(files.seal),
         "remove": Service(files.remove),

@@ -18,11 +18,13 @@ __all__ = [
     "SETFCAP",
     "SETGID",
     "SETUID",
+    "SYS_NICE",
     "held",
     "keep_only",
 ]
 
-DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, SETFCAP = 1, 5, 6, 7, 10, 12, 31
+DAC_OVERRIDE, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN = 1, 5, 6, 7, 10, 12
+SYS_NICE, SETFCAP = 23, 31
 """CAP_* of linux/capability.h."""
 
 _VERSION_3 = 0x20080522

@@ -225,10 +225,12 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         Allow("setsockopt", _options()),
         Allow("socket", tuple(_sockets(profile)), error=errno.EAFNOSUPPORT),
     ]
-    if profile & _WITH_NODE:  # a worker sets the time slice of its own thread
+    if profile & _WITH_NODE:  # a worker sets the time slice and the nice value of its own thread
+        own = (Test(0, os.PRIO_PROCESS), Test(1, 0))
         rules += [
             Allow("sched_setattr", ((Test(0, 0),),)),
-            Allow("getpriority", ((Test(0, os.PRIO_PROCESS), Test(1, 0)),)),
+            Allow("getpriority", (own,)),
+            Allow("setpriority", (own,)),
         ]
     if rootless:
         rules += [Allow("splice"), Allow("pidfd_send_signal")]

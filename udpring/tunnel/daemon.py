@@ -28,6 +28,7 @@ from udpring.tunnel.broker import Broker
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.log_format import LogFormat, log_format
 from udpring.tunnel.refusals import cure_of, explained, run_loop
+from udpring.tunnel.worker_weight import WorkerWeight, nice_asked
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import socket
 
     from udpring.tunnel.control import End
+    from udpring.tunnel.plane import Plane
 
 __all__ = [
     "DaemonOptions",
@@ -63,6 +65,7 @@ class DaemonOptions(NamedTuple):
     uapi_fd: int | None = None
     log_format: LogFormat = LogFormat.TEXT
     confined: bool = True
+    nice: int = 0
 
     @classmethod
     def read(
@@ -82,6 +85,7 @@ class DaemonOptions(NamedTuple):
             uapi_fd=_descriptor(environment, "WG_UAPI_FD"),
             log_format=log_format(log_format_asked, environment),
             confined=first_confinement.wanted(environment),
+            nice=nice_asked(environment),
         )
 
     @property
@@ -245,7 +249,8 @@ def _close_all_but(keep: set[int]) -> None:
 
 def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
     # Before there is a thread: a log line starts one. Before most modules are loaded: it needs few of them.
-    broker = Broker.start(_help) if options.confined else None
+    nice = options.nice
+    broker = Broker.start(lambda control: _help(control, nice)) if options.confined else None
     try:
         load_modules()
         from udpring.tunnel.process_log import setup_log  # noqa: PLC0415
@@ -253,6 +258,7 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
         setup_log(
             options.interface, options.log_level, foreground=options.foreground, style=options.log_format
         )
+        WorkerWeight(nice).prepare()
         if broker is not None:
             from udpring.tunnel.confinement import begin  # noqa: PLC0415
             from udpring.tunnel.socket_path import SOCKET_DIRECTORY  # noqa: PLC0415
@@ -264,19 +270,27 @@ def _run(options: DaemonOptions, ready: Callable[[], None]) -> tuple[int, str]:
             broker.close()
 
 
-def _help(control: socket.socket) -> None:
-    """The broker process."""
+def _help(control: socket.socket, nice: int = 0) -> None:
+    """The broker process. It keeps CAP_SYS_NICE if it is to set the nice value of the node's session."""
     from udpring.tunnel.broker import serve as serve_node  # noqa: PLC0415
-    from udpring.tunnel.broker_services import SocketFiles, drop_rights, services  # noqa: PLC0415
+    from udpring.tunnel.broker_services import (  # noqa: PLC0415
+        NodeWeight,
+        SocketFiles,
+        drop_rights,
+        services,
+    )
+    from udpring.tunnel.capabilities import SYS_NICE  # noqa: PLC0415
     from udpring.tunnel.start_code import code_of_process, give_back  # noqa: PLC0415
 
-    drop_rights()
+    weight = NodeWeight(nice)
+    drop_rights(*[SYS_NICE] * bool(nice))
     files = SocketFiles()
     try:
-        every = services(files)
+        every = services(files, weight)
         give_back(code_of_process())
-        serve_node(control, every)
+        serve_node(control, every, weight.notice)
     finally:
+        weight.close()
         files.close()
 
 
@@ -339,7 +353,6 @@ async def serve(
     import asyncio  # noqa: PLC0415
 
     from udpring.tunnel import outside as elsewhere  # noqa: PLC0415
-    from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
     from udpring.tunnel.plane import Plane  # noqa: PLC0415
     from udpring.tunnel.service_manager import ServiceManager  # noqa: PLC0415
     from udpring.tunnel.socket_file import SocketFile  # noqa: PLC0415
@@ -366,19 +379,9 @@ async def serve(
         try:
             tunnel.start()
             server.start()
+            WorkerWeight(options.nice).apply(plane, broker)
             if _log().isEnabledFor(_DEBUG):
-                stats = plane.stats()
-                _log().debug(
-                    "%s is up: tier %s%s, AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
-                    tunnel.name,
-                    stats.tier,
-                    f" ({plane.tier_reason})" if plane.tier_reason else "",
-                    aead_in_words(),
-                    stats.workers,
-                    "" if stats.workers == 1 else "s",
-                    tunnel.listen_port,
-                    path,
-                )
+                _log_start(plane, tunnel.listen_port, path)
             if broker is not None:
                 with contextlib.suppress(OSError):  # WG_UAPI_FD may have no file there
                     outside.made(path)
@@ -401,6 +404,23 @@ async def serve(
             await server.close()
     finally:
         tunnel.close()
+
+
+def _log_start(plane: Plane, port: int, path: str) -> None:
+    from udpring.tunnel.ciphers import aead_in_words  # noqa: PLC0415
+
+    stats = plane.stats()
+    _log().debug(
+        "%s is up: tier %s%s, AEAD %s, %d worker%s, UDP port %d, UAPI at %s",
+        plane.name,
+        stats.tier,
+        f" ({plane.tier_reason})" if plane.tier_reason else "",
+        aead_in_words(),
+        stats.workers,
+        "" if stats.workers == 1 else "s",
+        port,
+        path,
+    )
 
 
 def _confine(*, writes_files: bool) -> None:

@@ -46,18 +46,18 @@ from udpring.tunnel.socket_path import SOCKET_DIRECTORY, socket_name
 from udpring.tunnel.timestamp_file import timestamp_path
 from udpring.tunnel.tunnel import Tunnel, TunnelStats
 from udpring.tunnel.uapi_server import Reporters, UapiServer
+from udpring.tunnel.workers_of_node import WorkersOfNode
 from udpring.wireguard.device import Device
 
 __all__ = ["Node", "NodePeer"]
 
 NAMES_WAIT = 3.0
-"""Seconds that ``start`` waits for the names of endpoints, because their routes decide the MTU. Then it
-starts without them."""
+"""Seconds that ``start`` waits for the names of endpoints, because their routes decide the MTU."""
 
 log = logging.getLogger("udpring.node")
 
 
-class Node(Inside, PacketsOfNode):
+class Node(Inside, PacketsOfNode, WorkersOfNode):
     """A tunnel node from a configuration: ``async with udpring.Node(config) as node: ...``.
 
     name: of the interface. Default: ``udpring0`` or the next free number.

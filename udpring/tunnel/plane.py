@@ -305,6 +305,14 @@ class Plane:
         """Whether ROAMED events are posted. Not at first."""
         check(lib.udpring_plane_watch_roaming(self._handle(), int(on)), "watch roaming")
 
+    def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
+        """Gives the workers the nice value ``nice``, from -20 to -1, but the usual one while many single
+        datagrams come. 0: always the usual one. Where the host refuses, they keep what they have
+        (``stats().nice``). ``group``: instead the session has it, whose file ``/proc/PID/autogroup`` this is,
+        open for writing, or a socket to a process that writes to that. ``usual``: its usual value. Raises
+        RingError if ``nice`` is another number."""
+        check(lib.udpring_plane_weight(self._handle(), nice, group, usual), "nice value of the workers")
+
     def load_until(self) -> int:
         """Boot time until which the plane is under load; in the past: it is not. No command: it is cheap."""
         return int(lib.udpring_plane_load_until(self._handle()))

@@ -192,6 +192,8 @@ class PlaneStats:
     keypairs: int
     mailbox_depth: int
     workers: int
+    nice: int
+    """By which the workers are raised now. 0: by none."""
     handshake_sockets: int
     mailbox_capacity: int
     send_slots: int

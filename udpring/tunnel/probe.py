@@ -31,7 +31,7 @@ __all__ = ["AeadProbe", "HostProbe", "Limits", "Missing", "System", "TunProbe", 
 _TUN_NAME = "udpring%d"
 """The name of the trial device (native/tunnel/tun/tun_probe.c)."""
 # linux/capability.h: the capabilities that udpring needs.
-_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 39: "CAP_BPF"}
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN", 23: "CAP_SYS_NICE", 39: "CAP_BPF"}
 # Flags that matter for the AEAD libraries and the checksums.
 _CPU_FEATURES = (
     *("aes", "pclmulqdq", "avx", "avx2", "avx512f", "avx512ifma", "vaes", "vpclmulqdq"),

@@ -53,6 +53,7 @@ def tunnel_report(tunnel: Tunnel) -> Report:
             "tier_reason": plane.tier_reason,
             "aead": counted.aead,
             "workers": counted.workers,
+            "workers_nice": counted.nice,
             "paused": tunnel.paused,
             "handshake_sockets": counted.handshake_sockets,
             "shared_sockets_reason": plane.sharing_reason,

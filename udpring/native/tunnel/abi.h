@@ -231,6 +231,7 @@ struct udpring_plane_stats {
     uint64_t receive_queue_bytes, receive_queue_limit;   /* memory of datagrams in the data sockets, now and at most */
     uint64_t program_out_bytes, program_in_bytes;        /* of packets in the queues from and to the program */
     uint32_t flow_packets, flow_bytes;   /* packets and super-packets of the interface that wait for a send */
+    int32_t nice;               /* by which the workers are raised now. 0: by none */
     uint32_t tun_offloads;      /* TUN_F_*: the super-packets that the kernel hands over. 0: single packets only */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;
@@ -369,6 +370,11 @@ int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const s
 int32_t udpring_plane_watch_roaming(struct udpring_plane *plane, int32_t on);
 /* Boot time until which handshakes need a valid mac2. In the past: not under load. No command: it reads one value. */
 uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
+/* From the next wait on, the workers have this nice value (-20 to -1), but their usual one while many single datagrams come. 0: always
+ * their usual one. Where the host refuses that, they keep what they have (stats.nice). group: instead the session has it, and goes
+ * between it and its usual one. The descriptor is the session's /proc/PID/autogroup, or a socket to a process that writes to that. It is
+ * duplicated. -1: there is none. Returns 0, -EINVAL or the -errno of dup. */
+int32_t udpring_plane_weight(struct udpring_plane *plane, int32_t nice, int32_t group, int32_t group_usual);
 /* The answer "no" to PEER_WANTED: packets to the address are dropped, and more of them for so long, two minutes at most.
  * -ENOTSUP: without UDPRING_PLANE_ASKS. */
 int32_t udpring_plane_refuse(struct udpring_plane *plane, const struct udpring_address *address, uint64_t ns);

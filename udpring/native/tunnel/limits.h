@@ -52,6 +52,7 @@ enum {
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for. More are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
+    MODERATION_MANY = 8000,     /* a second: from here on, a wake-up for each costs too much, see weight.h */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
@@ -100,6 +101,8 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* Of a worker, while no datagrams gather. The kernel's own is 0.7 to 2.8 ms. A shorter one costs throughput. */
 #define TIME_SLICE_NS 500000ull
+/* The weight of a session is changed no more often than this (kernel: HZ / 10). */
+#define GROUP_WEIGHT_NS (NS_PER_S / 10)
 /* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */
 #define PACING_LONG_NS 300000ull
 /* A pass that fails for lack of memory or room is tried again after this, then after longer, for so long in all. */

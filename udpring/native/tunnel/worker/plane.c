@@ -1,6 +1,7 @@
 /* Opening and closing a plane. */
 #include "../../secret.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,7 @@ static void plane_free(struct udpring_plane *plane)
     free(plane->workers);
     packet_ports_close(plane->ports);
     handshake_threads_close(&plane->handshakes);
+    weight_close(&plane->weight);
     mailbox_close(&plane->mailbox);
     pthread_mutex_t *locks[] = {&plane->command_lock, &plane->mailbox_lock, &plane->gate, &plane->change_lock,
                                 &plane->routes.lock, &plane->routes.links_lock, &plane->routes.asked_lock};
@@ -93,6 +95,7 @@ static struct udpring_plane *plane_new(const struct udpring_plane_options *optio
         pthread_mutex_init(locks[i], NULL);
     pthread_cond_init(&plane->command_done, NULL);
     handshake_threads_init(&plane->handshakes);
+    weight_open(&plane->weight);
     for (uint32_t i = 0; i < count; i++) {
         struct worker *worker = &workers[i];
         worker->plane = plane;
@@ -322,4 +325,17 @@ uint32_t udpring_plane_events(struct udpring_plane *plane, struct udpring_event 
             worker_wake(&plane->workers[i]);
     }
     return taken;
+}
+
+int32_t udpring_plane_weight(struct udpring_plane *plane, int32_t nice, int32_t group, int32_t group_usual)
+{
+    int own = -1;
+    if (nice < -20 || nice > 0)
+        return -EINVAL;
+    if (group >= 0 && (own = fcntl(group, F_DUPFD_CLOEXEC, 0)) < 0)
+        return -errno;
+    weight_ask(&plane->weight, nice, own, group_usual);
+    for (uint32_t i = 0; i < plane->worker_count; i++)
+        worker_wake(&plane->workers[i]);
+    return 0;
 }

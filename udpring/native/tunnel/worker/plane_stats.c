@@ -144,6 +144,7 @@ static int run_stats(struct worker *worker, void *argument)
         .mailbox_depth = mailbox_depth(&plane->mailbox),
         .workers = plane->worker_count,
         .mailbox_capacity = plane->mailbox.capacity,
+        .nice = weight_now(&plane->weight, &worker->weight),
         .tun_offloads = worker->tun.offloads,
     };
     handshakes_see_drops(&worker->handshakes);

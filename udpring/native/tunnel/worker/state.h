@@ -52,6 +52,7 @@
 #include "pacing.h"
 #include "shortage.h"
 #include "time_slice.h"
+#include "weight.h"
 
 /* Sealed packets on their way out: one, or a train of equal size. The kernel may read them from push to reap.
  * Owner: the plane's free list, the open train, or the send ring while in flight. Thread: the worker. Freed with the plane. */
@@ -138,6 +139,7 @@ struct worker {
     struct moderation out_moderation, in_moderation;
     struct pacing pacing;
     struct time_slice time_slice;
+    struct own_weight weight;
     uint64_t single_datagrams;          /* read from the TUN device: UDP packets that were no super-packet */
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
@@ -194,6 +196,7 @@ struct udpring_plane {
     struct mailbox mailbox;
     pthread_mutex_t mailbox_lock;       /* the mailbox has one producer at a time */
     struct handshake_threads handshakes;    /* has a lock of its own */
+    struct weight weight;               /* likewise */
     pthread_mutex_t command_lock;       /* protects all workers' command_* and started */
     pthread_cond_t command_done;
     struct udpring_plane_options options;

@@ -1,0 +1,94 @@
+"""The weight of a process's session, where the kernel weighs sessions against each other (autogroup,
+sched(7)).
+
+A nice value then counts only within a session, and a file of the process sets that of its session. A value
+below 0 takes CAP_SYS_NICE.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from udpring.errors import HostError
+
+__all__ = ["SessionWeight"]
+
+_ENABLED = "/proc/sys/kernel/sched_autogroup_enabled"
+_AGAIN_SECONDS = 0.1
+"""The kernel takes a change of some session ten times a second."""
+_ATTEMPTS = 20
+
+
+class SessionWeight:
+    """Of ``process``, which may still make a session of its own after this."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self._values: tuple[int, ...] = ()
+        self._file = -1
+        if _enabled():
+            try:
+                self._file = os.open(f"/proc/{process}/autogroup", os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                self._file = -1
+
+    def fileno(self) -> int:
+        """The file, or -1: the kernel does not weigh sessions."""
+        return self._file
+
+    def permit(self, nice: int) -> int:
+        """Whether the session can have this nice value: sets it. From now on ``set`` changes between it and
+        the usual one, which is returned. Raises HostError; nothing is changed then."""
+        usual = self._read()
+        if nice >= usual:
+            raise HostError(f"the session has the nice value {usual} already")
+        self._write(nice)
+        self._values = (nice, usual)
+        return usual
+
+    def set(self, nice: int) -> None:
+        """Gives the session one of the two values. Raises HostError."""
+        if nice not in self._values:
+            raise HostError(f"{nice} is none of the session's nice values {self._values}")
+        self._write(nice)
+
+    def close(self) -> None:
+        """May be called again."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def _read(self) -> int:
+        """Raises HostError if the process shares a session: its nice value is not for this process alone."""
+        if self._file < 0:
+            raise HostError("the kernel does not weigh sessions")
+        if os.getsid(self._process) != self._process:
+            raise HostError(f"process {self._process} does not lead its session")
+        words = os.pread(self._file, 100, 0).split()  # b"/autogroup-7 nice 0"
+        if not words:
+            raise HostError(f"process {self._process} has no autogroup")
+        return int(words[-1])
+
+    def _write(self, nice: int) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                os.write(self._file, b"%d" % nice)
+                return
+            except OSError as refused:
+                if refused.errno != errno.EAGAIN:
+                    raise HostError(
+                        f"the session cannot have the nice value {nice}: {refused.strerror}",
+                        errno=refused.errno or 0,
+                    ) from None
+                time.sleep(_AGAIN_SECONDS)
+        raise HostError("the nice values of sessions change all the time", errno=errno.EAGAIN)
+
+
+def _enabled() -> bool:
+    try:
+        with open(_ENABLED, encoding="ascii") as file:  # noqa: PTH123 - without pathlib
+            return file.read().strip() == "1"
+    except OSError:  # the kernel has none, or no /proc is mounted
+        return False

@@ -1,0 +1,23 @@
+"""What a program may ask of the worker threads of its node."""
+
+from __future__ import annotations
+
+from udpring.tunnel.tunnel import Tunnel
+
+__all__ = ["WorkersOfNode"]
+
+
+class WorkersOfNode:
+    """A part of ``Node``. It raises ClosedError while the node is down."""
+
+    def _live(self) -> Tunnel:
+        raise TypeError("this object is no node")
+
+    def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
+        """Gives the workers a nice value, from -20 to -1, so that packets wait less for a busy CPU. While
+        many single datagrams come, the workers have their usual one. 0: always.
+
+        It takes CAP_SYS_NICE or RLIMIT_NICE. A host that refuses leaves the workers as they are, and
+        ``stats.plane.nice`` is 0. ``group`` and ``usual`` are for a session (``session_weight``).
+        """
+        self._live().plane.weigh(nice, group=group, usual=usual)
