@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from core_internals import ffi, lib
+from packet_nodes import pair, run, until
 from seccomp import run_python
+from time_slices import attributes, worker_threads
 
-from udpring.errors import ConfigError
+from udpring.errors import ConfigError, RingError
 from udpring.tunnel import worker_weight
 from udpring.tunnel.capabilities import SYS_NICE, held
 from udpring.tunnel.worker_weight import WorkerWeight, nice_asked
@@ -347,3 +349,35 @@ def lib_folder() -> str:
     import core_internals  # noqa: PLC0415
 
     return str(Path(core_internals.__file__).parent)
+
+
+# ---- of a node in a program ----
+
+
+@may_raise
+def test_program_raises_the_workers_of_its_node() -> None:
+    async def body() -> None:
+        others = worker_threads()
+        async with pair("127.0.0.1", workers=2) as (first, second):
+            workers = worker_threads() - others
+            before = {worker: attributes(worker)[1] for worker in workers}
+            for node in (first, second):
+                node.weigh(-5)
+            await until(lambda: {attributes(worker)[1] for worker in workers} == {-5})
+            assert first.stats.plane.nice == -5
+            for node in (first, second):
+                node.weigh(0)
+            await until(lambda: {worker: attributes(worker)[1] for worker in workers} == before)
+            assert first.stats.plane.nice == 0
+
+    run(body)
+
+
+@pytest.mark.parametrize("nice", [1, -21])
+def test_node_refuses_other_nice_values(nice: int) -> None:
+    async def body() -> None:
+        async with pair() as (first, _):
+            with pytest.raises(RingError):
+                first.weigh(nice)
+
+    run(body)
