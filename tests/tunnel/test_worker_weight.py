@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -269,6 +270,43 @@ with closing(Broker.start(lambda control: daemon._help(control))) as broker:
     printed(refusal, now())
 """
     assert said(code) == "the session has the nice value 0 already, 0"
+
+
+def test_refusals_do_not_end_a_start() -> None:
+    """A host may refuse any of the calls, and a descriptor for the copy."""
+
+    class Full:
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
+            self.asked.append(group)
+            if group >= 0:
+                raise RingError("no descriptor", errno=errno.EMFILE)
+
+    class Answering:
+        def fileno(self) -> int:
+            return 7
+
+        def call(self, service: str) -> int:
+            return 0
+
+    plane: Any = Full()
+    broker: Any = Answering()
+    WorkerWeight(-5).apply(plane, broker)
+    assert plane.asked == [7, -1]
+
+
+def test_session_of_an_ended_process_is_an_error() -> None:
+    code = """
+child = os.fork()
+if not child:
+    os._exit(0)
+gone = SessionWeight(child)
+os.waitpid(child, 0)
+printed("HostError" if isinstance(tried(lambda: gone.permit(-5)), str) else "none")
+"""
+    assert said(code) == "HostError"
 
 
 # ---- of threads ----

@@ -64,9 +64,15 @@ class SessionWeight:
         """Raises HostError if the process shares a session: its nice value is not for this process alone."""
         if self._file < 0:
             raise HostError("the kernel does not weigh sessions")
-        if os.getsid(self._process) != self._process:
+        try:
+            leads = os.getsid(self._process) == self._process
+            words = os.pread(self._file, 100, 0).split()  # b"/autogroup-7 nice 0"
+        except OSError as refused:
+            number = refused.errno or 0
+            text = f"the session of process {self._process} cannot be read: {refused.strerror}"
+            raise HostError(text, errno=number) from None
+        if not leads:
             raise HostError(f"process {self._process} does not lead its session")
-        words = os.pread(self._file, 100, 0).split()  # b"/autogroup-7 nice 0"
         if not words:
             raise HostError(f"process {self._process} has no autogroup")
         return int(words[-1])

@@ -16,7 +16,7 @@ import resource
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from udpring.errors import ConfigError, HostError
+from udpring.errors import ConfigError, UdpringError
 from udpring.tunnel.decimal_text import parse_decimal
 from udpring.tunnel.session_weight import SessionWeight
 
@@ -72,7 +72,7 @@ class WorkerWeight:
                 plane.weigh(self.nice, group=session.fileno(), usual=session.permit(self.nice))
             else:
                 plane.weigh(self.nice, group=broker.fileno(), usual=broker.call("weigh"))
-        except HostError as refused:
+        except UdpringError as refused:  # also no descriptor for a copy
             import logging  # noqa: PLC0415 - a broker process does not load it
 
             logging.getLogger("udpring.node").debug("the session was not raised: %s", refused)
