@@ -57,7 +57,8 @@ ANSWER_WAIT = 1.0
 PHASES = ("quiet", "unrelated", "wrong-mac1", "right-mac1")
 FLOOD = ("10.98.0.1", "10.98.0.2")
 UNRELATED_PORT = 9
-TABLE = Case(65_000, 500_000)
+TABLE = Case(64_000, 500_000)
+"""Beside the thousand. A node has room for 65,536 peers."""
 IDLE_FOR = 1.5
 """Seconds. Longer than a node of udpring waits before it begins with shared secrets."""
 IDLE_CPU = 0.01

@@ -28,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
         description="Measure how many valid handshakes a node answers in a second. Measure how much of its "
         "rate a TCP stream keeps while bogus initiations arrive: random bytes, and random bytes "
         "with a valid mac1. Measure how much later the event loop of a program runs while 10000 of the "
-        "latter arrive in a second. Part tables compares the handshakes of a node that has 65000 other "
+        "latter arrive in a second. Part tables compares the handshakes of a node that has 64000 other "
         "peers.",
     )
     parser.add_argument(
