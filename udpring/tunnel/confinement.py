@@ -17,6 +17,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterable
@@ -116,11 +117,24 @@ def begin(sockets: Iterable[str | os.PathLike[str]]) -> None:
     from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
 
     lib.udpring_steering_load()  # needs CAP_BPF. Without it the kernel's own choice of queues serves
+    _lift_locked_memory()
     attempt("capabilities", lambda: keep_only(NODE))
     attempt("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
     _forbid_special_files(sockets)
     protect_memory()
     _hide_memory()
+
+
+def _lift_locked_memory() -> None:
+    """Linux counts the memory of rings against RLIMIT_MEMLOCK, that of all processes of a user together. Root
+    is exempt by CAP_IPC_LOCK, which goes. The rings of a node are few and bounded."""
+    most = resource.RLIM_INFINITY
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        return
+    with contextlib.suppress(OSError, ValueError):  # no CAP_SYS_RESOURCE
+        most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
 def _forbid_special_files(sockets: Iterable[str | os.PathLike[str]]) -> None:

@@ -45,7 +45,7 @@ static int explain_memory(struct udpring_reason *why, int code, const char *call
                        call, entries, (unsigned long long)space.rlim_cur >> 10);
     if (locked.rlim_cur != RLIM_INFINITY)
         return ur_fail(why, code, "%s: no memory for a ring of %u entries; RLIMIT_MEMLOCK is %llu KiB, and rings count "
-                       "against it before Linux 5.12: raise it (ulimit -l)", call, entries,
+                       "against it, but not from Linux 5.12 to 6.13: raise it (ulimit -l)", call, entries,
                        (unsigned long long)locked.rlim_cur >> 10);
     return ur_fail(why, code, "%s: no memory for a ring of %u entries: free some, or raise the cgroup's limit", call,
                    entries);
