@@ -158,6 +158,29 @@ def test_with_several_workers(rig: Rig, tmp_path: Path, tier: str, a: str, b: st
         there_and_back(two, seed)
 
 
+@pytest.mark.traffic
+@pytest.mark.parametrize("workers", ["2", "4"])
+@pytest.mark.parametrize("tier", ["uring-multishot", "mmsg"])
+def test_with_helped_workers(rig: Rig, tmp_path: Path, tier: str, workers: str) -> None:
+    ends = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        program = watched(tmp_path / name, "helped.py")
+        ends.append(program.with_env(UDPRING_WORKERS=workers, UDPRING_TIER=tier))
+    two = pair(rig, ends[0], ends[1])
+    for seed in range(30, 33):
+        there_and_back(two, seed)
+    large = [Flow(A4, B4, options=TIMESTAMPS).super_packet(bytes(40 * 1340), 1340)] * 20
+    back = [Flow(B4, A4, options=TIMESTAMPS).super_packet(bytes(40 * 1340), 1340)] * 20
+
+    def helped() -> bool:
+        two.carry(large)
+        two.carry(back, back=True)
+        return all(counters(end)["plane"]["trains_helped"] for end in (two.tunnel.a, two.tunnel.b))
+
+    until(helped, "both ends have been helped")
+
+
 @pytest.mark.parametrize("offloads", ["all", "none"])
 def test_towards_wireguard_go(rig: Rig, tmp_path: Path, offloads: str) -> None:
     two = pair(rig, node_program(tmp_path, "a", UDPRING_OFFLOADS=offloads), GO)

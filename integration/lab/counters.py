@@ -13,11 +13,11 @@ from lab.node import Node, Program
 from lab.space import until
 
 
-def watched(directory: Path) -> Program:
-    """udpring-wg with readable counters. One node per directory."""
-    script = Path(__file__).with_name("watched.py")
+def watched(directory: Path, script: str = "watched.py") -> Program:
+    """udpring-wg with readable counters. One node per directory. ``script``: a program of this folder."""
+    program = Path(__file__).with_name(script)
     return Program(
-        "udpring", (sys.executable, str(script)), (("UDPRING_COUNTERS", str(directory / "counters.json")),)
+        "udpring", (sys.executable, str(program)), (("UDPRING_COUNTERS", str(directory / "counters.json")),)
     )
 
 

@@ -19,7 +19,7 @@ from udpring.uring.ring import graveyard
 _start = Tunnel.start
 
 
-def _start_watched(tunnel: Tunnel) -> None:
+def start_watched(tunnel: Tunnel) -> None:
     _start(tunnel)
     # Opened now: a confined node opens no file later.
     target = os.open(os.environ["UDPRING_COUNTERS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -32,5 +32,5 @@ def _start_watched(tunnel: Tunnel) -> None:
 
 
 if __name__ == "__main__":
-    setattr(Tunnel, "start", _start_watched)  # noqa: B010 - a patch, said openly
+    setattr(Tunnel, "start", start_watched)  # noqa: B010 - a patch, said openly
     sys.exit(main())

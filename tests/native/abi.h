@@ -53,7 +53,11 @@ struct udpring_weight *udpring_weight_new(int32_t nice, int32_t group_fd, int32_
 void udpring_weight_free(struct udpring_weight *weight);
 int32_t udpring_weight_see(struct udpring_weight *weight, uint32_t worker, int32_t many, uint64_t now_ns);
 
-/* ---- when a worker pauses or yields (moderation.h, pacing.h) ---- */
+/* ---- when a worker pauses or yields (moderation.h, pacing.h), or is helped (spread_trial.h) ---- */
+struct udpring_trial;
+struct udpring_trial *udpring_trial_new(void);
+void udpring_trial_free(struct udpring_trial *trial);
+int32_t udpring_trial_see(struct udpring_trial *trial, uint64_t now_ns, uint64_t cpu_ns, uint64_t bytes, uint64_t waits);
 struct udpring_moderation;
 struct udpring_moderation *udpring_moderation_new(void);
 void udpring_moderation_free(struct udpring_moderation *moderation);
@@ -145,6 +149,11 @@ int32_t udpring_plane_test_counter(struct udpring_plane *plane, uint32_t peer, u
 /* The blocks that the current keypair has sealed, for those whose cipher has a limit on them. */
 int32_t udpring_plane_test_blocks(struct udpring_plane *plane, uint32_t peer, uint64_t blocks);
 /* The current keypairs' birth is moved back by this much, so that the time limits can be reached. */
+/* Workers are helped at any time (1), never (0), or call helpers that never come (2). -ENOENT: there is one worker only. */
+int32_t udpring_plane_test_spread(struct udpring_plane *plane, int32_t mode);
+/* The cipher of the peer's current keypair fails at each so-manieth packet (0: never), and each takes so much longer. When a second
+ * thread comes to use it, a byte is written to second_fd (-1: none). */
+int32_t udpring_plane_test_hinder(struct udpring_plane *plane, uint32_t peer, uint32_t fail_every, uint32_t delay_us, int32_t second_fd);
 int32_t udpring_plane_test_age(struct udpring_plane *plane, uint32_t peer, uint64_t age_ns);
 /* The secret behind our cookies is older by this much. */
 int32_t udpring_plane_test_cookie_age(struct udpring_plane *plane, uint64_t age_ns);

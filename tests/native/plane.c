@@ -6,6 +6,7 @@
 #include "abi.h"
 #include "tunnel/worker/command.h"
 #include "tunnel/worker/peers.h"
+#include "tunnel/worker/spread.h"
 
 struct test_arguments {
     uint32_t peer;
@@ -89,4 +90,101 @@ int32_t udpring_plane_test_hold(struct udpring_plane *plane, int32_t holds_fd, i
 {
     int32_t fds[] = {holds_fd, until_fd};
     return plane_call(plane, run_test_hold, fds);
+}
+
+/* ---- one flow on several cores ---- */
+
+/* Owner: this file. Threads: set before a key is changed, read by all workers; the last row is atomic. Nothing to free. */
+static struct {
+    struct aead_impl impl;
+    const struct aead_impl *real;
+    uint32_t fail_every, delay_us;
+    int32_t second_fd;
+    uint32_t calls, reported;
+    pthread_t first;
+} hindered;
+
+/* True once, in the second thread that comes. */
+static bool is_second(void)
+{
+    pthread_t none = 0, self = pthread_self();
+    return !__atomic_compare_exchange_n(&hindered.first, &none, self, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+           none != self && !__atomic_exchange_n(&hindered.reported, 1, __ATOMIC_RELAXED);
+}
+
+static void hinder(struct aead_op *ops)
+{
+    if (hindered.second_fd >= 0 && is_second() && write(hindered.second_fd, "", 1) != 1)
+        ops->result = -EIO;
+    struct timespec delay = {.tv_nsec = hindered.delay_us * 1000l};
+    if (hindered.delay_us)
+        nanosleep(&delay, NULL);
+    if (hindered.fail_every && __atomic_add_fetch(&hindered.calls, 1, __ATOMIC_RELAXED) % hindered.fail_every == 0)
+        ops->result = -EIO;
+}
+
+static void hindered_seal(struct aead_key *key, struct aead_op *ops, unsigned count)
+{
+    hindered.real->seal(key, ops, count);
+    hinder(ops);
+}
+
+static void hindered_open(struct aead_key *key, struct aead_op *ops, unsigned count)
+{
+    hindered.real->open(key, ops, count);
+    hinder(ops);
+}
+
+struct hinder_arguments {
+    uint32_t peer, fail_every, delay_us;
+    int32_t second_fd;
+};
+
+static int run_test_hinder(struct worker *worker, void *argument)
+{
+    const struct hinder_arguments *arguments = argument;
+    struct peer *peer = plane_peer(worker->plane, arguments->peer);
+    if (!peer || !peer->current)
+        return -ENOENT;
+    struct keypair *keypair = peer->current;
+    const struct aead_impl *impl = keypair->sending[0]->impl;
+    if (impl != &hindered.impl)
+        hindered.real = impl;
+    hindered.impl = *hindered.real;
+    hindered.impl.seal = hindered_seal;
+    hindered.impl.open = hindered_open;
+    hindered.fail_every = arguments->fail_every;
+    hindered.delay_us = arguments->delay_us;
+    hindered.second_fd = arguments->second_fd;
+    hindered.calls = hindered.reported = 0;
+    hindered.first = 0;
+    for (uint32_t i = 0; i < worker->plane->worker_count; i++)
+        keypair->sending[i]->impl = keypair->receiving[i]->impl = &hindered.impl;
+    return 0;
+}
+
+int32_t udpring_plane_test_hinder(struct udpring_plane *plane, uint32_t peer, uint32_t fail_every, uint32_t delay_us,
+                                  int32_t second_fd)
+{
+    struct hinder_arguments arguments = {peer, fail_every, delay_us, second_fd};
+    return plane_call(plane, run_test_hinder, &arguments);
+}
+
+static int run_test_spread(struct worker *worker, void *argument)
+{
+    struct udpring_plane *plane = worker->plane;
+    const int32_t *mode = argument;
+    for (uint32_t i = 0; i < plane->worker_count; i++) {
+        if (!plane->workers[i].spread)
+            return -ENOENT;
+        plane->workers[i].spread->forced = true;
+        plane->workers[i].spread_on = *mode != 0;
+        plane->workers[i].spread->helpers = *mode == 2 ? SPREAD_HELPERS : 0;
+    }
+    return 0;
+}
+
+int32_t udpring_plane_test_spread(struct udpring_plane *plane, int32_t mode)
+{
+    return plane_call(plane, run_test_spread, &mode);
 }

@@ -31,7 +31,7 @@ from udpring.wireguard.cipher import Cipher
 SECOND = 1_000_000_000
 WANTED_INTERVAL = SECOND // 2
 NO_STATS = PlaneStats(
-    *[0] * 18, {}, {}, {}, "mmsg", "openssl", *[0] * 4, 1, 0, 2, 4096, 256, 0, 0, 0, 0, (), 0, 0, 0, 0, 0, {}
+    *[0] * 20, {}, {}, {}, "mmsg", "openssl", *[0] * 4, 1, 0, 2, 4096, 256, 0, 0, 0, 0, (), 0, 0, 0, 0, 0, {}
 )
 
 

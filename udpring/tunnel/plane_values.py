@@ -178,6 +178,8 @@ class PlaneStats:
     pauses: int
     yields: int
     congestion_marks: int
+    trains_helped: int
+    help_trials: int
     route_notices: int
     route_sweeps: int
     route_lookups: int

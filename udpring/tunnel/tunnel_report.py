@@ -40,6 +40,17 @@ def _queues(counted: PlaneStats) -> Report:
     }
 
 
+def _passes(counted: PlaneStats) -> Report:
+    return {
+        "passes": counted.passes,
+        "pauses": counted.pauses,
+        "yields": counted.yields,
+        "congestion_marks": counted.congestion_marks,
+        "trains_helped": counted.trains_helped,
+        "help_trials": counted.help_trials,
+    }
+
+
 def tunnel_report(tunnel: Tunnel) -> Report:
     """Tables of names and values. It holds no key and no address."""
     from udpring import __version__  # noqa: PLC0415 - the package imports this room
@@ -91,10 +102,7 @@ def tunnel_report(tunnel: Tunnel) -> Report:
         "drops": counted.drops,
         "handshake_drops": {str(reason): control.dropped.get(reason, 0) for reason in DropReason},
         "work": {
-            "passes": counted.passes,
-            "pauses": counted.pauses,
-            "yields": counted.yields,
-            "congestion_marks": counted.congestion_marks,
+            **_passes(counted),
             "shortages": counted.shortages,
             "commands": counted.commands,
             "command_errors": control.command_errors,

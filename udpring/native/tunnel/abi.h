@@ -216,6 +216,8 @@ struct udpring_plane_stats {
     uint64_t pauses;            /* passes put off for a moment, so that datagrams gather */
     uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
     uint64_t congestion_marks;  /* packets and super-packets that waited too long for a send, and were marked (RFC 8289, RFC 3168) */
+    uint64_t trains_helped;     /* super-packets and trains that a worker sealed or opened for a saturated one */
+    uint64_t help_trials;       /* times that a saturated worker began to be helped */
     uint64_t route_notices, route_sweeps;     /* messages from rtnetlink. Times that all peers' routes were looked up */
     uint64_t route_lookups, route_failures;   /* questions to the routing tables. Those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */

@@ -68,6 +68,14 @@ enum {
     VRF_SLAVES_MAX = 4096,      /* interfaces in VRFs that are known. Answers of others go by the main table */
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
+    SPREAD_JOBS = 32,           /* super-packets and trains of one pass that other workers may seal or open */
+    SPREAD_PACKETS = 64,        /* in one of them at most, */
+    SPREAD_PACKETS_MIN = 8,     /* and at least: fewer are sealed sooner than handed over */
+    SPREAD_BATCH_BYTES = 512 << 10,   /* in place of TUN_BATCH_BYTES and INBOX_BYTES while others help */
+    SPREAD_HELPERS = 3,         /* workers that help one worker at once */
+    SPREAD_WINDOWS = 4,         /* saturated ones before help is tried, and of a trial. The first one of help does not count */
+    SPREAD_WINDOWS_MAX = 256,   /* of help, before the worker does without for SPREAD_WINDOWS, to compare */
+    SPREAD_SPINS = 2000,        /* looks at a job that another worker has begun, before the CPU is yielded */
 };
 
 #define NS_PER_S 1000000000ull
@@ -105,6 +113,16 @@ enum {
 #define GROUP_WEIGHT_NS (NS_PER_S / 10)
 /* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */
 #define PACING_LONG_NS 300000ull
+/* Whether a worker is saturated, and whether help pays, is judged by windows of this length. */
+#define SPREAD_WINDOW_NS 4000000ull
+/* Help that did not pay is tried again after so long, then after twice as long, and so on up to the second. */
+#define SPREAD_PENALTY_NS (2 * NS_PER_S)
+#define SPREAD_PENALTY_MAX_NS (64 * NS_PER_S)
+/* A helper looks at its own work after so long, and it sleeps after so long without a job. */
+#define SPREAD_STINT_NS 200000ull
+#define SPREAD_IDLE_NS 50000ull
+/* A worker that was called and does not come is not waited for after this. */
+#define SPREAD_CALL_NS 1000000ull
 /* A pass that fails for lack of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)

@@ -25,6 +25,19 @@ struct segmenter {
 /* Compares the virtio header with the packet, and completes the checksum of a single packet. 0, or -EINVAL: they do not agree
  * (drop it). */
 int segment_open(struct segmenter *segmenter, const struct vnet_header *vnet, uint8_t *packet, uint32_t length) UR_MUST_CHECK;
+/* How many packets there are left, and the length of the one after `index` others. Before the first segment_next(). */
+static inline uint32_t segment_count(const struct segmenter *segmenter)
+{
+    uint32_t payload = segmenter->length - segmenter->header;
+    return !segmenter->segment ? 1 : payload ? (payload - 1) / segmenter->segment + 1 : 1;
+}
+static inline uint32_t segment_length(const struct segmenter *segmenter, uint32_t index)
+{
+    if (!segmenter->segment)
+        return segmenter->length;
+    uint32_t left = segmenter->length - segmenter->header - index * segmenter->segment;
+    return segmenter->header + (left < segmenter->segment ? left : segmenter->segment);
+}
 /* The next packet, to be sealed before the one after it is asked for. False when there is none. */
 bool segment_next(struct segmenter *segmenter, uint8_t **packet, uint32_t *length);
 #endif

@@ -147,7 +147,12 @@ static inline __attribute__((always_inline)) bool sender_of(struct worker *worke
     return false;
 }
 
-static void data_message(struct worker *worker, struct udpring_packet *packet, uint8_t *message, uint32_t length)
+/* What a job has found. */
+enum opened { NOT_OPENED, OPENED, OPEN_FAILED };
+
+/* These two are inlined for each caller. For inbound_packet() nothing is left of `opened`. */
+static inline __attribute__((always_inline)) void data_message(struct worker *worker, struct udpring_packet *packet,
+                                                               uint8_t *message, uint32_t length, enum opened opened)
 {
     struct sender sender;
     enum udpring_drop reason;
@@ -159,10 +164,13 @@ static void data_message(struct worker *worker, struct udpring_packet *packet, u
     struct keypair *keypair = sender.keypair;
     uint64_t counter = sender.counter;
     uint8_t *inner = message + WG_DATA_HEADER;
-    struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
-    struct aead_key *key = keypair->receiving[worker->number];
-    key->impl->open(key, &op, 1);
-    if (ur_unlikely(op.result < 0)) {
+    if (opened == NOT_OPENED) {
+        struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = counter};
+        struct aead_key *key = keypair->receiving[worker->number];
+        key->impl->open(key, &op, 1);
+        opened = op.result < 0 ? OPEN_FAILED : OPENED;
+    }
+    if (ur_unlikely(opened == OPEN_FAILED)) {
         plane_drop(worker, UDPRING_DROP_UNAUTHENTICATED);
         return;
     }
@@ -188,8 +196,8 @@ static void handshake_message(struct worker *worker, struct udpring_packet *pack
         plane_drop(worker, UDPRING_DROP_TOO_SHORT);
 }
 
-static void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes, uint32_t length,
-                    struct rate *rate)
+static inline __attribute__((always_inline)) void message(struct worker *worker, struct udpring_packet *packet, uint8_t *bytes,
+                                                          uint32_t length, struct rate *rate, enum opened opened)
 {
     if (ur_unlikely(length < WG_DATA_MIN)) {
         plane_drop(worker, UDPRING_DROP_TOO_SHORT);
@@ -199,7 +207,7 @@ static void message(struct worker *worker, struct udpring_packet *packet, uint8_
     switch (wg_le32(bytes)) {
     case WG_TYPE_DATA:
     case WG_TYPE_DATA | WG_MARK_AES_256_GCM:
-        data_message(worker, packet, bytes, length);
+        data_message(worker, packet, bytes, length, opened);
         return;
     case WG_TYPE_INITIATION:
     case WG_TYPE_INITIATION | WG_MARK_AES_256_GCM:
@@ -231,9 +239,58 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct
     }
     do {
         uint32_t length = packet->length - offset < segment ? packet->length - offset : segment;
-        message(worker, packet, packet->data + offset, length, rate);
+        message(worker, packet, packet->data + offset, length, rate, NOT_OPENED);
         offset += segment;
     } while (offset < packet->length);
+}
+
+/* Any worker. Messages that are not of the job's keypair are left as they are. */
+static void open_job(struct spread_job *job, uint32_t worker)
+{
+    const struct udpring_packet *train = job->in.train;
+    struct aead_key *key = job->keypair->receiving[worker];
+    uint64_t bit = 1;
+    for (uint32_t offset = 0; offset < train->length; offset += train->segment_size, bit <<= 1) {
+        uint8_t *bytes = train->data + offset, *inner = bytes + WG_DATA_HEADER;
+        uint32_t left = train->length - offset, length = left < train->segment_size ? left : train->segment_size;
+        if (ur_unlikely(length < WG_DATA_MIN || wg_le32(bytes) != job->keypair->data_type ||
+                        wg_le32(bytes + 4) != job->keypair->local_index))
+            continue;
+        struct aead_op op = {.in = inner, .out = inner, .length = length - WG_DATA_HEADER, .counter = wg_le64(bytes + 8)};
+        key->impl->open(key, &op, 1);
+        job->in.opened |= bit;
+        job->in.failed |= op.result < 0 ? bit : 0;
+    }
+}
+
+bool inbound_spread(struct worker *worker, const struct udpring_packet *packet)
+{
+    uint32_t segment = packet->segment_size;
+    struct spread_job *job = spread_room(worker->spread);
+    if (!job || segment < WG_DATA_MIN || packet->flags & UDPRING_PACKET_TRUNCATED || packet->length <= (SPREAD_PACKETS_MIN - 1) * segment ||
+        packet->length > SPREAD_PACKETS * segment)
+        return false;
+    const struct index_entry *entry = index_table_find(&worker->plane->indices, wg_le32(packet->data + 4));
+    if (!entry || !entry->keypair)
+        return false;
+    job->run = open_job;
+    job->keypair = entry->keypair;
+    job->in.train = packet;
+    job->in.opened = job->in.failed = 0;
+    spread_publish(worker);
+    return true;
+}
+
+void inbound_opened(struct worker *worker, struct udpring_packet *packet, const struct spread_job *job, struct rate *rate)
+{
+    uint64_t bit = 1;
+    uint32_t segment = packet->segment_size;
+    histogram_count(&worker->stats.receive_trains, (packet->length - 1) / segment + 1);
+    for (uint32_t offset = 0; offset < packet->length; offset += segment, bit <<= 1) {
+        uint32_t left = packet->length - offset;
+        enum opened opened = job->in.failed & bit ? OPEN_FAILED : job->in.opened & bit ? OPENED : NOT_OPENED;
+        message(worker, packet, packet->data + offset, left < segment ? left : segment, rate, opened);
+    }
 }
 
 void inbound_flush(struct worker *worker)

@@ -29,6 +29,15 @@ static void take(struct worker *worker)
     inbox->count += got;
 }
 
+/* After a datagram or train. `datagrams`: delivered before it. */
+static inline void handled(struct worker *worker, uint64_t datagrams)
+{
+    if (worker->datagrams_out != datagrams) {
+        worker->datagram_buffers++;
+        yield_if_due(worker);
+    }
+}
+
 static void handle(struct worker *worker, uint32_t most)
 {
     struct inbox *inbox = &worker->inbox;
@@ -37,11 +46,35 @@ static void handle(struct worker *worker, uint32_t most)
         uint64_t datagrams = worker->datagrams_out;
         bytes += packet->length;
         inbound_packet(worker, packet, &worker->strays);
-        if (worker->datagrams_out != datagrams) {
-            worker->datagram_buffers++;
-            yield_if_due(worker);
-        }
+        handled(worker, datagrams);
     }
+}
+
+/* The same with the help of others: the trains are jobs, which the worker takes in order. */
+static UR_NOINLINE void handle_spread(struct worker *worker)
+{
+    struct inbox *inbox = &worker->inbox;
+    struct spread *spread = worker->spread;
+    bool is_job[RX_BATCH];
+    unsigned end = inbox->first;
+    for (uint32_t bytes = 0; end < inbox->count && bytes < SPREAD_BATCH_BYTES; end++) {
+        bytes += inbox->packet[end].length;
+        is_job[end] = inbound_spread(worker, &inbox->packet[end]);
+    }
+    for (; inbox->first < end; inbox->first++) {
+        struct udpring_packet *packet = &inbox->packet[inbox->first];
+        uint64_t datagrams = worker->datagrams_out;
+        bool job = is_job[inbox->first];
+        if (job && !spread_take_back(spread, spread->done)) {
+            spread_finish(worker, spread->done);
+            inbound_opened(worker, packet, &spread->job[spread->done], &worker->strays);
+        } else {
+            inbound_packet(worker, packet, &worker->strays);
+        }
+        spread->done += job;
+        handled(worker, datagrams);
+    }
+    spread->used = spread->done = 0;
 }
 
 /* Gives back the buffers of what was handled. */
@@ -60,7 +93,10 @@ static void finish(struct worker *worker)
 void inbox_pass(struct worker *worker)
 {
     take(worker);
-    handle(worker, INBOX_BYTES);
+    if (ur_unlikely(worker->spread_on))
+        handle_spread(worker);
+    else
+        handle(worker, INBOX_BYTES);
     finish(worker);
 }
 

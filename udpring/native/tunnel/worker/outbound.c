@@ -15,6 +15,7 @@
 #include "own_messages.h"
 #include "paths.h"
 #include "seal.h"
+#include "spread_out.h"
 #include "staged.h"
 #include "wanted.h"
 
@@ -166,11 +167,23 @@ static void port_pass(struct worker *worker)
     packet_port_release(worker->port);
 }
 
+/* While others help. True: others may seal it, and it is released later. */
+static UR_NOINLINE bool spread(struct worker *worker, struct flow_packet *next)
+{
+    bool valid;
+    struct peer *peer = plane_peer(worker->plane, destination_peer(worker, next->packet, next->length, &valid));
+    if (!peer || !peer->endpoint.family || peer_loops(worker, peer, next->packet, next->length) ||
+        !spread_out_take(worker, peer, next))
+        return false;
+    spread_out_push(worker);
+    return true;
+}
+
 /* Reads what the device has, then sends the next packet that had to wait, and so on. A packet that comes while a super-packet
  * is sealed thus waits for that one alone. */
 static int device_pass(struct worker *worker)
 {
-    uint32_t bytes = 0, reads = 0;
+    uint32_t bytes = 0, reads = 0, most = worker->spread_on ? SPREAD_BATCH_BYTES : TUN_BATCH_BYTES;
     int result = 0;
     for (;;) {
         uint32_t ahead = outbound_ways(worker) == 3 && outbound_has_room(worker) ? TUN_AHEAD : UINT32_MAX;
@@ -183,15 +196,19 @@ static int device_pass(struct worker *worker)
             }
             reads++;
         }
-        if (bytes >= TUN_BATCH_BYTES || !worker->flows->count || !outbound_has_room(worker))
+        if (bytes >= most || !worker->flows->count || !outbound_has_room(worker))
             break;
         struct flow_packet *next = flow_queue_take(worker->flows, outbound_ways(worker), worker->now);
         if (!next)
             break;
-        bytes += next->length <= SMALL_BYTES ? TUN_BATCH_BYTES : next->length;
+        bytes += next->length <= SMALL_BYTES ? most : next->length;
+        if (ur_unlikely(worker->spread_on) && spread(worker, next))
+            continue;
         send_read(worker, &next->vnet, next->packet, next->length);
         flow_queue_release(worker->flows, next);
     }
+    if (ur_unlikely(worker->spread_pending))
+        spread_out_join(worker);
     return result;
 }
 

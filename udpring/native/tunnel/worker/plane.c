@@ -13,6 +13,7 @@
 #include "peers.h"
 #include "rings.h"
 #include "route_watch.h"
+#include "spread.h"
 #include "worker.h"
 
 uint32_t udpring_plane_workers(uint32_t asked)
@@ -40,6 +41,7 @@ static void worker_free(struct worker *worker)
     tun_close(&worker->tun);
     worker_memory_close(worker);
     flow_queue_close(worker->flows);
+    spread_close(worker->spread);
     wanted_close(worker->wanted);
     pthread_mutex_destroy(&worker->running);
 }
@@ -139,6 +141,8 @@ static int parts_open(struct udpring_plane *plane, struct udpring_reason *why)
         result = worker_memory_open(worker);
         if (result < 0)
             return refused(why, result, "memory for packets (mmap of 17 MiB)");
+        if (plane_shared(plane) && (result = spread_open(&worker->spread)) < 0)
+            return refused(why, result, "memory for jobs of workers");
         if (!(plane->options.flags & UDPRING_PLANE_PACKETS) && (result = flow_queue_open(&worker->flows)) < 0)
             return refused(why, result, "queue for packets of the interface (mmap of 5 MiB, getrandom)");
         if (plane->options.flags & UDPRING_PLANE_ASKS &&

@@ -12,6 +12,7 @@
 #include "events.h"
 #include "histogram.h"
 #include "paths.h"
+#include "spread.h"
 #include "stamps.h"
 #include "train_doubt.h"
 
@@ -46,7 +47,7 @@ static void slot_address(struct worker *worker, uint32_t slot, uint32_t peer, ui
     bool sticky = from && from->family == to->family;
     out->peer = peer;
     out->packets = 0;
-    out->data = false;
+    out->data = out->broken = false;
     out->item = (struct udp_tx_item){
         .data = out->memory,
         .token = slot,
@@ -77,20 +78,33 @@ static void ask_route(struct worker *worker, uint32_t id, trains_t segment)
         train_doubt_ask(worker, peer);
 }
 
-void seal_close_train(struct worker *worker)
+void seal_push_train(struct worker *worker, uint32_t slot)
 {
-    if (worker->train < 0)
-        return;
-    uint32_t slot = (uint32_t)worker->train, id = worker->out[slot].peer;
+    uint32_t id = worker->out[slot].peer, packets = worker->out[slot].packets;
     trains_t segment = (trains_t)worker->out[slot].item.segment_size;
-    uint32_t packets = worker->out[slot].packets;
-    worker->train = -1;
+    if (ur_unlikely(worker->out[slot].broken)) {
+        worker->stats.drops[UDPRING_DROP_SEND_FAILED] += packets;
+        slot_give(worker, slot);
+        return;
+    }
     if (slot_push(worker, slot) < 0 || ur_likely(packets == 1))
         return;
     histogram_count(&worker->stats.send_trains, packets);
     const struct peer *peer = plane_peer(worker->plane, id);
     if (ur_unlikely(peer && __atomic_load_n(&peer->trains, __ATOMIC_RELAXED) < segment) && udp_tx_parked(worker->tx) < 0)
         ask_route(worker, id, segment);
+}
+
+void seal_close_train(struct worker *worker)
+{
+    if (worker->train < 0)
+        return;
+    uint32_t slot = (uint32_t)worker->train;
+    worker->train = -1;
+    if (ur_unlikely(worker->spread_pending))
+        spread_hold(worker->spread, slot);
+    else
+        seal_push_train(worker, slot);
 }
 
 /* The place for one more sealed packet of `bytes` bytes to this peer: at the end of the open train if UDP_SEGMENT allows it
@@ -117,17 +131,6 @@ static uint8_t *train_place(struct worker *worker, struct peer *peer, uint32_t b
     out->item.segment_size = out->item.length = bytes;
     out->packets = 1;
     return out->memory;
-}
-
-/* Zero bytes up to a multiple of 16, but never beyond the interface's MTU (kernel: calculate_skb_padding). */
-static uint32_t padded(const struct worker *worker, uint32_t length)
-{
-    uint32_t mtu = worker->tun.mtu;
-    uint32_t last = mtu && length > mtu ? length % mtu : length;
-    uint32_t full = (last + WG_PADDING - 1) & ~(WG_PADDING - 1u);
-    if (mtu && full > mtu)
-        full = mtu;
-    return length + (full > last ? full - last : 0);
 }
 
 static uint64_t fetch_add(bool shared, uint64_t *value, uint64_t more)
@@ -166,49 +169,73 @@ static void train_unplace(struct worker *worker, uint32_t bytes)
     }
 }
 
-int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length)
+/* As seal_reserve(), but the train stays open. *place: NULL with any other result than 0. */
+static inline __attribute__((always_inline)) int reserve(struct worker *worker, struct peer *peer, uint32_t full, uint8_t tos,
+                                                         uint8_t **place, uint64_t *counter, bool *old)
 {
-    struct keypair *keypair = peer->current;
-    uint32_t full = padded(worker, length);
     uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
-    uint64_t counter;
-    bool old;
-    /* Data goes with DSCP 0 and the inner ECN field (kernel: DSCP for handshakes only). */
-    uint8_t *place = train_place(worker, peer, bytes, length ? ecn_of(packet) : ECN_NOT_ECT);
-    if (ur_unlikely(!place))
+    *place = train_place(worker, peer, bytes, tos);
+    if (ur_unlikely(!*place))
         return -ENOBUFS;
-    if (ur_unlikely(!next_counter(worker, keypair, full, &counter, &old))) {
-        train_unplace(worker, bytes);
-        plane_drop(worker, UDPRING_DROP_SEND_FAILED);
+    if (ur_likely(next_counter(worker, peer->current, full, counter, old)))
         return 0;
-    }
-    struct wg_data_header header = {
-        .type = htole32(keypair->data_type),
-        .receiver = htole32(keypair->remote_index),
-        .counter = htole64(counter),
-    };
-    memcpy(place, &header, sizeof(header));
-    /* The bytes behind the packet may be the next segment's payload: save them. */
-    uint8_t behind[WG_PADDING];
-    memcpy(behind, packet + length, full - length);
-    memset(packet + length, 0, full - length);
-    struct aead_op op = {.in = packet, .out = place + WG_DATA_HEADER, .length = full, .counter = counter};
-    struct aead_key *key = keypair->sending[worker->number];
-    key->impl->seal(key, &op, 1);
-    memcpy(packet + length, behind, full - length);
-    if (ur_unlikely(op.result < 0)) {   /* the place holds no sealed packet: nothing of it may leave */
-        train_unplace(worker, bytes);
-        plane_drop(worker, UDPRING_DROP_SEND_FAILED);
-        return 0;
-    }
-    uint32_t slot = (uint32_t)worker->train;
-    worker->out[slot].data |= length != 0;
-    if (bytes < worker->out[slot].item.segment_size)
-        seal_close_train(worker);    /* only the last of a train may be shorter */
+    train_unplace(worker, bytes);
+    *place = NULL;
+    return -EKEYEXPIRED;
+}
+
+/* Only the last of a train may be shorter. */
+static inline void close_if_short(struct worker *worker, uint32_t bytes)
+{
+    if (bytes < worker->out[worker->train].item.segment_size)
+        seal_close_train(worker);
+}
+
+int seal_reserve(struct worker *worker, struct peer *peer, uint32_t length, uint8_t tos, struct spread_packet *packet, bool *old)
+{
+    packet->full = seal_padded(worker, length);
+    packet->failed = false;
+    int result = reserve(worker, peer, packet->full, tos, &packet->place, &packet->counter, old);
+    if (ur_unlikely(result < 0))
+        return result;
+    worker->out[worker->train].data = true;
+    close_if_short(worker, WG_DATA_HEADER + packet->full + WG_TAG);
+    return 0;
+}
+
+void seal_reserved(struct worker *worker, struct peer *peer, bool old)
+{
+    const struct keypair *keypair = peer->current;
     peer_stamp_sent(worker, peer);
     /* keep_key_fresh: by count on either side, by time on the initiator's alone */
     if (ur_unlikely(old || (keypair->initiator && keypair_age(keypair, worker->now) >= WG_REKEY_AFTER_TIME_NS)))
         (void)plane_want_handshake(worker, peer);   /* where the mailbox is full, the next packet asks */
+}
+
+int seal_packet(struct worker *worker, struct peer *peer, uint8_t *packet, uint32_t length)
+{
+    struct keypair *keypair = peer->current;
+    uint32_t full = seal_padded(worker, length);
+    uint32_t bytes = WG_DATA_HEADER + full + WG_TAG;
+    uint64_t counter;
+    uint8_t *place;
+    bool old;
+    /* Data goes with DSCP 0 and the inner ECN field (kernel: DSCP for handshakes only). */
+    int result = reserve(worker, peer, full, length ? ecn_of(packet) : ECN_NOT_ECT, &place, &counter, &old);
+    if (ur_unlikely(result < 0)) {
+        if (result == -ENOBUFS)
+            return result;
+        plane_drop(worker, UDPRING_DROP_SEND_FAILED);
+        return 0;
+    }
+    if (ur_unlikely(seal_into(keypair->sending[worker->number], keypair, packet, length, full, place, counter) < 0)) {
+        train_unplace(worker, bytes);   /* nothing of it may leave */
+        plane_drop(worker, UDPRING_DROP_SEND_FAILED);
+        return 0;
+    }
+    worker->out[worker->train].data |= length != 0;
+    close_if_short(worker, bytes);
+    seal_reserved(worker, peer, old);
     return 0;
 }
 

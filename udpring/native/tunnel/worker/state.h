@@ -7,6 +7,7 @@
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
  *   4. handshakes    messages on the handshake sockets                 (handshakes.c)
  *   5. flush, reap   one enter for all sends. Slots are free again
+ *      help          a saturated worker's trains, if it has called     (spread.c)
  *   6. wait          on the receive ring: packets, the TUN device, the wake eventfd
  *
  * Who may change what. A single worker (the default on small machines) owns everything, without locks. With several:
@@ -62,10 +63,12 @@ struct out_slot {
     uint32_t packets;
     bool data;                  /* not only keepalives and handshakes */
     uint32_t in_flight;         /* operations that read from it after a refused train was split. Else 0 */
+    bool broken;                /* the cipher failed for one of its packets: none may leave */
     struct udp_tx_item item;
 };
 
 struct worker;
+struct spread;
 
 /* The sockets of handshake messages. Owner: worker 0 (the others' stay empty). Thread: its worker. Freed by handshakes_close(). */
 struct handshakes {
@@ -125,6 +128,9 @@ struct worker {
     bool quit;
     struct tun tun;                     /* its queue of the device. Else its descriptor is port->sent */
     struct packet_port *port;           /* in place of the device. NULL: there is one */
+    struct spread *spread;              /* what it shares with others. NULL: it is the only one */
+    bool spread_on;                     /* others may seal and open for it (spread.h) */
+    bool spread_pending;                /* some packets of this pass are not sealed yet, and trains are held back */
     int fd[2];                          /* IPv4, IPv6. -1: the host lacks it */
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
     struct udp_rx *rx;

@@ -19,6 +19,7 @@
 #include "rings.h"
 #include "seal.h"
 #include "sockets.h"
+#include "spread.h"
 #include "staged.h"
 #include "stamps.h"
 
@@ -79,6 +80,7 @@ static bool busy(const struct worker *worker)
            (__atomic_load_n(&worker->ready_first, __ATOMIC_ACQUIRE) && worker->out_free_count) ||
            /* changes that this worker queued itself: nothing else wakes it */
            (worker->number == 0 && __atomic_load_n(&worker->plane->change_count, __ATOMIC_ACQUIRE)) ||
+           spread_helps(worker) ||
            plane_deferred_due(worker);
 }
 
@@ -136,7 +138,12 @@ static int wait(struct worker *worker, bool *paused)
     if (ur_unlikely(result < 0))
         return result;
     *paused = !busy(worker) && pause_if_worth(worker);
-    result = udp_rx_wait(worker->rx, busy(worker) ? 0 : handshakes_patience(worker));
+    bool sleeps = !busy(worker);
+    if (worker->spread && sleeps)
+        spread_sleep(worker);
+    result = udp_rx_wait(worker->rx, sleeps ? handshakes_patience(worker) : 0);
+    if (worker->spread && sleeps)
+        spread_wake(worker);
     return result == -ETIME || result == -EINTR ? 0 : result;
 }
 
@@ -153,6 +160,10 @@ static int pass(struct worker *worker)
     int result = work(worker);
     if (ur_likely(result == 0))
         result = waited ? waited : udp_rx_short(worker->rx) ? -EAGAIN : 0;
+    if (worker->spread)
+        spread_see(worker);
+    if (spread_helps(worker))
+        spread_help(worker);
     bool again = ur_unlikely(result) && shortage_is(result) && !worker->failed;
     worker->stats.shortages += again;
     worker_see_counters(worker);
@@ -267,6 +278,7 @@ void *worker_main(void *argument)
     while (result == 0 && !worker->quit) {
         int passed = pass(worker);
         if (passed < 0) {
+            spread_stop_helping(worker);
             exclusive_enter(worker);   /* counters are read only while workers are stopped */
             inbox_drain(worker);
             plane_post_end(worker, UDPRING_EVENT_FATAL, passed);
@@ -275,6 +287,7 @@ void *worker_main(void *argument)
         }
     }
     worker->quit = true;
+    spread_stop_helping(worker);
     (void)worker_rings_close(worker);
     ur_unconfine_thread();
     return NULL;
