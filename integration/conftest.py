@@ -21,6 +21,9 @@ TOOLS = ("ip", "nsenter", "nft", "wg", "ping", "tcpdump", "wireguard-go")
 RIGHTS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
 #: All nodes of the run inherit these, except in tests about one of them.
 FORCED = ("UDPRING_TIER", "UDPRING_OFFLOADS", "UDPRING_WORKERS")
+# The kernel takes ten changes of the weight of sessions a second, of the whole machine. Each start of a node
+# would wait for its turn. Tests of the weight set the variable themselves.
+os.environ.setdefault("UDPRING_NICE", "0")
 # A shell starts background jobs with SIGINT ignored, and each program of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 _prefixes: list[str] = []

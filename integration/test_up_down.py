@@ -332,8 +332,9 @@ def test_node_has_two_capabilities_and_a_filter(host: Host, name: str) -> None:
 
 
 @sessions
-def test_node_raises_its_own_session_alone(host: Host, name: str) -> None:
+def test_node_raises_its_own_session_alone(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the session of the caller, which it leaves at the end of its start."""
+    monkeypatch.delenv("UDPRING_NICE", raising=False)
     before = nice_of_session(os.getpid())
     assert host.udpring("up", str(host.file(name, text()))).returncode == 0
     (process,) = host.space.leaders()

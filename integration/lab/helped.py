@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import watched
-
 from udpring.tunnel.tunnel import Tunnel
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+_here = Path(__file__).resolve()
+sys.path += [str(_here.parent), str(_here.parents[2] / "tests")]  # -P leaves them out
 
-from core_internals import lib as internals
+import watched  # noqa: E402
+from core_internals import lib as internals  # noqa: E402
 
 _start = watched.start_watched
 

@@ -18,7 +18,7 @@ __all__ = ["SessionWeight"]
 _ENABLED = "/proc/sys/kernel/sched_autogroup_enabled"
 _AGAIN_SECONDS = 0.1
 """The kernel takes a change of some session ten times a second."""
-_ATTEMPTS = 20
+_ATTEMPTS = 3
 
 
 class SessionWeight:
