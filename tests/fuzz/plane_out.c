@@ -265,6 +265,7 @@ void out_check_quiet(void)
         const struct worker *worker = &model.plane->workers[i];
         check_slots(worker);
         pending |= worker->train >= 0 || (worker->tx && udp_tx_pending(worker->tx));
+        pending |= worker->flows && worker->flows->count;   /* the worker is busy, and the next pass takes them */
         for (uint32_t reason = UDPRING_DROP_NO_PEER; reason < UDPRING_DROP_COUNT; reason++)
             dropped += worker->stats.drops[reason];
         answers += worker->stats.drops[UDPRING_DROP_BAD_MAC2];
