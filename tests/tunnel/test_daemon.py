@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -315,6 +316,21 @@ print(*sorted(before))
         if late:
             missing[name] = late
     assert not missing
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc loads it for pthread_exit")
+def test_confined_threads_can_end() -> None:
+    """Python ends threads that run at its end by pthread_exit(3), for which glibc loads a library then."""
+    code = """
+from pathlib import Path
+from udpring.tunnel.confinement import Profile, _load_now
+_load_now(Profile.SERVER)
+print("/libgcc_s.so.1" in Path("/proc/self/maps").read_text())
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @given(

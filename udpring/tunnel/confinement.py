@@ -13,6 +13,7 @@ host refuses is logged, and the node runs on without it. docs/least-privilege.md
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import logging
@@ -209,6 +210,8 @@ def _load_now(profile: Profile) -> None:
 
         rehearse()
     time.localtime()  # the time zone, for the log
+    with contextlib.suppress(OSError):  # not glibc
+        ctypes.CDLL("libgcc_s.so.1")  # for pthread_exit(3), by which Python ends threads at its own end
     with contextlib.suppress(OSError):
         socket.if_indextoname(1)
 
