@@ -18,5 +18,7 @@ sessions = pytest.mark.skipif(
 )
 
 
-def nice_of_session(process: int) -> int:
-    return int(Path(f"/proc/{process}/autogroup").read_text().split()[-1])
+def nice_of_session(process: int) -> int | None:
+    """None: the process has the session of the boot, which has no autogroup."""
+    words = Path(f"/proc/{process}/autogroup").read_text().split()
+    return int(words[-1]) if words else None

@@ -185,7 +185,8 @@ from udpring.errors import HostError
 from udpring.tunnel.capabilities import keep_only
 from udpring.tunnel.session_weight import SessionWeight
 def now():
-    return int(Path("/proc/self/autogroup").read_text().split()[-1])
+    words = Path("/proc/self/autogroup").read_text().split()  # none in the session of the boot
+    return int(words[-1]) if words else None
 def tried(step):
     try:
         return step()
@@ -222,8 +223,19 @@ printed(usual, at_first, then, now(), tried(lambda: session.set(-6)), now())
 def test_shared_session_is_left_alone() -> None:
     refusal = "process {pid} does not lead its session"
     code = f"printed(tried(lambda: session.permit(-5)) == f{refusal!r}.format(pid=os.getpid()), now())"
-    before = int(Path("/proc/self/autogroup").read_text().split()[-1])
+    before = said("printed(now())")
     assert said(code.replace("f'", "'")) == f"True, {before}"
+
+
+@sessions
+def test_session_of_the_boot_is_an_error() -> None:
+    """The kernel made no autogroup for it, and its file is empty."""
+    code = """
+os.setsid()
+os.dup2(os.memfd_create("autogroup"), session.fileno())
+printed(tried(lambda: session.permit(-5)) == f"process {os.getpid()} has no autogroup")
+"""
+    assert said(code) == "True"
 
 
 @sessions
