@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,6 +218,8 @@ def test_libraries_are_named_for_the_ciphers_in_use() -> None:
 @pytest.mark.parametrize("forked", [False, True])
 def test_threads_end_before_the_process(forked: bool) -> None:
     """Also without a close. At exit OpenSSL frees what they use. A forked child has none to end."""
+    if forked and "libasan" in Path("/proc/self/maps").read_text():
+        pytest.skip("a fork beside starting threads can leave the sanitiser's allocator locked in the child")
     done = run_python(
         f"""
 import ctypes, os, sys, warnings
