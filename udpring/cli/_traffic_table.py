@@ -5,6 +5,7 @@ Pure text. Columns that do not fit are left out, the least important first. Long
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,12 +79,18 @@ def _name(flow: Flow, names: Names) -> str:
     return names.get(key) or keys.to_base64(key)[:KEY_SHOWN] + "..."
 
 
+def _natural(text: str) -> list[tuple[str, int]]:
+    """An order in which "peer 2" comes before "peer 10"."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [(words, int(number)) for words, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
+
+
 SORTS: dict[str, Callable[[Flow, Names], tuple[object, ...]]] = {
     "rate": lambda flow, _: (
         -(flow.receives or 0) - (flow.sends or 0),
         -flow.peer.rx_bytes - flow.peer.tx_bytes,
     ),
-    "name": lambda flow, names: (flow.peer.public_key not in names, _name(flow, names).casefold()),
+    "name": lambda flow, names: (flow.peer.public_key not in names, _natural(_name(flow, names))),
     "endpoint": lambda flow, _: (flow.peer.endpoint is None, flow.peer.endpoint or ()),
     "handshake": lambda flow, _: (-flow.peer.last_handshake,),
     "received": lambda flow, _: (-flow.peer.rx_bytes,),
