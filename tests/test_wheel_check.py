@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -88,6 +89,23 @@ class Wheel:
         assert done.returncode == bool(faults)
         assert first == f"{self.name}: {'faults:' if faults else 'as it should be'}"
         return [fault.strip() for fault in faults]
+
+
+def test_cibuildwheel_checks_each_wheel(wheel: Wheel) -> None:
+    """Its command, without auditwheel, which needs more than a small wheel."""
+    settings = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    command = settings["repair-wheel-command"].format(dest_dir=wheel.folder, wheel=wheel.name)
+    assert command.startswith("auditwheel repair --plat auto ")
+    words = ["sh", "-c", f'auditwheel() {{ :; }}; python() {{ "{sys.executable}" "$@"; }}; {command}']
+
+    def status() -> int:
+        return subprocess.run(words, cwd=TOP, capture_output=True, check=False, timeout=60).returncode
+
+    assert not wheel.faults()
+    assert status() == 0
+    del wheel.files["udpring/_libs/LICENSE.openssl"]
+    assert wheel.faults()
+    assert status() == 1
 
 
 @pytest.fixture
