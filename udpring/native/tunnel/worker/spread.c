@@ -1,4 +1,4 @@
-/* The jobs of a pass, who does them, and how helpers are called. A job is claimed by its state alone. */
+/* The jobs of a pass, which worker runs them, and how helpers are called. A worker claims a job by changing its state. */
 #include "spread.h"
 
 #include <sched.h>
@@ -67,7 +67,7 @@ static uint32_t ready_jobs(const struct spread *spread)
     return count;
 }
 
-/* A worker that sleeps now; the one with the next number first. */
+/* Wakes one sleeping worker. The search begins at the next number. */
 static void call_one(struct worker *worker)
 {
     struct udpring_plane *plane = worker->plane;
@@ -84,7 +84,7 @@ static void call_one(struct worker *worker)
     }
 }
 
-/* The owner does one job itself. A helper is worth its call if there are more, or than those here keep up with. */
+/* Calls another helper if two jobs are ready for the owner and for each present helper. */
 static void call_if_due(struct worker *worker)
 {
     struct spread *spread = worker->spread;
@@ -116,14 +116,14 @@ void spread_finish(struct worker *worker, uint32_t number)
     uint32_t spins = 0;
     while (!spread_is_done(spread, number)) {
         bool did = run_if_ready(spread, number, worker->number);
-        for (uint32_t i = spread->used; !did && i-- > number;)   /* the last first: a helper begins with the first */
+        for (uint32_t i = spread->used; !did && i-- > number;)   /* from the last on, because helpers begin with the first */
             did = run_if_ready(spread, i, worker->number);
         if (did)
             spins = 0;
         else if (++spins < SPREAD_SPINS)
             relax();
         else
-            sched_yield();   /* the helper may wait for this CPU */
+            sched_yield();   /* the helper may be waiting for this CPU */
     }
 }
 
@@ -168,7 +168,7 @@ void spread_stop_helping(struct worker *worker)
     spread->helps = -1;
 }
 
-/* The owner's first job that nobody has begun. */
+/* Runs the owner's first job that is ready. False: there is none. */
 static bool help_once(struct worker *worker, struct spread *owner)
 {
     for (uint32_t i = 0; i < SPREAD_JOBS; i++)
@@ -179,7 +179,7 @@ static bool help_once(struct worker *worker, struct spread *owner)
     return false;
 }
 
-/* Worker 0 wants all others to stop, or a command is for this one. */
+/* Worker 0 is stopping all others, or this worker has a command. */
 static bool wanted_elsewhere(const struct worker *worker)
 {
     return __atomic_load_n(&worker->plane->gate_shut, __ATOMIC_RELAXED) ||

@@ -1,14 +1,14 @@
-/* One flow on several cores: workers that sleep seal and open for one that is saturated.
+/* One flow on several cores: idle workers seal and open packets for a saturated one.
  *
  * A flow stays with its worker, the owner, so one core bounds it. About half of the owner's time is the cipher. So the owner
- * lays out its super-packets and received trains as jobs, and workers that have nothing to do take some of them:
- *   1. out: the owner takes nonces and places in send slots, in order. A job cuts the super-packet and seals it into these
- *      places. The owner pushes a train when all jobs before and in it are done                            (spread_out.c)
+ * lays out its super-packets and received trains as jobs, and idle workers (helpers) run some of them:
+ *   1. out: the owner reserves nonces and places in send slots, in order. A job segments the super-packet and seals it into
+ *      these places. The owner pushes a train when all jobs up to its last packet are done                 (spread_out.c)
  *   2. in: a job opens the messages of one train in place. The owner checks and delivers them in order     (inbound.c)
- *   3. the owner does jobs, too. It waits only for one that another worker has begun
- *   4. all jobs are done when the owner's pass ends. So tables and keys, which change only between passes (gate.c), stay as
- *      they are during a job. A helper reads the job and its keypair, and it uses its own object of the key
- *   5. the owner is helped only while that pays                                                            (spread_trial.c) */
+ *   3. the owner runs jobs, too. It waits only for a job that a helper has begun
+ *   4. all jobs are done when the owner's pass ends. Tables and keys change only between passes (gate.c), so they stay the
+ *      same during a job. A helper reads the job and its keypair, and it uses its own object of the key
+ *   5. helpers are used only while they raise throughput                                                   (spread_trial.c) */
 #ifndef UDPRING_TUNNEL_WORKER_SPREAD_H
 #define UDPRING_TUNNEL_WORKER_SPREAD_H
 #include "../tun/segment.h"
@@ -18,11 +18,11 @@
 
 enum { SPREAD_READY = 1, SPREAD_BEGUN, SPREAD_DONE };
 
-/* A packet that is to be sealed. place NULL: it is dropped, and counted. Owner and thread: those of its job. Nothing to free. */
+/* A packet to seal. place NULL: it was dropped and counted. Owner and thread: those of its job. Nothing to free. */
 struct spread_packet {
     uint8_t *place;
     uint64_t counter;
-    uint32_t full;              /* its length with padding */
+    uint32_t full;              /* length with padding */
     bool failed;
 };
 
@@ -40,7 +40,7 @@ struct spread_job {
         } out;
         struct {
             const struct udpring_packet *train;
-            uint64_t opened, failed;    /* messages, by bit; the others are left to the owner */
+            uint64_t opened, failed;    /* messages, by bit. The owner opens those in neither */
         } in;
     };
 };
@@ -49,19 +49,19 @@ _Static_assert(SPREAD_PACKETS <= 64, "a bit for each message");
 /* Owner: a worker, where there are several. Thread: its own, but for the fields marked "any". Freed by spread_close(). */
 struct spread {
     /* any */
-    uint32_t state[SPREAD_JOBS];        /* atomic: SPREAD_READY and so on, of the first `used` jobs */
-    uint32_t helpers;                   /* atomic: workers that look for jobs here */
-    uint32_t called;                    /* atomic: as a helper: 0, SPREAD_SLEEPS, or SPREAD_CALLED and the caller's number */
+    uint32_t state[SPREAD_JOBS];        /* atomic: SPREAD_READY, SPREAD_BEGUN or SPREAD_DONE, of the first `used` jobs */
+    uint32_t helpers;                   /* atomic: workers that help this one now */
+    uint32_t called;                    /* atomic, of this worker as a helper: 0, SPREAD_SLEEPS, or SPREAD_CALLED + caller's number */
 
-    uint32_t used, done;                /* jobs of this pass; all before are done, and seen */
+    uint32_t used, done;                /* jobs of this pass. The first `done` of them are done, and handled by the owner */
     bool laying_out;                    /* the next job is being laid out */
-    uint32_t trains, pushed;            /* trains held back in this pass; of these, pushed by now */
+    uint32_t trains, pushed;            /* trains held back in this pass. How many of them were pushed */
     struct {
-        uint32_t slot, after;           /* to be pushed when so many jobs are done */
+        uint32_t slot, after;           /* pushed when the first `after` jobs are done */
     } train[OUT_SLOTS];
-    uint64_t called_ns;                 /* when a helper was called last */
-    uint64_t waits;                     /* times that this worker slept */
-    int32_t helps;                      /* which worker; -1: none */
+    uint64_t called_ns;                 /* when this worker last called a helper */
+    uint64_t waits;                     /* times that this worker waited in its ring */
+    int32_t helps;                      /* number of the worker that it helps. -1: none */
     bool forced;                        /* by a test: spread_on stays as it is */
     struct spread_trial trial;
     struct spread_job job[SPREAD_JOBS];
@@ -77,32 +77,32 @@ static inline struct spread_job *spread_room(struct spread *spread)
 {
     return spread->used < SPREAD_JOBS ? &spread->job[spread->used] : NULL;
 }
-/* The job in that room is laid out: anyone may do it, and a helper is called if there are several. */
+/* The job in that room is laid out. Any worker may run it, and a helper is called if enough jobs are ready. */
 void spread_publish(struct worker *worker);
-/* The same, and the owner does it now. */
+/* The same, but the owner runs it now. */
 void spread_publish_done(struct worker *worker);
-/* True: no other worker has begun it, and the caller does its work in another way. */
+/* True: no worker had begun the job, and none will. The caller does its work in another way. */
 bool spread_take_back(struct spread *spread, uint32_t number);
 static inline bool spread_is_done(const struct spread *spread, uint32_t number)
 {
     return __atomic_load_n(&spread->state[number], __ATOMIC_ACQUIRE) == SPREAD_DONE;
 }
-/* Returns when the job is done. Does it, or others until then. */
+/* Returns when the job is done. Until then the caller runs it, or others. */
 void spread_finish(struct worker *worker, uint32_t number);
-/* The closed train is pushed when the jobs laid out so far are done (spread_out.c). */
+/* Holds a closed train back until the jobs laid out so far are done (spread_out.c). */
 static inline void spread_hold(struct spread *spread, uint32_t slot)
 {
     uint32_t train = spread->trains++ % OUT_SLOTS;   /* each has a slot of its own until it is pushed */
     spread->train[train].slot = slot;
     spread->train[train].after = spread->used + spread->laying_out;
 }
-/* Once a pass: whether others may help from now on. */
+/* Once a pass: updates worker->spread_on. */
 void spread_see(struct worker *worker);
 
 /* A helper. */
-void spread_sleep(struct worker *worker);    /* before a wait without a bound, */
+void spread_sleep(struct worker *worker);    /* before the worker waits in its ring, */
 void spread_wake(struct worker *worker);     /* and after it */
-/* Does jobs of the worker that has called, for a moment. */
+/* Runs jobs of the worker that called, for at most SPREAD_STINT_NS or until SPREAD_IDLE_NS without one. */
 void spread_help(struct worker *worker);
 static inline bool spread_helps(const struct worker *worker)
 {

@@ -1,6 +1,6 @@
-/* Out, by several workers. The owner lays out a super-packet: nonces in order, and for each packet its place in a train. The
- * trains that close meanwhile are held back, with the jobs that they wait for. Packets that the owner seals itself join the
- * same trains and the same row, so nothing is overtaken. */
+/* Out, by several workers. The owner lays out a super-packet: nonces in order, and for each packet its place in a train. A
+ * train that closes is held back until the jobs that it depends on are done. Packets that the owner seals itself join the
+ * same trains in the same order, so none is overtaken. */
 #include "spread_out.h"
 
 #include "../tun/ecn.h"
@@ -22,7 +22,7 @@ static void seal_job(struct spread_job *job, uint32_t worker)
     }
 }
 
-/* A job is done: what it leaves to the owner. */
+/* The owner's part of a finished job. */
 static void seal_job_done(struct worker *worker, const struct spread_job *job)
 {
     for (uint32_t i = 0; i < job->out.count; i++)
@@ -31,7 +31,7 @@ static void seal_job_done(struct worker *worker, const struct spread_job *job)
     flow_queue_release(worker->flows, job->out.source);
 }
 
-/* No slot was left in the middle. The rest goes the usual way, behind what has a place. */
+/* The slots ran out within the super-packet. The remaining packets are staged, behind those that have a place. */
 static void send_rest(struct worker *worker, struct peer *peer, struct segmenter *segmenter)
 {
     uint8_t *packet;
@@ -49,7 +49,7 @@ static bool may_be_a_job(const struct worker *worker, const struct peer *peer, c
            !peer->staging[worker->number].count && !own_message_likely(worker, packet->packet, packet->length);
 }
 
-/* Whether its packets are many, but not too many, and the route is known to take their trains. */
+/* Whether it has SPREAD_PACKETS_MIN to SPREAD_PACKETS packets, and the route has taken trains of this size. */
 static bool makes_trains(const struct worker *worker, const struct peer *peer, const struct segmenter *segmenter)
 {
     uint32_t count = segment_count(segmenter);
@@ -87,7 +87,7 @@ bool spread_out_take(struct worker *worker, struct peer *peer, struct flow_packe
     struct spread_job *job = spread_room(spread);
     if (!job || !may_be_a_job(worker, peer, packet))
         return false;
-    /* What is wrong with it is counted by the usual way. */
+    /* An error is counted when the caller sends the packet as usual. */
     if (segment_open(&job->out.segmenter, &packet->vnet, packet->packet, packet->length) < 0 ||
         !makes_trains(worker, peer, &job->out.segmenter))
         return false;
@@ -106,7 +106,7 @@ bool spread_out_take(struct worker *worker, struct peer *peer, struct flow_packe
     return true;
 }
 
-/* Jobs that are done without a gap. */
+/* Handles the jobs that are done, up to the first that is not. */
 static void see_done(struct worker *worker)
 {
     struct spread *spread = worker->spread;

@@ -9,7 +9,7 @@ static void begin_phase(struct spread_trial *trial, bool on)
     trial->bytes = trial->ns = trial->run = trial->saturated = 0;
 }
 
-/* There is too little traffic to need help, or to compare. */
+/* Too little traffic for help or for a comparison. */
 static void calm(struct spread_trial *trial)
 {
     trial->proven = false;
@@ -38,7 +38,7 @@ static void give_up(struct spread_trial *trial, uint64_t now)
     calm(trial);
 }
 
-/* Without help. Some saturated windows in a row are one measurement. */
+/* Without help. SPREAD_WINDOWS saturated windows in a row are one measurement. */
 static void see_alone(struct spread_trial *trial, uint64_t now)
 {
     if (trial->saturated < trial->run) {
@@ -62,7 +62,7 @@ static void see_alone(struct spread_trial *trial, uint64_t now)
     }
 }
 
-/* With help. Where it pays, the worker may have time to wait. Where it does harm, the first half of a trial shows that. */
+/* With help the worker need not be saturated. A trial ends after its first half if throughput has fallen. */
 static void see_helped(struct spread_trial *trial, uint64_t now)
 {
     trial->helped = (double)trial->bytes / (double)trial->ns;

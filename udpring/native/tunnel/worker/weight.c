@@ -62,13 +62,13 @@ static void change_group(struct weight *weight, int32_t nice, uint64_t now)
 {
     bool wanted = nice != weight->group_now && !weight->group_refused;
     if (wanted && now >= weight->not_before_ns) {
-        weight->group_refused = !group_set(weight, nice) && errno != EAGAIN;   /* EAGAIN: another session's was changed just now */
+        weight->group_refused = !group_set(weight, nice) && errno != EAGAIN;   /* EAGAIN: another session was changed just now */
         weight->not_before_ns = now + GROUP_WEIGHT_NS;
     }
     __atomic_store_n(&weight->pending, nice != weight->group_now && !weight->group_refused, __ATOMIC_RELAXED);
 }
 
-/* nice: 0 for the usual one. */
+/* nice 0: the usual one. */
 static void change_own(struct own_weight *own, int32_t nice)
 {
     if (own->refused || own->now == nice)
@@ -77,7 +77,7 @@ static void change_own(struct own_weight *own, int32_t nice)
     if (!own->now)
         own->usual = getpriority(PRIO_PROCESS, 0);
     if (!own->now && !errno && own->usual <= nice)
-        return;    /* the user gave it more */
+        return;    /* the user gave the thread a lower one */
     own->refused = errno || setpriority(PRIO_PROCESS, 0, nice ? nice : own->usual) != 0;
     if (!own->refused)
         __atomic_store_n(&own->now, nice, __ATOMIC_RELAXED);
