@@ -57,7 +57,7 @@ int udp_batches_one(struct udp_batches *batches, uint32_t messages, struct udpri
 /* The same from one of the sockets that the caller polls. */
 int udp_batches_one_from(struct udp_batches *batches, uint32_t socket, struct udpring_address *source, uint8_t *to,
                          uint32_t room) UR_MUST_CHECK;
-/* Whether datagrams are ready without a harvest. Whether a reclaim would take back slots. */
+/* Whether datagrams are ready without a harvest, and whether a reclaim would take back slots. */
 bool udp_batches_waiting(const struct udp_batches *batches);
 bool udp_batches_returned(const struct udp_batches *batches);
 /* -ENOMEM: the ready messages stay ready. */

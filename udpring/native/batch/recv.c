@@ -177,7 +177,7 @@ static int wait_and_gather(struct udpring_recv *recv, struct udpring_recv_call *
             return -ENOLINK;
         int64_t left = timeout_ns;
         if (timeout_ns > 0) {
-            if (!deadline) {   /* not before: a datagram that is there needs no clock */
+            if (!deadline) {   /* read only here: a datagram that is ready needs no clock */
                 call->began_ns = (int64_t)ur_clock_ns(CLOCK_MONOTONIC);
                 deadline = call->began_ns + timeout_ns;
             }
@@ -336,7 +336,7 @@ int32_t udpring_recv_error(struct udpring_recv *recv)
     return recv->rx ? udp_rx_icmp_error(recv->rx) : 0;
 }
 
-/* The columns of a batch of few datagrams, into the call. */
+/* Copies the columns of a batch of few datagrams into the call. */
 static void tell_few(struct udpring_recv_call *call, const struct udpring_batch *batch)
 {
     _Static_assert(sizeof(call->few) == UDPRING_RECV_FEW * UDPRING_RECV_FEW_BYTES, "room for each");

@@ -25,7 +25,7 @@
 /* The results of one thread in a round. Owner: that thread. Nothing to free. */
 struct share {
     struct udp_tx_direct direct;
-    uint32_t ended, failed;       /* datagrams with a result. Datagrams whose result is an error */
+    uint32_t ended, failed;       /* datagrams with a result, and those of them whose result is an error */
 };
 
 /* Owner: the udpring_send. Thread: as noted for each group. Freed by send_fan_close(). */
@@ -81,7 +81,7 @@ static int send_next(struct send_fan *fan, struct send_job *cursor, uint32_t *co
     return udp_tx_send_direct(send->tx, &item, &share->direct);
 }
 
-/* Sends datagrams that join no train, from `cursor` on, by one call. Returns how many have a result. 0: send the next one alone. */
+/* Sends datagrams from `cursor` on that join no train, by one call. Returns how many have a result. 0: use send_next(). */
 static uint32_t send_singles(struct send_fan *fan, struct send_job *cursor, struct share *share)
 {
     const struct udpring_send *send = fan->send;

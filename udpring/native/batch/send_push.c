@@ -73,7 +73,7 @@ static bool push_again(struct udpring_send *send)
     return true;
 }
 
-/* Cuts the next train as its destination takes it, and returns the destination. */
+/* Cuts the next train as large as its destination takes trains. Returns the destination. */
 static const struct udpring_address *cut_next(struct udpring_send *send, const struct send_job *job, struct send_train *train)
 {
     const struct udpring_address *to = send_job_address(job, send_job_index(job, job->at));
@@ -84,8 +84,8 @@ static const struct udpring_address *cut_next(struct udpring_send *send, const s
     return to;
 }
 
-/* Sends single datagrams without slots, `train` and those behind it. None can overtake a pending send, because there is none.
- * sendmmsg(2) costs less than operations of a ring (docs/performance.md). False: none was sent, push the first as usual. */
+/* Sends single datagrams without slots: `train` and those behind it. It sends only while no send is pending, so none is overtaken.
+ * sendmmsg(2) costs less than operations of a ring (docs/performance.md). False: none was sent, push the first one as usual. */
 static bool send_singles(struct udpring_send *send, struct send_job *job, const struct udpring_address *to,
                          struct send_train train)
 {

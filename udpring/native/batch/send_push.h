@@ -25,7 +25,7 @@ struct send_piece {
     struct send_train train;
     uint32_t path;                /* of an unproven train */
     uint32_t next;                /* in the list of trains to send again */
-    uint32_t again, left;         /* of a refused train: datagrams pushed one by one so far. Datagrams without a result */
+    uint32_t again, left;         /* of a refused train: datagrams pushed singly so far, and datagrams without a result */
 };
 
 /* Owner: the caller of udpring_send_open(). Thread: the opener's, except where noted. Freed by udpring_send_free(). */
@@ -42,7 +42,7 @@ struct udpring_send {
     atomic_bool woken;                  /* another thread wants to close. Set before `wake` is written */
     int epoll;                          /* for event loops. -1: not requested yet */
     int polled;                         /* the socket in it, or -1 */
-    bool calls_again;                   /* it is readable, since the kernel refused to wait for the socket */
+    bool calls_again;                   /* it is kept readable, because the kernel refused to watch the socket */
     bool trains;
     struct send_job *first, *last;      /* queue of jobs that are not completely pushed */
     struct send_job *spare;

@@ -147,7 +147,7 @@ enum udpring_event_kind {
     UDPRING_EVENT_TUN_GONE,          /* the interface was deleted */
     UDPRING_EVENT_FATAL,             /* the worker cannot go on: result holds -errno */
     UDPRING_EVENT_COALESCING_REFUSED, /* the device refuses super-packets, which are no longer made. result: see below */
-    UDPRING_EVENT_PATH,              /* peer, which waits for something: packets leave by another way now. Or a loop began or ended */
+    UDPRING_EVENT_PATH,              /* peer, which waits for something: packets leave by another way now, or a loop began or ended */
     UDPRING_EVENT_PEER_WANTED,       /* packets wait for a peer with the address in source. Answer: its allowed IPs, or _refuse */
     UDPRING_EVENT_NESTED,            /* peer, reached through another tunnel: it gets packets of a tunnel. Answer: udpring_plane_nested */
     UDPRING_EVENT_ROAMED,            /* peer: authentic packets come from source now, before from local (family 0: read the state) */
@@ -217,9 +217,9 @@ struct udpring_plane_stats {
     uint64_t yields;            /* times that a worker yielded the CPU to readers of its packets */
     uint64_t congestion_marks;  /* packets and super-packets that waited too long for a send, and were marked (RFC 8289, RFC 3168) */
     uint64_t trains_helped;     /* super-packets and trains that a worker sealed or opened for a saturated one */
-    uint64_t help_trials;       /* times that a saturated worker began to be helped */
-    uint64_t route_notices, route_sweeps;     /* messages from rtnetlink. Times that all peers' routes were looked up */
-    uint64_t route_lookups, route_failures;   /* questions to the routing tables. Those without an answer */
+    uint64_t help_trials;       /* times that help of a saturated worker was switched on */
+    uint64_t route_notices, route_sweeps;     /* messages from rtnetlink, and look-ups of all peers' routes */
+    uint64_t route_lookups, route_failures;   /* questions to the routing tables, and those without an answer */
     uint64_t drops[32];               /* by enum udpring_drop */
     /* Datagrams that the data sockets gave, and took, in one pass. Passes without any are not counted. */
     struct udpring_histogram receive_batches, send_batches;
@@ -233,7 +233,7 @@ struct udpring_plane_stats {
     uint64_t receive_queue_bytes, receive_queue_limit;   /* memory of datagrams in the data sockets, now and at most */
     uint64_t program_out_bytes, program_in_bytes;        /* of packets in the queues from and to the program */
     uint32_t flow_packets, flow_bytes;   /* packets and super-packets of the interface that wait for a send */
-    int32_t nice;               /* by which the workers are raised now. 0: by none */
+    int32_t nice;               /* the nice value that the workers, or their session, were given. 0: the usual one is in force */
     uint32_t tun_offloads;      /* TUN_F_*: the super-packets that the kernel hands over. 0: single packets only */
     struct udpring_rx_stats rx;
     struct udpring_tx_stats tx;
@@ -273,7 +273,7 @@ struct udpring_packets_out {
     const uint32_t *lengths;    /* of each. NULL: `length` bytes each, the last may be shorter */
     uint32_t length;
     uint32_t count;
-    uint32_t taken;             /* so many went into the queues. The next call goes on behind them */
+    uint32_t taken;             /* packets put into the queues. The next call continues after them */
     uint64_t next;              /* where the first of the others begins */
 };
 /* Received packets, in one piece of memory: number i has lengths[i] bytes at data + offsets[i], and came from peers[i]. */
@@ -303,7 +303,7 @@ enum udpring_command_kind {
      * peer, unless it is UDPRING_PEER_NONE. cookie_key: of an initiation or a response, HASH("cookie--" || the peer's public key). One
      * authentic cookie reply to this message is let in, and no other. */
     UDPRING_COMMAND_SEND = 1,
-    /* peer, cipher, keys, local_index, remote_index, initiator, birth_ns. cipher: UDPRING_CIPHER_* (-EINVAL: there is none such.
+    /* peer, cipher, keys, local_index, remote_index, initiator, birth_ns. cipher: UDPRING_CIPHER_* (-EINVAL: no such cipher,
      * -ENOTSUP: no library here has it). keys: sending then receiving key. Initiator: becomes current, staged packets leave (1: some
      * did). Responder: becomes next, current once data arrives on it. birth_ns: when the handshake completed. */
     UDPRING_COMMAND_KEYPAIR,
@@ -373,9 +373,9 @@ int32_t udpring_plane_watch_roaming(struct udpring_plane *plane, int32_t on);
 /* Boot time until which handshakes need a valid mac2. In the past: not under load. No command: it reads one value. */
 uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
 /* From the next wait on, the workers have this nice value (-20 to -1), but their usual one while many single datagrams come. 0: always
- * their usual one. Where the host refuses that, they keep what they have (stats.nice). group: instead the session has it, and goes
- * between it and its usual one. The descriptor is the session's /proc/PID/autogroup, or a socket to a process that writes to that. It is
- * duplicated. -1: there is none. Returns 0, -EINVAL or the -errno of dup. */
+ * their usual one. If the host refuses, nothing changes (stats.nice). group: the session changes between these values instead. It is
+ * a descriptor of the session's /proc/PID/autogroup, or a socket to a process that writes to that file, and is duplicated. -1: none.
+ * Returns 0, -EINVAL or the -errno of fcntl. */
 int32_t udpring_plane_weight(struct udpring_plane *plane, int32_t nice, int32_t group, int32_t group_usual);
 /* The answer "no" to PEER_WANTED: packets to the address are dropped, and more of them for so long, two minutes at most.
  * -ENOTSUP: without UDPRING_PLANE_ASKS. */

@@ -29,7 +29,7 @@ enum {
     WANTED_ENTRIES = 1024,      /* destinations without a peer that are known, of each worker: asked for, or refused */
     WANTED_WAYS = 4,
     WANTED_MAX = 256,           /* of these, asked for at once */
-    WANTED_BYTES_MAX = 4 << 20, /* of packets that wait for such an answer, in equal shares. STAGED_MAX for a destination */
+    WANTED_BYTES_MAX = 4 << 20, /* of packets that wait for such an answer, divided among the workers. STAGED_MAX for a destination */
     WANTED_QUESTION_NS = 1000000,   /* one question in this time: 1000 a second, of each worker */
     WANTED_BURST = 256,         /* and so many at once */
     MAILBOX_DEFAULT = 4096,
@@ -52,7 +52,7 @@ enum {
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for. More are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
-    MODERATION_MANY = 8000,     /* a second: from here on, a wake-up for each costs too much, see weight.h */
+    MODERATION_MANY = 8000,     /* datagrams a second from which the workers have their usual weight (weight.h) */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
@@ -69,13 +69,13 @@ enum {
     LOOP_HOPS_MAX = UDPRING_LOOP_HOPS_MAX,
     PACING_REST = 8,            /* a yield that took too long is followed by this many times as long without */
     SPREAD_JOBS = 32,           /* super-packets and trains of one pass that other workers may seal or open */
-    SPREAD_PACKETS = 64,        /* in one of them at most, */
-    SPREAD_PACKETS_MIN = 8,     /* and at least: fewer are sealed sooner than handed over */
+    SPREAD_PACKETS = 64,        /* packets of one of them at most, */
+    SPREAD_PACKETS_MIN = 8,     /* and at least: to seal fewer takes less time than to hand them over */
     SPREAD_BATCH_BYTES = 512 << 10,   /* in place of TUN_BATCH_BYTES and INBOX_BYTES while others help */
-    SPREAD_HELPERS = 3,         /* workers that help one worker at once */
-    SPREAD_WINDOWS = 4,         /* saturated ones before help is tried, and of a trial. The first one of help does not count */
-    SPREAD_WINDOWS_MAX = 256,   /* of help, before the worker does without for SPREAD_WINDOWS, to compare */
-    SPREAD_SPINS = 2000,        /* looks at a job that another worker has begun, before the CPU is yielded */
+    SPREAD_HELPERS = 3,         /* a worker with so many helpers calls no more */
+    SPREAD_WINDOWS = 4,         /* saturated windows before help is tried, and windows of a trial. After a switch one window is not measured */
+    SPREAD_WINDOWS_MAX = 256,   /* windows with help at most, before SPREAD_WINDOWS without it, to compare */
+    SPREAD_SPINS = 2000,        /* checks of a job that a helper has begun, before the owner yields the CPU */
 };
 
 #define NS_PER_S 1000000000ull
@@ -83,7 +83,7 @@ enum {
 #define COOKIE_SECRET_NS (120 * NS_PER_S)
 /* A peer asks the control loop for a handshake no more often than this. */
 #define WANTED_INTERVAL_NS (NS_PER_S / 2)
-/* Packets wait so long for a peer. An answer "no" is kept so long at most. */
+/* How long packets wait for a peer, and how long an answer "no" is kept at most. */
 #define WANTED_NS (60 * NS_PER_S)
 #define WANTED_REFUSED_NS (120 * NS_PER_S)
 /* Under load for this long after the mailbox was an eighth full (kernel: one second). */
@@ -96,7 +96,7 @@ enum {
 /* of one peer in this time by each worker, the first train of a session apart. */
 #define TRAINS_DOUBT_NS (NS_PER_S / 100)
 #define ROAMED_INTERVAL_NS (UDPRING_ROAMED_MS * (NS_PER_S / 1000))
-/* Data flows if any worker has moved some within this time. It is looked at so often. */
+/* Data flows if any worker has moved some within this time, and how often a worker checks that. */
 #define DATA_FLOWS_NS (NS_PER_S / 50)
 #define DATA_STAMP_NS (NS_PER_S / 1000)
 /* How often the interface's MTU is looked up while packets flow (it may change where no netlink message reaches us). */
@@ -109,25 +109,25 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* Of a worker, while no datagrams gather. The kernel's own is 0.7 to 2.8 ms. A shorter one costs throughput. */
 #define TIME_SLICE_NS 500000ull
-/* The weight of a session is changed no more often than this (kernel: HZ / 10). */
+/* The least time between two changes of a session's nice value (kernel: HZ / 10). */
 #define GROUP_WEIGHT_NS (NS_PER_S / 10)
 /* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */
 #define PACING_LONG_NS 300000ull
-/* Whether a worker is saturated, and whether help pays, is judged by windows of this length. */
+/* The length of a window in which spread_trial.c measures a worker. */
 #define SPREAD_WINDOW_NS 4000000ull
-/* Help that did not pay is tried again after so long, then after twice as long, and so on up to the second. */
+/* The pause after a trial of help that failed. It doubles each time, up to the maximum. */
 #define SPREAD_PENALTY_NS (2 * NS_PER_S)
 #define SPREAD_PENALTY_MAX_NS (64 * NS_PER_S)
-/* A helper looks at its own work after so long, and it sleeps after so long without a job. */
+/* A helper turns to its own work after this, and stops helping after this long without a job. */
 #define SPREAD_STINT_NS 200000ull
 #define SPREAD_IDLE_NS 50000ull
-/* A worker that was called and does not come is not waited for after this. */
+/* The least time between two calls for a helper. */
 #define SPREAD_CALL_NS 1000000ull
 /* A pass that fails for lack of memory or room is tried again after this, then after longer, for so long in all. */
 #define SHORTAGE_PAUSE_NS 1000000ull
 #define SHORTAGE_NS (10 * NS_PER_S)
-/* Python is asked again whether packets loop through another tunnel: while they do, or while there is no answer. While they do
- * not. */
+/* How often Python is asked whether packets loop through another tunnel: while they loop or no answer has come, and while they do
+ * not loop. */
 #define NESTING_ASK_NS NS_PER_S
 #define NESTING_CLEAR_NS (10 * NS_PER_S)
 /* A message to a peer came out of our own TUN device: the route leads there for so long, whatever the last look-up says. While

@@ -46,7 +46,7 @@ struct udpring_packet {
     uint16_t flags;
     uint8_t tos;                /* IP_TOS / IPV6_TCLASS octet. ECN is its low two bits */
     struct udpring_address source;
-    struct udpring_address local;   /* the address it was sent to (pktinfo). Port 0. Family 0 = unknown */
+    struct udpring_address local;   /* the address it was sent to (pktinfo), port 0. Family 0 = unknown */
     uint32_t socket_index;      /* of the socket in the options of open, or the number that udpring_recv_add gave it */
     uint64_t timestamp;         /* time of arrival in the kernel, CLOCK_REALTIME ns (SO_TIMESTAMPNS). 0 = not enabled */
 };
@@ -70,7 +70,7 @@ struct udpring_tx_stats {
     uint64_t requeued;          /* EAGAIN / ENOBUFS: kept in order and tried again */
     uint64_t source_dropped;    /* EINVAL with a sticky source: sent again without it */
     uint64_t unreachable, refused, denied, too_big, no_buffers, other_errors;
-    uint64_t zero_copy, zero_copied;    /* sends by zero copy. How many of them the kernel copied after all */
+    uint64_t zero_copy, zero_copied;    /* sends by zero copy, and how many of them the kernel copied after all */
     uint64_t zero_copy_refused;         /* refused by zero copy, sent again with a copy */
 };
 
@@ -110,12 +110,12 @@ struct udpring_batch {
 #define UDPRING_RECV_FEW 16            /* a batch of up to this many datagrams has its columns also in the call */
 #define UDPRING_RECV_COLUMNS_BYTES 12  /* of a datagram: offset, length and end, a uint32_t each */
 #define UDPRING_RECV_FEW_BYTES 36      /* of a datagram in the call: the same, and its struct udpring_address */
-/* The arguments of one receive, in one struct: a call with one argument is the cheapest from Python. It leaves them as they are.
+/* The arguments of one receive, in one struct: a call with one argument is the cheapest from Python. A call leaves the arguments unchanged.
  * Owner: the ring. Thread: the opener's. Freed with the handle. */
 struct udpring_recv_call {
     struct udpring_recv *recv;
     int64_t timeout_ns;                 /* negative none, 0 poll */
-    int64_t began_ns;                   /* CLOCK_MONOTONIC when the last call began to wait. 0: it did not, or timeout_ns was not positive */
+    int64_t began_ns;                   /* CLOCK_MONOTONIC when the last call began to wait. 0: it did not wait, or timeout_ns was not positive */
     /* Set when a batch is returned. The caller sets it to NULL after taking the batch over. If it is still set at the next
      * call, that call returns the same batch. So no batch is lost when a signal handler raises in between. */
     struct udpring_batch *batch;
@@ -124,8 +124,8 @@ struct udpring_recv_call {
     uint32_t count;
     uint32_t max;                       /* datagrams */
     uint32_t number;                    /* options.passive: of the socket. Then a call never waits, and `max` is approximate */
-    /* If `count` is at most UDPRING_RECV_FEW: offsets[count], lengths[count], ends[count] and the source of each. So Python
-     * reads them with one copy, which pays for batches of few datagrams. */
+    /* If `count` is at most UDPRING_RECV_FEW: offsets[count], lengths[count], ends[count] and the source of each. Python
+     * reads them with one copy, which is cheaper for few datagrams. */
     uint8_t few[576];                   /* UDPRING_RECV_FEW * UDPRING_RECV_FEW_BYTES */
 };
 /* Single datagrams of one socket, without batches: the last one that was received.
@@ -228,7 +228,7 @@ struct udpring_send_job {
     uint32_t interface_index;           /* 0: any */
     uint8_t offset_bytes;               /* 4 or 8 */
     uint8_t tos, ttl, flags;            /* ttl 0: the socket's */
-    uint32_t ended, failed;             /* datagrams with a result. Datagrams whose result is an error */
+    uint32_t ended, failed;             /* datagrams with a result, and those of them whose result is an error */
     uint32_t taken;                     /* 1: submit accepted the job */
 };
 int32_t udpring_send_open(struct udpring_send **send, const struct udpring_send_options *options,

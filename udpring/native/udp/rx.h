@@ -19,7 +19,7 @@ struct udp_rx;
 
 struct udp_rx_options {
     uint32_t tier;                    /* UDPRING_TIER_*. AUTO falls back and says why. A tier given by name fails */
-    uint32_t slots;                   /* per socket: buffers in flight. 0 = 64, at most 2048. With `many` in all. 0 = 256 */
+    uint32_t slots;                   /* buffers in flight per socket, 0 = 64, at most 2048. With `many`: of all sockets together, 0 = 256 */
     uint32_t slot_bytes;              /* payload room per slot. 0 = 65536 */
     uint32_t sockets;                 /* 1 or 2. 0 with `many` */
     int fd[UDP_RX_SOCKETS_MAX];       /* non-blocking UDP sockets prepared by udp_socket_*; the caller closes them */
@@ -72,7 +72,7 @@ bool udp_rx_pending(const struct udp_rx *rx);
 /* The oldest ICMP error (errno) that was not fetched yet, or 0. The last 16 are kept. */
 int udp_rx_icmp_error(struct udp_rx *rx);
 
-/* With options.many. add: the index of the socket, for packet.socket_index, or -errno (-EEXIST: it is there already. -ENOSPC: too
+/* With options.many. add: the index of the socket, for packet.socket_index, or -errno (-EEXIST: it is there already, -ENOSPC: too
  * many). The caller prepares the socket before, and removes it before closing it. remove: -ENOENT. Packets that were harvested
  * stay valid. Afterwards another socket may get the index. */
 int64_t udp_rx_add(struct udp_rx *rx, int fd, struct udpring_reason *why) UR_MUST_CHECK;

@@ -50,7 +50,7 @@ unsigned udp_rx_drain_errors(int fd)
     unsigned count = 0;
     for (; count < UDP_RX_ERRORS_A_PASS; count++) {
         uint8_t control[256], byte;
-        /* qemu-user answers 0 without a vector, and leaves the error in the queue. */
+        /* Without a vector qemu-user returns 0 and leaves the error in the queue. */
         struct iovec vector = {&byte, sizeof(byte)};
         struct msghdr header = {
             .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};

@@ -6,7 +6,7 @@
 #include "../uring/thread.h"
 
 #define CAPACITY_LEAST 16u
-#define GATHERED_LEAST 4u    /* datagrams at once, from which on it pays that the kernel joins them */
+#define GATHERED_LEAST 4u    /* datagrams of one turn from which on UDP_GRO saves more than it costs */
 #define ERRORS_MOST 65536u   /* read from the error queue of a socket in one turn */
 
 int rx_set_open(struct udp_rx_set *set, struct udp_rx *rx, struct udpring_reason *why)
@@ -106,8 +106,8 @@ static int make_room_for_fd(struct udp_rx_set *set, uint32_t fd)
     return 0;
 }
 
-/* Trains need control data, which makes a single datagram dearer. So a caller that polls the sockets gets trains only once
- * datagrams come several at a time. */
+/* Trains need control data, which makes a single datagram more expensive. So UDP_GRO stays off for a caller that polls the sockets,
+ * until several datagrams come at a time. */
 static bool trains_may_wait(const struct udp_rx *rx)
 {
     return rx->passive && rx->gro_may_fail && rx->slot_bytes >= UDP_RX_SLOT_BYTES_MAX;
@@ -358,9 +358,9 @@ unsigned rx_set_receive_from(struct udp_rx_set *set, uint32_t index, struct udpr
     unsigned count = take_turn(set, index, packets, room);
     not_ready(set, index);   /* the caller polls it again */
     if (ur_unlikely(count >= GATHERED_LEAST && !member->trains && member->state == UDP_RX_MEMBER_ACTIVE)) {
-        member->trains = true;   /* first, because one may arrive at once */
+        member->trains = true;   /* before the switch, because a train may arrive at once */
         if (set->rx->gro_wanted && udp_switch_on_socket(&member->socket, SOL_UDP, UDP_GRO, &member->gro))
-            member->gro = NULL;   /* none come, which is no error */
+            member->gro = NULL;   /* no trains come, which is no error */
     }
     return count;
 }

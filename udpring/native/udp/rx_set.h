@@ -33,7 +33,7 @@ struct udp_rx_member {
     bool failed;             /* POLLERR: its error queue may have entries */
     bool shut;               /* no more datagrams will arrive */
     bool unwatched;          /* after it ended: the kernel has no poll of it */
-    bool trains;             /* UDP_GRO is on, or was: a message may be a train */
+    bool trains;             /* UDP_GRO is on, or was, so a message may be a train */
 };
 
 struct udp_rx_members {

@@ -26,7 +26,7 @@ struct udp_rx_vector {
     uint32_t prepared;
     uint32_t *free;
     uint32_t free_count;
-    bool plain;   /* a single message has no control data: it is no train */
+    bool plain;   /* receive a single message without control data, because it cannot be a train */
 };
 
 /* Takes over `count` slots from `first` on. -ENOMEM. */

@@ -159,7 +159,7 @@ int32_t udpring_tier_probe(uint32_t tier, struct udpring_reason *why)
     return works(tier, why);
 }
 
-/* Appends "NAME: why. " to a list of reasons. */
+/* Appends "NAME: why" to a list of reasons. */
 static void add_reason(char reasons[UDP_TIER_REASON_BYTES], uint32_t tier, const struct udpring_reason *why)
 {
     size_t used = strlen(reasons);

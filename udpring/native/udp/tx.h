@@ -68,7 +68,7 @@ bool udp_tx_close(struct udp_tx *tx);
 uint32_t udp_tx_tier(const struct udp_tx *tx);
 /* Why no better tier was taken. Empty when the best one runs, or when the caller named a tier. */
 const char *udp_tx_tier_reason(const struct udp_tx *tx);
-/* The most segments of a train: 64, or 128 where the kernel takes them (6.10. Tried once a process). */
+/* The most segments of a train: 64, or 128 where the kernel takes them (6.10). Tried once a process. */
 uint32_t udp_tx_segments_max(void);
 /* Call after connect() on a socket: finds the address family of its packets on the wire. */
 void udp_tx_learn_peer(struct udp_tx *tx, uint32_t socket_index);
@@ -105,7 +105,7 @@ unsigned udp_tx_abandon_if(struct udp_tx *tx, int32_t result, bool (*match)(void
 unsigned udp_tx_reap(struct udp_tx *tx, struct udp_tx_done *done, unsigned max);
 uint32_t udp_tx_pending(const struct udp_tx *tx);
 uint32_t udp_tx_room(const struct udp_tx *tx);  /* pushes that will be taken now */
-int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor of the first parked socket, to watch for POLLOUT. Or -1 */
+int udp_tx_parked(const struct udp_tx *tx);     /* the descriptor of the first parked socket, to watch for POLLOUT, or -1 */
 bool udp_tx_socket_parked(const struct udp_tx *tx, uint32_t socket_index);
 /* When every pending send waits for a zero-copy notification: the descriptor to watch for POLLIN. Watch it at once, and only
  * until the next call of a udp_tx function. Else, or where there is no such descriptor, -1. */

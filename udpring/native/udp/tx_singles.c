@@ -22,7 +22,7 @@ bool udp_tx_singles_add(const struct udp_tx *tx, struct udp_tx_singles *singles,
     return true;
 }
 
-/* The kernel took this one. It sends whole datagrams only, and a partial send must not count as success. */
+/* Counts a datagram that the kernel took. A partial send must not count as success. */
 static void end_single(struct udp_tx_singles *singles, uint32_t at, struct udp_tx_direct *direct)
 {
     uint64_t length = singles->piece[at].iov_len;
@@ -48,7 +48,7 @@ uint32_t udp_tx_send_singles(const struct udp_tx *tx, struct udp_tx_singles *sin
         direct->stats.submits++;
         for (int i = 0; i < sent; i++)
             end_single(singles, at++, direct);
-        if (ur_unlikely(error)) {   /* of the first message of the call */
+        if (ur_unlikely(error)) {   /* it is about the first message of the call */
             singles->result[at++] = -error;
             udp_tx_count_error(&direct->stats, error, 1);
         }

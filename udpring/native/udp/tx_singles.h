@@ -18,10 +18,10 @@ struct udp_tx_singles {
     struct iovec piece[UDP_TX_SINGLES];
     union udp_tx_name { struct sockaddr_in in; struct sockaddr_in6 in6; uint64_t aligned; } name[UDP_TX_SINGLES];
 };
-/* Adds one, to an address or (NULL) to the peer. False: there is no room, or it must be pushed instead. */
+/* Adds one datagram. `to` NULL: to the connected peer. False: there is no room, or it must be pushed instead. */
 bool udp_tx_singles_add(const struct udp_tx *tx, struct udp_tx_singles *singles, const uint8_t *data, uint64_t length,
                         const struct udpring_address *to);
-/* Sends them at once on socket 0. Any thread may call it, as udp_tx_send_direct(). Returns how many ended. The next one must be
- * pushed. */
+/* Sends all on socket 0 without waiting. Any thread may call it, as udp_tx_send_direct(). Returns how many have a result. If that is
+ * fewer than `count`, the next one must be pushed. */
 uint32_t udp_tx_send_singles(const struct udp_tx *tx, struct udp_tx_singles *singles, struct udp_tx_direct *direct);
 #endif

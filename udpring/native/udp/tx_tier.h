@@ -39,7 +39,7 @@ struct udp_tx_slot {
  * Owner: the struct udp_tx it is embedded in. Thread: that one's. Nothing to free. */
 struct udp_tx_zero_copy {
     int outcome;                 /* UDPRING_ZC_* */
-    bool wanted, works;          /* requested. Supported by the host */
+    bool wanted, works;          /* requested, and supported by the host */
     bool paused;                 /* all sends were copied or refused: try only now and then */
     uint32_t copied, refused;    /* in a row */
     uint32_t passed;             /* operations that could have used it, while paused */
@@ -148,7 +148,7 @@ static inline bool udp_tx_fatal(int32_t result)
     return result == -EBADF || result == -ENOTSOCK;
 }
 
-/* The error is not the datagram's own, or may be over soon: the queues handle it. */
+/* The error is not about this datagram, or may be temporary. So the datagram must be queued. */
 static inline bool udp_tx_must_queue(int error)
 {
     return error == EAGAIN || error == ENOBUFS || error == EINTR || udp_tx_fatal(-error);

@@ -276,7 +276,7 @@ struct udpring_columns {
 };
 /* How many were queued: fewer than count when slots or entries ran out. Or -errno, with none queued. */
 int32_t udpring_ring_put_many(struct udpring_ring *ring, const struct udpring_columns *columns, uint64_t pin);
-const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed. empty: the errno says it */
+const char *udpring_ring_why(struct udpring_ring *ring);   /* of the last put that failed. Empty: the errno says it */
 /* The pins of operations that ended or were retracted since the last call, with the number of operations. At most
  * UDPRING_HARVEST_MAX of them. */
 int32_t udpring_ring_released(struct udpring_ring *ring, uint64_t *pins, uint32_t *counts);

@@ -1,6 +1,6 @@
 /* Tries the two zero-copy sends once each, and checks the notification that the kernel sends when it no longer uses the memory
- * (io_uring_enter(2), IORING_OP_SEND_ZC). There are four outcomes: refused. No notification, or a wrong one. Copied after all.
- * Not copied. The last one does not occur on loopback, where the kernel always copies. */
+ * (io_uring_enter(2), IORING_OP_SEND_ZC). The four outcomes are: refused, no or a wrong notification, copied after all,
+ * not copied. The last one does not occur on loopback, where the kernel always copies. */
 #include <poll.h>
 
 #include "probe.h"

@@ -1,9 +1,9 @@
-/* Entries where the submission queue may be full. ring.h has the rest of queue.c: it is included here, and does not call back. */
+/* Takes entries of a submission queue that may be full. ring.h declares the rest of queue.c. */
 #ifndef UDPRING_URING_QUEUE_H
 #define UDPRING_URING_QUEUE_H
 #include "ring.h"
 
-/* Submits so that n entries are free. 0, -EAGAIN: the kernel takes none, or not enough. n <= sq_entries. */
+/* Submits until n entries are free. 0, or -EAGAIN: the kernel takes too few. n <= sq_entries. */
 int ur_make_room(struct ur_ring *ring, unsigned n);
 /* As ur_sqe(), but submits first when the SQ is full. NULL only when the kernel takes no entry. */
 static inline struct io_uring_sqe *ur_sqe_or_submit(struct ur_ring *ring)

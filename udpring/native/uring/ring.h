@@ -112,7 +112,7 @@ int ur_ring_register(struct ur_ring *ring, enum io_uring_register_op opcode, con
  * EINTR is retried. EAGAIN and EBUSY leave the rest queued and return the number taken so far. */
 int ur_submit(struct ur_ring *ring);
 /* Submits, then waits until `want` completions are ready or `timeout_ns` has passed (negative: no limit. 0: poll, which still
- * runs task work). Returns 0, -ETIME, -EINTR (a signal. The caller decides) or another -errno. Among these:
+ * runs task work). Returns 0, -ETIME, -EINTR (a signal, the caller decides) or another -errno. Among these:
  *   -EAGAIN (no memory) and -EBUSY (completion queue full, overflow backlog) are back-pressure: reap, then call again.
  *   -EBADR: the kernel had no memory to keep completions of a full queue, so some are lost (ur_cq_lost).
  * `want` is limited to the size of the completion queue. Completions that ur_cq_advance() has not passed yet count. */

@@ -13,7 +13,7 @@ enum ur_memory {
     UR_MEMORY_POLL,          /* none. op_flags are poll events */
     UR_MEMORY_MESSAGE,       /* none. off is the message to another ring, of 56 bits */
     UR_MEMORY_SEND_FD,       /* none. off is the message, addr the registered file to send */
-    UR_MEMORY_COMMAND,       /* the bytes of a command, which the SQE holds. And pinned memory that the command names */
+    UR_MEMORY_COMMAND,       /* the bytes of a command, which the SQE holds, and pinned memory that the command names */
     UR_MEMORY_SHOTS,         /* from here on only a completion says when the memory is free, or the last of several. None here */
     UR_MEMORY_IN,            /* addr: bytes that the kernel reads, copied or pinned. len: how many */
     UR_MEMORY_OUT,           /* addr: bytes that the kernel writes, the slot's or pinned. len: how many */

@@ -72,8 +72,8 @@ struct udpring_computation {
 struct udpring_computation *udpring_computation_new(void);            /* zeroes. NULL: no memory */
 void udpring_computation_free(struct udpring_computation *computation);   /* and zeroise. NULL is fine */
 void udpring_compute(struct udpring_computation *computation);   /* here and now */
-/* Starts them, once: 1 to 8. openers: so many of them, at least 1, open initiations at a time. 0. -EINVAL; -ENOMEM, -ENOTSUP, -EAGAIN
- * with the reason. They end with the plane. */
+/* Starts the handshake threads, once: 1 to 8. openers: how many of them may open initiations at a time, at least 1. 0, -EINVAL, or
+ * -ENOMEM, -ENOTSUP or -EAGAIN with the reason. The threads end with the plane. */
 int32_t udpring_plane_handshake_threads(struct udpring_plane *plane, uint32_t wanted, uint32_t openers, struct udpring_reason *why);
 /* The key that admitted initiations are opened with, before they become events. Held by the plane too. Those that do not open are
  * dropped. NULL: they become events as they are, as do all under load. number: the caller's, for events. -ENOTSUP: no threads. */

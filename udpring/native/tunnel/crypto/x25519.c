@@ -11,8 +11,8 @@
 static const uint8_t base_point[X25519_BYTES] = {9};   /* RFC 7748, section 4.1 */
 
 /* ---- what each thread keeps ----
- * `peer` takes the public key of the other side, one after the other: to make an object takes 3 us, to set its bytes next to nothing.
- * `maker` makes private keys: OpenSSL looks the algorithm up by its name for a new context, which takes 3 to 8 us. Neither holds a
+ * `peer` holds the public key of the other side of the present handshake. To make such an object takes 3 us, to set its bytes much
+ * less. `maker` makes private keys. A new context would look the algorithm up by name, which takes 3 to 8 us. Neither holds a
  * secret. Owner: the thread, at whose end both are freed. */
 struct of_thread {
     EVP_PKEY *peer;
@@ -111,7 +111,7 @@ static EVP_PKEY *private_alone(const uint8_t private_key[X25519_BYTES])
     return key;
 }
 
-/* Where the placeholder is refused. */
+/* For an OpenSSL that refuses the placeholder. */
 static EVP_PKEY *private_whole(const uint8_t private_key[X25519_BYTES], uint8_t public_key[X25519_BYTES])
 {
     size_t length = X25519_BYTES;

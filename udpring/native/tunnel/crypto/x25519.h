@@ -9,10 +9,10 @@
 
 #define X25519_BYTES 32
 
-/* A private key. Owner: who made it. Thread: any, also several at once. Freed, and zeroised by OpenSSL, by x25519_free(). */
+/* A private key. Owner: its maker. Thread: any, also several at once. Freed, and zeroised by OpenSSL, by x25519_free(). */
 struct x25519_key {
     EVP_PKEY *key;
-    EVP_PKEY_CTX *spare;   /* atomic: for the next derivation, as to set one up takes 1.2 us. NULL: none yet, or a thread has it */
+    EVP_PKEY_CTX *spare;   /* atomic: kept for the next derivation, because to make one takes 1.2 us. NULL: none yet, or a thread uses it */
 };
 
 /* A private key and its public key.

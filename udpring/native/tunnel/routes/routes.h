@@ -60,7 +60,7 @@ struct routes {
     bool no_interface;                 /* the plane has none, so no route leads back to it */
     dev_t space_device;                /* the network namespace that they are in */
     ino_t space_inode;
-    struct udpring_reason why;         /* why there are no look-ups. empty: there are */
+    struct udpring_reason why;         /* why there are no look-ups. Empty: there are */
     pthread_t thread;
     bool running;                      /* the plane's creator */
     bool stop;                         /* atomic */

@@ -85,12 +85,12 @@ static bool same_flow(const struct coalesce_flow *flow, const struct parsed *p)
            memcmp(flow->packet + flow->transport, p->packet + p->transport, 4) == 0;
 }
 
-/* The fields of the IP header that all segments share. An IPv4 identification that counts up by one each. */
+/* Whether the fields of the IP header match that all segments share, and an IPv4 identification counts up by one. */
 static bool same_ip(const struct coalesce_flow *flow, const struct parsed *p)
 {
     const uint8_t *first = flow->packet, *next = p->packet;
     if (p->v6)
-        return memcmp(first, next, 4) == 0 && first[7] == next[7];   /* version, class, flow label. Hop limit */
+        return memcmp(first, next, 4) == 0 && first[7] == next[7];   /* version, class, flow label, hop limit */
     return first[1] == next[1] && first[6] == next[6] && first[8] == next[8] &&
            get16(next + 4) == ((get16(first + 4) + (uint32_t)(flow->count - 1)) & 0xffff);
 }

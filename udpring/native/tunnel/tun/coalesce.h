@@ -20,7 +20,7 @@ enum {
 /* A super-packet being built: the first packet's header, whose lengths are set when it is written, and the payloads. */
 struct coalesce_flow {
     uint8_t *packet;            /* the first packet, with its headers */
-    uint32_t header, transport; /* bytes of all headers. Where the transport header starts */
+    uint32_t header, transport; /* bytes of all headers, and where the transport header starts */
     uint32_t segment;           /* payload bytes of each packet but the last */
     uint32_t length;            /* of the super-packet so far */
     uint32_t next_sequence;     /* TCP */
@@ -37,12 +37,12 @@ struct coalesce_flow {
 struct coalesce_refusals {
     uint64_t count;             /* super-packets that were refused, and written again in pieces */
     uint8_t in_a_row[COALESCE_KINDS][2];   /* COALESCE_REFUSALS: no more of these are made */
-    bool unreported[2];               /* a kind is no longer made: at all. With a short last segment. Cleared when reported */
+    bool unreported[2];               /* a kind is no longer made: [0] at all, [1] with a short last segment. Cleared when reported */
 };
 
 struct coalescer {
     const struct tun *tun;
-    uint64_t packets, super_packets, refused;   /* packets in. Super-packets written. Packets that the device did not take */
+    uint64_t packets, super_packets, refused;   /* packets taken, super-packets written, packets that the device refused */
     struct coalesce_refusals refusals;
     uint32_t used;
     struct coalesce_flow flow[COALESCE_FLOWS];  /* the first `used` are open */

@@ -8,7 +8,7 @@ static void put16(uint8_t *at, uint32_t value)
     at[1] = (uint8_t)value;
 }
 
-/* The length fields of the first packet's headers, for an IP packet of `length` bytes. The checksum of an IPv4 header. */
+/* Sets the length fields of the first packet's headers for an IP packet of `length` bytes, and the checksum of an IPv4 header. */
 static void set_lengths(const struct coalesce_flow *flow, uint32_t length)
 {
     uint8_t *packet = flow->packet;

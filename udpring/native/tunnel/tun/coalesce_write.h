@@ -24,7 +24,7 @@ static inline uint32_t coalesce_kind(uint8_t protocol, bool v6)
     return (protocol == IPPROTO_UDP ? 2u : 0u) + v6;
 }
 
-/* Whether the device takes super-packets of this kind, as far as is known. With a short last segment, too. */
+/* Whether the device takes super-packets of this kind, as far as is known. with_short: those with a short last segment. */
 static inline bool coalesce_taken(const struct coalesce_refusals *refusals, uint8_t protocol, bool v6, bool with_short)
 {
     return refusals->in_a_row[coalesce_kind(protocol, v6)][with_short] < COALESCE_REFUSALS;

@@ -18,7 +18,7 @@
 struct batch {
     struct udpring_command *commands;
     uint32_t count;
-    uint32_t opened;                   /* the peer whose staged packets left on a keypair of this batch. Else UDPRING_PEER_NONE */
+    uint32_t opened;                   /* the peer whose staged packets left on a keypair of this batch, or UDPRING_PEER_NONE */
     struct path paths[UDPRING_COMMANDS_MAX];   /* of commands that set an endpoint */
 };
 

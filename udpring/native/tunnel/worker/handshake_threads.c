@@ -1,6 +1,6 @@
 /* 1. A worker hands over an initiation that it admitted (admission.c). Python hands over computations of its own handshakes.
- * 2. A thread takes the oldest computation, or else the oldest initiation. Only some of the threads open initiations at a time. The others
- *    are free for handshakes that Python has found authentic, so forged ones never hold more than those CPUs.
+ * 2. A thread takes the oldest computation, or else the oldest initiation. At most `openers` threads open initiations at a
+ *    time, so a flood of forged ones leaves the other threads to Python's computations.
  * 3. An initiation that opens becomes an event, with the handshake. Any other is dropped here and counted, so a flood of them
  *    costs the event loop nothing.
  * 4. Numbers of finished computations wait in a list, and the mailbox's eventfd says so.

@@ -15,7 +15,7 @@ struct handshake_threads {
     pthread_cond_t wake;
     pthread_t thread[HANDSHAKE_THREADS_MAX];
     uint32_t count, sleeping;
-    uint32_t openers, opening;          /* so many may open initiations at a time, and do */
+    uint32_t openers, opening;          /* threads that may open initiations at a time. Threads that do so now */
     bool quit;
     struct udpring_static_key *key;     /* opens initiations. NULL: Python does */
     uint32_t key_number;
@@ -25,7 +25,7 @@ struct handshake_threads {
     struct udpring_computation *first, *last;             /* of Python, not yet computed */
     struct udpring_computation *done_first, *done_last;   /* computed, not yet taken */
     uint32_t computations;              /* in both lists, or being computed */
-    uint32_t unsignalled;               /* computed since the first result that the event loop was not woken for */
+    uint32_t unsignalled;               /* results, from the first that the event loop was not woken for. Initiations after it count, too */
     uint32_t opens;                     /* atomic to look at: there is a key */
     uint64_t events, events_lost, unauthenticated, mailbox_full;   /* atomic counters */
 };

@@ -147,10 +147,10 @@ static inline __attribute__((always_inline)) bool sender_of(struct worker *worke
     return false;
 }
 
-/* What a job has found. */
+/* The state of a message that a job may have opened. */
 enum opened { NOT_OPENED, OPENED, OPEN_FAILED };
 
-/* These two are inlined for each caller. For inbound_packet() nothing is left of `opened`. */
+/* This and message() are inlined for each caller, so inbound_packet() does not pay for `opened`. */
 static inline __attribute__((always_inline)) void data_message(struct worker *worker, struct udpring_packet *packet,
                                                                uint8_t *message, uint32_t length, enum opened opened)
 {
@@ -244,7 +244,7 @@ void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct
     } while (offset < packet->length);
 }
 
-/* Any worker. Messages that are not of the job's keypair are left as they are. */
+/* Runs on any worker. It skips messages that are not of the job's keypair. */
 static void open_job(struct spread_job *job, uint32_t worker)
 {
     const struct udpring_packet *train = job->in.train;

@@ -5,7 +5,7 @@
 
 /* Handshake messages in it are paid for from `rate`. */
 void inbound_packet(struct worker *worker, struct udpring_packet *packet, struct rate *rate);
-/* True: other workers may open its messages, and inbound_opened() handles it when they have. */
+/* True: the train is a job now. Call inbound_opened() when the job is done. False: call inbound_packet(). */
 bool inbound_spread(struct worker *worker, const struct udpring_packet *packet);
 /* As inbound_packet(), after the job. */
 void inbound_opened(struct worker *worker, struct udpring_packet *packet, const struct spread_job *job, struct rate *rate);

@@ -50,7 +50,7 @@ static void handle(struct worker *worker, uint32_t most)
     }
 }
 
-/* The same with the help of others: the trains are jobs, which the worker takes in order. */
+/* The same with help: trains are jobs, whose messages the worker then handles in order. */
 static UR_NOINLINE void handle_spread(struct worker *worker)
 {
     struct inbox *inbox = &worker->inbox;

@@ -167,7 +167,7 @@ static void port_pass(struct worker *worker)
     packet_port_release(worker->port);
 }
 
-/* While others help. True: others may seal it, and it is released later. */
+/* While helpers may seal. True: the packet is a job, and is released later. */
 static UR_NOINLINE bool spread(struct worker *worker, struct flow_packet *next)
 {
     bool valid;

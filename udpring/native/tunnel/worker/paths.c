@@ -89,7 +89,7 @@ void peer_take_path(struct worker *worker, struct peer *peer, const struct path 
     }
 }
 
-/* A packet to the peer goes to another peer of this tunnel (which is fine: onion routing), and so on. Does it come back? */
+/* Packets to the peer go to another peer of this tunnel (onion routing), and maybe on to a third. True: they never get out. */
 static bool comes_back(const struct worker *worker, const struct peer *peer)
 {
     const struct udpring_plane *plane = worker->plane;

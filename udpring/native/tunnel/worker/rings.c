@@ -70,7 +70,7 @@ int worker_memory_open(struct worker *worker)
     void *memory = mmap(NULL, WORKER_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
-    /* A forked child must not share pages that the kernel reads from. Nor does it need them. */
+    /* A forked child must not share pages that the kernel reads from, and needs none of them. */
     madvise(memory, WORKER_MEMORY, MADV_DONTFORK);
     worker->out_memory = memory;
     worker->train = -1;

@@ -33,7 +33,7 @@ struct check {
 /* A batch between this thread and worker 0. Owner: the watch thread, on its stack. Nothing to free. */
 struct batch {
     struct check checks[ROUTES_BATCH];
-    uint32_t count;                    /* looked up, to be handed over. Then those to look up next */
+    uint32_t count;                    /* peers looked up, then peers to look up next */
     uint32_t asked[ROUTES_ASKED_MAX];
     uint32_t asked_count, asked_next;
     bool sweep;                        /* all peers, from `slot` on. Else the requested ones */

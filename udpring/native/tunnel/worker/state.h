@@ -7,7 +7,7 @@
  *   3. outbound      TUN -> peer -> seal -> send ring                 (outbound.c)
  *   4. handshakes    messages on the handshake sockets                 (handshakes.c)
  *   5. flush, reap   one enter for all sends. Slots are free again
- *      help          a saturated worker's trains, if it has called     (spread.c)
+ *      help          a saturated worker that has called this one       (spread.c)
  *   6. wait          on the receive ring: packets, the TUN device, the wake eventfd
  *
  * Who may change what. A single worker (the default on small machines) owns everything, without locks. With several:
@@ -61,7 +61,7 @@ struct out_slot {
     uint8_t *memory;            /* [OUT_SLOT_BYTES] */
     uint32_t peer;              /* the receiver. UDPRING_PEER_NONE: a cookie reply to no peer */
     uint32_t packets;
-    bool data;                  /* not only keepalives and handshakes */
+    bool data;                  /* has packets other than keepalives and handshakes */
     uint32_t in_flight;         /* operations that read from it after a refused train was split. Else 0 */
     bool broken;                /* the cipher failed for one of its packets: none may leave */
     struct udp_tx_item item;
@@ -128,9 +128,9 @@ struct worker {
     bool quit;
     struct tun tun;                     /* its queue of the device. Else its descriptor is port->sent */
     struct packet_port *port;           /* in place of the device. NULL: there is one */
-    struct spread *spread;              /* what it shares with others. NULL: it is the only one */
-    bool spread_on;                     /* others may seal and open for it (spread.h) */
-    bool spread_pending;                /* some packets of this pass are not sealed yet, and trains are held back */
+    struct spread *spread;              /* its jobs for helpers. NULL: it is the only worker */
+    bool spread_on;                     /* helpers may seal and open for it (spread.h) */
+    bool spread_pending;                /* jobs of this pass may be unfinished, so closed trains are held back */
     int fd[2];                          /* IPv4, IPv6. -1: the host lacks it */
     uint8_t socket_of[2];               /* position among the sockets given to the rings */
     struct udp_rx *rx;
@@ -160,7 +160,7 @@ struct worker {
     uint32_t deferred_slot;              /* where to look for those first */
     struct staging_all staged;          /* of all peers */
     struct wanted_table *wanted;        /* NULL: there is no directory to ask */
-    struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots. first: atomic */
+    struct peer *ready_first, *ready_last;   /* peers whose staged packets may be sent when there are slots. `ready_first` is atomic */
     struct coalescer coalescer;
     struct handshakes handshakes;       /* of worker 0: where those have sockets of their own */
     struct rate strays;                 /* handshake messages that may be looked at among data */
@@ -202,13 +202,13 @@ struct udpring_plane {
     struct mailbox mailbox;
     pthread_mutex_t mailbox_lock;       /* the mailbox has one producer at a time */
     struct handshake_threads handshakes;    /* has a lock of its own */
-    struct weight weight;               /* likewise */
+    struct weight weight;               /* has a lock of its own */
     pthread_mutex_t command_lock;       /* protects all workers' command_* and started */
     pthread_cond_t command_done;
     struct udpring_plane_options options;
     char name[16];
     char tier_reason[UDPRING_REASON_BYTES];
-    struct udpring_reason sharing_reason;   /* why handshakes have no sockets of their own. empty: they have */
+    struct udpring_reason sharing_reason;   /* why handshakes have no sockets of their own. Empty: they have */
     uint32_t port;                      /* atomic */
     uint32_t worker_count;
     struct worker *workers;             /* [worker_count] */
