@@ -1,9 +1,9 @@
 """Shared by ``udpring run`` and ``udpring proxy``: their file, a rootless node from it, and its confinement.
 
 1. ``helper`` forks a broker, which has no keys.
-2. ``node_of`` reads the file. Then, while there is one thread, it gives up capabilities, which root has.
+2. ``node_of`` reads the file. Then it gives up capabilities of root, while the process has one thread.
 3. The node starts, with the process that holds its namespaces. ``run`` starts its program.
-4. ``confine`` binds the process: a program of the user would inherit it if it came earlier.
+4. ``confine`` confines the process. It comes last, because programs inherit the filter.
 """
 
 from __future__ import annotations

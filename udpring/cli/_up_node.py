@@ -122,7 +122,7 @@ class _UpNode:
         return failure
 
     async def _raise_workers(self) -> None:
-        """Once the process has left its caller's session."""
+        """Gives the workers their nice value. Call it after the process has left its caller's session."""
         weight = WorkerWeight(self.request.nice)
         await run_blocking(lambda: weight.apply(self.node, self.steps.broker), name="udpring-weight")
 

@@ -82,8 +82,8 @@ async def _run(args: argparse.Namespace, broker: Broker | None) -> int:
 
 
 class _Signals:
-    """Sends signals to the program by descriptors, which a confined process may use: it can neither open the
-    terminal nor signal a process by its number."""
+    """Sends signals to the program. It uses descriptors that it opens at once, because a confined process can
+    neither open the terminal nor signal a process by its number."""
 
     def __init__(self, process: int) -> None:
         self._group = os.getpgrp()
@@ -94,7 +94,7 @@ class _Signals:
             self._terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
 
     def pass_on(self, number: int) -> None:
-        """A signal from the terminal has reached the program already, which is of the same process group."""
+        """Sends a signal, unless it is from the terminal and the program has received it, too."""
         with contextlib.suppress(OSError):
             if number in FROM_TERMINAL and os.tcgetpgrp(self._terminal) == self._group:
                 return

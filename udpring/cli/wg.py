@@ -33,7 +33,7 @@ EPILOG = """environment:
   UDPRING_LOG_FORMAT=text|json|journald   lines of the log. Default: journald where the journal reads
                                    standard error, else text
   UDPRING_WORKERS=N                worker threads, 1 to 16. Default: by the number of cores
-  UDPRING_NICE=N                   nice value of the workers under load, -20 to 0. 0 leaves it as it is.
+  UDPRING_NICE=N                   nice value of the workers, -20 to 0. 0 leaves it as it is.
                                    Default: -10, where the host permits that
   UDPRING_CONFINEMENT=off          keep all capabilities and system calls after the start. Default: on
 
@@ -49,7 +49,7 @@ ROOM = 4 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    gc.disable()  # until load_modules. Modules are no garbage, and to look at them takes 4 % of the start
+    gc.disable()  # until load_modules. A collection finds no garbage there, and takes 4 % of the start
     room = []
     try:
         room.append(reserve(ROOM))

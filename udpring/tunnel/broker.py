@@ -8,10 +8,10 @@ The flow:
 3. A service that may take long runs in a child of its own. The others run one after another, and may keep
    state.
 
-A message without a socket is a notice: no answer follows. The core sends the nice value of the node's session
-in this way (``session_weight``).
+A message without a socket is a notice, which has no answer. The core sends the nice value of the node's
+session in this way (``session_weight``).
 
-Requests are what the node says, which may have been taken over by an attacker. So a service takes numbers,
+Requests come from the node, which an attacker may have taken over. So a service takes numbers,
 addresses and host names, and never a command, a path or an object. Answers are trusted.
 """
 

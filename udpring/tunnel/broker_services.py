@@ -62,15 +62,15 @@ class SocketFiles:
 
 
 def drop_rights(*more: int) -> None:
-    """Of the broker process. CAP_NET_ADMIN stays for ``wg``, and what a look-up needs to become another user.
-    Memory is kept out of core dumps. ``more``: further capabilities that stay."""
+    """Gives up capabilities of the broker process and keeps its memory out of core dumps. CAP_NET_ADMIN stays
+    for ``wg``, and so do those by which a look-up becomes another user. ``more``: others that stay."""
     with contextlib.suppress(OSError):
         keep_only([NET_ADMIN, KILL, SETGID, SETUID, *more])
     protect_memory()
 
 
 def look_ups() -> Services:
-    """For any confined node. A rootless one takes no others."""
+    """The services of every confined node. A rootless node has no others."""
     return {
         "addresses": Service(_addresses, own_process=True, confine=_become_nobody, abandoned=True),
         "tunnel": Service(_tunnel, own_process=True, abandoned=True),
@@ -78,21 +78,21 @@ def look_ups() -> Services:
 
 
 class NodeWeight:
-    """The weight of the session of the node, this process's parent. ``nice``: the value that it may have
-    beside its usual one. 0: none. ``notice`` is for ``broker.serve``."""
+    """The nice value of the session of the node, which is this process's parent. ``nice``: the only value
+    permitted besides the usual one. 0: none. ``notice`` is for ``broker.serve``."""
 
     def __init__(self, nice: int) -> None:
         self._nice = nice
         self._session = SessionWeight(os.getppid())
 
     def notice(self, said: bytes) -> None:
-        """A nice value that a worker of the node wants now."""
+        """Sets a nice value that a worker of the node requests."""
         with contextlib.suppress(HostError, ValueError):
             self._session.set(int(said[:_NOTICE_MAX]))
 
     def weigh(self) -> int:
-        """Raises the session. Returns its usual nice value. From now on ``notice`` changes between the two.
-        Raises HostError."""
+        """Gives the session the permitted nice value and returns the usual one. From now on ``notice``
+        changes between the two. Raises HostError."""
         return self._session.permit(self._nice)
 
     def close(self) -> None:

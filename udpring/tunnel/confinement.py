@@ -97,8 +97,8 @@ class Profile(Flag):
 
     NODE: no files. With FILES it may write files, for timestamps. With READING it may read files and has UNIX
     stream sockets, for metrics. SERVER: READING without the sockets of a node. ROOTLESS: NODE without
-    bind(2) and UNIX sockets, so it makes no socket files and reaches none. It signals processes that it has
-    descriptors of, and moves bytes between connections.
+    bind(2) and UNIX sockets, so it can neither make nor reach socket files. It may signal processes of which
+    it has descriptors, and move bytes between connections.
     """
 
     NODE = auto()
@@ -127,8 +127,8 @@ def begin(sockets: Iterable[str | os.PathLike[str]]) -> None:
 
 
 def _lift_locked_memory() -> None:
-    """Linux counts the memory of rings against RLIMIT_MEMLOCK, that of all processes of a user together. Root
-    is exempt by CAP_IPC_LOCK, which goes. The rings of a node are few and bounded."""
+    """Linux counts the memory of rings against RLIMIT_MEMLOCK, for all processes of a user together. Root is
+    exempt by CAP_IPC_LOCK, which is given up next. A node has few rings, and their size is bounded."""
     most = resource.RLIM_INFINITY
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
@@ -146,10 +146,10 @@ def _forbid_special_files(sockets: Iterable[str | os.PathLike[str]]) -> None:
 
 
 def begin_rootless() -> None:
-    """The capabilities of a node that is rootless, if it has any. For a process with one thread.
+    """Gives up all capabilities but those of a rootless node. For a process with one thread.
 
-    Root needs CAP_SETFCAP to be root in a user namespace. The filter leaves no call that it allows.
-    no_new_privs and what else a program of the user would inherit come with ``complete_rootless``.
+    Root needs CAP_SETFCAP to be root in a user namespace. The filter leaves no call that needs it.
+    ``complete_rootless`` sets no_new_privs and the rest, which a program of the user would inherit.
     """
     from udpring._native import lib  # noqa: PLC0415 - a broker process does not load the core
 
@@ -158,7 +158,7 @@ def begin_rootless() -> None:
 
 
 def complete_rootless() -> None:
-    """Confines a process with a rootless node that runs, after it has started its programs."""
+    """Confines a process with a running rootless node. Call it after the process has started its programs."""
     protect_memory()
     complete(Profile.ROOTLESS)
 
@@ -277,7 +277,7 @@ def _options() -> tuple[tuple[Test, ...], ...]:
 
 
 def _pairs(connected: bool) -> Iterable[tuple[Test, ...]]:
-    """``connected``: those alone that cannot be connected to another socket of the host."""
+    """``connected``: only kinds whose pairs cannot be connected to another socket."""
     if not connected:
         yield (Test(0, socket.AF_UNIX),)
         return

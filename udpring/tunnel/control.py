@@ -314,7 +314,7 @@ class Control:
             self._looks.want(peer)
 
     def _is_checked(self, peer: int, until: int) -> bool:
-        """Whether a check of its timers comes until then."""
+        """Whether a check of the peer's timers is due by then."""
         deadline = self._deadlines.get(peer)
         return deadline is not None and deadline <= until
 

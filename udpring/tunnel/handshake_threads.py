@@ -29,8 +29,8 @@ _TAKEN_AT_ONCE: Final = 64
 
 
 def _threads() -> tuple[int, int]:
-    """One for each CPU that this process may use, and those that open initiations at a time: half of them, so
-    forged ones leave the others free."""
+    """How many threads: one for each CPU that this process may use. And how many of them may open initiations
+    at a time: half, so a flood of forged ones leaves the others free."""
     threads = min(len(os.sched_getaffinity(0)), THREADS_MAX)
     return threads, max(threads // 2, 1)
 

@@ -163,7 +163,7 @@ class Namespaces:
                 self._socket.close()
         process, self._process = self._process, None
         if process is not None:
-            with contextlib.suppress(PermissionError):  # of a confined program: the closed socket ends it
+            with contextlib.suppress(PermissionError):  # confined: the closed socket ends it
                 process.kill()
             process.wait()
         if self._spaces:

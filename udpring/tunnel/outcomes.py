@@ -33,7 +33,7 @@ COMMANDS_OF_AN_EVENT = 8
 
 
 _LATER = (protocol.Authenticated, protocol.InstallKeypair)
-"""A receipt makes deadlines later. ``_install_keypair`` has the rule for keypairs."""
+"""They make no deadline earlier: a receipt moves deadlines back. Keypairs: see ``_install_keypair``."""
 
 
 def _concerns_timers(outcome: protocol.Outcome) -> bool:
@@ -53,7 +53,7 @@ class _Report(Protocol):
 
 class Outcomes:
     """``is_up``: whether the interface is; while it is down nothing is sent. ``touch`` is called with each
-    peer that an outcome is about. ``is_checked``: whether its timers are checked until a time anyway.
+    peer that an outcome is about. ``is_checked``: whether a check of its timers is due by a time.
     ``removed`` is called with a peer that the protocol removed, ``key_unknown`` with an initiation of an
     unknown key, ``compute`` with a job for other threads, ``authenticated`` after each authentic handshake
     message. ``following`` is notified of handshakes with and without an answer."""
@@ -209,7 +209,7 @@ class Outcomes:
         self._stats.messages_sent += 1
 
     def _install_keypair(self, outcome: protocol.InstallKeypair) -> None:
-        # A responder's one new deadline is that of erasing the keys. Mostly another check comes before.
+        # A responder has one new deadline, for erasing the keys. Mostly another check is due before it.
         if outcome.initiator or not self._is_checked(outcome.peer, outcome.birth + ERASE_AFTER_TIME):
             self._touch(outcome.peer)
         self._batch.keypair(

@@ -306,11 +306,12 @@ class Plane:
         check(lib.udpring_plane_watch_roaming(self._handle(), int(on)), "watch roaming")
 
     def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
-        """Gives the workers the nice value ``nice``, from -20 to -1, but the usual one while many single
-        datagrams come. 0: always the usual one. Where the host refuses, they keep what they have
-        (``stats().nice``). ``group``: instead the session has it, whose file ``/proc/PID/autogroup`` this is,
-        open for writing, or a socket to a process that writes to that. ``usual``: its usual value. Raises
-        RingError if ``nice`` is another number."""
+        """Gives the workers the nice value ``nice``, from -20 to -1, but their usual one while many single
+        datagrams come. 0: always their usual one. If the host refuses, nothing changes (``stats().nice``).
+
+        With ``group`` the session changes between ``nice`` and ``usual`` instead. ``group`` is a descriptor
+        of its ``/proc/PID/autogroup``, or a socket to a process that writes to that file. Raises RingError.
+        """
         check(lib.udpring_plane_weight(self._handle(), nice, group, usual), "nice value of the workers")
 
     def load_until(self) -> int:

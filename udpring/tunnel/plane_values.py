@@ -195,7 +195,7 @@ class PlaneStats:
     mailbox_depth: int
     workers: int
     nice: int
-    """By which the workers are raised now. 0: by none."""
+    """The nice value that the workers or their session were given. 0: the usual one is in force."""
     handshake_sockets: int
     mailbox_capacity: int
     send_slots: int

@@ -1,8 +1,8 @@
-"""The weight of a process's session, where the kernel weighs sessions against each other (autogroup,
+"""The nice value of a process's session, where the kernel weighs sessions against each other (autogroup,
 sched(7)).
 
-A nice value then counts only within a session, and a file of the process sets that of its session. A value
-below 0 takes CAP_SYS_NICE.
+The nice value of a thread then counts only within its session. ``/proc/PID/autogroup`` sets that of the
+session. A value below 0 needs CAP_SYS_NICE or RLIMIT_NICE.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["SessionWeight"]
 
 _ENABLED = "/proc/sys/kernel/sched_autogroup_enabled"
 _AGAIN_SECONDS = 0.1
-"""The kernel takes a change of some session ten times a second."""
+"""The kernel accepts ten changes of sessions a second, of all processes without CAP_SYS_ADMIN."""
 _ATTEMPTS = 3
 
 
 class SessionWeight:
-    """Of ``process``, which may still make a session of its own after this."""
+    """The session of ``process``, which may make a session of its own after this object exists."""
 
     def __init__(self, process: int) -> None:
         self._process = process
@@ -39,8 +39,8 @@ class SessionWeight:
         return self._file
 
     def permit(self, nice: int) -> int:
-        """Whether the session can have this nice value: sets it. From now on ``set`` changes between it and
-        the usual one, which is returned. Raises HostError; nothing is changed then."""
+        """Gives the session this nice value and returns the usual one. From now on ``set`` changes between
+        the two. Raises HostError. Nothing is changed then."""
         usual = self._read()
         if nice >= usual:
             raise HostError(f"the session has the nice value {usual} already")
@@ -61,7 +61,7 @@ class SessionWeight:
             os.close(file)
 
     def _read(self) -> int:
-        """Raises HostError if the process shares a session: its nice value is not for this process alone."""
+        """Raises HostError if the process does not lead its session: others are in it, too."""
         if self._file < 0:
             raise HostError("the kernel does not weigh sessions")
         try:

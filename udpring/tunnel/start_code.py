@@ -1,9 +1,9 @@
-"""Gives the code back that only the start ran.
+"""Gives back the memory of code that only the start ran.
 
-A page of code that a process has run once stays mapped and counts as its memory, also when it never runs
-again: the loader, the interpreter's compiler, the self-test of ipsec-mb, which runs each of its ciphers.
-That is a fifth of the memory of a node without peers. The pages stay in the kernel's page cache. One that
-runs again is mapped again, by a fault that takes about a microsecond.
+A page of code that a process has run once stays mapped and counts as its memory, even if it never runs
+again. Examples are the loader, the interpreter's compiler, and the self-test of ipsec-mb. They are a fifth of
+the memory of a node without peers. The pages stay in the kernel's page cache. A page that runs again is
+mapped again, by a fault that takes about a microsecond.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MADV_DONTNEED = 4
 
 
 def code_of_process() -> Mappings:
-    """Addresses and sizes of the mapped code of files. A confined process has asked before: it opens no file.
+    """Addresses and sizes of the mapped code of files. Call it before the confinement, which forbids files.
 
-    Only code: a file's constants may have been relocated, and such pages are not those of the file.
+    Constants are left out: relocation may have changed their pages, so the file does not have them.
     """
     found = []
     with contextlib.suppress(FileNotFoundError), open("/proc/self/maps", encoding="utf-8") as maps:

@@ -1,11 +1,11 @@
-"""The weight of a daemon's workers: a nice value below 0, so that packets wait less for a busy CPU.
+"""The nice value of a daemon's workers. With one below 0, packets wait less for a busy CPU.
 
 1. ``prepare``, while the process has its rights: RLIMIT_NICE is raised, so that the workers may change their
    own nice value after the rights are gone.
-2. ``apply``, once the process has the session that it keeps. Where the kernel weighs sessions, the session
-   gets the nice value, by the broker if there is one (``session_weight``). Otherwise each worker gets it.
+2. ``apply``, once the process has its final session. Where the kernel weighs sessions, the session gets the
+   nice value, through the broker if there is one (``session_weight``). Otherwise each worker gets it.
 
-A host that refuses leaves the workers as they are. docs/design/workers.md, "Weight".
+If the host refuses, nothing changes. docs/design/workers.md, "Weight".
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class WorkerWeight:
         self.nice = nice
 
     def prepare(self) -> None:
-        """Takes what needs the rights of the start."""
-        wanted = 20 - self.nice  # RLIMIT_NICE counts so
+        """Raises RLIMIT_NICE. Call it while the process has its rights."""
+        wanted = 20 - self.nice  # in the units of RLIMIT_NICE
         soft, hard = resource.getrlimit(resource.RLIMIT_NICE)
         if not self.nice or resource.RLIM_INFINITY in (soft, hard) or soft >= wanted:
             return
@@ -63,7 +63,7 @@ class WorkerWeight:
             resource.setrlimit(resource.RLIMIT_NICE, (wanted, max(hard, wanted)))
 
     def apply(self, plane: Plane | Node, broker: Broker | None = None) -> None:
-        """Raises the workers of the plane. It may ask the broker, and wait."""
+        """Gives the workers or their session the nice value. Blocks until the broker answers."""
         if not self.nice:
             return
         session = SessionWeight(os.getpid())

@@ -1,4 +1,4 @@
-"""What a program may ask of the worker threads of its node."""
+"""The part of ``Node`` that controls its worker threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class WorkersOfNode:
 
     def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
         """Gives the workers a nice value, from -20 to -1, so that packets wait less for a busy CPU. While
-        many single datagrams come, the workers have their usual one. 0: always.
+        many single datagrams come, the workers have their usual one. With 0 they always have it.
 
-        It takes CAP_SYS_NICE or RLIMIT_NICE. A host that refuses leaves the workers as they are, and
+        This needs CAP_SYS_NICE or RLIMIT_NICE. If the host refuses, nothing changes, and
         ``stats.plane.nice`` is 0. ``group`` and ``usual`` are for a session (``session_weight``).
         """
         self._live().plane.weigh(nice, group=group, usual=usual)

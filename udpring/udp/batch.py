@@ -3,8 +3,8 @@
 One cdata with a destructor stands for the batch. Every view of a datagram is a slice of one memoryview over
 it. The buffers return to the ring with the last such view. ``release()``, or the end of a ``with`` block,
 drops only the batch's own reference. The columns (offsets, addresses, ...) are copies, made at their first
-use. They hold no buffer. A batch of few datagrams copies its offsets, lengths and addresses when it is made,
-because the call has them together: for four datagrams that costs less than a look at the core for each.
+use. They hold no buffer. A batch of few datagrams copies its offsets, lengths and addresses when it is made.
+The call has them in one place, so this costs less than reading each from the core.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ class Batch(Uncopied, Sequence[Packet]):
     def payloads(self) -> list[bytes]:
         """A copy of each payload."""
         face = self._face
-        if self._count == 1 and self._picked is None and face is not None:  # it is all that the batch holds
+        if self._count == 1 and self._picked is None and face is not None:  # the buffer holds nothing else
             return [_buffer(self._anchor, face.bytes)[:]]
         view = self._live()
         return [
@@ -299,7 +299,7 @@ class Batch(Uncopied, Sequence[Packet]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        # As release(): the call of it would be a tenth of what the batch costs Python.
+        # As release(), without the call, which would add a tenth to the time that Python spends on a batch.
         self._view = self._anchor = self._face = self._few = self._columns_raw = self._records_raw = None
         self._count = 0
 

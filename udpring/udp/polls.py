@@ -27,7 +27,7 @@ Callback = Callable[[], None]
 
 #: Endpoints of a loop that have an epoll instance of their own.
 LONE_ENDPOINTS = 16
-#: Sockets that one look at an epoll instance reports. The others follow in the loop's next turn.
+#: Sockets that one epoll_wait(2) reports. The others follow in the loop's next turn.
 REPORTS_A_TURN = 64
 
 _READS, _WRITES = select.EPOLLIN, select.EPOLLOUT
@@ -145,12 +145,12 @@ class EpollSet:
         self._epoll = select.epoll()
         self._pid = os.getpid()
         self._members: dict[int, EpollPolls] = {}  # polled now, by descriptor
-        self._callback: Callback | None = None  # what the loop calls
-        self._stale = False  # it may have a socket of nobody
+        self._callback: Callback | None = None  # the reader that the loop has
+        self._stale = False  # it may have a socket that is no member's
 
     def update(self, member: EpollPolls) -> None:
-        """Polls the member's socket for what it now waits for. Raises OSError: the socket was closed, or the
-        kernel has no memory."""
+        """Polls the member's socket for ``member.wanted`` from now on. Raises OSError: the socket was closed,
+        or the kernel has no memory."""
         if os.getpid() != self._pid:
             return  # a forked child shares the instance with its parent
         number, members = member.descriptor, self._members
@@ -176,7 +176,7 @@ class EpollSet:
         self._have_called(member.loop)
 
     def _have_called(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Has the loop call the only reader, or the function for several."""
+        """Makes the loop call the only reader directly, or ``_look`` if there are several."""
         callback: Callback | None = self._look if self._members else None
         context = None
         if len(self._members) == 1:
@@ -205,7 +205,8 @@ class EpollSet:
                 member.context.run(member.writer)
 
     def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Leaves sockets of nobody behind, which no call removes."""
+        """Makes a new instance with the members' sockets alone. No call removes a closed socket from the old
+        one while a duplicate of it is open."""
         if self._callback is not None:
             loop.remove_reader(self._epoll.fileno())
             self._callback = None
@@ -213,7 +214,7 @@ class EpollSet:
         self._epoll = select.epoll()
         self._stale = False
         for number, member in self._members.items():
-            with contextlib.suppress(OSError):  # closed as well, and nobody knows yet
+            with contextlib.suppress(OSError):  # closed too, and not yet noticed
                 self._epoll.register(number, member.wanted)
         self._have_called(loop)
 
@@ -242,7 +243,7 @@ class EpollSets:
         return EpollPolls(loop, sock, self._shared, None)
 
     def end(self, alone: EpollSet) -> None:
-        """An instance with one endpoint, which is closed."""
+        """Closes an instance whose only endpoint is closed."""
         alone.close()
         self._lone -= 1
 
@@ -260,18 +261,18 @@ class EpollPolls:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, several: EpollSet, sets: EpollSets | None
     ) -> None:
-        """``sets``: where ``several`` ends with this endpoint. None: others have it too."""
+        """``sets``: it closes ``several`` with this endpoint. None: other endpoints share ``several``."""
         self.loop = loop
         self.descriptor = sock.fileno()
         self.reader: Callback | None = None
         self.writer: Callback | None = None
-        self.context = contextvars.copy_context()  # of whoever opens the endpoint
+        self.context = contextvars.copy_context()  # of the endpoint's opener
         self._set = several
         self._sets = sets
 
     @property
     def wanted(self) -> int:
-        """What epoll reports of it."""
+        """The events to poll for."""
         return (_READS if self.reader else 0) | (_WRITES if self.writer else 0)
 
     def read(self, callback: Callback) -> None:

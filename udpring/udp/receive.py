@@ -71,7 +71,7 @@ class RecvRing(Uncopied):
 
     _instead = "each thread or process makes its own, on a socket of its own"
 
-    # What the call was filled in for last. A program mostly asks for the same again.
+    # The arguments that the call struct holds. Most programs repeat them.
     _max: int | None = None
     _timeout: float | None = None
     _left = -1
@@ -229,7 +229,7 @@ class RecvRing(Uncopied):
             del handle  # keep it until here: `call` is part of it
 
     def _ask(self, max_packets: int, timeout: float | None) -> None:
-        """Fills in the call."""
+        """Writes the arguments into the call struct."""
         if max_packets < 1:
             raise ValueError(f"max_packets must be at least 1: {max_packets}")
         left = -1 if timeout is None else nanoseconds(timeout)
@@ -239,7 +239,7 @@ class RecvRing(Uncopied):
         self._timeout, self._left, self._max = timeout, left, max_packets
 
     def _wait_on(self, code: int) -> Batch:
-        """After a call that returned this code, with no batch."""
+        """Continues after a call that returned this code and no batch."""
         call, left = self._call, self._left
         deadline = (call.began_ns or time.monotonic_ns()) + left if left > 0 else 0
         while code:
@@ -250,7 +250,7 @@ class RecvRing(Uncopied):
             if deadline:
                 left = max(0, deadline - time.monotonic_ns())
             self._usable()
-            self._max = None  # the next call fills it in again
+            self._max = None  # the next call writes the arguments again
             call.timeout_ns = wait_slice(left)
             code = _recv_batch(call)
         return Batch(call, self._few, self._origin)
@@ -281,7 +281,7 @@ class RecvRing(Uncopied):
         self._thread = get_ident()
 
     def _refuse(self) -> None:
-        """Raises why it cannot receive now."""
+        """Raises the reason why the ring cannot receive now."""
         self._usable()
         if get_ident() != self._thread:
             check(-errno.EXDEV, "receiving")

@@ -587,7 +587,7 @@ def _ways(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: RingTransport, tier: str
 ) -> tuple[RecvRing | Seat, Polls]:
     """How a transport receives, and how its loop polls for it."""
-    # Tier mmsg has no receives in flight. So the sockets themselves are polled, and endpoints share buffers.
+    # Tier mmsg has no receives in flight. So the loop can poll the socket, and endpoints share buffers.
     rx: RecvRing | Seat
     if tier == "mmsg" and Seats.fit(loop):
         seats = Seats.hold(loop)

@@ -1,6 +1,6 @@
 """Comparison of secrets in constant time, by CPython's own function.
 
-``hmac`` has the same one, and takes it from there, but also loads OpenSSL for its hashes (``blake2s``).
+``hmac`` exports the same function, but also loads OpenSSL for its hashes (see ``blake2s``).
 """
 
 from __future__ import annotations

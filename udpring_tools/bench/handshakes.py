@@ -2,8 +2,8 @@
 
 Handshakes. A node has a thousand peers, and the benchmark has their keys. It makes valid initiations before
 the clock starts, because the initiator's half of the work is not the node's. It waits until the node is idle,
-because programs compute a shared secret with each new peer at different times. It sends the initiations with
-a fixed number unanswered, small enough that the node does not consider itself under load. It counts
+because each program computes shared secrets with new peers at a time of its own. It sends the initiations
+with a fixed number unanswered, small enough that the node does not consider itself under load. It counts
 responses.
 
 Tables. The same thousand peers of a node with or without many other peers and prefixes (``TABLE``), in turn.
@@ -58,7 +58,7 @@ PHASES = ("quiet", "unrelated", "wrong-mac1", "right-mac1")
 FLOOD = ("10.98.0.1", "10.98.0.2")
 UNRELATED_PORT = 9
 TABLE = Case(64_000, 500_000)
-"""Beside the thousand. A node has room for 65,536 peers."""
+"""In addition to the thousand. A node has room for 65,536 peers."""
 IDLE_FOR = 1.5
 """Seconds. Longer than a node of udpring waits before it begins with shared secrets."""
 IDLE_CPU = 0.01
@@ -175,7 +175,7 @@ def _join_flood(ground: Ground) -> None:
 
 
 def _until_idle(node: NodeProcess) -> None:
-    """Raises UdpringError if it never is."""
+    """Waits until the node is idle. Raises UdpringError after ``IDLE_WAIT`` seconds."""
     deadline = time.monotonic() + IDLE_WAIT
     used = node.cpu_seconds()
     while time.monotonic() < deadline:

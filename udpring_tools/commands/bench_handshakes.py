@@ -17,7 +17,7 @@ from udpring_tools.commands.measuring import (
 
 PARTS = ("rate", "flood", "loop")
 LONG_PARTS = ("tables",)
-"""Only where asked for: it takes minutes."""
+"""Measured only when ``--only`` names it, because it takes minutes."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -50,7 +50,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--only",
         choices=PARTS + LONG_PARTS,
-        help="measure only this part. tables, which takes minutes, is measured only so",
+        help="measure only this part. Part tables takes minutes and runs only when named here",
     )
     add_plot_option(parser)
 
