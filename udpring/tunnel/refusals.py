@@ -33,7 +33,7 @@ DESCRIPTORS = 32
 """Free descriptors that a node with one worker needs: it takes up to 29 to start and keeps 20, and clients
 need more."""
 ROOTLESS_DESCRIPTORS = 40
-"""A confined rootless one with one worker keeps 32. Programs and look-ups inside need more."""
+"""The same for a rootless node, which keeps 32 if it is confined. Programs and look-ups inside need more."""
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSYS})
 """Errors of the host, for any call."""

@@ -89,7 +89,7 @@ class SessionWeight:
                         errno=refused.errno or 0,
                     ) from None
                 time.sleep(_AGAIN_SECONDS)
-        raise HostError("the nice values of sessions change all the time", errno=errno.EAGAIN)
+        raise HostError("other processes change the nice values of sessions too often", errno=errno.EAGAIN)
 
 
 def _enabled() -> bool:
