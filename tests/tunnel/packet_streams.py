@@ -91,7 +91,11 @@ def check_order(before: list[bytes], after: list[bytes], *, barriers: bool = Tru
             found[addresses, "between"].append(b"".join(sorted(rest)))
         return found
 
-    assert strands(after) == strands(before)
+    arrived, sent = strands(after), strands(before)
+    for strand, packets in sent.items():
+        at = [packets.index(packet) if packet in packets else -1 for packet in arrived.get(strand, [])]
+        assert arrived.get(strand) == packets, f"{strand}: {len(packets)} were sent, and these arrived: {at}"
+    assert arrived == sent
 
 
 def v4(**more: object) -> Flow:
