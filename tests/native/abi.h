@@ -52,6 +52,7 @@ struct udpring_weight;
 struct udpring_weight *udpring_weight_new(int32_t nice, int32_t group_fd, int32_t group_usual);
 void udpring_weight_free(struct udpring_weight *weight);
 int32_t udpring_weight_see(struct udpring_weight *weight, uint32_t worker, int32_t many, uint64_t now_ns);
+int64_t udpring_weight_patience(struct udpring_weight *weight, uint32_t worker);
 
 /* ---- when a worker pauses or yields (moderation.h, pacing.h), or is helped (spread_trial.h) ---- */
 struct udpring_trial;

@@ -33,3 +33,8 @@ int32_t udpring_weight_see(struct udpring_weight *weight, uint32_t worker, int32
     weight_see(&weight->weight, &weight->own[worker], many, now_ns);
     return weight_now(&weight->weight, &weight->own[worker]);
 }
+
+int64_t udpring_weight_patience(struct udpring_weight *weight, uint32_t worker)
+{
+    return weight_patience(&weight->weight, &weight->own[worker]);
+}

@@ -97,6 +97,10 @@ class Session:
         self.now += later
         return int(lib.udpring_weight_see(self.weight, worker, many, self.now))
 
+    def sleeps(self, worker: int) -> int:
+        """Nanoseconds, negative for ever."""
+        return int(lib.udpring_weight_patience(self.weight, worker))
+
     def written(self) -> list[bytes]:
         found = []
         while True:
@@ -140,6 +144,20 @@ def test_session_changes_ten_times_a_second() -> None:
     assert session.written() == []
     session.see(0, False, TENTH)
     assert session.written() == [b"-10"]
+
+
+def test_no_packet_is_needed_for_a_change() -> None:
+    """A worker that sleeps looks again after many datagrams, and while the change of its session waits."""
+    session = Session()
+    assert session.sleeps(0) == -1
+    session.see(0, True)
+    assert 0 < session.sleeps(0) < TENTH
+    assert session.sleeps(1) == -1
+    session.see(0, False, TENTH // 10)
+    assert 0 < session.sleeps(0) <= TENTH
+    session.see(0, False, TENTH)
+    assert session.written() == [b"0", b"-10"]
+    assert session.sleeps(0) == -1
 
 
 def test_full_socket_is_tried_again() -> None:

@@ -53,6 +53,7 @@ void weight_ask(struct weight *weight, int32_t nice, int32_t group_fd, int32_t g
     weight->group_now = nice;
     weight->group_refused = false;
     weight->not_before_ns = 0;
+    __atomic_store_n(&weight->pending, false, __ATOMIC_RELAXED);
     __atomic_store_n(&weight->nice, nice, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&weight->lock);
 }
@@ -98,6 +99,13 @@ void weight_see(struct weight *weight, struct own_weight *own, bool many, uint64
     pthread_mutex_unlock(&weight->lock);
     if (!by_group)
         change_own(own, many ? 0 : nice);
+}
+
+int64_t weight_patience(const struct weight *weight, const struct own_weight *own)
+{
+    if (ur_unlikely(own->many))
+        return MODERATION_WINDOW_NS;
+    return ur_unlikely(__atomic_load_n(&weight->pending, __ATOMIC_RELAXED)) ? (int64_t)GROUP_WEIGHT_NS : -1;
 }
 
 int32_t weight_now(struct weight *weight, const struct own_weight *own)

@@ -40,6 +40,9 @@ void weight_close(struct weight *weight);
 void weight_ask(struct weight *weight, int32_t nice, int32_t group_fd, int32_t group_usual);
 /* Each worker calls this before each wait. It makes a system call only for a change, and none after a refusal. */
 void weight_see(struct weight *weight, struct own_weight *own, bool many, uint64_t now);
+/* How long a worker may sleep before it calls weight_see() again: negative for ever. After many datagrams, and while a change
+ * is pending, no packet need wake it. */
+int64_t weight_patience(const struct weight *weight, const struct own_weight *own);
 /* The nice value that the session or this worker has been given. 0: the usual one is in force. */
 int32_t weight_now(struct weight *weight, const struct own_weight *own);
 #endif

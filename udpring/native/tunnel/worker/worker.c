@@ -131,6 +131,13 @@ static bool pause_if_worth(struct worker *worker)
     return true;
 }
 
+/* How long the worker may wait: 0 not at all, negative for ever. */
+static int64_t patience(const struct worker *worker)
+{
+    int64_t handshakes = handshakes_patience(worker), weight = weight_patience(&worker->plane->weight, &worker->weight);
+    return handshakes < 0 || (weight >= 0 && weight < handshakes) ? weight : handshakes;
+}
+
 /* Waits until there is work. After a shortage (shortage.h) the pass still runs. */
 static int wait(struct worker *worker, bool *paused)
 {
@@ -141,7 +148,7 @@ static int wait(struct worker *worker, bool *paused)
     bool sleeps = !busy(worker);
     if (worker->spread && sleeps)
         spread_sleep(worker);
-    result = udp_rx_wait(worker->rx, sleeps ? handshakes_patience(worker) : 0);
+    result = udp_rx_wait(worker->rx, sleeps ? patience(worker) : 0);
     if (worker->spread && sleeps)
         spread_wake(worker);
     return result == -ETIME || result == -EINTR ? 0 : result;
