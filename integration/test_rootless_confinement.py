@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -143,6 +144,27 @@ def test_intruder_gets_nothing_from_proxy(place: Place) -> None:
             assert (place.directory / "got").read_bytes() == content
             process.terminate()
             assert process.wait(60) == 0, place.said()
+
+
+def test_hung_namespace_process_is_ended(place: Place) -> None:
+    """It does not see that its socket closes, and the node may not signal it by its number."""
+    with _intruded(place, "proxy", str(place.file), "--socks", "0") as (process, _):
+        (holder,) = _children_with_another(process.pid, "user")
+        os.kill(holder, signal.SIGSTOP)
+        process.terminate()
+        assert process.wait(60) == 0, place.said()
+        until(lambda: not Path(f"/proc/{holder}").exists(), "it has ended")
+
+
+def _children_with_another(parent: int, namespace: str) -> list[int]:
+    """Child processes that are in another namespace of this kind."""
+
+    def own(process: int) -> Path:
+        return Path(f"/proc/{process}/ns/{namespace}").readlink()
+
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    children = [int(number) for each in tasks for number in each.read_text().split()]
+    return [child for child in children if own(child) != own(parent)]
 
 
 def test_program_of_root_has_no_privilege_inside(rig: Rig, readable: dict[str, str]) -> None:

@@ -1,10 +1,17 @@
-"""``udpring run`` and ``udpring proxy``: refusals before anything is started."""
+"""``udpring run`` and ``udpring proxy``: refusals before anything is started, and early signals."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+
 import pytest
 
-from udpring.cli import proxy
+from udpring.cli import _rootless, proxy, run
 from udpring.cli.main import main
 from udpring.errors import ConfigError
 
@@ -54,3 +61,42 @@ def test_missing_file_is_named(words: list[str], capsys: pytest.CaptureFixture[s
 def test_wrong_option_of_proxy_comes_before_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["proxy", "absent.conf", "--socks", "nowhere"]) == 2
     assert "--socks" in capsys.readouterr().err
+
+
+# ---- signals of run ----
+
+
+def test_early_signals_reach_the_program() -> None:
+    signals = run._Signals()
+    signals.pass_on(signal.SIGUSR1)
+    with subprocess.Popen(["sleep", "60"]) as program:
+        signals.begin(program.pid)
+        assert program.wait(30) == -signal.SIGUSR1
+
+
+def test_program_without_a_descriptor_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Program:
+        pid, killed = os.getpid(), False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    class Node:
+        async def __aenter__(self) -> Node:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return None
+
+        async def spawn(self, *_: str) -> Program:
+            return program
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    program = Program()
+    monkeypatch.setattr(_rootless, "node_of", lambda *_: Node())
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        asyncio.run(run._run(argparse.Namespace(program=["true"]), None))
+    assert program.killed

@@ -60,16 +60,20 @@ async def _run(args: argparse.Namespace, broker: Broker | None) -> int:
     from udpring.cli._rootless import confine, node_of  # noqa: PLC0415
 
     async with node_of(args, broker) as node:
+        signals, loop = _Signals(), asyncio.get_running_loop()
+        for number in PASSED_ON:
+            loop.add_signal_handler(number, signals.pass_on, number)
         try:
             child = await node.spawn(*args.program)
         except FileNotFoundError:
             print(f"udpring: {args.program[0]}: no such program", file=sys.stderr)
             return NOT_FOUND
-        signals = _Signals(child.pid)
+        try:
+            signals.begin(child.pid)
+        except OSError:
+            child.kill()  # nothing could end it later
+            raise
         confine(broker)
-        loop = asyncio.get_running_loop()
-        for number in PASSED_ON:
-            loop.add_signal_handler(number, signals.pass_on, number)
         ended, lost = asyncio.ensure_future(child.wait()), asyncio.ensure_future(node.wait())
         ends: list[asyncio.Future[Any]] = [ended, lost]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -85,16 +89,26 @@ class _Signals:
     """Sends signals to the program. It uses descriptors that it opens at once, because a confined process can
     neither open the terminal nor signal a process by its number."""
 
-    def __init__(self, process: int) -> None:
+    def __init__(self) -> None:
         self._group = os.getpgrp()
         self._program = self._terminal = -1
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            self._program = os.pidfd_open(process)
+        self._early: list[int] | None = []
         with contextlib.suppress(OSError):
             self._terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
 
+    def begin(self, process: int) -> None:
+        """The program has this number, and gets the signals that came before. Raises OSError."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            self._program = os.pidfd_open(process)
+        early, self._early = self._early or [], None
+        for number in early:
+            self.send(number)
+
     def pass_on(self, number: int) -> None:
         """Sends a signal, unless it is from the terminal and the program has received it, too."""
+        if self._early is not None:
+            self._early.append(number)
+            return
         with contextlib.suppress(OSError):
             if number in FROM_TERMINAL and os.tcgetpgrp(self._terminal) == self._group:
                 return

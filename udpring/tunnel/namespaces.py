@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -156,6 +157,9 @@ class Namespaces:
 
     def close(self) -> None:
         """Ends the process. The namespaces end with their last socket and program. May be called again."""
+        if self._watch is not None:  # a confined process may use this, and not its number
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._watch, signal.SIGKILL)
         self._unwatch()
         self.close_descriptors()
         with self._lock:
