@@ -34,6 +34,7 @@ PrivateKey = {PRIVATE}
 Address = 10.77.0.1/24
 SaveConfig = true
 PostUp = echo "PostUp of %i"
+PostUp = bash -c 'trap "echo a signal for all" TERM; sleep 1000 & wait' &
 [Peer]
 PublicKey = {PEER}
 AllowedIPs = 0.0.0.0/0
@@ -167,6 +168,7 @@ def test_node_runs_under_systemd(tmp_path: Path) -> None:
         assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
     assert "PostUp of probe0" in node
     assert "not confined" not in node
+    assert "a signal for all" not in node.splitlines(), "it also ends what the node starts on its way down"
     assert not os.path.lexists("/etc/wireguard/probe0.conf"), "the host's files are untouched"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from udpring.errors import HostError
-from udpring.tunnel import keys
+from udpring.tunnel import keys, saved_config
 from udpring.tunnel.config import Cipher, Config, Endpoint
 from udpring.tunnel.saved_config import live_config, write_private
 from udpring.tunnel.uapi import DeviceInfo, PeerInfo
@@ -100,3 +100,13 @@ def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be saved"):
         write_private(file, "new")
     assert [each.name for each in tmp_path.iterdir()] == ["wg0.conf"]
+
+
+def test_killed_ip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints no reason."""
+    fake = tmp_path / "ip"
+    fake.write_text("#!/bin/sh\nkill -TERM $$\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(HostError, match="ip ended with -15"):
+        saved_config._interface("wg0", ())

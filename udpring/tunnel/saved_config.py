@@ -89,7 +89,8 @@ def _interface(
     except (OSError, subprocess.TimeoutExpired) as failed:
         raise HostError(f"the configuration cannot be saved: ip: {failed}") from None
     if done.returncode:
-        raise HostError(f"the configuration cannot be saved: {' '.join(done.stderr.split())}")
+        why = " ".join(done.stderr.split()) or f"ip ended with {done.returncode}"
+        raise HostError(f"the configuration cannot be saved: {why}")
     (link,) = json.loads(done.stdout)
     found = [ipaddress.ip_interface(f"{each['local']}/{each['prefixlen']}") for each in link["addr_info"]]
     addresses = tuple(each for each in found if not each.is_link_local or each in configured)
