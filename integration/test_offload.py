@@ -166,7 +166,8 @@ def test_with_helped_workers(rig: Rig, tmp_path: Path, tier: str, workers: str) 
     for name in "ab":
         (tmp_path / name).mkdir()
         program = watched(tmp_path / name, "helped.py")
-        ends.append(program.with_env(UDPRING_WORKERS=workers, UDPRING_TIER=tier))
+        # Only trains and super-packets are shared between workers.
+        ends.append(program.with_env(UDPRING_WORKERS=workers, UDPRING_TIER=tier, UDPRING_OFFLOADS="all"))
     two = pair(rig, ends[0], ends[1])
     for seed in range(30, 33):
         there_and_back(two, seed)
