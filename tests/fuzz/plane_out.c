@@ -268,6 +268,7 @@ void out_check_quiet(void)
         pending |= worker->flows && worker->flows->count;   /* the worker is busy, and the next pass takes them */
         for (uint32_t reason = UDPRING_DROP_NO_PEER; reason < UDPRING_DROP_COUNT; reason++)
             dropped += worker->stats.drops[reason];
+        dropped += worker->flows ? worker->flows->dropped : 0;   /* by CoDel */
         answers += worker->stats.drops[UDPRING_DROP_BAD_MAC2];
     }
     if (pending)
