@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "ecn.h"
+#include "segment.h"
 
 #define NONE UINT16_MAX
 #define STRIDE ((size_t)FLOW_ROOM_BEFORE + FLOW_BYTES + FLOW_ROOM_BEHIND)
@@ -146,6 +147,13 @@ static struct flow_packet *shift(struct flow_queue *queue, struct flow *flow, ui
     return packet;
 }
 
+/* How many packets a super-packet holds. It is refused later if its headers are wrong, and counts as one then. */
+static uint32_t packets_in(const struct flow_packet *packet)
+{
+    struct segmenter segmenter;
+    return segment_open(&segmenter, &packet->vnet, packet->packet, packet->length) < 0 ? 1 : segment_count(&segmenter);
+}
+
 /* Marks it, which is as good as a drop. false: it was dropped. */
 static bool marked(struct flow_queue *queue, struct flow_packet *packet)
 {
@@ -153,7 +161,7 @@ static bool marked(struct flow_queue *queue, struct flow_packet *packet)
         queue->marked++;
         return true;
     }
-    queue->dropped++;
+    queue->dropped += packets_in(packet);
     flow_queue_release(queue, packet);
     return false;
 }

@@ -51,7 +51,7 @@ struct flow_queue {
     uint32_t waiting[FLOW_WAYS];   /* of count, by way */
     uint32_t turn;              /* the way that is looked at first */
     uint32_t longest;           /* packet so far */
-    uint64_t dropped, marked;   /* by CoDel */
+    uint64_t dropped, marked;   /* by CoDel: packets, also those of a super-packet, and marked super-packets */
     struct flow_list fresh[FLOW_WAYS], old[FLOW_WAYS];   /* RFC 8290: new and old flows */
     uint32_t spare_count;
     uint16_t spare[FLOW_PACKETS];  /* a stack: the packet used last is the warmest */
