@@ -176,11 +176,12 @@ def test_every_order_has_its_first_peer() -> None:
 
 
 def test_numbers_in_names_are_ordered_by_value() -> None:
-    names = ["peer 10", "Peer 2", "peer 2b", "peer 02", "7", "peer", "shed"]
+    names = ["peer 10", "Peer 2", "peer 2b", "peer 02", "7", "peer", "shed", "9" * 5000]
     flows = [Flow(uapi.PeerInfo(bytes([number] * 32)), None, None) for number in range(len(names))]
     of_peers = {flow.peer.public_key: name for flow, name in zip(flows, names, strict=True)}
     rows = section_of("wg0", 51820, flows, of_peers, NOW, "name").rows
-    assert [row[0] for row in rows] == ["7", "peer", "Peer 2", "peer 02", "peer 2b", "peer 10", "shed"]
+    ordered = ["7", "9" * 5000, "peer", "Peer 2", "peer 02", "peer 2b", "peer 10", "shed"]
+    assert [row[0] for row in rows] == ordered
 
 
 # ---- the view ----

@@ -79,10 +79,11 @@ def _name(flow: Flow, names: Names) -> str:
     return names.get(key) or keys.to_base64(key)[:KEY_SHOWN] + "..."
 
 
-def _natural(text: str) -> list[tuple[str, int]]:
-    """An order in which "peer 2" comes before "peer 10"."""
+def _natural(text: str) -> list[tuple[str, int, str]]:
+    """An order in which "peer 2" comes before "peer 10". int() refuses very long numbers."""
     parts = re.split(r"([0-9]+)", text.casefold())
-    return [(words, int(number)) for words, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
+    digits = [number.lstrip("0") for number in parts[1::2]]
+    return [(words, len(number), number) for words, number in zip(parts[::2], [*digits, ""], strict=True)]
 
 
 SORTS: dict[str, Callable[[Flow, Names], tuple[object, ...]]] = {
