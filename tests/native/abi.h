@@ -62,8 +62,11 @@ int32_t udpring_trial_see(struct udpring_trial *trial, uint64_t now_ns, uint64_t
 struct udpring_moderation;
 struct udpring_moderation *udpring_moderation_new(void);
 void udpring_moderation_free(struct udpring_moderation *moderation);
-int32_t udpring_moderation_many(const struct udpring_moderation *moderation);
 uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t now_ns, uint64_t items, uint64_t passes);
+struct udpring_datagram_rate;
+struct udpring_datagram_rate *udpring_datagram_rate_new(void);
+void udpring_datagram_rate_free(struct udpring_datagram_rate *rate);
+int32_t udpring_datagram_rate_many(struct udpring_datagram_rate *rate, uint64_t now_ns, uint64_t datagrams);
 struct udpring_pacing;
 struct udpring_pacing *udpring_pacing_new(void);
 void udpring_pacing_free(struct udpring_pacing *pacing);

@@ -1,7 +1,9 @@
-/* The decision to pause, by itself. */
+/* The decision to pause, and whether many datagrams come, by themselves. */
 #include "tunnel/worker/moderation.h"
 
 #include <stdlib.h>
+
+#include "tunnel/worker/datagram_rate.h"
 
 #include "abi.h"
 
@@ -24,7 +26,21 @@ uint64_t udpring_moderation_wait(struct udpring_moderation *moderation, uint64_t
     return moderation_wait(&moderation->moderation, now_ns, items, passes);
 }
 
-int32_t udpring_moderation_many(const struct udpring_moderation *moderation)
+struct udpring_datagram_rate {
+    struct datagram_rate rate;
+};
+
+struct udpring_datagram_rate *udpring_datagram_rate_new(void)
 {
-    return moderation->moderation.many;
+    return calloc(1, sizeof(struct udpring_datagram_rate));
+}
+
+void udpring_datagram_rate_free(struct udpring_datagram_rate *rate)
+{
+    free(rate);
+}
+
+int32_t udpring_datagram_rate_many(struct udpring_datagram_rate *rate, uint64_t now_ns, uint64_t datagrams)
+{
+    return datagram_rate_many(&rate->rate, now_ns, datagrams);
 }

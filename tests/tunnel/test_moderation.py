@@ -171,28 +171,3 @@ def test_haste_alone_does_not_begin_it(phases: list[tuple[int, int]]) -> None:
     if worker.pauses:
         assert fast_since is not None
         assert worker.pauses[0][0] - fast_since >= 12 * MS
-
-
-def is_many(worker: Worker) -> bool:
-    return bool(lib.udpring_moderation_many(worker.state))
-
-
-def test_many_datagrams_are_noticed_before_they_gather() -> None:
-    worker = Worker()
-    worker.run(SOON, steady(10_000, quick=1))
-    assert is_many(worker)
-    assert not worker.pauses
-    worker.run(SOON, steady(1_000, quick=1))
-    assert not is_many(worker)
-
-
-def test_few_datagrams_are_not_many() -> None:
-    worker = Worker()
-    worker.run(S, steady(7_000, quick=1))
-    assert not is_many(worker)
-
-
-def test_burst_is_not_many_datagrams() -> None:
-    worker = Worker()
-    worker.run(12 * MS, steady(200_000))
-    assert not is_many(worker)

@@ -52,7 +52,7 @@ enum {
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for. More are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
-    MODERATION_MANY = 8000,     /* datagrams a second from which the workers have their usual weight (weight.h) */
+    DATAGRAMS_MANY = 8000,      /* a second from which a worker has its usual weight and time slice (datagram_rate.h) */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */

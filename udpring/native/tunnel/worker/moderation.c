@@ -42,15 +42,6 @@ static void go_on(struct moderation *moderation, uint64_t now, uint64_t rate)
     }
 }
 
-static void see_many(struct moderation *moderation, uint64_t rate)
-{
-    moderation->many_run = (rate >= MODERATION_MANY) != moderation->many ? moderation->many_run + 1 : 0;
-    if (moderation->many_run < MODERATION_RUN)
-        return;
-    moderation->many = !moderation->many;
-    moderation->many_run = 0;
-}
-
 uint64_t moderation_wait(struct moderation *moderation, uint64_t now, uint64_t items, uint64_t passes)
 {
     uint64_t elapsed = now - moderation->window_ns;
@@ -59,7 +50,6 @@ uint64_t moderation_wait(struct moderation *moderation, uint64_t now, uint64_t i
     if (moderation->window_ns && passes != moderation->passes) {
         uint64_t count = items - moderation->items;
         uint64_t rate = (uint64_t)((double)count * (double)NS_PER_S / (double)elapsed);
-        see_many(moderation, rate);
         if (moderation->wait_ns)
             go_on(moderation, now, rate);
         else

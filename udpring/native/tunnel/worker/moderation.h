@@ -18,8 +18,6 @@ struct moderation {
     uint64_t expected;                  /* the rate that waiting must not spoil: the least of the windows before it began */
     uint64_t wait_ns;                   /* 0: not waiting */
     uint64_t not_before_ns;             /* waiting has spoilt a rate: not again until then */
-    bool many;                          /* the rate is at least MODERATION_MANY (changes after MODERATION_RUN windows in a row) */
-    uint32_t many_run;                  /* windows in a row that contradict `many` */
     uint32_t run;                       /* windows in a row that speak for beginning, or for ending */
 };
 

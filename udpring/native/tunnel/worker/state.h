@@ -47,6 +47,7 @@
 #include "../peers/peer.h"
 #include "../peers/wanted.h"
 
+#include "datagram_rate.h"
 #include "handshake_threads.h"
 #include "mailbox.h"
 #include "moderation.h"
@@ -143,6 +144,7 @@ struct worker {
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
     struct moderation out_moderation, in_moderation;
+    struct datagram_rate datagram_rate;
     struct pacing pacing;
     struct time_slice time_slice;
     struct own_weight weight;

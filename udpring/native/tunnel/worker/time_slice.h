@@ -3,7 +3,7 @@
  * Since Linux 6.12 a thread may ask for a slice of its own (sched_setattr(2)). With a shorter one it runs sooner after each
  * wake-up, and for a shorter time. Its share of the CPU stays the same. Packets then wait less for the CPU.
  *
- * While datagrams gather (moderation.h) the worker has the kernel's slice. A short one would wake it for fewer datagrams at once.
+ * While many datagrams come (datagram_rate.h) the worker has the kernel's slice. A short one would wake it for fewer at once.
  *
  * Owner: the worker, zero at first. Thread: the worker. Nothing to free. */
 #ifndef UDPRING_TUNNEL_WORKER_TIME_SLICE_H

@@ -7,8 +7,8 @@
  * leads its session then passes its /proc/PID/autogroup, or the socket of a broker that may write to that file. Without them each
  * worker sets its own nice value.
  *
- * While many single datagrams come (moderation.h), the workers have their usual weight. With a higher one they would wake for
- * fewer datagrams at once. */
+ * While many datagrams come (datagram_rate.h), the workers have their usual weight. With a higher one they would wake for
+ * fewer of them at once. */
 #ifndef UDPRING_TUNNEL_WORKER_WEIGHT_H
 #define UDPRING_TUNNEL_WORKER_WEIGHT_H
 #include "../../base.h"

@@ -122,8 +122,9 @@ static bool pause_if_worth(struct worker *worker)
     uint64_t out = moderation_wait(&worker->out_moderation, worker->now, worker->single_datagrams, passes);
     uint64_t in = moderation_wait(&worker->in_moderation, worker->now, worker->datagram_buffers, passes);
     uint64_t ns = out > in ? out : in;
-    time_slice_shorten(&worker->time_slice, !ns);
-    weight_see(&worker->plane->weight, &worker->weight, ns || worker->out_moderation.many || worker->in_moderation.many, worker->now);
+    bool many = datagram_rate_many(&worker->datagram_rate, worker->now, worker->single_datagrams + worker->datagrams_out);
+    time_slice_shorten(&worker->time_slice, !ns && !many);
+    weight_see(&worker->plane->weight, &worker->weight, ns || many, worker->now);
     if (ur_likely(!ns))
         return false;
     struct timespec pause = {.tv_nsec = (long)ns};
