@@ -92,8 +92,9 @@ def test_node_may(architecture: Architecture, call: str) -> None:
 @both
 def test_thread_may_schedule_itself_alone(architecture: Architecture) -> None:
     node = Filter(architecture)
-    assert node.verdict("sched_setattr", 0) == bpf.ALLOW
-    assert node.verdict("sched_setattr", PROCESS) == REFUSED
+    for call in ("sched_setattr", "sched_getscheduler"):
+        assert node.verdict(call, 0) == bpf.ALLOW
+        assert node.verdict(call, PROCESS) == REFUSED
     for call in ("getpriority", "setpriority"):
         assert node.verdict(call, os.PRIO_PROCESS, 0) == bpf.ALLOW
         assert node.verdict(call, os.PRIO_PROCESS, PROCESS) == REFUSED

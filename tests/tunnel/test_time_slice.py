@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import pytest
 from core_internals import lib
-from packet_nodes import pair, run
+from packet_nodes import between, carry, pair, run
 from time_slices import SHORT_NS, attributes, kernel_has_slices, worker_threads
 
+KERNELS, IS_SHORT, IS_BATCH = 0, 1, 2
 pytestmark = pytest.mark.skipif(not kernel_has_slices(), reason="Linux 6.12 has time slices of threads")
 
 
@@ -32,16 +33,55 @@ def in_thread(body: Callable[[], None]) -> None:
         raise failures[0]
 
 
-def test_slice_is_short_and_then_the_kernels_again() -> None:
+def test_slice_is_short_or_the_thread_is_patient() -> None:
+    """A thread of SCHED_BATCH does not take the CPU from others when it wakes up."""
+
     def body() -> None:
-        before = attributes()
-        assert before[2] > SHORT_NS
-        assert lib.udpring_time_slice_shorten(False, True) == 1
-        assert attributes() == (*before[:2], SHORT_NS)
-        assert lib.udpring_time_slice_shorten(True, False) == 0
-        assert attributes() == before
+        policy, nice, slice_ns = attributes()
+        assert policy == os.SCHED_OTHER
+        assert slice_ns > SHORT_NS
+        state = KERNELS
+        for _ in range(2):
+            state = lib.udpring_time_slice_shorten(state, True)
+            assert state == IS_SHORT
+            assert attributes() == (os.SCHED_OTHER, nice, SHORT_NS)
+            state = lib.udpring_time_slice_shorten(state, False)
+            assert state == IS_BATCH
+            assert attributes() == (os.SCHED_BATCH, nice, slice_ns)
 
     in_thread(body)
+
+
+def test_own_policy_of_the_user_stays() -> None:
+    """Also where the user gave it while the thread was patient."""
+
+    def body() -> None:
+        state = lib.udpring_time_slice_shorten(KERNELS, True)
+        state = lib.udpring_time_slice_shorten(state, False)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        for shorten in (True, False, True):
+            state = lib.udpring_time_slice_shorten(state, shorten)
+            assert state == (IS_SHORT if shorten else KERNELS)
+            assert attributes()[0] == os.SCHED_IDLE
+
+    in_thread(body)
+
+
+def test_datagrams_make_a_worker_patient() -> None:
+    """The sender's worker, until they end."""
+
+    async def body() -> None:
+        others = worker_threads()
+        async with pair("127.0.0.1") as (sender, receiver):
+            workers = worker_threads() - others
+            assert {attributes(worker)[0] for worker in workers} == {os.SCHED_OTHER}
+            some = [between(0, 1, b"data")] * 300
+            while all(attributes(worker)[0] == os.SCHED_OTHER for worker in workers):
+                assert await carry(sender, receiver, some) == some
+            while any(attributes(worker)[0] != os.SCHED_OTHER for worker in workers):
+                await asyncio.sleep(0.001)
+
+    run(body)
 
 
 def test_nice_value_and_policy_stay() -> None:
@@ -49,8 +89,10 @@ def test_nice_value_and_policy_stay() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + 1)
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         before = attributes()
-        assert lib.udpring_time_slice_shorten(False, True) == 1
+        state = lib.udpring_time_slice_shorten(KERNELS, True)
         assert attributes() == (*before[:2], SHORT_NS)
+        assert lib.udpring_time_slice_shorten(state, False) == KERNELS
+        assert attributes() == before
 
     in_thread(body)
 

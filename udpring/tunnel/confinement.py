@@ -246,6 +246,7 @@ def rules_of(profile: Profile, process: int) -> list[Allow]:
         own = (Test(0, os.PRIO_PROCESS), Test(1, 0))
         rules += [
             Allow("sched_setattr", ((Test(0, 0),),)),
+            Allow("sched_getscheduler", ((Test(0, 0),),)),
             Allow("getpriority", (own,)),
             Allow("setpriority", (own,)),
         ]

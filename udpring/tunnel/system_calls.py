@@ -42,7 +42,8 @@ pselect6 270 ppoll 271 set_robust_list 273 epoll_pwait 281 timerfd_create 283 ti
 eventfd2 290 epoll_create1 291 dup3 292 pipe2 293 inotify_init1 294 recvmmsg 299 prlimit64 302 sendmmsg 307
 setns 308 getcpu 309 process_vm_readv 310 renameat2 316 seccomp 317 getrandom 318 memfd_create 319 bpf 321
 execveat 322 membarrier 324 statx 332 rseq 334 mkdirat 258 unshare 272 readlink 89 readlinkat 267 splice 275
-flock 73 getpriority 140 setpriority 141 sched_setattr 314
+flock 73 getpriority 140 setpriority 141 sched_getscheduler 145
+sched_setattr 314
 """
 _ARM64 = """
 getcwd 17 epoll_create1 20 epoll_ctl 21 epoll_pwait 22 dup 23 dup3 24 fcntl 25 inotify_init1 26
@@ -60,6 +61,7 @@ shutdown 210 sendmsg 211 recvmsg 212 brk 214 munmap 215 mremap 216 clone 220 exe
 mprotect 226 madvise 233 accept4 242 recvmmsg 243 wait4 260 prlimit64 261 setns 268 sendmmsg 269
 process_vm_readv 270 renameat2 276 seccomp 277 getrandom 278 memfd_create 279 bpf 280 execveat 281
 membarrier 283 statx 291 rseq 293 eventfd2 19 flock 32 setpriority 140 getpriority 141 sched_setattr 274
+sched_getscheduler 120
 """
 
 

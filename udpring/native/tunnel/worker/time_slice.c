@@ -22,8 +22,16 @@ void time_slice_shorten(struct time_slice *slice, bool shorten)
 {
     if (ur_likely(slice->is_short == shorten || slice->refused))
         return;
-    struct attributes attributes = {.size = sizeof(attributes), .flags = KEEP_POLICY, .runtime = shorten ? TIME_SLICE_NS : 0};
+    long policy = syscall(SYS_sched_getscheduler, 0);    /* musl has no function for it */
+    bool ours = policy == SCHED_OTHER || (policy == SCHED_BATCH && slice->is_batch);
+    struct attributes attributes = {
+        .size = sizeof(attributes),
+        .policy = ours && !shorten ? SCHED_BATCH : SCHED_OTHER,
+        .flags = ours ? 0 : KEEP_POLICY,    /* also where a sandbox hides it */
+        .runtime = shorten ? TIME_SLICE_NS : 0,
+    };
     slice->is_short = shorten;
+    slice->is_batch = ours && !shorten;
     errno = 0;
     attributes.nice = getpriority(PRIO_PROCESS, 0);    /* of this thread. Else the call would reset it */
     /* Refused by a sandbox, or the user gave the thread a real-time policy: it keeps what it has. */
