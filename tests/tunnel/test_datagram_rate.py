@@ -50,7 +50,7 @@ def test_silence_ends_many() -> None:
     rate = Rate()
     assert rate.run(40 * MS, 100_000)
     many = True
-    for _ in range(5):   # the first window has datagrams, too
+    for _ in range(5):  # the first window has datagrams, too
         rate.now += 4 * MS
         many = bool(lib.udpring_datagram_rate_many(rate.state, rate.now, rate.datagrams))
     assert not many
