@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from lab import SUBJECT, until
 from lab.node import UAPI
+from lab.processes import descendants, has_ended
 
 from udpring_tools.bench import setup
 
@@ -161,7 +162,7 @@ def test_nothing_stays_when_it_is_ended(number: signal.Signals) -> None:
         children = descendants(process.pid)
         process.send_signal(number)
         assert process.wait(30) == (-number if number == signal.SIGKILL else 130)
-        until(lambda: not [pid for pid in children if alive(pid)], "every process has ended", timeout=20)
+        until(lambda: all(map(has_ended, children)), "every process has ended", timeout=20)
         until(lambda: not any(path.exists() for path in sockets), "the sockets are gone", timeout=30)
     finally:
         if process.poll() is None:
@@ -169,28 +170,6 @@ def test_nothing_stays_when_it_is_ended(number: signal.Signals) -> None:
         process.wait(10)
         if process.stderr:
             process.stderr.close()
-
-
-def alive(pid: int) -> bool:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return False
-    return fields[0] != "Z"
-
-
-def descendants(root: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    found, front = [], {root}
-    while front:
-        front = {pid for pid, parent in parents.items() if parent in front}
-        found += sorted(front)
-    return found
 
 
 def test_peers() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from lab import until
+from lab.processes import children, has_ended, text
 
 from udpring_tools.bench.space import Space
 
@@ -34,23 +35,9 @@ print(number.value)
 """
 
 
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 def child_sleeping(parent: int) -> int:
     """The ``sleep`` started by ``parent``; 0 if there is none yet."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            name, rest = (entry / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
-        except OSError:
-            continue
-        if name == "sleep" and int(rest.split()[1]) == parent:
-            return int(entry.name)
-    return 0
+    return next((pid for pid in children(parent) if text(pid, "comm") == "sleep\n"), 0)
 
 
 @pytest.mark.parametrize("way", ["command", "spawn"])
@@ -68,8 +55,8 @@ def test_what_runs_in_it_ends_with_a_killed_owner(way: str) -> None:
             running = until(lambda: child_sleeping(owner.pid), "the command runs", timeout=30)
         finally:
             owner.kill()
-    until(lambda: gone(running), "the command has ended", timeout=30)
-    until(lambda: gone(holder), "the namespace's holder has ended", timeout=30)
+    until(lambda: has_ended(running), "the command has ended", timeout=30)
+    until(lambda: has_ended(holder), "the namespace's holder has ended", timeout=30)
 
 
 def test_command_without_owner_does_not_start(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import SUBJECT, Node, Program, Rig
+from lab import SUBJECT, Program, Rig
 from lab.intrusion import Attempt, connected
+from lab.processes import thread_statuses
 from lab.rig import Tunnel
 
 from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE
@@ -44,11 +45,9 @@ def attempt(tunnel: Tunnel, tmp_path: Path) -> Iterator[Attempt]:
         yield within
 
 
-def _threads(node: Node) -> list[dict[str, str]]:
-    """The status of each thread (proc(5))."""
-    assert node.process
-    texts = [(each / "status").read_text() for each in Path(f"/proc/{node.process.pid}/task").iterdir()]
-    return [dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE)) for text in texts]
+def _threads(tunnel: Tunnel) -> list[dict[str, str]]:
+    assert tunnel.a.process
+    return thread_statuses(tunnel.a.process.pid)
 
 
 def test_intruder_gets_nothing_and_the_tunnel_works(tunnel: Tunnel, attempt: Attempt) -> None:
@@ -117,7 +116,7 @@ def test_intruder_makes_no_socket_file(tunnel: Tunnel, attempt: Attempt, tmp_pat
 
 def test_every_thread_has_the_filter_and_two_capabilities(tunnel: Tunnel, attempt: Attempt) -> None:
     attempt("threading.Thread(target=threading.Event().wait, daemon=True).start()")
-    threads = _threads(tunnel.a)
+    threads = _threads(tunnel)
     assert len(threads) >= 4, "the main thread, a worker, the watch of routes and ours"
     for status in threads:
         assert status["Seccomp"] == "2", status["Name"]
@@ -147,4 +146,4 @@ def test_variable_switches_the_confinement_off(rig: Rig, tmp_path: Path) -> None
     tunnel = rig.tunnel((_intruded(tmp_path, UDPRING_CONFINEMENT="off"), SUBJECT))
     with connected(tmp_path / "intruder") as attempt:
         assert attempt("os.close(os.open('/etc/passwd', 0))") is None
-    assert {status["Seccomp"] for status in _threads(tunnel.a)} == {"0"}
+    assert {status["Seccomp"] for status in _threads(tunnel)} == {"0"}

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -19,6 +18,7 @@ import pytest
 from lab import GO, SUBJECT, Node, Rig, until
 from lab.host import UDPRING
 from lab.intrusion import connected
+from lab.processes import command, status
 from prometheus_client.parser import text_string_to_metric_families
 
 from udpring.tunnel.capabilities import DAC_OVERRIDE
@@ -141,9 +141,8 @@ def test_confined_exporter_serves_and_removes_its_file(rig: Rig) -> None:
             assert running.stdout.readline() == f"metrics at {path}\n"
             for _ in range(2):
                 assert _metrics(_scraped(path))[("udpring_scrape_success",)] == 1
-            [process] = [each for each in tunnel.a.space.pids() if _seccomp(each) and _is_exporter(each)]
-            status = Path(f"/proc/{process}/status").read_text()
-            fields = dict(re.findall(r"^(\w+):\s*(\S+)$", status, re.MULTILINE))
+            [process] = [each for each in tunnel.a.space.pids() if _is_confined_exporter(each)]
+            fields = status(process)
             assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
             assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << DAC_OVERRIDE}
             os.kill(process, signal.SIGTERM)
@@ -185,9 +184,5 @@ def test_intruder_in_the_exporter_makes_no_files(tmp_path: Path) -> None:
     assert _made_by_intruder(tmp_path, "on") == expected
 
 
-def _seccomp(process: int) -> bool:
-    return "Seccomp:\t2" in Path(f"/proc/{process}/status").read_text()
-
-
-def _is_exporter(process: int) -> bool:
-    return b"exporter" in Path(f"/proc/{process}/cmdline").read_bytes()
+def _is_confined_exporter(pid: int) -> bool:
+    return status(pid).get("Seccomp") == "2" and "exporter" in command(pid)

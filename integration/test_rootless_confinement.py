@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from lab import Rig, until
 from lab.intrusion import Attempt, connected
+from lab.processes import children, status, thread_statuses
 from lab.rootless import DEVICES, NAME, Place, rootless_place, web_server
 
 from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE, SETFCAP
@@ -77,18 +78,13 @@ def _intruded(
             "the command is up",
         )
         assert process.poll() is None, place.said()
-        until(lambda: "Seccomp:\t2" in _status(process)[0], "it is confined")
+        until(lambda: status(process.pid).get("Seccomp") == "2", "it is confined")
         with connected(way) as attempt:
             yield process, attempt
     finally:
         process.kill()
         process.wait(30)
         way.unlink(missing_ok=True)
-
-
-def _status(process: subprocess.Popen[bytes]) -> list[str]:
-    """Of each thread (proc(5))."""
-    return [(each / "status").read_text() for each in Path(f"/proc/{process.pid}/task").iterdir()]
 
 
 def _check(process: subprocess.Popen[bytes], attempt: Attempt) -> None:
@@ -98,10 +94,8 @@ def _check(process: subprocess.Popen[bytes], attempt: Attempt) -> None:
     for family in FAMILIES:
         made = f"call({NUMBERS['socket']}, {int(family)}, {int(socket.SOCK_DGRAM)}, 0)"
         assert attempt(made) == -errno.EAFNOSUPPORT, family
-    for status in _status(process):
-        assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE), status
-        assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE), status
-        assert re.search(r"^CapPrm:\t0+$", status, re.MULTILINE), status
+    for each in thread_statuses(process.pid):
+        assert (each["Seccomp"], each["NoNewPrivs"], int(each["CapPrm"], 16)) == ("2", "1", 0), each
 
 
 def test_intruder_gets_nothing_from_run(place: Place) -> None:
@@ -162,9 +156,7 @@ def _children_with_another(parent: int, namespace: str) -> list[int]:
     def own(process: int) -> Path:
         return Path(f"/proc/{process}/ns/{namespace}").readlink()
 
-    tasks = Path(f"/proc/{parent}/task").glob("*/children")
-    children = [int(number) for each in tasks for number in each.read_text().split()]
-    return [child for child in children if own(child) != own(parent)]
+    return [child for child in children(parent) if own(child) != own(parent)]
 
 
 def test_program_of_root_has_no_privilege_inside(rig: Rig, readable: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from lab import SUBJECT, until
+from lab.processes import command, descendants
 from soak.levels import SLACKS, Levels, Slack
 from soak.order import WINDOW, Order
 
@@ -26,15 +27,6 @@ def _soak(directory: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def _children(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in children.read_text().split()] if children.exists() else []
-
-
-def _descendants(pid: int) -> list[int]:
-    return [each for child in _children(pid) for each in (child, *_descendants(child))]
 
 
 @pytest.mark.slow
@@ -62,8 +54,8 @@ def test_an_ended_soak_leaves_nothing(tmp_path: Path, number: signal.Signals) ->
 
     def nodes() -> list[int]:
         assert process.poll() is None
-        found = _descendants(process.pid)
-        return found if sum("wireguard-go" in _command(pid) for pid in found) else []
+        found = descendants(process.pid)
+        return found if any("wireguard-go" in command(pid) for pid in found) else []
 
     inside = until(nodes, "wireguard-go runs", timeout=120)
     process.send_signal(number)
@@ -73,13 +65,6 @@ def test_an_ended_soak_leaves_nothing(tmp_path: Path, number: signal.Signals) ->
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
     assert number == signal.SIGKILL or not list(tmp_path.iterdir())
     assert not (Path("/run/netns") / "r").exists()
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 @pytest.mark.parametrize(

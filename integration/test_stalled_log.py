@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from lab import GO, SUBJECT, Node, Rig, until
+from lab.processes import parent
 
 pytestmark = pytest.mark.skipif(
     SUBJECT.name == GO.name, reason="wireguard-go waits for the reader of its log"
@@ -106,11 +107,6 @@ sys.exit(main())
 """
 
 
-def _parent(pid: int) -> int:
-    """The parent (proc(5), stat)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_stalled_syslog_holds_up_nothing(rig: Rig, tmp_path: Path) -> None:
     node = rig.node(rig.topology()["a"], SUBJECT, inner=["10.100.0.1/24"])
     path = tmp_path / "log"
@@ -130,7 +126,7 @@ def test_stalled_syslog_holds_up_nothing(rig: Rig, tmp_path: Path) -> None:
         )
         node.space.run(*words, timeout=60)
         fresh = set(node.space.leaders()) - before
-        (pid,) = (each for each in fresh if _parent(each) not in fresh)  # the node, not its broker process
+        (pid,) = (each for each in fresh if parent(each) not in fresh)  # the node, not its broker process
         _make_it_talk(node)
         assert "listening port" in node.wg("show", node.interface)
         said = b""

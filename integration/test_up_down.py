@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from lab import Rig, until
 from lab.host import UDPRING, Host
+from lab.processes import thread_statuses
 from lab.weight import nice_of_session, sessions
 
 from udpring.tunnel import keys
@@ -316,17 +317,13 @@ RIGHTS = 1 << 10 | 1 << 12
 """CAP_NET_BIND_SERVICE and CAP_NET_ADMIN, linux/capability.h."""
 
 
-def _statuses(process: int) -> list[dict[str, str]]:
-    """Of each thread (proc(5))."""
-    texts = [(each / "status").read_text() for each in Path(f"/proc/{process}/task").iterdir()]
-    return [dict(re.findall(r"^(\w+):\s*(.*)$", each, re.MULTILINE)) for each in texts]
-
-
 def test_node_has_two_capabilities_and_a_filter(host: Host, name: str) -> None:
     assert host.udpring("up", str(host.file(name, text()))).returncode == 0
     (process,) = host.space.leaders()
-    until(lambda: {each["Seccomp"] for each in _statuses(process)} == {"2"}, "every thread has the filter")
-    for status in _statuses(process):
+    until(
+        lambda: {each["Seccomp"] for each in thread_statuses(process)} == {"2"}, "every thread has the filter"
+    )
+    for status in thread_statuses(process):
         assert status["NoNewPrivs"] == "1"
         assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd")} == {RIGHTS}
 
@@ -355,7 +352,7 @@ def test_down_needs_no_right_to_trace(host: Host, name: str) -> None:
 def test_option_keeps_a_node_unconfined(host: Host, name: str) -> None:
     assert host.udpring("up", "--unconfined", str(host.file(name, text()))).returncode == 0
     (process,) = host.space.pids()
-    assert {each["Seccomp"] for each in _statuses(process)} == {"0"}
+    assert {each["Seccomp"] for each in thread_statuses(process)} == {"0"}
 
 
 def test_broker_undoes_the_set_up_of_a_killed_node(host: Host, name: str) -> None:

@@ -9,6 +9,7 @@ wire.py      captures and their messages
 reaper.py    removes the leftovers of a killed run
 initiator.py an honest peer that the test controls
 isolated.py  programs in a network namespace of their own
+processes.py processes as proc(5) shows them
 weight.py    the nice values of sessions
 rig.py       makes all of these for a test and removes them
 """

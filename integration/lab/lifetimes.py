@@ -9,6 +9,7 @@ end, and how many starts waited for the kernel to free earlier namespaces.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import gc
@@ -66,7 +67,10 @@ def held() -> dict[str, object]:
     status = Path("/proc/self/status").read_text().splitlines()
     resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
     tasks = list(Path("/proc/self/task").iterdir())
-    children = " ".join((task / "children").read_text() for task in tasks).split()
+    children = []
+    for task in tasks:
+        with contextlib.suppress(OSError):  # the thread has ended
+            children += (task / "children").read_text().split()
     heap = libc.mallinfo2()
     return {
         "descriptors": sorted(kinds),

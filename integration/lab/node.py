@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from lab import processes
 from lab.space import Space, until
 from udpring.tunnel.capabilities import NET_ADMIN, NET_BIND_SERVICE
 from udpring.tunnel.system_calls import this_architecture
@@ -55,11 +55,6 @@ GO = Program("wireguard-go", (shutil.which("wireguard-go") or "wireguard-go",))
 
 
 RIGHTS = 1 << NET_ADMIN | 1 << NET_BIND_SERVICE
-
-
-def _status(process: int) -> dict[str, str]:
-    text = Path(f"/proc/{process}/status").read_text()
-    return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -210,7 +205,7 @@ class Node:
         if self.program.argv != SUBJECT.argv or off or os.environ.get("UDPRING_WG_PROGRAM"):
             return
         assert self.process
-        node, here = (_status(pid) for pid in (self.process.pid, os.getpid()))
+        node, here = (processes.status(pid) for pid in (self.process.pid, os.getpid()))
         assert node["Seccomp"] == "2"
         assert int(node.get("Seccomp_filters", 1)) > int(here.get("Seccomp_filters", 0))
         assert int(node["CapEff"], 16) | RIGHTS == RIGHTS

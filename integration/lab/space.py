@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from lab import processes
+
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
@@ -29,14 +31,6 @@ def until(condition: Callable[[], T], what: str, timeout: float = 30.0, interval
             return value
         assert time.monotonic() < deadline, f"not within {timeout} s: {what} (last: {value!r})"
         time.sleep(interval)
-
-
-def _parent(pid: int) -> int:
-    """The parent (proc(5), stat). 0: the process has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 class Space:
@@ -169,7 +163,7 @@ class Space:
 
     def leaders(self) -> list[int]:
         """Those without a parent among them: a confined node has a broker process as its child."""
-        every = {pid: _parent(pid) for pid in self.pids()}
+        every = {pid: processes.parent(pid) for pid in self.pids()}
         return [pid for pid, parent in every.items() if parent not in every]
 
     def nft(self, rules: str) -> None:
