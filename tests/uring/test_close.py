@@ -264,7 +264,8 @@ def test_what_will_not_end_is_leaked_and_counted() -> None:
 
 def test_many_rings_leave_nothing_behind() -> None:
     ends = os.pipe()
-    before = descriptors(), mappings(), threading.active_count()
+    before = descriptors(), mappings()
+    threads = threading.enumerate()  # those of other tests may end meanwhile
     for _ in range(200):
         with Ring(8) as ring:
             ring.provide_buffers(1, 8, 64)
@@ -273,7 +274,8 @@ def test_many_rings_leave_nothing_behind() -> None:
             for _ in range(3):
                 ring.read(ends[0], 10)
             ring.submit()
-    assert (descriptors(), mappings(), threading.active_count()) == before
+    assert (descriptors(), mappings()) == before
+    assert not set(threading.enumerate()).difference(threads)
     for end in ends:
         os.close(end)
 
