@@ -701,11 +701,12 @@ def test_names_are_resolved(run: Callable[..., Any], ours: Open) -> None:
         assert transport.get_extra_info("sockname")[0].startswith("127.")
         transport.sendto(b"x", ("localhost", transport.get_extra_info("sockname")[1]))
         await client.until(2)
-        with pytest.raises(socket.gaierror):
+        with pytest.raises(socket.gaierror) as refused:
             await ours(Recorder, local_addr=("no such host.invalid", 0))
         transport.sendto(b"x", ("no such host.invalid", 1))
         await client.until(3)
-        assert client.calls[2] == ("error", "gaierror", socket.EAI_NONAME)
+        # musl asks a server for this name. Without one it says EAI_AGAIN, not EAI_NONAME.
+        assert client.calls[2] == ("error", "gaierror", refused.value.errno)
         transport.close()
         await client.until_lost()
 
