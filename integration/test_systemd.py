@@ -94,6 +94,23 @@ tries off
 tries on
 echo END
 """
+SCHEDULED = f"""{FILE}
+looks() {{
+systemctl start udpring@probe0; echo "start $?"
+pid=$(systemctl show -p MainPID --value udpring@probe0)
+until grep -q 'Seccomp:.*2' /proc/$pid/status; do sleep 0.05; done
+for thread in /proc/$pid/task/*; do
+    grep -q udpring-worker $thread/comm && sed -n 's/ //g; s/se.slice://p' $thread/sched
+done
+systemctl stop udpring@probe0
+}}
+looks
+mkdir -p /etc/systemd/system/udpring@.service.d
+printf '[Service]\n%s\n' '{{drop_in}}' >/etc/systemd/system/udpring@.service.d/scheduling.conf
+systemctl daemon-reload
+looks
+echo END
+"""
 AS_USER = f"""
 echo 'udpring:x:900:900::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 echo 'udpring:x:900:' >>/etc/group
@@ -184,6 +201,24 @@ def test_node_runs_as_a_user_of_its_own(tmp_path: Path) -> None:
         assert line in text.splitlines(), f"{line!r} is not in\n{text}\n{node}"
     assert "PostUp of probe0" in node
     assert "not confined" not in node
+
+
+def test_drop_in_gives_workers_their_time_slice(tmp_path: Path) -> None:
+    slice_now = re.search(r"^se\.slice *: *(\d+)$", _text("/proc/self/sched"), re.MULTILINE)
+    major, minor = (int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+    if not slice_now or (major, minor) < (6, 12):
+        pytest.skip("this kernel has no time slices of threads (6.12), or does not show them")
+    drop_in = re.search(r"`(SystemCallFilter=.*)`", (TOP / "docs/least-privilege.md").read_text())
+    assert drop_in
+    text, node = _said(tmp_path, SCHEDULED.replace("{drop_in}", drop_in[1]))
+    assert text.splitlines() == ["start 0", slice_now[1], "start 0", "500000", "END"], node
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def test_landlock_holds_under_the_unit(tmp_path: Path) -> None:
