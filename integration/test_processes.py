@@ -12,7 +12,7 @@ from lab import processes, until
 
 
 def test_living_process_has_facts() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", "a word"], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen([sys.executable, "-P", "-c", "input()", "a word"], stdin=subprocess.PIPE) as child:
         assert not processes.has_ended(child.pid)
         assert processes.parent(child.pid) == os.getpid()
         assert child.pid in processes.children(os.getpid())
