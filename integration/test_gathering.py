@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from lab import GO, SUBJECT, Node, Program, Rig, Tunnel, until
 from lab.counters import counters, watched
+from lab.traffic import TcpStream
 from lab.weight import nice_of_session, sessions
 
 from udpring.tunnel.worker_weight import DEFAULT
@@ -145,6 +146,26 @@ def test_session_is_raised_unless_many_datagrams_come(rig: Rig, tmp_path: Path) 
 
     # No packet wakes the workers now.
     until(lambda: node_nice(tunnel.a) == DEFAULT, "the session is raised again", timeout=60)
+
+
+@sessions
+def test_session_is_raised_while_a_flow_is_sparse(rig: Rig, tmp_path: Path) -> None:
+    """Under a bulk transfer, which alone has the usual weight."""
+    tunnel = rig.tunnel((leading(watched(tmp_path).with_env(UDPRING_NICE="")), SUBJECT))
+    tunnel.ping()
+    stream = TcpStream(tunnel.a.space, tunnel.b.space, tunnel.b.inner4)
+    try:
+        until(lambda: node_nice(tunnel.a) == 0, "it has its usual weight", timeout=60)
+        with sockets(tunnel) as (source, _):
+
+            def is_raised() -> bool:
+                source.send(b"now and then")
+                return node_nice(tunnel.a) == DEFAULT
+
+            until(is_raised, "it is raised", timeout=60, interval=0.02)
+        until(lambda: node_nice(tunnel.a) == 0, "it has its usual weight again", timeout=60)
+    finally:
+        stream.finish()
 
 
 @sessions

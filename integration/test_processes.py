@@ -17,7 +17,7 @@ def test_living_process_has_facts() -> None:
         assert processes.parent(child.pid) == os.getpid()
         assert child.pid in processes.children(os.getpid())
         assert child.pid in processes.descendants(os.getppid())
-        until(lambda: processes.command(child.pid).endswith("-c input() a word"), "it runs its program")
+        until(lambda: processes.command(child.pid).endswith("-P -c input() a word"), "it runs its program")
         assert processes.status(child.pid)["Pid"] == str(child.pid)
         assert [each["Pid"] for each in processes.thread_statuses(child.pid)] == [str(child.pid)]
         child.communicate(b"\n", timeout=60)

@@ -52,7 +52,9 @@ enum {
     MAILBOX_ENDS = 3 + WORKERS_MAX,       /* events that come once: of the device, two kinds of coalescing, each worker */
     CHANGES_MAX = 256,          /* changes of the tables that packets have asked for. More are asked for again */
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
-    DATAGRAMS_MANY = 8000,      /* a second from which a worker has its usual weight and time slice (datagram_rate.h) */
+    DATAGRAMS_MANY = 8000,      /* a second from which a worker has its usual weight and time slice, both directions together */
+    BULK_BYTES = 20000000,      /* a second from which it has its usual weight if no flow is sparse (sparse.h) */
+    SPARSE_RUN = 16,            /* packets with gaps below SPARSE_GAP_MIN_NS that make a flow busy */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
     MODERATION_GATHER = 64,     /* how many it would have wait for it, a train's worth */
@@ -109,6 +111,13 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* Of a worker, while no datagrams gather. The kernel's own is 0.7 to 2.8 ms. A shorter one costs throughput. */
 #define TIME_SLICE_NS 500000ull
+/* The gaps between the packets of a sparse flow, */
+#define SPARSE_GAP_MIN_NS (NS_PER_S / 200)
+#define SPARSE_GAP_MAX_NS NS_PER_S
+/* for how long a busy flow is none, */
+#define SPARSE_BUSY_NS (NS_PER_S / 10)
+/* and how long a sparse one counts, at least. Two gaps if they are longer. */
+#define SPARSE_HOLD_NS (NS_PER_S / 5)
 /* The least time between two changes of a session's nice value (kernel: HZ / 10). */
 #define GROUP_WEIGHT_NS (NS_PER_S / 10)
 /* A reader catches up within this time. A thread that keeps the CPU for longer is not one. */

@@ -57,9 +57,7 @@ static uint64_t mixed(uint64_t hash, const uint8_t *bytes, size_t length)
     return hash ^ hash >> 32;
 }
 
-/* By addresses, protocol and ports. Packets without visible ports, such as fragments and ICMP, share the queue of their
- * addresses. */
-static uint32_t flow_of(const struct flow_queue *queue, const uint8_t *packet, uint32_t length)
+uint32_t flow_queue_number(const struct flow_queue *queue, const uint8_t *packet, uint32_t length)
 {
     uint64_t hash = queue->seed;
     uint8_t protocol;
@@ -108,7 +106,7 @@ uint16_t flow_queue_put(struct flow_queue *queue, uint32_t way, const struct vne
     packet->vnet = *vnet;
     packet->since_ns = now;
     packet->next = NONE;
-    uint16_t number = (uint16_t)(way * FLOW_QUEUES + flow_of(queue, packet->packet, length));
+    uint16_t number = (uint16_t)(way * FLOW_QUEUES + flow_queue_number(queue, packet->packet, length));
     struct flow *flow = &queue->flow[number];
     if (flow->first == NONE)
         flow->first = index;

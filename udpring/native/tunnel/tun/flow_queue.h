@@ -67,7 +67,10 @@ static inline uint8_t *flow_queue_room(const struct flow_queue *queue)
 {
     return ur_likely(queue->spare_count) ? queue->packet[queue->spare[queue->spare_count - 1]].packet : NULL;
 }
-/* Puts the IP packet that was read there. Returns the number of its flow. */
+/* The flow of an IP packet, below FLOW_QUEUES: by addresses, protocol and ports. Packets without visible ports, such as fragments
+ * and ICMP, are of the flow of their addresses. */
+uint32_t flow_queue_number(const struct flow_queue *queue, const uint8_t *packet, uint32_t length);
+/* Puts the IP packet that was read there. Returns the number of its queue: way * FLOW_QUEUES + flow. */
 uint16_t flow_queue_put(struct flow_queue *queue, uint32_t way, const struct vnet_header *vnet, uint32_t length, uint64_t now);
 /* The next packet to send by one of these ways (bits), NULL: none is left. The caller releases it. */
 struct flow_packet *flow_queue_take(struct flow_queue *queue, uint32_t ways, uint64_t now);

@@ -119,6 +119,13 @@ static uint32_t way_of(const struct worker *worker, const uint8_t *packet, uint3
     return peer && peer->endpoint.family == AF_INET6;
 }
 
+static void see_flow(struct worker *worker, uint32_t flow, bool super_packet)
+{
+    uint64_t until = sparse_until(&worker->sparse, flow % FLOW_QUEUES, super_packet, worker->now);
+    if (ur_unlikely(until))
+        weight_want(&worker->plane->weight, until);
+}
+
 /* Reads one packet or super-packet. Sends it, or lets it wait in the queue of its flow. Returns the bytes read, or <= 0 when
  * there is none. */
 static ssize_t outbound_read(struct worker *worker)
@@ -130,11 +137,16 @@ static ssize_t outbound_read(struct worker *worker)
     if (got <= 0)
         return got;
     bool single = vnet.gso_type == VNET_GSO_NONE;
+    uint32_t flow;
     worker->single_datagrams += single && plane_is_udp(packet, (uint32_t)got);
-    if (ur_likely(single && !flows->count) && ur_likely(outbound_has_room(worker) && outbound_ways(worker) == 3))
+    if (ur_likely(single && !flows->count) && ur_likely(outbound_has_room(worker) && outbound_ways(worker) == 3)) {
+        flow = flow_queue_number(flows, packet, (uint32_t)got);
         send_read(worker, &vnet, packet, (uint32_t)got);
-    else
-        (void)flow_queue_put(flows, way_of(worker, packet, (uint32_t)got), &vnet, (uint32_t)got, worker->now);
+    } else {
+        flow = flow_queue_put(flows, way_of(worker, packet, (uint32_t)got), &vnet, (uint32_t)got, worker->now);
+    }
+    if (!worker->datagram_rate.high)
+        see_flow(worker, flow, !single);
     return got;
 }
 

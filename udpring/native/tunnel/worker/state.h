@@ -47,12 +47,13 @@
 #include "../peers/peer.h"
 #include "../peers/wanted.h"
 
-#include "datagram_rate.h"
 #include "handshake_threads.h"
+#include "level.h"
 #include "mailbox.h"
 #include "moderation.h"
 #include "pacing.h"
 #include "shortage.h"
+#include "sparse.h"
 #include "time_slice.h"
 #include "weight.h"
 
@@ -144,7 +145,9 @@ struct worker {
     uint64_t now;                       /* CLOCK_BOOTTIME, once a pass */
     uint64_t mtu_checked_ns;
     struct moderation out_moderation, in_moderation;
-    struct datagram_rate datagram_rate;
+    struct level datagram_rate;         /* UDP packets of both directions, alone or in trains */
+    struct level bulk_rate;             /* bytes of both */
+    struct sparse sparse;
     struct pacing pacing;
     struct time_slice time_slice;
     struct own_weight weight;

@@ -84,26 +84,33 @@ static void change_own(struct own_weight *own, int32_t nice)
         __atomic_store_n(&own->now, nice, __ATOMIC_RELAXED);
 }
 
-void weight_see(struct weight *weight, struct own_weight *own, bool many, uint64_t now)
+void weight_see(struct weight *weight, struct own_weight *own, bool as_usual, uint64_t now)
 {
     int32_t nice = __atomic_load_n(&weight->nice, __ATOMIC_RELAXED);
-    if (ur_likely(own->many == many && own->seen == nice && !__atomic_load_n(&weight->pending, __ATOMIC_RELAXED)))
+    if (ur_likely(own->as_usual == as_usual && own->seen == nice && !__atomic_load_n(&weight->pending, __ATOMIC_RELAXED)))
         return;
     pthread_mutex_lock(&weight->lock);
-    weight->busy += (uint32_t)many - (uint32_t)own->many;
-    own->many = many;
+    weight->as_usual += (uint32_t)as_usual - (uint32_t)own->as_usual;
+    own->as_usual = as_usual;
     own->seen = nice;
     bool by_group = weight->group_fd >= 0;
     if (by_group)
-        change_group(weight, weight->busy ? weight->group_usual : nice, now);
+        change_group(weight, weight->as_usual ? weight->group_usual : nice, now);
     pthread_mutex_unlock(&weight->lock);
     if (!by_group)
-        change_own(own, many ? 0 : nice);
+        change_own(own, as_usual ? 0 : nice);
+}
+
+void weight_want(struct weight *weight, uint64_t until_ns)
+{
+    uint64_t now_until = __atomic_load_n(&weight->sparse_until_ns, __ATOMIC_RELAXED);
+    if (until_ns > now_until + SPARSE_HOLD_NS / 4)    /* not a shared write for each packet */
+        __atomic_store_n(&weight->sparse_until_ns, until_ns, __ATOMIC_RELAXED);
 }
 
 int64_t weight_patience(const struct weight *weight, const struct own_weight *own)
 {
-    if (ur_unlikely(own->many))
+    if (ur_unlikely(own->as_usual))
         return MODERATION_WINDOW_NS;
     return ur_unlikely(__atomic_load_n(&weight->pending, __ATOMIC_RELAXED)) ? (int64_t)GROUP_WEIGHT_NS : -1;
 }

@@ -122,14 +122,24 @@ static bool pause_if_worth(struct worker *worker)
     uint64_t out = moderation_wait(&worker->out_moderation, worker->now, worker->single_datagrams, passes);
     uint64_t in = moderation_wait(&worker->in_moderation, worker->now, worker->datagram_buffers, passes);
     uint64_t ns = out > in ? out : in;
-    bool many = datagram_rate_many(&worker->datagram_rate, worker->now, worker->single_datagrams + worker->datagrams_out);
-    time_slice_shorten(&worker->time_slice, !ns && !many);
-    weight_see(&worker->plane->weight, &worker->weight, ns || many, worker->now);
     if (ur_likely(!ns))
         return false;
     struct timespec pause = {.tv_nsec = (long)ns};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
     return true;
+}
+
+/* Weight and time slice, by what it moves. */
+static void weigh(struct worker *worker)
+{
+    struct weight *weight = &worker->plane->weight;
+    bool many = level_high(&worker->datagram_rate, worker->now, worker->single_datagrams + worker->datagrams_out, DATAGRAMS_MANY);
+    uint64_t bytes = worker->stats.tun_bytes_in + worker->stats.tun_bytes_out;
+    bool bulk = level_high(&worker->bulk_rate, worker->now, bytes, BULK_BYTES);
+    many |= worker->out_moderation.wait_ns || worker->in_moderation.wait_ns;
+    bool alone = bulk && worker->flows && worker->now >= __atomic_load_n(&weight->sparse_until_ns, __ATOMIC_RELAXED);
+    time_slice_shorten(&worker->time_slice, !many);
+    weight_see(weight, &worker->weight, many || alone, worker->now);
 }
 
 /* How long the worker may wait: 0 not at all, negative for ever. */
@@ -145,6 +155,7 @@ static int wait(struct worker *worker, bool *paused)
     int result = watch(worker);
     if (ur_unlikely(result < 0))
         return result;
+    weigh(worker);
     *paused = !busy(worker) && pause_if_worth(worker);
     bool sleeps = !busy(worker);
     if (worker->spread && sleeps)

@@ -1,4 +1,4 @@
-"""When a worker takes its datagrams for many (tunnel/worker/datagram_rate.c), with a clock of the test."""
+"""When datagrams are many, or bytes are bulk (tunnel/worker/level.c), with a clock of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MANY = 8000
 
 class Rate:
     def __init__(self) -> None:
-        self.state = ffi.gc(lib.udpring_datagram_rate_new(), lib.udpring_datagram_rate_free)
+        self.state = ffi.gc(lib.udpring_level_new(), lib.udpring_level_free)
         self.now = 7 * S
         self.datagrams = 0
 
@@ -23,7 +23,7 @@ class Rate:
         while self.now < end:
             self.now += at_once * S // rate
             self.datagrams += at_once
-            many = bool(lib.udpring_datagram_rate_many(self.state, self.now, self.datagrams))
+            many = bool(lib.udpring_level_high(self.state, self.now, self.datagrams, MANY))
         return many
 
 
@@ -52,7 +52,7 @@ def test_silence_ends_many() -> None:
     many = True
     for _ in range(5):  # the first window has datagrams, too
         rate.now += 4 * MS
-        many = bool(lib.udpring_datagram_rate_many(rate.state, rate.now, rate.datagrams))
+        many = bool(lib.udpring_level_high(rate.state, rate.now, rate.datagrams, MANY))
     assert not many
 
 
@@ -64,7 +64,7 @@ def test_no_change_within_four_windows(steps: list[tuple[int, int]]) -> None:
     for elapsed, more in steps:
         rate.now += elapsed
         rate.datagrams += more
-        many = bool(lib.udpring_datagram_rate_many(rate.state, rate.now, rate.datagrams))
+        many = bool(lib.udpring_level_high(rate.state, rate.now, rate.datagrams, MANY))
         if many != before:
             assert rate.now - since >= 16 * MS
             before, since = many, rate.now
