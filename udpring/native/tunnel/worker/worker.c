@@ -138,7 +138,7 @@ static void weigh(struct worker *worker)
     bool bulk = level_high(&worker->bulk_rate, worker->now, bytes, BULK_BYTES);
     many |= worker->out_moderation.wait_ns || worker->in_moderation.wait_ns;
     bool alone = bulk && worker->flows && worker->now >= __atomic_load_n(&weight->sparse_until_ns, __ATOMIC_RELAXED);
-    time_slice_shorten(&worker->time_slice, !many);
+    time_slice_shorten(&worker->time_slice, !many && !alone);
     weight_see(weight, &worker->weight, many || alone, worker->now);
 }
 
