@@ -87,42 +87,42 @@ def faults_of_library(
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
-        told = subprocess.run([*read, file.name], capture_output=True, text=True, check=True).stdout
-    machine = re.search(r"Machine: +(.*)", told)
+        text = subprocess.run([*read, file.name], capture_output=True, text=True, check=True).stdout
+    machine = re.search(r"Machine: +(.*)", text)
     if machine is None or machine[1] != MACHINES[processor]:
         yield f"it is for {machine[1] if machine else 'no processor'}"
-    for path in re.findall(r"\((?:RUNPATH|RPATH)\).*", told):
+    for path in re.findall(r"\((?:RUNPATH|RPATH)\).*", text):
         yield f"it has {path}"
-    for needed in re.findall(r"\(NEEDED\).*\[(.*)\]", told):
+    for needed in re.findall(r"\(NEEDED\).*\[(.*)\]", text):
         if not libraries.fullmatch(needed):
             yield f"it needs {needed}, which is neither in the wheel nor the C library"
-    for section in sorted(set(re.findall(r"\] (\.symtab|\.debug_\w+) ", told))):
+    for section in sorted(set(re.findall(r"\] (\.symtab|\.debug_\w+) ", text))):
         yield f"it is not stripped: {section}"
-    for version in sorted(set(re.findall(r"@GLIBC_(\d+\.\d+)", told))):
+    for version in sorted(set(re.findall(r"@GLIBC_(\d+\.\d+)", text))):
         if tuple(map(int, version.split("."))) > NEWEST_GLIBC:
             yield f"it needs glibc {version}"
-    if re.search(r"GNU_STACK.* RWE ", told):
+    if re.search(r"GNU_STACK.* RWE ", text):
         yield "its stack is executable"
-    exported = re.findall(r" (?:GLOBAL|WEAK) +DEFAULT +\d+ (\w+)", told)
+    exported = re.findall(r" (?:GLOBAL|WEAK) +DEFAULT +\d+ (\w+)", text)
     if module and not all(name.startswith("PyInit_") for name in exported):
         yield f"it exports {len(exported)} symbols, which could take the place of the program's own"
 
 
 def faults_of_metadata(content: bytes, version: str) -> Iterator[str]:
-    told = message_from_bytes(content)
-    if told["Version"] != version:
-        yield f"METADATA has the version {told['Version']}"
+    metadata = message_from_bytes(content)
+    if metadata["Version"] != version:
+        yield f"METADATA has the version {metadata['Version']}"
     for field in ("Author", "License-Expression", "License-File", "Requires-Python", "Summary"):
-        if not told[field]:
+        if not metadata[field]:
             yield f"METADATA has no {field}"
-    urls = {url.partition(",")[0] for url in told.get_all("Project-URL", [])}
+    urls = {url.partition(",")[0] for url in metadata.get_all("Project-URL", [])}
     if missing := {"Homepage", "Documentation", "Changelog", "Issues"} - urls:
         yield f"METADATA has no URL of {sorted(missing)}"
-    classifiers = told.get_all("Classifier", [])
+    classifiers = metadata.get_all("Classifier", [])
     for minor in (11, 12, 13, 14):
         if f"Programming Language :: Python :: 3.{minor}" not in classifiers:
             yield f"METADATA has no classifier of Python 3.{minor}"
-    description = told.get_payload()
+    description = metadata.get_payload()
     assert isinstance(description, str)
     for link in re.findall(r"\]\(([^)]+)\)", description):
         if not link.startswith(("https://", "#")):
