@@ -69,7 +69,7 @@ def test_flow_is_sparse_again_after_bulk() -> None:
     assert flows.packet(20 * MS) == HOLD
 
 
-def test_flows_are_told_apart() -> None:
+def test_flows_are_distinguished() -> None:
     flows = Flows()
     flows.packet(0, flow=2)
     for _ in range(20):

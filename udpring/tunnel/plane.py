@@ -306,8 +306,9 @@ class Plane:
         check(lib.udpring_plane_watch_roaming(self._handle(), int(on)), "watch roaming")
 
     def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
-        """Gives the workers the nice value ``nice``, from -20 to -1, but their usual one while many single
-        datagrams come. 0: always their usual one. If the host refuses, nothing changes (``stats().nice``).
+        """Gives the workers the nice value ``nice``, from -20 to -1, but their usual one while many datagrams
+        come, and under bulk transfers without a sparse flow (RFC 8290). 0: always their usual one. If the
+        host refuses, nothing changes (``stats().nice``).
 
         With ``group`` the session changes between ``nice`` and ``usual`` instead. ``group`` is a descriptor
         of its ``/proc/PID/autogroup``, or a socket to a process that writes to that file. Raises RingError.

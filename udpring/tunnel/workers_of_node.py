@@ -15,7 +15,8 @@ class WorkersOfNode:
 
     def weigh(self, nice: int, *, group: int = -1, usual: int = 0) -> None:
         """Gives the workers a nice value, from -20 to -1, so that packets wait less for a busy CPU. While
-        many single datagrams come, the workers have their usual one. With 0 they always have it.
+        many datagrams come, and under bulk transfers without a sparse flow (RFC 8290), the workers have their
+        usual one. With 0 they always have it.
 
         This needs CAP_SYS_NICE or RLIMIT_NICE. If the host refuses, nothing changes, and
         ``stats.plane.nice`` is 0. ``group`` and ``usual`` are for a session (``session_weight``).

@@ -372,8 +372,8 @@ int32_t udpring_plane_nested(struct udpring_plane *plane, uint32_t peer, const s
 int32_t udpring_plane_watch_roaming(struct udpring_plane *plane, int32_t on);
 /* Boot time until which handshakes need a valid mac2. In the past: not under load. No command: it reads one value. */
 uint64_t udpring_plane_load_until(const struct udpring_plane *plane);
-/* From the next wait on, the workers have this nice value (-20 to -1), but their usual one while many single datagrams come. 0: always
- * their usual one. If the host refuses, nothing changes (stats.nice). group: the session changes between these values instead. It is
+/* From the next wait on, the workers have this nice value (-20 to -1), but their usual one while many datagrams come, and under bulk
+ * transfers without a sparse flow. 0: always their usual one. If the host refuses, nothing changes (stats.nice). group: the session changes between these values instead. It is
  * a descriptor of the session's /proc/PID/autogroup, or a socket to a process that writes to that file, and is duplicated. -1: none.
  * Returns 0, -EINVAL or the -errno of fcntl. */
 int32_t udpring_plane_weight(struct udpring_plane *plane, int32_t nice, int32_t group, int32_t group_usual);

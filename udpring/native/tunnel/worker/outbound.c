@@ -121,7 +121,7 @@ static uint32_t way_of(const struct worker *worker, const uint8_t *packet, uint3
 
 static void see_flow(struct worker *worker, uint32_t flow, bool super_packet)
 {
-    uint64_t until = sparse_until(&worker->sparse, flow % FLOW_QUEUES, super_packet, worker->now);
+    uint64_t until = sparse_until(&worker->sparse, flow, super_packet, worker->now);
     if (ur_unlikely(until))
         weight_want(&worker->plane->weight, until);
 }
@@ -137,16 +137,17 @@ static ssize_t outbound_read(struct worker *worker)
     if (got <= 0)
         return got;
     bool single = vnet.gso_type == VNET_GSO_NONE;
-    uint32_t flow;
+    bool many = worker->datagram_rate.high;    /* the weight is the usual one then, whatever the flows are */
     worker->single_datagrams += single && plane_is_udp(packet, (uint32_t)got);
     if (ur_likely(single && !flows->count) && ur_likely(outbound_has_room(worker) && outbound_ways(worker) == 3)) {
-        flow = flow_queue_number(flows, packet, (uint32_t)got);
+        if (!many)
+            see_flow(worker, flow_queue_number(flows, packet, (uint32_t)got), false);
         send_read(worker, &vnet, packet, (uint32_t)got);
     } else {
-        flow = flow_queue_put(flows, way_of(worker, packet, (uint32_t)got), &vnet, (uint32_t)got, worker->now);
+        uint32_t number = flow_queue_put(flows, way_of(worker, packet, (uint32_t)got), &vnet, (uint32_t)got, worker->now);
+        if (!many)
+            see_flow(worker, number % FLOW_QUEUES, !single);
     }
-    if (!worker->datagram_rate.high)
-        see_flow(worker, flow, !single);
     return got;
 }
 

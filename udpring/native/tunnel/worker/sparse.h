@@ -1,4 +1,5 @@
-/* Sparse flows (RFC 8290): packets of interactive programs that leave now and then, such as echoes, keystrokes, speech and names.
+/* Sparse flows (RFC 8290): packets of interactive programs that leave now and then, such as echoes, keystrokes, speech and
+ * questions to name servers.
  *
  * Under bulk transfers their packets wait for the workers to get the CPU, so the workers have a higher weight while such
  * a flow lives (weight.h). Without one, bulk transfers alone take less CPU time with the usual weight.

@@ -129,7 +129,7 @@ static bool pause_if_worth(struct worker *worker)
     return true;
 }
 
-/* Weight and time slice, by what it moves. */
+/* Sets weight and time slice by the worker's load. */
 static void weigh(struct worker *worker)
 {
     struct weight *weight = &worker->plane->weight;
