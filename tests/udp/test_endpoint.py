@@ -467,6 +467,28 @@ def test_one_turn_sends_one_batch(run: Callable[..., Any], ours: Open) -> None:
     run(main())
 
 
+def test_received_batch_keeps_sends_in_batches(run: Callable[..., Any], ours: Open) -> None:
+    async def main() -> None:
+        transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            steps = [(1, [0]), (2, [1] * LONE_TURNS + [0]), (1, [0])]
+            arrived = 1
+            for count, queued in steps:
+                for _ in range(count):
+                    other.sendto(b"x", transport.get_extra_info("sockname"))
+                arrived += count
+                await client.until(arrived)
+                for expected in queued:
+                    transport.sendto(b"y", other.getsockname())
+                    assert transport.get_write_buffer_size() == expected
+                    await turns(2)
+        transport.close()
+        await client.until_lost()
+
+    run(main())
+
+
 def test_order_is_kept_for_each_destination(run: Callable[..., Any], ours: Open) -> None:
     async def main() -> None:
         transport, client = await ours(Recorder, local_addr=("127.0.0.1", 0))

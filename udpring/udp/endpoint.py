@@ -43,8 +43,8 @@ async def open_datagram_endpoint(
       of equal datagrams to one destination. ``error_received`` may therefore report a datagram after
       ``sendto`` returned. Order is kept per destination. ``transport.flush()`` sends the queue earlier.
       With ``send_at_once`` nothing queues while the socket has room.
-    - While turns of the loop send one datagram each, it leaves at once, also without that option. So does the
-      first answer to a single datagram.
+    - While turns of the loop send and receive one datagram each, it leaves at once, also without that option.
+      So does the first answer to a single datagram.
     - A wake-up of the loop hands over up to 64 datagrams, not one. An exception in ``datagram_received`` goes
       to the loop's exception handler, and the next datagram is handed over.
     - The host in ``sendto`` may be a name. It is looked up without blocking the loop, and again after 60 s,

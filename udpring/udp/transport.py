@@ -2,8 +2,8 @@
 
 1. Each wake-up of the loop hands one batch to the protocol. While datagrams come one at a time, a cheaper
    call receives them without a batch.
-2. The first datagram that a turn of the loop sends leaves at once, as long as turns send one each. Others
-   queue, and leave as one batch at the end of the turn, or earlier when the queue is long.
+2. The first datagram that a turn of the loop sends leaves at once, as long as turns send and receive one
+   each. Others queue, and leave as one batch at the end of the turn, or earlier when the queue is long.
 3. Datagrams that find the socket buffer full wait until the socket is writable.
 """
 
@@ -42,7 +42,8 @@ DATAGRAMS_A_TURN = 64
 FLUSH_DATAGRAMS = 256
 #: After this many wake-ups with a single datagram the next call receives only one, at half the cost.
 SINGLES = 2
-#: After a turn that sent several datagrams, this many turns with one each pass before one is sent at once.
+#: After a turn that sent several datagrams, or a wake-up that brought several, this many turns with one each
+#: pass before one is sent at once.
 LONE_TURNS = 32
 
 # Measured on both loops: the cheapest tier for single datagrams. It costs no more for many, because the
@@ -126,7 +127,7 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
         self._at_once = send_at_once
         self._as_uvloop = as_uvloop
         self._scheduled = False  # a flush comes with the next turn
-        # Turns with a single datagram to come after one with several, until one is sent at once.
+        # Turns with a single datagram to come after several were sent or received, until one is sent at once.
         self._bursts = 0
         self._flushed = 0  # datagrams that this turn queued and that have left
         self._delivering = False  # a flush follows when the protocol has the received datagrams
@@ -222,6 +223,8 @@ class RingTransport(WriteLimits, asyncio.DatagramTransport):
                 self._report_error(refused)
         count = len(batch)
         if count:
+            if count > 1:
+                self._bursts = LONE_TURNS
             self._singles = self._singles + 1 if count == 1 and not sparse else 0
             self._sparse = self._singles >= SINGLES and self._has_memory()
             self._inbox = batch.addresses.paired_with(batch.payloads())
