@@ -45,7 +45,9 @@ int32_t udpring_replay_check(const struct udpring_replay *window, uint64_t count
 int32_t udpring_replay_update(struct udpring_replay *window, uint64_t counter);        /* 1 accepted, 0 refused */
 
 /* ---- the time slice of the calling thread (time_slice.h), before and after: 1 short, 2 SCHED_BATCH, 0 neither, -1 refused ---- */
-int32_t udpring_time_slice_shorten(int32_t before, int32_t shorten);
+int32_t udpring_time_slice_set(int32_t before, int32_t is_short, int32_t patient);
+uint32_t udpring_time_slice_socket_rate(void);
+uint32_t udpring_time_slice_charge(uint32_t packet);
 
 /* ---- the weight of two workers (weight.h), which takes group_fd. see: by the calling thread. It returns the nice value in force ---- */
 struct udpring_weight;

@@ -54,6 +54,9 @@ enum {
     MODERATION_RATE = 30000,    /* datagrams a second from which a worker may let them gather. It stops below half of that */
     DATAGRAMS_MANY = 8000,      /* a second from which a worker has its usual weight and time slice, both directions together */
     BULK_BYTES = 20000000,      /* a second from which it has its usual weight if no flow is sparse (sparse.h) */
+    SOCKET_BYTES = 212992,      /* what a program's UDP socket holds by default (net.core.rmem_default) */
+    SOCKET_HEAD = 384,          /* bytes before and behind a packet in the kernel's memory, which is a power of two */
+    SOCKET_BUFFER = 256,        /* and of what describes it */
     SPARSE_RUN = 16,            /* packets with gaps below SPARSE_GAP_MIN_NS that make a flow busy */
     MODERATION_A_PASS = 32,     /* and it begins only where a pass finds fewer */
     MODERATION_RUN = 4,         /* windows in a row before it begins, or ends because the rate fell */
@@ -111,6 +114,8 @@ enum {
 #define MODERATION_PENALTY_NS NS_PER_S
 /* Of a worker, while no datagrams gather. The kernel's own is 0.7 to 2.8 ms. A shorter one costs throughput. */
 #define TIME_SLICE_NS 500000ull
+/* The kernel's, where it does not tell (before Linux 6.12). */
+#define TIME_SLICE_KERNELS_NS 3000000ull
 /* The gaps between the packets of a sparse flow, */
 #define SPARSE_GAP_MIN_NS (NS_PER_S / 200)
 #define SPARSE_GAP_MAX_NS NS_PER_S

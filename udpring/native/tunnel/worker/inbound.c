@@ -83,7 +83,9 @@ static void deliver(struct worker *worker, struct peer *peer, uint8_t *packet, u
     }
     worker->stats.tun_packets_out++;
     worker->stats.tun_bytes_out += length;
-    worker->datagrams_out += plane_is_udp(packet, length);
+    bool udp = plane_is_udp(packet, length);
+    worker->datagrams_out += udp;
+    worker->charge += udp ? time_slice_charge(length) : 0;
     coalesce_packet(&worker->coalescer, packet, length);
 }
 

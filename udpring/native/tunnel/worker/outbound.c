@@ -73,6 +73,13 @@ static bool whole_packet(const uint8_t *packet, uint32_t length)
     return length >= 40 && packet[0] >> 4 == 6 && ((uint32_t)packet[4] << 8 | packet[5]) + 40 == length;
 }
 
+static inline void see_single(struct worker *worker, const uint8_t *packet, uint32_t length)
+{
+    bool udp = plane_is_udp(packet, length);
+    worker->single_datagrams += udp;
+    worker->charge += udp ? time_slice_charge(length) : 0;
+}
+
 /* As outbound_read(), from the program. The packet is sealed where it lies in the queue. */
 static UR_NOINLINE ssize_t port_read(struct worker *worker)
 {
@@ -85,7 +92,7 @@ static UR_NOINLINE ssize_t port_read(struct worker *worker)
     } else if (ur_unlikely(length > worker->tun.mtu)) {
         plane_drop(worker, UDPRING_DROP_TOO_BIG);
     } else {
-        worker->single_datagrams += plane_is_udp(packet, length);
+        see_single(worker, packet, length);
         worker->stats.tun_packets_in++;
         worker->stats.tun_bytes_in += length;
         if (ur_likely(!own_message_likely(worker, packet, length)) || !looped(worker, packet, length))
@@ -138,7 +145,8 @@ static ssize_t outbound_read(struct worker *worker)
         return got;
     bool single = vnet.gso_type == VNET_GSO_NONE;
     bool many = worker->datagram_rate.high;    /* the weight is the usual one then, whatever the flows are */
-    worker->single_datagrams += single && plane_is_udp(packet, (uint32_t)got);
+    if (ur_likely(single))
+        see_single(worker, packet, (uint32_t)got);
     if (ur_likely(single && !flows->count) && ur_likely(outbound_has_room(worker) && outbound_ways(worker) == 3)) {
         if (!many)
             see_flow(worker, flow_queue_number(flows, packet, (uint32_t)got), false);

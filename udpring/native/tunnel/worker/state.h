@@ -147,6 +147,7 @@ struct worker {
     struct moderation out_moderation, in_moderation;
     struct level datagram_rate;         /* UDP packets of both directions, alone or in trains */
     struct level bulk_rate;             /* bytes of both */
+    struct level charge_rate;           /* `charge` */
     struct sparse sparse;
     struct pacing pacing;
     struct time_slice time_slice;
@@ -154,6 +155,7 @@ struct worker {
     uint64_t single_datagrams;          /* read from the TUN device: UDP packets that were no super-packet */
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
+    uint64_t charge;                    /* bytes that sockets charge for those two */
 
     struct flow_queue *flows;           /* of packets of the device. NULL: there is a port */
     uint8_t *out_memory;

@@ -138,7 +138,8 @@ static void weigh(struct worker *worker)
     bool bulk = level_high(&worker->bulk_rate, worker->now, bytes, BULK_BYTES);
     many |= worker->out_moderation.wait_ns || worker->in_moderation.wait_ns;
     bool alone = bulk && worker->flows && worker->now >= __atomic_load_n(&weight->sparse_until_ns, __ATOMIC_RELAXED);
-    time_slice_shorten(&worker->time_slice, !many && !alone);
+    bool fast = level_high(&worker->charge_rate, worker->now, worker->charge, time_slice_socket_rate(&worker->time_slice));
+    time_slice_set(&worker->time_slice, !many && !alone, (many || alone) && !fast);
     weight_see(weight, &worker->weight, many || alone, worker->now);
 }
 
