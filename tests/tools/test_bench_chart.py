@@ -15,17 +15,28 @@ from udpring_tools.bench.plot import panels_of
 from udpring_tools.commands import bench
 
 PERFORMANCE = Path(__file__).resolve().parents[2] / "docs" / "performance"
-DRAWN = ["handshakes", "peers", "setup", "tiers", "tiers-packets", "tunnel", "udp", "uring", "uring-servers"]
+DRAWN = [
+    "handshakes",
+    "handshakes-rate",
+    "peers",
+    "setup",
+    "tiers",
+    "tunnel",
+    "udp",
+    "udp-515ad96",
+    "uring",
+    "uring-servers",
+]
 
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed: pip install .[plot]"
 )
 
 
-def chart(result: Path, picture: Path) -> int:
+def chart(result: Path, picture: Path, *options: str) -> int:
     parser = argparse.ArgumentParser()
     bench.register(parser.add_subparsers(dest="command"))
-    return bench.run(parser.parse_args(["bench", "chart", str(result), str(picture)]))
+    return bench.run(parser.parse_args(["bench", "chart", str(result), str(picture), *options]))
 
 
 def committed(name: str) -> dict[str, Any]:
@@ -64,6 +75,20 @@ def test_missing_file_and_unwritable_picture_are_named(tmp_path: Path) -> None:
         chart(PERFORMANCE / "setup.json", tmp_path / "none" / "picture.png")
 
 
+@needs_matplotlib
+def test_earlier_version_is_drawn_beside_a_result_of_udp(tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(committed("udp") | {"udpring": "0.0.1"}))
+    alone, both = tmp_path / "alone.png", tmp_path / "both.png"
+    assert chart(PERFORMANCE / "udp.json", alone) == 0
+    assert chart(PERFORMANCE / "udp.json", both, "--earlier", str(earlier)) == 0
+    assert alone.read_bytes() != both.read_bytes()
+    with pytest.raises(ConfigError, match="no result of bench udp"):
+        chart(PERFORMANCE / "setup.json", both, "--earlier", str(earlier))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        chart(PERFORMANCE / "udp.json", both, "--earlier", str(tmp_path / "none.json"))
+
+
 def test_setup_has_a_panel_for_each_unit() -> None:
     panels = panels_of(committed("setup"))
     assert [(panel.title, panel.unit, len(panel.labels)) for panel in panels] == [
@@ -71,7 +96,9 @@ def test_setup_has_a_panel_for_each_unit() -> None:
         ("Memory", "MiB", 2),
         ("Commands, with all peers", "s", 3),
     ]
-    assert all([name for name, _ in panel.series] == ["udpring", "wireguard-go"] for panel in panels)
+    assert all(
+        [name for name, _ in panel.series] == ["udpring", "wireguard-go", "515ad96"] for panel in panels
+    )
 
 
 def test_handshakes_have_panels_of_the_parts_that_ran() -> None:

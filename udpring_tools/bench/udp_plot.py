@@ -19,19 +19,26 @@ OUR_COLORS = (
     *("#2f7d4f", "#93c5a3", "#184a2c", "#5f9f78"),
     *("#a4343a", "#dd9a9d", "#5e1b1f", "#c06a6e"),
 )
+EARLIER_COLORS = ("#e3b23c", "#f0d48a", "#a87f1f")
+"""One for each tier."""
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Writes it as a PNG. Raises as ``require_drawable``, and OSError."""
+def draw(result: dict[str, Any], path: Path, earlier: dict[str, Any] | None = None) -> None:
+    """Writes it as a PNG, with the bars of ``earlier``, the result of another version, if there is one.
+
+    Raises as ``require_drawable``, and OSError.
+    """
     require_drawable(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
 
-    figures = result["figures"]
+    before = _of_earlier(earlier) if earlier else []
+    figures = [*result["figures"], *before]
     patterns = list(dict.fromkeys(each["pattern"] for each in figures))
     parts = [part for part in PARTS if any(each["part"] == part for each in figures)]
-    contenders = contenders_of(result)
-    colors = _colors(result["tiers"])
+    added = dict.fromkeys(each["contender"] for each in before)
+    contenders = [*contenders_of(result), *added]
+    colors = _colors(result["tiers"]) | dict(zip(added, EARLIER_COLORS, strict=False))
     canvas = Canvas(figsize=(PANEL[0] * len(parts), PANEL[1] * len(patterns) + 1.2), layout="constrained")
     FigureCanvasAgg(canvas)
     canvas.suptitle(
@@ -51,6 +58,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
         canvas.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     with path.open("wb") as file:
         canvas.savefig(file, format="png", dpi=120)
+
+
+def _of_earlier(earlier: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of udpring's columns, with the version in the name."""
+    wanted = {contender_of(tier, WAYS[0]) for tier in earlier["tiers"]}
+    return [
+        each | {"contender": each["contender"].replace("udpring", f"udpring {earlier['udpring']}", 1)}
+        for each in earlier["figures"]
+        if each["contender"] in wanted
+    ]
 
 
 def _colors(tiers: list[str]) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from udpring.cli import Subparsers
+from udpring.errors import ConfigError
 
 
 def register(subparsers: Subparsers) -> None:
@@ -19,22 +21,38 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("result", type=Path, metavar="RESULT.json")
     parser.add_argument("picture", type=Path, metavar="FILE.png")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="RESULT.json",
+        help="for a result of udp: also draw udpring's columns of this one, of another version",
+    )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as wrong:
+        raise ConfigError(f"cannot be read: {wrong}", file=str(path)) from None
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws it."""
-    from udpring.errors import ConfigError  # noqa: PLC0415
     from udpring_tools.bench import plot, udp_plot, uring_plot  # noqa: PLC0415
 
     plot.require_drawable(args.picture)
-    try:
-        result = json.loads(args.result.read_text())
-    except (OSError, ValueError) as wrong:
-        raise ConfigError(f"cannot be read: {wrong}", file=str(args.result)) from None
+    result = _read(args.result)
     kinds = {"rows": uring_plot.draw, "figures": udp_plot.draw}
     found = [kinds[key] for key in kinds if isinstance(result, dict) and key in result]
+    draw = found[0] if found else plot.draw
+    earlier = _read(args.earlier) if args.earlier else None
+    if earlier and draw is not udp_plot.draw:
+        raise ConfigError("is no result of bench udp, which --earlier needs", file=str(args.result))
     try:
-        (found[0] if found else plot.draw)(result, args.picture)
+        if earlier:
+            udp_plot.draw(result, args.picture, earlier)
+        else:
+            draw(result, args.picture)
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
             "is not a result that can be drawn",
