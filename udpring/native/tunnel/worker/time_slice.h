@@ -14,6 +14,7 @@
 #ifndef UDPRING_TUNNEL_WORKER_TIME_SLICE_H
 #define UDPRING_TUNNEL_WORKER_TIME_SLICE_H
 #include "../../base.h"
+
 #include "../limits.h"
 
 struct time_slice {
