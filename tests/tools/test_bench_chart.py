@@ -85,6 +85,11 @@ def test_earlier_version_is_drawn_beside_a_result_of_udp(tmp_path: Path) -> None
     assert alone.read_bytes() != both.read_bytes()
     with pytest.raises(ConfigError, match="no result of bench udp"):
         chart(PERFORMANCE / "setup.json", both, "--earlier", str(earlier))
+    for text in ("{}", "[]"):
+        earlier.write_text(text)
+        with pytest.raises(ConfigError, match="no result of bench udp") as refused:
+            chart(PERFORMANCE / "udp.json", both, "--earlier", str(earlier))
+        assert refused.value.file == str(earlier)
     with pytest.raises(ConfigError, match="cannot be read"):
         chart(PERFORMANCE / "udp.json", both, "--earlier", str(tmp_path / "none.json"))
 

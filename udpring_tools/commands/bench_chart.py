@@ -46,8 +46,14 @@ def run(args: argparse.Namespace) -> int:
     found = [kinds[key] for key in kinds if isinstance(result, dict) and key in result]
     draw = found[0] if found else plot.draw
     earlier = _read(args.earlier) if args.earlier else None
-    if earlier and draw is not udp_plot.draw:
-        raise ConfigError("is no result of bench udp, which --earlier needs", file=str(args.result))
+    if args.earlier:
+        for file, given in ((args.result, result), (args.earlier, earlier)):
+            if not isinstance(given, dict) or not {"figures", "tiers", "udpring"} <= given.keys():
+                raise ConfigError(
+                    "is no result of bench udp, which --earlier needs",
+                    file=str(file),
+                    cure="give two outputs of bench udp with --json",
+                )
     try:
         if earlier:
             udp_plot.draw(result, args.picture, earlier)

@@ -73,6 +73,7 @@ static bool whole_packet(const uint8_t *packet, uint32_t length)
     return length >= 40 && packet[0] >> 4 == 6 && ((uint32_t)packet[4] << 8 | packet[5]) + 40 == length;
 }
 
+/* A packet that is no super-packet. */
 static inline void see_single(struct worker *worker, const uint8_t *packet, uint32_t length)
 {
     bool udp = plane_is_udp(packet, length);

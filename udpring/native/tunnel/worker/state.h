@@ -155,7 +155,7 @@ struct worker {
     uint64_t single_datagrams;          /* read from the TUN device: UDP packets that were no super-packet */
     uint64_t datagram_buffers;          /* received, with UDP in them */
     uint64_t datagrams_out;             /* UDP packets delivered to the TUN device */
-    uint64_t charge;                    /* bytes that sockets charge for those two */
+    uint64_t charge;                    /* bytes that sockets charge for single_datagrams and datagrams_out */
 
     struct flow_queue *flows;           /* of packets of the device. NULL: there is a port */
     uint8_t *out_memory;

@@ -8,7 +8,8 @@
  * each wake-up. A policy that the user set stays.
  *
  * On a busy CPU a patient worker waits for the slices of others, and then delivers at once what came meanwhile. The reader's
- * socket loses what it does not hold. So the worker is patient only while a default socket holds what comes within a slice.
+ * socket loses what it does not hold. So the worker is patient only while a default socket holds what comes within three
+ * quarters of a slice.
  *
  * Owner: the worker, zero at first. Thread: the worker. Nothing to free. */
 #ifndef UDPRING_TUNNEL_WORKER_TIME_SLICE_H
@@ -28,8 +29,8 @@ struct time_slice {
  * after one was refused. */
 void time_slice_set(struct time_slice *slice, bool is_short, bool patient);
 
-/* Up to this many bytes a second, as sockets charge them, a default socket holds what comes while a patient worker waits. Call it
- * before the slice is set. */
+/* Up to this many bytes a second, as sockets charge them, a default socket holds what comes while a patient worker waits. The first
+ * call asks the kernel, so it comes before the slice is set. */
 uint32_t time_slice_socket_rate(struct time_slice *slice);
 
 /* What a socket charges for a datagram with an IP packet of this length (sk_buff's truesize). */

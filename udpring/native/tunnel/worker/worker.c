@@ -236,6 +236,7 @@ static int set_up(struct worker *worker)
     int result = confined ? ur_confine_thread() : 0;
     if (result < 0)
         return ur_fail(&worker->start_reason, result, "no memory to keep rings");
+    (void)time_slice_socket_rate(&worker->time_slice);    /* asked now: a confined node may not ask later */
     if (worker->number == 0) {
         uint16_t port = plane->options.listen_port;
         if (udp_split_works(&handshakes_split, &plane->sharing_reason) == 0)
